@@ -1,0 +1,1 @@
+"""claimsvc: claims limited-stock coupons, many at once, each exactly once."""

@@ -1,0 +1,129 @@
+"""The protocols between the rooms: what a strategy offers, and what it needs."""
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Protocol
+from uuid import UUID
+
+from claimsvc.domain import (
+    Claim,
+    ClaimPosition,
+    Coupon,
+    CouponDetail,
+    CouponExists,
+    Outcome,
+    UnknownCoupon,
+)
+
+
+class Strategy(Protocol):
+    """One way to admit claims. Every implementation passes `tests/behaviour`."""
+
+    name: str
+
+    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+        """Claim one unit of a coupon for a user.
+
+        A cancelled caller does not cancel its claim half-way: it completes, or it never was.
+
+        Raises:
+            LockBusyError: nothing was decided within the time that a claim may wait for the lock.
+            UnavailableError: PostgreSQL or a majority of the masters does not answer, or the service is full.
+        """
+        ...
+
+    async def drain(self) -> None:
+        """Finish every claim that was accepted and refuse new ones with `UnavailableError`."""
+        ...
+
+
+class Lease(Protocol):
+    """A lock that is held, for now."""
+
+    def seconds_left(self) -> float:
+        """How long the lock is certainly still ours; 0 or less once it may be another's."""
+        ...
+
+
+class Lock(Protocol):
+    """A lock on a coupon's name, shared by every instance."""
+
+    def hold(self, coupon_name: str) -> AbstractAsyncContextManager[Lease]:
+        """Take the lock, waiting as the retry policy allows, and give it back on leaving.
+
+        Safe to cancel at any moment: the lock is not left behind. Giving it back never raises.
+
+        Raises:
+            LockBusyError: others held it through every attempt.
+            UnavailableError: a majority of the masters does not answer.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim that asks to be admitted. The caller makes the id, so that a lost commit can be looked up."""
+
+    claim_id: UUID
+    user_id: str
+
+
+class Storage(Protocol):
+    """Coupons and claims at rest. PostgreSQL alone decides who gets a unit.
+
+    Every method raises `UnavailableError` when the database does not answer in time.
+    """
+
+    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Decide the attempts in one transaction, in their order; the answers come in that order too.
+
+        Correct whoever else calls it at the same time, with the lock or without it. Who holds a claim already gets
+        `AlreadyClaimed` and takes no stock; the same user twice in `attempts` is admitted once.
+        """
+        ...
+
+    async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists: ...
+
+    async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
+        """The coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
+        ...
+
+    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
+        """Coupons by name, those that contain `search` (case-insensitive), from just after the name `after`."""
+        ...
+
+    async def claims(
+        self, coupon_name: str, *, after: ClaimPosition | None, limit: int
+    ) -> list[Claim] | UnknownCoupon:
+        """The active claims of a coupon, oldest first, from just after the position `after`."""
+        ...
+
+    async def claim(self, claim_id: UUID) -> Claim | None: ...
+
+    async def check(self) -> None:
+        """Raise `UnavailableError`, saying what is wrong, unless the database answers with the current schema."""
+        ...
+
+
+class HealthCheck(Protocol):
+    """One dependency, as `/readyz` sees it."""
+
+    async def __call__(self) -> None:
+        """Return if it is usable; else raise `UnavailableError` that says what is wrong."""
+        ...
+
+
+class LockObserver(Protocol):
+    """What the lock tells whoever watches it. `result` is `acquired`, `busy` or `unavailable`."""
+
+    def attempted(self, coupon_name: str, result: str) -> None: ...
+    def retried(self) -> None: ...
+    def waited(self, result: str, seconds: float) -> None: ...
+    def held(self, seconds: float) -> None: ...
+    def lost(self, coupon_name: str) -> None: ...
+    def waiting(self, change: int) -> None: ...
+
+
+Clock = Callable[[], float]
+"""Monotonic seconds."""
