@@ -5,6 +5,13 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
+# What the contract allows. A name of dots only is refused: URLs treat `.` and `..` as steps, so no client could
+# ask for it (RFC 3986, section 5.2.4).
+COUPON_NAME_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+USER_ID_PATTERN = r"^[!-~]+$"
+MAX_NAME_LENGTH = 255
+MAX_AMOUNT = 2**31 - 1
+
 
 class ClaimState(StrEnum):
     """Where a claim is in its life."""

@@ -1,6 +1,6 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
@@ -15,6 +15,7 @@ from claimsvc.domain import (
     Outcome,
     UnknownCoupon,
 )
+from claimsvc.errors import ClaimsvcError
 
 
 class Strategy(Protocol):
@@ -69,14 +70,20 @@ class Attempt:
     user_id: str
 
 
+Decision = Outcome | ClaimsvcError
+"""What became of one attempt among several: its outcome, or why it alone has none."""
+
+
 class Storage(Protocol):
     """Coupons and claims at rest. PostgreSQL alone decides who gets a unit.
 
     Every method raises `UnavailableError` when the database does not answer in time.
     """
 
-    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Outcome]:
+    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
         """Decide the attempts in one transaction, in their order; the answers come in that order too.
+
+        An attempt that cannot be written does not sink the others: it has its error for an answer.
 
         Correct whoever else calls it at the same time, with the lock or without it. Who holds a claim already gets
         `AlreadyClaimed` and takes no stock; the same user twice in `attempts` is admitted once.
@@ -93,13 +100,15 @@ class Storage(Protocol):
         """Coupons by name, those that contain `search` (case-insensitive), from just after the name `after`."""
         ...
 
-    async def claims(
-        self, coupon_name: str, *, after: ClaimPosition | None, limit: int
-    ) -> list[Claim] | UnknownCoupon:
+    async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         """The active claims of a coupon, oldest first, from just after the position `after`."""
         ...
 
     async def claim(self, claim_id: UUID) -> Claim | None: ...
+
+    async def stock(self, names: Sequence[str]) -> list[Coupon]:
+        """Those of the named coupons that exist."""
+        ...
 
     async def check(self) -> None:
         """Raise `UnavailableError`, saying what is wrong, unless the database answers with the current schema."""
@@ -114,6 +123,21 @@ class HealthCheck(Protocol):
         ...
 
 
+class BatchObserver(Protocol):
+    """What the batcher tells whoever watches it."""
+
+    def batched(self, size: int) -> None: ...
+    def claims_waiting(self, count: int) -> None: ...
+
+
+class StorageObserver(Protocol):
+    """What the storage tells whoever watches it. A connection's `state` is `idle` or `in_use`."""
+
+    def transaction_ended(self, seconds: float) -> None: ...
+    def pool_changed(self, state: str, change: int) -> None: ...
+    def invariant_violated(self) -> None: ...
+
+
 class LockObserver(Protocol):
     """What the lock tells whoever watches it. `result` is `acquired`, `busy` or `unavailable`."""
 
@@ -122,8 +146,4 @@ class LockObserver(Protocol):
     def waited(self, result: str, seconds: float) -> None: ...
     def held(self, seconds: float) -> None: ...
     def lost(self, coupon_name: str) -> None: ...
-    def waiting(self, change: int) -> None: ...
-
-
-Clock = Callable[[], float]
-"""Monotonic seconds."""
+    def lock_waiters(self, change: int) -> None: ...

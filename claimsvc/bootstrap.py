@@ -1,0 +1,140 @@
+"""The composition root: builds every part from the settings and takes them down in reverse order."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import structlog
+from aiohttp import web
+
+from claimsvc import storage
+from claimsvc.api import Services, create_app
+from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.errors import SettingsError, UnavailableError
+from claimsvc.lock import Redlocks
+from claimsvc.masters import open_masters
+from claimsvc.metrics import MeteredStrategy, Metrics
+from claimsvc.ports import Storage
+from claimsvc.strategies import RedlockStrategy
+
+_log = structlog.get_logger("claimsvc.bootstrap")
+
+_STOCK_SAMPLE_SECONDS = 2.0
+
+migrate = storage.migrate
+
+
+@asynccontextmanager
+async def application(settings: Settings) -> AsyncIterator[web.Application]:
+    """The whole service, ready to be served; on leaving, accepted claims are finished and everything is closed.
+
+    Raises:
+        SettingsError: a dependency cannot be used as it is set up; the message says what to change.
+    """
+    async with AsyncExitStack() as stack:
+        metrics = Metrics()
+        database = await stack.enter_async_context(_open_storage(settings, metrics))
+        masters = await stack.enter_async_context(
+            open_masters(
+                settings.redis_urls,
+                timeout_seconds=settings.redis_timeout_seconds,
+                pool_size=settings.redis_pool_size,
+                on_change=metrics.master_changed,
+            )
+        )
+        await _require("CLAIMSVC_DATABASE_URL", database.check())
+        await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        lock = Redlocks(
+            masters.all,
+            ttl_seconds=settings.lock_ttl_seconds,
+            retries=settings.lock_retries,
+            retry_wait_seconds=settings.lock_retry_wait_seconds,
+            observer=metrics,
+        )
+        stack.push_async_callback(lock.aclose)
+        strategy = RedlockStrategy(
+            lock,
+            database,
+            slice_seconds=settings.lock_slice_seconds,
+            lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
+            patience_seconds=settings.claim_patience_seconds,
+            batch_size=settings.batch_size,
+            waiting_limit=settings.claims_waiting_limit,
+            observer=metrics,
+        )
+        stack.push_async_callback(strategy.drain)
+        await stack.enter_async_context(_stock_sampler(database, metrics))
+        yield create_app(
+            Services(
+                strategy=MeteredStrategy(strategy, metrics),
+                storage=database,
+                health_checks={"postgresql": database.check, "redis": masters.check},
+                observer=metrics,
+                render_metrics=metrics.render,
+                admin_key_digests=settings.admin_keys,
+                body_timeout_seconds=settings.body_timeout_seconds,
+            )
+        )
+
+
+@asynccontextmanager
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
+    """The storage alone, for commands that need no lock.
+
+    Raises:
+        SettingsError: the database cannot be used as it is set up.
+    """
+    async with _open_storage(settings, Metrics()) as database:
+        await _require("CLAIMSVC_DATABASE_URL", database.check())
+        yield database
+
+
+@asynccontextmanager
+async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[storage.PostgresStorage]:
+    limits = storage.EngineLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=settings.database_statement_timeout_seconds,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
+    )
+    async with storage.open_engine(settings.database_url, limits, metrics) as engine:
+        yield storage.PostgresStorage(
+            engine,
+            unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
+            observer=metrics,
+        )
+
+
+async def _require(variable: str, check: Awaitable[None]) -> None:
+    try:
+        await check
+    except UnavailableError as error:
+        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
+        raise SettingsError(f"{variable}: {error.detail}{cause}") from error
+
+
+@asynccontextmanager
+async def _stock_sampler(database: Storage, metrics: Metrics) -> AsyncIterator[None]:
+    """Keep the gauges of the busiest coupons' stock fresh, whichever instance sells them."""
+
+    async def sample_for_ever() -> None:
+        while True:
+            await asyncio.sleep(_STOCK_SAMPLE_SECONDS)
+            with contextlib.suppress(UnavailableError):
+                await sample_stock_once(database, metrics)
+
+    task = asyncio.create_task(sample_for_ever())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def sample_stock_once(database: Storage, metrics: Metrics) -> None:
+    if names := metrics.coupons.names():
+        for coupon in await database.stock(names):
+            metrics.stock_sampled(coupon)

@@ -1,0 +1,159 @@
+"""Settings: every `CLAIMSVC_*` variable, its default and its check. The environment is read here and nowhere else."""
+
+import re
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from claimsvc.errors import SettingsError
+
+_SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
+
+# A claim's answer must come within the lock's life by a wide margin, so the lock may not be shorter than this.
+_SHORTEST_LOCK_TTL_SECONDS = 1.0
+
+
+def _split_commas(value: Any) -> Any:
+    return tuple(part for part in (p.strip() for p in value.split(",")) if part) if isinstance(value, str) else value
+
+
+def _check_database_url(url: str) -> str:
+    parts = urlsplit(url)
+    if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
+        raise ValueError("must look like postgresql://user:password@host:5432/database")
+    return "postgresql+psycopg://" + url.split("://", 1)[1]
+
+
+def _check_redis_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
+    seen: dict[tuple[str, int], str] = {}
+    for url in urls:
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+            raise ValueError("each must look like redis://host:6379/0, several separated by commas")
+        # Two databases of one server are one failure domain: to a Redlock they are the same master.
+        place = (parts.hostname.lower(), parts.port or 6379)
+        if place in seen:
+            raise ValueError(
+                f"{place[0]}:{place[1]} is named twice; a Redlock needs independent masters, so name each once"
+            )
+        seen[place] = url
+    if len(urls) % 2 == 0:
+        raise ValueError(
+            f"{len(urls)} masters were given; a Redlock needs an odd number (1, 3 or 5), because an even one "
+            "tolerates no more failures than one less"
+        )
+    return urls
+
+
+def _check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
+    for digest in digests:
+        if not _SHA256_HEX.fullmatch(digest):
+            raise ValueError(
+                "each must be the SHA-256 of a key in 64 lower-case hex digits, never the key itself; "
+                "`claimsvc key create` makes both"
+            )
+    return digests
+
+
+class DatabaseSettings(BaseSettings):
+    """How PostgreSQL is reached. Frozen: read once at start and handed down."""
+
+    model_config = SettingsConfigDict(env_prefix="CLAIMSVC_", frozen=True, extra="ignore", hide_input_in_errors=True)
+
+    database_url: Annotated[str, AfterValidator(_check_database_url)] = Field(
+        description="PostgreSQL 14 or newer, as postgresql://user:password@host:5432/database", repr=False
+    )
+    database_pool_size: int = Field(10, ge=1, le=1000, description="connections to PostgreSQL")
+    database_pool_timeout_seconds: float = Field(2.0, gt=0, le=60, description="longest wait for one of them")
+    database_connect_timeout_seconds: int = Field(3, ge=1, le=60, description="longest wait for a new one")
+    database_statement_timeout_seconds: float = Field(3.0, gt=0, le=60, description="longest statement")
+    database_lock_timeout_seconds: float = Field(2.0, gt=0, le=60, description="longest wait for a row lock")
+    database_idle_in_transaction_timeout_seconds: float = Field(
+        5.0, gt=0, le=60, description="when PostgreSQL ends a transaction whose process has stalled"
+    )
+
+
+class Settings(DatabaseSettings):
+    """How this instance runs."""
+
+    redis_urls: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_redis_urls)
+    ] = Field(
+        description="the independent Redis (or Valkey) masters of the lock, an odd number, separated by commas",
+        repr=False,
+    )
+    host: str = Field("127.0.0.1", description="address to listen on")
+    port: int = Field(8080, ge=0, le=65535, description="port to listen on; 0 takes a free one")
+    workers: int = Field(1, ge=1, le=64, description="processes that share the port")
+    admin_keys: Annotated[
+        tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_admin_keys)
+    ] = Field((), description="SHA-256 digests of the keys that may create coupons, separated by commas", repr=False)
+
+    lock_ttl_seconds: float = Field(
+        20.0, ge=_SHORTEST_LOCK_TTL_SECONDS, le=300, description="life of a lock that nobody gives back"
+    )
+    lock_retries: int = Field(3, ge=0, le=100, description="attempts after the first, before `lock-busy`")
+    lock_retry_wait_seconds: float = Field(0.5, gt=0, le=10, description="pause between two attempts")
+    lock_slice_seconds: float = Field(
+        0.02,
+        gt=0,
+        le=5,
+        description="how long a lock is kept while claims keep coming, before others get a turn",
+    )
+    redis_timeout_seconds: float = Field(
+        0.5, gt=0, le=10, description="longest wait for a master to connect or to answer"
+    )
+    redis_pool_size: int = Field(32, ge=1, le=10_000, description="connections to each master")
+
+    claim_patience_seconds: float = Field(
+        5.0, gt=0, le=60, description="longest wait of a claim for anything but the lock"
+    )
+    batch_size: int = Field(256, ge=1, le=10_000, description="most claims that one transaction admits")
+    claims_waiting_limit: int = Field(
+        10_000, ge=1, le=1_000_000, description="most claims that may wait in this process; more are refused"
+    )
+
+    body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's body")
+    header_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's headers")
+    shutdown_grace_seconds: float = Field(
+        30.0, gt=0, le=600, description="time for accepted requests to finish after SIGTERM"
+    )
+
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line shown")
+    log_format: Literal["auto", "json", "console"] = Field(
+        "auto", description="`auto` is for people on a terminal, JSON elsewhere"
+    )
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment; `overrides` (from the command line, None is no override) win.
+
+    Raises:
+        SettingsError: one line for each variable that is missing or wrong, saying what it should be.
+    """
+    return _load(Settings, overrides)
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Read only what a command needs that works on the database alone. Raises as `load_settings`."""
+    return _load(DatabaseSettings, {})
+
+
+_AnySettings = TypeVar("_AnySettings", bound=DatabaseSettings)
+
+
+def _load(settings: type[_AnySettings], overrides: dict[str, Any]) -> _AnySettings:
+    try:
+        return settings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(detail) for detail in error.errors())) from None
+
+
+def _explain(error: Any) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    variable = f"CLAIMSVC_{name.upper()}"
+    if error["type"] == "missing":
+        return f"{variable} is not set: {Settings.model_fields[name].description}"
+    return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"

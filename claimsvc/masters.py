@@ -1,0 +1,140 @@
+"""Clients of the Redis masters, which are watched: one that does not answer costs a claim nothing after the first."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as RedisTimeoutError
+
+from claimsvc.errors import UnavailableError
+
+_log = structlog.get_logger("claimsvc.masters")
+
+_WATCH_INTERVAL_SECONDS = 1.0
+_RECOVERY_INTERVAL_SECONDS = 0.2
+
+
+class MasterDownError(RedisConnectionError):
+    """The master was found down by an earlier command, and has not answered since."""
+
+
+class Master(Redis):
+    """A client of one master that fails at once while the master is known to be down.
+
+    Without this, a master that hangs would cost every lock its whole time-out, twice.
+    """
+
+    def __init__(self, url: str, *, timeout_seconds: float, pool_size: int) -> None:
+        pool = BlockingConnectionPool.from_url(
+            url,
+            max_connections=pool_size,
+            timeout=timeout_seconds,
+            socket_timeout=timeout_seconds,
+            socket_connect_timeout=timeout_seconds,
+            # redis-py would try ten times more. Whether to try again is the lock's decision.
+            retry=Retry(NoBackoff(), 0),
+            client_name="claimsvc",
+        )
+        super().__init__(connection_pool=pool)
+        where = pool.connection_kwargs
+        self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
+        self.up = True
+        self.found_down = asyncio.Event()
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if not self.up:
+            raise MasterDownError(f"{self.name} is down")
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except (RedisConnectionError, RedisTimeoutError):
+            # A full pool looks the same from here; the watch asks the master itself, at once.
+            self.up = False
+            self.found_down.set()
+            raise
+
+
+class Masters:
+    """All masters of the lock, and the task that watches each.
+
+    Args:
+        on_change: told the name of a master and whether it is up: once at the start, then at each change.
+    """
+
+    def __init__(self, masters: Sequence[Master], on_change: Callable[[str, bool], None]) -> None:
+        self.all = tuple(masters)
+        self._on_change = on_change
+
+    async def check(self) -> None:
+        """Raise `UnavailableError` unless a majority of the masters is up."""
+        down = [master.name for master in self.all if not master.up]
+        if len(down) > len(self.all) // 2:
+            raise UnavailableError(
+                f"{len(down)} of {len(self.all)} masters do not answer: {', '.join(down)}", dependency="redis"
+            )
+
+    async def probe(self, master: Master) -> bool:
+        """Ask the master itself, whatever is known of it, and remember the answer."""
+        was_up = master.up
+        master.found_down.clear()
+        try:
+            await Redis.execute_command(master, "PING")  # type: ignore[no-untyped-call]
+        except RedisError as error:
+            master.up = False
+            if was_up:
+                _log.warning("master is down", master=master.name, error=type(error).__name__)
+        else:
+            master.up = True
+        self._on_change(master.name, master.up)
+        return master.up
+
+    async def watch(self, master: Master) -> None:
+        """Probe the master for ever; at once when a command found it down."""
+        was_up = master.up
+        while True:
+            is_up = await self.probe(master)
+            if is_up and not was_up:
+                _log.info("master is up", master=master.name)
+            was_up = is_up
+            if is_up:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_WATCH_INTERVAL_SECONDS):
+                        await master.found_down.wait()
+                        was_up = False
+            else:
+                await asyncio.sleep(_RECOVERY_INTERVAL_SECONDS)
+
+
+@asynccontextmanager
+async def open_masters(
+    urls: Sequence[str],
+    *,
+    timeout_seconds: float,
+    pool_size: int,
+    on_change: Callable[[str, bool], None],
+) -> AsyncIterator[Masters]:
+    """Clients of the masters at `urls`, each probed once and then watched; closed on leaving.
+
+    Args:
+        urls: an odd number of independent masters.
+        timeout_seconds: bound on connecting, on waiting for a free connection, and on each answer.
+        pool_size: connections to each master.
+        on_change: see `Masters`.
+    """
+    masters = Masters([Master(url, timeout_seconds=timeout_seconds, pool_size=pool_size) for url in urls], on_change)
+    await asyncio.gather(*(masters.probe(master) for master in masters.all))
+    watchers = [asyncio.create_task(masters.watch(master)) for master in masters.all]
+    try:
+        yield masters
+    finally:
+        for watcher in watchers:
+            watcher.cancel()
+        await asyncio.gather(*watchers, return_exceptions=True)
+        await asyncio.gather(*(master.aclose(close_connection_pool=True) for master in masters.all))

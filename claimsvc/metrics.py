@@ -1,0 +1,250 @@
+"""Every metric that this service exports, by name; and the wrapper that measures a strategy from outside."""
+
+import os
+import platform
+import time
+from importlib.metadata import version
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.process_collector import ProcessCollector
+
+from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
+from claimsvc.errors import LockBusyError, UnavailableError
+from claimsvc.ports import Strategy
+
+# Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
+_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
+_SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+
+_OUTCOMES: dict[type, str] = {
+    Claimed: "claimed",
+    AlreadyClaimed: "already-claimed",
+    SoldOut: "sold-out",
+    UnknownCoupon: "unknown-coupon",
+    LockBusyError: "lock-busy",
+    UnavailableError: "unavailable",
+}
+_DEFECT = "internal-error"
+
+OTHER = "other"
+
+
+class BusiestCoupons:
+    """Which coupons have a label of their own: the busiest few. The rest are `other`, so that series stay few.
+
+    Args:
+        capacity: coupons that have a label at a time.
+        replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
+            share their metrics through files from which a series cannot be removed, so there it is bounded.
+    """
+
+    def __init__(self, capacity: int = 100, replacements: int = 900) -> None:
+        self._capacity = capacity
+        self._replacements = replacements
+        self._labelled: dict[str, int] = {}
+        self._candidates: dict[str, int] = {}
+        self._counted = 0
+
+    def __contains__(self, coupon_name: str) -> bool:
+        return coupon_name in self._labelled
+
+    def names(self) -> list[str]:
+        return list(self._labelled)
+
+    def label(self, coupon_name: str) -> str:
+        return coupon_name if coupon_name in self._labelled else OTHER
+
+    def count(self, coupon_name: str) -> str:
+        """Count one claim of a coupon that exists, and return the coupon's label."""
+        self._counted += 1
+        if self._counted >= 100 * self._capacity:
+            self._age()
+        if coupon_name in self._labelled:
+            self._labelled[coupon_name] += 1
+        elif len(self._labelled) < self._capacity:
+            self._labelled[coupon_name] = 1
+        else:
+            self._count_candidate(coupon_name)
+        return self.label(coupon_name)
+
+    def _count_candidate(self, coupon_name: str) -> None:
+        if len(self._candidates) >= 10 * self._capacity and coupon_name not in self._candidates:
+            return  # forgotten with the next ageing
+        count = self._candidates[coupon_name] = self._candidates.get(coupon_name, 0) + 1
+        if self._replacements and count % 64 == 0:
+            least = min(self._labelled, key=self._labelled.__getitem__)
+            if count > 2 * self._labelled[least]:
+                self._replacements -= 1
+                self._candidates[least] = self._labelled.pop(least)
+                self._labelled[coupon_name] = self._candidates.pop(coupon_name)
+
+    def _age(self) -> None:
+        """Halve what was counted, so that yesterday's sale makes room for today's."""
+        self._counted = 0
+        self._labelled = {name: count // 2 for name, count in self._labelled.items()}
+        self._candidates = {name: count // 2 for name, count in self._candidates.items() if count > 1}
+
+
+class Metrics:
+    """The metrics of one process. Its methods are the observers that `ports` and the API ask for.
+
+    With several workers, PROMETHEUS_MULTIPROC_DIR is set before this process starts: each then keeps its figures in
+    files there, and any of them answers for all.
+    """
+
+    def __init__(self) -> None:
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = CollectorRegistry()
+        self.coupons = BusiestCoupons()
+        registry = self._registry
+
+        def counter(name: str, text: str, *labels: str) -> Counter:
+            return Counter(name, text, labels, namespace="claimsvc", registry=registry)
+
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _BUCKETS) -> Histogram:
+            return Histogram(name, text, labels, namespace="claimsvc", registry=registry, buckets=buckets)
+
+        def total(name: str, text: str, *labels: str) -> Gauge:  # of all workers
+            return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livesum")
+
+        def shared(name: str, text: str, *labels: str) -> Gauge:  # the same whichever worker is asked
+            return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="mostrecent")
+
+        self._claims = counter("claims_total", "Claims answered.", "coupon", "strategy", "outcome")
+        self._claim_duration = histogram(
+            "claim_duration_seconds", "From a valid request to its outcome.", "strategy", "outcome"
+        )
+        self._attempts = counter("lock_attempts_total", "Attempts to take a coupon's lock.", "coupon", "result")
+        self._wait = histogram("lock_wait_seconds", "From wanting a lock to having it or giving up.", "result")
+        self._hold = histogram("lock_hold_seconds", "How long a lock was held.")
+        self._retries = counter("lock_retries_total", "Attempts after the first.")
+        self._waiters = total("lock_waiters", "Leaders that are waiting for a lock now.")
+        self._lost = counter("lock_lost_total", "Locks that were no longer ours when they were given back.")
+        self._batch_size = histogram("batch_size", "Claims that were admitted together.", buckets=_SIZE_BUCKETS)
+        self._waiting = total("claims_waiting", "Claims that have no answer yet.")
+        self._remaining = shared("coupon_remaining", "Units of the coupon left.", "coupon")
+        self._amount = shared("coupon_amount", "Units of the coupon offered.", "coupon")
+        self._requests = counter("http_requests_total", "Requests answered.", "method", "route", "status")
+        self._request_duration = histogram(
+            "http_request_duration_seconds", "From a request's headers to its answer.", "route"
+        )
+        self._transaction = histogram("db_transaction_seconds", "One transaction that admits claims.")
+        self._pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
+        self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
+        self._violations = counter(
+            "invariant_violations_total",
+            "Transactions that were rolled back because a promise would have been broken.",
+        )
+        build = Gauge(
+            "build_info",
+            "1; the labels say what runs.",
+            ["version", "python"],
+            namespace="claimsvc",
+            registry=registry,
+            multiprocess_mode="max",
+        )
+        build.labels(version("claimsvc"), platform.python_version()).set(1)
+        for state in ("idle", "in_use"):
+            self._pool.labels(state)
+        if not self._shared:
+            ProcessCollector(registry=registry)
+            GCCollector(registry=registry)
+
+    def render(self) -> tuple[bytes, str]:
+        """The exposition of all workers, and its content type."""
+        registry = self._registry
+        if self._shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    # ports.LockObserver
+
+    def attempted(self, coupon_name: str, result: str) -> None:
+        self._attempts.labels(self.coupons.label(coupon_name), result).inc()
+
+    def retried(self) -> None:
+        self._retries.inc()
+
+    def waited(self, result: str, seconds: float) -> None:
+        self._wait.labels(result).observe(seconds)
+
+    def held(self, seconds: float) -> None:
+        self._hold.observe(seconds)
+
+    def lost(self, coupon_name: str) -> None:
+        self._lost.inc()
+
+    def lock_waiters(self, change: int) -> None:
+        self._waiters.inc(change)
+
+    # ports.BatchObserver
+
+    def batched(self, size: int) -> None:
+        self._batch_size.observe(size)
+
+    def claims_waiting(self, count: int) -> None:
+        self._waiting.set(count)
+
+    # ports.StorageObserver
+
+    def transaction_ended(self, seconds: float) -> None:
+        self._transaction.observe(seconds)
+
+    def pool_changed(self, state: str, change: int) -> None:
+        self._pool.labels(state).inc(change)
+
+    def invariant_violated(self) -> None:
+        self._violations.inc()
+
+    # the API's observer
+
+    def observed(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests.labels(method, route, str(status)).inc()
+        self._request_duration.labels(route).observe(seconds)
+
+    # what is sampled, not observed
+
+    def stock_sampled(self, coupon: Coupon) -> None:
+        self._remaining.labels(coupon.name).set(coupon.remaining_amount)
+        self._amount.labels(coupon.name).set(coupon.amount)
+
+    def master_changed(self, name: str, up: bool) -> None:
+        self._master_up.labels(name).set(up)
+
+    # the measured strategy
+
+    def claim_ended(self, coupon_name: str, strategy: str, result: Outcome | BaseException, seconds: float) -> None:
+        outcome = _OUTCOMES.get(type(result), _DEFECT)
+        # Only coupons that exist compete for a label: made-up names cannot crowd them out.
+        exists = isinstance(result, Claimed | AlreadyClaimed | SoldOut)
+        label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
+        self._claims.labels(label, strategy, outcome).inc()
+        self._claim_duration.labels(strategy, outcome).observe(seconds)
+
+
+class MeteredStrategy:
+    """`ports.Strategy` that measures another, which never hears of it."""
+
+    def __init__(self, strategy: Strategy, metrics: Metrics) -> None:
+        self.name = strategy.name
+        self._strategy = strategy
+        self._metrics = metrics
+
+    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+        started = time.perf_counter()
+        result: Outcome | BaseException
+        try:
+            result = await self._strategy.claim(coupon_name, user_id)
+        except BaseException as error:
+            result = error
+            raise
+        finally:
+            self._metrics.claim_ended(coupon_name, self.name, result, time.perf_counter() - started)
+        return result
+
+    async def drain(self) -> None:
+        await self._strategy.drain()

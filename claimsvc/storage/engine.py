@@ -1,0 +1,74 @@
+"""The connection pool, with a bound on everything that can hang."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+
+from claimsvc.ports import StorageObserver
+
+
+# Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
+# grown, and is not worth making anew for each claim.
+_PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """Bounds of the pool and of each connection, in connections and seconds."""
+
+    pool_size: int
+    pool_timeout_seconds: float
+    connect_timeout_seconds: int
+    statement_timeout_seconds: float
+    lock_timeout_seconds: float
+    idle_in_transaction_timeout_seconds: float
+
+
+@asynccontextmanager
+async def open_engine(database_url: str, limits: EngineLimits, observer: StorageObserver) -> AsyncIterator[AsyncEngine]:
+    """A pool of connections; closed on leaving. Connects when first used."""
+    options = {
+        "statement_timeout": limits.statement_timeout_seconds,
+        "lock_timeout": limits.lock_timeout_seconds,
+        # The database ends the transaction of a process that was paused inside it, so that others can go on.
+        "idle_in_transaction_session_timeout": limits.idle_in_transaction_timeout_seconds,
+    }
+    engine = create_async_engine(
+        database_url,
+        pool_size=limits.pool_size,
+        max_overflow=0,
+        pool_timeout=limits.pool_timeout_seconds,
+        pool_use_lifo=True,
+        connect_args={
+            "connect_timeout": limits.connect_timeout_seconds,
+            "application_name": "claimsvc",
+            "options": " ".join(
+                [f"-c {name}={int(seconds * 1000)}" for name, seconds in options.items()] + _PLAN_OPTIONS
+            ),
+            # A peer that vanished without a word is noticed by the kernel within this time, in milliseconds.
+            "tcp_user_timeout": int((limits.statement_timeout_seconds + limits.connect_timeout_seconds) * 1000),
+            "prepare_threshold": 0,
+        },
+    )
+    _watch(engine, observer)
+    try:
+        yield engine
+    finally:
+        await engine.dispose()
+
+
+def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
+    """Tell the observer of each connection that is opened, lent, returned or closed."""
+    pool = engine.sync_engine.pool
+
+    def change(idle: int, in_use: int) -> None:
+        observer.pool_changed("idle", idle)
+        observer.pool_changed("in_use", in_use)
+
+    event.listen(pool, "connect", lambda *_: change(+1, 0))
+    event.listen(pool, "checkout", lambda *_: change(-1, +1))
+    event.listen(pool, "checkin", lambda *_: change(+1, -1))
+    event.listen(pool, "close", lambda *_: change(-1, 0))

@@ -1,0 +1,42 @@
+"""Runs the migrations on an async engine, one process at a time."""
+
+import asyncio
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from claimsvc.storage.tables import metadata
+
+# Any constant will do, so long as nothing else in this database locks on it: "claimsvc" in ASCII.
+_MIGRATION_LOCK = 0x636C61696D737663
+
+
+def _run(connection: Connection) -> None:
+    # Several instances start at once: the first migrates, the others wait here and then find nothing left to do.
+    connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    connection.commit()
+    try:
+        context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)
+        with context.begin_transaction():
+            context.run_migrations()
+    finally:
+        connection.rollback()
+        connection.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+        connection.commit()
+
+
+async def _run_online() -> None:
+    engine = create_async_engine(
+        context.config.attributes["database_url"],
+        poolclass=pool.NullPool,
+        connect_args={"connect_timeout": 5, "application_name": "claimsvc-migrate"},
+    )
+    try:
+        async with engine.connect() as connection:
+            await connection.run_sync(_run)
+    finally:
+        await engine.dispose()
+
+
+asyncio.run(_run_online())

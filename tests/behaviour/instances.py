@@ -1,0 +1,70 @@
+"""Instances of the service without its HTTP side: one strategy with its own pool and its own clients."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import psycopg
+
+from claimsvc.lock import Redlocks
+from claimsvc.masters import open_masters
+from claimsvc.ports import Storage, Strategy
+from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
+from claimsvc.strategies import RedlockStrategy
+from tests.observed import Observed
+
+STRATEGIES = ["redlock"]
+
+_WAITING_LIMIT = 300
+_LIMITS = EngineLimits(
+    pool_size=4,
+    pool_timeout_seconds=2.0,
+    connect_timeout_seconds=2,
+    statement_timeout_seconds=3.0,
+    lock_timeout_seconds=2.0,
+    idle_in_transaction_timeout_seconds=3.0,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instance:
+    strategy: Strategy
+    storage: Storage
+    observed: Observed
+    waiting_limit: int
+    database_url: str
+
+    async def break_database(self) -> None:
+        await self._administrate("ALTER TABLE user_claims RENAME TO user_claims_away")
+
+    async def mend_database(self) -> None:
+        await self._administrate("ALTER TABLE user_claims_away RENAME TO user_claims")
+
+    async def _administrate(self, statement: str) -> None:
+        url = self.database_url.replace("+psycopg", "")
+        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+            await connection.execute(statement)
+
+
+@asynccontextmanager
+async def open_instance(name: str, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
+    observed = Observed()
+    async with (
+        open_engine(database_url, _LIMITS, observed) as engine,
+        open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, on_change=lambda name, up: None) as masters,
+    ):
+        storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)
+        lock = Redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed)
+        strategy = RedlockStrategy(
+            lock,
+            storage,
+            slice_seconds=0.02,
+            lock_patience_seconds=1.5,
+            patience_seconds=5.0,
+            batch_size=64,
+            waiting_limit=_WAITING_LIMIT,
+            observer=observed,
+        )
+        yield Instance(strategy, storage, observed, _WAITING_LIMIT, database_url)
+        await strategy.drain()
+        await lock.aclose()

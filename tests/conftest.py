@@ -1,0 +1,62 @@
+"""Real PostgreSQL and Valkey for every test that asks: one set of servers for each pytest process."""
+
+import secrets
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+import redis
+
+from claimsvc import bootstrap
+from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
+
+_TEMPLATE = "claimsvc_template"
+
+
+@pytest.fixture(scope="session")
+def services() -> Iterator[EmbeddedServices]:
+    """PostgreSQL and three masters, shared by the tests of this process: leave them running and answering.
+
+    A test that stops, pauses or kills servers starts its own with `embedded_services`.
+    """
+    with temporary_state_dir() as state_dir, embedded_services(state_dir, masters=3, durable=False) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def postgres(services: EmbeddedServices) -> PostgresServer:
+    """The PostgreSQL of `services`."""
+    assert services.postgres is not None
+    return services.postgres
+
+
+@pytest.fixture(scope="session")
+def template_database(postgres: PostgresServer) -> str:
+    """The name of a database with the current schema and no rows, which new ones are copied from."""
+    _administer(postgres, f"CREATE DATABASE {_TEMPLATE}")
+    bootstrap.migrate(postgres.url_of(_TEMPLATE))
+    return _TEMPLATE
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
+    """A migrated, empty database for this test alone."""
+    name = f"test_{secrets.token_hex(8)}"
+    # Copied file by file: no write-ahead log for the pages, and without fsync the checkpoints cost little.
+    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
+    yield postgres.url_of(name)
+    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def redis_urls(services: EmbeddedServices) -> tuple[str, ...]:
+    """The three shared masters, emptied."""
+    for url in services.redis_urls:
+        with redis.Redis.from_url(url) as master:
+            master.flushall()
+    return services.redis_urls
+
+
+def _administer(postgres: PostgresServer, statement: str) -> None:
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        connection.execute(statement.encode())

@@ -1,0 +1,256 @@
+"""The lock on real masters. Each trap of pottery that `lock.py` closes has a test that fails when it is open."""
+
+import asyncio
+import itertools
+import json
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from claimsvc.embedded import embedded_services, temporary_state_dir
+from claimsvc.errors import LockBusyError, UnavailableError
+from claimsvc.lock import Redlocks
+from claimsvc.masters import open_masters
+from tests.observed import Observed
+
+KEY = "claim:coupon:spring"
+TIMEOUT_SECONDS = 0.3
+
+
+@asynccontextmanager
+async def open_lock(
+    urls: Sequence[str], *, ttl_seconds: float = 20.0, retries: int = 3, retry_wait_seconds: float = 0.5
+) -> AsyncIterator[tuple[Redlocks, Observed]]:
+    observed = Observed()
+    async with open_masters(
+        urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, on_change=lambda name, up: None
+    ) as masters:
+        lock = Redlocks(
+            masters.all,
+            ttl_seconds=ttl_seconds,
+            retries=retries,
+            retry_wait_seconds=retry_wait_seconds,
+            observer=observed,
+        )
+        yield lock, observed
+        await lock.aclose()
+
+
+@asynccontextmanager
+async def clients(urls: Sequence[str]) -> AsyncIterator[list[Redis]]:
+    connected = [Redis.from_url(url) for url in urls]
+    yield connected
+    for client in connected:
+        await client.aclose()
+
+
+async def values(urls: Sequence[str], key: str = KEY) -> list[bytes | str | None]:
+    async with clients(urls) as masters:
+        return [await master.get(key) for master in masters]
+
+
+async def test_a_held_lock_is_one_key_of_that_name_and_life_on_every_master(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, _), clients(redis_urls) as masters:
+        async with lock.hold("spring"):
+            for master in masters:
+                assert await master.keys("*") == [KEY.encode()]
+                assert 19_000 < await master.pttl(KEY) <= 20_000
+        for master in masters:
+            assert await master.keys("*") == []
+
+
+async def test_every_acquisition_has_a_token_of_its_own(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, _):
+        tokens: list[bytes | str | None] = []
+        for _ in range(3):
+            async with lock.hold("spring"):
+                tokens += set(await values(redis_urls))
+    assert len(tokens) == 3
+    assert len(set(tokens)) == 3
+
+
+async def test_only_one_holds_the_lock_at_a_time(redis_urls: tuple[str, ...]) -> None:
+    holders = 0
+    most_holders = 0
+
+    async def hold_for_a_moment(lock: Redlocks) -> None:
+        nonlocal holders, most_holders
+        async with lock.hold("spring"):
+            holders += 1
+            most_holders = max(most_holders, holders)
+            await asyncio.sleep(0.002)
+            holders -= 1
+
+    async with (
+        open_lock(redis_urls, retries=400, retry_wait_seconds=0.005) as (here, _),
+        open_lock(redis_urls, retries=400, retry_wait_seconds=0.005) as (there, _),
+    ):
+        await asyncio.gather(*(hold_for_a_moment(lock) for lock in (here, there) for _ in range(4)))
+    assert most_holders == 1
+
+
+async def test_a_busy_lock_is_tried_four_times_half_a_second_apart_and_then_given_up(
+    redis_urls: tuple[str, ...],
+) -> None:
+    async with open_lock(redis_urls) as (holder, _), open_lock(redis_urls) as (waiter, observed), holder.hold("spring"):
+        started = time.monotonic()
+        with pytest.raises(LockBusyError):
+            async with waiter.hold("spring"):
+                pytest.fail("two hold the lock")
+        assert 1.5 <= time.monotonic() - started < 2.5
+        assert observed.attempts == {"busy": 4}
+        assert observed.retries == 3
+        assert [result for result, _ in observed.waits] == ["busy"]
+        assert observed.waiters == 0
+
+
+async def test_a_lock_that_is_given_back_is_had_by_the_next_attempt(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (holder, _), open_lock(redis_urls) as (waiter, observed):
+        async with holder.hold("spring"):
+            waiting = asyncio.create_task(enter_and_leave(waiter))
+            while not observed.attempts["busy"]:
+                await asyncio.sleep(0)
+        await waiting
+        assert observed.attempts["acquired"] == 1
+
+
+async def enter_and_leave(lock: Redlocks) -> None:
+    async with lock.hold("spring"):
+        pass
+
+
+async def test_cancelling_an_acquisition_at_any_moment_leaves_no_key_behind(redis_urls: tuple[str, ...]) -> None:
+    acquired = asyncio.Event()
+
+    async def acquire(lock: Redlocks) -> None:
+        async with lock.hold("spring"):
+            acquired.set()
+            await asyncio.Event().wait()
+
+    async with open_lock(redis_urls) as (lock, _):
+        for turns in itertools.count(1):
+            task = asyncio.create_task(acquire(lock))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+            await lock.aclose()
+            assert await values(redis_urls) == [None] * 3, f"cancelled after {turns} turns of the loop"
+            if acquired.is_set():
+                break
+    assert turns > 5, "it was cancelled at too few moments to mean anything"
+
+
+async def test_the_body_fails_with_its_own_error_even_if_the_lock_was_lost(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, observed):
+        with pytest.raises(ZeroDivisionError):
+            async with lock.hold("spring"):
+                await flush(redis_urls)
+                raise ZeroDivisionError
+    assert observed.lost_locks == 1
+
+
+async def test_work_that_succeeded_is_not_failed_by_a_lock_that_was_lost(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, observed):
+        async with lock.hold("spring"):
+            await flush(redis_urls)
+    assert observed.lost_locks == 1
+
+
+async def flush(urls: Sequence[str]) -> None:
+    async with clients(urls) as masters:
+        for master in masters:
+            await master.flushall()
+
+
+async def test_giving_back_late_leaves_the_next_holders_lock_alone(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls, ttl_seconds=0.2) as (slow, observed), open_lock(redis_urls) as (prompt, _):
+        async with AsyncExitStack() as slow_hold:
+            await slow_hold.enter_async_context(slow.hold("spring"))
+            async with prompt.hold("spring"):  # once the first has expired
+                held = await values(redis_urls)
+                await slow_hold.aclose()
+                assert await values(redis_urls) == held
+                assert None not in held
+    assert observed.lost_locks == 1
+
+
+async def test_a_lease_ends_before_its_key_does(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, _), lock.hold("spring") as lease, clients(redis_urls) as masters:
+        left = lease.seconds_left()
+        assert left < min([await master.pttl(KEY) for master in masters]) / 1000
+        assert left > 19.0
+
+
+async def test_scripts_that_the_masters_forgot_are_sent_again(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, observed), clients(redis_urls) as masters:
+        async with lock.hold("spring"):
+            for master in masters:
+                await master.script_flush()
+        assert await values(redis_urls) == [None] * 3
+        assert observed.lost_locks == 0
+
+
+async def test_a_minority_that_hangs_costs_at_most_one_time_out() -> None:
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, observed):
+            await enter_and_leave(lock)
+            services.masters[0].pause()
+            started = time.monotonic()
+            for _ in range(20):
+                await enter_and_leave(lock)
+            assert time.monotonic() - started < 5 * TIMEOUT_SECONDS
+            assert observed.attempts == {"acquired": 21}
+            services.masters[0].resume()
+
+
+async def test_a_majority_that_is_gone_is_told_at_once_and_not_as_busy() -> None:
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, observed):
+            for master in services.masters[:2]:
+                master.kill()
+            started = time.monotonic()
+            with pytest.raises(UnavailableError) as refusal:
+                await enter_and_leave(lock)
+            assert refusal.value.dependency == "redis"
+            assert time.monotonic() - started < 1.4, "it was retried as if it were busy"
+            assert observed.attempts == {"unavailable": 1}
+            for master in services.masters[:2]:
+                master.start()
+            await until_it_succeeds(lock)
+
+
+async def until_it_succeeds(lock: Redlocks) -> None:
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                return await enter_and_leave(lock)
+            except UnavailableError:
+                await asyncio.sleep(0.05)
+
+
+def test_importing_the_lock_leaves_json_alone_and_does_not_read_redis_url() -> None:
+    program = """
+import json, os
+before = json.dumps
+import claimsvc.lock
+assert json.dumps is before, "json.dumps was replaced"
+assert os.environ["REDIS_URL"] == "not a url"
+"""
+    run = subprocess.run(
+        [sys.executable, "-c", program], env={"REDIS_URL": "not a url"}, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert json.dumps({}) == "{}"

@@ -1,0 +1,18 @@
+"""A database that nobody has migrated."""
+
+import secrets
+from collections.abc import Iterator
+
+import psycopg
+import pytest
+
+from claimsvc.embedded import PostgresServer
+
+
+@pytest.fixture
+def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
+    name = f"empty_{secrets.token_hex(8)}"
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}".encode())
+        yield postgres.url_of(name).replace("postgresql://", "postgresql+psycopg://")
+        connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())

@@ -1,0 +1,234 @@
+"""PostgreSQL decides: what one transaction admits, alone and against others, and when its answer is lost."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+import uuid_utils.compat as uuid_utils
+
+from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, UnknownCoupon
+from claimsvc.embedded import EmbeddedServices
+from claimsvc.errors import InvariantViolatedError, UnavailableError
+from claimsvc.ports import Attempt
+from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
+from tests.observed import Observed
+from tests.proxy import proxy_to
+
+LIMITS = EngineLimits(
+    pool_size=4,
+    pool_timeout_seconds=1.0,
+    connect_timeout_seconds=2,
+    statement_timeout_seconds=2.0,
+    lock_timeout_seconds=1.0,
+    idle_in_transaction_timeout_seconds=1.0,
+)
+
+
+@asynccontextmanager
+async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed]]:
+    observed = Observed()
+    async with open_engine(database_url, LIMITS, observed) as engine:
+        yield PostgresStorage(engine, unit_timeout_seconds=3.0, observer=observed), observed
+
+
+@pytest.fixture
+async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
+    async with open_storage(database_url) as (opened, _):
+        yield opened
+
+
+def attempts(*user_ids: str) -> list[Attempt]:
+    return [Attempt(uuid_utils.uuid7(), user_id) for user_id in user_ids]
+
+
+def kinds(decisions: object) -> list[str]:
+    assert isinstance(decisions, list)
+    return [type(decision).__name__ for decision in decisions]
+
+
+async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
+    detail = await storage.coupon(name, claimants=1000)
+    assert detail is not None
+    assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
+    return detail.coupon.remaining_amount
+
+
+def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
+        cursor = connection.execute(statement)
+        return cursor.fetchall() if cursor.description else []
+
+
+async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 2)
+    decisions = await storage.admit("spring", attempts("ada", "ben", "cleo"))
+    assert kinds(decisions) == ["Claimed", "Claimed", "SoldOut"]
+    assert await remaining(storage) == 0
+
+
+async def test_who_holds_a_claim_gets_it_back_and_takes_no_stock(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 2)
+    [first] = await storage.admit("spring", attempts("ada"))
+    assert isinstance(first, Claimed)
+    again, other = await storage.admit("spring", attempts("ada", "ben"))
+    assert again == AlreadyClaimed(first.claim)
+    assert isinstance(other, Claimed)
+
+
+async def test_a_user_twice_in_a_batch_is_admitted_once_and_takes_one_unit(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 2)
+    first, second, other = await storage.admit("spring", attempts("ada", "ada", "ben"))
+    assert isinstance(first, Claimed)
+    assert second == AlreadyClaimed(first.claim)
+    assert isinstance(other, Claimed)
+
+
+async def test_who_holds_a_claim_is_told_so_even_when_nothing_is_left(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 1)
+    await storage.admit("spring", attempts("ada"))
+    assert kinds(await storage.admit("spring", attempts("ada", "ben"))) == ["AlreadyClaimed", "SoldOut"]
+
+
+async def test_an_unknown_coupon_is_not_a_sold_out_one(storage: PostgresStorage) -> None:
+    assert await storage.admit("nothing", attempts("ada", "ben")) == [UnknownCoupon(), UnknownCoupon()]
+
+
+async def test_a_coupon_is_created_once(storage: PostgresStorage) -> None:
+    created = await asyncio.gather(*(storage.create_coupon("spring", 5) for _ in range(4)))
+    assert Counter(type(result) for result in created) == {Coupon: 1, CouponExists: 3}
+
+
+async def test_without_any_lock_concurrent_transactions_admit_exactly_the_stock(storage: PostgresStorage) -> None:
+    """Two lock holders at once are possible. Here there is no lock at all."""
+    for round_number in range(10):
+        name = f"round-{round_number}"
+        await storage.create_coupon(name, 5)
+        batches = await asyncio.gather(
+            *(storage.admit(name, attempts(*(f"{b}-{i}" for i in range(3)), f"both-{b % 2}")) for b in range(12))
+        )
+        counted = Counter(kind for batch in batches for kind in kinds(batch))
+        assert counted["Claimed"] == 5
+        assert counted["Claimed"] + counted["AlreadyClaimed"] + counted["SoldOut"] == 48
+        assert await remaining(storage, name) == 0
+
+
+async def test_without_any_lock_one_user_is_admitted_once(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 100)
+    batches = await asyncio.gather(*(storage.admit("spring", attempts("ada")) for _ in range(20)))
+    assert Counter(kind for batch in batches for kind in kinds(batch)) == {"Claimed": 1, "AlreadyClaimed": 19}
+    assert await remaining(storage) == 99
+
+
+async def test_claims_are_listed_in_the_order_of_their_admission(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 10)
+    await storage.admit("spring", attempts("zoe", "ada"))
+    await storage.admit("spring", attempts("mia", "ben"))
+    detail = await storage.coupon("spring", claimants=3)
+    assert detail is not None
+    assert detail.claimed_by == ("zoe", "ada", "mia")
+
+
+async def test_a_row_that_the_database_refuses_sinks_alone(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 10)
+    poisoned = attempts("ada", "ben", "x" * 256, "cleo", "dan")
+    decisions = await storage.admit("spring", poisoned)
+    assert kinds(decisions) == ["Claimed", "Claimed", "InvariantViolatedError", "Claimed", "Claimed"]
+    assert await remaining(storage) == 6
+
+
+@pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
+async def test_a_commit_whose_answer_is_lost_is_looked_up(
+    services: EmbeddedServices, database_url: str, outcome_of_commit: str
+) -> None:
+    target = urlsplit(database_url)
+    assert target.hostname is not None
+    assert target.port is not None
+    async with proxy_to(target.hostname, target.port) as proxy:
+        async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
+            await storage.create_coupon("spring", 5)
+            if outcome_of_commit == "kept":
+                proxy.cut_after(b"COMMIT")
+                assert kinds(await storage.admit("spring", attempts("ada", "ben"))) == ["Claimed", "Claimed"]
+                assert await remaining(storage) == 3
+            else:
+                # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
+                administrate(database_url, _REFUSE_AT_COMMIT)
+                proxy.cut_after(b"COMMIT")
+                with pytest.raises(UnavailableError):
+                    await storage.admit("spring", attempts("ada", "ben"))
+                assert await remaining(storage) == 5
+            assert proxy.cuts == 1
+        assert observed.connections["in_use"] == 0
+
+
+_REFUSE_AT_COMMIT = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused at commit'; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+async def test_connections_that_died_while_idle_are_replaced_unnoticed(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5)
+    administrate(
+        database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+    assert kinds(await storage.admit("spring", attempts("ada"))) == ["Claimed"]
+
+
+async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    """Something lets the claims in but drops the decrement: the transaction must not be committed."""
+    await storage.create_coupon("spring", 5)
+    administrate(
+        database_url,
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER skip BEFORE UPDATE ON coupons FOR EACH ROW EXECUTE FUNCTION skip()",
+    )
+    with pytest.raises(InvariantViolatedError):
+        await storage.admit("spring", attempts("ada"))
+    assert administrate(database_url, "SELECT count(*) FROM user_claims") == [(0,)]
+
+
+async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_limit(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5)
+    with psycopg.connect(database_url.replace("+psycopg", "")) as other:
+        other.execute("SELECT FROM coupons FOR UPDATE")
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(5):
+                await storage.admit("spring", attempts("ada"))
+    assert kinds(await storage.admit("spring", attempts("ada"))) == ["Claimed"]
+
+
+async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
+    services: EmbeddedServices, storage: PostgresStorage
+) -> None:
+    await storage.create_coupon("spring", 5)
+    assert services.postgres is not None
+    services.postgres.pause()
+    try:
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(10):
+                await storage.admit("spring", attempts("ada"))
+    finally:
+        services.postgres.resume()
+    # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
+    assert kinds(await storage.admit("spring", attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
+    assert await remaining(storage) == 4
+
+
+async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 1)
+    await storage.admit("spring", attempts("ada"))
+    assert await storage.admit("spring", attempts("ben")) == [SoldOut()]
