@@ -8,12 +8,13 @@ import secrets
 import sys
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from sqlalchemy.exc import OperationalError
 
 from claimsvc import domain, logs, server
 from claimsvc.bootstrap import migrate as migrate_schema
@@ -50,8 +51,14 @@ def main() -> None:
     try:
         app()
     except ClaimsvcError as error:
-        Console(stderr=True).print(f"[red]error:[/] {escape(str(error))}", highlight=False, soft_wrap=True)
-        sys.exit(server.EXIT_SETTINGS if isinstance(error, SettingsError) else server.EXIT_FAILED)
+        _exit(str(error), server.EXIT_SETTINGS if isinstance(error, SettingsError) else server.EXIT_FAILED)
+    except OperationalError as error:  # from migrations, which know no errors of ours
+        _exit(f"PostgreSQL does not answer: {str(error.orig).splitlines()[0]}", server.EXIT_FAILED)
+
+
+def _exit(message: str, status: int) -> NoReturn:
+    Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
+    sys.exit(status)
 
 
 @app.command()

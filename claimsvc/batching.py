@@ -29,8 +29,8 @@ class _Waiting:
 
     __slots__ = ("answer", "arrived_at", "attempt")
 
-    def __init__(self, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
-        self.attempt = Attempt(uuid_utils.uuid7(), user_id)
+    def __init__(self, coupon_name: str, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
+        self.attempt = Attempt(uuid_utils.uuid7(), coupon_name, user_id)
         self.answer = answer
         self.arrived_at = time.monotonic()
 
@@ -49,7 +49,7 @@ class CouponQueue:
         return len(self._waiting)
 
     def join(self, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
-        self._waiting.append(_Waiting(user_id, answer))
+        self._waiting.append(_Waiting(self.coupon_name, user_id, answer))
 
     def take(self) -> "Batch":
         """The next claims in arrival order, at most a batch of them. Who has hung up is passed over."""

@@ -12,7 +12,7 @@ from claimsvc import storage
 from claimsvc.api import Services, create_app
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.errors import SettingsError, UnavailableError
-from claimsvc.lock import Redlocks
+from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Storage
@@ -45,14 +45,15 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         )
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        lock = Redlocks(
-            masters.all,
-            ttl_seconds=settings.lock_ttl_seconds,
-            retries=settings.lock_retries,
-            retry_wait_seconds=settings.lock_retry_wait_seconds,
-            observer=metrics,
+        lock = await stack.enter_async_context(
+            open_redlocks(
+                masters.all,
+                ttl_seconds=settings.lock_ttl_seconds,
+                retries=settings.lock_retries,
+                retry_wait_seconds=settings.lock_retry_wait_seconds,
+                observer=metrics,
+            )
         )
-        stack.push_async_callback(lock.aclose)
         strategy = RedlockStrategy(
             lock,
             database,

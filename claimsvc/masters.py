@@ -44,6 +44,7 @@ class Master(Redis):
             client_name="claimsvc",
         )
         super().__init__(connection_pool=pool)
+        self.url = url
         where = pool.connection_kwargs
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True

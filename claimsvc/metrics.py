@@ -123,6 +123,7 @@ class Metrics:
         self._retries = counter("lock_retries_total", "Attempts after the first.")
         self._waiters = total("lock_waiters", "Leaders that are waiting for a lock now.")
         self._lost = counter("lock_lost_total", "Locks that were no longer ours when they were given back.")
+        self._hints = counter("lock_hints_total", "Hints that a lock is free, between instances.", "result")
         self._batch_size = histogram("batch_size", "Claims that were admitted together.", buckets=_SIZE_BUCKETS)
         self._waiting = total("claims_waiting", "Claims that have no answer yet.")
         self._remaining = shared("coupon_remaining", "Units of the coupon left.", "coupon")
@@ -177,6 +178,9 @@ class Metrics:
 
     def lost(self, coupon_name: str) -> None:
         self._lost.inc()
+
+    def hinted(self, result: str) -> None:
+        self._hints.labels(result).inc()
 
     def lock_waiters(self, change: int) -> None:
         self._waiters.inc(change)

@@ -40,24 +40,43 @@ class Strategy(Protocol):
 
 
 class Lease(Protocol):
-    """A lock that is held, for now."""
+    """Locks that are held, for now."""
+
+    coupon_names: Sequence[str]
+    handed_over: Sequence[str]
+    """Once given back: those for which another instance was woken. It is its turn now, not ours."""
 
     def seconds_left(self) -> float:
-        """How long the lock is certainly still ours; 0 or less once it may be another's."""
+        """How long the locks are certainly still ours; 0 or less once they may be another's."""
+        ...
+
+    async def is_wanted(self) -> bool:
+        """Whether another instance waits for them."""
         ...
 
 
 class Lock(Protocol):
-    """A lock on a coupon's name, shared by every instance."""
+    """Locks on coupons' names, shared by every instance.
 
-    def hold(self, coupon_name: str) -> AbstractAsyncContextManager[Lease]:
+    Safe to cancel at any moment: no lock is left behind. Giving one back never raises. Both ways of holding raise
+    `UnavailableError` when a majority of the masters does not answer.
+    """
+
+    def hold_free(self, coupon_names: Sequence[str]) -> AbstractAsyncContextManager[Lease]:
+        """Take those locks that are free, in one attempt, and give them back on leaving.
+
+        The lease tells which; it may be none.
+        """
+        ...
+
+    def hold(self, coupon_name: str, *, was_busy: bool = False) -> AbstractAsyncContextManager[Lease]:
         """Take the lock, waiting as the retry policy allows, and give it back on leaving.
 
-        Safe to cancel at any moment: the lock is not left behind. Giving it back never raises.
+        Args:
+            was_busy: the first attempt was just made (by `hold_free`), so begin with the first pause.
 
         Raises:
             LockBusyError: others held it through every attempt.
-            UnavailableError: a majority of the masters does not answer.
         """
         ...
 
@@ -67,6 +86,7 @@ class Attempt:
     """One claim that asks to be admitted. The caller makes the id, so that a lost commit can be looked up."""
 
     claim_id: UUID
+    coupon_name: str
     user_id: str
 
 
@@ -80,8 +100,10 @@ class Storage(Protocol):
     Every method raises `UnavailableError` when the database does not answer in time.
     """
 
-    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
-        """Decide the attempts in one transaction, in their order; the answers come in that order too.
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """Decide the attempts, of one coupon or several, in one transaction and in their order.
+
+        The answers come in that order too.
 
         An attempt that cannot be written does not sink the others: it has its error for an answer.
 
@@ -139,11 +161,16 @@ class StorageObserver(Protocol):
 
 
 class LockObserver(Protocol):
-    """What the lock tells whoever watches it. `result` is `acquired`, `busy` or `unavailable`."""
+    """What the lock tells whoever watches it.
+
+    An attempt's or a wait's `result` is `acquired`, `busy` or `unavailable` (a wait's also `cancelled`); a hint's is
+    `sent`, `used`, or `late` when nobody here waited for it any more.
+    """
 
     def attempted(self, coupon_name: str, result: str) -> None: ...
     def retried(self) -> None: ...
     def waited(self, result: str, seconds: float) -> None: ...
     def held(self, seconds: float) -> None: ...
     def lost(self, coupon_name: str) -> None: ...
+    def hinted(self, result: str) -> None: ...
     def lock_waiters(self, change: int) -> None: ...

@@ -12,6 +12,7 @@ class Observed:
         self.waits: list[tuple[str, float]] = []
         self.holds: list[float] = []
         self.lost_locks = 0
+        self.hints: Counter[str] = Counter()
         self.waiters = 0
         self.batches: list[int] = []
         self.connections: Counter[str] = Counter()
@@ -31,6 +32,9 @@ class Observed:
 
     def lost(self, coupon_name: str) -> None:
         self.lost_locks += 1
+
+    def hinted(self, result: str) -> None:
+        self.hints[result] += 1
 
     def lock_waiters(self, change: int) -> None:
         self.waiters += change

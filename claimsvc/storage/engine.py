@@ -9,7 +9,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from claimsvc.ports import StorageObserver
 
-
 # Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
 # grown, and is not worth making anew for each claim.
 _PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]

@@ -4,6 +4,7 @@ import asyncio
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -32,53 +33,72 @@ from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import coupons, user_claims
 
-# Whoever admits locks the coupon's row first, in a statement of its own: the next statement then gets a snapshot
-# that is newer than the lock, and sees every claim that was committed before it.
-_LOCK_COUPON = text("SELECT remaining_amount FROM coupons WHERE name = :coupon_name FOR NO KEY UPDATE")
+# Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
+# is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
+# that two transactions never wait for each other.
+_LOCK_COUPONS = text("SELECT name FROM coupons WHERE name = ANY (:coupon_names) ORDER BY name FOR NO KEY UPDATE")
 
 _ADMIT = text("""
 WITH attempt AS (
-    SELECT claim_id, user_id, place
-    FROM unnest(CAST(:claim_ids AS uuid[]), CAST(:user_ids AS text[]))
-        WITH ORDINALITY AS given (claim_id, user_id, place)
+    SELECT claim_id, coupon_name, user_id, place
+    FROM unnest(CAST(:claim_ids AS uuid[]), CAST(:coupon_names AS text[]), CAST(:user_ids AS text[]))
+        WITH ORDINALITY AS given (claim_id, coupon_name, user_id, place)
+), stock AS (
+    SELECT asked.coupon_name, coupon.remaining_amount
+    FROM (SELECT DISTINCT coupon_name FROM attempt) AS asked
+    CROSS JOIN LATERAL (SELECT remaining_amount FROM coupons WHERE name = asked.coupon_name LIMIT 1) AS coupon
 ), held AS (
     -- One look-up in the unique index for each user. LIMIT keeps the planner from turning it into a scan of all the
     -- coupon's claims, which is what it prefers while the table is small, and then keeps to.
-    SELECT claim.id, claim.user_id, claim.claimed_at
-    FROM (SELECT DISTINCT user_id FROM attempt) AS claimant
+    SELECT claimant.coupon_name, claimant.user_id, claim.id, claim.claimed_at
+    FROM (SELECT DISTINCT coupon_name, user_id FROM attempt) AS claimant
     CROSS JOIN LATERAL (
-        SELECT id, user_id, claimed_at
+        SELECT id, claimed_at
         FROM user_claims
-        WHERE coupon_name = :coupon_name AND user_id = claimant.user_id AND state = 'active'
+        WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
         LIMIT 1
     ) AS claim
 ), candidate AS (
     -- Each user's first attempt. Who holds a claim is dropped before the stock is counted out.
-    SELECT DISTINCT ON (user_id) claim_id, user_id, place
+    SELECT DISTINCT ON (coupon_name, user_id) claim_id, coupon_name, user_id, place
     FROM attempt
-    WHERE user_id NOT IN (SELECT user_id FROM held)
-    ORDER BY user_id, place
+    WHERE (coupon_name, user_id) NOT IN (SELECT coupon_name, user_id FROM held)
+    ORDER BY coupon_name, user_id, place
+), line AS (
+    SELECT claim_id, coupon_name, user_id, row_number() OVER (PARTITION BY coupon_name ORDER BY place) AS position
+    FROM candidate
 ), admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
-    SELECT claim_id, :coupon_name, user_id, 'active', statement_timestamp()
-    FROM candidate
-    ORDER BY place
-    LIMIT :remaining_amount
-    RETURNING id, user_id, claimed_at
+    SELECT claim_id, coupon_name, user_id, 'active', statement_timestamp()
+    FROM line JOIN stock USING (coupon_name)
+    WHERE position <= remaining_amount
+    RETURNING id, coupon_name, user_id, claimed_at
 ), decremented AS (
     UPDATE coupons
-    SET remaining_amount = remaining_amount - (SELECT count(*) FROM admitted)
-    WHERE name = :coupon_name AND remaining_amount = :remaining_amount AND EXISTS (SELECT FROM admitted)
-    RETURNING name
+    SET remaining_amount = coupons.remaining_amount - sold.units
+    FROM (SELECT coupon_name, count(*) AS units FROM admitted GROUP BY coupon_name) AS sold
+    WHERE name = sold.coupon_name
+    RETURNING name AS coupon_name, sold.units
 ), holder AS (
-    SELECT id, user_id, claimed_at FROM held UNION ALL SELECT id, user_id, claimed_at FROM admitted
+    SELECT coupon_name, user_id, id, claimed_at FROM held
+    UNION ALL
+    SELECT coupon_name, user_id, id, claimed_at FROM admitted
 )
-SELECT holder.id, holder.claimed_at, EXISTS (SELECT FROM decremented) AS decremented
-FROM attempt LEFT JOIN holder USING (user_id)
+SELECT stock.coupon_name IS NOT NULL AS known, holder.id, holder.claimed_at, decremented.units
+FROM attempt
+LEFT JOIN stock USING (coupon_name)
+LEFT JOIN holder USING (coupon_name, user_id)
+LEFT JOIN decremented USING (coupon_name)
 ORDER BY attempt.place
 """)
 
-_COMMITTED_CLAIMS = text("SELECT id FROM user_claims WHERE coupon_name = :coupon_name AND id = ANY (:claim_ids)")
+_COMMITTED_CLAIMS = text("""
+SELECT claim.id
+FROM unnest(CAST(:claim_ids AS uuid[]), CAST(:coupon_names AS text[])) AS given (claim_id, coupon_name)
+CROSS JOIN LATERAL (
+    SELECT id FROM user_claims WHERE id = given.claim_id AND coupon_name = given.coupon_name LIMIT 1
+) AS claim
+""")
 
 _CREATE_COUPON = text("""
 INSERT INTO coupons (name, amount, remaining_amount) VALUES (:name, :amount, :amount)
@@ -117,10 +137,10 @@ class PostgresStorage:
         self._unit_timeout_seconds = unit_timeout_seconds
         self._newest_revision = newest_revision()
 
-    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         started = time.perf_counter()
         try:
-            return list(await self._admit_surely(coupon_name, attempts))
+            return list(await self._admit_surely(attempts))
         except InvariantViolatedError:
             self._observer.invariant_violated()
             raise
@@ -137,18 +157,18 @@ class PostgresStorage:
         decisions: list[Decision] = []
         for part in (attempts[:half], attempts[half:]):
             try:
-                decisions += await self.admit(coupon_name, part)
+                decisions += await self.admit(part)
             except ClaimsvcError as error:
                 decisions += [error] * len(part)
         return decisions
 
-    async def _admit_surely(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Outcome]:
+    async def _admit_surely(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Admit in one transaction, and know in the end whether it was committed."""
         for may_be_stale in (True, False):
             outcomes: list[Outcome] | None = None
             try:
                 async with self._connection() as connection:
-                    decided = await _decide(connection, coupon_name, attempts)
+                    decided = await _decide(connection, attempts)
                     outcomes = decided  # from here on a lost answer leaves the commit in doubt
                     await connection.commit()
                 return decided
@@ -156,29 +176,30 @@ class PostgresStorage:
                 raise
             except SQLAlchemyError as error:
                 if outcomes is not None:
-                    return await self._resolve(coupon_name, outcomes, error)
+                    return await self._resolve(outcomes, error)
                 # COMMIT was never sent, so nothing was written. The pool may have lent us a connection that died
                 # while it lay idle (the server was restarted); a fresh one deserves one try.
                 if not (may_be_stale and isinstance(error, DBAPIError) and error.connection_invalidated):
                     raise _unavailable(error) from error
         raise AssertionError("unreachable: the second round returns or raises")
 
-    async def _resolve(self, coupon_name: str, outcomes: list[Outcome], cause: SQLAlchemyError) -> list[Outcome]:
+    async def _resolve(self, outcomes: list[Outcome], cause: SQLAlchemyError) -> list[Outcome]:
         """The answer to COMMIT was lost: read whether it happened.
 
-        The transaction in doubt held the coupon's row lock when COMMIT was sent. Once we hold that lock ourselves it
-        has ended, one way or the other, and what we read is final.
+        The transaction in doubt held the coupons' row locks when COMMIT was sent. Once we hold them ourselves it has
+        ended, one way or the other, and what we read is final.
         """
-        new_ids = [outcome.claim.id for outcome in outcomes if isinstance(outcome, Claimed)]
-        if not new_ids:
+        new = [outcome.claim for outcome in outcomes if isinstance(outcome, Claimed)]
+        if not new:
             return outcomes  # it wrote nothing; its answers were true under the lock
         deadline = asyncio.get_running_loop().time() + self._unit_timeout_seconds
         while True:
             try:
                 async with self._connection() as connection:
-                    await connection.execute(_LOCK_COUPON, {"coupon_name": coupon_name})
+                    names = [claim.coupon_name for claim in new]
+                    await connection.execute(_LOCK_COUPONS, {"coupon_names": sorted(set(names))})
                     found = await connection.execute(
-                        _COMMITTED_CLAIMS, {"coupon_name": coupon_name, "claim_ids": new_ids}
+                        _COMMITTED_CLAIMS, {"claim_ids": [claim.id for claim in new], "coupon_names": names}
                     )
                     committed = len(found.all())
                 break
@@ -189,11 +210,11 @@ class PostgresStorage:
                         dependency="postgresql",
                     ) from error
             await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
-        if committed == len(new_ids):
+        if committed == len(new):
             return outcomes
         if committed == 0:
             raise _unavailable(cause) from cause
-        raise InvariantViolatedError(f"{committed} of {len(new_ids)} claims of one transaction were found")
+        raise InvariantViolatedError(f"{committed} of {len(new)} claims of one transaction were found")
 
     async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists:
         row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount})
@@ -280,32 +301,33 @@ def _sever(driver_connection: Any) -> None:
             ours.shutdown(socket.SHUT_RDWR)
 
 
-async def _decide(connection: AsyncConnection, coupon_name: str, attempts: Sequence[Attempt]) -> list[Outcome]:
-    """Lock the coupon, then give out what is left of it; not yet committed."""
-    locked = (await connection.execute(_LOCK_COUPON, {"coupon_name": coupon_name})).one_or_none()
-    if locked is None:
-        return [UnknownCoupon()] * len(attempts)
-    rows = (
-        await connection.execute(
-            _ADMIT,
-            {
-                "coupon_name": coupon_name,
-                "claim_ids": [attempt.claim_id for attempt in attempts],
-                "user_ids": [attempt.user_id for attempt in attempts],
-                "remaining_amount": locked.remaining_amount,
-            },
-        )
-    ).all()
-    outcomes = [_outcome(coupon_name, attempt, row) for attempt, row in zip(attempts, rows, strict=True)]
-    if any(isinstance(outcome, Claimed) for outcome in outcomes) and not rows[0].decremented:
-        raise InvariantViolatedError("claims were inserted, but the stock was not decremented")
+async def _decide(connection: AsyncConnection, attempts: Sequence[Attempt]) -> list[Outcome]:
+    """Lock the coupons, then give out what is left of them; not yet committed."""
+    names = [attempt.coupon_name for attempt in attempts]
+    await connection.execute(_LOCK_COUPONS, {"coupon_names": sorted(set(names))})
+    result = await connection.execute(
+        _ADMIT,
+        {
+            "claim_ids": [attempt.claim_id for attempt in attempts],
+            "coupon_names": names,
+            "user_ids": [attempt.user_id for attempt in attempts],
+        },
+    )
+    rows = result.all()
+    outcomes = [_outcome(attempt, row) for attempt, row in zip(attempts, rows, strict=True)]
+    inserted = Counter(outcome.claim.coupon_name for outcome in outcomes if isinstance(outcome, Claimed))
+    decremented = {name: row.units for name, row in zip(names, rows, strict=True) if row.units}
+    if inserted != decremented:
+        raise InvariantViolatedError(f"{inserted} claims were inserted, but the stock was decremented by {decremented}")
     return outcomes
 
 
-def _outcome(coupon_name: str, attempt: Attempt, row: Row[Any]) -> Outcome:
+def _outcome(attempt: Attempt, row: Row[Any]) -> Outcome:
+    if not row.known:
+        return UnknownCoupon()
     if row.id is None:
         return SoldOut()
-    claim = Claim(row.id, coupon_name, attempt.user_id, ClaimState.ACTIVE, row.claimed_at)
+    claim = Claim(row.id, attempt.coupon_name, attempt.user_id, ClaimState.ACTIVE, row.claimed_at)
     return Claimed(claim) if row.id == attempt.claim_id else AlreadyClaimed(claim)
 
 

@@ -2,11 +2,15 @@
 
 import time
 from collections.abc import Sequence
+from itertools import islice
 
-from claimsvc.batching import Batcher, CouponQueue
+from claimsvc.batching import Batch, Batcher, CouponQueue
 from claimsvc.domain import Outcome
 from claimsvc.errors import LockBusyError
-from claimsvc.ports import BatchObserver, Lock, Storage
+from claimsvc.ports import BatchObserver, Lease, Lock, Storage
+
+# While one round waits for PostgreSQL, the next takes its locks. More make smaller rounds, and so more of them.
+_CONCURRENT_ROUNDS = 2
 
 
 class RedlockStrategy:
@@ -43,7 +47,7 @@ class RedlockStrategy:
             self,
             batch_size=batch_size,
             waiting_limit=waiting_limit,
-            concurrent_rounds=waiting_limit,
+            concurrent_rounds=_CONCURRENT_ROUNDS,
             lock_patience_seconds=lock_patience_seconds,
             patience_seconds=patience_seconds,
             observer=observer,
@@ -56,27 +60,43 @@ class RedlockStrategy:
         await self._batcher.drain()
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        return queues
+        async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
+            ours = [queue for queue in queues if queue.coupon_name in lease.coupon_names]
+            await self._serve(ours, lease)
+        return [queue for queue in queues if queue not in ours or (queue and queue.coupon_name in lease.handed_over)]
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
-        waiting_since = time.monotonic()
-        queue.waits_for_lock = True
-        try:
-            async with self._lock.hold(queue.coupon_name) as lease:
-                queue.waits_for_lock = False
-                slice_ends = time.monotonic() + min(self._slice_seconds, lease.seconds_left())
-                while queue and time.monotonic() < slice_ends:
-                    await self._admit_batch(queue)
-        except LockBusyError as error:
-            # Who came later than the first attempt still has time left, and is led on by the next round.
-            queue.refuse(error, arrived_before=waiting_since)
+        its_anothers_turn = True
+        while queue and its_anothers_turn:
+            waiting_since = time.monotonic()
+            queue.waits_for_lock = True
+            try:
+                async with self._lock.hold(queue.coupon_name, was_busy=True) as lease:
+                    queue.waits_for_lock = False
+                    await self._serve([queue], lease)
+                its_anothers_turn = bool(lease.handed_over)
+            except LockBusyError as error:
+                # Who came later than this wait began has some time left.
+                queue.refuse(error, arrived_before=waiting_since)
 
-    async def _admit_batch(self, queue: CouponQueue) -> None:
-        batch = queue.take()
-        if not batch.attempts:
-            return
+    async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
+        """Admit batch after batch until nobody waits, or until it is another instance's turn."""
+        slice_ends = time.monotonic() + self._slice_seconds
+        while any(queues):
+            batches = [batch for queue in queues if (batch := queue.take()).attempts]
+            await self._admit(batches)
+            if time.monotonic() >= slice_ends:
+                if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
+                    return
+                slice_ends = time.monotonic() + self._slice_seconds
+
+    async def _admit(self, batches: Sequence[Batch]) -> None:
+        """One transaction for all of them, in which each gets its own answers."""
         try:
-            batch.answer(await self._storage.admit(queue.coupon_name, batch.attempts))
+            decisions = iter(await self._storage.admit([attempt for batch in batches for attempt in batch.attempts]))
         except BaseException as error:
-            batch.fail(error)
+            for batch in batches:
+                batch.fail(error)
             raise
+        for batch in batches:
+            batch.answer(list(islice(decisions, len(batch.attempts))))

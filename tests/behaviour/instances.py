@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from claimsvc.lock import Redlocks
+from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.ports import Storage, Strategy
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
@@ -52,9 +52,9 @@ async def open_instance(name: str, database_url: str, redis_urls: tuple[str, ...
     async with (
         open_engine(database_url, _LIMITS, observed) as engine,
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, on_change=lambda name, up: None) as masters,
+        open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)
-        lock = Redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed)
         strategy = RedlockStrategy(
             lock,
             storage,
@@ -67,4 +67,3 @@ async def open_instance(name: str, database_url: str, redis_urls: tuple[str, ...
         )
         yield Instance(strategy, storage, observed, _WAITING_LIMIT, database_url)
         await strategy.drain()
-        await lock.aclose()

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.lock import Redlocks
+from claimsvc.lock import Redlocks, open_redlocks
 from claimsvc.masters import open_masters
 from tests.observed import Observed
 
@@ -27,18 +27,17 @@ async def open_lock(
     urls: Sequence[str], *, ttl_seconds: float = 20.0, retries: int = 3, retry_wait_seconds: float = 0.5
 ) -> AsyncIterator[tuple[Redlocks, Observed]]:
     observed = Observed()
-    async with open_masters(
-        urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, on_change=lambda name, up: None
-    ) as masters:
-        lock = Redlocks(
+    async with (
+        open_masters(urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, on_change=lambda name, up: None) as masters,
+        open_redlocks(
             masters.all,
             ttl_seconds=ttl_seconds,
             retries=retries,
             retry_wait_seconds=retry_wait_seconds,
             observer=observed,
-        )
+        ) as lock,
+    ):
         yield lock, observed
-        await lock.aclose()
 
 
 @asynccontextmanager

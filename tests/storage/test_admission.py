@@ -41,8 +41,8 @@ async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
         yield opened
 
 
-def attempts(*user_ids: str) -> list[Attempt]:
-    return [Attempt(uuid_utils.uuid7(), user_id) for user_id in user_ids]
+def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
+    return [Attempt(uuid_utils.uuid7(), on, user_id) for user_id in user_ids]
 
 
 def kinds(decisions: object) -> list[str]:
@@ -65,23 +65,23 @@ def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
 
 async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 2)
-    decisions = await storage.admit("spring", attempts("ada", "ben", "cleo"))
+    decisions = await storage.admit(attempts("ada", "ben", "cleo"))
     assert kinds(decisions) == ["Claimed", "Claimed", "SoldOut"]
     assert await remaining(storage) == 0
 
 
 async def test_who_holds_a_claim_gets_it_back_and_takes_no_stock(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 2)
-    [first] = await storage.admit("spring", attempts("ada"))
+    [first] = await storage.admit(attempts("ada"))
     assert isinstance(first, Claimed)
-    again, other = await storage.admit("spring", attempts("ada", "ben"))
+    again, other = await storage.admit(attempts("ada", "ben"))
     assert again == AlreadyClaimed(first.claim)
     assert isinstance(other, Claimed)
 
 
 async def test_a_user_twice_in_a_batch_is_admitted_once_and_takes_one_unit(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 2)
-    first, second, other = await storage.admit("spring", attempts("ada", "ada", "ben"))
+    first, second, other = await storage.admit(attempts("ada", "ada", "ben"))
     assert isinstance(first, Claimed)
     assert second == AlreadyClaimed(first.claim)
     assert isinstance(other, Claimed)
@@ -89,12 +89,50 @@ async def test_a_user_twice_in_a_batch_is_admitted_once_and_takes_one_unit(stora
 
 async def test_who_holds_a_claim_is_told_so_even_when_nothing_is_left(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 1)
-    await storage.admit("spring", attempts("ada"))
-    assert kinds(await storage.admit("spring", attempts("ada", "ben"))) == ["AlreadyClaimed", "SoldOut"]
+    await storage.admit(attempts("ada"))
+    assert kinds(await storage.admit(attempts("ada", "ben"))) == ["AlreadyClaimed", "SoldOut"]
+
+
+async def test_several_coupons_are_decided_in_one_transaction_each_by_its_own_stock(storage: PostgresStorage) -> None:
+    await storage.create_coupon("spring", 2)
+    await storage.create_coupon("autumn", 1)
+    await storage.admit(attempts("ada", on="autumn"))
+    mixed = [
+        *attempts("ada", on="spring"),
+        *attempts("ada", "ben", on="autumn"),
+        *attempts("ada", "ben", "cleo", on="spring"),
+        *attempts("ada", on="winter"),
+    ]
+    assert kinds(await storage.admit(mixed)) == [
+        "Claimed",
+        "AlreadyClaimed",
+        "SoldOut",
+        "AlreadyClaimed",
+        "Claimed",
+        "SoldOut",
+        "UnknownCoupon",
+    ]
+    assert await remaining(storage, "spring") == 0
+    assert await remaining(storage, "autumn") == 0
+
+
+async def test_transactions_over_the_same_coupons_in_any_order_never_wait_for_each_other(
+    storage: PostgresStorage,
+) -> None:
+    names = [f"coupon-{i}" for i in range(8)]
+    for name in names:
+        await storage.create_coupon(name, 1000)
+
+    def shuffled(batch: int) -> list[Attempt]:
+        order = names[batch % 8 :] + names[: batch % 8]
+        return [a for name in (order if batch % 2 else order[::-1]) for a in attempts(f"user-{batch}", on=name)]
+
+    batches = await asyncio.gather(*(storage.admit(shuffled(batch)) for batch in range(40)))
+    assert Counter(kind for batch in batches for kind in kinds(batch)) == {"Claimed": 320}
 
 
 async def test_an_unknown_coupon_is_not_a_sold_out_one(storage: PostgresStorage) -> None:
-    assert await storage.admit("nothing", attempts("ada", "ben")) == [UnknownCoupon(), UnknownCoupon()]
+    assert await storage.admit(attempts("ada", "ben", on="nothing")) == [UnknownCoupon(), UnknownCoupon()]
 
 
 async def test_a_coupon_is_created_once(storage: PostgresStorage) -> None:
@@ -108,7 +146,7 @@ async def test_without_any_lock_concurrent_transactions_admit_exactly_the_stock(
         name = f"round-{round_number}"
         await storage.create_coupon(name, 5)
         batches = await asyncio.gather(
-            *(storage.admit(name, attempts(*(f"{b}-{i}" for i in range(3)), f"both-{b % 2}")) for b in range(12))
+            *(storage.admit(attempts(*(f"{b}-{i}" for i in range(3)), f"both-{b % 2}", on=name)) for b in range(12))
         )
         counted = Counter(kind for batch in batches for kind in kinds(batch))
         assert counted["Claimed"] == 5
@@ -118,15 +156,15 @@ async def test_without_any_lock_concurrent_transactions_admit_exactly_the_stock(
 
 async def test_without_any_lock_one_user_is_admitted_once(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 100)
-    batches = await asyncio.gather(*(storage.admit("spring", attempts("ada")) for _ in range(20)))
+    batches = await asyncio.gather(*(storage.admit(attempts("ada")) for _ in range(20)))
     assert Counter(kind for batch in batches for kind in kinds(batch)) == {"Claimed": 1, "AlreadyClaimed": 19}
     assert await remaining(storage) == 99
 
 
 async def test_claims_are_listed_in_the_order_of_their_admission(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 10)
-    await storage.admit("spring", attempts("zoe", "ada"))
-    await storage.admit("spring", attempts("mia", "ben"))
+    await storage.admit(attempts("zoe", "ada"))
+    await storage.admit(attempts("mia", "ben"))
     detail = await storage.coupon("spring", claimants=3)
     assert detail is not None
     assert detail.claimed_by == ("zoe", "ada", "mia")
@@ -135,7 +173,7 @@ async def test_claims_are_listed_in_the_order_of_their_admission(storage: Postgr
 async def test_a_row_that_the_database_refuses_sinks_alone(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 10)
     poisoned = attempts("ada", "ben", "x" * 256, "cleo", "dan")
-    decisions = await storage.admit("spring", poisoned)
+    decisions = await storage.admit(poisoned)
     assert kinds(decisions) == ["Claimed", "Claimed", "InvariantViolatedError", "Claimed", "Claimed"]
     assert await remaining(storage) == 6
 
@@ -152,14 +190,14 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(
             await storage.create_coupon("spring", 5)
             if outcome_of_commit == "kept":
                 proxy.cut_after(b"COMMIT")
-                assert kinds(await storage.admit("spring", attempts("ada", "ben"))) == ["Claimed", "Claimed"]
+                assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
                 assert await remaining(storage) == 3
             else:
                 # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
                 administrate(database_url, _REFUSE_AT_COMMIT)
                 proxy.cut_after(b"COMMIT")
                 with pytest.raises(UnavailableError):
-                    await storage.admit("spring", attempts("ada", "ben"))
+                    await storage.admit(attempts("ada", "ben"))
                 assert await remaining(storage) == 5
             assert proxy.cuts == 1
         assert observed.connections["in_use"] == 0
@@ -181,7 +219,7 @@ async def test_connections_that_died_while_idle_are_replaced_unnoticed(
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
-    assert kinds(await storage.admit("spring", attempts("ada"))) == ["Claimed"]
+    assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
 
 
 async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
@@ -195,7 +233,7 @@ async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
         "CREATE TRIGGER skip BEFORE UPDATE ON coupons FOR EACH ROW EXECUTE FUNCTION skip()",
     )
     with pytest.raises(InvariantViolatedError):
-        await storage.admit("spring", attempts("ada"))
+        await storage.admit(attempts("ada"))
     assert administrate(database_url, "SELECT count(*) FROM user_claims") == [(0,)]
 
 
@@ -207,8 +245,8 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
         other.execute("SELECT FROM coupons FOR UPDATE")
         with pytest.raises(UnavailableError):
             async with asyncio.timeout(5):
-                await storage.admit("spring", attempts("ada"))
-    assert kinds(await storage.admit("spring", attempts("ada"))) == ["Claimed"]
+                await storage.admit(attempts("ada"))
+    assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
 
 
 async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
@@ -220,15 +258,15 @@ async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     try:
         with pytest.raises(UnavailableError):
             async with asyncio.timeout(10):
-                await storage.admit("spring", attempts("ada"))
+                await storage.admit(attempts("ada"))
     finally:
         services.postgres.resume()
     # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
-    assert kinds(await storage.admit("spring", attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
+    assert kinds(await storage.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
     assert await remaining(storage) == 4
 
 
 async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> None:
     await storage.create_coupon("spring", 1)
-    await storage.admit("spring", attempts("ada"))
-    assert await storage.admit("spring", attempts("ben")) == [SoldOut()]
+    await storage.admit(attempts("ada"))
+    assert await storage.admit(attempts("ben")) == [SoldOut()]

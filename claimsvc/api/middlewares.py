@@ -1,0 +1,128 @@
+"""What every request passes on its way in and out: a request id, an answer whatever happens, one log line, one count.
+
+It stands around the whole application rather than in aiohttp's list of middlewares, because some answers are given
+before that list is reached: a request that is not HTTP, a path without a route, an unknown `Expect`.
+"""
+
+import logging
+import re
+import time
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+
+import structlog
+from aiohttp import hdrs, web
+from multidict import istr
+from uuid_utils import uuid7
+
+from claimsvc.api import problems
+from claimsvc.api.schemas import MAX_BODY_BYTES
+from claimsvc.api.services import REQUEST_ID, HttpObserver
+from claimsvc.errors import TransientError
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+UNMATCHED = "unmatched"
+# What the log calls an answer that nobody was left to be given.
+_CLIENT_GONE = 499
+_X_REQUEST_ID = istr("X-Request-ID")
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
+_METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
+_MAX_LOGGED_PATH = 256
+
+
+class Edge:
+    """The outermost handler."""
+
+    def __init__(self, handler: Handler, observer: HttpObserver) -> None:
+        self._handler = handler
+        self._observer = observer
+        self._log = structlog.get_logger("claimsvc.http")
+        # Asked before a line is put together, which costs more than all the rest of this file.
+        self._level = logging.getLogger("claimsvc.http")
+
+    async def __call__(self, request: web.Request) -> web.StreamResponse:
+        """Answer a request; raises nothing but `CancelledError`."""
+        return await self._answer(request, self._handler)
+
+    def refusing(self, refusal: problems.RefusedError) -> Handler:
+        """A handler for a request that could not even be read: same id, same line, same count."""
+
+        async def refuse(request: web.Request) -> web.StreamResponse:
+            raise refusal
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            return await self._answer(request, refuse)
+
+        return answer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        started = time.perf_counter()
+        asked_id = request.headers.get(_X_REQUEST_ID)
+        request_id = asked_id if asked_id is not None and _REQUEST_ID.fullmatch(asked_id) else str(uuid7())
+        request[REQUEST_ID] = request_id
+        defect: Exception | None = None
+        try:
+            _check_expectation(request)
+            response = await handler(request)
+        except (problems.RefusedError, TransientError, web.HTTPException) as expected:
+            response = problems.from_failure(expected, request_id)
+        except CancelledError:
+            self._record(request, _CLIENT_GONE, started, request_id, None)
+            raise
+        except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
+            defect = unexpected
+            response = problems.from_failure(unexpected, request_id)
+        response.headers[_X_REQUEST_ID] = request_id
+        self._record(request, response.status, started, request_id, defect)
+        return response
+
+    def _record(
+        self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None
+    ) -> None:
+        seconds = time.perf_counter() - started
+        method = request.method if request.method in _METHODS else "OTHER"
+        route = _route(request)
+        self._observer.observed(method, route, status, seconds)
+        level = logging.INFO if defect is None else logging.ERROR
+        if not self._level.isEnabledFor(level):
+            return
+        self._log.log(
+            level,
+            "request",
+            method=method,
+            path=_loggable_path(request),
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 3),
+            request_id=request_id,
+            remote=request.remote,
+            **({} if defect is None else {"exc_info": defect}),
+        )
+
+
+def _check_expectation(request: web.Request) -> None:
+    """Refuse an unknown `Expect`, and a body that is too large before it is sent; aiohttp does the rest."""
+    expectation = request.headers.get(hdrs.EXPECT)
+    if expectation is None:
+        return
+    if expectation.lower() != "100-continue":
+        raise problems.RefusedError(problems.EXPECTATION_FAILED)
+    if (request.content_length or 0) > MAX_BODY_BYTES:
+        raise problems.RefusedError(problems.BODY_TOO_LARGE, close=True)
+
+
+def _route(request: web.Request) -> str:
+    """The route's template: as many as there are routes, whatever paths are asked for."""
+    # Read from where the router puts it: `match_info` promises that there is one, and here there may be none.
+    match = request._match_info
+    resource = match.route.resource if match is not None else None
+    return resource.canonical if resource is not None else UNMATCHED
+
+
+def _loggable_path(request: web.Request) -> str:
+    """The path as it was sent, still percent-encoded, so that it stays one line; no query, which may be private."""
+    path = request.rel_url.raw_path[:_MAX_LOGGED_PATH]
+    if path.isascii() and path.isprintable():
+        return path
+    return path.encode("unicode_escape", "replace").decode("ascii")

@@ -1,0 +1,203 @@
+"""The OpenAPI 3.1 document, made at start from the route table and from the models that validate."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from importlib.metadata import version
+from typing import Any, Literal
+
+import orjson
+from openapi_pydantic import OpenAPI
+from pydantic import TypeAdapter
+
+from claimsvc.api import problems, schemas
+from claimsvc.api.routing import Route
+
+_REF = "#/components/schemas/{model}"
+_ADMIN = "adminKey"
+_DESCRIPTION = """Claims limited-stock coupons, many at once, each exactly once.
+
+Every answer carries `X-Request-ID`: yours, if you sent one of 1 to 128 letters, digits and `._-`, or a new one.
+Whatever is not a success is an RFC 9457 problem; decide by its `type`, which leads to an explanation.
+A repeated claim never takes a second unit, so a claim whose answer was lost is safe to send again.
+Below any operation, a malformed request is answered 400, a request line that is too long 414, headers that are too
+large 431, headers that do not arrive 408, and a method that a path does not have 405 with `Allow`."""
+_TAGS = {
+    "claims": "Claiming, and looking claims up.",
+    "coupons": "What is on offer, and who holds it.",
+    "operations": "For whoever runs the service.",
+}
+
+Schemas = dict[type, dict[str, Any]]
+
+
+def document(routes: Iterable[Route]) -> bytes:
+    """The document as JSON.
+
+    Raises:
+        pydantic.ValidationError: the route table makes no valid OpenAPI document; a mistake in the table.
+    """
+    shown = [route for route in routes if route.documented]
+    references, definitions = _schemas(shown)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in shown:
+        paths[route.path][route.method.lower()] = _operation(route, references)
+    described = OpenAPI.model_validate(
+        {
+            "openapi": "3.1.1",
+            "info": {
+                "title": "claimsvc",
+                "version": version("claimsvc"),
+                "description": _DESCRIPTION,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+            "paths": paths,
+            "components": {
+                "schemas": definitions,
+                "securitySchemes": {
+                    _ADMIN: {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": "An admin key whose SHA-256 is in CLAIMSVC_ADMIN_KEYS.",
+                    }
+                },
+            },
+        }
+    )
+    return orjson.dumps(described.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True))
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
+    """A reference to each model's schema, and the definitions that those refer to."""
+    answers = {route.success.body for route in routes if route.success.body is not None}
+    answers |= {_problem_body(problem, route) for route in routes for problem in route.all_problems()}
+    bodies = {model for route in routes if (model := route.model("body")) is not None}
+    inputs: list[tuple[type, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
+        (model, "serialization", TypeAdapter(model)) for model in answers
+    ]
+    inputs += [(model, "validation", TypeAdapter(model)) for model in bodies]
+    # By name, so that the document does not change from start to start.
+    inputs.sort(key=lambda each: each[0].__name__)
+    references, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REF)
+    return {model: dict(schema) for (model, _), schema in references.items()}, definitions["$defs"]
+
+
+def _operation(route: Route, references: Schemas) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation_id,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": (route.handler.__doc__ or "").strip(),
+        "parameters": [*_parameters(route, "path"), *_parameters(route, "query")],
+        "responses": _responses(route, references),
+    }
+    body = route.model("body")
+    if body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "description": f"At most {schemas.MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
+            "content": {"application/json": {"schema": references[body]}},
+        }
+    if route.admin:
+        operation["security"] = [{_ADMIN: []}]
+    return operation
+
+
+def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
+    model = route.model(place)
+    if model is None:
+        return []
+    schema = TypeAdapter(model).json_schema(ref_template=_REF)
+    found = []
+    for name, field in schema["properties"].items():
+        kept = {key: value for key, value in field.items() if key not in {"title", "description", "examples"}}
+        parameter = {
+            "name": name,
+            "in": place,
+            "required": name in schema.get("required", ()),
+            "description": field.get("description"),
+            "schema": {key: value for key, value in kept.items() if (key, value) != ("default", "")},
+        }
+        if "examples" in field:
+            parameter["example"] = field["examples"][0]
+        found.append(parameter)
+    return found
+
+
+def _responses(route: Route, references: Schemas) -> dict[str, Any]:
+    success = route.success
+    content = {
+        kind: {"schema": references[success.body]} if success.body is not None and kind == "application/json" else {}
+        for kind in success.content_types
+    }
+    found: dict[str, Any] = {
+        str(success.status): {
+            "description": success.description,
+            "headers": _headers(success.headers or {}),
+            "content": content,
+        }
+    }
+    of_status: dict[int, list[problems.Problem]] = defaultdict(list)
+    for problem in route.all_problems():
+        of_status[problem.status].append(problem)
+    for status, several in sorted(of_status.items()):
+        found[str(status)] = _problem_response(several, route, references)
+    return found
+
+
+def _problem_response(several: Sequence[problems.Problem], route: Route, references: Schemas) -> dict[str, Any]:
+    models = list(dict.fromkeys(_problem_body(problem, route) for problem in several))
+    schema = references[models[0]] if len(models) == 1 else {"anyOf": [references[model] for model in models]}
+    own_headers = {name: "see RFC 9110" for problem in several for name in problem.headers or {}}
+    if any(problem.status == 503 for problem in several):
+        own_headers["Retry-After"] = "whole seconds, at least 1"
+    return {
+        "description": " Or: ".join(f"`{problem.slug}`: {problem.meaning}" for problem in several),
+        "headers": _headers(own_headers),
+        "content": {
+            problems.CONTENT_TYPE: {
+                "schema": schema,
+                "examples": {problem.slug: {"value": _example(problem, route)} for problem in several},
+            }
+        },
+    }
+
+
+def _problem_body(problem: problems.Problem, route: Route) -> type[schemas.ProblemBody]:
+    """The shape of a problem's body, which `problems` gives it."""
+    if problem is problems.BAD_REQUEST:
+        return schemas.BadRequestBody
+    if problem is problems.ALREADY_CLAIMED:
+        return schemas.AlreadyClaimedBody
+    return schemas.UnreadyBody if route.path == "/readyz" else schemas.ProblemBody
+
+
+def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
+    example: dict[str, Any] = {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.meaning,
+        "request_id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    }
+    body = _problem_body(problem, route)
+    if body is schemas.BadRequestBody:
+        in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
+        example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
+    elif body is schemas.AlreadyClaimedBody:
+        example["claim"] = {
+            "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+            "coupon_name": "summer-sale",
+            "user_id": "user-1",
+            "state": "active",
+            "claimed_at": "2026-01-02T03:04:05Z",
+        }
+    elif body is schemas.UnreadyBody:
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+    return example
+
+
+def _headers(names: Any) -> dict[str, Any]:
+    common = {"X-Request-ID": "the request's id"}
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in {**common, **names}.items()}

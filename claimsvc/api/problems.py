@@ -1,0 +1,290 @@
+"""RFC 9457 problems: the only place that knows which outcome or failure has which status.
+
+The flow is one way: a strategy answers with an outcome, or raises a failure; the table here turns it into a problem;
+`/problems/{slug}` and the OpenAPI document are read from that same table.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+
+from claimsvc import domain, errors
+from claimsvc.api import schemas
+
+CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One kind of refusal: its stable name, its status, and what a caller should know about it."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+    advice: str
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def type(self) -> str:
+        """The URI reference that names this kind of problem; the service answers it with an explanation."""
+        return f"/problems/{self.slug}"
+
+
+BAD_REQUEST = Problem(
+    "bad-request",
+    400,
+    "The request is not valid",
+    "The request, or its body, is not what the contract asks for. `errors` says what and where.",
+    "Correct the request before sending it again.",
+)
+UNAUTHORIZED = Problem(
+    "unauthorized",
+    401,
+    "An admin key is needed",
+    "The request carries no admin key, or none that is known here.",
+    "Send `Authorization: Bearer <key>`; whoever runs the service lists its digest in CLAIMSVC_ADMIN_KEYS.",
+    {hdrs.WWW_AUTHENTICATE: "Bearer"},
+)
+NOT_FOUND = Problem(
+    "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
+)
+UNKNOWN_COUPON = Problem(
+    "unknown-coupon", 404, "Unknown coupon", "There is no coupon of that name.", "Check the name; it is case-sensitive."
+)
+UNKNOWN_CLAIM = Problem(
+    "unknown-claim",
+    404,
+    "Unknown claim",
+    "There is no claim of that id.",
+    "Use the id that its 201 gave.",
+)
+METHOD_NOT_ALLOWED = Problem(
+    "method-not-allowed",
+    405,
+    "Method not allowed",
+    "This path does not answer that method.",
+    "Use one of those in `Allow`.",
+)
+REQUEST_TIMEOUT = Problem(
+    "request-timeout",
+    408,
+    "The request did not arrive in time",
+    "The rest of the request did not arrive in time, so nothing was done.",
+    "Send the whole request at once, on a new connection.",
+)
+ALREADY_CLAIMED = Problem(
+    "already-claimed",
+    409,
+    "Already claimed",
+    "This user holds a claim of this coupon already; `claim` is it.",
+    "Nothing: the user has what was asked for.",
+)
+SOLD_OUT = Problem(
+    "sold-out", 409, "Sold out", "No unit of this coupon is left.", "Nothing: asking again will not help."
+)
+COUPON_EXISTS = Problem(
+    "coupon-exists",
+    409,
+    "The coupon exists already",
+    "There is a coupon of that name already; it was not changed.",
+    "Choose another name.",
+)
+BODY_TOO_LARGE = Problem(
+    "body-too-large",
+    413,
+    "The body is too large",
+    f"The body, as sent or once inflated, is larger than {schemas.MAX_BODY_BYTES} bytes.",
+    "Send a smaller body.",
+)
+URI_TOO_LONG = Problem(
+    "uri-too-long", 414, "The path is too long", "The request line is too long.", "Send a shorter path and query."
+)
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    "unsupported-media-type",
+    415,
+    "The body is not JSON in UTF-8",
+    "Bodies are `application/json` in UTF-8, plain or compressed with gzip.",
+    "Send `Content-Type: application/json`, and no `Content-Encoding` other than `gzip`.",
+    {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "gzip"},
+)
+EXPECTATION_FAILED = Problem(
+    "expectation-failed",
+    417,
+    "Unknown expectation",
+    "`Expect` asks for something other than `100-continue`.",
+    "Leave the header out.",
+)
+HEADERS_TOO_LARGE = Problem(
+    "headers-too-large",
+    431,
+    "The headers are too large",
+    "The request has too many headers, or one that is too large.",
+    "Send fewer or smaller headers.",
+)
+INTERNAL_ERROR = Problem(
+    "internal-error",
+    500,
+    "Something went wrong here",
+    "The service failed in a way that it should not; the log has the reason under this request id.",
+    "Report the request id. A claim may have succeeded: look it up before asking again.",
+)
+LOCK_BUSY = Problem(
+    "lock-busy",
+    503,
+    "The coupon is busy",
+    "The coupon's lock was held by others for as long as a claim may wait; nothing was decided.",
+    "Ask again after `Retry-After` seconds.",
+)
+UNAVAILABLE = Problem(
+    "unavailable",
+    503,
+    "Unavailable for now",
+    "Something that the service needs does not answer, or the service is full; it could not give a definite answer.",
+    "Ask again after `Retry-After` seconds.",
+)
+
+PROBLEMS: Mapping[str, Problem] = {
+    problem.slug: problem
+    for problem in (
+        BAD_REQUEST,
+        UNAUTHORIZED,
+        NOT_FOUND,
+        UNKNOWN_COUPON,
+        UNKNOWN_CLAIM,
+        METHOD_NOT_ALLOWED,
+        REQUEST_TIMEOUT,
+        ALREADY_CLAIMED,
+        SOLD_OUT,
+        COUPON_EXISTS,
+        BODY_TOO_LARGE,
+        URI_TOO_LONG,
+        UNSUPPORTED_MEDIA_TYPE,
+        EXPECTATION_FAILED,
+        HEADERS_TOO_LARGE,
+        INTERNAL_ERROR,
+        LOCK_BUSY,
+        UNAVAILABLE,
+    )
+}
+
+# What is left of the union of outcomes when the successes are taken away.
+Refusal = domain.AlreadyClaimed | domain.SoldOut | domain.UnknownCoupon | domain.CouponExists
+
+_OUTCOMES: Mapping[type[Refusal], Problem] = {
+    domain.AlreadyClaimed: ALREADY_CLAIMED,
+    domain.SoldOut: SOLD_OUT,
+    domain.UnknownCoupon: UNKNOWN_COUPON,
+    domain.CouponExists: COUPON_EXISTS,
+}
+_FAILURES: Mapping[type[errors.TransientError], Problem] = {
+    errors.LockBusyError: LOCK_BUSY,
+    errors.UnavailableError: UNAVAILABLE,
+    errors.TransientError: UNAVAILABLE,
+}
+# What aiohttp raises by itself: no route, and no such method on it.
+_HTTP_STATUSES: Mapping[int, Problem] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+
+class RefusedError(Exception):
+    """Raised while a request is being read, where no outcome exists yet; answered as its problem.
+
+    `close` ends the connection after the answer, for requests whose rest should not be waited for.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str | None = None,
+        *,
+        errors: Sequence[schemas.InputError] = (),
+        close: bool = False,
+    ) -> None:
+        super().__init__(problem.slug)
+        self.problem = problem
+        self.detail = detail
+        self.errors = errors
+        self.close = close
+
+
+def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
+    """A body that is wrong at one place; `pointer` is an RFC 6901 pointer in its URI fragment form."""
+    return RefusedError(BAD_REQUEST, errors=(schemas.BodyError(detail, pointer),))
+
+
+def _headers(problem: Problem) -> CIMultiDict[str]:
+    return CIMultiDict({**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})})
+
+
+def _constant_body(problem: Problem) -> bytes:
+    """Everything of a problem's body that no request changes: all but the end of its last member."""
+    body = schemas.ProblemBody(problem.type, problem.title, problem.status, problem.meaning, "")
+    return schemas.dump(body).removesuffix(b'"}')
+
+
+# Sold out is what a busy coupon answers nearly always, so its answer is put together once.
+_HEADERS = {problem: _headers(problem) for problem in PROBLEMS.values()}
+_CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
+
+
+def respond(problem: Problem, request_id: str) -> web.Response:
+    """The answer to a problem about which nothing more is to be said."""
+    # A request id is of letters, digits and `._-` only, so it needs no escaping.
+    body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
+    return web.Response(body=body, status=problem.status, headers=_HEADERS[problem])
+
+
+def respond_in_detail(
+    problem: Problem,
+    request_id: str,
+    detail: str | None,
+    *,
+    errors: Sequence[schemas.InputError] = (),
+    checks: Mapping[str, schemas.CheckBody] | None = None,
+    retry_after_seconds: float | None = None,
+) -> web.Response:
+    """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
+    body: schemas.ProblemBody = schemas.ProblemBody(
+        problem.type, problem.title, problem.status, detail or problem.meaning, request_id
+    )
+    if problem is BAD_REQUEST:
+        body = schemas.BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
+    elif checks is not None:
+        body = schemas.UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
+    response = web.Response(body=schemas.dump(body), status=problem.status, headers=_HEADERS[problem])
+    if retry_after_seconds is not None:
+        # A whole number, and never 0: "at once" is what a busy service should not invite.
+        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
+    return response
+
+
+def from_outcome(outcome: Refusal, request_id: str) -> web.Response:
+    """The answer to an outcome that is not a success."""
+    problem = _OUTCOMES[type(outcome)]
+    if not isinstance(outcome, domain.AlreadyClaimed):
+        return respond(problem, request_id)
+    body = schemas.AlreadyClaimedBody(
+        problem.type, problem.title, problem.status, problem.meaning, request_id, schemas.claim_body(outcome.claim)
+    )
+    return web.Response(body=schemas.dump(body), status=problem.status, headers=_HEADERS[problem])
+
+
+def from_failure(failure: Exception, request_id: str) -> web.Response:
+    """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
+    if isinstance(failure, RefusedError):
+        response = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
+        if failure.close:
+            response.force_close()
+        return response
+    if isinstance(failure, errors.TransientError):
+        problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
+        return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)
+    if isinstance(failure, web.HTTPException) and failure.status in _HTTP_STATUSES:
+        response = respond(_HTTP_STATUSES[failure.status], request_id)
+        if isinstance(failure, web.HTTPMethodNotAllowed):
+            response.headers[hdrs.ALLOW] = ", ".join(sorted(failure.allowed_methods))
+        return response
+    return respond(INTERNAL_ERROR, request_id)

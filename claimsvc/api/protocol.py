@@ -1,0 +1,192 @@
+"""HTTP below the application: what aiohttp refuses by itself is answered, logged and counted like everything else.
+
+aiohttp's parser turns malformed requests into `_ErrInfo` messages, and its protocol answers them in plain text with a
+traceback in the log. The one hook it leaves is the protocol class, so this file is the only one that knows its inside.
+"""
+
+import asyncio
+from typing import Any
+
+from aiohttp import HttpVersion10, HttpVersion11, web
+from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp.web_protocol import _ErrInfo, _RequestHandler
+
+from claimsvc.api.middlewares import Edge
+from claimsvc.api.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
+from claimsvc.api.services import SERVICES
+
+# They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.
+_MAX_LINE_BYTES = 8190
+_MAX_HEADER_BYTES = 8191
+_MAX_HEADERS = 100
+_VERSIONS = (HttpVersion11, HttpVersion10)
+_READ_BUFFER_BYTES = 65_536
+# Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
+_KEEPALIVE_SECONDS = 75.0
+# How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
+_LINGERING_SECONDS = 2.0
+
+
+class Protocol(web.RequestHandler):
+    """One connection."""
+
+    __slots__ = ("_edge", "_head_timeout_seconds", "_head_timer", "_rest", "_started_head")
+
+    def __init__(self, manager: web.Server, edge: Edge, head_timeout_seconds: float, **kwargs: Any) -> None:
+        super().__init__(manager, **kwargs)
+        self._edge = edge
+        self._head_timeout_seconds = head_timeout_seconds
+        self._head_timer: asyncio.TimerHandle | None = None
+        self._started_head = False
+        # What follows a head that could not be read: it has no meaning, and is thrown away.
+        self._rest: StreamReader | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        self._stop_head_timer()
+        super().connection_lost(exc)
+        if self._rest is not None:
+            self._rest.feed_eof()
+
+    def data_received(self, data: bytes) -> None:
+        if self._rest is not None:
+            return
+        heads = self._request_count
+        super().data_received(data)
+        if self._request_count != heads:
+            self._started_head = False
+            self._stop_head_timer()
+            self._refuse_other_versions()
+            last = self._messages[-1][0]
+            if isinstance(last, _ErrInfo):
+                self._stop_reading(last)
+        elif data and self._awaits_head():
+            self._started_head = True
+            if self._head_timer is None:
+                self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
+
+    def _awaits_head(self) -> bool:
+        """Whether what arrives is of a head, and not of the body of a request that is, or was, being answered."""
+        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+
+    def _stop_head_timer(self) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _head_is_late(self) -> None:
+        self._head_timer = None
+        waiter = self._waiter
+        if waiter is None or waiter.done():
+            return
+        if not self._started_head:
+            # Nothing was asked, so nothing is to be answered.
+            self.force_close()
+            return
+        late = RefusedError(REQUEST_TIMEOUT, "The request's headers did not arrive in time.", close=True)
+        error = _ErrInfo(REQUEST_TIMEOUT.status, late, "")
+        self._messages.append((error, EMPTY_PAYLOAD))
+        self._stop_reading(error)
+        waiter.set_result(None)
+
+    def _refuse_other_versions(self) -> None:
+        """The parser also takes HTTP/0.9 and HTTP/2.0, in which aiohttp would then answer."""
+        for place, (message, _) in enumerate(self._messages):
+            if not isinstance(message, _ErrInfo) and message.version not in _VERSIONS:
+                refusal = RefusedError(BAD_REQUEST, "Only HTTP/1.1 and HTTP/1.0 are spoken here.", close=True)
+                self._messages[place] = (_ErrInfo(BAD_REQUEST.status, refusal, ""), EMPTY_PAYLOAD)
+
+    def _stop_reading(self, error: _ErrInfo) -> None:
+        """Take the error for the connection's last message: nothing after it can be understood.
+
+        It gets a body that does not end, so that aiohttp lingers: it throws away what still comes, for a while,
+        because closing with something unread resets the connection, and the client would not see the answer.
+        """
+        self._rest = StreamReader(self, _READ_BUFFER_BYTES, loop=self._loop)
+        self._messages[-1] = (error, self._rest)
+        if self._current_request is not None:
+            # Its chunks turned out to be malformed while it waits for them; aiohttp would leave it waiting.
+            self._current_request._cancel(web.RequestPayloadError("malformed"))
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if not resp.keep_alive and not request.content.is_eof():
+            # The client need not wait for us to linger: it sees the end of the answer at once.
+            transport = self.transport
+            if transport is not None and transport.can_write_eof() and not transport.is_closing():
+                transport.write_eof()
+        return finished
+
+    def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:
+        return self._edge.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        # The edge lets nothing through, so what comes here broke in the edge itself, and no answer can be trusted.
+        self.logger.error("The answer could not be made", exc_info=exc)
+        raise ConnectionError("the answer could not be made") from exc
+
+
+def _refusal(error: BaseException) -> RefusedError:
+    """What a request that the parser refused is answered. Only texts that contain nothing of the request are shown."""
+    if isinstance(error, RefusedError):
+        return error
+    if isinstance(error, LineTooLong):
+        return RefusedError(URI_TOO_LONG if error.args[1] == _MAX_LINE_BYTES else HEADERS_TOO_LARGE, close=True)
+    if isinstance(error, BadHttpMethod):
+        return RefusedError(BAD_REQUEST, "The request line names no HTTP method.", close=True)
+    if type(error) is BadHttpMessage:
+        # llhttp's reasons are constants; what follows the first line is the request.
+        reason = error.message.partition(":\n")[0]
+        if reason == "Too many headers received":
+            return RefusedError(HEADERS_TOO_LARGE, close=True)
+        return RefusedError(BAD_REQUEST, f"The request is not valid HTTP: {reason.rstrip('.')}.", close=True)
+    return RefusedError(BAD_REQUEST, "The request is not valid HTTP.", close=True)
+
+
+class _Server(web.Server):
+    def __init__(self, server: web.Server, edge: Edge, head_timeout_seconds: float) -> None:
+        super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self._edge = edge
+        self._head_timeout_seconds = head_timeout_seconds
+
+    def __call__(self) -> web.RequestHandler:
+        return Protocol(self, self._edge, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
+
+
+class Runner(web.AppRunner):
+    """aiohttp's runner, with the edge around the application and our protocol under it."""
+
+    __slots__ = ("_header_timeout_seconds",)
+
+    def __init__(self, app: web.Application, *, header_timeout_seconds: float, shutdown_grace_seconds: float) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=shutdown_grace_seconds,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            lingering_time=_LINGERING_SECONDS,
+            max_line_size=_MAX_LINE_BYTES,
+            max_field_size=_MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
+            read_bufsize=_READ_BUFFER_BYTES,
+            # Inflated by `bodies` instead, within the limit of a body.
+            auto_decompress=False,
+        )
+        self._header_timeout_seconds = header_timeout_seconds
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        edge = Edge(server.request_handler, self.app[SERVICES].observer)
+        return _Server(server, edge, self._header_timeout_seconds)

@@ -1,0 +1,159 @@
+"""The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
+
+from urllib.parse import urlencode
+from uuid import UUID
+
+from aiohttp import hdrs, web
+
+from claimsvc import domain
+from claimsvc.api import operations, parameters, problems, schemas
+from claimsvc.api.routing import Route, Success, created, ok
+from claimsvc.api.services import REQUEST_ID, SERVICES
+
+
+async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.Response:
+    """Claim one unit of a coupon for a user."""
+    outcome = await request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
+    if isinstance(outcome, domain.Claimed):
+        return created(schemas.claim_body(outcome.claim), f"/api/claims/{outcome.claim.id}")
+    return problems.from_outcome(outcome, request[REQUEST_ID])
+
+
+async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web.Response:
+    """Offer a new coupon."""
+    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount)
+    if isinstance(made, domain.Coupon):
+        return created(schemas.coupon_body(made), f"/api/coupons/{made.name}")
+    return problems.from_outcome(made, request[REQUEST_ID])
+
+
+async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> web.Response:
+    """One page of the coupons, by name."""
+    found = await request.app[SERVICES].storage.coupons(
+        search=query.search or None, after=query.after(), limit=query.limit + 1
+    )
+    page = found[: query.limit]
+    cursor = parameters.coupon_cursor(page[-1]) if len(found) > query.limit else None
+    body = schemas.CouponPageBody([schemas.coupon_body(coupon) for coupon in page], cursor)
+    return _with_next(request, ok(body), cursor)
+
+
+async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.Response:
+    """A coupon and who holds it."""
+    found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
+    if found is None:
+        return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
+    return ok(schemas.coupon_detail_body(found))
+
+
+async def get_coupon_named_claim(request: web.Request) -> web.Response:
+    """The coupon that is named `claim`, whose path is also that of claiming."""
+    return await get_coupon(request, parameters.CouponPath(name="claim"))
+
+
+async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> web.Response:
+    """One page of a coupon's claims, oldest first."""
+    found = await request.app[SERVICES].storage.claims(path.name, after=query.after(), limit=query.limit + 1)
+    if isinstance(found, domain.UnknownCoupon):
+        return problems.from_outcome(found, request[REQUEST_ID])
+    page = found[: query.limit]
+    cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
+    body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
+    return _with_next(request, ok(body), cursor)
+
+
+async def get_claim(request: web.Request, path: parameters.ClaimPath) -> web.Response:
+    """One claim."""
+    claim = await request.app[SERVICES].storage.claim(UUID(path.id))
+    if claim is None:
+        return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
+    return ok(schemas.claim_body(claim))
+
+
+def _with_next(request: web.Request, response: web.Response, cursor: str | None) -> web.Response:
+    """The page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
+    if cursor is not None:
+        query = urlencode({**request.query, "cursor": cursor})
+        response.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
+    return response
+
+
+_LOCATION = {"Location": "the path of what was made"}
+_COUPON = Success(
+    200, f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.", schemas.CouponDetailBody
+)
+_NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/api/coupons/claim",
+        claim_coupon,
+        tag="claims",
+        summary="Claim one unit of a coupon",
+        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION),
+        problems=(
+            problems.UNKNOWN_COUPON,
+            problems.ALREADY_CLAIMED,
+            problems.SOLD_OUT,
+            problems.LOCK_BUSY,
+            problems.UNAVAILABLE,
+        ),
+    ),
+    Route(
+        "GET",
+        "/api/claims/{id}",
+        get_claim,
+        tag="claims",
+        summary="Look a claim up",
+        success=Success(200, "The claim.", schemas.ClaimBody),
+        problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
+    ),
+    Route(
+        "POST",
+        "/api/coupons",
+        create_coupon,
+        tag="coupons",
+        summary="Offer a new coupon",
+        success=Success(201, "The coupon is on offer.", schemas.CouponBody, headers=_LOCATION),
+        problems=(problems.COUPON_EXISTS, problems.UNAVAILABLE),
+        admin=True,
+    ),
+    Route(
+        "GET",
+        "/api/coupons",
+        list_coupons,
+        tag="coupons",
+        summary="List coupons by name",
+        success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=_NEXT),
+        problems=(problems.UNAVAILABLE,),
+    ),
+    Route(
+        "GET",
+        "/api/coupons/{name}",
+        get_coupon,
+        tag="coupons",
+        summary="Look a coupon and its claimants up",
+        success=_COUPON,
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+    ),
+    Route(
+        "GET",
+        "/api/coupons/claim",
+        get_coupon_named_claim,
+        tag="coupons",
+        summary="Look the coupon named `claim` up",
+        success=_COUPON,
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+    ),
+    Route(
+        "GET",
+        "/api/coupons/{name}/claims",
+        list_claims,
+        tag="coupons",
+        summary="List a coupon's claims, oldest first",
+        success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+    ),
+    *operations.ROUTES,
+)

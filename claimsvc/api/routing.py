@@ -1,0 +1,122 @@
+"""How a route is declared: once, for aiohttp to serve it and for the OpenAPI document to describe it.
+
+What a handler takes is read from its signature: `path`, `query` and `body` are each validated by the model that they
+are annotated with, and the document is generated from those same models.
+"""
+
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, get_type_hints
+
+from aiohttp import hdrs, web
+from multidict import CIMultiDict
+from pydantic import BaseModel
+
+from claimsvc.api import schemas
+from claimsvc.api.auth import require_admin
+from claimsvc.api.bodies import read_body
+from claimsvc.api.problems import (
+    BAD_REQUEST,
+    BODY_TOO_LARGE,
+    REQUEST_TIMEOUT,
+    UNAUTHORIZED,
+    UNSUPPORTED_MEDIA_TYPE,
+    Problem,
+)
+from claimsvc.api.services import SERVICES
+from claimsvc.api.validation import validate_path, validate_query
+
+Handler = Callable[..., Awaitable[web.StreamResponse]]
+
+_JSON_HEADERS = CIMultiDict({**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"})
+
+
+@dataclass(frozen=True, slots=True)
+class Success:
+    """The answer that a route gives when it can: `body` is a dataclass, or None where it is not JSON."""
+
+    status: int
+    description: str
+    body: type | None = None
+    content_types: tuple[str, ...] = ("application/json",)
+    headers: Mapping[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves."""
+
+    method: str
+    path: str
+    handler: Handler
+    tag: str
+    summary: str
+    success: Success
+    problems: tuple[Problem, ...] = ()
+    admin: bool = False
+    documented: bool = True
+
+    @property
+    def operation_id(self) -> str:
+        """The handler's name: from the document to the code in one search."""
+        return getattr(self.handler, "__name__", "")
+
+    def model(self, name: str) -> type[BaseModel] | None:
+        """The model of the handler's `path`, `query` or `body`; None if it takes none."""
+        found = get_type_hints(self.handler).get(name)
+        return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+
+    def all_problems(self) -> tuple[Problem, ...]:
+        """Every problem that this operation can be answered with, below the transport."""
+        implied: list[Problem] = []
+        if self.admin:
+            implied.append(UNAUTHORIZED)
+        if any(self.model(name) for name in ("path", "query", "body")):
+            implied.append(BAD_REQUEST)
+        if self.model("body"):
+            implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
+        return (*implied, *self.problems)
+
+
+def install(app: web.Application, routes: Iterable[Route]) -> None:
+    """Serve the routes; each GET answers HEAD too."""
+    for route in routes:
+        # aiohttp's own `{name}` does not match braces, and a name with one in it is a bad name, not a missing route.
+        pattern = route.path.replace("}", ":[^/]+}")
+        endpoint = _endpoint(route)
+        app.router.add_route(route.method, pattern, endpoint)
+        if route.method == hdrs.METH_GET:
+            app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
+
+
+def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """The handler with its inputs: who asks is settled before what they ask is looked at."""
+    handler, admin = route.handler, route.admin
+    path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
+
+    async def endpoint(request: web.Request) -> web.StreamResponse:
+        if admin:
+            require_admin(request)
+        inputs: dict[str, Any] = {}
+        if path_model is not None:
+            inputs["path"] = validate_path(path_model, request)
+        if query_model is not None:
+            inputs["query"] = validate_query(query_model, request)
+        if body_model is not None:
+            timeout_seconds = request.app[SERVICES].body_timeout_seconds
+            inputs["body"] = await read_body(request, body_model, timeout_seconds=timeout_seconds)
+        return await handler(request, **inputs)
+
+    return endpoint
+
+
+def ok(body: object) -> web.Response:
+    """200 with a body, which is a dataclass of `schemas`."""
+    return web.Response(body=schemas.dump(body), headers=_JSON_HEADERS)
+
+
+def created(body: object, location: str) -> web.Response:
+    """201 with a body and the path of what was made."""
+    response = web.Response(body=schemas.dump(body), status=201, headers=_JSON_HEADERS)
+    response.headers[hdrs.LOCATION] = location
+    return response

@@ -1,0 +1,220 @@
+"""What goes over the wire. These models validate requests, shape answers, and are the source of the OpenAPI document.
+
+Requests are pydantic models, because they validate; answers are plain dataclasses, because mypy has checked them
+already and orjson writes them as they are.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime
+from functools import partial
+from typing import Annotated, Literal
+from uuid import UUID
+
+import orjson
+from aiohttp import hdrs
+from pydantic import BaseModel, ConfigDict, Field
+
+from claimsvc import domain
+
+MAX_BODY_BYTES = 65_536
+MAX_CLAIMANTS = 1000
+
+# On every answer: it is this moment's truth, it is what it says it is, and it names no version.
+RESPONSE_HEADERS = {
+    hdrs.CACHE_CONTROL: "no-store",
+    "X-Content-Type-Options": "nosniff",
+    hdrs.SERVER: "claimsvc",
+}
+
+dump = partial(orjson.dumps, option=orjson.OPT_UTC_Z)
+
+CouponName = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        pattern=domain.COUPON_NAME_PATTERN,
+        description="1 to 255 of the characters A-Z a-z 0-9 . _ -, and not dots only",
+        examples=["summer-sale"],
+    ),
+]
+UserId = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        pattern=domain.USER_ID_PATTERN,
+        description="1 to 255 visible ASCII characters, without blanks",
+        examples=["user-1"],
+    ),
+]
+Amount = Annotated[
+    int, Field(ge=1, le=domain.MAX_AMOUNT, description="a whole number from 1 to 2147483647", examples=[100])
+]
+
+
+class Request(BaseModel):
+    """What every part of a request obeys: exact types, no field that is not known, no input in an error."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
+
+
+class CreateCoupon(Request):
+    """A coupon to be offered."""
+
+    name: CouponName
+    amount: Amount
+
+
+class ClaimCoupon(Request):
+    """A user who wants one unit of a coupon."""
+
+    user_id: UserId
+    coupon_name: CouponName
+
+
+@dataclass(frozen=True, slots=True)
+class CouponBody:
+    """A coupon: `amount` units were offered, `remaining_amount` of them are left."""
+
+    name: CouponName
+    amount: Amount
+    remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class CouponDetailBody(CouponBody):
+    """A coupon and its first claimants, oldest first, all of one moment."""
+
+    claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
+
+
+@dataclass(frozen=True, slots=True)
+class CouponPageBody:
+    """Some of the coupons, by name. `next_cursor` is null on the last page."""
+
+    items: list[CouponBody]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBody:
+    """One unit of a coupon, held by one user."""
+
+    id: UUID
+    coupon_name: CouponName
+    user_id: UserId
+    state: domain.ClaimState
+    claimed_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimPageBody:
+    """Some of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
+
+    items: list[ClaimBody]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CheckBody:
+    """How one dependency is."""
+
+    status: Literal["ok", "down"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class LiveBody:
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+@dataclass(frozen=True, slots=True)
+class ReadyBody:
+    """Every dependency is usable. `checks` is empty unless `?verbose` was asked for."""
+
+    status: Literal["ok"]
+    checks: dict[str, CheckBody]
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemKindBody:
+    """What a kind of problem means, and what to do about it."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    meaning: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemBody:
+    """RFC 9457. `type` is stable: decide by it, never by `title` or `detail`."""
+
+    type: Annotated[str, Field(examples=["/problems/sold-out"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyError:
+    """What is wrong with the body, and where: an RFC 6901 pointer into it, as a URI fragment."""
+
+    detail: str
+    pointer: Annotated[str, Field(examples=["#/amount"])]
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterError:
+    """What is wrong with the path or the query, and in which parameter; empty if it is in none of them."""
+
+    detail: str
+    parameter: Annotated[str, Field(examples=["limit"])]
+
+
+InputError = BodyError | ParameterError
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequestBody(ProblemBody):
+    """A problem with what was sent."""
+
+    errors: list[InputError]
+
+
+@dataclass(frozen=True, slots=True)
+class AlreadyClaimedBody(ProblemBody):
+    """The user has a claim already: this one."""
+
+    claim: ClaimBody
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadyBody(ProblemBody):
+    """Which dependency is down."""
+
+    checks: dict[str, CheckBody]
+
+
+def coupon_body(coupon: domain.Coupon) -> CouponBody:
+    """A coupon as it goes over the wire."""
+    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.created_at)
+
+
+def coupon_detail_body(detail: domain.CouponDetail) -> CouponDetailBody:
+    """A coupon with its claimants as it goes over the wire."""
+    coupon = detail.coupon
+    return CouponDetailBody(
+        coupon.name, coupon.amount, coupon.remaining_amount, coupon.created_at, list(detail.claimed_by)
+    )
+
+
+def claim_body(claim: domain.Claim) -> ClaimBody:
+    """A claim as it goes over the wire."""
+    return ClaimBody(claim.id, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at)

@@ -1,0 +1,167 @@
+"""Hand-over between instances: who gives a lock back wakes the instance that has waited longest for it.
+
+An instance that finds a lock busy joins the line `claim:waiting:<name>` on one master, chosen by the name. Giving the
+lock back (`release.lua`) pops the first of the line and puts the name on its list `claim:hints:<instance>`, on which
+each instance blocks with one connection per master. All of this is advice: a hint that is lost, or sent in vain, costs
+time and nothing else, and never more than the pause between two attempts.
+"""
+
+import asyncio
+import contextlib
+import time
+import zlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from enum import Enum, auto
+
+import structlog
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from claimsvc.lock import scripts
+from claimsvc.masters import Master
+from claimsvc.ports import LockObserver
+
+_log = structlog.get_logger("claimsvc.lock")
+
+# How long a woken instance's turn is kept for it before others may take the lock: some round trips.
+TURN_MILLISECONDS = 50
+# A hint that is read later than this is of no use: the instance has tried again meanwhile.
+HINT_MILLISECONDS = 1000
+# An instance that waits says so again at every pause; one that died is forgotten after this.
+_PLACE_MILLISECONDS = 5000
+
+_LISTEN_SECONDS = 1.0
+_LISTEN_AGAIN_SECONDS = 0.5
+
+
+class Wake(Enum):
+    """Why a wait in line ended."""
+
+    OUR_TURN = auto()
+    FREE = auto()
+    NONE = auto()
+
+
+class HandOver:
+    """This instance's places in the lines, and the hints it gets.
+
+    Args:
+        instance: a name that no other instance has.
+        masters: all masters, in the same order in every instance.
+    """
+
+    def __init__(self, instance: str, masters: Sequence[Master], observer: LockObserver) -> None:
+        self._instance = instance
+        self._masters = tuple(masters)
+        self._observer = observer
+        self._waiting: dict[str, list[asyncio.Event]] = {}
+        self._since: dict[str, str] = {}
+        self._in_line: set[str] = set()
+
+    def _line_master(self, coupon_name: str) -> Master:
+        """Where the line of this coupon is: the first master that is up, from one that the name chooses."""
+        first = zlib.crc32(coupon_name.encode()) % len(self._masters)
+        turned = self._masters[first:] + self._masters[:first]
+        return next((master for master in turned if master.up), turned[0])
+
+    async def wait(self, coupon_name: str, seconds: float) -> Wake:
+        """Wait in line, about so long at most, until it is worth trying. Our place is kept, with its age, until `leave`.
+
+        Several may wait for the same lock here: they share one place, and a hint wakes one of them.
+        """
+        until = time.monotonic() + seconds
+        woken = asyncio.Event()
+        waiting = self._waiting.setdefault(coupon_name, [])
+        waiting.append(woken)
+        try:
+            if not await self._join(coupon_name):
+                return Wake.FREE
+            async with asyncio.timeout(until - time.monotonic()):
+                await woken.wait()
+                return Wake.OUR_TURN
+        except TimeoutError:
+            return Wake.NONE
+        finally:
+            waiting.remove(woken)
+            if not waiting:
+                self._waiting.pop(coupon_name, None)
+
+    async def _join(self, coupon_name: str) -> bool:
+        """Join the line; False if the lock is free for us to take."""
+        since = self._since.setdefault(coupon_name, "")
+        self._in_line.add(coupon_name)
+        try:
+            answer = await scripts.wait(
+                self._line_master(coupon_name),
+                [f"claim:coupon:{coupon_name}"],
+                self._instance,
+                since,
+                _PLACE_MILLISECONDS,
+            )
+        except RedisError:
+            return True  # no hints, then: the next attempt comes when its pause is over
+        if not answer:
+            return False
+        self._since[coupon_name] = answer.decode()
+        return True
+
+    async def leave(self, coupon_name: str) -> None:
+        """Give up our place, unless another still waits here, so that no hint is wasted on us."""
+        if coupon_name in self._waiting:
+            return
+        self._since.pop(coupon_name, None)
+        if coupon_name in self._in_line:
+            self._in_line.remove(coupon_name)
+            with contextlib.suppress(RedisError):
+                await self._line_master(coupon_name).zrem(f"claim:waiting:{coupon_name}", self._instance)
+
+    async def is_wanted(self, coupon_name: str) -> bool:
+        """Whether another instance waits for this lock. If nobody can tell: yes."""
+        try:
+            return bool(await self._line_master(coupon_name).exists(f"claim:waiting:{coupon_name}"))
+        except RedisError:
+            return True
+
+    def _hint(self, coupon_name: str) -> None:
+        self._in_line.discard(coupon_name)
+        sleeping = [woken for woken in self._waiting.get(coupon_name, ()) if not woken.is_set()]
+        self._observer.hinted("used" if sleeping else "late")
+        if sleeping:
+            sleeping[0].set()
+
+    async def listen(self, master: Master) -> None:
+        """Receive this instance's hints from one master, for ever."""
+        hints = f"claim:hints:{self._instance}"
+        listener = Redis.from_url(
+            master.url,
+            socket_timeout=_LISTEN_SECONDS + 1.0,
+            socket_connect_timeout=_LISTEN_SECONDS,
+            retry=Retry(NoBackoff(), 0),
+        )
+        try:
+            while True:
+                try:
+                    received = await listener.blpop([hints], timeout=_LISTEN_SECONDS)
+                except RedisError:
+                    await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
+                else:
+                    if received is not None:
+                        self._hint(str(received[1], "ascii") if isinstance(received[1], bytes) else received[1])
+        finally:
+            await listener.aclose()
+
+
+@asynccontextmanager
+async def open_hand_over(instance: str, masters: Sequence[Master], observer: LockObserver) -> AsyncIterator[HandOver]:
+    """This instance's side of the hand-over, listening until it is left."""
+    hand_over = HandOver(instance, masters, observer)
+    listeners = [asyncio.create_task(hand_over.listen(master)) for master in masters]
+    try:
+        yield hand_over
+    finally:
+        for listener in listeners:
+            listener.cancel()
+        await asyncio.gather(*listeners, return_exceptions=True)

@@ -1,0 +1,27 @@
+"""Serves the application: in this process, or in several workers that share one port under a supervisor."""
+
+from claimsvc.config import Settings
+from claimsvc.server.supervisor import Supervisor
+from claimsvc.server.worker import (
+    EXIT_FAILED,
+    EXIT_OK,
+    EXIT_SETTINGS,
+    listen,
+    run,
+    serve_as_worker,
+    serve_worker,
+)
+
+__all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_SETTINGS", "listen", "run", "serve", "serve_as_worker", "serve_worker"]
+
+
+def serve(settings: Settings) -> int:
+    """Serve as the settings say, until SIGTERM or SIGINT. The result is the exit status.
+
+    Raises:
+        SettingsError: the port cannot be had, or the service cannot start as it is set up.
+    """
+    sock = listen(settings.host, settings.port)
+    if settings.workers == 1:
+        return run(serve_worker(settings, sock))
+    return run(Supervisor(settings, sock).run())

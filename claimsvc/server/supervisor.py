@@ -1,0 +1,137 @@
+"""The supervisor: several workers that share one listening socket, each started again when it ends."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from asyncio.subprocess import Process
+from pathlib import Path
+from socket import socket
+
+import structlog
+from prometheus_client.multiprocess import mark_process_dead
+
+from claimsvc.config import Settings
+from claimsvc.server.worker import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS
+
+_log = structlog.get_logger("claimsvc.server")
+
+_FIRST_RESTART_SECONDS = 0.5
+_LAST_RESTART_SECONDS = 30.0
+_HEALTHY_AFTER_SECONDS = 60.0  # one that lived this long is started again as soon as a first failure is
+_TEARDOWN_SECONDS = 10.0  # what a worker may need after the grace, to close its connections
+
+
+class Supervisor:
+    """Keeps `settings.workers` fresh processes serving one socket, and starts another for one that ends.
+
+    Every worker imports everything itself: nothing that a library set up before a fork is shared.
+    """
+
+    def __init__(self, settings: Settings, sock: socket) -> None:
+        self._settings = settings
+        self._sock = sock
+        self._stopping = asyncio.Event()
+        self._status = EXIT_OK
+        self._workers: set[Process] = set()
+        self._has_served = False
+
+    async def run(self) -> int:
+        """Serve until SIGTERM or SIGINT. The result is the exit status; 78 if the workers refuse the settings."""
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._stopping.set)
+        alive, alive_end = os.pipe()  # never written to: its end tells the workers that we are gone
+        ready, ready_end = os.pipe()  # a worker writes to it once it serves
+        loop.add_reader(ready, self._note_ready, ready)
+        metrics_dir = Path(tempfile.mkdtemp(prefix="claimsvc-metrics-"))
+        keepers: list[asyncio.Task[None]] = []
+        try:
+            keepers = [
+                loop.create_task(self._keep_worker(number + 1, (alive, ready_end), metrics_dir))
+                for number in range(self._settings.workers)
+            ]
+            await self._stopping.wait()
+            self._sock.close()
+            await self._stop_workers()
+            await asyncio.gather(*keepers)
+        finally:
+            for keeper in keepers:
+                keeper.cancel()
+            loop.remove_reader(ready)
+            for fd in (alive_end, alive, ready_end, ready):
+                os.close(fd)
+            shutil.rmtree(metrics_dir, ignore_errors=True)
+        _log.info("stopped", workers=self._settings.workers)
+        return self._status
+
+    async def _keep_worker(self, number: int, pipes: tuple[int, int], metrics_dir: Path) -> None:
+        pause_seconds = _FIRST_RESTART_SECONDS
+        while not self._stopping.is_set():
+            started = time.monotonic()
+            worker = await self._start_worker(pipes, metrics_dir)
+            self._workers.add(worker)
+            try:
+                if self._stopping.is_set():
+                    _terminate(worker)
+                status = await worker.wait()
+            finally:
+                self._workers.discard(worker)
+            # The folder is given outright: this process itself keeps no metrics there.
+            mark_process_dead(worker.pid, str(metrics_dir))  # type: ignore[no-untyped-call]
+            if self._stopping.is_set():
+                return
+            if status == EXIT_SETTINGS and not self._has_served:
+                self._status = status  # it has said why, and another would say the same
+                self._stopping.set()
+                return
+            lived_seconds = time.monotonic() - started
+            if lived_seconds >= _HEALTHY_AFTER_SECONDS:
+                pause_seconds = _FIRST_RESTART_SECONDS
+            _log.error("worker ended", worker=number, pid=worker.pid, status=status, restart_seconds=pause_seconds)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._stopping.wait(), pause_seconds)
+            pause_seconds = min(pause_seconds * 2, _LAST_RESTART_SECONDS)
+
+    def _note_ready(self, ready: int) -> None:
+        self._has_served = bool(os.read(ready, 512)) or self._has_served
+
+    async def _start_worker(self, pipes: tuple[int, int], metrics_dir: Path) -> Process:
+        fds = (self._sock.fileno(), *pipes)
+        worker = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "claimsvc", "worker"),
+            *(str(fd) for fd in fds),
+            stdin=asyncio.subprocess.DEVNULL,
+            pass_fds=fds,
+            # In the environment before the worker starts, because prometheus_client reads it when it is imported.
+            env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir)},
+            # Ctrl-C reaches a whole process group; the workers are told by us, once.
+            start_new_session=True,
+        )
+        _log.info("worker started", pid=worker.pid)
+        return worker
+
+    async def _stop_workers(self) -> None:
+        _log.info("stopping workers", grace_seconds=self._settings.shutdown_grace_seconds)
+        workers = tuple(self._workers)
+        for worker in workers:
+            _terminate(worker)
+        ends = [asyncio.ensure_future(worker.wait()) for worker in workers]
+        if not ends:
+            return
+        _, late = await asyncio.wait(ends, timeout=self._settings.shutdown_grace_seconds + _TEARDOWN_SECONDS)
+        if late:
+            _log.error("workers killed: they did not end in time", count=len(late))
+            self._status = EXIT_FAILED
+            for worker in workers:
+                with contextlib.suppress(ProcessLookupError):
+                    worker.kill()
+
+
+def _terminate(worker: Process) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        worker.terminate()

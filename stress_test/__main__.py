@@ -1,0 +1,277 @@
+"""The command line of the stress test: `python -m stress_test [SCENARIO] [options]`."""
+
+import json
+import secrets
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import urlsplit
+
+import typer
+import uvloop
+from rich.console import Console
+
+from stress_test.document import document, document_of_all
+from stress_test.errors import EXIT_PASSED, EXIT_VIOLATED, StressTestError, UsageError
+from stress_test.report import print_report, progress_bar
+from stress_test.runner import Run, Target, run_scenario
+from stress_test.scenarios import SCENARIOS, SUSTAINED_CONNECTIONS, Sizes
+
+DEFAULT_SCENARIO = "flash-sale"
+DEFAULT_URL = "http://127.0.0.1:8080"
+_MAX_AMOUNT = 2**31 - 1  # the most units that a coupon can have, by the contract
+
+# A paragraph is one line, because typer keeps line ends; \b keeps the spaces of a list.
+_HELP = (
+    "Fire claims at a running service, and prove the result from its answers and by reading it back.\n\n"
+    f"Without a scenario: {DEFAULT_SCENARIO}, 100 claims at once on a coupon with 5 units. "
+    "Every run makes coupons of its own, so it can be repeated on any service. "
+    "Latencies are from the release of a claim to its answer read, on connections that were open before; "
+    "percentiles are by nearest rank. Options belong to the scenarios: SCENARIO --help lists them.\n\n"
+    "\b\n"
+    "Exit status:\n"
+    "  0   everything that was expected held\n"
+    "  1   an expectation was violated; it is named\n"
+    "  2   wrong usage: an option, a missing or refused admin key, too few open files\n"
+    "  69  the service cannot be reached, or cannot prepare the run\n"
+)
+app = typer.Typer(
+    add_completion=False,
+    no_args_is_help=False,
+    help=_HELP,
+)
+
+Urls = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--url", envvar="URL", help="An instance; repeat it to deal claims in turn.", show_default=DEFAULT_URL
+    ),
+]
+AdminKey = Annotated[str, typer.Option(envvar="CLAIMSVC_ADMIN_KEY", help="Makes the coupons.", show_default=False)]
+Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Repeat, with new coupons each time.")]
+Connections = Annotated[
+    int | None,
+    typer.Option(min=1, help="Open at most this many; claims wait for one.", show_default="one for every claim"),
+]
+SustainedConnections = Annotated[
+    int | None,
+    typer.Option(min=1, help="Open at most this many; claims wait for one.", show_default=str(SUSTAINED_CONNECTIONS)),
+]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result to this file, too.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only.")]
+Claims = Annotated[int, typer.Option(min=1, help="Claims that are released together.")]
+ClaimsEach = Annotated[int, typer.Option(min=1, help="Claims on each coupon.")]
+Quota = Annotated[int, typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.")]
+Plentiful = Annotated[
+    int | None,
+    typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.", show_default="one for every claim"),
+]
+Coupons = Annotated[int, typer.Option(min=1, max=10_000, help="Coupons that are claimed side by side.")]
+Seed = Annotated[int | None, typer.Option(help="Repeats an order of claims.", show_default="a new one")]
+Rate = Annotated[float, typer.Option(min=0.1, max=100_000, help="Claims sent per second, answered or not.")]
+Duration = Annotated[float, typer.Option(min=0.1, help="Seconds for which claims are sent.")]
+MaxUnknown = Annotated[int, typer.Option(min=0, help="Claims of a round that may end in 5xx or without an answer.")]
+
+
+def _target(
+    urls: list[str] | None,
+    admin_key: str,
+    rounds: int,
+    connections: int | None,
+    timeout: float,
+    max_unknown: int = 0,
+) -> Target:
+    """Check what typer cannot.
+
+    Raises:
+        UsageError: a URL or the admin key cannot be used.
+    """
+    cleaned = tuple(url.rstrip("/") for url in urls or [DEFAULT_URL])
+    for url in cleaned:
+        try:
+            parts = urlsplit(url)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            usable = False
+        if not usable:
+            raise UsageError(f"{url!r} is not a URL of a service: give --url as http://host:port.")
+    if not admin_key:
+        raise UsageError(
+            "No admin key, and coupons cannot be made without one: "
+            "set CLAIMSVC_ADMIN_KEY or give --admin-key, a key whose SHA-256 is in the service's CLAIMSVC_ADMIN_KEYS."
+        )
+    if not (admin_key.isascii() and admin_key.isprintable()) or " " in admin_key:
+        raise UsageError("The admin key holds a character that no HTTP header can: check CLAIMSVC_ADMIN_KEY.")
+    return Target(cleaned, admin_key, rounds, connections, timeout, max_unknown)
+
+
+def _run(name: str, sizes: Sizes, target: Target, json_file: Path | None, quiet: bool) -> None:
+    """Run one scenario, and end the process with its exit status."""
+    [run] = _run_all({name: sizes}, target, json_file, quiet)
+    _finish([run], document(run), json_file)
+
+
+def _run_all(wanted: Mapping[str, Sizes], target: Target, json_file: Path | None, quiet: bool) -> list[Run]:
+    """Run scenarios one after another and print each.
+
+    Raises:
+        UsageError: the result would have nowhere to go; said before the run and not after it.
+    """
+    console = Console()
+    if json_file is not None and not json_file.absolute().parent.is_dir():
+        raise UsageError(f"The folder of --json {json_file} does not exist: make it, or give another.")
+    runs: list[Run] = []
+    for name, sizes in wanted.items():
+        with progress_bar(name, quiet) as progress:
+            runs.append(uvloop.run(run_scenario(SCENARIOS[name], sizes, target, progress)))
+        print_report(runs[-1], console, quiet)
+    return runs
+
+
+def _finish(runs: Sequence[Run], result: Mapping[str, object], json_file: Path | None) -> None:
+    if json_file is not None:
+        try:
+            json_file.write_text(json.dumps(result, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        except OSError as failure:
+            raise UsageError(f"--json {json_file} cannot be written: {failure.strerror}.") from failure
+    raise typer.Exit(EXIT_VIOLATED if any(run.violations for run in runs) else EXIT_PASSED)
+
+
+def _new_seed() -> int:
+    return secrets.randbelow(2**32)
+
+
+@app.command("flash-sale")
+def flash_sale(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    claims: Claims = 100,
+    quota: Quota = 5,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Many users claim one scarce coupon at once: exactly the quota succeeds, all others are sold out."""
+    target = _target(urls, admin_key, rounds, connections, timeout)
+    _run("flash-sale", Sizes(claims=claims, quota=quota), target, json_file, quiet)
+
+
+@app.command("double-dip")
+def double_dip(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    claims: Claims = 10,
+    quota: Quota = 5,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """One user claims one coupon many times at once: 1 succeeds, all others are already-claimed."""
+    target = _target(urls, admin_key, rounds, connections, timeout)
+    _run("double-dip", Sizes(claims=claims, quota=quota), target, json_file, quiet)
+
+
+@app.command()
+def stampede(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    claims: Claims = 1000,
+    quota: Quota = 1,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """A herd on the last unit: 1 succeeds, all others are sold out."""
+    target = _target(urls, admin_key, rounds, connections, timeout)
+    _run("stampede", Sizes(claims=claims, quota=quota), target, json_file, quiet)
+
+
+@app.command("many-coupons")
+def many_coupons(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    coupons: Coupons = 20,
+    claims: ClaimsEach = 50,
+    quota: Quota = 5,
+    seed: Seed = None,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Many coupons are claimed at once in a shuffled order: each sells exactly its quota."""
+    target = _target(urls, admin_key, rounds, connections, timeout)
+    sizes = Sizes(claims=claims, quota=quota, coupons=coupons, seed=_new_seed() if seed is None else seed)
+    _run("many-coupons", sizes, target, json_file, quiet)
+
+
+@app.command()
+def sustained(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    rate: Rate = 200.0,
+    duration: Duration = 10.0,
+    coupons: Coupons = 1,
+    quota: Plentiful = None,
+    max_unknown: MaxUnknown = 0,
+    rounds: Rounds = 1,
+    connections: SustainedConnections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """New users at a fixed rate: nothing is oversold, lost or refused without cause.
+
+    Latencies are from the moment when a claim was due, so a stall shows in all that it delayed.
+    """
+    target = _target(urls, admin_key, rounds, connections, timeout, max_unknown)
+    sizes = Sizes(quota=quota, coupons=coupons, rate=rate, duration_seconds=duration)
+    _run("sustained", sizes, target, json_file, quiet)
+
+
+@app.command("all")
+def every(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    duration: Duration = 10.0,
+    rounds: Rounds = 1,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Every scenario in turn, each at its default size; --duration is for sustained."""
+    target = _target(urls, admin_key, rounds, None, timeout)
+    sizes = {name: replace(scenario.defaults, seed=_new_seed()) for name, scenario in SCENARIOS.items()}
+    sizes["sustained"] = replace(sizes["sustained"], duration_seconds=duration)
+    runs = _run_all(sizes, target, json_file, quiet)
+    _finish(runs, document_of_all(runs), json_file)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and end the process.
+
+    Args:
+        arguments: without the program's name; None takes those of the process.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    if not given or (given[0].startswith("-") and given[0] != "--help"):
+        given.insert(0, DEFAULT_SCENARIO)
+    try:
+        app(given, prog_name="python -m stress_test")
+    except StressTestError as failure:
+        print(f"stress_test: {failure}", file=sys.stderr)
+        sys.exit(failure.exit_status)
+
+
+if __name__ == "__main__":
+    main()

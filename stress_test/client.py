@@ -1,0 +1,261 @@
+"""The service as a client sees it: coupons are made, claims are sent, and both are read back."""
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from itertools import count
+from urllib.parse import quote
+
+import aiohttp
+
+from stress_test.errors import ServiceUnavailableError, UsageError
+from stress_test.history import (
+    ALREADY_CLAIMED,
+    CLAIMED,
+    CLAIMED_UNREADABLY,
+    NO_ANSWER,
+    ClaimSeen,
+    CouponPlan,
+    CouponState,
+)
+
+# Requests at once while coupons are made and read back; the claims have a pool of their own.
+CONTROL_CONNECTIONS = 32
+# Winners of a coupon that are also looked up by id; the list, which holds all of them, is compared in any
+# case.
+READ_BY_ID_LIMIT = 10_000
+_PAGE_LIMIT = 100  # the most that the contract allows
+_READ_ATTEMPTS = 5
+_READ_RETRY_SECONDS = 0.5
+
+
+class ReadBackError(Exception):
+    """The service did not let itself be read, although asked again and again."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came of one claim request."""
+
+    outcome: str
+    claim: ClaimSeen | None = None
+
+
+def claim_seen(payload: object) -> ClaimSeen | None:
+    """The claim in a JSON value, or None if it is not one."""
+    if not isinstance(payload, dict):
+        return None
+    texts = [payload.get(key) for key in ("id", "coupon_name", "user_id", "claimed_at")]
+    if not all(isinstance(text, str) for text in texts):
+        return None
+    claim_id, coupon_name, user_id, claimed_at = map(str, texts)
+    try:
+        moment = datetime.fromisoformat(claimed_at)
+    except ValueError:
+        return None
+    # Moments without a zone cannot be compared with others.
+    return ClaimSeen(claim_id, coupon_name, user_id, moment) if moment.tzinfo else None
+
+
+def answer_of(status: int, body: bytes) -> Answer:
+    """Name what a response says.
+
+    Args:
+        status: the HTTP status.
+        body: the whole body.
+    """
+    try:
+        payload = json.loads(body)
+    except ValueError:
+        payload = None
+    if status == 201:
+        claim = claim_seen(payload)
+        return Answer(CLAIMED, claim) if claim else Answer(CLAIMED_UNREADABLY)
+    if isinstance(payload, dict) and isinstance(payload.get("type"), str):
+        problem = payload["type"].rstrip("/").rpartition("/")[2]
+        outcome = f"{status} {problem}"
+        return Answer(outcome, claim_seen(payload.get("claim")) if outcome == ALREADY_CLAIMED else None)
+    return Answer(str(status))
+
+
+def no_answer(failure: Exception) -> Answer:
+    """Name why there was no response."""
+    match failure:
+        case TimeoutError():
+            kind = "timeout"
+        case aiohttp.ClientConnectorError():
+            kind = "not-connected"
+        case aiohttp.ServerDisconnectedError():
+            kind = "disconnected"
+        case OSError():
+            kind = "reset"
+        case _:
+            kind = "garbled"
+    return Answer(NO_ANSWER + kind)
+
+
+def claim_body(user_id: str, coupon_name: str) -> bytes:
+    """The body of a claim request; made beforehand, so that encoding it is no part of a latency."""
+    return json.dumps({"user_id": user_id, "coupon_name": coupon_name}).encode()
+
+
+async def send_claim(session: aiohttp.ClientSession, url: str, body: bytes) -> Answer:
+    """Send one claim and read its answer whole; never raises for what the network or the service does.
+
+    Args:
+        session: its time-out is the claim's.
+        url: of the instance, without a slash at the end.
+        body: from `claim_body`.
+    """
+    try:
+        async with session.post(
+            f"{url}/api/coupons/claim",
+            data=body,
+            headers={"Content-Type": "application/json"},
+            allow_redirects=False,
+        ) as response:
+            return answer_of(response.status, await response.read())
+    except (aiohttp.ClientError, OSError) as failure:
+        return no_answer(failure)
+
+
+class ServiceClient:
+    """Makes coupons and reads them back, asking the instances in turn."""
+
+    def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], admin_key: str) -> None:
+        """
+        Args:
+            session: bounds the time of each request.
+            urls: the instances, without a slash at the end.
+            admin_key: sent as a bearer token when coupons are made, and with nothing else.
+        """
+        self._session = session
+        self._urls = urls
+        self._admin_key = admin_key
+        self._turn = count()
+        # Not the session's own bound: a request that waits for a connection is already using up its time-out.
+        self._bound = asyncio.Semaphore(CONTROL_CONNECTIONS)
+
+    def _url(self, path: str) -> str:
+        return self._urls[next(self._turn) % len(self._urls)] + path
+
+    async def create_coupon(self, coupon: CouponPlan) -> None:
+        """Make a coupon.
+
+        Raises:
+            UsageError: the service refused the admin key.
+            ServiceUnavailableError: it did not answer, or did not make the coupon.
+        """
+        url = self._url("/api/coupons")
+        try:
+            async with self._session.post(
+                url,
+                json={"name": coupon.name, "amount": coupon.amount},
+                headers={"Authorization": f"Bearer {self._admin_key}"},
+                allow_redirects=False,
+            ) as response:
+                status, body = response.status, await response.read()
+        except (aiohttp.ClientError, OSError) as failure:
+            reason = str(failure) or type(failure).__name__
+            raise ServiceUnavailableError(
+                f"Nothing answers at {url} ({reason}): start the service, or give its --url."
+            ) from failure
+        if status in (401, 403):
+            raise UsageError(
+                f"The service refused the admin key (status {status}): "
+                "set CLAIMSVC_ADMIN_KEY or give --admin-key, "
+                "a key whose SHA-256 is in the service's CLAIMSVC_ADMIN_KEYS."
+            )
+        if status != 201:
+            raise ServiceUnavailableError(
+                f"{url} answered {answer_of(status, body).outcome} instead of 201 when coupon {coupon.name} "
+                f"was to be made: check that --url is a claim service and that it is ready."
+            )
+
+    async def read_back(self, coupon_name: str, claim_ids: Sequence[str]) -> CouponState:
+        """Read a coupon, all its claims, and up to `READ_BY_ID_LIMIT` claims by id.
+
+        Claims that timed out may still be under way, so the coupon is read before and after its list, and
+        all again while the two differ.
+
+        Args:
+            coupon_name: a coupon that was made.
+            claim_ids: of the claims that were answered 201.
+
+        Raises:
+            ReadBackError: a read failed `_READ_ATTEMPTS` times.
+        """
+        path = f"/api/coupons/{quote(coupon_name, safe='')}"
+        for _ in range(_READ_ATTEMPTS):
+            before = await self._read_object(path)
+            claims = await self._read_claims(f"{path}/claims")
+            after = await self._read_object(path)
+            if before == after:
+                break
+            await asyncio.sleep(_READ_RETRY_SECONDS)
+        asked = claim_ids[:READ_BY_ID_LIMIT]
+        by_id = await asyncio.gather(*(self._read(f"/api/claims/{quote(one, safe='')}") for one in asked))
+        amount, remaining, claimed_by = (after.get(key) for key in ("amount", "remaining_amount", "claimed_by"))
+        if not isinstance(amount, int) or not isinstance(remaining, int) or not isinstance(claimed_by, list):
+            raise ReadBackError(f"GET {path} does not show amount, remaining_amount and claimed_by")
+        return CouponState(
+            amount=amount,
+            remaining_amount=remaining,
+            claimed_by=tuple(map(str, claimed_by)),
+            claims=claims,
+            claims_by_id={one: claim_seen(payload) for one, payload in zip(asked, by_id, strict=True)},
+        )
+
+    async def _read_claims(self, path: str) -> tuple[ClaimSeen, ...]:
+        claims: list[ClaimSeen] = []
+        cursor: object = None
+        seen: set[object] = set()
+        while True:
+            query = f"?limit={_PAGE_LIMIT}" + (f"&cursor={quote(str(cursor), safe='')}" if cursor else "")
+            page = await self._read_object(path + query)
+            items = page.get("items")
+            if not isinstance(items, list):
+                raise ReadBackError(f"GET {path} has no items")
+            for item in items:
+                claim = claim_seen(item)
+                if claim is None:
+                    raise ReadBackError(f"GET {path} lists something that is no claim: {item!r:.100}")
+                claims.append(claim)
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return tuple(claims)
+            if cursor in seen:
+                raise ReadBackError(f"GET {path} comes back to the same cursor and never ends")
+            seen.add(cursor)
+
+    async def _read_object(self, path: str) -> Mapping[str, object]:
+        payload = await self._read(path)
+        if not isinstance(payload, dict):
+            raise ReadBackError(f"GET {path} answers nothing (404)" if payload is None else f"GET {path}: no object")
+        return payload
+
+    async def _read(self, path: str) -> object:
+        """The JSON value at a path, None for 404; anything else is asked again, the next instance in turn."""
+        reason = ""
+        for attempt in range(_READ_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(_READ_RETRY_SECONDS)
+            try:
+                async with (
+                    self._bound,
+                    self._session.get(self._url(path), allow_redirects=False) as response,
+                ):
+                    body = await response.read()
+                    if response.status == 404:
+                        return None
+                    if response.status == 200:
+                        payload: object = json.loads(body)
+                        return payload
+                    reason = answer_of(response.status, body).outcome
+            except (aiohttp.ClientError, OSError) as failure:
+                reason = no_answer(failure).outcome
+            except ValueError:
+                reason = "200 without JSON"
+        raise ReadBackError(f"GET {path} failed {_READ_ATTEMPTS} times, at last with {reason}")

@@ -1,0 +1,150 @@
+"""A run as a JSON document for machines. Keys are only ever added within one `schema_version`.
+
+A document is an object with these members; `outcomes`, `histogram` and `violations` cover all rounds
+together.
+
+    schema_version      1
+    scenario            the scenario's name
+    passed              true if nothing was violated
+    parameters          claims (of each coupon, or null), quota (null: one for every claim), coupons, rate
+                        (claims per second, null: all at once), duration_seconds (of the schedule, or null),
+                        seed, rounds, connections (null: the scenario's own number), timeout_seconds,
+                        max_unknown
+    url, urls           the first instance; all of them
+    started_at          RFC 3339, UTC
+    duration_seconds    of the whole run, with set-up and read-back
+    claims_per_second   claims that came to their end, by the time from the release to the last of them
+    outcomes            by outcome: count, expected (null where the scenario fixes none), and latency_seconds
+                        (p50, p95, p99 by nearest rank, max; null where nothing was seen)
+    histogram           buckets of latency: upper_seconds, count
+    violations          round (from 1), expectation, coupon_name, sentence
+    rounds              round, coupon_names, duration_seconds (release to last answer), outcomes (counts),
+                        read_back (by coupon: coupon_name, amount, remaining_amount, claims (how many are
+                        recorded), claimed_by; null where it failed), notes, passed
+
+The scenario `all` gives `{schema_version, scenario: "all", passed, runs: [documents]}`.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+from stress_test.latency import Quantiles, histogram, quantiles
+from stress_test.runner import Round, Run
+
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """One kind of answer over all rounds; `expected` is None where the scenario does not fix the number."""
+
+    outcome: str
+    count: int
+    expected: int | None
+    latency_seconds: Quantiles | None
+
+
+def outcome_rows(run: Run) -> list[OutcomeRow]:
+    """Every outcome that was seen or expected, in the order of its name."""
+    latencies: defaultdict[str, list[float]] = defaultdict(list)
+    for attempt in run.attempts:
+        latencies[attempt.outcome].append(attempt.latency_seconds)
+    expected: Counter[str] = Counter()
+    plans = [history.coupon.expected for one in run.rounds for history in one.histories]
+    for plan in plans:
+        expected.update(plan or {})
+    fixed = all(plan is not None for plan in plans)
+    return [
+        OutcomeRow(
+            outcome,
+            len(latencies[outcome]),
+            expected[outcome] if fixed else None,
+            quantiles(latencies[outcome]),
+        )
+        for outcome in sorted({*latencies, *(outcome for outcome, number in expected.items() if number)})
+    ]
+
+
+def claims_per_second(run: Run) -> float:
+    """Claims that came to their end, by the time in which they did."""
+    seconds = sum(one.claiming_seconds for one in run.rounds)
+    return len(run.attempts) / seconds if seconds > 0 else 0.0
+
+
+def _round(number: int, one: Round) -> dict[str, object]:
+    counts: Counter[str] = Counter()
+    for history in one.histories:
+        counts.update(history.counts())
+    return {
+        "round": number,
+        "coupon_names": [history.coupon.name for history in one.histories],
+        "duration_seconds": one.claiming_seconds,
+        "outcomes": dict(sorted(counts.items())),
+        "read_back": [
+            None
+            if state is None
+            else {
+                "coupon_name": history.coupon.name,
+                "amount": state.amount,
+                "remaining_amount": state.remaining_amount,
+                "claims": len(state.claims),
+                "claimed_by": list(state.claimed_by),
+            }
+            for history, state in zip(one.histories, one.states, strict=True)
+        ],
+        "notes": list(one.notes),
+        "passed": not one.violations,
+    }
+
+
+def document(run: Run) -> dict[str, object]:
+    """The document of one run, as the module says."""
+    sizes, target = run.sizes, run.target
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": run.scenario,
+        "passed": not run.violations,
+        "parameters": {
+            "claims": sizes.claims or None,
+            "quota": sizes.quota,
+            "coupons": sizes.coupons,
+            "rate": sizes.rate or None,
+            "duration_seconds": sizes.duration_seconds or None,
+            "seed": sizes.seed,
+            "rounds": target.rounds,
+            "connections": target.connections,
+            "timeout_seconds": target.timeout_seconds,
+            "max_unknown": target.max_unknown,
+        },
+        "url": target.urls[0],
+        "urls": list(target.urls),
+        "started_at": run.started_at.isoformat(),
+        "duration_seconds": run.duration_seconds,
+        "claims_per_second": claims_per_second(run),
+        "outcomes": {
+            row.outcome: {
+                "count": row.count,
+                "expected": row.expected,
+                "latency_seconds": None if row.latency_seconds is None else asdict(row.latency_seconds),
+            }
+            for row in outcome_rows(run)
+        },
+        "histogram": [asdict(bucket) for bucket in histogram([a.latency_seconds for a in run.attempts])],
+        "violations": [
+            {"round": number, **asdict(violation)}
+            for number, one in enumerate(run.rounds, 1)
+            for violation in one.violations
+        ],
+        "rounds": [_round(number, one) for number, one in enumerate(run.rounds, 1)],
+    }
+
+
+def document_of_all(runs: Sequence[Run]) -> dict[str, object]:
+    """The document of the scenario `all`."""
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "scenario": "all",
+        "passed": not any(run.violations for run in runs),
+        "runs": [document(run) for run in runs],
+    }

@@ -1,0 +1,181 @@
+"""A service in memory behind the real HTTP server: honest within one process, and gone with it."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from uuid import UUID
+
+import aiohttp
+import structlog
+from aiohttp import web
+from uuid_utils.compat import uuid7
+
+from claimsvc.api import Services, create_runner
+from claimsvc.domain import (
+    AlreadyClaimed,
+    Claim,
+    Claimed,
+    ClaimPosition,
+    ClaimState,
+    Coupon,
+    CouponDetail,
+    CouponExists,
+    Outcome,
+    SoldOut,
+    UnknownCoupon,
+)
+from claimsvc.ports import Attempt, Decision, HealthCheck
+
+ADMIN_KEY = "an-admin-key"
+ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
+ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+
+
+class MemoryStore:
+    """`ports.Strategy` and `ports.Storage` in a dictionary: right for one process, gone with it."""
+
+    name = "memory"
+
+    def __init__(self) -> None:
+        self.amounts: dict[str, Coupon] = {}
+        self.claims_of: dict[str, list[Claim]] = {}
+        self.failure: Exception | None = None
+
+    async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
+        self._fail()
+        coupon = self.amounts.get(coupon_name)
+        if coupon is None:
+            return UnknownCoupon()
+        claims = self.claims_of[coupon_name]
+        for held in claims:
+            if held.user_id == user_id:
+                return AlreadyClaimed(held)
+        if len(claims) >= coupon.amount:
+            return SoldOut()
+        claimed_at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=len(claims))
+        claims.append(Claim(uuid7(), coupon_name, user_id, ClaimState.ACTIVE, claimed_at))
+        return Claimed(claims[-1])
+
+    async def drain(self) -> None: ...
+
+    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
+        return [await self.claim_unit(coupon_name, attempt.user_id) for attempt in attempts]
+
+    async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists:
+        self._fail()
+        if name in self.amounts:
+            return CouponExists()
+        self.amounts[name] = Coupon(name, amount, amount, datetime(2026, 1, 1, tzinfo=UTC))
+        self.claims_of[name] = []
+        return self.amounts[name]
+
+    def _now(self, name: str) -> Coupon:
+        coupon = self.amounts[name]
+        return Coupon(name, coupon.amount, coupon.amount - len(self.claims_of[name]), coupon.created_at)
+
+    async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
+        self._fail()
+        if name not in self.amounts:
+            return None
+        return CouponDetail(self._now(name), tuple(claim.user_id for claim in self.claims_of[name][:claimants]))
+
+    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
+        self._fail()
+        names = sorted(name for name in self.amounts if (search or "").lower() in name.lower() and name > (after or ""))
+        return [self._now(name) for name in names[:limit]]
+
+    async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        start = (after.claimed_at, after.id) if after is not None else None
+        later = [each for each in self.claims_of[coupon_name] if start is None or (each.claimed_at, each.id) > start]
+        return later[:limit]
+
+    async def claim(self, claim_id: UUID) -> Claim | None:
+        self._fail()
+        return next((each for claims in self.claims_of.values() for each in claims if each.id == claim_id), None)
+
+    async def stock(self, names: Sequence[str]) -> list[Coupon]:
+        return [self._now(name) for name in names if name in self.amounts]
+
+    async def check(self) -> None:
+        self._fail()
+
+    def _fail(self) -> None:
+        if self.failure is not None:
+            raise self.failure
+
+
+class MemoryStrategy:
+    """Admits claims in a `MemoryStore`."""
+
+    name = "memory"
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+        return await self._store.claim_unit(coupon_name, user_id)
+
+    async def drain(self) -> None: ...
+
+
+@dataclass
+class Observations:
+    """`api.HttpObserver` that remembers everything."""
+
+    seen: list[tuple[str, str, int]] = field(default_factory=list)
+
+    def observed(self, method: str, route: str, status: int, seconds: float) -> None:
+        assert seconds >= 0
+        self.seen.append((method, route, status))
+
+
+@dataclass
+class Service:
+    """The API as a client and as its operator see it."""
+
+    url: str
+    port: int
+    store: MemoryStore
+    observations: Observations
+    client: aiohttp.ClientSession
+    lines: list[structlog.typing.EventDict]
+
+    async def is_healthy(self) -> bool:
+        """A good request works, as before."""
+        user = f"after-{len(self.observations.seen)}"
+        body = {"user_id": user, "coupon_name": "plenty"}
+        async with self.client.post(f"{self.url}/api/coupons/claim", json=body) as response:
+            return response.status == 201 and (await response.json())["user_id"] == user
+
+
+def memory_services(store: MemoryStore, observations: Observations, **changes: object) -> Services:
+    checks: dict[str, HealthCheck] = {"postgresql": store.check}
+    return Services(
+        **{  # type: ignore[arg-type]
+            "strategy": MemoryStrategy(store),
+            "storage": store,
+            "health_checks": checks,
+            "observer": observations,
+            "render_metrics": lambda: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+            "admin_key_digests": (ADMIN_KEY_DIGEST,),
+            "body_timeout_seconds": 0.2,
+            **changes,
+        }
+    )
+
+
+@asynccontextmanager
+async def served(app: web.Application, *, header_timeout_seconds: float = 0.3) -> AsyncIterator[int]:
+    """Serve on a free port of this machine, which is yielded."""
+    runner = create_runner(app, header_timeout_seconds=header_timeout_seconds, shutdown_grace_seconds=5)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield runner.addresses[0][1]
+    finally:
+        await runner.cleanup()

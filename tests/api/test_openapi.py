@@ -1,0 +1,116 @@
+"""The OpenAPI document: true to the service, made from the models that validate, and drawn without another host."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from openapi_pydantic import OpenAPI
+
+from claimsvc.api.problems import PROBLEMS
+from claimsvc.api.routes import ROUTES
+from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
+from tests.api.memory import ADMIN, Service
+
+
+def test_the_service_does_what_its_document_says(service_url: str, tmp_path: Path) -> None:
+    """Schemathesis, with every check it has: what the document allows is answered as it says, the rest refused.
+
+    Its command line rather than its pytest plugin, which pytest 9.2 has left behind.
+    """
+    done = subprocess.run(
+        [
+            *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
+            *("run", f"{service_url}/openapi.json", "--checks", "all", "--max-examples", "40", "--seed", "1"),
+            *("--header", f"Authorization: {ADMIN['Authorization']}", "--no-color", "--warnings", "off"),
+        ],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"(\d+) generated, \1 passed", done.stdout), done.stdout
+
+
+async def document(service: Service) -> dict[str, Any]:
+    async with service.client.get(f"{service.url}/openapi.json") as response:
+        assert response.status == 200
+        found: dict[str, Any] = await response.json()
+        return found
+
+
+async def test_the_document_is_openapi_3_1(service: Service) -> None:
+    found = await document(service)
+    assert found["openapi"].startswith("3.1.")
+    OpenAPI.model_validate(found)
+
+
+async def test_each_documented_route_is_in_the_document_once(service: Service) -> None:
+    paths = (await document(service))["paths"]
+    described = {(method.upper(), path) for path, operations in paths.items() for method in operations}
+    assert described == {(route.method, route.path) for route in ROUTES if route.documented}
+    ids = [operation["operationId"] for operations in paths.values() for operation in operations.values()]
+    assert len(set(ids)) == len(ids)
+
+
+async def test_the_document_s_rules_are_those_of_the_models(service: Service) -> None:
+    schemas = (await document(service))["components"]["schemas"]
+    create = schemas["CreateCoupon"]
+    assert create["properties"]["name"]["pattern"] == COUPON_NAME_PATTERN
+    assert create["properties"]["amount"]["maximum"] == MAX_AMOUNT
+    assert create["additionalProperties"] is False
+    assert create["required"] == ["name", "amount"]
+
+
+async def test_only_creating_a_coupon_asks_for_a_key(service: Service) -> None:
+    paths = (await document(service))["paths"]
+    secured = {
+        operation["operationId"]
+        for operations in paths.values()
+        for operation in operations.values()
+        if operation.get("security")
+    }
+    assert secured == {"create_coupon"}
+
+
+async def test_every_problem_in_the_document_is_explained(service: Service) -> None:
+    for slug, problem in PROBLEMS.items():
+        async with service.client.get(f"{service.url}/problems/{slug}") as response:
+            assert response.status == 200
+            assert (await response.json())["status"] == problem.status
+        async with service.client.get(f"{service.url}/problems/{slug}", headers={"Accept": "text/html"}) as response:
+            assert response.content_type == "text/html"
+            assert problem.title in await response.text()
+    async with service.client.get(f"{service.url}/problems/no-such") as response:
+        assert response.status == 404
+
+
+async def test_docs_ask_no_other_host_for_anything(service: Service) -> None:
+    """The page names only files that are served here, and its policy lets a browser load nothing else."""
+    async with service.client.get(f"{service.url}/docs") as response:
+        assert response.status == 200
+        policy = response.headers["Content-Security-Policy"]
+        page = await response.text()
+    assert "default-src 'none'" in policy
+    assert "script-src 'self';" in policy
+    assert "//" not in page.replace("<!DOCTYPE html>", "")
+    names = re.findall(r'(?:src|href)="([^"]+)"', page)
+    assert len(names) >= 4
+    for name in names:
+        async with service.client.get(f"{service.url}/{name}") as response:
+            assert response.status == 200, name
+            assert await response.read()
+    assert not re.search(r"<script(?![^>]*\bsrc=)", page)
+
+
+async def test_docs_are_sent_once(service: Service) -> None:
+    url = f"{service.url}/docs/swagger-ui.css"
+    async with service.client.get(url) as response:
+        tag = response.headers["ETag"]
+    async with service.client.get(url, headers={"If-None-Match": tag}) as response:
+        assert response.status == 304
+    async with service.client.get(f"{service.url}/docs/..%2Findex.py") as response:
+        assert response.status == 404
