@@ -18,10 +18,11 @@ from sqlalchemy.exc import OperationalError
 
 from claimsvc import domain, logs, server
 from claimsvc.bootstrap import migrate as migrate_schema
-from claimsvc.bootstrap import open_storage
+from claimsvc.bootstrap import open_reconciler, open_storage
 from claimsvc.config import load_database_settings, load_settings
-from claimsvc.domain import Coupon, CouponDetail, CouponExists
+from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError, SettingsError
+from claimsvc.jobs import Drift
 from claimsvc.server.development import Development, run_development
 
 _EPILOG = (
@@ -143,10 +144,31 @@ def migrate() -> None:
     Console().print("The schema is up to date.")
 
 
+@app.command()
+def reconcile() -> None:
+    """Set right the counters in Redis that have drifted from PostgreSQL. The service does so by itself, too."""
+    settings = load_settings()
+
+    async def run() -> list[Drift]:
+        async with open_reconciler(settings) as reconcile_once:
+            return await reconcile_once()
+
+    drifts = asyncio.run(run())
+    console = Console(highlight=False, soft_wrap=True)
+    for drift in drifts:
+        console.print(
+            f"{drift.coupon_name}: the counter said {drift.counted}, PostgreSQL says {drift.remaining_amount}"
+        )
+    console.print(f"{len(drifts)} counters had drifted; they are learnt anew.")
+
+
 @coupon_app.command("create")
 def create_coupon(
     name: CouponName,
     amount: Annotated[int, typer.Option(min=1, max=domain.MAX_AMOUNT, help="Units to give away.")],
+    strategy: Annotated[
+        StrategyName, typer.Option(help="How its claims are admitted; the README says which to choose.")
+    ] = StrategyName.REDLOCK,
 ) -> None:
     """Create a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
@@ -156,7 +178,7 @@ def create_coupon(
 
     async def create() -> Coupon | CouponExists:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.create_coupon(name, amount)
+            return await storage.create_coupon(name, amount, strategy)
 
     if isinstance(asyncio.run(create()), CouponExists):
         raise ClaimsvcError(f"there is a coupon {name} already; nothing was changed")
@@ -223,12 +245,12 @@ def _print_json(value: object) -> None:
 
 
 def _print_table(coupons: list[Coupon]) -> None:
-    table = Table("name", "created", box=None, pad_edge=False)
+    table = Table("name", "strategy", "created", box=None, pad_edge=False)
     for heading in ("amount", "remaining"):
         table.add_column(heading, justify="right")
     for coupon in coupons:
         made = coupon.created_at.strftime("%Y-%m-%d %H:%M:%S %Z")
-        table.add_row(escape(coupon.name), made, str(coupon.amount), str(coupon.remaining_amount))
+        table.add_row(escape(coupon.name), coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount))
     Console().print(table)
 
 

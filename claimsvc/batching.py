@@ -8,7 +8,9 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Protocol
 
 import structlog
@@ -22,6 +24,8 @@ _log = structlog.get_logger("claimsvc.batching")
 
 # How often waiting claims are looked at for being overdue: the precision of their deadlines.
 _OVERDUE_CHECK_SECONDS = 0.1
+# When patience is over the lock is tried a last time. Its answer is waited for, this long at most.
+_LAST_ATTEMPT_SECONDS = 0.1
 
 
 class _Waiting:
@@ -67,6 +71,9 @@ class CouponQueue:
             _fail(self._waiting.popleft(), error)
 
 
+Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
+
+
 class Batch:
     """Claims of one coupon that are decided together. Every one of them gets an answer."""
 
@@ -93,6 +100,23 @@ def _fail(waiting: _Waiting, error: BaseException) -> None:
         waiting.answer.set_exception(_stopping() if isinstance(error, asyncio.CancelledError) else error)
 
 
+async def decide(batches: Sequence[Batch], admit: Admit) -> None:
+    """Have several batches decided together, and each of their claims answered, with the error if it fails."""
+    try:
+        decisions = iter(await admit([attempt for batch in batches for attempt in batch.attempts]))
+    except BaseException as error:
+        for batch in batches:
+            batch.fail(error)
+        raise
+    for batch in batches:
+        batch.answer(list(islice(decisions, len(batch.attempts))))
+
+
+def take_from(queues: Sequence[CouponQueue]) -> list[Batch]:
+    """The next batch of each queue that has one."""
+    return [batch for queue in queues if (batch := queue.take()).attempts]
+
+
 class Leader(Protocol):
     """What a strategy does with queues that have claims waiting.
 
@@ -108,36 +132,33 @@ class Leader(Protocol):
         ...
 
 
-class Batcher:
-    """Queues by coupon, and the tasks that lead them.
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The bounds of a batcher.
 
     Args:
-        leader: the strategy.
         batch_size: most claims of a coupon in one batch.
         waiting_limit: most claims that may wait; one more is refused at once.
         concurrent_rounds: most tasks that lead at the same time, those that wait for their turn aside. Queues that
-            become ready meanwhile are led together by the next.
+            become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
         lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
         patience_seconds: longest wait of a claim while its queue waits for anything else.
     """
 
-    def __init__(
-        self,
-        leader: Leader,
-        *,
-        batch_size: int,
-        waiting_limit: int,
-        concurrent_rounds: int,
-        lock_patience_seconds: float,
-        patience_seconds: float,
-        observer: BatchObserver,
-    ) -> None:
+    batch_size: int
+    waiting_limit: int
+    lock_patience_seconds: float
+    patience_seconds: float
+    concurrent_rounds: int = 2
+
+
+class Batcher:
+    """Queues by coupon, and the tasks in which a strategy leads them."""
+
+    def __init__(self, leader: Leader, limits: BatchLimits, observer: BatchObserver) -> None:
         self._leader = leader
-        self._batch_size = batch_size
-        self._waiting_limit = waiting_limit
-        self._free_rounds = concurrent_rounds
-        self._lock_patience_seconds = lock_patience_seconds
-        self._patience_seconds = patience_seconds
+        self._limits = limits
+        self._free_rounds = limits.concurrent_rounds
         self._observer = observer
         self._queues: dict[str, CouponQueue] = {}
         self._ready: list[CouponQueue] = []
@@ -155,12 +176,12 @@ class Batcher:
         """
         if self._draining:
             raise _stopping()
-        if self._waiting_count >= self._waiting_limit:
+        if self._waiting_count >= self._limits.waiting_limit:
             raise UnavailableError("as many claims as this instance has room for are waiting", dependency="claimsvc")
         loop = asyncio.get_running_loop()
         queue = self._queues.get(coupon_name)
         if queue is None:
-            queue = self._queues[coupon_name] = CouponQueue(coupon_name, self._batch_size, self._observer)
+            queue = self._queues[coupon_name] = CouponQueue(coupon_name, self._limits.batch_size, self._observer)
             self._ready.append(queue)
             self._plan_round(loop)
         answer: asyncio.Future[Outcome] = loop.create_future()
@@ -240,9 +261,11 @@ class Batcher:
         now = time.monotonic()
         for queue in self._queues.values():
             if queue.waits_for_lock:
-                queue.refuse(lock_busy(), arrived_before=now - self._lock_patience_seconds)
+                queue.refuse(
+                    lock_busy(), arrived_before=now - self._limits.lock_patience_seconds - _LAST_ATTEMPT_SECONDS
+                )
             else:
-                queue.refuse(_overloaded(), arrived_before=now - self._patience_seconds)
+                queue.refuse(_overloaded(), arrived_before=now - self._limits.patience_seconds)
         if self._waiting_count:
             self._overdue_check_due = True
             asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)

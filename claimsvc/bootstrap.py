@@ -1,24 +1,23 @@
 """The composition root: builds every part from the settings and takes them down in reverse order."""
 
-import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 
-import structlog
 from aiohttp import web
 
 from claimsvc import storage
 from claimsvc.api import Services, create_app
+from claimsvc.batching import BatchLimits
 from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
+from claimsvc.jobs import Drift, reconcile_once, repeated
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Storage
-from claimsvc.strategies import RedlockStrategy
-
-_log = structlog.get_logger("claimsvc.bootstrap")
+from claimsvc.ports import Counters, Lock, Storage, Strategy
+from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 
 _STOCK_SAMPLE_SECONDS = 2.0
 
@@ -54,21 +53,16 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 observer=metrics,
             )
         )
-        strategy = RedlockStrategy(
-            lock,
-            database,
-            slice_seconds=settings.lock_slice_seconds,
-            lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
-            patience_seconds=settings.claim_patience_seconds,
-            batch_size=settings.batch_size,
-            waiting_limit=settings.claims_waiting_limit,
-            observer=metrics,
-        )
+        strategy = _strategies(settings, lock, RedisCounters(masters.all), database, metrics)
         stack.push_async_callback(strategy.drain)
-        await stack.enter_async_context(_stock_sampler(database, metrics))
+        await stack.enter_async_context(
+            repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
+        )
+        reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
+        await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
         yield create_app(
             Services(
-                strategy=MeteredStrategy(strategy, metrics),
+                strategy=strategy,
                 storage=database,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
@@ -77,6 +71,23 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 body_timeout_seconds=settings.body_timeout_seconds,
             )
         )
+
+
+def _strategies(
+    settings: Settings, lock: Lock, counters: Counters, database: Storage, metrics: Metrics
+) -> StrategyByCoupon:
+    limits = BatchLimits(
+        batch_size=settings.batch_size,
+        waiting_limit=settings.claims_waiting_limit,
+        lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
+        patience_seconds=settings.claim_patience_seconds,
+    )
+    strategies: tuple[Strategy, ...] = (
+        RedlockStrategy(lock, database, slice_seconds=settings.lock_slice_seconds, limits=limits, observer=metrics),
+        RowLockStrategy(database, limits=limits, observer=metrics),
+        CounterStrategy(counters, database, limits=limits, observer=metrics),
+    )
+    return StrategyByCoupon({each.name: MeteredStrategy(each, metrics) for each in strategies}, database)
 
 
 @asynccontextmanager
@@ -89,6 +100,24 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         yield database
+
+
+@asynccontextmanager
+async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[Drift]]]]:
+    """One pass of the reconciler, for the command that runs it by hand. Raises as `application`."""
+    metrics = Metrics()
+    async with (
+        _open_storage(settings, metrics) as database,
+        open_masters(
+            settings.redis_urls,
+            timeout_seconds=settings.redis_timeout_seconds,
+            pool_size=settings.redis_pool_size,
+            on_change=metrics.master_changed,
+        ) as masters,
+    ):
+        await _require("CLAIMSVC_DATABASE_URL", database.check())
+        await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        yield _reconciler(settings, database, RedisCounters(masters.all), metrics)
 
 
 @asynccontextmanager
@@ -117,22 +146,16 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
         raise SettingsError(f"{variable}: {error.detail}{cause}") from error
 
 
-@asynccontextmanager
-async def _stock_sampler(database: Storage, metrics: Metrics) -> AsyncIterator[None]:
-    """Keep the gauges of the busiest coupons' stock fresh, whichever instance sells them."""
-
-    async def sample_for_ever() -> None:
-        while True:
-            await asyncio.sleep(_STOCK_SAMPLE_SECONDS)
-            with contextlib.suppress(UnavailableError):
-                await sample_stock_once(database, metrics)
-
-    task = asyncio.create_task(sample_for_ever())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+def _reconciler(
+    settings: Settings, database: Storage, counters: Counters, metrics: Metrics
+) -> Callable[[], Awaitable[list[Drift]]]:
+    return partial(
+        reconcile_once,
+        database,
+        counters,
+        settle_seconds=settings.claim_patience_seconds,
+        observe=metrics.counter_drifted,
+    )
 
 
 async def sample_stock_once(database: Storage, metrics: Metrics) -> None:

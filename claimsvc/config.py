@@ -110,6 +110,9 @@ class Settings(DatabaseSettings):
     claim_patience_seconds: float = Field(
         5.0, gt=0, le=60, description="longest wait of a claim for anything but the lock"
     )
+    reconcile_seconds: float = Field(
+        60.0, gt=0, le=86_400, description="pause between two passes that compare counters with PostgreSQL"
+    )
     batch_size: int = Field(256, ge=1, le=10_000, description="most claims that one transaction admits")
     claims_waiting_limit: int = Field(
         10_000, ge=1, le=1_000_000, description="most claims that may wait in this process; more are refused"

@@ -13,6 +13,14 @@ MAX_NAME_LENGTH = 255
 MAX_AMOUNT = 2**31 - 1
 
 
+class StrategyName(StrEnum):
+    """The ways to admit a claim; each coupon has one, chosen when it is created."""
+
+    REDLOCK = "redlock"
+    ROW_LOCK = "row_lock"
+    COUNTER = "counter"
+
+
 class ClaimState(StrEnum):
     """Where a claim is in its life."""
 
@@ -26,6 +34,7 @@ class Coupon:
     name: str
     amount: int
     remaining_amount: int
+    strategy: StrategyName
     created_at: datetime
 
 

@@ -99,7 +99,7 @@ class Masters:
     async def watch(self, master: Master) -> None:
         """Probe the master for ever; at once when a command found it down."""
         was_up = master.up
-        while True:
+        while not being_cancelled():
             is_up = await self.probe(master)
             if is_up and not was_up:
                 _log.info("master is up", master=master.name)
@@ -111,6 +111,15 @@ class Masters:
                         was_up = False
             else:
                 await asyncio.sleep(_RECOVERY_INTERVAL_SECONDS)
+
+
+def being_cancelled() -> bool:
+    """Whether somebody wants the current task to end.
+
+    redis-py loses a cancellation that reaches it while it connects, so a loop around it has to ask.
+    """
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 @asynccontextmanager

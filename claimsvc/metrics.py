@@ -134,6 +134,9 @@ class Metrics:
         )
         self._transaction = histogram("db_transaction_seconds", "One transaction that admits claims.")
         self._pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
+        self._counter_drift = shared(
+            "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
+        )
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self._violations = counter(
             "invariant_violations_total",
@@ -215,6 +218,10 @@ class Metrics:
     def stock_sampled(self, coupon: Coupon) -> None:
         self._remaining.labels(coupon.name).set(coupon.remaining_amount)
         self._amount.labels(coupon.name).set(coupon.amount)
+
+    def counter_drifted(self, coupon_name: str, units: int) -> None:
+        if coupon_name in self.coupons:
+            self._counter_drift.labels(coupon_name).set(units)
 
     def master_changed(self, name: str, up: bool) -> None:
         self._master_up.labels(name).set(up)

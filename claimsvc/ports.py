@@ -13,15 +13,14 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Outcome,
+    StrategyName,
     UnknownCoupon,
 )
 from claimsvc.errors import ClaimsvcError
 
 
-class Strategy(Protocol):
-    """One way to admit claims. Every implementation passes `tests/behaviour`."""
-
-    name: str
+class Claims(Protocol):
+    """Where claims are made."""
 
     async def claim(self, coupon_name: str, user_id: str) -> Outcome:
         """Claim one unit of a coupon for a user.
@@ -36,6 +35,39 @@ class Strategy(Protocol):
 
     async def drain(self) -> None:
         """Finish every claim that was accepted and refuse new ones with `UnavailableError`."""
+        ...
+
+
+class Strategy(Claims, Protocol):
+    """One way to admit claims. Every implementation passes `tests/behaviour`."""
+
+    name: StrategyName
+
+
+class Counters(Protocol):
+    """Counts of what is left, kept outside the database: quick, and only ever advice.
+
+    Every method raises `UnavailableError` when the counters cannot be reached.
+    """
+
+    async def take(self, coupon_name: str, units: int) -> int | None:
+        """Take up to so many units, atomically. Returns how many there were; None if nothing is known."""
+        ...
+
+    async def give_back(self, coupon_name: str, units: int) -> None:
+        """Put units back that were taken and not used; nothing if nothing is known."""
+        ...
+
+    async def learn(self, coupon_name: str, remaining_amount: int) -> None:
+        """Start counting from what the database says, unless somebody was quicker."""
+        ...
+
+    async def count(self, coupon_name: str) -> int | None:
+        """What the counter says is left; None if nothing is known."""
+        ...
+
+    async def forget(self, coupon_name: str, count: int) -> None:
+        """Forget the count if it is still this one, so that it is learnt anew."""
         ...
 
 
@@ -112,7 +144,14 @@ class Storage(Protocol):
         """
         ...
 
-    async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists: ...
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        """What can be said of the attempts without deciding them, in their order: all but `Claimed`.
+
+        None for a user who holds no claim while something is left. Takes no lock and waits for nobody.
+        """
+        ...
+
+    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists: ...
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         """The coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""

@@ -21,7 +21,7 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.R
 
 async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web.Response:
     """Offer a new coupon."""
-    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount)
+    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
     if isinstance(made, domain.Coupon):
         return created(schemas.coupon_body(made), f"/api/coupons/{made.name}")
     return problems.from_outcome(made, request[REQUEST_ID])

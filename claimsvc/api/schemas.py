@@ -53,6 +53,18 @@ Amount = Annotated[
 ]
 
 
+Strategy = Annotated[
+    domain.StrategyName,
+    Field(
+        # Strict models take no strings for enumerations, but a string is all that JSON has.
+        strict=False,
+        description="how its claims are admitted: `redlock` (under the lock), `row_lock` (PostgreSQL alone) or "
+        "`counter` (sorted by a counter in Redis first)",
+        examples=["redlock"],
+    ),
+]
+
+
 class Request(BaseModel):
     """What every part of a request obeys: exact types, no field that is not known, no input in an error."""
 
@@ -64,6 +76,7 @@ class CreateCoupon(Request):
 
     name: CouponName
     amount: Amount
+    strategy: Strategy = domain.StrategyName.REDLOCK
 
 
 class ClaimCoupon(Request):
@@ -80,6 +93,7 @@ class CouponBody:
     name: CouponName
     amount: Amount
     remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
+    strategy: Strategy
     created_at: datetime
 
 
@@ -204,14 +218,19 @@ class UnreadyBody(ProblemBody):
 
 def coupon_body(coupon: domain.Coupon) -> CouponBody:
     """A coupon as it goes over the wire."""
-    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.created_at)
+    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
 
 
 def coupon_detail_body(detail: domain.CouponDetail) -> CouponDetailBody:
     """A coupon with its claimants as it goes over the wire."""
     coupon = detail.coupon
     return CouponDetailBody(
-        coupon.name, coupon.amount, coupon.remaining_amount, coupon.created_at, list(detail.claimed_by)
+        coupon.name,
+        coupon.amount,
+        coupon.remaining_amount,
+        coupon.strategy,
+        coupon.created_at,
+        list(detail.claimed_by),
     )
 
 

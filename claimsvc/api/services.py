@@ -36,7 +36,7 @@ class Services:
     lower-case hex, of the keys that may create coupons; without any, nobody may.
     """
 
-    strategy: ports.Strategy
+    strategy: ports.Claims
     storage: ports.Storage
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from claimsvc.errors import UnavailableError
+from claimsvc.scripts import Script
 
 
 @dataclass(frozen=True, slots=True)
@@ -13,6 +14,10 @@ class GivenBack:
 
     lost: Sequence[str]
     woken: Sequence[str]
+
+
+take = Script("lock_take.lua")
+release = Script("lock_release.lua")
 
 
 class Acquisition(Protocol):

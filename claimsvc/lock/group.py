@@ -13,8 +13,7 @@ from collections.abc import Awaitable, Sequence
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from claimsvc.lock import scripts
-from claimsvc.lock.acquisition import GivenBack, masters_are_gone
+from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release, take
 from claimsvc.lock.handover import HINT_MILLISECONDS, TURN_MILLISECONDS
 
 
@@ -34,9 +33,7 @@ class GroupAcquisition:
     async def take(self) -> Sequence[str]:
         started = time.monotonic()
         keys = _keys(self.coupon_names)
-        votes = await self._ask(
-            [scripts.take(master, keys, self._token, self._ttl_milliseconds) for master in self._masters]
-        )
+        votes = await self._ask([take(master, keys, self._token, self._ttl_milliseconds) for master in self._masters])
         if len(votes) < self._majority:
             await self._release(self.coupon_names)
             raise masters_are_gone()
@@ -63,10 +60,7 @@ class GroupAcquisition:
     async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
         keys = _keys(coupon_names)
         return await self._ask(
-            [
-                scripts.release(master, keys, self._token, TURN_MILLISECONDS, HINT_MILLISECONDS)
-                for master in self._masters
-            ]
+            [release(master, keys, self._token, TURN_MILLISECONDS, HINT_MILLISECONDS) for master in self._masters]
         )
 
     async def _ask(self, questions: Sequence[Awaitable[list[int]]]) -> list[list[int]]:

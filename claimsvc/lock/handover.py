@@ -20,9 +20,11 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from claimsvc.lock import scripts
-from claimsvc.masters import Master
+from claimsvc.masters import Master, being_cancelled
 from claimsvc.ports import LockObserver
+from claimsvc.scripts import Script
+
+_wait = Script("lock_wait.lua")
 
 _log = structlog.get_logger("claimsvc.lock")
 
@@ -68,7 +70,7 @@ class HandOver:
         return next((master for master in turned if master.up), turned[0])
 
     async def wait(self, coupon_name: str, seconds: float) -> Wake:
-        """Wait in line, about so long at most, until it is worth trying. Our place is kept, with its age, until `leave`.
+        """Wait in line, about so long at most, until it is worth trying. Our place is kept until `leave`.
 
         Several may wait for the same lock here: they share one place, and a hint wakes one of them.
         """
@@ -94,7 +96,7 @@ class HandOver:
         since = self._since.setdefault(coupon_name, "")
         self._in_line.add(coupon_name)
         try:
-            answer = await scripts.wait(
+            answer = await _wait(
                 self._line_master(coupon_name),
                 [f"claim:coupon:{coupon_name}"],
                 self._instance,
@@ -142,7 +144,7 @@ class HandOver:
             retry=Retry(NoBackoff(), 0),
         )
         try:
-            while True:
+            while not being_cancelled():
                 try:
                     received = await listener.blpop([hints], timeout=_LISTEN_SECONDS)
                 except RedisError:

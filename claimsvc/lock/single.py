@@ -12,8 +12,7 @@ from collections.abc import Iterator, Sequence
 
 from redis.asyncio import Redis
 
-from claimsvc.lock import scripts
-from claimsvc.lock.acquisition import GivenBack, masters_are_gone
+from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release
 from claimsvc.lock.handover import HINT_MILLISECONDS, TURN_MILLISECONDS
 
 
@@ -70,6 +69,6 @@ class SingleAcquisition(AIORedlock):
         self, *, keys: Sequence[str], args: Sequence[str], client: Redis
     ) -> bool:
         # In the place of pottery's own script, which knows nothing of those who wait.
-        [given_back] = await scripts.release(client, keys, *args, TURN_MILLISECONDS, HINT_MILLISECONDS)
+        [given_back] = await release(client, keys, *args, TURN_MILLISECONDS, HINT_MILLISECONDS)
         self._woke_another |= given_back == 2
         return bool(given_back)

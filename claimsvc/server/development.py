@@ -1,11 +1,14 @@
 """Everything on one machine for whoever tries or develops the service: what `claimsvc dev` and `make run` do."""
 
 import asyncio
+import contextlib
 import hashlib
 import os
 import secrets
+import select
 import signal
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,6 +21,7 @@ from rich.console import Console
 from claimsvc import logs
 from claimsvc.bootstrap import migrate, open_storage
 from claimsvc.config import Settings, load_settings
+from claimsvc.domain import StrategyName
 from claimsvc.embedded import (
     EmbeddedServices,
     GuardedProcess,
@@ -33,7 +37,7 @@ _HOST = "127.0.0.1"
 _DEMO_COUPON = "demo"
 _DEMO_AMOUNT = 100
 _EXIT_INTERRUPTED = 130
-_PARENT_POLL_SECONDS = 0.5
+_WATCH_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +70,7 @@ def run_development(wanted: Development) -> int:
     console = Console(stderr=bool(wanted.command), highlight=False, soft_wrap=True)
     # Until the service runs, SIGTERM is like Ctrl-C: it ends whatever is being started.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if wanted.parent_pid is not None:
-        threading.Thread(target=_follow, args=(wanted.parent_pid,), daemon=True).start()
+    threading.Thread(target=_watch_surroundings, args=(wanted.parent_pid,), daemon=True).start()
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
     try:
         with ExitStack() as stack:
@@ -147,7 +150,7 @@ def _admin_key(state_dir: Path) -> str:
 
 async def _create_demo_coupon(settings: Settings) -> None:
     async with open_storage(settings) as storage:
-        await storage.create_coupon(_DEMO_COUPON, _DEMO_AMOUNT)
+        await storage.create_coupon(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK)
 
 
 def _print_welcome(console: Console, url: str, key: str, state_dir: Path) -> None:
@@ -185,7 +188,15 @@ def _ignore_further_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def _follow(parent_pid: int) -> None:
-    while os.getppid() == parent_pid:
-        time.sleep(_PARENT_POLL_SECONDS)
+def _watch_surroundings(parent_pid: int | None) -> None:
+    """Stop when the parent is gone, or the terminal: its end is told to the session's leader alone, maybe `make`."""
+    terminals = select.poll()
+    for stream in (sys.stdin, sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError, OSError, ValueError):  # any of them may be closed
+            if stream.isatty():
+                terminals.register(stream, 0)  # no events but the unasked-for: hang-up and error
+    while parent_pid in (None, os.getppid()):
+        if terminals.poll(_WATCH_SECONDS * 1000):
+            os.kill(os.getpid(), signal.SIGHUP)  # the guards see to the servers, whatever comes of it
+            return
     os.kill(os.getpid(), signal.SIGTERM)

@@ -26,6 +26,7 @@ from claimsvc.domain import (
     CouponExists,
     Outcome,
     SoldOut,
+    StrategyName,
     UnknownCoupon,
 )
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError, UnavailableError
@@ -92,6 +93,23 @@ LEFT JOIN decremented USING (coupon_name)
 ORDER BY attempt.place
 """)
 
+# What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
+_LOOK = text("""
+SELECT coupon.name IS NOT NULL AS known, coupon.remaining_amount, claim.id, claim.claimed_at
+FROM unnest(CAST(:coupon_names AS text[]), CAST(:user_ids AS text[]))
+    WITH ORDINALITY AS attempt (coupon_name, user_id, place)
+LEFT JOIN LATERAL (
+    SELECT name, remaining_amount FROM coupons WHERE name = attempt.coupon_name LIMIT 1
+) AS coupon ON true
+LEFT JOIN LATERAL (
+    SELECT id, claimed_at
+    FROM user_claims
+    WHERE coupon_name = attempt.coupon_name AND user_id = attempt.user_id AND state = 'active'
+    LIMIT 1
+) AS claim ON true
+ORDER BY attempt.place
+""")
+
 _COMMITTED_CLAIMS = text("""
 SELECT claim.id
 FROM unnest(CAST(:claim_ids AS uuid[]), CAST(:coupon_names AS text[])) AS given (claim_id, coupon_name)
@@ -101,13 +119,13 @@ CROSS JOIN LATERAL (
 """)
 
 _CREATE_COUPON = text("""
-INSERT INTO coupons (name, amount, remaining_amount) VALUES (:name, :amount, :amount)
+INSERT INTO coupons (name, amount, remaining_amount, strategy) VALUES (:name, :amount, :amount, :strategy)
 ON CONFLICT (name) DO NOTHING
-RETURNING name, amount, remaining_amount, created_at
+RETURNING name, amount, remaining_amount, strategy, created_at
 """)
 
 _COUPON_DETAIL = text("""
-SELECT name, amount, remaining_amount, created_at,
+SELECT name, amount, remaining_amount, strategy, created_at,
     ARRAY(
         SELECT user_id FROM user_claims
         WHERE coupon_name = coupons.name AND state = 'active'
@@ -216,8 +234,21 @@ class PostgresStorage:
             raise _unavailable(cause) from cause
         raise InvariantViolatedError(f"{committed} of {len(new)} claims of one transaction were found")
 
-    async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists:
-        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount})
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        rows = await self._read(
+            _LOOK,
+            {
+                "coupon_names": [attempt.coupon_name for attempt in attempts],
+                "user_ids": [attempt.user_id for attempt in attempts],
+            },
+        )
+        return [
+            None if row.known and row.id is None and row.remaining_amount else _outcome(attempt, row)
+            for attempt, row in zip(attempts, rows, strict=True)
+        ]
+
+    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
+        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy})
         return CouponExists() if row is None else _coupon(row)
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
@@ -332,7 +363,7 @@ def _outcome(attempt: Attempt, row: Row[Any]) -> Outcome:
 
 
 def _coupon(row: Row[Any]) -> Coupon:
-    return Coupon(row.name, row.amount, row.remaining_amount, row.created_at)
+    return Coupon(row.name, row.amount, row.remaining_amount, StrategyName(row.strategy), row.created_at)
 
 
 def _claim(row: Row[Any]) -> Claim:

@@ -39,6 +39,8 @@ coupons = Table(
     Column("amount", Integer, nullable=False),
     Column("remaining_amount", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("strategy", Text, nullable=False, server_default="redlock"),
+    CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
     # Claims rewrite the same few rows over and over: room on the page keeps those updates off the index (HOT).

@@ -1,7 +1,6 @@
 """The API behind the real HTTP server: on storage in memory, to see every case; and whole, to see that it is true."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
@@ -12,24 +11,22 @@ import structlog
 from claimsvc.api import create_app
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
+from claimsvc.domain import StrategyName
 from tests.api.memory import ADMIN_KEY_DIGEST, MemoryStore, Observations, Service, memory_services, served
 
 
 @pytest.fixture
 def log_lines() -> Iterator[list[structlog.typing.EventDict]]:
-    level = logging.getLogger("claimsvc.http")
-    level.setLevel(logging.INFO)
     with structlog.testing.capture_logs() as lines:
         yield lines
-    level.setLevel(logging.NOTSET)
 
 
 @pytest.fixture
 async def service(log_lines: list[structlog.typing.EventDict]) -> AsyncIterator[Service]:
     """A service with the coupon `plenty`, of which there is plenty, and `last`, of which there is one unit."""
     store, observations = MemoryStore(), Observations()
-    await store.create_coupon("plenty", 1000)
-    await store.create_coupon("last", 1)
+    await store.create_coupon("plenty", 1000, StrategyName.REDLOCK)
+    await store.create_coupon("last", 1, StrategyName.REDLOCK)
     async with served(create_app(memory_services(store, observations))) as port, aiohttp.ClientSession() as client:
         yield Service(f"http://127.0.0.1:{port}", port, store, observations, client, log_lines)
 

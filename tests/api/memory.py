@@ -24,6 +24,7 @@ from claimsvc.domain import (
     CouponExists,
     Outcome,
     SoldOut,
+    StrategyName,
     UnknownCoupon,
 )
 from claimsvc.ports import Attempt, Decision, HealthCheck
@@ -60,20 +61,25 @@ class MemoryStore:
 
     async def drain(self) -> None: ...
 
-    async def admit(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
-        return [await self.claim_unit(coupon_name, attempt.user_id) for attempt in attempts]
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        return [await self.claim_unit(attempt.coupon_name, attempt.user_id) for attempt in attempts]
 
-    async def create_coupon(self, name: str, amount: int) -> Coupon | CouponExists:
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        return [None for _ in attempts]
+
+    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
         self._fail()
         if name in self.amounts:
             return CouponExists()
-        self.amounts[name] = Coupon(name, amount, amount, datetime(2026, 1, 1, tzinfo=UTC))
+        self.amounts[name] = Coupon(name, amount, amount, strategy, datetime(2026, 1, 1, tzinfo=UTC))
         self.claims_of[name] = []
         return self.amounts[name]
 
     def _now(self, name: str) -> Coupon:
         coupon = self.amounts[name]
-        return Coupon(name, coupon.amount, coupon.amount - len(self.claims_of[name]), coupon.created_at)
+        return Coupon(
+            name, coupon.amount, coupon.amount - len(self.claims_of[name]), coupon.strategy, coupon.created_at
+        )
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         self._fail()

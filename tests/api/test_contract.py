@@ -1,15 +1,16 @@
 """What the service answers to those who keep to the contract, and to the failures behind it."""
 
 import asyncio
-import logging
 from datetime import datetime
 from typing import Any
 
 import aiohttp
 import pytest
+import structlog
 from uuid_utils.compat import uuid7
 
 from claimsvc.api import create_app
+from claimsvc.domain import StrategyName
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 
@@ -141,7 +142,7 @@ async def test_without_a_key_set_up_nobody_creates_coupons() -> None:
 async def test_coupons_are_listed_page_by_page(service: Service) -> None:
     names = sorted([*(f"sale-{number}" for number in range(7)), "last", "plenty"])
     for name in names:
-        await service.store.create_coupon(name, 1)
+        await service.store.create_coupon(name, 1, StrategyName.REDLOCK)
     seen: list[str] = []
     path: str | None = "/api/coupons?limit=4"
     while path is not None:
@@ -245,8 +246,11 @@ async def test_one_request_is_one_line_and_one_count(service: Service) -> None:
 
 
 async def test_no_line_is_made_that_nobody_reads(service: Service) -> None:
-    logging.getLogger("claimsvc.http").setLevel(logging.ERROR)
-    await get(service, "/livez")
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("error"))
+    try:
+        await get(service, "/livez")
+    finally:
+        structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     assert service.lines == []
 
 

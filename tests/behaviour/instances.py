@@ -6,14 +6,17 @@ from dataclasses import dataclass
 
 import psycopg
 
+from claimsvc.batching import BatchLimits
+from claimsvc.counters import RedisCounters
+from claimsvc.domain import StrategyName
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.ports import Storage, Strategy
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
-from claimsvc.strategies import RedlockStrategy
+from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from tests.observed import Observed
 
-STRATEGIES = ["redlock"]
+STRATEGIES = list(StrategyName)
 
 _WAITING_LIMIT = 300
 _LIMITS = EngineLimits(
@@ -47,7 +50,7 @@ class Instance:
 
 
 @asynccontextmanager
-async def open_instance(name: str, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
+async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
     observed = Observed()
     async with (
         open_engine(database_url, _LIMITS, observed) as engine,
@@ -55,15 +58,17 @@ async def open_instance(name: str, database_url: str, redis_urls: tuple[str, ...
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)
-        strategy = RedlockStrategy(
-            lock,
-            storage,
-            slice_seconds=0.02,
-            lock_patience_seconds=1.5,
-            patience_seconds=5.0,
-            batch_size=64,
-            waiting_limit=_WAITING_LIMIT,
-            observer=observed,
+        limits = BatchLimits(
+            batch_size=64, waiting_limit=_WAITING_LIMIT, lock_patience_seconds=1.5, patience_seconds=5.0
         )
+        strategies: dict[StrategyName, Strategy] = {
+            each.name: each
+            for each in (
+                RedlockStrategy(lock, storage, slice_seconds=0.02, limits=limits, observer=observed),
+                RowLockStrategy(storage, limits=limits, observer=observed),
+                CounterStrategy(RedisCounters(masters.all), storage, limits=limits, observer=observed),
+            )
+        }
+        strategy = strategies[name]
         yield Instance(strategy, storage, observed, _WAITING_LIMIT, database_url)
         await strategy.drain()

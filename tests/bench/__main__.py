@@ -24,13 +24,12 @@ from tests.bench.figures import judged_figures
 from tests.bench.picture import draw
 from tests.bench.report import Run, by_name, document, print_run
 from tests.bench.rounds import Pace, Series, run_phase
-from tests.bench.stage import BenchError, Stage, open_stage
+from tests.bench.stage import BenchError, Stage, open_stage, overridden_settings
 
 _FOLDER = Path("build/bench")
 _FULL = Pace(rounds=5, warm_up_seconds=0.5, seconds=3.0)
-_QUICK = Pace(rounds=5, warm_up_seconds=0.25, seconds=0.8)
+_QUICK = Pace(rounds=5, warm_up_seconds=0.2, seconds=0.7)
 _MOST_CONNECTIONS = 4096
-_EXIT_INTERRUPTED = 130
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -42,7 +41,7 @@ def bench(
     ] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.", show_default="5")] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.05, help="How long each is measured in a round.", show_default="3; quick 0.8")
+        float | None, typer.Option(min=0.05, help="How long each is measured in a round.", show_default="3; quick 0.7")
     ] = None,
     only: Annotated[
         list[str] | None,
@@ -87,7 +86,7 @@ def _run(folder: Path, pace: Pace, *, quick: bool, only: Sequence[str]) -> Run:
     def report(text: str) -> None:
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {text}")
 
-    notes: list[str] = []
+    notes = [f"{name}={value} is set, and not the default" for name, value in overridden_settings().items()]
     measured: list[tuple[Phase, list[Series]]] = []
     with open_stage(folder, report) as stage:
         report("Starting the service")
@@ -114,12 +113,9 @@ def _chosen(found: Sequence[Phase], only: Sequence[str]) -> list[Phase]:
         return list(found)
     chosen: list[Phase] = []
     for phase in found:
-        kept = tuple(
-            one
-            for one in phase.contestants
-            if one.name == FLOOR or any(word in one.name or word == phase.name for word in only)
-        )
-        if kept:
+        wanted = {one for one in phase.contestants if any(word in one.name or word == phase.name for word in only)}
+        if wanted:
+            kept = tuple(one for one in phase.contestants if one in wanted or one.name == FLOOR)
             chosen.append(replace(phase, contestants=kept))
     return chosen
 
@@ -133,13 +129,11 @@ def _raise_file_limit() -> None:
 
 
 def main() -> None:
-    """A failure of our own is its message; others keep their traceback."""
+    """A failure of our own is its message; others keep their traceback. Interrupted, it ends with status 130."""
     try:
-        app(standalone_mode=False)
+        app()
     except (BenchError, ClaimsvcError) as error:
         sys.exit(f"error: {error}")
-    except KeyboardInterrupt:
-        sys.exit(_EXIT_INTERRUPTED)
 
 
 if __name__ == "__main__":

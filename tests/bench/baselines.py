@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import orjson
 import uvloop
@@ -21,13 +22,12 @@ from pottery import AIORedlock
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from sqlalchemy import insert, select, update
+from sqlalchemy import text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 from uuid_utils.compat import uuid7
 
 from claimsvc.config import Settings, load_settings
-from claimsvc.storage.tables import coupons, user_claims
 from tests.bench.responder import serve_responder
 
 _BACKLOG = 4096
@@ -35,6 +35,19 @@ _LOCK_TTL_SECONDS = 20
 _LOCK_RETRIES = 3
 _LOCK_RETRY_WAIT_SECONDS = 0.5
 _REDIS_TIMEOUT_SECONDS = 5.0
+
+# Made once: putting a statement together anew for each claim would cost a quarter of these baselines' CPU.
+_LOCK_COUPON = text("SELECT remaining_amount FROM coupons WHERE name = :coupon_name FOR UPDATE")
+_HELD_CLAIM = text(
+    "SELECT id FROM user_claims WHERE coupon_name = :coupon_name AND user_id = :user_id AND state = 'active'"
+)
+_DECREMENT = text(
+    "UPDATE coupons SET remaining_amount = remaining_amount - 1 WHERE name = :coupon_name AND remaining_amount > 0"
+)
+_INSERT = text(
+    "INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at) "
+    "VALUES (:id, :coupon_name, :user_id, 'active', :claimed_at)"
+)
 
 Claim = Callable[[str, str], Awaitable[web.Response]]
 
@@ -96,17 +109,12 @@ class ForUpdate:
     engine: AsyncEngine
 
     async def __call__(self, coupon_name: str, user_id: str) -> web.Response:
+        who = {"coupon_name": coupon_name, "user_id": user_id}
         async with self.engine.begin() as connection:
-            locked = select(coupons.c.remaining_amount).where(coupons.c.name == coupon_name).with_for_update()
-            remaining = (await connection.execute(locked)).scalar_one_or_none()
+            remaining = (await connection.execute(_LOCK_COUPON, who)).scalar_one_or_none()
             if remaining is None:
                 return _refused(404, "unknown-coupon")
-            held = select(user_claims.c.id).where(
-                user_claims.c.coupon_name == coupon_name,
-                user_claims.c.user_id == user_id,
-                user_claims.c.state == "active",
-            )
-            if (await connection.execute(held)).first() is not None:
+            if (await connection.execute(_HELD_CLAIM, who)).first() is not None:
                 return _refused(409, "already-claimed")
             if not remaining:
                 return _refused(409, "sold-out")
@@ -115,20 +123,16 @@ class ForUpdate:
 
 async def _insert_and_decrement(connection: AsyncConnection, coupon_name: str, user_id: str) -> web.Response:
     """The two writes of a claim. The answer is sent once the caller's transaction is committed."""
-    taken = await connection.execute(
-        update(coupons)
-        .where(coupons.c.name == coupon_name, coupons.c.remaining_amount > 0)
-        .values(remaining_amount=coupons.c.remaining_amount - 1)
-    )
-    if taken.rowcount != 1:
+    if (await connection.execute(_DECREMENT, {"coupon_name": coupon_name})).rowcount != 1:
         return _refused(409, "sold-out")
-    claim_id, claimed_at = uuid7(), datetime.now(UTC)
-    await connection.execute(
-        insert(user_claims).values(
-            id=claim_id, coupon_name=coupon_name, user_id=user_id, state="active", claimed_at=claimed_at
-        )
-    )
-    return _created(str(claim_id), coupon_name, user_id, claimed_at.isoformat().replace("+00:00", "Z"))
+    claim: dict[str, Any] = {
+        "id": uuid7(),
+        "coupon_name": coupon_name,
+        "user_id": user_id,
+        "claimed_at": datetime.now(UTC),
+    }
+    await connection.execute(_INSERT, claim)
+    return _created(str(claim["id"]), coupon_name, user_id, claim["claimed_at"].isoformat().replace("+00:00", "Z"))
 
 
 @asynccontextmanager

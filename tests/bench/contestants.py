@@ -94,7 +94,7 @@ def phases(strategies: Sequence[str], *, quick: bool) -> list[Phase]:
     """
     found = [
         Phase("main", "Side by side", _main(strategies, quick=quick)),
-        Phase("claims", "Growth: existing claims of the coupon", _growing_claims((3, 5) if quick else (3, 5, 7))),
+        Phase("claims", "Growth: existing claims of the coupon", _growing_claims(quick=quick)),
     ]
     if not quick:
         found += [
@@ -161,14 +161,15 @@ def _variants(strategy: str, *, quick: bool) -> list[Contestant]:
     return found
 
 
-def _growing_claims(powers: Sequence[int]) -> tuple[Contestant, ...]:
-    # A database for each, so that they can be measured in the same rounds.
-    return tuple(
+def _growing_claims(*, quick: bool) -> tuple[Contestant, ...]:
+    # A database for each, so that they can be measured in the same rounds. What the rounds claim is added to them.
+    steps = tuple(
         Contestant(
             claims_contestant(power), (Server("claimsvc", database=f"claims_{power}"),), existing_claims=10**power
         )
-        for power in powers
+        for power in ((3, 5) if quick else (3, 5, 7))
     )
+    return steps if quick else (_floor(), *steps)
 
 
 def _growing_connections(steps: Sequence[int]) -> tuple[Contestant, ...]:
@@ -181,7 +182,10 @@ def _growing_connections(steps: Sequence[int]) -> tuple[Contestant, ...]:
 
 def _growing_coupons(steps: Sequence[int]) -> tuple[Contestant, ...]:
     one = (Server("claimsvc"),)
-    return tuple(Contestant(f"{count:,} coupon{'s' * (count > 1)}", one, coupons=count) for count in steps)
+    return (
+        _floor(),
+        *(Contestant(f"{count:,} coupon{'s' * (count > 1)}", one, coupons=count) for count in steps),
+    )
 
 
 def _floor(name: str = FLOOR, connections: int = CONNECTIONS) -> Contestant:

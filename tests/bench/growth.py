@@ -17,15 +17,15 @@ WHERE model.name = %(name)s
 RETURNING name
 """
 
+# Sorted, because an index far larger than PostgreSQL's cache takes a sorted batch several times faster.
 _FILL: LiteralString = """
 INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
-SELECT
-    {make_id},
-    %(coupon_name)s,
-    lpad((n * %(factor)s %% %(modulus)s)::text, %(digits)s, '0'),
-    'active',
-    statement_timestamp() - interval '1 hour' + n * interval '1 microsecond'
-FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
+SELECT {make_id}, %(coupon_name)s, user_id, 'active', clock_timestamp()
+FROM (
+    SELECT lpad((n * %(factor)s %% %(modulus)s)::text, %(digits)s, '0') COLLATE "C" AS user_id
+    FROM generate_series(%(first)s::bigint, %(last)s::bigint) AS n
+    ORDER BY user_id
+) AS claimant
 """
 
 _TAKE = "UPDATE coupons SET remaining_amount = remaining_amount - %(count)s WHERE name = %(coupon_name)s"
@@ -44,6 +44,7 @@ def fill_claims(connection: psycopg.Connection, coupon_name: str, count: int) ->
     """
     # PostgreSQL looks up the coupon once for each row otherwise, and remembers each row until the end.
     connection.execute("SET session_replication_role = replica")
+    connection.execute("SET work_mem = '256MB'")
     # As the service makes them, in order of time; older servers can make random ones only.
     make_id: LiteralString = "uuidv7()" if connection.info.server_version >= 180_000 else "gen_random_uuid()"
     for first in range(0, count, _BATCH):

@@ -73,7 +73,8 @@ class Result:
         seconds: how long it was measured.
         answered: expected answers that came in that time, by instance.
         outcomes: all answers, those of the warm-up and the last ones included.
-        p50_ms, p99_ms, max_ms: latency of the requests that were sent in that time, whatever and whenever the answer.
+        p50_ms, p99_ms, max_ms: latency of all requests that were under way at some moment of that time, whatever and
+            whenever the answer: one that is starved for longer than that cannot hide.
         cpu_seconds: CPU time used in that time, by group; `client` is this process.
         users: how many were used.
     """
@@ -159,11 +160,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._sent_at:
-            self._load.lost(self)
+            self._sent_at = 0.0
+            self._load.lost()
 
-    def abort(self) -> None:
-        self._sent_at = 0.0
+    def abort(self) -> float:
+        """End the connection. The result is when the request was sent that is under way; 0 if there is none."""
+        sent_at, self._sent_at = self._sent_at, 0.0
         self._transport.abort()
+        return sent_at
 
 
 class Load:
@@ -177,7 +181,7 @@ class Load:
         self._under_way = 0
         self._sending = True
         self._recording = False
-        self._recorded_from = float("inf")
+        self._timing = False
         self._answered = [0] * len(plan.ports)
         self._outcomes: Counter[str] = Counter()
         self._latencies = array("d")
@@ -191,8 +195,8 @@ class Load:
             connection.send()
         await asyncio.sleep(self.plan.warm_up_seconds)
         before = self._cpu()
-        self._recorded_from = started = time.perf_counter()
-        self._recording = True
+        started = time.perf_counter()
+        self._recording = self._timing = True
         await asyncio.sleep(self.plan.seconds)
         self._recording = self._sending = False
         seconds = time.perf_counter() - started
@@ -204,7 +208,8 @@ class Load:
         except TimeoutError:
             self._outcomes["no answer"] += self._under_way
         for connection in self._connections:
-            connection.abort()
+            if sent_at := connection.abort():
+                self._latencies.append(time.perf_counter() - sent_at)
         return self._result(seconds, {group: after[group] - before[group] for group in after})
 
     def answered(self, target: int, sent_at: float, answer: bytes) -> bool:
@@ -212,7 +217,7 @@ class Load:
         status = answer[9:12]
         found = "201" if status == b"201" else outcome(status, answer)
         self._outcomes[found] += 1
-        if sent_at >= self._recorded_from:
+        if self._timing:
             self._latencies.append(time.perf_counter() - sent_at)
         if self._recording and found == self.plan.expected:
             self._answered[target] += 1
@@ -221,7 +226,7 @@ class Load:
         self._ended()
         return False
 
-    def lost(self, connection: Connection) -> None:
+    def lost(self) -> None:
         """Count a connection that ended without an answer. It is not opened again: no server here ends one."""
         self._outcomes["connection lost"] += 1
         self._ended()

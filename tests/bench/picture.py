@@ -3,12 +3,12 @@
 from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
-from tests.bench.contestants import FLOOR, LOAD_GENERATOR, Phase
-from tests.bench.rounds import Series
+from tests.bench.contestants import LOAD_GENERATOR, Phase
+from tests.bench.rounds import Series, floor_rate
 
-_WIDTH = 860
-_NAMES_WIDTH = 250
-_BARS_WIDTH = 360
+_WIDTH = 920
+_NAMES_WIDTH = 270
+_BARS_WIDTH = 340
 _ROW = 22
 _BAR = 14
 _TITLE = 40
@@ -28,7 +28,6 @@ def draw(phases: Sequence[tuple[Phase, Sequence[Series]]]) -> str:
     """An SVG document: the rate of each contestant, phase by phase, each phase to a scale of its own."""
     parts: list[str] = []
     top = float(_MARGIN)
-    floor = next((one.rate for _, series in phases for one in series if one.contestant.name == FLOOR), None)
     for phase, series in phases:
         # The load generator's ceiling would dwarf what the picture is about.
         shown = [one for one in series if one.contestant.name != LOAD_GENERATOR]
@@ -36,7 +35,7 @@ def draw(phases: Sequence[tuple[Phase, Sequence[Series]]]) -> str:
         top += _TITLE
         most = max((one.rate for one in shown), default=0) or 1.0
         for one in shown:
-            parts += _row(one, top, most, floor)
+            parts += _row(one, top, most, floor_rate(one, series))
             top += _ROW
         top += _MARGIN
     height = round(top)

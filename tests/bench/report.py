@@ -13,9 +13,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.bench.contestants import FLOOR, LOAD_GENERATOR, Phase
+from tests.bench.contestants import LOAD_GENERATOR, Phase
 from tests.bench.figures import Figure
-from tests.bench.rounds import CPU_GROUPS, Pace, Series
+from tests.bench.rounds import CPU_GROUPS, Pace, Series, floor_rate
 
 SCHEMA_VERSION = 1
 # From here on the load generator may be what limits a contestant, and it is said.
@@ -37,19 +37,22 @@ class Run:
 
 
 def by_name(phases: Iterable[tuple[Phase, Sequence[Series]]]) -> dict[str, Series]:
-    """All series by their contestants' names."""
-    return {one.contestant.name: one for _, series in phases for one in series}
+    """All series by their contestants' names; of two alike, that of the earlier phase."""
+    named: dict[str, Series] = {}
+    for _, series in phases:
+        for one in series:
+            named.setdefault(one.contestant.name, one)
+    return named
 
 
 def print_run(run: Run, console: Console) -> None:
     """Print a table for each phase, the ceiling, and the judged figures."""
     named = by_name(run.phases)
-    floor = named.get(FLOOR)
     for phase, series in run.phases:
-        console.print(_phase_table(phase, series, floor.rate if floor else None))
+        console.print(_phase_table(phase, series))
     console.print(
         f"Medians of {run.pace.rounds} interleaved rounds of {run.pace.seconds:g} s each, {run.seconds:.0f} s in all. "
-        "A claim counts once its 201 is read; latencies are of every answer. CPU is milliseconds per claim.",
+        "A claim counts once its 201 is read; latencies are of all answers. CPU is milliseconds per claim.",
         highlight=False,
     )
     if LOAD_GENERATOR in named:
@@ -64,18 +67,19 @@ def print_run(run: Run, console: Console) -> None:
     console.print(_figures_table(run.figures))
 
 
-def _phase_table(phase: Phase, series: Sequence[Series], floor_rate: float | None) -> Table:
+def _phase_table(phase: Phase, series: Sequence[Series]) -> Table:
     table = Table(title=phase.title, title_justify="left")
     table.add_column("contestant")
     for heading in ("per s", "÷ floor", "p50 ms", "p99 ms", *(f"CPU {group}" for group in CPU_GROUPS)):
         table.add_column(heading, justify="right")
     table.add_column("other answers")
     for one in series:
+        floor = floor_rate(one, series)
         others = [f"{name}: {count}" for name, count in one.outcomes.items() if name != one.contestant.expected]
         table.add_row(
             one.contestant.name,
             f"{one.rate:,.0f}",
-            f"{one.rate / floor_rate:.3f}" if floor_rate else "-",
+            f"{one.rate / floor:.3f}" if floor else "-",
             f"{one.p50_ms:.1f}",
             f"{one.p99_ms:.1f}",
             *(f"{one.cpu_ms(group):.3f}" for group in CPU_GROUPS),

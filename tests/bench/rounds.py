@@ -2,11 +2,11 @@
 
 import random
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from tests.bench.contestants import Contestant, Phase
+from tests.bench.contestants import FLOOR, Contestant, Phase
 from tests.bench.load import Result
 from tests.bench.stage import Stage
 
@@ -60,6 +60,13 @@ class Series:
         for result in self.results:
             total.update(result.outcomes)
         return dict(total.most_common())
+
+
+def floor_rate(one: Series, series: Sequence[Series]) -> float | None:
+    """The rate of the floor that was measured in the same rounds; with as many connections, if there is one."""
+    floors = [each for each in series if each.contestant.name.startswith(FLOOR)]
+    alike = [each for each in floors if each.contestant.connections == one.contestant.connections]
+    return (alike or floors)[0].rate if floors else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -271,6 +271,16 @@ class Stage:
             raise BenchError(f"A server ended by itself: {_last_words(server.log)}")
 
 
+def overridden_settings() -> dict[str, str]:
+    """The service's settings that this process was given, and passes on: for trying one out."""
+    ours = {"CLAIMSVC_DATABASE_URL", "CLAIMSVC_REDIS_URLS", "CLAIMSVC_HOST", "CLAIMSVC_PORT", "CLAIMSVC_WORKERS"}
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if name.startswith("CLAIMSVC_") and name not in ours and "KEY" not in name
+    }
+
+
 def _last_words(log: Path) -> str:
     return log.read_text(errors="replace").strip()[-2000:] or "it said nothing"
 

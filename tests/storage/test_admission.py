@@ -10,7 +10,7 @@ import psycopg
 import pytest
 import uuid_utils.compat as uuid_utils
 
-from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, UnknownCoupon
+from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
@@ -64,14 +64,14 @@ def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 2)
+    await storage.create_coupon("spring", 2, StrategyName.REDLOCK)
     decisions = await storage.admit(attempts("ada", "ben", "cleo"))
     assert kinds(decisions) == ["Claimed", "Claimed", "SoldOut"]
     assert await remaining(storage) == 0
 
 
 async def test_who_holds_a_claim_gets_it_back_and_takes_no_stock(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 2)
+    await storage.create_coupon("spring", 2, StrategyName.REDLOCK)
     [first] = await storage.admit(attempts("ada"))
     assert isinstance(first, Claimed)
     again, other = await storage.admit(attempts("ada", "ben"))
@@ -80,7 +80,7 @@ async def test_who_holds_a_claim_gets_it_back_and_takes_no_stock(storage: Postgr
 
 
 async def test_a_user_twice_in_a_batch_is_admitted_once_and_takes_one_unit(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 2)
+    await storage.create_coupon("spring", 2, StrategyName.REDLOCK)
     first, second, other = await storage.admit(attempts("ada", "ada", "ben"))
     assert isinstance(first, Claimed)
     assert second == AlreadyClaimed(first.claim)
@@ -88,14 +88,14 @@ async def test_a_user_twice_in_a_batch_is_admitted_once_and_takes_one_unit(stora
 
 
 async def test_who_holds_a_claim_is_told_so_even_when_nothing_is_left(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 1)
+    await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
     assert kinds(await storage.admit(attempts("ada", "ben"))) == ["AlreadyClaimed", "SoldOut"]
 
 
 async def test_several_coupons_are_decided_in_one_transaction_each_by_its_own_stock(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 2)
-    await storage.create_coupon("autumn", 1)
+    await storage.create_coupon("spring", 2, StrategyName.REDLOCK)
+    await storage.create_coupon("autumn", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada", on="autumn"))
     mixed = [
         *attempts("ada", on="spring"),
@@ -121,7 +121,7 @@ async def test_transactions_over_the_same_coupons_in_any_order_never_wait_for_ea
 ) -> None:
     names = [f"coupon-{i}" for i in range(8)]
     for name in names:
-        await storage.create_coupon(name, 1000)
+        await storage.create_coupon(name, 1000, StrategyName.REDLOCK)
 
     def shuffled(batch: int) -> list[Attempt]:
         order = names[batch % 8 :] + names[: batch % 8]
@@ -136,7 +136,7 @@ async def test_an_unknown_coupon_is_not_a_sold_out_one(storage: PostgresStorage)
 
 
 async def test_a_coupon_is_created_once(storage: PostgresStorage) -> None:
-    created = await asyncio.gather(*(storage.create_coupon("spring", 5) for _ in range(4)))
+    created = await asyncio.gather(*(storage.create_coupon("spring", 5, StrategyName.REDLOCK) for _ in range(4)))
     assert Counter(type(result) for result in created) == {Coupon: 1, CouponExists: 3}
 
 
@@ -144,7 +144,7 @@ async def test_without_any_lock_concurrent_transactions_admit_exactly_the_stock(
     """Two lock holders at once are possible. Here there is no lock at all."""
     for round_number in range(10):
         name = f"round-{round_number}"
-        await storage.create_coupon(name, 5)
+        await storage.create_coupon(name, 5, StrategyName.REDLOCK)
         batches = await asyncio.gather(
             *(storage.admit(attempts(*(f"{b}-{i}" for i in range(3)), f"both-{b % 2}", on=name)) for b in range(12))
         )
@@ -155,14 +155,14 @@ async def test_without_any_lock_concurrent_transactions_admit_exactly_the_stock(
 
 
 async def test_without_any_lock_one_user_is_admitted_once(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 100)
+    await storage.create_coupon("spring", 100, StrategyName.REDLOCK)
     batches = await asyncio.gather(*(storage.admit(attempts("ada")) for _ in range(20)))
     assert Counter(kind for batch in batches for kind in kinds(batch)) == {"Claimed": 1, "AlreadyClaimed": 19}
     assert await remaining(storage) == 99
 
 
 async def test_claims_are_listed_in_the_order_of_their_admission(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 10)
+    await storage.create_coupon("spring", 10, StrategyName.REDLOCK)
     await storage.admit(attempts("zoe", "ada"))
     await storage.admit(attempts("mia", "ben"))
     detail = await storage.coupon("spring", claimants=3)
@@ -171,7 +171,7 @@ async def test_claims_are_listed_in_the_order_of_their_admission(storage: Postgr
 
 
 async def test_a_row_that_the_database_refuses_sinks_alone(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 10)
+    await storage.create_coupon("spring", 10, StrategyName.REDLOCK)
     poisoned = attempts("ada", "ben", "x" * 256, "cleo", "dan")
     decisions = await storage.admit(poisoned)
     assert kinds(decisions) == ["Claimed", "Claimed", "InvariantViolatedError", "Claimed", "Claimed"]
@@ -187,7 +187,7 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(
     assert target.port is not None
     async with proxy_to(target.hostname, target.port) as proxy:
         async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
-            await storage.create_coupon("spring", 5)
+            await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
             if outcome_of_commit == "kept":
                 proxy.cut_after(b"COMMIT")
                 assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
@@ -213,7 +213,7 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALL
 async def test_connections_that_died_while_idle_are_replaced_unnoticed(
     storage: PostgresStorage, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5)
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     administrate(
         database_url,
         "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
@@ -226,7 +226,7 @@ async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
     storage: PostgresStorage, database_url: str
 ) -> None:
     """Something lets the claims in but drops the decrement: the transaction must not be committed."""
-    await storage.create_coupon("spring", 5)
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     administrate(
         database_url,
         "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
@@ -240,7 +240,7 @@ async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
 async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_limit(
     storage: PostgresStorage, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5)
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     with psycopg.connect(database_url.replace("+psycopg", "")) as other:
         other.execute("SELECT FROM coupons FOR UPDATE")
         with pytest.raises(UnavailableError):
@@ -252,7 +252,7 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
 async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     services: EmbeddedServices, storage: PostgresStorage
 ) -> None:
-    await storage.create_coupon("spring", 5)
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     assert services.postgres is not None
     services.postgres.pause()
     try:
@@ -266,7 +266,22 @@ async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     assert await remaining(storage) == 4
 
 
+async def test_a_look_tells_all_but_whom_to_admit_and_waits_for_no_lock(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 1, StrategyName.COUNTER)
+    await storage.create_coupon("autumn", 1, StrategyName.COUNTER)
+    [claimed] = await storage.admit(attempts("ada"))
+    assert isinstance(claimed, Claimed)
+    with psycopg.connect(database_url.replace("+psycopg", "")) as other:
+        other.execute("SELECT FROM coupons FOR UPDATE")
+        looked = await storage.look(
+            [*attempts("ada", "ben"), *attempts("ben", on="autumn"), *attempts("ben", on="winter")]
+        )
+    assert looked == [AlreadyClaimed(claimed.claim), SoldOut(), None, UnknownCoupon()]
+
+
 async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 1)
+    await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
     assert await storage.admit(attempts("ben")) == [SoldOut()]

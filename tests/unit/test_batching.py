@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from claimsvc.batching import Batcher, CouponQueue, lock_busy
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, lock_busy
 from claimsvc.domain import Outcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
 from tests.observed import Observed
@@ -37,12 +37,14 @@ class ScriptedLeader:
 def batcher_of(leader: ScriptedLeader, **limits: float) -> Batcher:
     return Batcher(
         leader,
-        batch_size=int(limits.get("batch_size", 10)),
-        waiting_limit=int(limits.get("waiting_limit", 100)),
-        concurrent_rounds=int(limits.get("concurrent_rounds", 1)),
-        lock_patience_seconds=limits.get("lock_patience_seconds", 10.0),
-        patience_seconds=limits.get("patience_seconds", 10.0),
-        observer=Observed(),
+        BatchLimits(
+            batch_size=int(limits.get("batch_size", 10)),
+            waiting_limit=int(limits.get("waiting_limit", 100)),
+            lock_patience_seconds=limits.get("lock_patience_seconds", 10.0),
+            patience_seconds=limits.get("patience_seconds", 10.0),
+            concurrent_rounds=1,
+        ),
+        Observed(),
     )
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from claimsvc.domain import Outcome, SoldOut, UnknownCoupon
+from claimsvc.domain import Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import OTHER, BusiestCoupons, MeteredStrategy, Metrics
 
@@ -33,7 +33,7 @@ def test_labels_are_handed_on_a_bounded_number_of_times() -> None:
 class Answering:
     """A strategy with one answer for everybody."""
 
-    name = "answering"
+    name = StrategyName.REDLOCK
 
     def __init__(self, answer: Outcome | Exception) -> None:
         self._answer = answer
@@ -56,9 +56,9 @@ async def test_every_outcome_is_counted_under_its_name() -> None:
         await MeteredStrategy(Answering(ZeroDivisionError()), metrics).claim("spring", "ada")
     exposition = metrics.render()[0].decode()
     for outcome in ("sold-out", "lock-busy", "internal-error"):
-        line = f'claimsvc_claims_total{{coupon="spring",outcome="{outcome}",strategy="answering"}} 1.0'
+        line = f'claimsvc_claims_total{{coupon="spring",outcome="{outcome}",strategy="redlock"}} 1.0'
         assert line in exposition
-        assert f'claimsvc_claim_duration_seconds_count{{outcome="{outcome}",strategy="answering"}} 1.0' in exposition
+        assert f'claimsvc_claim_duration_seconds_count{{outcome="{outcome}",strategy="redlock"}} 1.0' in exposition
 
 
 async def test_made_up_names_make_no_series() -> None:

@@ -1,4 +1,4 @@
-"""The Lua scripts of this folder, each called as a function on one master."""
+"""Lua scripts (of the folder `lua`), each called as a function on one master."""
 
 from collections.abc import Sequence
 from hashlib import sha1
@@ -13,7 +13,7 @@ class Script:
     """A script that a master runs by its digest, and is sent again when the master has forgotten it."""
 
     def __init__(self, file_name: str) -> None:
-        self._text = files("claimsvc.lock").joinpath(file_name).read_text("ascii")
+        self._text = files("claimsvc").joinpath("lua", file_name).read_text("ascii")
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | int) -> Any:
@@ -21,8 +21,3 @@ class Script:
             return await master.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
         except NoScriptError:
             return await master.execute_command("EVAL", self._text, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
-
-
-release = Script("release.lua")
-take = Script("take.lua")
-wait = Script("wait.lua")

@@ -1,0 +1,80 @@
+"""Claims that pass a counter in Redis before they reach the database: what is sold out costs no row lock."""
+
+from collections.abc import Sequence
+from contextlib import suppress
+
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, decide, take_from
+from claimsvc.domain import Claimed, Outcome, StrategyName
+from claimsvc.errors import UnavailableError
+from claimsvc.ports import Attempt, BatchObserver, Counters, Decision, Storage
+
+
+class CounterStrategy:
+    """`ports.Strategy`: one atomic script takes units for a whole batch; PostgreSQL decides those that got one.
+
+    The counter only sorts claims. Whoever it lets through is admitted by the database or not; whoever it does not is
+    refused only after a look at the database, which takes no lock. So it may drift either way, after a crash or a
+    loss of Redis, without one wrong answer.
+    """
+
+    name = StrategyName.COUNTER
+
+    def __init__(self, counters: Counters, storage: Storage, *, limits: BatchLimits, observer: BatchObserver) -> None:
+        self._counters = counters
+        self._storage = storage
+        self._batcher = Batcher(self, limits, observer)
+
+    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+        return await self._batcher.submit(coupon_name, user_id)
+
+    async def drain(self) -> None:
+        await self._batcher.drain()
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        for queue in queues:
+            while batches := take_from([queue]):
+                await decide(batches, self._admit)
+        return ()
+
+    async def wait_and_lead(self, queue: CouponQueue) -> None:
+        raise AssertionError("no queue ever has to wait for its turn")
+
+    async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """The decisions on attempts of one coupon."""
+        coupon_name = attempts[0].coupon_name
+        units = await self._take(coupon_name, len(attempts))
+        admitted = await self._admit_taken(coupon_name, attempts[:units])
+        refused = await self._refuse(attempts[units:])
+        return [*admitted, *refused]
+
+    async def _take(self, coupon_name: str, units: int) -> int:
+        taken = await self._counters.take(coupon_name, units)
+        if taken is None:
+            # Redis has never known the count, or has lost it: PostgreSQL has it.
+            for coupon in await self._storage.stock([coupon_name]):
+                await self._counters.learn(coupon_name, coupon.remaining_amount)
+                taken = await self._counters.take(coupon_name, units)
+        return taken or 0
+
+    async def _admit_taken(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
+        if not attempts:
+            return []
+        decisions = await self._storage.admit(attempts)
+        unused = sum(not isinstance(decision, Claimed) for decision in decisions)
+        if unused:
+            await self._give_back(coupon_name, unused)
+        return decisions
+
+    async def _give_back(self, coupon_name: str, units: int) -> None:
+        # The answers stand whatever becomes of this; a count that stays too low is set right by the reconciler.
+        with suppress(UnavailableError):
+            await self._counters.give_back(coupon_name, units)
+
+    async def _refuse(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """Those that got no unit. Only the database can refuse them, and it may know of units that the counter lost."""
+        if not attempts:
+            return []
+        looked = await self._storage.look(attempts)
+        undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
+        decided = iter(await self._storage.admit(undecided) if undecided else ())
+        return [next(decided) if outcome is None else outcome for outcome in looked]

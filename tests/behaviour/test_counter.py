@@ -1,0 +1,67 @@
+"""The counter drifts, and nobody is told anything untrue for it."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+
+import pytest
+
+from claimsvc.counters import RedisCounters
+from claimsvc.domain import Claimed, SoldOut, StrategyName
+from claimsvc.jobs import Drift, reconcile_once
+from claimsvc.masters import open_masters
+from tests.behaviour.instances import Instance, open_instance
+
+
+@pytest.fixture
+async def instance(database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
+    async with open_instance(StrategyName.COUNTER, database_url, redis_urls) as opened:
+        await opened.storage.create_coupon("spring", 10, StrategyName.COUNTER)
+        yield opened
+
+
+@pytest.fixture
+async def counters(redis_urls: tuple[str, ...]) -> AsyncIterator[RedisCounters]:
+    async with open_masters(redis_urls, timeout_seconds=1.0, pool_size=4, on_change=lambda name, up: None) as masters:
+        yield RedisCounters(masters.all)
+
+
+async def claim(instance: Instance, first: int, users: int) -> Counter[type]:
+    outcomes = await asyncio.gather(
+        *(instance.strategy.claim("spring", f"user-{i}") for i in range(first, first + users))
+    )
+    return Counter(type(outcome) for outcome in outcomes)
+
+
+async def test_once_quiet_the_counter_equals_the_database(instance: Instance, counters: RedisCounters) -> None:
+    await claim(instance, 0, 4)
+    await claim(instance, 0, 4)
+    assert await counters.count("spring") == 6
+
+
+async def test_a_count_that_is_lost_is_learnt_from_the_database(instance: Instance, counters: RedisCounters) -> None:
+    assert await claim(instance, 0, 4) == {Claimed: 4}
+    await counters.forget("spring", 6)
+    assert await claim(instance, 4, 10) == {Claimed: 6, SoldOut: 4}
+
+
+@pytest.mark.parametrize("wrong", [0, 3, 1000])
+async def test_a_count_that_is_wrong_sells_neither_more_nor_less(
+    instance: Instance, counters: RedisCounters, wrong: int
+) -> None:
+    await counters.learn("spring", wrong)
+    assert await claim(instance, 0, 30) == {Claimed: 10, SoldOut: 20}
+
+
+async def test_a_count_that_has_drifted_is_found_and_learnt_anew(instance: Instance, counters: RedisCounters) -> None:
+    await counters.learn("spring", 3)
+    observed: dict[str, int] = {}
+    drifts = await reconcile_once(
+        instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: observed.update({name: units})
+    )
+    assert drifts == [Drift("spring", counted=3, remaining_amount=10)]
+    assert observed == {"spring": -7}
+    assert await counters.count("spring") is None
+    await claim(instance, 0, 1)
+    assert await counters.count("spring") == 9
+    assert not await reconcile_once(instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: None)

