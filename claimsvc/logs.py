@@ -4,21 +4,55 @@ Our own lines go straight from structlog to stderr, because there is one for eac
 way costs several times the request itself. What libraries log by the standard library comes out in the same shape.
 """
 
+import asyncio
+import atexit
 import logging
 import sys
 from collections.abc import MutableMapping
+from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import orjson
 import structlog
 
+# How long a line below `warning` may wait to be written together with others.
+_FLUSH_SECONDS = 0.05
 
-class _NamedLogger(structlog.BytesLogger):
-    """Writes a line at once, so that the last one before a crash is there to be read."""
 
-    def __init__(self, name: str | None = None) -> None:
-        super().__init__(sys.stderr.buffer)
+class _Lines:
+    """Lines on their way to stderr. Each write costs as much as the line; under load one serves many."""
+
+    def __init__(self) -> None:
+        self._waiting: list[bytes] = []
+        atexit.register(self.flush)
+
+    def write_soon(self, line: bytes) -> None:
+        self._waiting.append(line)
+        if len(self._waiting) == 1:
+            try:
+                asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+            except RuntimeError:  # nothing runs that would flush it later
+                self.flush()
+
+    def write_now(self, line: bytes) -> None:
+        self._waiting.append(line)
+        self.flush()
+
+    def flush(self) -> None:
+        if self._waiting:
+            lines, self._waiting = self._waiting, []
+            sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
+            sys.stderr.buffer.flush()
+
+
+class _Logger:
+    """What structlog hands finished lines to. A warning is written at once, with all that came before it."""
+
+    def __init__(self, lines: _Lines, name: str | None = None) -> None:
         self.name = name
+        self.debug = self.info = lines.write_soon
+        self.warning = self.error = self.exception = self.critical = lines.write_now
 
 
 def configure(level: str, log_format: str) -> None:
@@ -32,17 +66,17 @@ def configure(level: str, log_format: str) -> None:
     shared: list[structlog.typing.Processor] = [
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     rendering: list[structlog.typing.Processor]
     if console:
-        rendering = [structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _encode]
+        stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
+        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _encode]
     else:
         rendering = [structlog.processors.format_exc_info, _to_json]
     structlog.configure(
         processors=[*shared, *rendering],
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=_NamedLogger,
+        logger_factory=partial(_Logger, _Lines()),
         cache_logger_on_first_use=True,
     )
     _configure_standard_library(level, shared, rendering)
@@ -65,7 +99,8 @@ def _configure_standard_library(
 
 def _to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
     # JSON escapes line breaks and control characters, so one event is one line whatever a client sent.
-    return orjson.dumps(event, default=repr)
+    event["timestamp"] = datetime.now(UTC)
+    return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
 
 
 def _encode(_: Any, __: str, line: Any) -> bytes:

@@ -1,9 +1,12 @@
 """Every metric that this service exports, by name; and the wrapper that measures a strategy from outside."""
 
+import math
 import os
 import platform
 import time
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -29,6 +32,8 @@ _OUTCOMES: dict[type, str] = {
 }
 _DEFECT = "internal-error"
 
+_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
+
 OTHER = "other"
 
 
@@ -39,9 +44,16 @@ class BusiestCoupons:
         capacity: coupons that have a label at a time.
         replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
             share their metrics through files from which a series cannot be removed, so there it is bounded.
+        on_retired: told each coupon that has lost its label.
     """
 
-    def __init__(self, capacity: int = 100, replacements: int = 900) -> None:
+    def __init__(
+        self,
+        capacity: int = 100,
+        replacements: float = math.inf,
+        on_retired: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._on_retired = on_retired
         self._capacity = capacity
         self._replacements = replacements
         self._labelled: dict[str, int] = {}
@@ -80,12 +92,25 @@ class BusiestCoupons:
                 self._replacements -= 1
                 self._candidates[least] = self._labelled.pop(least)
                 self._labelled[coupon_name] = self._candidates.pop(coupon_name)
+                self._on_retired(least)
 
     def _age(self) -> None:
         """Halve what was counted, so that yesterday's sale makes room for today's."""
         self._counted = 0
         self._labelled = {name: count // 2 for name, count in self._labelled.items()}
         self._candidates = {name: count // 2 for name, count in self._candidates.items() if count > 1}
+
+
+class _Children(dict[tuple[Any, ...], Any]):
+    """The children of a metric by the values of their labels."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[Any, ...]) -> Any:
+        child = self[labels] = self._metric.labels(*labels)
+        return child
 
 
 class Metrics:
@@ -98,7 +123,11 @@ class Metrics:
     def __init__(self) -> None:
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
-        self.coupons = BusiestCoupons()
+        self.coupons = (
+            BusiestCoupons(replacements=_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED)
+            if self._shared
+            else BusiestCoupons(on_retired=self._retire)
+        )
         registry = self._registry
 
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -153,6 +182,12 @@ class Metrics:
         build.labels(version("claimsvc"), platform.python_version()).set(1)
         for state in ("idle", "in_use"):
             self._pool.labels(state)
+        # What is counted for every claim and request is found here, not by `labels()`, which converts and locks.
+        self._claims_by = _Children(self._claims)
+        self._claim_duration_by = _Children(self._claim_duration)
+        self._attempts_by = _Children(self._attempts)
+        self._requests_by = _Children(self._requests)
+        self._request_duration_by = _Children(self._request_duration)
         if not self._shared:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
@@ -168,7 +203,7 @@ class Metrics:
     # ports.LockObserver
 
     def attempted(self, coupon_name: str, result: str) -> None:
-        self._attempts.labels(self.coupons.label(coupon_name), result).inc()
+        self._attempts_by[self.coupons.label(coupon_name), result].inc()
 
     def retried(self) -> None:
         self._retries.inc()
@@ -210,8 +245,8 @@ class Metrics:
     # the API's observer
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests.labels(method, route, str(status)).inc()
-        self._request_duration.labels(route).observe(seconds)
+        self._requests_by[method, route, status].inc()
+        self._request_duration_by[route,].observe(seconds)
 
     # what is sampled, not observed
 
@@ -233,8 +268,16 @@ class Metrics:
         # Only coupons that exist compete for a label: made-up names cannot crowd them out.
         exists = isinstance(result, Claimed | AlreadyClaimed | SoldOut)
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
-        self._claims.labels(label, strategy, outcome).inc()
-        self._claim_duration.labels(strategy, outcome).observe(seconds)
+        self._claims_by[label, strategy, outcome].inc()
+        self._claim_duration_by[strategy, outcome].observe(seconds)
+
+    def _retire(self, coupon_name: str) -> None:
+        """Drop the series of a coupon that is not among the busiest any more."""
+        for metric in (self._claims, self._attempts, self._remaining, self._amount, self._counter_drift):
+            metric.remove_by_labels({"coupon": coupon_name})
+        for children in (self._claims_by, self._attempts_by):
+            for labels in [labels for labels in children if coupon_name in labels]:
+                del children[labels]
 
 
 class MeteredStrategy:

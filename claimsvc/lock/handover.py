@@ -121,11 +121,14 @@ class HandOver:
                 await self._line_master(coupon_name).zrem(f"claim:waiting:{coupon_name}", self._instance)
 
     async def is_wanted(self, coupon_name: str) -> bool:
-        """Whether another instance waits for this lock. If nobody can tell: yes."""
-        try:
-            return bool(await self._line_master(coupon_name).exists(f"claim:waiting:{coupon_name}"))
-        except RedisError:
-            return True
+        """Whether another instance waits for this lock. If nobody can tell: yes.
+
+        Every master is asked, because an instance that cannot reach the line's own master waits on the next.
+        """
+        line = f"claim:waiting:{coupon_name}"
+        answers = await asyncio.gather(*(master.exists(line) for master in self._masters), return_exceptions=True)
+        told = [answer for answer in answers if not isinstance(answer, RedisError)]
+        return not told or any(told)
 
     def _hint(self, coupon_name: str) -> None:
         self._in_line.discard(coupon_name)

@@ -1,12 +1,20 @@
-"""The connection pool, with a bound on everything that can hang."""
+"""The connection pool, and units of work on it, with a bound on everything that can hang."""
 
+import asyncio
+import os
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
+import psycopg
 from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import StorageObserver
 
 # Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
@@ -71,3 +79,54 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
     event.listen(pool, "checkout", lambda *_: change(-1, +1))
     event.listen(pool, "checkin", lambda *_: change(+1, -1))
     event.listen(pool, "close", lambda *_: change(-1, 0))
+
+
+Driver = psycopg.AsyncConnection[tuple[Any, ...]]
+"""A connection as psycopg has it, for what SQLAlchemy cannot do."""
+
+database_failures = (psycopg.Error, SQLAlchemyError)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitOfWork:
+    """One borrowed connection: SQLAlchemy's side of it, and the driver's. To be used by one of the two only."""
+
+    connection: AsyncConnection
+    driver: Driver
+
+
+@asynccontextmanager
+async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIterator[UnitOfWork]:
+    """A connection for one transaction; what is not committed by the end is rolled back.
+
+    Args:
+        timeout_seconds: when the unit is cut off. It is longer than the server's own statement time-out, and ends
+            what that cannot: a server that is frozen.
+    """
+    async with engine.connect() as connection:
+        driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+        watchdog = asyncio.get_running_loop().call_later(timeout_seconds, _sever, driver)
+        try:
+            yield UnitOfWork(connection, driver)
+        finally:
+            watchdog.cancel()
+            if driver.closed:
+                await connection.invalidate()
+
+
+def unavailable(error: Exception) -> UnavailableError:
+    """What to tell the caller. The database's own words stay in the error's cause, for the log."""
+    if isinstance(error, PoolTimeoutError):
+        return UnavailableError("every connection to PostgreSQL is in use", dependency="postgresql")
+    return UnavailableError("PostgreSQL cannot be used at the moment", dependency="postgresql")
+
+
+def _sever(driver: Driver) -> None:
+    """End the conversation at our side: whoever awaits the server's answer gets an error at once.
+
+    Cancelling the await would not do: psycopg then asks the server to cancel and waits for its answer, which a frozen
+    server never gives.
+    """
+    if not driver.closed:
+        with socket.socket(fileno=os.dup(driver.fileno())) as ours:
+            ours.shutdown(socket.SHUT_RDWR)

@@ -1,5 +1,6 @@
 """Claims under the coupon's lock: one instance at a time works on a coupon, for all that wait in it."""
 
+import asyncio
 import time
 from collections.abc import Sequence
 
@@ -7,6 +8,11 @@ from claimsvc.batching import Batcher, BatchLimits, CouponQueue, decide, take_fr
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
+
+# A batch of so many shows that a coupon is busy; its lock is then kept for a moment longer than there is work for it.
+_BUSY_BATCH = 8
+_LINGER_TURNS = 4
+_LINGER_TURN_SECONDS = 0.0005
 
 
 class RedlockStrategy:
@@ -65,3 +71,18 @@ class RedlockStrategy:
                 if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
                     return
                 slice_ends = time.monotonic() + self._slice_seconds
+            if sum(len(batch.attempts) for batch in batches) >= _BUSY_BATCH:
+                await _next_arrivals(queues)
+
+
+async def _next_arrivals(queues: Sequence[CouponQueue]) -> None:
+    """Give those who were just answered a moment to be followed by others.
+
+    Taking a lock again costs as much as some claims do, so a busy coupon's is not given back for an empty queue at
+    once.
+    """
+    for _ in range(_LINGER_TURNS):
+        if any(queues):
+            return
+        # Not by the clock alone: in a busy process one turn of the event loop can take longer than all of them should.
+        await asyncio.sleep(_LINGER_TURN_SECONDS)

@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.storage.repository import _ADMIT
+from claimsvc.storage.admission import _ADMIT
 from claimsvc.storage.tables import metadata
 from tests.storage.test_admission import administrate, open_storage
 
@@ -67,7 +67,7 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
 ) -> None:
     """A plan that scans the coupon's claims is quick at first, and slower with every claim."""
     numbers = {"claim_ids": "$1", "coupon_names": "$2", "user_ids": "$3"}
-    statement = re.sub(r"(?<!:):(\w+)", lambda name: numbers[name[1]], _ADMIT.text)
+    statement = re.sub(r"%\((\w+)\)s", lambda name: numbers[name[1]], _ADMIT)
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
         connection.execute("INSERT INTO coupons (name, amount, remaining_amount) VALUES ('spring', 100000, 80000)")
