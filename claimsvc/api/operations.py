@@ -21,12 +21,12 @@ _EXPLANATION = """<!DOCTYPE html>
 """
 
 
-async def livez(request: web.Request) -> web.Response:
+async def livez(request: web.Request) -> web.StreamResponse:
     """The process is alive; asks nobody else, so that a database's outage does not get it restarted."""
     return ok(schemas.LiveBody("ok"))
 
 
-async def readyz(request: web.Request, query: parameters.ReadyQuery) -> web.Response:
+async def readyz(request: web.Request, query: parameters.ReadyQuery) -> web.StreamResponse:
     """Whether requests should be sent here."""
     report = await request.app[READINESS].report()
     down = [name for name, check in report.items() if check.status != "ok"]
@@ -54,7 +54,7 @@ async def openapi_json(request: web.Request) -> web.Response:
     return web.Response(body=request.app[OPENAPI_DOCUMENT], headers=headers)
 
 
-async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.Response:
+async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse:
     """What a kind of problem means: JSON, or a page for people."""
     problem = problems.PROBLEMS.get(path.slug)
     if problem is None:

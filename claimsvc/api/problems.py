@@ -9,10 +9,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDict
 
 from claimsvc import domain, errors
 from claimsvc.api import schemas
+from claimsvc.api.answer import Answer, Head
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -215,8 +215,9 @@ def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
     return RefusedError(BAD_REQUEST, errors=(schemas.BodyError(detail, pointer),))
 
 
-def _headers(problem: Problem) -> CIMultiDict[str]:
-    return CIMultiDict({**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})})
+def _head(problem: Problem) -> Head:
+    headers = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})}
+    return Head(problem.status, headers)
 
 
 def _constant_body(problem: Problem) -> bytes:
@@ -226,15 +227,15 @@ def _constant_body(problem: Problem) -> bytes:
 
 
 # Sold out is what a busy coupon answers nearly always, so its answer is put together once.
-_HEADERS = {problem: _headers(problem) for problem in PROBLEMS.values()}
+_HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
 _CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
 
 
-def respond(problem: Problem, request_id: str) -> web.Response:
+def respond(problem: Problem, request_id: str) -> Answer:
     """The answer to a problem about which nothing more is to be said."""
     # A request id is of letters, digits and `._-` only, so it needs no escaping.
     body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
-    return web.Response(body=body, status=problem.status, headers=_HEADERS[problem])
+    return Answer(_HEADS[problem], body)
 
 
 def respond_in_detail(
@@ -245,7 +246,7 @@ def respond_in_detail(
     errors: Sequence[schemas.InputError] = (),
     checks: Mapping[str, schemas.CheckBody] | None = None,
     retry_after_seconds: float | None = None,
-) -> web.Response:
+) -> Answer:
     """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
     body: schemas.ProblemBody = schemas.ProblemBody(
         problem.type, problem.title, problem.status, detail or problem.meaning, request_id
@@ -254,14 +255,14 @@ def respond_in_detail(
         body = schemas.BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
     elif checks is not None:
         body = schemas.UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
-    response = web.Response(body=schemas.dump(body), status=problem.status, headers=_HEADERS[problem])
+    response = Answer(_HEADS[problem], schemas.dump(body))
     if retry_after_seconds is not None:
         # A whole number, and never 0: "at once" is what a busy service should not invite.
         response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
     return response
 
 
-def from_outcome(outcome: Refusal, request_id: str) -> web.Response:
+def from_outcome(outcome: Refusal, request_id: str) -> Answer:
     """The answer to an outcome that is not a success."""
     problem = _OUTCOMES[type(outcome)]
     if not isinstance(outcome, domain.AlreadyClaimed):
@@ -269,10 +270,10 @@ def from_outcome(outcome: Refusal, request_id: str) -> web.Response:
     body = schemas.AlreadyClaimedBody(
         problem.type, problem.title, problem.status, problem.meaning, request_id, schemas.claim_body(outcome.claim)
     )
-    return web.Response(body=schemas.dump(body), status=problem.status, headers=_HEADERS[problem])
+    return Answer(_HEADS[problem], schemas.dump(body))
 
 
-def from_failure(failure: Exception, request_id: str) -> web.Response:
+def from_failure(failure: Exception, request_id: str) -> Answer:
     """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
     if isinstance(failure, RefusedError):
         response = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)

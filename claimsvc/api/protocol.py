@@ -14,6 +14,7 @@ from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
 from claimsvc.api.middlewares import Edge
 from claimsvc.api.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
+from claimsvc.api.routing import shortcut
 from claimsvc.api.services import SERVICES
 
 # They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.
@@ -188,5 +189,5 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        edge = Edge(server.request_handler, self.app[SERVICES].observer)
+        edge = Edge(shortcut(self.app, server.request_handler), self.app[SERVICES].observer)
         return _Server(server, edge, self._header_timeout_seconds)

@@ -11,7 +11,7 @@ from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
 
 
-async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.Response:
+async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.StreamResponse:
     """Claim one unit of a coupon for a user."""
     outcome = await request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
     if isinstance(outcome, domain.Claimed):
@@ -19,7 +19,7 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.R
     return problems.from_outcome(outcome, request[REQUEST_ID])
 
 
-async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web.Response:
+async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web.StreamResponse:
     """Offer a new coupon."""
     made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
     if isinstance(made, domain.Coupon):
@@ -27,7 +27,7 @@ async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web
     return problems.from_outcome(made, request[REQUEST_ID])
 
 
-async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> web.Response:
+async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> web.StreamResponse:
     """One page of the coupons, by name."""
     found = await request.app[SERVICES].storage.coupons(
         search=query.search or None, after=query.after(), limit=query.limit + 1
@@ -38,7 +38,7 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
     return _with_next(request, ok(body), cursor)
 
 
-async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.Response:
+async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.StreamResponse:
     """A coupon and who holds it."""
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
@@ -46,12 +46,14 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.R
     return ok(schemas.coupon_detail_body(found))
 
 
-async def get_coupon_named_claim(request: web.Request) -> web.Response:
+async def get_coupon_named_claim(request: web.Request) -> web.StreamResponse:
     """The coupon that is named `claim`, whose path is also that of claiming."""
     return await get_coupon(request, parameters.CouponPath(name="claim"))
 
 
-async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> web.Response:
+async def list_claims(
+    request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery
+) -> web.StreamResponse:
     """One page of a coupon's claims, oldest first."""
     found = await request.app[SERVICES].storage.claims(path.name, after=query.after(), limit=query.limit + 1)
     if isinstance(found, domain.UnknownCoupon):
@@ -62,7 +64,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
     return _with_next(request, ok(body), cursor)
 
 
-async def get_claim(request: web.Request, path: parameters.ClaimPath) -> web.Response:
+async def get_claim(request: web.Request, path: parameters.ClaimPath) -> web.StreamResponse:
     """One claim."""
     claim = await request.app[SERVICES].storage.claim(UUID(path.id))
     if claim is None:
@@ -70,7 +72,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> web.Res
     return ok(schemas.claim_body(claim))
 
 
-def _with_next(request: web.Request, response: web.Response, cursor: str | None) -> web.Response:
+def _with_next(request: web.Request, response: web.StreamResponse, cursor: str | None) -> web.StreamResponse:
     """The page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
     if cursor is not None:
         query = urlencode({**request.query, "cursor": cursor})
