@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check stress format clean
+.PHONY: help run test check stress bench format clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -33,6 +33,9 @@ ifdef URL
 else
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)
 endif
+
+bench: $(VENV)/.installed-dev ## Measure it beside other ways to do its job (QUICK=1: under two minutes)
+	@exec $(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix .

@@ -62,7 +62,8 @@ class CouponQueue:
             waiting = self._waiting.popleft()
             if not waiting.answer.done():
                 taken.append(waiting)
-        self._observer.batched(len(taken))
+        if taken:
+            self._observer.batched(len(taken))
         return Batch(self.coupon_name, taken)
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
@@ -114,7 +115,7 @@ async def decide(batches: Sequence[Batch], admit: Admit) -> None:
 
 def take_from(queues: Sequence[CouponQueue]) -> list[Batch]:
     """The next batch of each queue that has one."""
-    return [batch for queue in queues if (batch := queue.take()).attempts]
+    return [batch for queue in queues if queue and (batch := queue.take()).attempts]
 
 
 class Leader(Protocol):
@@ -138,7 +139,6 @@ class BatchLimits:
 
     Args:
         batch_size: most claims of a coupon in one batch.
-        waiting_limit: most claims that may wait; one more is refused at once.
         concurrent_rounds: most tasks that lead at the same time, those that wait for their turn aside. Queues that
             become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
         lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
@@ -146,24 +146,35 @@ class BatchLimits:
     """
 
     batch_size: int
-    waiting_limit: int
     lock_patience_seconds: float
     patience_seconds: float
     concurrent_rounds: int = 2
 
 
+class WaitingRoom:
+    """How many claims wait in this process, under every strategy together, and how many may."""
+
+    def __init__(self, limit: int, observer: BatchObserver) -> None:
+        self.limit = limit
+        self.count = 0
+        self._observer = observer
+
+    def observe(self) -> None:
+        self._observer.claims_waiting(self.count)
+
+
 class Batcher:
     """Queues by coupon, and the tasks in which a strategy leads them."""
 
-    def __init__(self, leader: Leader, limits: BatchLimits, observer: BatchObserver) -> None:
+    def __init__(self, leader: Leader, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._leader = leader
         self._limits = limits
+        self._room = room
         self._free_rounds = limits.concurrent_rounds
         self._observer = observer
         self._queues: dict[str, CouponQueue] = {}
         self._ready: list[CouponQueue] = []
         self._tasks: set[asyncio.Task[None]] = set()
-        self._waiting_count = 0
         self._draining = False
         self._round_due = False
         self._overdue_check_due = False
@@ -176,7 +187,7 @@ class Batcher:
         """
         if self._draining:
             raise _stopping()
-        if self._waiting_count >= self._limits.waiting_limit:
+        if self._room.count >= self._room.limit:
             raise UnavailableError("as many claims as this instance has room for are waiting", dependency="claimsvc")
         loop = asyncio.get_running_loop()
         queue = self._queues.get(coupon_name)
@@ -186,14 +197,14 @@ class Batcher:
             self._plan_round(loop)
         answer: asyncio.Future[Outcome] = loop.create_future()
         queue.join(user_id, answer)
-        self._waiting_count += 1
+        self._room.count += 1
         if not self._overdue_check_due:
             self._overdue_check_due = True
             loop.call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
         try:
             return await answer
         finally:
-            self._waiting_count -= 1
+            self._room.count -= 1
 
     async def drain(self) -> None:
         """Refuse new claims, and wait until every one that was accepted has its answer."""
@@ -257,7 +268,7 @@ class Batcher:
 
     def _refuse_overdue(self) -> None:
         self._overdue_check_due = False
-        self._observer.claims_waiting(self._waiting_count)
+        self._room.observe()
         now = time.monotonic()
         for queue in self._queues.values():
             if queue.waits_for_lock:
@@ -266,7 +277,7 @@ class Batcher:
                 )
             else:
                 queue.refuse(_overloaded(), arrived_before=now - self._limits.patience_seconds)
-        if self._waiting_count:
+        if self._queues:
             self._overdue_check_due = True
             asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
 

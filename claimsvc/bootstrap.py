@@ -8,7 +8,7 @@ from aiohttp import web
 
 from claimsvc import storage
 from claimsvc.api import Services, create_app
-from claimsvc.batching import BatchLimits
+from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
@@ -78,14 +78,16 @@ def _strategies(
 ) -> StrategyByCoupon:
     limits = BatchLimits(
         batch_size=settings.batch_size,
-        waiting_limit=settings.claims_waiting_limit,
         lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
         patience_seconds=settings.claim_patience_seconds,
     )
+    room = WaitingRoom(settings.claims_waiting_limit, metrics)
     strategies: tuple[Strategy, ...] = (
-        RedlockStrategy(lock, database, slice_seconds=settings.lock_slice_seconds, limits=limits, observer=metrics),
-        RowLockStrategy(database, limits=limits, observer=metrics),
-        CounterStrategy(counters, database, limits=limits, observer=metrics),
+        RedlockStrategy(
+            lock, database, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
+        ),
+        RowLockStrategy(database, limits=limits, room=room, observer=metrics),
+        CounterStrategy(counters, database, limits=limits, room=room, observer=metrics),
     )
     return StrategyByCoupon({each.name: MeteredStrategy(each, metrics) for each in strategies}, database)
 

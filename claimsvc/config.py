@@ -113,7 +113,7 @@ class Settings(DatabaseSettings):
     reconcile_seconds: float = Field(
         60.0, gt=0, le=86_400, description="pause between two passes that compare counters with PostgreSQL"
     )
-    batch_size: int = Field(256, ge=1, le=10_000, description="most claims that one transaction admits")
+    batch_size: int = Field(256, ge=1, le=10_000, description="most claims of one coupon that a transaction admits")
     claims_waiting_limit: int = Field(
         10_000, ge=1, le=1_000_000, description="most claims that may wait in this process; more are refused"
     )

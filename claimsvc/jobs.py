@@ -2,12 +2,16 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
+
+import structlog
 
 from claimsvc.domain import Coupon, StrategyName
 from claimsvc.errors import TransientError
 from claimsvc.ports import Counters, Storage
+
+_log = structlog.get_logger("claimsvc.jobs")
 
 _PAGE = 500
 
@@ -76,8 +80,12 @@ async def repeated(run_once: Callable[[], Awaitable[object]], *, every_seconds: 
     async def loop() -> None:
         while True:
             await asyncio.sleep(every_seconds)
-            with suppress(TransientError):
+            try:
                 await run_once()
+            except TransientError as error:
+                _log.info("job could not run now", error=error.detail)
+            except Exception:  # noqa: BLE001 - a pass that is broken must not end those that follow
+                _log.exception("job failed")
 
     task = asyncio.create_task(loop())
     try:

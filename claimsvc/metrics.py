@@ -1,5 +1,6 @@
 """Every metric that this service exports, by name; and the wrapper that measures a strategy from outside."""
 
+import asyncio
 import math
 import os
 import platform
@@ -29,6 +30,7 @@ _OUTCOMES: dict[type, str] = {
     UnknownCoupon: "unknown-coupon",
     LockBusyError: "lock-busy",
     UnavailableError: "unavailable",
+    asyncio.CancelledError: "cancelled",
 }
 _DEFECT = "internal-error"
 
@@ -71,6 +73,8 @@ class BusiestCoupons:
 
     def count(self, coupon_name: str) -> str:
         """Count one claim of a coupon that exists, and return the coupon's label."""
+        if coupon_name == OTHER:  # it would share a series with all that have no label
+            return OTHER
         self._counted += 1
         if self._counted >= 100 * self._capacity:
             self._age()

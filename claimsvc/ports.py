@@ -1,9 +1,9 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 from uuid import UUID
 
 from claimsvc.domain import (
@@ -22,7 +22,7 @@ from claimsvc.errors import ClaimsvcError
 class Claims(Protocol):
     """Where claims are made."""
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
         """Claim one unit of a coupon for a user.
 
         A cancelled caller does not cancel its claim half-way: it completes, or it never was.

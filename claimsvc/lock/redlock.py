@@ -123,7 +123,7 @@ class Redlocks:
 
         async def attempt() -> RedlockLease:
             nonlocal attempts_left, next_attempt_at
-            if wake is Wake.NONE:
+            if wake is Wake.NONE or time.monotonic() >= next_attempt_at:
                 attempts_left -= 1
                 next_attempt_at = time.monotonic() + self._retry_wait_seconds
             return await self._attempt((coupon_name,))

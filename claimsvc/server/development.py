@@ -105,7 +105,7 @@ def _services(wanted: Development, console: Console) -> Iterator[EmbeddedService
                 masters=wanted.masters,
                 fresh=wanted.fresh,
                 database_url=wanted.database_url,
-                redis_urls=tuple(url for url in (wanted.redis_urls or "").split(",") if url),
+                redis_urls=tuple(url for part in (wanted.redis_urls or "").split(",") if (url := part.strip())),
                 report=report,
             )
         )
@@ -132,7 +132,8 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         nonlocal status
         await _create_demo_coupon(settings)
         if not wanted.command:
-            _print_welcome(console, url, key, services.state_dir)
+            kept = f"Data is kept in {services.state_dir}; `--fresh` throws it away."
+            _print_welcome(console, url, key, "Nothing is kept." if wanted.temporary else kept)
             return None
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
@@ -153,7 +154,7 @@ async def _create_demo_coupon(settings: Settings) -> None:
         await storage.create_coupon(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK)
 
 
-def _print_welcome(console: Console, url: str, key: str, state_dir: Path) -> None:
+def _print_welcome(console: Console, url: str, key: str, kept: str) -> None:
     # Claimants stay claimants between runs, so the example names a new one every time.
     user_id = f"alice-{secrets.token_hex(2)}"
     console.print(f"""
@@ -170,7 +171,7 @@ Create a coupon, with the admin key [bold]{key}[/]:
   curl -X POST {url}/api/coupons -H 'Authorization: Bearer {key}' \\
     -H 'Content-Type: application/json' -d '{{"name": "summer-{secrets.token_hex(2)}", "amount": 10}}'
 
-Data is kept in {state_dir}; `--fresh` throws it away. Ctrl-C stops.
+{kept} Ctrl-C stops.
 """)
 
 

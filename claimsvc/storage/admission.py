@@ -61,7 +61,7 @@ WITH attempt AS (
     UPDATE coupons
     SET remaining_amount = coupons.remaining_amount - sold.units
     FROM (SELECT coupon_name, count(*) AS units FROM admitted GROUP BY coupon_name) AS sold
-    WHERE name = sold.coupon_name
+    WHERE name = sold.coupon_name AND coupons.remaining_amount >= sold.units
     RETURNING name AS coupon_name, sold.units
 ), holder AS (
     SELECT coupon_name, user_id, id, claimed_at FROM held

@@ -129,7 +129,9 @@ class PostgresStorage:
     async def check(self) -> None:
         rows = await self._read(_SCHEMA_REVISION)
         found = rows[0].version_num if rows else "none"
-        if found != self._newest_revision:
+        # Revisions are numbers of four digits. A newer one is no trouble: instances of the version before go on while
+        # the next is rolled out, so every migration must leave them working.
+        if found < self._newest_revision:
             raise UnavailableError(
                 f"the database's schema is at revision {found}, not {self._newest_revision}; run `claimsvc migrate`",
                 dependency="postgresql",

@@ -1,9 +1,10 @@
 """Claims that pass a counter in Redis before they reach the database: what is sold out costs no row lock."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from typing import Any
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, decide, take_from
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
 from claimsvc.domain import Claimed, Outcome, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, BatchObserver, Counters, Decision, Storage
@@ -19,13 +20,15 @@ class CounterStrategy:
 
     name = StrategyName.COUNTER
 
-    def __init__(self, counters: Counters, storage: Storage, *, limits: BatchLimits, observer: BatchObserver) -> None:
+    def __init__(
+        self, counters: Counters, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver
+    ) -> None:
         self._counters = counters
         self._storage = storage
-        self._batcher = Batcher(self, limits, observer)
+        self._batcher = Batcher(self, limits, room, observer)
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
-        return await self._batcher.submit(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+        return self._batcher.submit(coupon_name, user_id)
 
     async def drain(self) -> None:
         await self._batcher.drain()
@@ -48,12 +51,18 @@ class CounterStrategy:
         return [*admitted, *refused]
 
     async def _take(self, coupon_name: str, units: int) -> int:
-        taken = await self._counters.take(coupon_name, units)
-        if taken is None:
-            # Redis has never known the count, or has lost it: PostgreSQL has it.
-            for coupon in await self._storage.stock([coupon_name]):
-                await self._counters.learn(coupon_name, coupon.remaining_amount)
-                taken = await self._counters.take(coupon_name, units)
+        """How many of the claims the counter lets through; none, if it cannot be asked."""
+        try:
+            taken = await self._counters.take(coupon_name, units)
+            if taken is None:
+                # Redis has never known the count, or has lost it: PostgreSQL has it.
+                for coupon in await self._storage.stock([coupon_name]):
+                    await self._counters.learn(coupon_name, coupon.remaining_amount)
+                    taken = await self._counters.take(coupon_name, units)
+        except UnavailableError as error:
+            if error.dependency != "redis":
+                raise
+            return 0
         return taken or 0
 
     async def _admit_taken(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:

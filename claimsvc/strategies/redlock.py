@@ -2,9 +2,10 @@
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, decide, take_from
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
@@ -28,15 +29,22 @@ class RedlockStrategy:
     name = StrategyName.REDLOCK
 
     def __init__(
-        self, lock: Lock, storage: Storage, *, slice_seconds: float, limits: BatchLimits, observer: BatchObserver
+        self,
+        lock: Lock,
+        storage: Storage,
+        *,
+        slice_seconds: float,
+        limits: BatchLimits,
+        room: WaitingRoom,
+        observer: BatchObserver,
     ) -> None:
         self._lock = lock
         self._storage = storage
         self._slice_seconds = slice_seconds
-        self._batcher = Batcher(self, limits, observer)
+        self._batcher = Batcher(self, limits, room, observer)
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
-        return await self._batcher.submit(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+        return self._batcher.submit(coupon_name, user_id)
 
     async def drain(self) -> None:
         await self._batcher.drain()
@@ -71,18 +79,18 @@ class RedlockStrategy:
                 if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
                     return
                 slice_ends = time.monotonic() + self._slice_seconds
-            if sum(len(batch.attempts) for batch in batches) >= _BUSY_BATCH:
-                await _next_arrivals(queues)
+            if len(queues) == 1 and len(batches[0].attempts) >= _BUSY_BATCH:
+                await _next_arrivals(queues[0])
 
 
-async def _next_arrivals(queues: Sequence[CouponQueue]) -> None:
+async def _next_arrivals(queue: CouponQueue) -> None:
     """Give those who were just answered a moment to be followed by others.
 
     Taking a lock again costs as much as some claims do, so a busy coupon's is not given back for an empty queue at
     once.
     """
     for _ in range(_LINGER_TURNS):
-        if any(queues):
+        if queue:
             return
         # Not by the clock alone: in a busy process one turn of the event loop can take longer than all of them should.
         await asyncio.sleep(_LINGER_TURN_SECONDS)

@@ -1,8 +1,9 @@
 """Claims by the database's row lock alone: no Redis, and PostgreSQL keeps the line."""
 
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
+from typing import Any
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, decide, take_from
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.ports import BatchObserver, Storage
 
@@ -12,12 +13,12 @@ class RowLockStrategy:
 
     name = StrategyName.ROW_LOCK
 
-    def __init__(self, storage: Storage, *, limits: BatchLimits, observer: BatchObserver) -> None:
+    def __init__(self, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._storage = storage
-        self._batcher = Batcher(self, limits, observer)
+        self._batcher = Batcher(self, limits, room, observer)
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
-        return await self._batcher.submit(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+        return self._batcher.submit(coupon_name, user_id)
 
     async def drain(self) -> None:
         await self._batcher.drain()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import psycopg
 
-from claimsvc.batching import BatchLimits
+from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.counters import RedisCounters
 from claimsvc.domain import StrategyName
 from claimsvc.lock import open_redlocks
@@ -58,15 +58,14 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)
-        limits = BatchLimits(
-            batch_size=64, waiting_limit=_WAITING_LIMIT, lock_patience_seconds=1.5, patience_seconds=5.0
-        )
+        limits = BatchLimits(batch_size=64, lock_patience_seconds=1.5, patience_seconds=5.0)
+        room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {
             each.name: each
             for each in (
-                RedlockStrategy(lock, storage, slice_seconds=0.02, limits=limits, observer=observed),
-                RowLockStrategy(storage, limits=limits, observer=observed),
-                CounterStrategy(RedisCounters(masters.all), storage, limits=limits, observer=observed),
+                RedlockStrategy(lock, storage, slice_seconds=0.02, limits=limits, room=room, observer=observed),
+                RowLockStrategy(storage, limits=limits, room=room, observer=observed),
+                CounterStrategy(RedisCounters(masters.all), storage, limits=limits, room=room, observer=observed),
             )
         }
         strategy = strategies[name]

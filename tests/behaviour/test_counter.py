@@ -8,6 +8,7 @@ import pytest
 
 from claimsvc.counters import RedisCounters
 from claimsvc.domain import Claimed, SoldOut, StrategyName
+from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile_once
 from claimsvc.masters import open_masters
 from tests.behaviour.instances import Instance, open_instance
@@ -65,3 +66,14 @@ async def test_a_count_that_has_drifted_is_found_and_learnt_anew(instance: Insta
     await claim(instance, 0, 1)
     assert await counters.count("spring") == 9
     assert not await reconcile_once(instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: None)
+
+
+async def test_a_counter_that_cannot_be_reached_is_done_without(
+    instance: Instance, redis_urls: tuple[str, ...]
+) -> None:
+    class Gone(RedisCounters):
+        async def take(self, coupon_name: str, units: int) -> int | None:
+            raise UnavailableError("gone", dependency="redis")
+
+    instance.strategy._counters = Gone([])  # type: ignore[attr-defined]
+    assert await claim(instance, 0, 30) == {Claimed: 10, SoldOut: 20}

@@ -2,12 +2,13 @@
 
 import asyncio
 import time
+import zlib
 from contextlib import AsyncExitStack
 
 import pytest
 from redis.asyncio import Redis
 
-from claimsvc.errors import UnavailableError
+from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.lock import Redlocks
 from tests.lock.test_redlock import clients, enter_and_leave, open_lock, values
 from tests.observed import Observed
@@ -174,3 +175,14 @@ async def test_a_group_needs_a_majority_of_the_masters(redis_urls: tuple[str, ..
         client = Redis.from_url(redis_urls[0])
         assert await client.keys("*") == []
         await client.aclose()
+
+
+async def test_a_lock_that_one_master_forgot_is_given_up_on_as_any_other(redis_urls: tuple[str, ...]) -> None:
+    """The line's own master calls it free all the while; the majority does not."""
+    async with open_lock(redis_urls) as (holder, _), open_lock(redis_urls) as (waiter, observed):
+        async with holder.hold("spring"), clients(redis_urls) as masters:
+            await masters[zlib.crc32(b"spring") % 3].delete("claim:coupon:spring")
+            with pytest.raises(LockBusyError):
+                async with asyncio.timeout(3):
+                    await enter_and_leave(waiter)
+    assert observed.attempts["acquired"] == 0

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, lock_busy
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, lock_busy
 from claimsvc.domain import Outcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
 from tests.observed import Observed
@@ -39,11 +39,11 @@ def batcher_of(leader: ScriptedLeader, **limits: float) -> Batcher:
         leader,
         BatchLimits(
             batch_size=int(limits.get("batch_size", 10)),
-            waiting_limit=int(limits.get("waiting_limit", 100)),
             lock_patience_seconds=limits.get("lock_patience_seconds", 10.0),
             patience_seconds=limits.get("patience_seconds", 10.0),
             concurrent_rounds=1,
         ),
+        WaitingRoom(int(limits.get("waiting_limit", 100)), Observed()),
         Observed(),
     )
 
