@@ -4,8 +4,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN = $(VENV)/bin
 
-# Tests run in parallel, each worker on servers of its own; a test that must not have neighbours says so by its group.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+# Tests run in parallel, each worker on servers of its own; tests of one xdist_group stay in one worker.
+# One that hangs shows where, and ends its worker.
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup \
+	-o faulthandler_timeout=180 -o faulthandler_exit_on_timeout=true
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:

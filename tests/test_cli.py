@@ -316,6 +316,24 @@ def test_a_signal_closes_the_listener_and_lets_accepted_requests_finish(
     assert program.process.wait(DEADLINE_SECONDS) == 0
 
 
+def test_a_request_that_does_not_end_cannot_keep_the_process(
+    start: Starter, served: dict[str, str], database_url: str
+) -> None:
+    patience = {f"CLAIMSVC_DATABASE_{what}_TIMEOUT_SECONDS": "60" for what in ("LOCK", "STATEMENT")}
+    program = start("serve", **served, **patience, CLAIMSVC_SHUTDOWN_GRACE_SECONDS="0.5")
+    url = address(program)
+    assert call(url, "POST", "/api/coupons", {"name": "c", "amount": 1}, ADMIN_KEY)[0] == 201
+    claim = {"user_id": "u", "coupon_name": "c"}
+    with psycopg.connect(database_url) as holder, ThreadPoolExecutor() as clients:
+        holder.execute("SELECT FROM coupons WHERE name = 'c' FOR UPDATE")
+        answer = clients.submit(call, url, "POST", "/api/coupons/claim", claim)
+        program.eventually(lambda: waits_for_a_row(database_url))
+        started = time.monotonic()
+        assert program.end(signal.SIGTERM) == 1
+        assert time.monotonic() - started < 30
+        assert answer.exception() is not None
+
+
 def waits_for_a_row(database_url: str) -> bool:
     with psycopg.connect(database_url) as connection:
         waiting = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"

@@ -27,6 +27,7 @@ _log = structlog.get_logger("claimsvc.server")
 
 # Connections that wait to be accepted. The kernel caps it at net.core.somaxconn, 4096 on current Linux.
 _BACKLOG = 4096
+TEARDOWN_SECONDS = 10.0  # after the grace, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
 
@@ -68,6 +69,8 @@ async def serve_worker(
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. The result is the exit status.
 
+    The end is certain: what has not finished 10 s after the grace is abandoned, with status 1.
+
     Args:
         settings: how to run; requests that were accepted get `shutdown_grace_seconds` to finish.
         sock: a socket that listens; closed on leaving.
@@ -99,6 +102,7 @@ async def serve_worker(
                 _spare_the_collector()
                 status = await _until_stopped(stop, on_ready)
                 _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
+                last_resort = loop.call_later(settings.shutdown_grace_seconds + TEARDOWN_SECONDS, _give_up)
                 # The listener goes first, and truly: while uvloop's handle or ours is open, the kernel takes
                 # connections that nobody will serve.
                 await site.stop()
@@ -107,6 +111,7 @@ async def serve_worker(
                 await runner.cleanup()  # waits for what was accepted
     finally:
         sock.close()
+    last_resort.cancel()
     _log.info("stopped")
     return status
 
@@ -120,6 +125,12 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def _give_up() -> None:
+    """Whatever hangs must not keep the process: PostgreSQL has every claim that was answered."""
+    _log.error("stopped by force: what was accepted did not end in time")
+    os._exit(EXIT_FAILED)
 
 
 def _parent_is_gone(loop: asyncio.AbstractEventLoop, parent_fd: int, stop: asyncio.Event) -> None:
