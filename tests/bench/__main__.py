@@ -28,7 +28,7 @@ from tests.bench.stage import BenchError, Stage, open_stage, overridden_settings
 
 _FOLDER = Path("build/bench")
 _FULL = Pace(rounds=5, warm_up_seconds=0.5, seconds=3.0)
-_QUICK = Pace(rounds=5, warm_up_seconds=0.2, seconds=0.7)
+_QUICK = Pace(rounds=5, warm_up_seconds=0.2, seconds=0.6)
 _MOST_CONNECTIONS = 4096
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -41,7 +41,7 @@ def bench(
     ] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.", show_default="5")] = None,
     seconds: Annotated[
-        float | None, typer.Option(min=0.05, help="How long each is measured in a round.", show_default="3; quick 0.7")
+        float | None, typer.Option(min=0.05, help="How long each is measured in a round.", show_default="3; quick 0.6")
     ] = None,
     only: Annotated[
         list[str] | None,
