@@ -5,9 +5,7 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # Tests run in parallel, each worker on servers of its own; tests of one xdist_group stay in one worker.
-# One that hangs shows where, and ends its worker.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup \
-	-o faulthandler_timeout=180 -o faulthandler_exit_on_timeout=true
+PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
