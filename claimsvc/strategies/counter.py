@@ -1,7 +1,10 @@
 """Claims that pass a counter in Redis before they reach the database: what is sold out costs no row lock."""
 
+import asyncio
+from collections import Counter
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
+from itertools import starmap
 from typing import Any
 
 from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
@@ -34,21 +37,26 @@ class CounterStrategy:
         await self._batcher.drain()
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        for queue in queues:
-            while batches := take_from([queue]):
-                await decide(batches, self._admit)
+        while batches := take_from(queues):
+            await decide(batches, self._admit)
         return ()
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
         raise AssertionError("no queue ever has to wait for its turn")
 
     async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        """The decisions on attempts of one coupon."""
-        coupon_name = attempts[0].coupon_name
-        units = await self._take(coupon_name, len(attempts))
-        admitted = await self._admit_taken(coupon_name, attempts[:units])
-        refused = await self._refuse(attempts[units:])
-        return [*admitted, *refused]
+        """The decisions on attempts, of one coupon or several, in their order."""
+        wanted = Counter(attempt.coupon_name for attempt in attempts)
+        taken = dict(zip(wanted, await asyncio.gather(*starmap(self._take, wanted.items())), strict=True))
+        units = Counter(taken)
+        admitted: list[Attempt] = []
+        refused: list[Attempt] = []
+        for attempt in attempts:
+            (admitted if units[attempt.coupon_name] > 0 else refused).append(attempt)
+            units[attempt.coupon_name] -= 1
+        decisions = dict(zip(admitted, await self._admit_taken(admitted), strict=True))
+        decisions.update(zip(refused, await self._refuse(refused), strict=True))
+        return [decisions[attempt] for attempt in attempts]
 
     async def _take(self, coupon_name: str, units: int) -> int:
         """How many of the claims the counter lets through; none, if it cannot be asked."""
@@ -65,19 +73,20 @@ class CounterStrategy:
             return 0
         return taken or 0
 
-    async def _admit_taken(self, coupon_name: str, attempts: Sequence[Attempt]) -> list[Decision]:
+    async def _admit_taken(self, attempts: Sequence[Attempt]) -> list[Decision]:
         if not attempts:
             return []
         decisions = await self._storage.admit(attempts)
-        unused = sum(not isinstance(decision, Claimed) for decision in decisions)
-        if unused:
-            await self._give_back(coupon_name, unused)
+        unused = Counter(
+            attempt.coupon_name
+            for attempt, decision in zip(attempts, decisions, strict=True)
+            if not isinstance(decision, Claimed)
+        )
+        for coupon_name, units in unused.items():
+            # The answers stand whatever becomes of this; a count that stays too low is set right by the reconciler.
+            with suppress(UnavailableError):
+                await self._counters.give_back(coupon_name, units)
         return decisions
-
-    async def _give_back(self, coupon_name: str, units: int) -> None:
-        # The answers stand whatever becomes of this; a count that stays too low is set right by the reconciler.
-        with suppress(UnavailableError):
-            await self._counters.give_back(coupon_name, units)
 
     async def _refuse(self, attempts: Sequence[Attempt]) -> list[Decision]:
         """Those that got no unit. Only the database can refuse them, and it may know of units that the counter lost."""

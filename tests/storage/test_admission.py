@@ -178,6 +178,16 @@ async def test_a_row_that_the_database_refuses_sinks_alone(storage: PostgresStor
     assert await remaining(storage) == 6
 
 
+async def test_a_line_break_in_a_user_id_never_makes_two_users_of_one(storage: PostgresStorage) -> None:
+    """The statement takes ids as lines. No such id passes the API; one that did would have to sink alone, too."""
+    await storage.create_coupon("spring", 10, StrategyName.REDLOCK)
+    decisions = await storage.admit(attempts("ada", "b\nen", "cleo"))
+    assert kinds(decisions) == ["Claimed", "InvariantViolatedError", "Claimed"]
+    detail = await storage.coupon("spring", claimants=10)
+    assert detail is not None
+    assert detail.claimed_by == ("ada", "cleo")
+
+
 @pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
 async def test_a_commit_whose_answer_is_lost_is_looked_up(
     services: EmbeddedServices, database_url: str, outcome_of_commit: str
