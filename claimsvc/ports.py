@@ -1,6 +1,6 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -132,13 +132,10 @@ class Storage(Protocol):
     Every method raises `UnavailableError` when the database does not answer in time.
     """
 
-    async def admit(
-        self, attempts: Sequence[Attempt], *, on_decided: Callable[[], None] = lambda: None
-    ) -> list[Decision]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         """Decide the attempts, of one coupon or several, in one transaction and in their order.
 
-        The answers come in that order too, once they are committed. `on_decided` is called before that, when whoever
-        admits for the same coupons is certain to come after these.
+        The answers come in that order too, once they are committed.
 
         An attempt that cannot be written does not sink the others: it has its error for an answer.
 

@@ -5,7 +5,7 @@ They are written for the driver and not for SQLAlchemy, which cannot send two of
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -118,8 +118,8 @@ class Admission:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
 
-    async def admit(self, attempts: Sequence[Attempt], on_decided: Callable[[], None]) -> list[Outcome]:
-        """Admit in one transaction; `on_decided` is called when the rows are locked and all but the commit is done.
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Admit in one transaction.
 
         Raises:
             psycopg.IntegrityError, psycopg.DataError: a row was refused; nothing was written.
@@ -134,7 +134,6 @@ class Admission:
                     driver = unit.driver
                     decided = await _decide(driver, attempts)
                     outcomes = decided  # from here on a lost answer leaves the commit in doubt
-                    on_decided()
                     await driver.commit()
                 return decided
             except (psycopg.IntegrityError, psycopg.DataError):

@@ -1,7 +1,7 @@
 """Coupons and claims as they are created, listed and read; what decides claims is in `admission`."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -61,12 +61,10 @@ class PostgresStorage:
         self._unit_timeout_seconds = unit_timeout_seconds
         self._newest_revision = newest_revision()
 
-    async def admit(
-        self, attempts: Sequence[Attempt], *, on_decided: Callable[[], None] = lambda: None
-    ) -> list[Decision]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         started = time.perf_counter()
         try:
-            return list(await self._admission.admit(attempts, on_decided))
+            return list(await self._admission.admit(attempts))
         except InvariantViolatedError:
             self._observer.invariant_violated()
             raise

@@ -3,10 +3,9 @@
 import asyncio
 import time
 from collections.abc import Coroutine, Sequence
-from functools import partial
 from typing import Any
 
-from claimsvc.batching import Batch, Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
@@ -74,59 +73,14 @@ class RedlockStrategy:
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
         """Admit batch after batch until nobody waits, or until it is another instance's turn."""
         slice_ends = time.monotonic() + self._slice_seconds
-        async with _Pipeline(self._storage) as pipeline:
-            while batches := take_from(queues):
-                await pipeline.admit(batches)
-                if time.monotonic() >= slice_ends:
-                    if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
-                        return
-                    slice_ends = time.monotonic() + self._slice_seconds
-                if not any(queues):
-                    await pipeline.finish()
-                    if len(queues) == 1 and len(batches[0].attempts) >= _BUSY_BATCH:
-                        await _next_arrivals(queues[0])
-
-
-class _Pipeline:
-    """Transactions of one lock holder, one after the other: the next begins while the last is being committed.
-
-    Leaving it waits for the last, so that every commit comes before the lock is given back.
-    """
-
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._committing: asyncio.Task[None] | None = None
-
-    async def admit(self, batches: Sequence[Batch]) -> None:
-        """Have the batches decided; returns when others may follow, which is before they are committed."""
-        decided: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def go_on(_: object = None) -> None:
-            if not decided.done():
-                decided.set_result(None)
-
-        admitting = asyncio.create_task(decide(batches, partial(self._storage.admit, on_decided=go_on)))
-        admitting.add_done_callback(go_on)
-        last, self._committing = self._committing, admitting
-        if last is not None:
-            await last
-        await decided
-
-    async def finish(self) -> None:
-        """Wait until everything is committed; raises what kept it from being."""
-        if self._committing is not None:
-            last, self._committing = self._committing, None
-            await last
-
-    async def __aenter__(self) -> "_Pipeline":
-        return self
-
-    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            await self.finish()
-        elif self._committing is not None:
-            # Something else has failed already; these claims have their own answers all the same.
-            await asyncio.wait([self._committing])
+        while batches := take_from(queues):
+            await decide(batches, self._storage.admit)
+            if time.monotonic() >= slice_ends:
+                if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
+                    return
+                slice_ends = time.monotonic() + self._slice_seconds
+            if len(queues) == 1 and len(batches[0].attempts) >= _BUSY_BATCH:
+                await _next_arrivals(queues[0])
 
 
 async def _next_arrivals(queue: CouponQueue) -> None:

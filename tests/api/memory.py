@@ -1,7 +1,7 @@
 """A service in memory behind the real HTTP server: honest within one process, and gone with it."""
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -61,9 +61,7 @@ class MemoryStore:
 
     async def drain(self) -> None: ...
 
-    async def admit(
-        self, attempts: Sequence[Attempt], *, on_decided: Callable[[], None] = lambda: None
-    ) -> list[Decision]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return [await self.claim_unit(attempt.coupon_name, attempt.user_id) for attempt in attempts]
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
