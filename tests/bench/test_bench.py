@@ -5,7 +5,6 @@ import json
 import signal
 import subprocess
 import sys
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -83,7 +82,7 @@ async def test_every_answer_is_counted_once_by_its_outcome() -> None:
     result = await carry_out([server])
     assert sum(result.outcomes.values()) == len(server.bodies) == result.users
     assert set(result.outcomes) == {"201", "409 sold-out"}
-    assert result.outcomes["409 sold-out"] == len(server.bodies) // 3
+    assert result.outcomes["409 sold-out"] == (len(server.bodies) + 1) // 3  # the 2nd, the 5th, the 8th ...
     assert 0 < sum(result.answered) < result.outcomes["201"]
     assert 0 < result.p50_ms <= result.p99_ms <= result.max_ms
 
@@ -219,7 +218,7 @@ def test_the_picture_is_xml_with_a_bar_for_each_contestant() -> None:
     assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) == 2
 
 
-_TINY = ["--quick", "--rounds", "1", "--seconds", "0.1", "--only", "FOR UPDATE", "--only", "sold out"]
+_TINY = ["--quick", "--rounds", "1", "--seconds", "1", "--only", "FOR UPDATE", "--only", "sold out"]
 
 
 def _bench(state_dir: Path, folder: Path) -> "subprocess.Popen[str]":
@@ -264,7 +263,6 @@ def test_an_interrupted_run_leaves_nothing_behind(tmp_path: Path) -> None:
             for line in process.stderr:
                 if "Starting the service" in line:
                     break
-            time.sleep(0.5)
             process.send_signal(signal.SIGTERM)
             process.communicate(timeout=60)
         assert process.returncode == 130
