@@ -18,6 +18,8 @@ import structlog
 
 # How long a line below `warning` may wait to be written together with others.
 _FLUSH_SECONDS = 0.05
+# What a pipe takes in one piece (PIPE_BUF on Linux), so that lines of several workers do not run into each other.
+_WHOLE_BYTES = 4096
 
 
 class _Lines:
@@ -40,10 +42,21 @@ class _Lines:
         self.flush()
 
     def flush(self) -> None:
-        if self._waiting:
-            lines, self._waiting = self._waiting, []
-            sys.stderr.buffer.write(b"\n".join(lines) + b"\n")
-            sys.stderr.buffer.flush()
+        lines, self._waiting = self._waiting, []
+        piece = bytearray()
+        for line in lines:
+            if piece and len(piece) + len(line) >= _WHOLE_BYTES:
+                _write(piece)
+                piece.clear()
+            piece += line
+            piece += b"\n"
+        if piece:
+            _write(piece)
+
+
+def _write(piece: bytearray) -> None:
+    sys.stderr.buffer.write(piece)
+    sys.stderr.buffer.flush()
 
 
 class _Logger:
