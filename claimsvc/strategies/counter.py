@@ -2,18 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from itertools import starmap
-from typing import Any
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
-from claimsvc.domain import Claimed, Outcome, StrategyName
+from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.domain import Claimed, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, BatchObserver, Counters, Decision, Storage
+from claimsvc.strategies.batched import BatchedStrategy
 
 
-class CounterStrategy:
+class CounterStrategy(BatchedStrategy):
     """`ports.Strategy`: one atomic script takes units for a whole batch; PostgreSQL decides those that got one.
 
     The counter only sorts claims. Whoever it lets through is admitted by the database or not; whoever it does not is
@@ -26,23 +26,14 @@ class CounterStrategy:
     def __init__(
         self, counters: Counters, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver
     ) -> None:
+        super().__init__(limits, room, observer)
         self._counters = counters
         self._storage = storage
-        self._batcher = Batcher(self, limits, room, observer)
-
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
-        return self._batcher.submit(coupon_name, user_id)
-
-    async def drain(self) -> None:
-        await self._batcher.drain()
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         while batches := take_from(queues):
             await decide(batches, self._admit)
         return ()
-
-    async def wait_and_lead(self, queue: CouponQueue) -> None:
-        raise AssertionError("no queue ever has to wait for its turn")
 
     async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         """The decisions on attempts, of one coupon or several, in their order."""
@@ -55,7 +46,11 @@ class CounterStrategy:
             (admitted if units[attempt.coupon_name] > 0 else refused).append(attempt)
             units[attempt.coupon_name] -= 1
         decisions = dict(zip(admitted, await self._admit_taken(admitted), strict=True))
-        decisions.update(zip(refused, await self._refuse(refused), strict=True))
+        try:
+            decisions.update(zip(refused, await self._refuse(refused), strict=True))
+        except UnavailableError as error:
+            # Those above are committed by now, and have their answers whatever becomes of these.
+            decisions.update(dict.fromkeys(refused, error))
         return [decisions[attempt] for attempt in attempts]
 
     async def _take(self, coupon_name: str, units: int) -> int:

@@ -2,13 +2,13 @@
 
 import asyncio
 import time
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide, take_from
-from claimsvc.domain import Outcome, StrategyName
+from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.domain import StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
+from claimsvc.strategies.batched import BatchedStrategy
 
 # A batch of so many shows that a coupon is busy; its lock is then kept for a moment longer than there is work for it.
 _BUSY_BATCH = 8
@@ -16,7 +16,7 @@ _LINGER_TURNS = 4
 _LINGER_TURN_SECONDS = 0.0005
 
 
-class RedlockStrategy:
+class RedlockStrategy(BatchedStrategy):
     """`ports.Strategy`: take the locks, then let one transaction decide all waiting claims, batch after batch.
 
     The lock gives order and keeps contention away from the database. It may have two holders after all (a pause
@@ -38,16 +38,10 @@ class RedlockStrategy:
         room: WaitingRoom,
         observer: BatchObserver,
     ) -> None:
+        super().__init__(limits, room, observer)
         self._lock = lock
         self._storage = storage
         self._slice_seconds = slice_seconds
-        self._batcher = Batcher(self, limits, room, observer)
-
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
-        return self._batcher.submit(coupon_name, user_id)
-
-    async def drain(self) -> None:
-        await self._batcher.drain()
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from claimsvc.counters import RedisCounters
-from claimsvc.domain import Claimed, SoldOut, StrategyName
+from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile_once
 from claimsvc.masters import open_masters
@@ -77,3 +77,16 @@ async def test_a_counter_that_cannot_be_reached_is_done_without(
 
     instance.strategy._counters = Gone([])  # type: ignore[attr-defined]
     assert await claim(instance, 0, 30) == {Claimed: 10, SoldOut: 20}
+
+
+async def test_those_who_were_admitted_are_told_so_even_if_the_others_cannot_be_refused(
+    instance: Instance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def down(attempts: object) -> list[Outcome | None]:
+        raise UnavailableError("down", dependency="postgresql")
+
+    monkeypatch.setattr(instance.storage, "look", down)
+    outcomes = await asyncio.gather(
+        *(instance.strategy.claim("spring", f"user-{i}") for i in range(15)), return_exceptions=True
+    )
+    assert Counter(type(outcome) for outcome in outcomes) == {Claimed: 10, UnavailableError: 5}

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
-from claimsvc.ports import Storage, Strategy
+from claimsvc.ports import Storage
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 
 Open = Callable[[], Awaitable[Instance]]
@@ -159,16 +159,11 @@ async def test_more_than_may_wait_are_refused_at_once(open_one: Open) -> None:
     assert Counter(type(outcome) for outcome in outcomes) == {Claimed: limit, UnavailableError: 5}
 
 
-def only_redlock(strategy: Strategy) -> None:
-    if strategy.name is not StrategyName.REDLOCK:
-        pytest.skip("it takes no Redlock")
-
-
+@pytest.mark.parametrize("open_one", [StrategyName.REDLOCK], indirect=True)
 async def test_a_claim_gives_up_on_a_lock_that_stays_busy_and_never_calls_it_sold_out(
     open_one: Open, redis_urls: tuple[str, ...]
 ) -> None:
     instance = await open_one()
-    only_redlock(instance.strategy)
     await instance.storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     masters = [Redis.from_url(url) for url in redis_urls]
     for master in masters:
