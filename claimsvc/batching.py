@@ -101,21 +101,29 @@ def _fail(waiting: _Waiting, error: BaseException) -> None:
         waiting.answer.set_exception(_stopping() if isinstance(error, asyncio.CancelledError) else error)
 
 
-async def decide(batches: Sequence[Batch], admit: Admit) -> None:
-    """Have several batches decided together, and each of their claims answered, with the error if it fails."""
+async def decide_next(queues: Sequence[CouponQueue], admit: Admit) -> list[Batch]:
+    """Have the next batch of each queue decided, all together, and every claim answered.
+
+    Returns the batches; none, if nobody waits. Where no decision could be had, whoever waits in the queues at that
+    moment gets the error too, because what keeps one claim from PostgreSQL keeps the next; and none are returned. Who
+    comes later starts afresh.
+    """
+    batches = [batch for queue in queues if queue and (batch := queue.take()).attempts]
+    if not batches:
+        return []
     try:
         decisions = iter(await admit([attempt for batch in batches for attempt in batch.attempts]))
     except BaseException as error:
         for batch in batches:
             batch.fail(error)
+        for queue in queues:
+            queue.refuse(error)
+        if isinstance(error, ClaimsvcError):
+            return []
         raise
     for batch in batches:
         batch.answer(list(islice(decisions, len(batch.attempts))))
-
-
-def take_from(queues: Sequence[CouponQueue]) -> list[Batch]:
-    """The next batch of each queue that has one."""
-    return [batch for queue in queues if queue and (batch := queue.take()).attempts]
+    return batches
 
 
 class Leader(Protocol):

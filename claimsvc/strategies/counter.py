@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from itertools import starmap
 
-from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
 from claimsvc.domain import Claimed, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, BatchObserver, Counters, Decision, Storage
@@ -31,8 +31,8 @@ class CounterStrategy(BatchedStrategy):
         self._storage = storage
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        while batches := take_from(queues):
-            await decide(batches, self._admit)
+        while await decide_next(queues, self._admit):
+            pass
         return ()
 
     async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:

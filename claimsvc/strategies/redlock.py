@@ -4,7 +4,7 @@ import asyncio
 import time
 from collections.abc import Sequence
 
-from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
 from claimsvc.domain import StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
@@ -67,8 +67,7 @@ class RedlockStrategy(BatchedStrategy):
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
         """Admit batch after batch until nobody waits, or until it is another instance's turn."""
         slice_ends = time.monotonic() + self._slice_seconds
-        while batches := take_from(queues):
-            await decide(batches, self._storage.admit)
+        while batches := await decide_next(queues, self._storage.admit):
             if time.monotonic() >= slice_ends:
                 if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
                     return

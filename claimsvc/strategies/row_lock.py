@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide, take_from
+from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
 from claimsvc.domain import StrategyName
 from claimsvc.ports import BatchObserver, Storage
 from claimsvc.strategies.batched import BatchedStrategy
@@ -18,6 +18,6 @@ class RowLockStrategy(BatchedStrategy):
         self._storage = storage
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        while batches := take_from(queues):
-            await decide(batches, self._storage.admit)
+        while await decide_next(queues, self._storage.admit):
+            pass
         return ()

@@ -6,9 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, lock_busy
+from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide_next, lock_busy
 from claimsvc.domain import Outcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
+from claimsvc.ports import Attempt, Decision
 from tests.observed import Observed
 
 Work = Callable[[CouponQueue], Awaitable[None]]
@@ -195,3 +196,26 @@ async def test_draining_waits_for_every_answer() -> None:
     assert all(claim.done() for claim in claims)
     with pytest.raises(UnavailableError):
         await batcher.submit("spring", "late")
+
+
+async def test_who_comes_after_a_failure_starts_afresh() -> None:
+    """The leader is still giving its lock back when the next claim arrives: the error is not that claim's."""
+    failures = [UnavailableError("gone", dependency="postgresql")]
+    late: list[asyncio.Task[Outcome]] = []
+
+    async def admit(attempts: Sequence[Attempt]) -> list[Decision]:
+        if failures:
+            raise failures.pop()
+        return [SoldOut()] * len(attempts)
+
+    async def lead(queue: CouponQueue) -> None:
+        while await decide_next([queue], admit):
+            pass
+        if not late:
+            late.append(asyncio.create_task(batcher.submit("spring", "late")))
+            await asyncio.sleep(0)
+
+    batcher = batcher_of(ScriptedLeader(lead))
+    outcomes = await asyncio.gather(*(batcher.submit("spring", user) for user in "ab"), return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 2
+    assert await late[0] == SoldOut()
