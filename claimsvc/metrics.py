@@ -6,6 +6,7 @@ import os
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -292,17 +293,16 @@ class MeteredStrategy:
         self._strategy = strategy
         self._metrics = metrics
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
         started = time.perf_counter()
-        result: Outcome | BaseException
-        try:
-            result = await self._strategy.claim(coupon_name, user_id)
-        except BaseException as error:
-            result = error
-            raise
-        finally:
-            self._metrics.claim_ended(coupon_name, self.name, result, time.perf_counter() - started)
-        return result
+        answer = self._strategy.claim(coupon_name, user_id)
+        answer.add_done_callback(partial(self._ended, coupon_name, started))
+        return answer
+
+    def _ended(self, coupon_name: str, started: float, answer: "asyncio.Future[Outcome]") -> None:
+        seconds = time.perf_counter() - started
+        result = asyncio.CancelledError() if answer.cancelled() else answer.exception() or answer.result()
+        self._metrics.claim_ended(coupon_name, self.name, result, seconds)
 
     async def drain(self) -> None:
         await self._strategy.drain()

@@ -26,7 +26,7 @@ from claimsvc.api.schemas import MAX_BODY_BYTES, BodyError
 from claimsvc.api.validation import Model, shown, validate_body
 
 # The spellings that nearly every client uses, so that most requests need no header parsed.
-_PLAIN_JSON = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
+PLAIN_JSON = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
@@ -44,12 +44,17 @@ async def read_body(request: web.Request, model: type[Model], *, timeout_seconds
     """
     gzipped = _check_headers(request)
     raw = await _read_raw(request, timeout_seconds)
-    return validate_body(model, _decode(_inflate(raw) if gzipped else raw))
+    return parse_body(model, _inflate(raw) if gzipped else raw)
+
+
+def parse_body(model: type[Model], raw: bytes) -> Model:
+    """A body that is all there, and not compressed, as a `model`. Raises as `read_body`."""
+    return validate_body(model, _decode(raw))
 
 
 def _check_headers(request: web.Request) -> bool:
     """Refuse what is not JSON in UTF-8; True if it is compressed with gzip."""
-    if request.headers.get(hdrs.CONTENT_TYPE) not in _PLAIN_JSON:
+    if request.headers.get(hdrs.CONTENT_TYPE) not in PLAIN_JSON:
         media_type, charset = request.content_type, request.charset
         if media_type != "application/json" and not (
             media_type.startswith("application/") and media_type.endswith("+json")

@@ -113,14 +113,16 @@ class PostgresStorage:
             .limit(limit)
         )
         if after is not None:
-            query = query.where(tuple_(user_claims.c.claimed_at, user_claims.c.id) > tuple_(after.claimed_at, after.id))
+            query = query.where(
+                tuple_(user_claims.c.claimed_at, user_claims.c.id) > tuple_(after.claimed_at, UUID(after.id))
+            )
         rows = await self._read(query)
         if not rows and not await self._read(select(coupons.c.name).where(coupons.c.name == coupon_name)):
             return UnknownCoupon()
         return [_claim(row) for row in rows]
 
-    async def claim(self, claim_id: UUID) -> Claim | None:
-        rows = await self._read(select(user_claims).where(user_claims.c.id == claim_id))
+    async def claim(self, claim_id: str) -> Claim | None:
+        rows = await self._read(select(user_claims).where(user_claims.c.id == UUID(claim_id)))
         return _claim(rows[0]) if rows else None
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
@@ -147,9 +149,7 @@ class PostgresStorage:
     async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Row[Any] | None:
         try:
             async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                row = (await unit.connection.execute(statement, parameters)).one_or_none()
-                await unit.connection.commit()
-                return row
+                return (await unit.connection.execute(statement, parameters)).one_or_none()
         except database_failures as error:
             raise unavailable(error) from error
 
@@ -159,4 +159,4 @@ def _coupon(row: Row[Any]) -> Coupon:
 
 
 def _claim(row: Row[Any]) -> Claim:
-    return Claim(row.id, row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)
+    return Claim(str(row.id), row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)
