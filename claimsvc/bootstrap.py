@@ -141,14 +141,13 @@ async def _open_storage(
         idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
     )
     async with storage.open_engine(settings.database_url, limits, metrics) as engine:
-        database = storage.PostgresStorage(
+        if failpoints is not None:
+            failpoints.transactions(engine)
+        yield storage.PostgresStorage(
             engine,
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
             observer=metrics,
         )
-        if failpoints is not None:
-            failpoints.storage(database, engine)
-        yield database
 
 
 async def _require(variable: str, check: Awaitable[None]) -> None:

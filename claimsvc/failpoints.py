@@ -18,9 +18,8 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
-from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -30,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Outcome
 from claimsvc.errors import SettingsError
-from claimsvc.ports import Attempt, Claims, Decision, Lease, Lock, Storage
+from claimsvc.ports import Claims, Lease, Lock
 
 AFTER_LOCK = "after-lock"
 BEFORE_COMMIT = "before-commit"
@@ -46,9 +45,6 @@ _WORD = re.compile(
 )
 
 _log = structlog.get_logger("claimsvc.failpoints")
-
-# A commit is one of claims if it happens while claims are admitted; coupons are committed too.
-_admitting: ContextVar[bool] = ContextVar("admitting", default=False)
 
 
 @dataclass(slots=True)
@@ -116,34 +112,30 @@ class Failpoints:
     def claims(self, claims: Claims) -> Claims:
         return _FailingClaims(claims, self)
 
-    def storage(self, storage: Storage, engine: AsyncEngine) -> None:
-        """Swap the commit of every connection that the engine opens, as far as it is one of claims."""
-        admit = storage.admit
+    def transactions(self, engine: AsyncEngine) -> None:
+        """Reach the points around the commit on every connection that the engine opens.
 
-        async def admit_noted(attempts: Sequence[Attempt]) -> list[Decision]:
-            noted = _admitting.set(True)
-            try:
-                return await admit(attempts)
-            finally:
-                _admitting.reset(noted)
-
-        storage.admit = admit_noted  # type: ignore[method-assign]
+        Transactions of claims are the only ones in a pipeline, and the only ones whose COMMIT is a statement of ours.
+        """
 
         def swap(connection: Any, _: Any) -> None:
             driver = connection.driver_connection
-            driver.commit = self._commit_noted(driver.commit)
+            execute, pipeline = driver.execute, driver.pipeline
+
+            async def execute_noted(query: Any, *arguments: Any, **options: Any) -> Any:
+                if query == "COMMIT":
+                    await self.reach(BEFORE_COMMIT)
+                return await execute(query, *arguments, **options)
+
+            @asynccontextmanager
+            async def pipeline_noted() -> AsyncIterator[Any]:
+                async with pipeline() as opened:
+                    yield opened
+                await self.reach(AFTER_COMMIT)
+
+            driver.execute, driver.pipeline = execute_noted, pipeline_noted
 
         event.listen(engine.sync_engine, "connect", swap)
-
-    def _commit_noted(self, commit: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        async def commit_noted() -> None:
-            if not _admitting.get():
-                return await commit()
-            await self.reach(BEFORE_COMMIT)
-            await commit()
-            return await self.reach(AFTER_COMMIT)
-
-        return commit_noted
 
 
 class _FailingLock:
@@ -174,8 +166,8 @@ class _FailingClaims:
         self._claims = claims
         self._failpoints = failpoints
 
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
-        return self._claim(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+        return asyncio.ensure_future(self._claim(coupon_name, user_id))
 
     async def _claim(self, coupon_name: str, user_id: str) -> Outcome:
         outcome = await self._claims.claim(coupon_name, user_id)

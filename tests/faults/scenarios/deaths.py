@@ -21,6 +21,8 @@ _SLACK_SECONDS = 1.5
 class _DiesAtAPoint:
     """First one claim alone, which says exactly what is left behind; then deaths under load."""
 
+    fault: str
+    name: str
     quick = True
     points: tuple[str, ...]
     is_committed: bool

@@ -16,6 +16,8 @@ from tests.faults.trial import Trial
 class _HangsHolding:
     """An instance hangs for longer than its lock lives, and then goes on as if it had it still (I11)."""
 
+    fault: str
+    name: str
     quick = True
     point: str
 
