@@ -94,9 +94,18 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
         observer.pool_changed("idle", idle)
         observer.pool_changed("in_use", in_use)
 
+    def lent(_: Any, record: Any, __: Any) -> None:
+        record.record_info["lent"] = True
+        change(-1, +1)
+
+    def returned(_: Any, record: Any) -> None:
+        # A connection that could not even be opened is "returned" too, without having been lent.
+        if record.record_info.pop("lent", False):
+            change(+1, -1)
+
     event.listen(pool, "connect", lambda *_: change(+1, 0))
-    event.listen(pool, "checkout", lambda *_: change(-1, +1))
-    event.listen(pool, "checkin", lambda *_: change(+1, -1))
+    event.listen(pool, "checkout", lent)
+    event.listen(pool, "checkin", returned)
     event.listen(pool, "close", lambda *_: change(-1, 0))
 
 
