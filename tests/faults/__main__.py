@@ -1,4 +1,4 @@
-"""The command line of the fault suite, from the checkout's root: `python -m tests.faults`; `make faults`, `make soak`."""
+"""The command line of the fault suite: `python -m tests.faults faults` and `soak`, from the checkout's root."""
 
 import asyncio
 import random
