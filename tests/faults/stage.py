@@ -87,6 +87,7 @@ class Instance:
         """Start it without waiting."""
         if self.running:
             raise StageError(f"{self.name} runs already")
+        self.close()  # what is left of its last run
         self.is_paused = False
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CLAIMSVC_")}
         with self.log.open("ab") as output:
