@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -62,11 +63,27 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
             "prepare_threshold": 0,
         },
     )
+    event.listen(
+        engine.sync_engine, "connect", partial(_bound_transactions, limits.idle_in_transaction_timeout_seconds)
+    )
     _watch(engine, observer)
     try:
         yield engine
     finally:
         await engine.dispose()
+
+
+def _bound_transactions(seconds: float, connection: Any, _: Any) -> None:
+    """Have the server end a transaction in whose pipeline the next message does not come, because we were stopped.
+
+    Before the pipeline's end the server does not call itself idle, and its limit on idle transactions does not apply.
+    This one can only be set once it is known that the server has it: version 17 is the first.
+    """
+    if connection.driver_connection.info.server_version >= 170_000:
+        cursor = connection.cursor()
+        cursor.execute(f"SET transaction_timeout = {int(seconds * 1000)}")
+        cursor.close()
+        connection.commit()
 
 
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
@@ -77,9 +94,18 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
         observer.pool_changed("idle", idle)
         observer.pool_changed("in_use", in_use)
 
+    def lent(_: Any, record: Any, __: Any) -> None:
+        record.record_info["lent"] = True
+        change(-1, +1)
+
+    def returned(_: Any, record: Any) -> None:
+        # A connection that could not even be opened is "returned" too, without having been lent.
+        if record.record_info.pop("lent", False):
+            change(+1, -1)
+
     event.listen(pool, "connect", lambda *_: change(+1, 0))
-    event.listen(pool, "checkout", lambda *_: change(-1, +1))
-    event.listen(pool, "checkin", lambda *_: change(+1, -1))
+    event.listen(pool, "checkout", lent)
+    event.listen(pool, "checkin", returned)
     event.listen(pool, "close", lambda *_: change(-1, 0))
 
 

@@ -1,0 +1,244 @@
+"""What a scenario is, what it is run with, and the row that it ends in.
+
+A scenario is a class with the four things of `Scenario`, registered by `@scenario`. Its `run` opens a trial, drives
+load, injects its fault, says `fired()` each time that the fault was there, heals it, and says `healed()`:
+
+    @scenario
+    class Killed:
+        fault, name, quick = "4", "an instance is killed", True
+
+        def needs(self) -> str | None:
+            return None
+
+        async def run(self, context: Context, rng: random.Random) -> Row:
+            async with context.trial(self, rng, instances=2) as trial:
+                coupon = await trial.stage.create_coupon(1_000_000)
+                async with trial.load(Plan([coupon])):
+                    await trial.acknowledged(200)
+                    trial.stage.instances[0].kill()
+                    trial.fired()
+                    trial.healed()
+                    await trial.recovered()
+            return trial.row
+"""
+
+import asyncio
+import random
+import shutil
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, Self, TypeVar
+
+from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, OVERSOLD, PHANTOM, UNEXPECTED, Violation
+from tests.faults.history import History
+from tests.faults.stage import SERVICE, Stage, open_stage
+from tests.faults.trial import Trial
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What a run of a scenario came to.
+
+    Args:
+        fault: the number in the fault table.
+        name: the scenario's.
+        seed: it ran with.
+        fired: how often the fault was there.
+        tried, acknowledged: claims that were asked for, and those that were answered 201.
+        unavailable_seconds: the longest stretch under load in which no claim was decided.
+        seconds: how long it took.
+        violations: what did not hold.
+        notes: what else is worth knowing.
+    """
+
+    fault: str
+    name: str
+    seed: int
+    fired: int
+    tried: int
+    acknowledged: int
+    unavailable_seconds: float
+    seconds: float
+    violations: tuple[Violation, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @classmethod
+    def broken(cls, fault: str, name: str, reason: str, seconds: float) -> Self:
+        """Of a run that could not be finished."""
+        return cls(fault, name, 0, 0, 0, 0, 0.0, seconds, (Violation(UNEXPECTED, reason),))
+
+    def count(self, kind: str) -> int:
+        """How many claims or units the violations of that kind are about."""
+        return sum(violation.count for violation in self.violations if violation.kind == kind)
+
+    @property
+    def lost(self) -> int:
+        return self.count(LOST)
+
+    @property
+    def oversold(self) -> int:
+        return self.count(OVERSOLD) + self.count(DUPLICATE)
+
+    @property
+    def phantom(self) -> int:
+        return self.count(PHANTOM)
+
+    @property
+    def falsely_refused(self) -> int:
+        return self.count(FALSELY_REFUSED)
+
+    @property
+    def held(self) -> bool:
+        """Whether the fault was there and everything held."""
+        return self.fired > 0 and not self.violations
+
+
+class Scenario(Protocol):
+    """One way to hurt the service.
+
+    Args:
+        fault: the number in the fault table, such as `11`.
+        name: a few words that say what happens.
+        quick: whether it belongs to the quick selection; it must then be over in some seconds.
+    """
+
+    fault: str
+    name: str
+    quick: bool
+
+    def needs(self) -> str | None:
+        """What is missing here to run it, as a sentence; None if nothing is."""
+        ...
+
+    async def run(self, context: "Context", rng: random.Random) -> Row: ...
+
+
+_S = TypeVar("_S", bound=type[Scenario])
+_registered: list[Scenario] = []
+
+
+def scenario(kind: _S) -> _S:
+    """Register a scenario: a class without arguments."""
+    _registered.append(kind())
+    return kind
+
+
+def scenarios() -> list[Scenario]:
+    """All of them, by the numbers of their faults."""
+    # Importing them registers them.
+    import tests.faults.scenarios  # noqa: F401
+
+    return sorted(_registered, key=lambda each: (int(each.fault.split("-")[0]), each.name))
+
+
+@dataclass(slots=True)
+class Context:
+    """What every scenario is run with.
+
+    Args:
+        quick: whether to be over in some seconds: shorter times to live, fewer repetitions.
+        kept: where the history and the logs of a trial go that did not hold.
+        report: is told, in a few words, what happens.
+    """
+
+    quick: bool
+    kept: Path
+    report: Callable[[str], None] = lambda _: None
+    _stages: dict[tuple[int, bool], Stage] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+
+    @asynccontextmanager
+    async def trial(
+        self,
+        of: Scenario,
+        rng: random.Random,
+        *,
+        instances: int = 1,
+        settings: Mapping[str, str] | None = None,
+        command: Sequence[str] = SERVICE,
+        masters: int = 3,
+        durable: bool = False,
+        own_servers: bool = False,
+    ) -> AsyncIterator[Trial]:
+        """A stage with an empty database and so many ready instances; on leaving, wait for quiet and check all.
+
+        Args:
+            of: the scenario.
+            rng: the trial's load draws from it.
+            instances: how many to start.
+            settings: variables of all of them.
+            command: what an instance runs.
+            masters: how many.
+            durable: needed where PostgreSQL or a master crashes.
+            own_servers: start servers for this trial alone. Others are lent the same ones again and again, and leave
+                them running and answering.
+        """
+        seed = rng.getrandbits(32)
+        with ExitStack() as stack:
+            if own_servers:
+                stage = await asyncio.to_thread(stack.enter_context, open_stage(masters=masters, durable=durable))
+            else:
+                stage = await self._lend(masters, durable)
+                await asyncio.to_thread(stage.clear)
+            path = stage.folder / f"history-{of.fault}-{seed}.ndjson"
+            history = stack.enter_context(History(path))
+            trial = Trial(stage, history, random.Random(seed), quick=self.quick)
+            began = time.monotonic()
+            try:
+                await stage.start(instances, settings, command)
+                yield trial
+                await trial.finish()
+            except BaseException:
+                self._keep(stage, history, f"{of.fault}-{seed}")
+                raise
+            if trial.violations:
+                trial.notes.append(f"kept in {self._keep(stage, history, f'{of.fault}-{seed}')}")
+            trial.row = Row(
+                of.fault,
+                of.name,
+                seed,
+                trial.times_fired,
+                sum(each.operation == "claim" for each in history.invocations),
+                history.acknowledged,
+                trial.unavailable_seconds(),
+                time.monotonic() - began,
+                tuple(trial.violations),
+                tuple(trial.notes),
+            )
+            await asyncio.to_thread(stage.close_instances)
+            path.unlink(missing_ok=True)
+
+    async def _lend(self, masters: int, durable: bool) -> Stage:
+        key = (masters, durable)
+        if key not in self._stages:
+            opening = open_stage(masters=masters, durable=durable)
+            # In a thread, because migrations run an event loop of their own.
+            self._stages[key] = await asyncio.to_thread(self._stack.enter_context, opening)
+        return self._stages[key]
+
+    def _keep(self, stage: Stage, history: History, name: str) -> Path:
+        history.flush()
+        folder = self.kept / name
+        folder.mkdir(parents=True, exist_ok=True)
+        for instance in stage.instances:
+            shutil.copy(instance.log, folder / f"{instance.name}.log")
+        if history.path is not None:
+            shutil.copy(history.path, folder / "history.ndjson")
+        return folder
+
+    def close(self) -> None:
+        self._stack.close()
+        self._stages.clear()
+
+
+@contextmanager
+def open_context(*, quick: bool, kept: Path, report: Callable[[str], None] = lambda _: None) -> Iterator[Context]:
+    """A context; the servers that it has lent are ended on leaving."""
+    context = Context(quick, kept, report)
+    try:
+        yield context
+    finally:
+        context.close()

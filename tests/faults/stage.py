@@ -1,0 +1,360 @@
+"""What a fault is tried on: databases, masters, and instances of the service, all of them real processes of ours."""
+
+import asyncio
+import hashlib
+import json
+import os
+import secrets
+import signal
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psycopg
+import redis
+
+from claimsvc.bootstrap import migrate
+from claimsvc.embedded import (
+    EmbeddedServices,
+    GuardedProcess,
+    PostgresServer,
+    ValkeyServer,
+    current_account,
+    embedded_services,
+    free_port,
+    temporary_state_dir,
+)
+from tests.faults.facts import LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
+
+SERVICE = ("claimsvc", "serve")
+ADMIN_KEY = "a-key-of-the-fault-suite"
+
+_START_SECONDS = 60.0
+_END_SECONDS = 60.0
+_POLL_SECONDS = 0.02
+_HTTP_SECONDS = 5.0
+_TEMPLATE = "faults_template"
+
+
+class StageError(Exception):
+    """The stage is not as a scenario needs it; the message says why."""
+
+
+class Instance:
+    """One instance of the service: `python -m claimsvc serve` as a process of its own, on a port that it keeps.
+
+    Args:
+        name: what the history and the log call it.
+        settings: its environment variables, `CLAIMSVC_*`.
+        log: where its lines go; kept from one start to the next.
+        command: the module to run and its arguments.
+    """
+
+    def __init__(self, name: str, settings: Mapping[str, str], log: Path, command: Sequence[str] = SERVICE) -> None:
+        self.name = name
+        self.port = free_port()
+        self.url = f"http://127.0.0.1:{self.port}"
+        self.settings = dict(settings)
+        self.log = log
+        self.is_paused = False
+        self._command = tuple(command)
+        self._process: GuardedProcess | None = None
+
+    @property
+    def pid(self) -> int:
+        if self._process is None or self._process.pid is None:
+            raise StageError(f"{self.name} does not run")
+        return self._process.pid
+
+    @property
+    def running(self) -> bool:
+        return self._process is not None and self._process.running
+
+    async def start(self, settings: Mapping[str, str] | None = None) -> None:
+        """Start it and wait until it is ready.
+
+        Args:
+            settings: variables for this run of it only, on top of its own.
+        """
+        await asyncio.to_thread(self.launch, settings)
+        await self.ready()
+
+    def launch(self, settings: Mapping[str, str] | None = None) -> None:
+        """Start it without waiting."""
+        if self.running:
+            raise StageError(f"{self.name} runs already")
+        self.close()  # what is left of its last run
+        self.is_paused = False
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("CLAIMSVC_")}
+        with self.log.open("ab") as output:
+            self._process = GuardedProcess(
+                [sys.executable, "-m", *self._command],
+                account=current_account(),
+                output=output,
+                environment=inherited | self.settings | {"CLAIMSVC_PORT": str(self.port)} | dict(settings or {}),
+            )
+
+    async def ready(self) -> None:
+        """Wait until it says that it is."""
+        deadline = time.monotonic() + _START_SECONDS
+        while not await asyncio.to_thread(self.is_ready):
+            if not self.running:
+                raise StageError(f"{self.name} ended instead of serving: {self.last_words()}")
+            if time.monotonic() > deadline:
+                raise StageError(f"{self.name} was not ready in {_START_SECONDS:.0f} s: {self.last_words()}")
+            await asyncio.sleep(_POLL_SECONDS)
+
+    def is_ready(self) -> bool:
+        try:
+            urllib.request.urlopen(f"{self.url}/readyz", timeout=_HTTP_SECONDS).close()
+        except urllib.error.HTTPError as answer:
+            answer.close()
+            return False
+        except OSError:
+            return False
+        return True
+
+    def kill(self) -> None:
+        """SIGKILL, paused or not, and wait until it is gone."""
+        if self._process is not None:
+            self._process.signal(signal.SIGKILL)
+            self._process.wait()
+
+    def pause(self) -> None:
+        """SIGSTOP: it keeps its connections and its locks, and does nothing."""
+        self.is_paused = True
+        os.kill(self.pid, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        self.is_paused = False
+        os.kill(self.pid, signal.SIGCONT)
+
+    async def until_paused(self, timeout_seconds: float = 30.0) -> None:
+        """Wait until the process has stopped itself, by a failpoint."""
+        deadline = time.monotonic() + timeout_seconds
+        while _process_state(self.pid) not in "Tt":
+            if time.monotonic() > deadline:
+                raise StageError(f"{self.name} has not stopped itself in {timeout_seconds:.0f} s")
+            await asyncio.sleep(_POLL_SECONDS)
+        self.is_paused = True
+
+    async def terminate(self) -> int:
+        """SIGTERM, and wait for the end. The result is its exit status."""
+        if self._process is None:
+            raise StageError(f"{self.name} does not run")
+        self._process.signal(signal.SIGTERM)
+        return await self.ended()
+
+    async def ended(self, timeout_seconds: float = _END_SECONDS) -> int:
+        """Wait for its end, by itself. The result is its exit status, 128+n if signal n ended it."""
+        deadline = time.monotonic() + timeout_seconds
+        while self.running:
+            if time.monotonic() > deadline:
+                raise StageError(f"{self.name} has not ended in {timeout_seconds:.0f} s")
+            await asyncio.sleep(_POLL_SECONDS)
+        assert self._process is not None
+        return self._process.wait()
+
+    def close(self) -> None:
+        """End it, whatever state it is in."""
+        if self._process is not None:
+            self._process.signal(signal.SIGCONT)
+            self._process.end()
+
+    def fired(self, point: str) -> int:
+        """How often its failpoint of that name has fired, over all its runs."""
+        return self.events("failpoint fired", point=point)
+
+    def events(self, event: str, **fields: str) -> int:
+        """How many log lines there are of that event with those fields."""
+        found = 0
+        with self.log.open("rb") as lines:
+            for line in lines:
+                if event.encode() in line and line.startswith(b"{"):
+                    told = json.loads(line)
+                    found += told["event"] == event and all(told.get(name) == value for name, value in fields.items())
+        return found
+
+    async def metrics(self) -> str:
+        """What it exports just now."""
+        return await asyncio.to_thread(self._metrics)
+
+    def _metrics(self) -> str:
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=_HTTP_SECONDS) as answer:
+            return str(answer.read(), "utf-8")
+
+    def last_words(self) -> str:
+        return self.log.read_text(errors="replace").strip()[-2000:] or "it said nothing"
+
+
+def _process_state(pid: int) -> str:
+    """The letter that Linux gives it: T for one that is stopped. Known from /proc."""
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+
+
+class Stage:
+    """PostgreSQL, masters and instances. `open_stage` makes one; `clear` makes it as good as new.
+
+    Args:
+        services: servers of our own.
+        folder: where logs go.
+    """
+
+    def __init__(self, services: EmbeddedServices, folder: Path) -> None:
+        assert services.postgres is not None
+        self.services = services
+        self.postgres: PostgresServer = services.postgres
+        self.masters: tuple[ValkeyServer, ...] = services.masters
+        self.folder = folder
+        self.instances: list[Instance] = []
+        self._database = ""
+        self._coupons = 0
+        with self._administration() as connection:
+            connection.execute(f"CREATE DATABASE {_TEMPLATE}".encode())
+        migrate(self.postgres.url_of(_TEMPLATE))
+        self.clear()
+
+    @property
+    def database_url(self) -> str:
+        return self.postgres.url_of(self._database)
+
+    @property
+    def lock_ttl_seconds(self) -> float:
+        """Of the instances that are there; the longest, if they differ."""
+        return max((float(each.settings.get("CLAIMSVC_LOCK_TTL_SECONDS", "20")) for each in self.instances), default=20)
+
+    def clear(self) -> None:
+        """End all instances; an empty database, and empty masters."""
+        self.close_instances()
+        previous, self._database = self._database, f"faults_{secrets.token_hex(6)}"
+        with self._administration() as connection:
+            if previous:
+                connection.execute(f"DROP DATABASE {previous} WITH (FORCE)".encode())
+            connection.execute(f"CREATE DATABASE {self._database} TEMPLATE {_TEMPLATE}".encode())
+        for master in self.masters:
+            with redis.Redis.from_url(master.url) as client:
+                client.flushall()
+
+    @contextmanager
+    def _administration(self) -> Iterator["psycopg.Connection[tuple[object, ...]]"]:
+        with psycopg.connect(self.postgres.url_of("postgres"), autocommit=True) as connection:
+            yield connection
+
+    async def start(
+        self, count: int = 1, settings: Mapping[str, str] | None = None, command: Sequence[str] = SERVICE
+    ) -> list[Instance]:
+        """Start instances side by side, and wait until they are ready.
+
+        Args:
+            count: how many.
+            settings: variables that all of them get, on top of where the databases are.
+            command: the module to run and its arguments.
+        """
+        made = [self.add(settings, command) for _ in range(count)]
+        await asyncio.gather(*(instance.start() for instance in made))
+        return made
+
+    def add(self, settings: Mapping[str, str] | None = None, command: Sequence[str] = SERVICE) -> Instance:
+        """An instance that is not started yet."""
+        name = f"instance-{len(self.instances) + 1}"
+        ours = {
+            "CLAIMSVC_DATABASE_URL": self.database_url,
+            "CLAIMSVC_REDIS_URLS": ",".join(master.url for master in self.masters),
+            "CLAIMSVC_HOST": "127.0.0.1",
+            "CLAIMSVC_ADMIN_KEYS": hashlib.sha256(ADMIN_KEY.encode()).hexdigest(),
+            "CLAIMSVC_LOG_FORMAT": "json",
+            "CLAIMSVC_LOG_LEVEL": "warning",  # a line for each request is much, and few scenarios read them
+        }
+        log = self.folder / f"{self._database}-{name}.log"
+        self.instances.append(Instance(name, ours | dict(settings or {}), log, command))
+        return self.instances[-1]
+
+    async def create_coupon(self, amount: int, strategy: str = "redlock", name: str = "") -> str:
+        """A coupon, made over HTTP by an instance that runs. The result is its name."""
+        self._coupons += 1
+        name = name or f"coupon-{self._coupons:04d}"
+        instance = next(each for each in self.instances if each.running and not each.is_paused)
+        body = json.dumps({"name": name, "amount": amount, "strategy": strategy}).encode()
+        request = urllib.request.Request(
+            f"{instance.url}/api/coupons",
+            data=body,
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"},
+        )
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=_HTTP_SECONDS).close())
+        return name
+
+    def snapshot(self) -> Snapshot:
+        """All coupons and claims, as the database has them in one moment."""
+        return take_snapshot(self.database_url)
+
+    async def quiet(self, timeout_seconds: float) -> Quiet:
+        """Wait until nothing is under way any more: no lock held, no transaction open, nothing waiting.
+
+        Returns what was seen last; whatever of it is not quiet after that time is for `checks.check_quiet` to say.
+        """
+        deadline = time.monotonic() + timeout_seconds
+        while True:
+            seen = await self.look()
+            if seen.is_quiet or time.monotonic() > deadline:
+                return seen
+            await asyncio.sleep(0.1)
+
+    async def look(self) -> Quiet:
+        """What is under way in this moment."""
+        locks = await asyncio.to_thread(self._locks)
+        transactions = await asyncio.to_thread(self._transactions)
+        gauges: dict[str, float] = {}
+        for instance in self.instances:
+            if instance.running and not instance.is_paused:
+                try:
+                    told = await instance.metrics()
+                except OSError as error:
+                    gauges[f"{instance.name} does not tell its metrics ({error})"] = 1
+                    continue
+                for name in ("claimsvc_claims_waiting", "claimsvc_lock_waiters"):
+                    gauges[f"{instance.name} {name}"] = series(told, name)
+                borrowed = 'claimsvc_db_pool_connections{state="in_use"}'
+                gauges[f"{instance.name} {borrowed}"] = series(told, borrowed)
+        return Quiet(locks, transactions, gauges)
+
+    def _locks(self) -> list[str]:
+        held = []
+        for master in self.masters:
+            if master.running:
+                with redis.Redis.from_url(master.url, socket_timeout=2, socket_connect_timeout=2) as client:
+                    held += [f"{key.decode()} on {master.name}" for key in client.scan_iter(LOCK_KEYS, count=1000)]
+        return held
+
+    def _transactions(self) -> list[str]:
+        with self._administration() as connection:
+            rows = connection.execute(
+                "SELECT pid, state, left(query, 60) FROM pg_stat_activity"
+                " WHERE datname = %s AND application_name = 'claimsvc' AND state <> 'idle'",
+                (self._database,),
+            ).fetchall()
+        return [f"backend {pid} is {state}: {query}" for pid, state, query in rows]
+
+    def close_instances(self) -> None:
+        for instance in self.instances:
+            instance.close()
+        self.instances.clear()
+
+
+@contextmanager
+def open_stage(*, masters: int = 3, durable: bool = True) -> Iterator[Stage]:
+    """Start PostgreSQL and the masters in a folder of their own; end everything on leaving.
+
+    Args:
+        masters: how many.
+        durable: needed wherever PostgreSQL or a master is to crash; quicker without.
+    """
+    with temporary_state_dir() as folder, embedded_services(folder, masters=masters, durable=durable) as services:
+        stage = Stage(services, folder)
+        try:
+            yield stage
+        finally:
+            stage.close_instances()

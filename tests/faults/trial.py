@@ -1,0 +1,113 @@
+"""One run of a scenario on a stage: its load, its fault, its healing, and the checks at its end."""
+
+import asyncio
+import random
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from tests.faults import checks
+from tests.faults.checks import UNEXPECTED, Violation
+from tests.faults.history import History
+from tests.faults.load import Load, Plan
+from tests.faults.stage import Instance, Stage, StageError
+
+if TYPE_CHECKING:
+    from tests.faults.scenario import Row
+
+# I13: claims succeed again within the lock's TTL and this.
+RECOVERY_SECONDS = 5.0
+_PROGRESS_SECONDS = 60.0
+# What is under way when the load ends is over by then, whatever has timed out meanwhile.
+_QUIET_SECONDS = 15.0
+
+
+class Trial:
+    """What a scenario works with; `Context.trial` makes it and finishes it.
+
+    `violations` and `notes` are the scenario's to add to; `row` is there once the trial is over.
+    """
+
+    row: "Row"
+
+    def __init__(self, stage: Stage, history: History, rng: random.Random, *, quick: bool) -> None:
+        self.stage = stage
+        self.history = history
+        self.rng = rng
+        self.quick = quick
+        self.times_fired = 0
+        self.violations: list[Violation] = []
+        self.notes: list[str] = []
+        self._loads: list[Load] = []
+        self._healed_at: int | None = None
+
+    def load(self, plan: Plan, targets: list[Instance] | None = None) -> Load:
+        """Load on the instances, from entering it to leaving it."""
+        made = Load(targets or self.stage.instances, plan, self.history, self.rng, name=f"u{len(self._loads) + 1}")
+        self._loads.append(made)
+        return made
+
+    def fired(self, times: int = 1) -> None:
+        """The fault was there: for certain, and not just asked for."""
+        self.times_fired += times
+
+    def healed(self) -> None:
+        """From now on the service must recover by itself."""
+        self._healed_at = time.monotonic_ns()
+
+    def expect(self, condition: bool, text: str, kind: str = UNEXPECTED) -> None:
+        """Note a violation unless the condition holds."""
+        if not condition:
+            self.violations.append(Violation(kind, text))
+
+    async def acknowledged(self, more: int, timeout_seconds: float = _PROGRESS_SECONDS) -> None:
+        """Wait until so many more claims have been acknowledged."""
+        target = self.history.acknowledged + more
+        deadline = time.monotonic() + timeout_seconds
+        while self.history.acknowledged < target:
+            if time.monotonic() > deadline:
+                missing = target - self.history.acknowledged
+                raise StageError(
+                    f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s"
+                )
+            await asyncio.sleep(0.01)
+
+    async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Wait for a condition, so long at most. Returns whether it came."""
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
+
+    async def recovered(self, more: int = 50) -> None:
+        """Wait until claims succeed again, for longer than they may take: the checks say if it was too long."""
+        try:
+            await self.acknowledged(more, self.stage.lock_ttl_seconds + 3 * RECOVERY_SECONDS)
+        except StageError as error:
+            self.violations.append(Violation(checks.NOT_RECOVERED, str(error)))
+
+    def unavailable_seconds(self) -> float:
+        """The longest stretch under load in which no claim was decided."""
+        return max(
+            (
+                checks.longest_gap_seconds(self.history.invocations, load.begun_at, load.ended_at)
+                for load in self._loads
+                if load.ended_at
+            ),
+            default=0.0,
+        )
+
+    async def finish(self) -> None:
+        """Wait for quiet, and check everything."""
+        self.history.flush()
+        quiet = await self.stage.quiet(self.stage.lock_ttl_seconds + _QUIET_SECONDS)
+        snapshot = await asyncio.to_thread(self.stage.snapshot)
+        invocations = self.history.invocations
+        self.violations += checks.check_quiet(quiet)
+        self.violations += checks.check_all(invocations, snapshot)
+        if self._healed_at is not None:
+            self.violations += checks.check_recovery(
+                invocations, self._healed_at, self.stage.lock_ttl_seconds + RECOVERY_SECONDS
+            )
