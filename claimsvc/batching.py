@@ -10,8 +10,9 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import structlog
 from uuid_utils import uuid7
@@ -21,6 +22,8 @@ from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
 from claimsvc.ports import Attempt, BatchObserver, Decision
 
 _log = structlog.get_logger("claimsvc.batching")
+
+_Result = TypeVar("_Result")
 
 # How often waiting claims are looked at for being overdue: the precision of their deadlines.
 _OVERDUE_CHECK_SECONDS = 0.1
@@ -190,7 +193,7 @@ class Batcher:
         self._observer = observer
         self._queues: dict[str, CouponQueue] = {}
         self._ready: list[CouponQueue] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._round_due = False
         self._overdue_check_due = False
@@ -237,32 +240,21 @@ class Batcher:
         if self._free_rounds and self._ready:
             queues, self._ready = self._ready, []
             self._free_rounds -= 1
-            self._spawn(self._round(queues))
+            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues))
 
-    async def _round(self, queues: Sequence[CouponQueue]) -> None:
-        must_wait: Sequence[CouponQueue] = ()
-        try:
-            must_wait = await self._leader.lead(queues)
-        except BaseException as error:
-            self._abandon(queues, error)
-            raise
-        finally:
-            self._free_rounds += 1
-            for queue in queues:
-                if queue not in must_wait:
-                    self._give_up_lead(queue)
-            for queue in must_wait:
-                self._spawn(self._wait_and_lead(queue))
-            self._plan_round(asyncio.get_running_loop())
+    def _round_ended(self, queues: Sequence[CouponQueue], round_: "asyncio.Task[Sequence[CouponQueue]]") -> None:
+        self._free_rounds += 1
+        must_wait = () if self._abandon_if_failed(queues, round_) else round_.result()
+        for queue in queues:
+            if queue in must_wait:
+                self._spawn(self._leader.wait_and_lead(queue), partial(self._turn_ended, queue))
+            else:
+                self._give_up_lead(queue)
+        self._plan_round(asyncio.get_running_loop())
 
-    async def _wait_and_lead(self, queue: CouponQueue) -> None:
-        try:
-            await self._leader.wait_and_lead(queue)
-        except BaseException as error:
-            self._abandon([queue], error)
-            raise
-        finally:
-            self._give_up_lead(queue)
+    def _turn_ended(self, queue: CouponQueue, turn: "asyncio.Task[None]") -> None:
+        self._abandon_if_failed([queue], turn)
+        self._give_up_lead(queue)
 
     def _give_up_lead(self, queue: CouponQueue) -> None:
         """Nobody leads the queue now: forget it if it is empty; else it is ready for the next round."""
@@ -273,9 +265,16 @@ class Batcher:
         else:
             del self._queues[queue.coupon_name]
 
-    def _abandon(self, queues: Sequence[CouponQueue], error: BaseException) -> None:
+    def _abandon_if_failed(self, queues: Sequence[CouponQueue], task: "asyncio.Task[Any]") -> bool:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return False
         for queue in queues:
             queue.refuse(error)
+        # The claims have had the error for an answer; what is not a known kind of failure is a defect, and logged.
+        if not isinstance(error, (ClaimsvcError, asyncio.CancelledError)):
+            _log.error("leading a queue failed", exc_info=error)
+        return True
 
     def _refuse_overdue(self) -> None:
         self._overdue_check_due = False
@@ -292,16 +291,12 @@ class Batcher:
             self._overdue_check_due = True
             asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, _Result], ended: "Callable[[asyncio.Task[_Result]], None]") -> None:
+        """Run `work` as a task of ours. `ended` is called with it even if it was cancelled before its first step."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
-        task.add_done_callback(self._ended)
-
-    def _ended(self, task: "asyncio.Task[None]") -> None:
-        self._tasks.discard(task)
-        # Its claims have had the error for an answer; what is not a known kind of failure is a defect, and logged.
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, ClaimsvcError):
-            _log.error("leading a queue failed", exc_info=error)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
 
 
 def lock_busy() -> LockBusyError:

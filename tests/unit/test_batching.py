@@ -219,3 +219,17 @@ async def test_who_comes_after_a_failure_starts_afresh() -> None:
     outcomes = await asyncio.gather(*(batcher.submit("spring", user) for user in "ab"), return_exceptions=True)
     assert [type(outcome) for outcome in outcomes] == [UnavailableError] * 2
     assert await late[0] == SoldOut()
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_a_leader_that_is_cancelled_before_its_first_step_leaves_no_queue_behind(at_once: bool) -> None:
+    """Its coroutine never runs then, and none of its `finally`."""
+    batcher = batcher_of(ScriptedLeader(answer_all, at_once=at_once))
+    ours = asyncio.current_task()
+    claim = asyncio.ensure_future(batcher.submit("spring", "ada"))
+    while not (leaders := [task for task in asyncio.all_tasks() if task is not ours and not task.done()]):
+        await asyncio.sleep(0)
+    leaders[0].cancel()
+    with pytest.raises(UnavailableError):
+        await claim
+    assert await batcher.submit("spring", "ben") == SoldOut()

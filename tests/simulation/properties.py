@@ -1,0 +1,211 @@
+"""What must hold in every run, whatever the scenario; and what else must hold where nothing went wrong."""
+
+import asyncio
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from claimsvc.domain import AlreadyClaimed, Claimed, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.errors import InvariantViolatedError, LockBusyError, TransientError
+from tests.simulation.instance import LOCK_PATIENCE_SECONDS, Record
+from tests.simulation.masters import LOCK
+from tests.simulation.scenario import Kind, Scenario, may_strand_locks
+
+if TYPE_CHECKING:
+    from tests.simulation.run import Simulation
+
+_DEFINITE = (Claimed, AlreadyClaimed, SoldOut, UnknownCoupon)
+# Deadlines of claims are looked at every 0.1 s, and their last attempt is waited for another 0.1 s.
+_PRECISION_SECONDS = 0.25
+# Who is woken waits for a few slices and transactions; who is not, for the pause between two attempts: 0.5 s.
+_LOST_HINT_SECONDS = 0.4
+
+
+def violations(simulation: "Simulation") -> list[str]:
+    """What was promised and does not hold, one sentence each; what is before its colon names the promise."""
+    found = [*_stock(simulation), *_answers(simulation), *_quiet(simulation), *_logs(simulation)]
+    if is_calm(simulation.scenario):
+        found += _calm(simulation)
+    elif is_harmless(simulation.scenario):
+        found += _decided(simulation)
+    return found
+
+
+def is_calm(scenario: Scenario) -> bool:
+    """Whether nothing goes wrong in the scenario, so that every claim must be decided."""
+    return not scenario.faults and scenario.refused_user is None and scenario.waiting_limit >= scenario.claims
+
+
+_HARMLESS = {
+    Kind.FORGET_SCRIPTS,
+    Kind.CLOCK_JUMP,
+    Kind.LOST_HINTS,
+    Kind.MASTER_DOWN,
+    Kind.MASTER_RESTART,
+    Kind.MASTER_HANG,
+    Kind.MASTER_READ_ONLY,
+}
+
+
+def is_harmless(scenario: Scenario) -> bool:
+    """Whether only a minority of the masters has trouble, which no client may notice."""
+    return (
+        scenario.masters == 3
+        and all(fault.kind in _HARMLESS for fault in scenario.faults)
+        and len({fault.which % scenario.masters for fault in scenario.faults}) == 1
+        and scenario.refused_user is None
+        and scenario.waiting_limit >= scenario.claims
+    )
+
+
+def _records(simulation: "Simulation") -> list[Record]:
+    return [record for instance in simulation.instances for record in instance.records]
+
+
+def _stock(simulation: "Simulation") -> Iterator[str]:
+    """I1, I3, I4: what was acknowledged is there, once, and no more of it than there was."""
+    database = simulation.database
+    acknowledged: dict[str, set[object]] = {}
+    for record in _records(simulation):
+        if isinstance(record.answer, Claimed):
+            acknowledged.setdefault(record.coupon.name, set()).add(record.answer.claim.id)
+    for coupon in simulation.scenario.coupons:
+        claims = database.claims_of.get(coupon.name, [])
+        ids = {claim.id for claim in claims}
+        if not acknowledged.get(coupon.name, set()) <= ids:
+            yield f"lost: a claim of {coupon.name} was acknowledged and is not there"
+        if len(claims) > coupon.amount or len(acknowledged.get(coupon.name, ())) > coupon.amount:
+            yield f"oversold: {len(claims)} claims of {coupon.amount} units of {coupon.name}"
+        if len({claim.user_id for claim in claims}) != len(claims):
+            yield f"duplicate: a user holds {coupon.name} twice"
+
+
+def _answers(simulation: "Simulation") -> Iterator[str]:
+    """I5, I9: every claim has one answer, in time, and it is true."""
+    for record in _records(simulation):
+        where = f"{record.user} on {record.coupon.name} at instance {record.process}"
+        if record.ended is None:
+            if record.process not in simulation.killed:
+                yield f"unanswered: {where}"
+            continue
+        longest = _longest_wait(simulation, record.process)
+        if record.ended - record.started > longest:
+            yield f"late: {where} was answered after {record.ended - record.started:.3f} s; {longest:.3f} s are allowed"
+        yield from (f"{untruth} {where}" for untruth in _untruths(simulation, record))
+
+
+def _longest_wait(simulation: "Simulation", process: int) -> float:
+    """How long a claim may take: its patience, and the longest answers of the servers that it can have waited for."""
+    scenario = simulation.scenario
+    paused = sum(
+        fault.seconds + 1
+        for fault in scenario.faults
+        if fault.kind is Kind.PAUSE and fault.which % scenario.instances + 1 == process
+    )
+    patience = max(scenario.patience_seconds, LOCK_PATIENCE_SECONDS) + _PRECISION_SECONDS
+    redis = (5 + len(scenario.coupons)) * min(simulation.witness.slowest_reply, 0.6)
+    return patience + 5 * simulation.database.slowest_call + redis + paused
+
+
+def _untruths(simulation: "Simulation", record: Record) -> Iterator[str]:
+    answer, ended = record.answer, record.ended or 0.0
+    claims = simulation.database.claims_of.get(record.coupon.name, [])
+    own = next((claim for claim in claims if claim.user_id == record.user), None)
+    alone = sum(other.user == record.user and other.coupon == record.coupon for other in _records(simulation)) == 1
+    if isinstance(answer, (Claimed, AlreadyClaimed)):
+        if answer.claim != own:
+            yield "untrue: another's claim was told to"
+    elif isinstance(answer, SoldOut):
+        if len(claims) < record.coupon.amount:
+            yield "untrue: sold-out while stock remains was told to"
+        if own is not None:
+            yield "untrue: sold-out was told to the holder"
+    elif isinstance(answer, UnknownCoupon):
+        if record.coupon.exists:
+            yield "untrue: unknown-coupon was told to"
+    elif isinstance(answer, LockBusyError):
+        if ended - record.started < LOCK_PATIENCE_SECONDS - 1e-6:
+            yield f"impatient: lock-busy after {ended - record.started:.3f} s to"
+        if alone and own is not None:
+            yield "untrue: lock-busy with a claim written to"
+        if not _could_be_busy(simulation, record):
+            yield "untrue: lock-busy of a lock that nobody else held to"
+    elif isinstance(answer, InvariantViolatedError):
+        if record.user not in simulation.database.refused_users:
+            yield "sunk: the refusal of another's row reached"
+    elif isinstance(answer, asyncio.CancelledError):
+        if not record.hung_up:
+            yield "cancelled: somebody else's cancellation reached"
+    elif not isinstance(answer, TransientError):
+        yield f"broken: {answer!r} reached"
+
+
+def _could_be_busy(simulation: "Simulation", record: Record) -> bool:
+    if may_strand_locks(simulation.scenario):
+        return True
+    return simulation.witness.was_held_by_another(
+        record.coupon.name, record.process, record.started, record.ended or record.started
+    )
+
+
+def _quiet(simulation: "Simulation") -> Iterator[str]:
+    """I10, I12, I13: claims are answered again, and nothing is left behind."""
+    for probe in simulation.run.probes:
+        refused = simulation.database.refused_users
+        if not isinstance(probe.answer, _DEFINITE) and probe.user not in refused:
+            yield f"unhealed: {probe.coupon.name} at instance {probe.process} answers {probe.answer!r}"
+    for instance in simulation.instances:
+        if instance.process in simulation.killed:
+            continue
+        if tasks := simulation.loop.tasks_of(instance.process):
+            yield f"stray: instance {instance.process} has ended and {tasks[0].get_coro()} runs on"
+        if instance.drained_in is None:
+            yield f"undrained: instance {instance.process} never came to its end"
+        elif instance.drained_in > (longest := _longest_wait(simulation, instance.process)):
+            yield f"undrained: instance {instance.process} took {instance.drained_in:.3f} s to stop, not {longest:.3f}"
+        if instance.left_waiting:
+            yield f"undrained: {instance.left_waiting} claims were left waiting by instance {instance.process}"
+        if instance.observed.waiters:
+            yield f"stray: {instance.observed.waiters} waiters are counted in an instance that has ended"
+    if not may_strand_locks(simulation.scenario):
+        for host in simulation.hosts:
+            for key in host.redis.keys(LOCK):
+                yield f"stranded: {key} on master {host.number}"
+    yield from _counters(simulation)
+
+
+def _counters(simulation: "Simulation") -> Iterator[str]:
+    if not simulation.run.probes:
+        return
+    for coupon in simulation.scenario.coupons:
+        for host in simulation.hosts:
+            count = host.redis.get(f"claim:stock:{{{coupon.name}}}")
+            if coupon.strategy is StrategyName.COUNTER and count is not None:
+                remaining = coupon.amount - len(simulation.database.claims_of[coupon.name])
+                if int(count) != remaining:
+                    yield f"drifted: the counter of {coupon.name} says {count} and the database {remaining}"
+
+
+def _logs(simulation: "Simulation") -> Iterator[str]:
+    for line in simulation.border.logged:
+        if line["level"] in {"error", "critical", "exception"}:
+            yield f"defect: {line['event']}: {line.get('exc_info')!r}"
+
+
+def _decided(simulation: "Simulation") -> Iterator[str]:
+    for record in _records(simulation):
+        if not isinstance(record.answer, (asyncio.CancelledError, *_DEFINITE)):
+            yield f"starved: {record.user} on {record.coupon.name} was answered {record.answer!r}"
+
+
+def _calm(simulation: "Simulation") -> Iterator[str]:
+    """Without a fault, every claim is decided, soon, and instances take turns."""
+    yield from _decided(simulation)
+    witness, scenario = simulation.witness, simulation.scenario
+    for wait in witness.waits:
+        if wait.overtaken > (most := 2 * scenario.instances + 2):
+            yield f"unfair: instance {wait.process} in line was overtaken {wait.overtaken} times; {most} are allowed"
+        if wait.seconds > _LOST_HINT_SECONDS:
+            yield f"unwoken: instance {wait.process} waited {wait.seconds:.3f} s in vain"
+    for instance in simulation.instances:
+        if instance.observed.lost_locks:
+            yield f"lost lock: instance {instance.process} lost a lock that nobody took"

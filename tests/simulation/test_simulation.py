@@ -1,0 +1,64 @@
+"""The claim path keeps its promises in every order of events and faults that is tried."""
+
+import os
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from tests.simulation.border import simulated_surroundings
+from tests.simulation.explore import describe, play, promises, shrink, tally
+from tests.simulation.mutants import MUTANTS, Mutant, a_batch_that_fails_is_not_answered
+from tests.simulation.scenario import Kind, scenario_of
+
+# `python -m tests.simulation --minutes 60` explores more.
+_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "1000")) // 4
+_MOST_SEEDS_FOR_A_MUTANT = 10_000
+
+
+@pytest.mark.parametrize("part", range(4))
+def test_every_promise_is_kept_in_every_order_of_events_and_faults(part: int) -> None:
+    happened: Counter[str] = Counter()
+    with simulated_surroundings() as border:
+        for seed in range(part * _SEEDS_OF_A_PART, (part + 1) * _SEEDS_OF_A_PART):
+            run = play(scenario_of(seed), border)
+            tally(happened, run)
+            if run.violations:
+                pytest.fail(describe(seed, run, shrink(run, border)))
+    assert all(happened[kind] for kind in Kind), f"not every fault was tried: {happened}"
+
+
+@pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
+def test_a_defect_is_found(mutant: Mutant) -> None:
+    scenarios = filter(MUTANTS[mutant], map(scenario_of, range(_MOST_SEEDS_FOR_A_MUTANT)))
+    with simulated_surroundings() as border, mutant():
+        assert any(play(scenario, border).violations for scenario in scenarios)
+
+
+def test_a_scenario_that_fails_is_made_smaller() -> None:
+    with simulated_surroundings() as border, a_batch_that_fails_is_not_answered():
+        runs = (play(scenario_of(seed), border) for seed in range(_MOST_SEEDS_FOR_A_MUTANT))
+        run = next(run for run in runs if "unanswered" in promises(run) and run.scenario.claims > 8)
+        shrunk = shrink(run, border)
+        assert promises(shrunk) & promises(run)
+        assert shrunk.scenario.claims <= 2
+        assert len(shrunk.scenario.faults) <= 1
+
+
+def test_a_seed_is_the_same_run_in_every_process() -> None:
+    def explained(hash_seed: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.simulation", "--seed", "3"],
+            cwd=Path(__file__).parents[2],
+            env={**os.environ, "PYTHONHASHSEED": hash_seed},
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        return done.stdout
+
+    first, second = explained("1"), explained("2")
+    assert "keeps every promise" in first
+    assert first == second
