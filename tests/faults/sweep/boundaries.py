@@ -82,6 +82,8 @@ class Conductor:
         self.act = act
         self.counted: list[Boundary] = []
         self.fired = False
+        self.delayed = 0
+        """How many messages are being held up."""
         self._mode: Mode | None = None
         self._at: Boundary | None = None
         self._ordinals: Counter[tuple[str, str]] = Counter()
@@ -147,7 +149,7 @@ class _Between:
             self._marked[request] = mode
             return request
         if mode is Mode.LATE_REQUEST or mode is Mode.LATE_REPLY:
-            await asyncio.sleep(self._proxy.late_seconds)
+            await self._proxy.delay()
         else:
             await self._proxy.conductor.act(mode)
         if mode.cuts:
@@ -191,7 +193,7 @@ class _Between:
             return b""
         if mode is Mode.LATE_REPLY:
             await self._client.drain()
-            await asyncio.sleep(self._proxy.late_seconds)
+            await self._proxy.delay()
             del self._marked[reply.of]  # type: ignore[arg-type]
         elif reply.of in reply.ended:
             await self._client.drain()
@@ -225,6 +227,11 @@ class BoundaryProxy:
         self.late_seconds = late_seconds
         self.target = ("127.0.0.1", 0)
         self.port = 0
+
+    async def delay(self) -> None:
+        self.conductor.delayed += 1
+        await asyncio.sleep(self.late_seconds)
+        self.conductor.delayed -= 1
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with connected(*self.target, writer) as (server_reader, server_writer):

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -63,23 +64,26 @@ async def claim_all(port: int, all_of_them: Sequence[Claimant], patience_seconds
     connections = await asyncio.gather(*(asyncio.open_connection("127.0.0.1", port) for _ in all_of_them))
     return await asyncio.gather(
         *(
-            _claim(reader, writer, claimant, patience_seconds)
-            for (reader, writer), claimant in zip(connections, all_of_them, strict=True)
+            _claim(*connection, claimant, keep=i % 2 == 0, patience_seconds=patience_seconds)
+            for i, (connection, claimant) in enumerate(zip(connections, all_of_them, strict=True))
         )
     )
 
 
 async def _claim(
-    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, claimant: Claimant, patience_seconds: float
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, claimant: Claimant, keep: bool, patience_seconds: float
 ) -> Answer:
+    """Claim on a connection that both sides keep or close: the service has a way of its own for those that it keeps."""
     body = json.dumps({"coupon_name": claimant.coupon_name, "user_id": claimant.user_id})
     started = time.monotonic()
     head, told = b"", b""
     try:
         async with asyncio.timeout(patience_seconds):
-            writer.write(_request("POST", _CLAIM, body))
-            head, _, told = (await reader.read()).partition(b"\r\n\r\n")
-    except (OSError, TimeoutError):
+            writer.write(_request("POST", _CLAIM, body, keep=keep))
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = re.search(rb"(?i)content-length: *(\d+)", head)
+            told = await reader.readexactly(int(length[1]) if length else 0)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
         pass
     finally:
         writer.transport.abort()
@@ -97,14 +101,16 @@ async def get(port: int, path: str) -> str:
     """The body of an answer to GET."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     try:
-        writer.write(_request("GET", path, ""))
+        writer.write(_request("GET", path, "", keep=False))
         return (await reader.read()).partition(b"\r\n\r\n")[2].decode()
     finally:
         writer.transport.abort()
 
 
-def _request(method: str, path: str, body: str) -> bytes:
-    head = f"{method} {path} HTTP/1.1\r\nHost: sweep\r\nConnection: close\r\n"
+def _request(method: str, path: str, body: str, *, keep: bool) -> bytes:
+    head = f"{method} {path} HTTP/1.1\r\nHost: sweep\r\n"
+    if not keep:
+        head += "Connection: close\r\n"
     if body:
         head += f"Content-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     return f"{head}\r\n{body}".encode()

@@ -8,8 +8,10 @@ from enum import StrEnum
 from typing import Any
 from weakref import WeakSet
 
-# Taking a connection from the kernel: over before anything of the service knows of it.
-_NOBODY_CANCELS = {"BaseSelectorEventLoop._accept_connection2"}
+# The HTTP server's own, and no part of a claim: taking a connection from the kernel, and waiting for its requests.
+_THE_HTTP_SERVERS = {"BaseSelectorEventLoop._accept_connection2", "RequestHandler.start"}
+# Those that wait for an answer in order to pass it on.
+_CALLERS = ("_handle_request", "claim")
 
 
 class AwaitMode(StrEnum):
@@ -56,13 +58,15 @@ class Work:
 
     def cancel(self, *, callers_only: bool) -> None:
         for task in self.open_tasks():
-            if not callers_only or "RequestHandler" in _name(task.get_coro()):
+            name = _name(task.get_coro())
+            if name not in _THE_HTTP_SERVERS and (not callers_only or any(word in name for word in _CALLERS)):
                 task.cancel()
 
     def begun(self, loop: asyncio.AbstractEventLoop, work: Coroutine[Any, Any, Any], **options: Any) -> Any:
-        if not self._recording or _name(work) in _NOBODY_CANCELS:
+        if not self._recording:
             return asyncio.Task(work, loop=loop, **options)
-        task = asyncio.Task(_Stepped(work, self), loop=loop, **options)
+        is_stepped = _name(work) not in _THE_HTTP_SERVERS
+        task = asyncio.Task(_Stepped(work, self) if is_stepped else work, loop=loop, **options)
         self._tasks.add(task)
         return task
 
