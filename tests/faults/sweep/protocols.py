@@ -223,7 +223,7 @@ class PostgresConversation(Conversation):
 
     def _reply(self, raw: bytes) -> Reply:
         letter = raw[:1]
-        if not self.pending or letter in b"AN" and len(raw) > 1:
+        if not self.pending or (letter in b"AN" and len(raw) > 1):
             return Reply(raw, None)
         of = self.pending[0]
         verb = of.kind.split(" ", 1)[0]
@@ -236,7 +236,7 @@ class PostgresConversation(Conversation):
                     break
             return Reply(raw, ended[-1], tuple(ended))
         continues = verb in {"Startup", "Password"} and letter == b"R"
-        if len(raw) == 1 or letter in _ENDS.get(verb, b"") or continues and _asks_for_more(raw):
+        if len(raw) == 1 or letter in _ENDS.get(verb, b"") or (continues and _asks_for_more(raw)):
             self.pending.popleft()
             return Reply(raw, of, (of,))
         return Reply(raw, of)

@@ -72,11 +72,13 @@ class ServiceHere:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        started = asyncio.get_running_loop().create_future()
+        started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stop.clear()
         self._running = asyncio.create_task(self._run(started))
         await asyncio.wait({started, self._running}, return_when=asyncio.FIRST_COMPLETED)
-        self.port = started.result() if started.done() else self._running.result()
+        if not started.done():
+            await self._running  # which tells why
+        self.port = started.result()
 
     async def _run(self, started: "asyncio.Future[int]") -> None:
         watch_tasks_of(self.work)

@@ -70,7 +70,6 @@ def run_sweep(plan: Plan, report: Report = lambda _: None) -> list[Result]:
     with (
         temporary_state_dir() as folder,
         embedded_services(folder, masters=plan.masters, durable=False) as services,
-        _quiet_logs(),
     ):
         assert services.postgres is not None
         bootstrap.migrate(services.database_url)
@@ -90,6 +89,7 @@ async def sweep(
     results: list[Result] = []
 
     async with AsyncExitStack() as stack:
+        stack.enter_context(_quiet_logs())
         zygote: Zygote | None = None
         if set(plan.modes) & set(DEATHS):
             zygote = await stack.enter_async_context(open_zygote())
