@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+
+Converse = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Proxy:
@@ -22,22 +24,11 @@ class Proxy:
         self._on_cut = on_cut
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers = [writer]
-        try:
-            server_reader, server_writer = await asyncio.open_connection(*self._target)
-            writers.append(server_writer)
+        async with connected(*self._target, writer) as (server_reader, server_writer):
             cut = asyncio.Event()
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forward(reader, server_writer, cut))
                 group.create_task(self._return(server_reader, writer, cut))
-        except* OSError:
-            pass
-        finally:
-            for each in writers:
-                each.transport.abort()
-            for each in writers:
-                with contextlib.suppress(OSError):
-                    await each.wait_closed()
 
     async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, cut: asyncio.Event) -> None:
         while data := await reader.read(65536):
@@ -61,21 +52,54 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
-    proxy = Proxy(host, port)
+async def connected(
+    host: str, port: int, client: asyncio.StreamWriter
+) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection to the server on behalf of `client`; both are closed on leaving."""
+    writers = [client]
+    try:
+        server_reader, server_writer = await asyncio.open_connection(host, port)
+        writers.append(server_writer)
+        yield server_reader, server_writer
+    finally:
+        for each in writers:
+            each.transport.abort()
+        for each in writers:
+            with contextlib.suppress(OSError):
+                await each.wait_closed()
+
+
+@asynccontextmanager
+async def listening(converse: Converse) -> AsyncIterator[int]:
+    """A free port of 127.0.0.1 at which every connection is a task that runs `converse`; all end on leaving.
+
+    That a connection breaks is no error.
+    """
     conversations: set[asyncio.Task[None]] = set()
 
+    async def run(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            await converse(reader, writer)
+        except* OSError:
+            pass
+
     def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.ensure_future(proxy.converse(reader, writer))
+        task = asyncio.ensure_future(run(reader, writer))
         conversations.add(task)
         task.add_done_callback(conversations.discard)
 
     server = await asyncio.start_server(accept, "127.0.0.1", 0)
-    proxy.port = server.sockets[0].getsockname()[1]
     try:
-        yield proxy
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for task in conversations:
             task.cancel()
         await asyncio.gather(*conversations, return_exceptions=True)
+
+
+@asynccontextmanager
+async def proxy_to(host: str, port: int) -> AsyncIterator[Proxy]:
+    proxy = Proxy(host, port)
+    async with listening(proxy.converse) as proxy.port:
+        yield proxy

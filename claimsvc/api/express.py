@@ -19,6 +19,7 @@ from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, Records, request_id
 from claimsvc.api.routes import CLAIM_PATH, claim_reply
 from claimsvc.api.schemas import ClaimCoupon
 from claimsvc.domain import Outcome
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import Claims
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
@@ -42,7 +43,8 @@ class ExpressClaim:
     def reply(self) -> tuple[bytes, bool]:
         """Once it is answered: the message to be sent, and whether it ends the connection. Records the request."""
         answer, request_id = self.answer, self._request_id
-        failure = asyncio.CancelledError() if answer.cancelled() else answer.exception()
+        # The client cannot cancel it. Whoever has ended our tasks, to the client that is no defect but an end.
+        failure = _stopping() if answer.cancelled() else answer.exception()
         defect = None
         if failure is None:
             reply = claim_reply(answer.result(), request_id)
@@ -61,6 +63,10 @@ class ExpressClaim:
             defect=defect,
         )
         return reply.in_one_piece(), reply.closes
+
+
+def _stopping() -> UnavailableError:
+    return UnavailableError("this instance is stopping", dependency="claimsvc")
 
 
 class Express:

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from claimsvc.domain import Outcome, StrategyName
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import Storage, Strategy
 
 # Names and strategies never change, so what was read once is kept; this bounds the memory that it takes.
@@ -43,6 +44,7 @@ class StrategyByCoupon:
             asked = self._asked[coupon_name] = asyncio.get_running_loop().create_future()
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read_what_is_asked())
+                self._reader.add_done_callback(self._reader_ended)
         strategy = await asyncio.shield(asked)
         return await strategy.claim(coupon_name, user_id)
 
@@ -60,6 +62,11 @@ class StrategyByCoupon:
             self._known.update(found)
             for name in names:
                 _answer(self._asked.pop(name), found.get(name, self._strategies[StrategyName.ROW_LOCK]))
+
+    def _reader_ended(self, reader: "asyncio.Task[None]") -> None:
+        """Whatever ended it, nobody is left waiting for a name that nobody reads: whoever asks next reads it anew."""
+        while self._asked:
+            _answer(self._asked.popitem()[1], UnavailableError("this instance is stopping", dependency="claimsvc"))
 
 
 def _answer(asked: "asyncio.Future[Strategy]", answer: Strategy | Exception) -> None:

@@ -77,3 +77,20 @@ async def test_a_name_that_could_not_be_read_is_read_again(
             with pytest.raises(UnavailableError):
                 await by_coupon.claim("a", "ada")
         assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
+
+
+async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_claim_reads_anew(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = StrategyByCoupon(dict.fromkeys(StrategyName, instance.strategy), instance.storage)
+        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
+
+        async def cancelled(names: Sequence[str]) -> list[Coupon]:
+            raise asyncio.CancelledError
+
+        with monkeypatch.context() as broken:
+            broken.setattr(instance.storage, "stock", cancelled)
+            with pytest.raises(UnavailableError):
+                await asyncio.wait_for(by_coupon.claim("a", "ada"), 5)
+        assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 5), Claimed)

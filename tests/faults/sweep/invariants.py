@@ -1,0 +1,82 @@
+"""What has to hold after every run: the answers agree with PostgreSQL, and nothing is left behind.
+
+The numbers are those of the project's invariants: I1 no more claims than units, I2 the count of what is left, I3 one
+claim per user, I4 a 201 stays, I5 no claim without an attempt and none after a refusal, I9 refusals are true, I10
+counters, I11 and I12 nothing held, borrowed or running, I13 claims succeed again.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from tests.faults.sweep.claims import Answer, Claimant
+from tests.faults.sweep.records import Stock, users_of
+
+_UNDECIDED = {(503, "lock-busy"), (503, "unavailable")}
+
+
+def violations_on_record(stocks: Mapping[str, Stock], claimants: Sequence[Claimant]) -> list[str]:
+    """What is wrong with the records, whatever was answered."""
+    wrong: list[str] = []
+    for name, stock in stocks.items():
+        if stock.taken > stock.amount:
+            wrong.append(f"I1: {stock.taken} claims on {stock.amount} units of {name}")
+        if stock.remaining != stock.amount - stock.taken:
+            wrong.append(f"I2: {stock.remaining} of {stock.amount} units left after {stock.taken} claims of {name}")
+        wrong += [f"I3: {user} holds {len(ids)} claims of {name}" for user, ids in stock.claims.items() if len(ids) > 1]
+        if strangers := stock.claims.keys() - users_of(name, claimants):
+            wrong.append(f"I5: {sorted(strangers)} hold {name} and never asked")
+    return wrong
+
+
+def violations_of_first_answers(
+    stocks: Mapping[str, Stock], told: Mapping[Claimant, Answer], *, answer_seconds: float
+) -> list[str]:
+    """What is wrong with the answers to claims that nobody had made before."""
+    wrong: list[str] = []
+    for claimant, answer in told.items():
+        who = f"{claimant.user_id} on {claimant.coupon_name} was told {answer}"
+        stock = stocks[claimant.coupon_name]
+        held = stock.claims.get(claimant.user_id, [])
+        if answer.seconds > answer_seconds:
+            wrong.append(f"{who} after {answer.seconds:.2f} s, later than {answer_seconds:.2f} s")
+        if not answer.status or (answer.status, answer.problem) in _UNDECIDED:
+            continue
+        if answer.status == 201:
+            if answer.claim_id not in held:
+                wrong.append(f"I4: {who}, and has {held or 'nothing'}")
+        elif answer.problem == "sold-out":
+            if held:
+                wrong.append(f"I5: {who}, and holds {held}")
+            if stock.remaining:
+                wrong.append(f"I9: {who} with {stock.remaining} units left")
+        else:
+            wrong.append(f"I9: {who}")
+    return wrong
+
+
+def violations_of_answers_again(
+    stocks: Mapping[str, Stock], first: Mapping[Claimant, Answer], again: Mapping[Claimant, Answer]
+) -> list[str]:
+    """What is wrong when all have asked again, until they were told something: nobody is left without his due."""
+    wrong: list[str] = []
+    for claimant, answer in again.items():
+        who = f"{claimant.user_id} on {claimant.coupon_name}, told {first[claimant]} first, was then told {answer}"
+        stock = stocks[claimant.coupon_name]
+        held = stock.claims.get(claimant.user_id, [])
+        if answer.status == 201 or answer.problem == "already-claimed":
+            if [answer.claim_id] != held:
+                wrong.append(f"I4: {who} with claim {answer.claim_id}, and has {held}")
+            if first[claimant].status == 201 and first[claimant].claim_id != answer.claim_id:
+                wrong.append(f"I4: {who}, and lost its first claim")
+            if answer.status == 201 and first[claimant].status == 201:
+                wrong.append(f"I3: {who}")
+        elif answer.problem != "sold-out" or held or stock.remaining:
+            wrong.append(f"I13: {who}, holding {held or 'nothing'} with {stock.remaining} units left")
+    for name, stock in stocks.items():
+        due = min(stock.amount, len(users_of(name, list(again))))
+        if stock.taken != due:
+            wrong.append(f"I13: {stock.taken} claims of {name} in the end, not {due}")
+    return wrong
+
+
+def is_decided(answer: Answer) -> bool:
+    return bool(answer.status) and (answer.status, answer.problem) not in _UNDECIDED

@@ -1,0 +1,282 @@
+"""One service, one strategy, one scenario: run cleanly to learn the boundaries, then with a fault at each of them."""
+
+import asyncio
+import re
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from itertools import count
+
+import psycopg
+
+from claimsvc import bootstrap
+from claimsvc.config import Settings
+from tests.faults.sweep.boundaries import Boundary, Mode
+from tests.faults.sweep.claims import Answer, Claimant, Scenario, claim_all, claimants, get
+from tests.faults.sweep.invariants import (
+    is_decided,
+    violations_of_answers_again,
+    violations_of_first_answers,
+    violations_on_record,
+)
+from tests.faults.sweep.records import Records, Stock, open_records, wait_until
+from tests.faults.sweep.service import (
+    ANSWER_SECONDS,
+    CLIENT_PATIENCE_SECONDS,
+    LOCK_TTL_SECONDS,
+    Stage,
+    Zygote,
+    open_stage,
+)
+from tests.faults.sweep.work import Await, AwaitMode
+
+# I13: once healed, claims succeed again within this.
+_HEALED_SECONDS = LOCK_TTL_SECONDS + 5.0
+_QUIET_SECONDS = 3.0
+_WARM_UPS = 2
+_CLEAN_RUNS = 3
+_TRIES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """Where and how a run is disturbed: at a boundary, or at an await."""
+
+    where: Boundary | Await
+    mode: Mode | AwaitMode
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What became of one point. `broken` names what did not hold; `fired`, whether the fault happened at all."""
+
+    strategy: str
+    scenario: str
+    masters: int
+    where: str
+    mode: str
+    fired: bool
+    broken: tuple[str, ...]
+    told: str
+    seconds: float
+
+    @property
+    def verdict(self) -> str:
+        return "broken" if self.broken else "held" if self.fired else "not reached"
+
+
+@dataclass(slots=True)
+class _Run:
+    """One scenario on coupons of its own."""
+
+    names: list[str]
+    claimants: list[Claimant]
+    told: dict[Claimant, Answer] = field(default_factory=dict)
+    broken: list[str] = field(default_factory=list)
+
+
+class Lane:
+    """A stage, and what is on record of it."""
+
+    def __init__(
+        self,
+        stage: Stage,
+        records: Records,
+        reconcile: Callable[[], Awaitable[object]],
+        strategy: str,
+        scenario: Scenario,
+        masters: int,
+    ) -> None:
+        self.strategy = strategy
+        self.scenario = scenario
+        self._masters = masters
+        self._stage = stage
+        self._records = records
+        self._reconcile = reconcile
+        self._numbers = count(1)
+
+    async def survey(self) -> tuple[list[Boundary], list[Await]]:
+        """The boundaries and the awaits of a run without a fault, once all connections are open.
+
+        Raises:
+            AssertionError: not even then everything holds.
+        """
+        boundaries: list[Boundary] = []
+        awaits: list[list[Await]] = []
+        for _ in range(_WARM_UPS):
+            await self._what_a_clean_run_breaks()
+        for _ in range(_CLEAN_RUNS):
+            assert not await self._what_a_clean_run_breaks()
+            boundaries += [each for each in self._stage.conductor.counted if each not in boundaries]
+            awaits.append(self._stage.service.work.counted)
+        return boundaries, sorted(awaits, key=len)[_CLEAN_RUNS // 2]
+
+    async def disturb(self, point: Point) -> Result:
+        """Run with a fault at the point, check everything, and leave the service as it was before."""
+        started = time.monotonic()
+        for _ in range(_TRIES):
+            run = await self._run(point)
+            fired = self._fired()
+            await self._check_all(run, point)
+            if not run.broken:
+                run.broken += [f"I13: afterwards, {wrong}" for wrong in await self._what_a_clean_run_breaks()]
+            if fired or run.broken:
+                break
+        if run.broken:
+            await self._stage.restart()
+            await self._what_a_clean_run_breaks()
+        return Result(
+            strategy=self.strategy,
+            scenario=self.scenario.name,
+            masters=self._masters,
+            where=str(point.where),
+            mode=str(point.mode),
+            fired=fired,
+            broken=tuple(run.broken),
+            told=", ".join(sorted({str(answer) for answer in run.told.values()})),
+            seconds=time.monotonic() - started,
+        )
+
+    def _fired(self) -> bool:
+        return self._stage.conductor.fired or self._stage.service.work.fired
+
+    async def _run(self, point: Point | None) -> _Run:
+        number = next(self._numbers)
+        names = [f"{self.strategy}-{id(self):x}-{number}-{i}" for i in range(self.scenario.coupons)]
+        run = _Run(names, claimants(self.scenario, names))
+        await self._records.offer(names, self.scenario.units, self.strategy)
+        if self.scenario.locked_seconds:
+            await self._records.lock(names, self.scenario.locked_seconds)
+        stage, work = self._stage, self._stage.service.work
+        if point is not None and isinstance(point.where, Boundary) and isinstance(point.mode, Mode):
+            stage.conductor.begin(point.where, point.mode)
+            work.begin()
+        elif point is not None and isinstance(point.where, Await) and isinstance(point.mode, AwaitMode):
+            stage.conductor.begin()
+            work.begin(point.where, point.mode)
+        else:
+            stage.conductor.begin()
+            work.begin()
+        client_waits = CLIENT_PATIENCE_SECONDS if self._is_about_the_client(point) else ANSWER_SECONDS + 1.0
+        try:
+            told = await claim_all(stage.http.port, run.claimants, client_waits)
+            run.told = dict(zip(run.claimants, told, strict=True))
+            await self._until_nothing_more_is_said(run)
+        finally:
+            stage.conductor.end()
+            work.end()
+        return run
+
+    def _is_about_the_client(self, point: Point | None) -> bool:
+        return point is not None and isinstance(point.where, Boundary) and point.where.server == "client"
+
+    async def _until_nothing_more_is_said(self, run: _Run) -> None:
+        """The answer is not the end of it: the lock is given back after that."""
+        work, conductor = self._stage.service.work, self._stage.conductor
+        await wait_until(lambda: not conductor.delayed, ANSWER_SECONDS)
+        if not await wait_until(lambda: not work.open_tasks(), ANSWER_SECONDS):
+            run.broken.append(f"I12: still running: {[task.get_coro() for task in work.open_tasks()]}")
+        said = -1
+        while said != len(conductor.counted):
+            said = len(conductor.counted)
+            await asyncio.sleep(0.02)
+
+    async def _what_a_clean_run_breaks(self) -> list[str]:
+        """Run without a fault, which leaves all connections open. Returns what was wrong: nothing, that is.
+
+        I13 gives fresh claims some seconds until they succeed; a wrong answer is wrong at once.
+        """
+        until = time.monotonic() + _HEALED_SECONDS
+        while True:
+            run = await self._run(None)
+            await self._check_all(run, None)
+            undecided = [answer for answer in run.told.values() if not is_decided(answer)]
+            if run.broken or not undecided:
+                return run.broken
+            if time.monotonic() >= until:
+                return [f"I13: {answer}" for answer in undecided]
+
+    async def _check_all(self, run: _Run, point: Point | None) -> None:
+        """Everything that has to hold; what does not is added to `run.broken`."""
+        stocks = await self._settled_stocks(run)
+        run.broken += violations_on_record(stocks, run.claimants)
+        run.broken += violations_of_first_answers(stocks, run.told, answer_seconds=ANSWER_SECONDS)
+        if isinstance(point and point.mode, Mode) and point.mode.kills and self._fired():  # type: ignore[union-attr]
+            await self._stage.start()
+        run.broken += [f"I12: {each}" for each in await self._what_is_left_behind(run, point)]
+        if point is not None:
+            again = await self._ask_again(run)
+            stocks = await self._records.stocks(run.names)
+            run.broken += violations_on_record(stocks, run.claimants)
+            run.broken += violations_of_answers_again(stocks, run.told, again)
+        if self.strategy == "counter":
+            await self._reconcile()
+            run.broken += [f"I10: {each}" for each in await self._records.counters_differ(run.names)]
+        try:
+            await self._records.withdraw(run.names)
+        except psycopg.errors.ForeignKeyViolation:
+            run.broken.append("I12: a claim was made when everything was quiet")
+
+    async def _settled_stocks(self, run: _Run) -> dict[str, Stock]:
+        """What is on record once no transaction is under way."""
+        until = time.monotonic() + _QUIET_SECONDS
+        while sessions := await self._records.open_transactions():
+            if time.monotonic() >= until:
+                run.broken.append(f"I12: sessions still busy: {dict(sessions)}")
+                break
+            await asyncio.sleep(0.01)
+        return await self._records.stocks(run.names)
+
+    async def _what_is_left_behind(self, run: _Run, point: Point | None) -> list[str]:
+        lock_seconds = LOCK_TTL_SECONDS + 0.5
+        if point is None or point.mode in {Mode.CANCEL_CALLER_BEFORE, Mode.CANCEL_CALLER_AFTER}:
+            lock_seconds = LOCK_TTL_SECONDS * 0.6  # given back, and not left to expire
+        left = await self._records.wait_until_no_lock_is_left(run.names, lock_seconds)
+        port = self._stage.service.port
+        until = time.monotonic() + _HEALED_SECONDS
+        while True:
+            metrics = await get(port, "/metrics")
+            borrowed = _metric(metrics, 'claimsvc_db_pool_connections{state="in_use"}')
+            waiters = _metric(metrics, "claimsvc_lock_waiters")
+            down = re.findall(r'(?m)^claimsvc_redis_master_up\{master="(.*)"\} 0.0$', metrics)
+            if not (borrowed or waiters or down):
+                break
+            if time.monotonic() >= until:
+                left += [f"{borrowed:.0f} connections borrowed, {waiters:.0f} in line, masters down: {down}"]
+                break
+            await asyncio.sleep(0.02)
+        if broken := _metric(metrics, "claimsvc_invariant_violations_total"):
+            left.append(f"the service has counted {broken:.0f} violations itself")
+        return left
+
+    async def _ask_again(self, run: _Run) -> dict[Claimant, Answer]:
+        """Everybody claims again, until everybody has been told something, or too long."""
+        until = time.monotonic() + _HEALED_SECONDS
+        answers: dict[Claimant, Answer] = {}
+        undecided = list(run.claimants)
+        while undecided and time.monotonic() < until:
+            told = await claim_all(self._stage.service.port, undecided, ANSWER_SECONDS)
+            answers.update(zip(undecided, told, strict=True))
+            undecided = [claimant for claimant, answer in answers.items() if not is_decided(answer)]
+        return answers
+
+
+def _metric(metrics: str, series: str) -> float:
+    found = re.search(rf"(?m)^{re.escape(series)} (\S+)$", metrics)
+    assert found is not None, f"there is no metric {series}"
+    return float(found[1])
+
+
+@asynccontextmanager
+async def open_lane(
+    database_url: str, redis_urls: Sequence[str], strategy: str, scenario: Scenario, zygote: Zygote | None
+) -> AsyncIterator[Lane]:
+    """A lane on a database of its own; its service is in this process, or a process from the zygote."""
+    settings = Settings(database_url=database_url, redis_urls=tuple(redis_urls), claim_patience_seconds=0.01)
+    async with (
+        open_records(database_url, redis_urls) as records,
+        bootstrap.open_reconciler(settings) as reconcile,
+        open_stage(database_url, tuple(redis_urls), zygote) as stage,
+    ):
+        yield Lane(stage, records, reconcile, strategy, scenario, len(redis_urls))

@@ -1,0 +1,94 @@
+"""One claim and several, with a failure at a choice of the boundaries with the outside: whatever happens, all holds.
+
+`python -m tests.faults.sweep` takes all of them, `--seed` the same ones again.
+"""
+
+import asyncio
+import random
+from collections.abc import Sequence
+
+import pytest
+
+from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
+from claimsvc.embedded import PostgresServer
+from claimsvc.errors import UnavailableError
+from claimsvc.ports import Attempt
+from claimsvc.storage.admission import Admission
+from tests.faults.sweep import AWAITS, BREAKS, CANCELS, DEATHS, LATE, Plan, Result, sweep
+from tests.faults.sweep.boundaries import Mode
+from tests.faults.sweep.claims import BATCH, SINGLE
+
+_SHARE = 0.1
+
+
+def broken(results: Sequence[Result]) -> list[str]:
+    return [
+        f"{result.strategy}, {result.scenario}, {result.mode} at {result.where}: {'; '.join(result.broken)}"
+        for result in results
+        if result.broken
+    ]
+
+
+@pytest.mark.parametrize("modes", [BREAKS + CANCELS + AWAITS, LATE + DEATHS], ids=["at once", "slowly"])
+@pytest.mark.parametrize("strategy", list(StrategyName))
+async def test_whatever_fails_at_a_boundary_nothing_is_lost_and_nothing_left_behind(
+    strategy: StrategyName,
+    modes: Sequence[Mode],
+    postgres: PostgresServer,
+    template_database: str,
+    redis_urls: tuple[str, ...],
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    scenarios = (SINGLE.name, BATCH.name)
+    plan = Plan([strategy], scenarios, masters=3, modes=modes, share=_SHARE, seed=seed)
+    results = await sweep(plan, postgres, template_database, redis_urls)
+    assert not broken(results), f"seed {seed}"
+    fired = sum(result.fired for result in results)
+    assert fired >= 0.7 * len(results), f"only {fired} of {len(results)} faults happened; seed {seed}"
+
+
+async def test_a_failure_that_is_taken_for_sold_out_is_noticed(
+    postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = Admission.admit
+
+    async def lying(self: Admission, attempts: Sequence[Attempt]) -> list[Outcome]:
+        try:
+            return await admit(self, attempts)
+        except UnavailableError:
+            return [SoldOut()] * len(attempts)
+
+    monkeypatch.setattr(Admission, "admit", lying)
+    results = await _errors_under_row_locks(postgres, template_database, redis_urls)
+    assert any("I9" in wrong for result in results for wrong in result.broken)
+
+
+async def test_an_answer_that_comes_before_its_commit_is_noticed(
+    postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    admit = Admission.admit
+    told: dict[str, Outcome] = {}
+
+    async def hasty(self: Admission, attempts: Sequence[Attempt]) -> list[Outcome]:
+        try:
+            outcomes = await admit(self, attempts)
+        except UnavailableError:
+            if not told:
+                raise
+            [claimed] = told.values()
+            assert isinstance(claimed, Claimed)
+            return [claimed] * len(attempts)
+        told.update((attempt.user_id, outcome) for attempt, outcome in zip(attempts, outcomes, strict=True))
+        return outcomes
+
+    monkeypatch.setattr(Admission, "admit", hasty)
+    results = await _errors_under_row_locks(postgres, template_database, redis_urls)
+    assert any("I4" in wrong for result in results for wrong in result.broken)
+
+
+async def _errors_under_row_locks(
+    postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...]
+) -> list[Result]:
+    plan = Plan([StrategyName.ROW_LOCK], [SINGLE.name], masters=1, modes=[Mode.ERROR])
+    async with asyncio.timeout(100):
+        return await sweep(plan, postgres, template_database, redis_urls)
