@@ -120,6 +120,9 @@ class Settings(DatabaseSettings):
 
     body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's body")
     header_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's headers")
+    write_timeout_seconds: float = Field(
+        10.0, gt=0, le=300, description="longest wait for a client to take any of its answer"
+    )
     shutdown_grace_seconds: float = Field(
         30.0, gt=0, le=600, description="time for accepted requests to finish after SIGTERM"
     )

@@ -5,6 +5,7 @@ traceback in the log. The one hook it leaves is the protocol class, so this file
 """
 
 import asyncio
+import time
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -13,6 +14,7 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
 from claimsvc.api.middlewares import Edge
+from claimsvc.api.operations import READINESS
 from claimsvc.api.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.api.routing import shortcut
 from claimsvc.api.services import SERVICES
@@ -27,16 +29,36 @@ _READ_BUFFER_BYTES = 65_536
 _KEEPALIVE_SECONDS = 75.0
 # How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
 _LINGERING_SECONDS = 2.0
+# How often connections are looked at for clients that do not read: the precision of that limit.
+_LOOK_SECONDS = 0.5
+# How long a connection that is at rest when the service is told to stop may still be used. Whoever uses it is told not
+# to use it again; whoever was about to is not cut off while its request is on the way.
+_FAREWELL_SECONDS = 1.0
 
 
 class Protocol(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_edge", "_head_timeout_seconds", "_head_timer", "_rest", "_started_head")
+    __slots__ = (
+        "_edge",
+        "_head_timeout_seconds",
+        "_head_timer",
+        "_rest",
+        "_server",
+        "_started_head",
+        "_unsent_bytes",
+        "_unsent_since",
+        "_wire",
+    )
 
-    def __init__(self, manager: web.Server, edge: Edge, head_timeout_seconds: float, **kwargs: Any) -> None:
+    def __init__(self, manager: "_Server", edge: Edge, head_timeout_seconds: float, **kwargs: Any) -> None:
         super().__init__(manager, **kwargs)
+        self._server = manager
         self._edge = edge
+        # The transport until it is lost; aiohttp forgets it when it begins to close, with answers still to be sent.
+        self._wire: asyncio.Transport | None = None
+        self._unsent_bytes = 0
+        self._unsent_since = 0.0
         self._head_timeout_seconds = head_timeout_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._started_head = False
@@ -45,10 +67,12 @@ class Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._wire = self.transport
         self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
+        self._wire = None
         super().connection_lost(exc)
         if self._rest is not None:
             self._rest.feed_eof()
@@ -116,13 +140,31 @@ class Protocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if self._server.is_stopping:
+            resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if self.writing_paused:
+            # aiohttp would take the next request. Whoever sends and never reads would have its answers kept for it
+            # without end.
+            await self._drain_helper()
         if not resp.keep_alive and not request.content.is_eof():
             # The client need not wait for us to linger: it sees the end of the answer at once.
             transport = self.transport
             if transport is not None and transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
         return finished
+
+    def cut_off_if_unread(self, now: float, timeout_seconds: float) -> None:
+        """End the connection if its client has taken nothing for so long of what keeps it from going on."""
+        wire = self._wire
+        if wire is None or not (self.writing_paused or wire.is_closing()):
+            self._unsent_bytes = 0
+            return
+        unsent = wire.get_write_buffer_size()
+        if not self._unsent_bytes or unsent < self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= timeout_seconds:
+            wire.abort()
 
     def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:
         return self._edge.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
@@ -157,21 +199,45 @@ def _refusal(error: BaseException) -> RefusedError:
 
 
 class _Server(web.Server):
-    def __init__(self, server: web.Server, edge: Edge, head_timeout_seconds: float) -> None:
+    def __init__(
+        self, server: web.Server, edge: Edge, head_timeout_seconds: float, write_timeout_seconds: float
+    ) -> None:
         super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self.is_stopping = False
         self._edge = edge
         self._head_timeout_seconds = head_timeout_seconds
+        self._write_timeout_seconds = write_timeout_seconds
+        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
     def __call__(self) -> web.RequestHandler:
         return Protocol(self, self._edge, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
+
+    def _look_for_unread(self) -> None:
+        # One timer for all connections: one for each answer would cost more than the answer.
+        now = self._loop.time()
+        for connection in self._connections:
+            if isinstance(connection, Protocol):
+                connection.cut_off_if_unread(now, self._write_timeout_seconds)
+        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        await super().shutdown(timeout)
+        self._next_look.cancel()
 
 
 class Runner(web.AppRunner):
     """aiohttp's runner, with the edge around the application and our protocol under it."""
 
-    __slots__ = ("_header_timeout_seconds",)
+    __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
 
-    def __init__(self, app: web.Application, *, header_timeout_seconds: float, shutdown_grace_seconds: float) -> None:
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        header_timeout_seconds: float,
+        write_timeout_seconds: float,
+        shutdown_grace_seconds: float,
+    ) -> None:
         super().__init__(
             app,
             access_log=None,
@@ -186,8 +252,22 @@ class Runner(web.AppRunner):
             auto_decompress=False,
         )
         self._header_timeout_seconds = header_timeout_seconds
+        self._write_timeout_seconds = write_timeout_seconds
+
+    async def say_farewell(self) -> None:
+        """Tell every client that still has a connection not to use it again, and give those at rest a moment.
+
+        From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
+        """
+        server = self.server
+        assert isinstance(server, _Server)
+        server.is_stopping = True
+        self.app[READINESS].stop()
+        until = time.monotonic() + _FAREWELL_SECONDS
+        while server.connections and time.monotonic() < until:
+            await asyncio.sleep(_FAREWELL_SECONDS / 20)
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         edge = Edge(shortcut(self.app, server.request_handler), self.app[SERVICES].observer)
-        return _Server(server, edge, self._header_timeout_seconds)
+        return _Server(server, edge, self._header_timeout_seconds, self._write_timeout_seconds)
