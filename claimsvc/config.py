@@ -110,6 +110,9 @@ class Settings(DatabaseSettings):
     claim_patience_seconds: float = Field(
         5.0, gt=0, le=60, description="longest wait of a claim for anything but the lock"
     )
+    claim_timeout_seconds: float = Field(
+        10.0, gt=0, le=300, description="longest wait of a claim in all; its outcome may then still be open"
+    )
     reconcile_seconds: float = Field(
         60.0, gt=0, le=86_400, description="pause between two passes that compare counters with PostgreSQL"
     )

@@ -5,7 +5,6 @@ traceback in the log. The one hook it leaves is the protocol class, so this file
 """
 
 import asyncio
-import time
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -220,6 +219,12 @@ class _Server(web.Server):
                 connection.cut_off_if_unread(now, self._write_timeout_seconds)
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
+    async def say_farewell(self) -> None:
+        self.is_stopping = True
+        serving = [task for each in self._connections if (task := each._task_handler) is not None]
+        if serving:
+            await asyncio.wait(serving, timeout=_FAREWELL_SECONDS)
+
     async def shutdown(self, timeout: float | None = None) -> None:
         await super().shutdown(timeout)
         self._next_look.cancel()
@@ -259,13 +264,9 @@ class Runner(web.AppRunner):
 
         From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
         """
-        server = self.server
-        assert isinstance(server, _Server)
-        server.is_stopping = True
         self.app[READINESS].stop()
-        until = time.monotonic() + _FAREWELL_SECONDS
-        while server.connections and time.monotonic() < until:
-            await asyncio.sleep(_FAREWELL_SECONDS / 20)
+        if isinstance(self.server, _Server):
+            await self.server.say_farewell()
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
