@@ -50,6 +50,9 @@ class Program:
     def stderr(self) -> str:
         return self._stderr.read_text()
 
+    def raw_stderr(self) -> bytes:
+        return self._stderr.read_bytes()
+
     @property
     def events(self) -> list[dict[str, object]]:
         """The log lines."""
