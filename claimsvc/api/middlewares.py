@@ -16,6 +16,7 @@ from multidict import istr
 from uuid_utils import uuid7
 
 from claimsvc.api import problems
+from claimsvc.api.fairness import Turnstile
 from claimsvc.api.schemas import MAX_BODY_BYTES
 from claimsvc.api.services import REQUEST_ID, HttpObserver
 from claimsvc.errors import TransientError
@@ -37,6 +38,7 @@ class Edge:
     def __init__(self, handler: Handler, observer: HttpObserver) -> None:
         self._handler = handler
         self._observer = observer
+        self._turnstile = Turnstile()
         self._log = structlog.get_logger("claimsvc.http")
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
@@ -56,6 +58,8 @@ class Edge:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
+        if not self._turnstile.is_free(request.remote):
+            await self._turnstile.wait(request.remote)
         asked_id = request.headers.get(_X_REQUEST_ID)
         request_id = asked_id if asked_id is not None and _REQUEST_ID.fullmatch(asked_id) else str(uuid7())
         request[REQUEST_ID] = request_id

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import json
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -11,11 +12,12 @@ from typing import Any
 
 import psycopg
 import pytest
+import redis
 
 from claimsvc.embedded import EmbeddedServices
 from tests.conftest import copy_of
 from tests.faults.hostile.wire import Answer, connected, request
-from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY, Program, address
+from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY, Program
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 # Short, so that whoever is late is found late soon; long enough for a machine that is busy with other tests.
@@ -28,6 +30,7 @@ class Victim:
 
     program: Program
     port: int
+    database_url: str
     database: psycopg.Connection[tuple[Any, ...]]
     _fences: Iterator[int] = field(default_factory=itertools.count)
     _read_lines: int = 0
@@ -59,6 +62,10 @@ class Victim:
                 self._read_lines = len(raw)
                 return lines[:-1]
             await asyncio.sleep(0.01)
+
+    def listens(self) -> bool:
+        with socket.socket() as probe:
+            return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stored(self) -> tuple[Any, ...]:
         """Everything that was written: how many coupons, units and claims there are."""
@@ -95,7 +102,11 @@ def serving(services: EmbeddedServices, template: str, folder: Path) -> Iterator
         def serve(**variables: str) -> Victim:
             assert services.postgres is not None
             url = stack.enter_context(copy_of(services.postgres, template))
-            place = folder / f"service-{variables.get('PORT', '')}{len(list(folder.iterdir()))}"
+            for master_url in services.redis_urls:
+                # The service of an earlier test was killed, and may have left the lock of a coupon of the same name.
+                with redis.Redis.from_url(master_url) as master:
+                    master.flushall()
+            place = folder / f"service-{len(list(folder.iterdir()))}"
             place.mkdir()
             limits = {f"CLAIMSVC_{what}_TIMEOUT_SECONDS": str(LIMIT_SECONDS) for what in ("HEADER", "BODY", "WRITE")}
             settings = {
@@ -115,7 +126,8 @@ def serving(services: EmbeddedServices, template: str, folder: Path) -> Iterator
                 "INSERT INTO coupons (name, amount, remaining_amount, strategy) VALUES "
                 "('plenty', 1000, 1000, 'redlock'), ('last', 1, 1, 'redlock')"
             )
-            return Victim(program, int(address(program).rpartition(":")[2]), database)
+            port = program.eventually_prints(r'address"?[:=]"?127\.0\.0\.1:(\d+)')
+            return Victim(program, int(port), url, database)
 
         yield serve
 

@@ -67,9 +67,9 @@ class Wire:
             found.append(answer)
         return found
 
-    async def is_closed_after_answer(self) -> bool:
+    async def is_closed_after_answer(self, seconds: float = PATIENCE_SECONDS) -> bool:
         """Wait for the server to end the connection; whether it said anything before."""
-        async with asyncio.timeout(PATIENCE_SECONDS):
+        async with asyncio.timeout(seconds):
             try:
                 return await self.reader.read() != b""
             except ConnectionError:
