@@ -54,7 +54,7 @@ def main() -> None:
     except ClaimsvcError as error:
         _exit(str(error), server.EXIT_SETTINGS if isinstance(error, SettingsError) else server.EXIT_FAILED)
     except OperationalError as error:  # from migrations, which know no errors of ours
-        _exit(f"PostgreSQL does not answer: {str(error.orig).splitlines()[0]}", server.EXIT_FAILED)
+        _exit(f"PostgreSQL refused, or does not answer: {str(error.orig).splitlines()[0]}", server.EXIT_FAILED)
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -52,6 +52,7 @@ class CouponQueue:
         self._room = room
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
+        self._taken: Sequence[_Waiting] = ()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -71,6 +72,7 @@ class CouponQueue:
                 taken.append(waiting)
         if taken:
             self._observer.batched(len(taken))
+        self._taken = taken
         return Batch(self.coupon_name, taken, self._room)
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
@@ -78,6 +80,13 @@ class CouponQueue:
         while self._waiting and self._waiting[0].arrived_at < arrived_before:
             self._room.count -= 1
             _fail(self._waiting.popleft(), error)
+
+    def leave_undecided(self, error: BaseException, *, arrived_before: float) -> None:
+        """The same for those who are being decided. Their batch goes on: only they wait for it no longer."""
+        for waiting in self._taken:
+            if waiting.arrived_at >= arrived_before:
+                break
+            _fail(waiting, error)
 
 
 Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
@@ -162,11 +171,13 @@ class BatchLimits:
             become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
         lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
         patience_seconds: longest wait of a claim while its queue waits for anything else.
+        claim_timeout_seconds: longest wait of a claim in all, its decision included.
     """
 
     batch_size: int
     lock_patience_seconds: float
     patience_seconds: float
+    claim_timeout_seconds: float
     concurrent_rounds: int = 2
 
 
@@ -287,6 +298,7 @@ class Batcher:
                 )
             else:
                 queue.refuse(_overloaded(), arrived_before=now - self._limits.patience_seconds)
+            queue.leave_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
         if self._queues:
             self._overdue_check_due = True
             asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
@@ -309,6 +321,13 @@ def _full() -> UnavailableError:
 
 def _overloaded() -> UnavailableError:
     return UnavailableError("the claims before this one took too long; nothing was decided", dependency="claimsvc")
+
+
+def outcome_unknown() -> UnavailableError:
+    return UnavailableError(
+        "the claim is not decided yet, and may still succeed: the same claim again tells its outcome",
+        dependency="claimsvc",
+    )
 
 
 def _stopping() -> UnavailableError:

@@ -87,6 +87,7 @@ def _strategies(
         batch_size=settings.batch_size,
         lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
         patience_seconds=settings.claim_patience_seconds,
+        claim_timeout_seconds=settings.claim_timeout_seconds,
     )
     room = WaitingRoom(settings.claims_waiting_limit, metrics)
     strategies: tuple[Strategy, ...] = (
@@ -96,7 +97,11 @@ def _strategies(
         RowLockStrategy(database, limits=limits, room=room, observer=metrics),
         CounterStrategy(counters, database, limits=limits, room=room, observer=metrics),
     )
-    return StrategyByCoupon({each.name: MeteredStrategy(each, metrics) for each in strategies}, database)
+    return StrategyByCoupon(
+        {each.name: MeteredStrategy(each, metrics) for each in strategies},
+        database,
+        timeout_seconds=settings.claim_timeout_seconds,
+    )
 
 
 @asynccontextmanager

@@ -110,6 +110,9 @@ class Settings(DatabaseSettings):
     claim_patience_seconds: float = Field(
         5.0, gt=0, le=60, description="longest wait of a claim for anything but the lock"
     )
+    claim_timeout_seconds: float = Field(
+        10.0, gt=0, le=300, description="longest wait of a claim in all; its outcome may then still be open"
+    )
     reconcile_seconds: float = Field(
         60.0, gt=0, le=86_400, description="pause between two passes that compare counters with PostgreSQL"
     )
@@ -120,6 +123,9 @@ class Settings(DatabaseSettings):
 
     body_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's body")
     header_timeout_seconds: float = Field(10.0, gt=0, le=300, description="longest wait for a request's headers")
+    write_timeout_seconds: float = Field(
+        10.0, gt=0, le=300, description="longest wait for a client to take any of its answer"
+    )
     shutdown_grace_seconds: float = Field(
         30.0, gt=0, le=600, description="time for accepted requests to finish after SIGTERM"
     )

@@ -12,9 +12,17 @@ from claimsvc.storage.tables import metadata
 _MIGRATION_LOCK = 0x636C61696D737663
 
 
+# How long to wait for another instance's migration, and for a table that somebody uses. While a change of a table waits
+# for its lock, every claim waits behind it, so that wait is short: whoever migrates tries again at a quieter moment.
+_MIGRATION_LOCK_TIMEOUT = "60s"
+_TABLE_LOCK_TIMEOUT = "5s"
+
+
 def _run(connection: Connection) -> None:
     # Several instances start at once: the first migrates, the others wait here and then find nothing left to do.
+    connection.execute(text(f"SET lock_timeout = '{_MIGRATION_LOCK_TIMEOUT}'"))
     connection.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+    connection.execute(text(f"SET lock_timeout = '{_TABLE_LOCK_TIMEOUT}'"))
     connection.commit()
     try:
         context.configure(connection=connection, target_metadata=metadata, transaction_per_migration=True)

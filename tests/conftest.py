@@ -2,6 +2,7 @@
 
 import secrets
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 import psycopg
 import pytest
@@ -38,14 +39,21 @@ def template_database(postgres: PostgresServer) -> str:
     return _TEMPLATE
 
 
-@pytest.fixture
-def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
-    """A migrated, empty database for this test alone."""
+@contextmanager
+def copy_of(postgres: PostgresServer, template_database: str) -> Iterator[str]:
+    """The URL of a migrated, empty database, which is dropped on leaving."""
     name = f"test_{secrets.token_hex(8)}"
     # Copied file by file: no write-ahead log for the pages, and without fsync the checkpoints cost little.
     _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
     yield postgres.url_of(name)
     _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
+
+
+@pytest.fixture
+def database_url(postgres: PostgresServer, template_database: str) -> Iterator[str]:
+    """A migrated, empty database for this test alone."""
+    with copy_of(postgres, template_database) as url:
+        yield url
 
 
 @pytest.fixture

@@ -50,6 +50,9 @@ class Program:
     def stderr(self) -> str:
         return self._stderr.read_text()
 
+    def raw_stderr(self) -> bytes:
+        return self._stderr.read_bytes()
+
     @property
     def events(self) -> list[dict[str, object]]:
         """The log lines."""
@@ -230,6 +233,28 @@ def test_migrate_makes_the_schema_and_may_be_run_again(postgres: PostgresServer)
             assert claimsvc("coupon", "list", CLAIMSVC_DATABASE_URL=url).returncode == 0
         finally:
             connection.execute("DROP DATABASE bare WITH (FORCE)")
+
+
+def test_migrate_does_not_wait_for_a_table_in_use_and_keep_claims_waiting_behind_it(postgres: PostgresServer) -> None:
+    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+        connection.execute("CREATE DATABASE in_use")
+        try:
+            url = postgres.url_of("in_use")
+            assert claimsvc("migrate", CLAIMSVC_DATABASE_URL=url).returncode == 0
+            with psycopg.connect(url) as user:
+                user.execute("UPDATE alembic_version SET version_num = '0001'")
+                user.execute("ALTER TABLE coupons DROP COLUMN strategy")
+                user.commit()
+                user.execute("SELECT FROM coupons")  # and stays in its transaction
+                started = time.monotonic()
+                told = claimsvc("migrate", CLAIMSVC_DATABASE_URL=url)
+                assert told.returncode == 1
+                assert "lock timeout" in told.stderr
+                assert 5 <= time.monotonic() - started < 30
+                user.rollback()
+                assert claimsvc("migrate", CLAIMSVC_DATABASE_URL=url).returncode == 0
+        finally:
+            connection.execute("DROP DATABASE in_use WITH (FORCE)")
 
 
 def test_coupons_are_created_listed_and_shown(database_url: str) -> None:

@@ -5,10 +5,10 @@ from aiohttp import web
 from claimsvc.api import openapi, operations
 from claimsvc.api.docs import DOCS, Docs
 from claimsvc.api.health import Readiness
-from claimsvc.api.protocol import Runner
 from claimsvc.api.routes import ROUTES
 from claimsvc.api.routing import install
 from claimsvc.api.schemas import MAX_BODY_BYTES
+from claimsvc.api.server import Runner
 from claimsvc.api.services import SERVICES, Services
 
 
@@ -24,13 +24,23 @@ def create_app(services: Services) -> web.Application:
 
 
 def create_runner(
-    app: web.Application, *, header_timeout_seconds: float, shutdown_grace_seconds: float
-) -> web.AppRunner:
+    app: web.Application,
+    *,
+    header_timeout_seconds: float,
+    write_timeout_seconds: float = 10.0,
+    shutdown_grace_seconds: float,
+) -> Runner:
     """What serves the application.
 
     Args:
         app: from `create_app`.
         header_timeout_seconds: how long a request's headers may take to arrive before 408 and the connection's end.
+        write_timeout_seconds: how long a client may take nothing of its answer before the connection's end.
         shutdown_grace_seconds: how long requests in flight are waited for by `cleanup()`.
     """
-    return Runner(app, header_timeout_seconds=header_timeout_seconds, shutdown_grace_seconds=shutdown_grace_seconds)
+    return Runner(
+        app,
+        header_timeout_seconds=header_timeout_seconds,
+        write_timeout_seconds=write_timeout_seconds,
+        shutdown_grace_seconds=shutdown_grace_seconds,
+    )

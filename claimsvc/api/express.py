@@ -15,6 +15,7 @@ from aiohttp.streams import StreamReader
 
 from claimsvc.api import problems
 from claimsvc.api.bodies import PLAIN_JSON, parse_body
+from claimsvc.api.fairness import Turnstile
 from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, Records, request_id_of
 from claimsvc.api.routes import CLAIM_PATH, claim_reply
 from claimsvc.api.schemas import ClaimCoupon
@@ -40,8 +41,12 @@ class ExpressClaim:
         self._records = records
         self.answer: asyncio.Future[Outcome]
 
-    def reply(self) -> tuple[bytes, bool]:
-        """Once it is answered: the message to be sent, and whether it ends the connection. Records the request."""
+    def reply(self, *, closes: bool) -> tuple[bytes, bool]:
+        """Once it is answered: the message to be sent, and whether it ends the connection. Records the request.
+
+        Args:
+            closes: whether it ends the connection in any case.
+        """
         answer, request_id = self.answer, self._request_id
         # The client cannot cancel it. Whoever has ended our tasks, to the client that is no defect but an end.
         failure = _stopping() if answer.cancelled() else answer.exception()
@@ -52,6 +57,8 @@ class ExpressClaim:
             defect = None if isinstance(failure, EXPECTED) else failure
             reply = problems.from_failure(failure, request_id)
         reply.headers[X_REQUEST_ID] = request_id
+        if closes or reply.closes:
+            reply.headers[hdrs.CONNECTION] = "close"
         self._records.add(
             method=hdrs.METH_POST,
             path=CLAIM_PATH,
@@ -62,7 +69,7 @@ class ExpressClaim:
             remote=self._remote,
             defect=defect,
         )
-        return reply.in_one_piece(), reply.closes
+        return reply.in_one_piece(), closes or reply.closes
 
 
 def _stopping() -> UnavailableError:
@@ -72,26 +79,29 @@ def _stopping() -> UnavailableError:
 class Express:
     """Begins the claims that need no task."""
 
-    def __init__(self, claims: Claims, records: Records) -> None:
+    def __init__(self, claims: Claims, records: Records, turnstile: Turnstile) -> None:
+        self.turnstile = turnstile
         self._claims = claims
         self._records = records
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim | None:
-        """The claim that the request is; None if it is another request, or not the usual case."""
-        headers = message.headers
-        if (
-            message.path != CLAIM_PATH
-            or message.method != hdrs.METH_POST
-            or message.should_close
-            or message.version != HttpVersion11
-            or not body.is_eof()
-            or body.total_bytes > _LONGEST_BODY
-            or body.exception() is not None
-            or headers.get(hdrs.CONTENT_TYPE) not in PLAIN_JSON
-            or any(name in headers for name in _UNUSUAL_HEADERS)
-        ):
-            return None
-        claim = ExpressClaim(request_id_of(headers), remote, self._records)
+    def takes(self, message: object, body: StreamReader) -> bool:
+        """Whether the request is a claim, and the usual case."""
+        return (
+            isinstance(message, RawRequestMessage)
+            and message.path == CLAIM_PATH
+            and message.method == hdrs.METH_POST
+            and not message.should_close
+            and message.version == HttpVersion11
+            and body.is_eof()
+            and body.total_bytes <= _LONGEST_BODY
+            and body.exception() is None
+            and message.headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
+            and not any(name in message.headers for name in _UNUSUAL_HEADERS)
+        )
+
+    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim:
+        """Begin a claim that `takes` has said yes to."""
+        claim = ExpressClaim(request_id_of(message.headers), remote, self._records)
         try:
             asked = parse_body(ClaimCoupon, body.read_nowait())
             claim.answer = self._claims.claim(asked.coupon_name, asked.user_id)

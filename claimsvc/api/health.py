@@ -23,9 +23,16 @@ class Readiness:
         self._turn = asyncio.Lock()
         self._fresh_until = -1.0
         self._report: Mapping[str, CheckBody] = {}
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on this instance is not ready, whatever its dependencies say: it takes no new connections."""
+        self._stopping = True
 
     async def report(self) -> Mapping[str, CheckBody]:
         """Each dependency's state, at most `FRESH_SECONDS` old."""
+        if self._stopping:
+            return {"claimsvc": CheckBody("down", "this instance is stopping")}
         async with self._turn:
             if self._clock() >= self._fresh_until:
                 results = await asyncio.gather(*(self._check(name) for name in self._checks))

@@ -17,6 +17,7 @@ from uuid_utils import uuid7
 
 from claimsvc.api import problems
 from claimsvc.api.answer import Answer
+from claimsvc.api.fairness import Turnstile
 from claimsvc.api.schemas import MAX_BODY_BYTES
 from claimsvc.api.services import REQUEST_ID, HttpObserver
 from claimsvc.errors import TransientError
@@ -93,9 +94,10 @@ class Records:
 class Edge:
     """The outermost handler."""
 
-    def __init__(self, handler: Handler, records: Records) -> None:
+    def __init__(self, handler: Handler, records: Records, turnstile: Turnstile) -> None:
         self._handler = handler
         self._records = records
+        self._turnstile = turnstile
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer a request; raises nothing but `CancelledError`."""
@@ -114,6 +116,8 @@ class Edge:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
+        if not self._turnstile.is_free(request.remote):
+            await self._turnstile.turn(request.remote)
         request_id = request[REQUEST_ID] = request_id_of(request.headers)
         defect: Exception | None = None
         try:

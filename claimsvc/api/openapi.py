@@ -136,6 +136,7 @@ def _responses(route: Route, references: Schemas) -> dict[str, Any]:
             "description": success.description,
             "headers": _headers(success.headers or {}),
             "content": content,
+            **({"links": success.links} if success.links else {}),
         }
     }
     of_status: dict[int, list[problems.Problem]] = defaultdict(list)

@@ -14,21 +14,21 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
 from claimsvc.api.express import Express, ExpressClaim
-from claimsvc.api.middlewares import Edge, Records
+from claimsvc.api.middlewares import Edge
 from claimsvc.api.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
-from claimsvc.api.routing import shortcut
-from claimsvc.api.services import SERVICES
 
 # They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.
-_MAX_LINE_BYTES = 8190
-_MAX_HEADER_BYTES = 8191
-_MAX_HEADERS = 100
+MAX_LINE_BYTES = 8190
+MAX_HEADER_BYTES = 8191
 _VERSIONS = (HttpVersion11, HttpVersion10)
-_READ_BUFFER_BYTES = 65_536
-# Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
-_KEEPALIVE_SECONDS = 75.0
-# How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
-_LINGERING_SECONDS = 2.0
+READ_BUFFER_BYTES = 65_536
+
+
+class Manager(web.Server):
+    """What its connections know of the server; see `server.py`."""
+
+    is_stopping = False
+    """Whether every answer is the last one of its connection."""
 
 
 class Protocol(web.RequestHandler):
@@ -43,20 +43,32 @@ class Protocol(web.RequestHandler):
         "_head_timer",
         "_remote",
         "_rest",
+        "_server",
         "_started_head",
+        "_turn",
+        "_unsent_bytes",
+        "_unsent_since",
+        "_wire",
     )
 
     def __init__(
-        self, manager: web.Server, edge: Edge, express: Express, head_timeout_seconds: float, **kwargs: Any
+        self, manager: Manager, edge: Edge, express: Express, head_timeout_seconds: float, **kwargs: Any
     ) -> None:
         super().__init__(manager, **kwargs)
+        self._server = manager
         self._edge = edge
         self._express = express
         # Of the last request that was read.
         self._body: StreamReader = EMPTY_PAYLOAD
         # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
         self._claim: ExpressClaim | None = None
+        # What such a claim waits for before it begins, if others are to have their turn first.
+        self._turn: asyncio.Future[None] | None = None
         self._remote: str | None = None
+        # The transport until it is lost; aiohttp forgets it when it begins to close, with answers still to be sent.
+        self._wire: asyncio.Transport | None = None
+        self._unsent_bytes = 0
+        self._unsent_since = 0.0
         self._head_timeout_seconds = head_timeout_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._started_head = False
@@ -66,10 +78,12 @@ class Protocol(web.RequestHandler):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         self._remote = self.peername[0] if self.peername else None
+        self._wire = self.transport
         self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
+        self._wire = None
         super().connection_lost(exc)
         if self._rest is not None:
             self._rest.feed_eof()
@@ -98,31 +112,39 @@ class Protocol(web.RequestHandler):
     def _awaits_head(self) -> bool:
         """Whether what arrives is of a head, and not of the body of a request that is, or was, being answered."""
         return self._request_count == 0 or (
-            self._waiter is not None and not self._waiter.done() and self._claim is None
+            self._waiter is not None and not self._waiter.done() and self._claim is None and self._turn is None
         )
 
     def _begin_next(self) -> None:
         """Begin what waits to be answered: a claim by itself, anything else by aiohttp's task."""
         waiter = self._waiter
-        if waiter is None or waiter.done() or self._claim is not None or not self._messages:
+        if waiter is None or waiter.done() or self._claim or self._turn or not self._messages:
             return
         message, body = self._messages[0]
-        is_only_one = len(self._messages) == 1 and not self._buffer_paused and not self._upgraded
-        parser, manager = self._parser, self._manager
-        if is_only_one and not self._paused and not isinstance(message, _ErrInfo) and parser and manager:
-            self._claim = self._express.begin(message, body, self._remote)
-        if self._claim is None or parser is None or manager is None:
+        is_at_rest = len(self._messages) == 1 and not (self._buffer_paused or self._upgraded or self.writing_paused)
+        if not is_at_rest or self._server.is_stopping or not self._express.takes(message, body):
             waiter.set_result(None)
-            return
+        elif self._express.turnstile.is_free(self._remote):
+            self._begin_claim()
+        else:
+            self._turn = self._express.turnstile.turn(self._remote)
+            self._turn.add_done_callback(self._begin_claim)
+
+    def _begin_claim(self, _: object = None) -> None:
+        self._turn = None
+        message, body = self._messages[0]
+        if self._parser is None or self._force_close or isinstance(message, _ErrInfo):
+            return  # the connection ended while it waited for its turn
         self._messages.popleft()
-        parser.message_consumed()
-        manager.requests_count += 1
+        self._parser.message_consumed()
+        self._server.requests_count += 1
+        self._claim = self._express.begin(message, body, self._remote)
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
 
     def _end_claim(self, claim: ExpressClaim, _: object) -> None:
         self._claim = None
         try:
-            message, closes = claim.reply()
+            message, closes = claim.reply(closes=self._close or self._server.is_stopping)
         except Exception as error:
             # As in `handle_error`: no answer can be trusted.
             self.logger.error("The answer could not be made", exc_info=error)
@@ -131,14 +153,14 @@ class Protocol(web.RequestHandler):
         if self.transport is None:
             return  # the client is gone; its claim stands
         self.transport.write(message)
-        if closes or self._close:
+        if closes:
             self.force_close()
             return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._begin_next()
 
     def _process_keepalive(self) -> None:
-        if self._claim is not None:  # not idle, though aiohttp's task is
+        if self._claim or self._turn:  # not idle, though aiohttp's task is
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
@@ -161,6 +183,8 @@ class Protocol(web.RequestHandler):
             self.transport.pause_reading()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
+        if self._turn is not None:
+            await asyncio.wait([self._turn], timeout=timeout)
         if self._claim is not None:
             await asyncio.wait([self._claim.answer], timeout=timeout)
         await super().shutdown(timeout)
@@ -198,7 +222,7 @@ class Protocol(web.RequestHandler):
         It gets a body that does not end, so that aiohttp lingers: it throws away what still comes, for a while,
         because closing with something unread resets the connection, and the client would not see the answer.
         """
-        self._rest = StreamReader(self, _READ_BUFFER_BYTES, loop=self._loop)
+        self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
         self._messages[-1] = (error, self._rest)
         if self._current_request is not None:
             # Its chunks turned out to be malformed while it waits for them; aiohttp would leave it waiting.
@@ -207,7 +231,13 @@ class Protocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        if self._server.is_stopping:
+            resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if self.writing_paused:
+            # aiohttp would take the next request. Whoever sends and never reads would have its answers kept for it
+            # without end.
+            await self._drain_helper()
         if not resp.keep_alive and not request.content.is_eof():
             # The client need not wait for us to linger: it sees the end of the answer at once.
             transport = self.transport
@@ -216,6 +246,18 @@ class Protocol(web.RequestHandler):
         if self._close or self._force_close:
             self._read_no_more()
         return finished
+
+    def cut_off_if_unread(self, now: float, timeout_seconds: float) -> None:
+        """End the connection if its client has taken nothing for so long of what keeps it from going on."""
+        wire = self._wire
+        if wire is None or not (self.writing_paused or wire.is_closing()):
+            self._unsent_bytes = 0
+            return
+        unsent = wire.get_write_buffer_size()
+        if not self._unsent_bytes or unsent < self._unsent_bytes:
+            self._unsent_bytes, self._unsent_since = unsent, now
+        elif now - self._unsent_since >= timeout_seconds:
+            wire.abort()
 
     def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:
         return self._edge.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
@@ -237,7 +279,7 @@ def _refusal(error: BaseException) -> RefusedError:
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, LineTooLong):
-        return RefusedError(URI_TOO_LONG if error.args[1] == _MAX_LINE_BYTES else HEADERS_TOO_LARGE, close=True)
+        return RefusedError(URI_TOO_LONG if error.args[1] == MAX_LINE_BYTES else HEADERS_TOO_LARGE, close=True)
     if isinstance(error, BadHttpMethod):
         return RefusedError(BAD_REQUEST, "The request line names no HTTP method.", close=True)
     if type(error) is BadHttpMessage:
@@ -247,43 +289,3 @@ def _refusal(error: BaseException) -> RefusedError:
             return RefusedError(HEADERS_TOO_LARGE, close=True)
         return RefusedError(BAD_REQUEST, f"The request is not valid HTTP: {reason.rstrip('.')}.", close=True)
     return RefusedError(BAD_REQUEST, "The request is not valid HTTP.", close=True)
-
-
-class _Server(web.Server):
-    def __init__(self, server: web.Server, edge: Edge, express: Express, head_timeout_seconds: float) -> None:
-        super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
-        self._edge = edge
-        self._express = express
-        self._head_timeout_seconds = head_timeout_seconds
-
-    def __call__(self) -> web.RequestHandler:
-        return Protocol(self, self._edge, self._express, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
-
-
-class Runner(web.AppRunner):
-    """aiohttp's runner, with the edge around the application and our protocol under it."""
-
-    __slots__ = ("_header_timeout_seconds",)
-
-    def __init__(self, app: web.Application, *, header_timeout_seconds: float, shutdown_grace_seconds: float) -> None:
-        super().__init__(
-            app,
-            access_log=None,
-            shutdown_timeout=shutdown_grace_seconds,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
-            lingering_time=_LINGERING_SECONDS,
-            max_line_size=_MAX_LINE_BYTES,
-            max_field_size=_MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADERS,
-            read_bufsize=_READ_BUFFER_BYTES,
-            # Inflated by `bodies` instead, within the limit of a body.
-            auto_decompress=False,
-        )
-        self._header_timeout_seconds = header_timeout_seconds
-
-    async def _make_server(self) -> web.Server:
-        server = await super()._make_server()
-        services = self.app[SERVICES]
-        records = Records(services.observer)
-        edge = Edge(shortcut(self.app, server.request_handler), records)
-        return _Server(server, edge, Express(services.strategy, records), self._header_timeout_seconds)

@@ -1,5 +1,6 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
+from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
@@ -87,6 +88,17 @@ _LOCATION = {"Location": "the path of what was made"}
 _COUPON = Success(
     200, f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.", schemas.CouponDetailBody
 )
+# What can be asked next, for clients and test programs that follow links.
+_OF_A_COUPON: dict[str, dict[str, Any]] = {
+    "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/name"}},
+    "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/name"}},
+    "claim": {"operationId": "claim_coupon", "requestBody": {"coupon_name": "$response.body#/name"}},
+}
+_OF_A_CLAIM: dict[str, dict[str, Any]] = {
+    "self": {"operationId": "get_claim", "parameters": {"id": "$response.body#/id"}},
+    "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/coupon_name"}},
+    "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/coupon_name"}},
+}
 _NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
 
 CLAIM_PATH = "/api/coupons/claim"
@@ -98,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
         claim_coupon,
         tag="claims",
         summary="Claim one unit of a coupon",
-        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION),
+        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION, links=_OF_A_CLAIM),
         problems=(
             problems.UNKNOWN_COUPON,
             problems.ALREADY_CLAIMED,
@@ -122,7 +134,7 @@ ROUTES: tuple[Route, ...] = (
         create_coupon,
         tag="coupons",
         summary="Offer a new coupon",
-        success=Success(201, "The coupon is on offer.", schemas.CouponBody, headers=_LOCATION),
+        success=Success(201, "The coupon is on offer.", schemas.CouponBody, headers=_LOCATION, links=_OF_A_COUPON),
         problems=(problems.COUPON_EXISTS, problems.UNAVAILABLE),
         admin=True,
     ),

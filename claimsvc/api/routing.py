@@ -37,13 +37,17 @@ _CREATED = Head(201, _JSON_HEADERS)
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The answer that a route gives when it can: `body` is a dataclass, or None where it is not JSON."""
+    """The answer that a route gives when it can: `body` is a dataclass, or None where it is not JSON.
+
+    `links` say what can be asked next with what it contains, as OpenAPI has them: by name.
+    """
 
     status: int
     description: str
     body: type | None = None
     content_types: tuple[str, ...] = ("application/json",)
     headers: Mapping[str, str] | None = None
+    links: Mapping[str, Mapping[str, Any]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

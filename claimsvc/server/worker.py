@@ -27,6 +27,7 @@ _log = structlog.get_logger("claimsvc.server")
 
 # Connections that wait to be accepted. The kernel caps it at net.core.somaxconn, 4096 on current Linux.
 _BACKLOG = 4096
+_START_SECONDS = 30.0
 TEARDOWN_SECONDS = 10.0  # after the grace, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
@@ -87,17 +88,20 @@ async def serve_worker(
         loop.add_signal_handler(number, stop.set)
     if parent_fd is not None:
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
+    too_late = loop.call_later(_START_SECONDS, _give_up_starting)
     try:
         async with application(settings) as app:
             runner = create_runner(
                 app,
                 header_timeout_seconds=settings.header_timeout_seconds,
+                write_timeout_seconds=settings.write_timeout_seconds,
                 shutdown_grace_seconds=settings.shutdown_grace_seconds,
             )
             await runner.setup()
             try:
                 site = web.SockSite(runner, sock, backlog=_BACKLOG)
                 await site.start()
+                too_late.cancel()
                 _log.info("serving", address="{}:{}".format(*sock.getsockname()[:2]), pid=os.getpid())
                 _spare_the_collector()
                 status = await _until_stopped(stop, on_ready)
@@ -107,9 +111,11 @@ async def serve_worker(
                 # connections that nobody will serve.
                 await site.stop()
                 sock.close()
+                await runner.say_farewell()
             finally:
                 await runner.cleanup()  # waits for what was accepted
     finally:
+        too_late.cancel()
         sock.close()
     last_resort.cancel()
     _log.info("stopped")
@@ -125,6 +131,12 @@ def _spare_the_collector() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 50)
+
+
+def _give_up_starting() -> None:
+    """Each step has a limit of its own, but a PostgreSQL that freezes between two of them can outlast those."""
+    _log.error("stopped by force: the service could not be started in time", seconds=_START_SECONDS)
+    os._exit(EXIT_FAILED)
 
 
 def _give_up() -> None:

@@ -131,15 +131,20 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
         timeout_seconds: when the unit is cut off. It is longer than the server's own statement time-out, and ends
             what that cannot: a server that is frozen.
     """
-    async with engine.connect() as connection:
-        driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
-        watchdog = asyncio.get_running_loop().call_later(timeout_seconds, _sever, driver)
-        try:
-            yield UnitOfWork(connection, driver)
-        finally:
+    watchdog: asyncio.TimerHandle | None = None
+    try:
+        async with engine.connect() as connection:
+            driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
+            watchdog = asyncio.get_running_loop().call_later(timeout_seconds, _sever, driver)
+            try:
+                yield UnitOfWork(connection, driver)
+            finally:
+                if driver.closed:
+                    await connection.invalidate()
+    finally:
+        # Not before the connection is given back: that may say ROLLBACK, and waits for the answer.
+        if watchdog is not None:
             watchdog.cancel()
-            if driver.closed:
-                await connection.invalidate()
 
 
 def unavailable(error: Exception) -> UnavailableError:

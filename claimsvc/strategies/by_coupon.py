@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Mapping
 
+from claimsvc.batching import outcome_unknown
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Storage, Strategy
@@ -16,9 +17,16 @@ class StrategyByCoupon:
     """`ports.Claims`: hands each claim to the strategy of its coupon.
 
     A name that is not known yet is read once. A coupon that does not exist is left to PostgreSQL alone to say so.
+
+    Args:
+        timeout_seconds: longest wait of a claim whose coupon is not known yet. Of others the batches keep the time,
+            without a timer for each.
     """
 
-    def __init__(self, strategies: Mapping[StrategyName, Strategy], storage: Storage) -> None:
+    def __init__(
+        self, strategies: Mapping[StrategyName, Strategy], storage: Storage, *, timeout_seconds: float
+    ) -> None:
+        self._timeout_seconds = timeout_seconds
         self._strategies = strategies
         self._storage = storage
         self._known: dict[str, Strategy] = {}
@@ -45,8 +53,13 @@ class StrategyByCoupon:
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read_what_is_asked())
                 self._reader.add_done_callback(self._reader_ended)
-        strategy = await asyncio.shield(asked)
-        return await strategy.claim(coupon_name, user_id)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                strategy = await asyncio.shield(asked)
+                # Ending the wait cancels no decision: a claim without a caller is passed over, or decided all the same.
+                return await strategy.claim(coupon_name, user_id)
+        except TimeoutError:
+            raise outcome_unknown() from None
 
     async def _read_what_is_asked(self) -> None:
         while self._asked:

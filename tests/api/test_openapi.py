@@ -17,12 +17,14 @@ from tests.api.memory import ADMIN, Service
 def test_the_service_does_what_its_document_says(service_url: str, tmp_path: Path) -> None:
     """Schemathesis, with every check it has: what the document allows is answered as it says, the rest refused.
 
-    Its command line rather than its pytest plugin, which pytest 9.2 has left behind.
+    Sequences of operations are tried by tests/faults/hostile. Its command line rather than its pytest plugin, which
+    pytest 9.2 has left behind.
     """
     done = subprocess.run(
         [
             *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
             *("run", f"{service_url}/openapi.json", "--checks", "all", "--max-examples", "40", "--seed", "1"),
+            *("--phases", "examples,coverage,fuzzing"),
             *("--header", f"Authorization: {ADMIN['Authorization']}", "--no-color", "--warnings", "off"),
         ],
         cwd=tmp_path,
@@ -63,6 +65,37 @@ async def test_the_document_s_rules_are_those_of_the_models(service: Service) ->
     assert create["properties"]["amount"]["maximum"] == MAX_AMOUNT
     assert create["additionalProperties"] is False
     assert create["required"] == ["name", "amount"]
+
+
+async def test_links_lead_from_a_new_coupon_to_its_claim_and_back(service: Service) -> None:
+    paths = (await document(service))["paths"]
+    operations = {
+        operation["operationId"]: (method, path, operation)
+        for path, found in paths.items()
+        for method, operation in found.items()
+    }
+
+    async def ask(operation_id: str, parameters: dict[str, str], body: dict[str, Any] | None) -> dict[str, Any]:
+        """Carry out an operation, and everything that its answer links to; the result is the answer's body."""
+        method, path, operation = operations[operation_id]
+        async with service.client.request(
+            method, service.url + path.format(**parameters), json=body, headers=ADMIN
+        ) as r:
+            assert r.status in (200, 201)
+            answer: dict[str, Any] = await r.json()
+            links = operation["responses"][str(r.status)].get("links", {})
+        for link in links.values():
+            given = {name: answer[value.rpartition("/")[2]] for name, value in link.get("parameters", {}).items()}
+            next_body = link.get("requestBody")
+            if next_body is not None:
+                next_body = {"user_id": "ann", **{n: answer[v.rpartition("/")[2]] for n, v in next_body.items()}}
+            followed.append(link["operationId"])
+            await ask(link["operationId"], given, next_body)
+        return answer
+
+    followed: list[str] = []
+    await ask("create_coupon", {}, {"name": "linked", "amount": 5})
+    assert followed == ["get_coupon", "list_claims", "claim_coupon", "get_claim", "get_coupon", "list_claims"]
 
 
 async def test_only_creating_a_coupon_asks_for_a_key(service: Service) -> None:

@@ -9,7 +9,7 @@ from claimsvc.domain import Claimed, Coupon, Outcome, SoldOut, StrategyName, Unk
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Strategy
 from claimsvc.strategies import StrategyByCoupon
-from tests.behaviour.instances import open_instance
+from tests.behaviour.instances import Instance, open_instance
 
 
 class Noting:
@@ -28,10 +28,15 @@ class Noting:
         await self._strategy.drain()
 
 
+def by_coupon_of(instance: Instance, *, timeout_seconds: float = 10.0) -> StrategyByCoupon:
+    strategies = dict.fromkeys(StrategyName, instance.strategy)
+    return StrategyByCoupon(strategies, instance.storage, timeout_seconds=timeout_seconds)
+
+
 async def test_each_coupon_is_claimed_by_its_own_strategy(database_url: str, redis_urls: tuple[str, ...]) -> None:
     async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
         noting = {name: Noting(instance.strategy) for name in StrategyName}
-        by_coupon = StrategyByCoupon(noting, instance.storage)
+        by_coupon = StrategyByCoupon(noting, instance.storage, timeout_seconds=10.0)
         for name in StrategyName:
             await instance.storage.create_coupon(f"by-{name}", 1, name)
         for _ in range(2):
@@ -53,7 +58,7 @@ async def test_a_herd_on_coupons_that_were_never_claimed_reads_them_together(
             return await stock(names)
 
         monkeypatch.setattr(instance.storage, "stock", noted)
-        by_coupon = StrategyByCoupon(dict.fromkeys(StrategyName, instance.strategy), instance.storage)
+        by_coupon = by_coupon_of(instance)
         await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
         await instance.storage.create_coupon("b", 5, StrategyName.REDLOCK)
         outcomes = await asyncio.gather(*(by_coupon.claim("ab"[i % 2], f"user-{i}") for i in range(200)))
@@ -66,7 +71,7 @@ async def test_a_name_that_could_not_be_read_is_read_again(
     database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
-        by_coupon = StrategyByCoupon(dict.fromkeys(StrategyName, instance.strategy), instance.storage)
+        by_coupon = by_coupon_of(instance)
         await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
 
         async def down(names: Sequence[str]) -> list[Coupon]:
@@ -83,7 +88,7 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
     database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
-        by_coupon = StrategyByCoupon(dict.fromkeys(StrategyName, instance.strategy), instance.storage)
+        by_coupon = by_coupon_of(instance)
         await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
 
         async def cancelled(names: Sequence[str]) -> list[Coupon]:
@@ -94,3 +99,24 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
             with pytest.raises(UnavailableError):
                 await asyncio.wait_for(by_coupon.claim("a", "ada"), 5)
         assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 5), Claimed)
+
+
+async def test_a_name_that_is_long_in_reading_is_not_waited_for_past_the_limit(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance, timeout_seconds=0.1)
+        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
+        may_answer = asyncio.Event()
+        stock = instance.storage.stock
+
+        async def slow(names: Sequence[str]) -> list[Coupon]:
+            await may_answer.wait()
+            return await stock(names)
+
+        monkeypatch.setattr(instance.storage, "stock", slow)
+        with pytest.raises(UnavailableError, match="may still succeed"):
+            async with asyncio.timeout(5):
+                await by_coupon.claim("a", "ada")
+        may_answer.set()
+        assert isinstance(await by_coupon.claim("a", "ada"), Claimed)

@@ -19,6 +19,7 @@ from tests.simulation.network import FIRST_PORT, REDIS_TIMEOUT_SECONDS
 from tests.simulation.scenario import LOCK_RETRIES, LOCK_RETRY_WAIT_SECONDS, ClaimPlan, ClientPlan, CouponPlan, Scenario
 
 LOCK_PATIENCE_SECONDS = LOCK_RETRIES * LOCK_RETRY_WAIT_SECONDS
+CLAIM_TIMEOUT_SECONDS = 10.0
 
 
 @dataclass
@@ -77,6 +78,7 @@ class Instance:
                 batch_size=scenario.batch_size,
                 lock_patience_seconds=LOCK_PATIENCE_SECONDS,
                 patience_seconds=scenario.patience_seconds,
+                claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS,
                 concurrent_rounds=scenario.concurrent_rounds,
             )
             room = self.room = WaitingRoom(scenario.waiting_limit, observed)
@@ -89,7 +91,9 @@ class Instance:
                 RowLockStrategy(database, limits=limits, room=room, observer=observed),
                 CounterStrategy(self.counters, database, limits=limits, room=room, observer=observed),
             )
-            self._claims = StrategyByCoupon({each.name: each for each in strategies}, database)
+            self._claims = StrategyByCoupon(
+                {each.name: each for each in strategies}, database, timeout_seconds=CLAIM_TIMEOUT_SECONDS
+            )
             self._ready.set()
             await self._stop.wait()
             asked_at = self._loop.now

@@ -10,13 +10,14 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 import uuid_utils.compat as uuid_utils
+from sqlalchemy import text
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
-from claimsvc.storage.engine import unit_of_work
+from claimsvc.storage.engine import database_failures, unit_of_work
 from tests.observed import Observed
 from tests.proxy import proxy_to
 
@@ -312,6 +313,23 @@ async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
     assert kinds(await storage.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
     assert await remaining(storage) == 4
+
+
+async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
+    services: EmbeddedServices, database_url: str, storage: PostgresStorage
+) -> None:
+    """Giving a connection back says ROLLBACK after a read, and that has an answer too."""
+    assert services.postgres is not None
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        try:
+            with pytest.raises(database_failures):
+                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as unit:
+                    await unit.connection.execute(text("SELECT 1"))
+                    services.postgres.pause()
+        finally:
+            services.postgres.resume()
+        async with unit_of_work(engine, 0.5) as unit:
+            assert (await unit.connection.execute(text("SELECT 1"))).scalar_one() == 1
 
 
 async def test_a_look_tells_all_but_whom_to_admit_and_waits_for_no_lock(

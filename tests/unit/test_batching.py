@@ -42,6 +42,7 @@ def batcher_of(leader: ScriptedLeader, **limits: float) -> Batcher:
             batch_size=int(limits.get("batch_size", 10)),
             lock_patience_seconds=limits.get("lock_patience_seconds", 10.0),
             patience_seconds=limits.get("patience_seconds", 10.0),
+            claim_timeout_seconds=limits.get("claim_timeout_seconds", 10.0),
             concurrent_rounds=1,
         ),
         WaitingRoom(int(limits.get("waiting_limit", 100)), Observed()),
@@ -166,6 +167,33 @@ async def test_a_claim_waits_no_longer_than_it_may(waits_for_lock: bool, error: 
         await batcher.submit("spring", "ada")
     ended.set()
     await batcher.drain()
+
+
+async def test_a_claim_that_is_being_decided_is_waited_for_no_longer_than_its_limit_and_decided_all_the_same() -> None:
+    may_decide = asyncio.Event()
+    decided: list[str] = []
+
+    async def admit(attempts: Sequence[Attempt]) -> list[Decision]:
+        await may_decide.wait()
+        decided.extend(attempt.user_id for attempt in attempts)
+        return [SoldOut()] * len(attempts)
+
+    async def lead(queue: CouponQueue) -> None:
+        while await decide_next([queue], admit):
+            pass
+
+    batcher = batcher_of(ScriptedLeader(lead), claim_timeout_seconds=0.3)
+    started = time.monotonic()
+    first = asyncio.ensure_future(batcher.submit("spring", "ada"))
+    await asyncio.sleep(0.1)
+    later = asyncio.ensure_future(batcher.submit("spring", "ben"))
+    with pytest.raises(UnavailableError, match="may still succeed"):
+        await first
+    assert 0.3 <= time.monotonic() - started < 2
+    assert not later.done()
+    may_decide.set()
+    assert await later == SoldOut()
+    assert decided == ["ada", "ben"]
 
 
 async def test_only_those_whose_time_is_up_are_refused() -> None:

@@ -75,7 +75,8 @@ class ServiceHere:
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stop.clear()
         self._running = asyncio.create_task(self._run(started))
-        await asyncio.wait({started, self._running}, return_when=asyncio.FIRST_COMPLETED)
+        waited_for: set[asyncio.Future[Any]] = {started, self._running}
+        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await self._running  # which tells why
         self.port = started.result()

@@ -1,0 +1,109 @@
+"""The server that runs the application: its limits, its connections, and how it says farewell to them."""
+
+import asyncio
+
+from aiohttp import web
+
+from claimsvc.api.express import Express
+from claimsvc.api.fairness import Turnstile
+from claimsvc.api.middlewares import Edge, Records
+from claimsvc.api.operations import READINESS
+from claimsvc.api.protocol import MAX_HEADER_BYTES, MAX_LINE_BYTES, READ_BUFFER_BYTES, Manager, Protocol
+from claimsvc.api.routing import shortcut
+from claimsvc.api.services import SERVICES
+
+_MAX_HEADERS = 100
+# Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
+_KEEPALIVE_SECONDS = 75.0
+# How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
+_LINGERING_SECONDS = 2.0
+# How often connections are looked at for clients that do not read: the precision of that limit.
+_LOOK_SECONDS = 0.5
+# How long a connection that is at rest when the service is told to stop may still be used. Whoever uses it is told not
+# to use it again; whoever was about to is not cut off while its request is on the way.
+_FAREWELL_SECONDS = 1.0
+
+
+class _Server(Manager):
+    def __init__(
+        self,
+        server: web.Server,
+        edge: Edge,
+        express: Express,
+        head_timeout_seconds: float,
+        write_timeout_seconds: float,
+    ) -> None:
+        super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self._edge = edge
+        self._express = express
+        self._head_timeout_seconds = head_timeout_seconds
+        self._write_timeout_seconds = write_timeout_seconds
+        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
+
+    def __call__(self) -> web.RequestHandler:
+        return Protocol(self, self._edge, self._express, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
+
+    def _look_for_unread(self) -> None:
+        # One timer for all connections: one for each answer would cost more than the answer.
+        now = self._loop.time()
+        for connection in self._connections:
+            if isinstance(connection, Protocol):
+                connection.cut_off_if_unread(now, self._write_timeout_seconds)
+        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
+
+    async def say_farewell(self) -> None:
+        self.is_stopping = True
+        serving = [task for each in self._connections if (task := each._task_handler) is not None]
+        if serving:
+            await asyncio.wait(serving, timeout=_FAREWELL_SECONDS)
+
+    async def shutdown(self, timeout: float | None = None) -> None:
+        await super().shutdown(timeout)
+        self._next_look.cancel()
+
+
+class Runner(web.AppRunner):
+    """aiohttp's runner, with the edge around the application and our protocol under it."""
+
+    __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
+
+    def __init__(
+        self,
+        app: web.Application,
+        *,
+        header_timeout_seconds: float,
+        write_timeout_seconds: float,
+        shutdown_grace_seconds: float,
+    ) -> None:
+        super().__init__(
+            app,
+            access_log=None,
+            shutdown_timeout=shutdown_grace_seconds,
+            keepalive_timeout=_KEEPALIVE_SECONDS,
+            lingering_time=_LINGERING_SECONDS,
+            max_line_size=MAX_LINE_BYTES,
+            max_field_size=MAX_HEADER_BYTES,
+            max_headers=_MAX_HEADERS,
+            read_bufsize=READ_BUFFER_BYTES,
+            # Inflated by `bodies` instead, within the limit of a body.
+            auto_decompress=False,
+        )
+        self._header_timeout_seconds = header_timeout_seconds
+        self._write_timeout_seconds = write_timeout_seconds
+
+    async def say_farewell(self) -> None:
+        """Tell every client that still has a connection not to use it again, and give those at rest a moment.
+
+        From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
+        """
+        self.app[READINESS].stop()
+        if isinstance(self.server, _Server):
+            await self.server.say_farewell()
+
+    async def _make_server(self) -> web.Server:
+        server = await super()._make_server()
+        services = self.app[SERVICES]
+        records, turnstile = Records(services.observer), Turnstile()
+        edge = Edge(shortcut(self.app, server.request_handler), records, turnstile)
+        express = Express(services.strategy, records, turnstile)
+        return _Server(server, edge, express, self._header_timeout_seconds, self._write_timeout_seconds)

@@ -1,0 +1,42 @@
+"""Who gets a turn when more is asked than one turn begins."""
+
+import asyncio
+
+from claimsvc.api.fairness import Turnstile
+
+
+async def arrive(turnstile: Turnstile, address: str, begun: list[str]) -> None:
+    if not turnstile.is_free(address):
+        await turnstile.turn(address)
+    begun.append(address)
+
+
+async def test_a_client_with_few_requests_is_not_behind_all_those_of_one_with_many() -> None:
+    turnstile, begun = Turnstile(), list[str]()
+    await arrive(turnstile, "few", begun)
+    asking = [asyncio.ensure_future(arrive(turnstile, "many", begun)) for _ in range(300)]
+    asking += [asyncio.ensure_future(arrive(turnstile, "few", begun)) for _ in range(3)]
+    await asyncio.gather(*asking)
+    assert begun.count("many") == 300
+    assert max(place for place, address in enumerate(begun) if address == "few") < 30
+
+
+async def test_a_client_that_is_alone_is_never_held_up() -> None:
+    turnstile = Turnstile()
+    await asyncio.sleep(0.6)
+    assert turnstile.is_free("alone")
+    await asyncio.sleep(0.6)
+    assert all(turnstile.is_free("alone") for _ in range(300))
+
+
+async def test_whoever_stops_waiting_holds_nobody_up() -> None:
+    turnstile, begun = Turnstile(), list[str]()
+    for address in ("a", "b"):
+        await arrive(turnstile, address, begun)
+    asking = [asyncio.ensure_future(arrive(turnstile, address, begun)) for address in "ab" * 50]
+    await asyncio.sleep(0)
+    for each in asking[::3]:
+        each.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert sum(not each.cancelled() for each in asking) == len(begun) - 2
+    assert len(begun) > 60
