@@ -34,6 +34,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        stack.callback(metrics.flush)
         failpoints = Failpoints.parse(settings.failpoints)
         database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
         masters = await stack.enter_async_context(

@@ -6,7 +6,8 @@ import pytest
 
 from claimsvc.domain import Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import LockBusyError
-from claimsvc.metrics import OTHER, BusiestCoupons, MeteredStrategy, Metrics
+from claimsvc.metrics import MeteredStrategy, Metrics
+from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 
 
 def test_coupons_beyond_the_capacity_share_one_label() -> None:
