@@ -20,7 +20,7 @@ def test_there_are_none_unless_they_are_asked_for() -> None:
     ["", "before-commit", "nowhere=exit", "before-commit=explode", "before-commit=exit@0", "after-lock=stall", "=exit"],
 )
 def test_a_word_that_is_none_is_refused_with_what_it_should_be(word: str) -> None:
-    with pytest.raises(SettingsError, match="CLAIMSVC_FAILPOINTS.*before-commit=exit@3"):
+    with pytest.raises(SettingsError, match=r"CLAIMSVC_FAILPOINTS.*before-commit=exit@3"):
         Failpoints.parse((word,))
 
 
