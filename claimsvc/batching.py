@@ -14,7 +14,7 @@ from itertools import islice
 from typing import Any, Protocol
 
 import structlog
-import uuid_utils.compat as uuid_utils
+from uuid_utils import uuid7
 
 from claimsvc.domain import Outcome
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
@@ -34,7 +34,7 @@ class _Waiting:
     __slots__ = ("answer", "arrived_at", "attempt")
 
     def __init__(self, coupon_name: str, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
-        self.attempt = Attempt(uuid_utils.uuid7(), coupon_name, user_id)
+        self.attempt = Attempt(str(uuid7()), coupon_name, user_id)
         self.answer = answer
         self.arrived_at = time.monotonic()
 
@@ -42,10 +42,11 @@ class _Waiting:
 class CouponQueue:
     """The waiting claims of one coupon, oldest first. A leader takes them batch by batch."""
 
-    def __init__(self, coupon_name: str, batch_size: int, observer: BatchObserver) -> None:
+    def __init__(self, coupon_name: str, batch_size: int, room: "WaitingRoom", observer: BatchObserver) -> None:
         self.coupon_name = coupon_name
         self.waits_for_lock = False
         self._batch_size = batch_size
+        self._room = room
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
 
@@ -54,21 +55,25 @@ class CouponQueue:
 
     def join(self, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
         self._waiting.append(_Waiting(self.coupon_name, user_id, answer))
+        self._room.count += 1
 
     def take(self) -> "Batch":
         """The next claims in arrival order, at most a batch of them. Who has hung up is passed over."""
         taken: list[_Waiting] = []
         while self._waiting and len(taken) < self._batch_size:
             waiting = self._waiting.popleft()
-            if not waiting.answer.done():
+            if waiting.answer.done():
+                self._room.count -= 1
+            else:
                 taken.append(waiting)
         if taken:
             self._observer.batched(len(taken))
-        return Batch(self.coupon_name, taken)
+        return Batch(self.coupon_name, taken, self._room)
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
         """Answer those who arrived before that moment (monotonic seconds) with `error`."""
         while self._waiting and self._waiting[0].arrived_at < arrived_before:
+            self._room.count -= 1
             _fail(self._waiting.popleft(), error)
 
 
@@ -78,12 +83,14 @@ Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
 class Batch:
     """Claims of one coupon that are decided together. Every one of them gets an answer."""
 
-    def __init__(self, coupon_name: str, claims: Sequence[_Waiting]) -> None:
+    def __init__(self, coupon_name: str, claims: Sequence[_Waiting], room: "WaitingRoom") -> None:
         self.coupon_name = coupon_name
+        self._room = room
         self.attempts = [waiting.attempt for waiting in claims]
         self._claims = claims
 
     def answer(self, decisions: Sequence[Decision]) -> None:
+        self._room.count -= len(self._claims)
         for waiting, decision in zip(self._claims, decisions, strict=True):
             if isinstance(decision, Exception):
                 _fail(waiting, decision)
@@ -91,6 +98,7 @@ class Batch:
                 waiting.answer.set_result(decision)
 
     def fail(self, error: BaseException) -> None:
+        self._room.count -= len(self._claims)
         for waiting in self._claims:
             _fail(waiting, error)
 
@@ -187,32 +195,27 @@ class Batcher:
         self._round_due = False
         self._overdue_check_due = False
 
-    async def submit(self, coupon_name: str, user_id: str) -> Outcome:
-        """Wait for this claim's answer. A cancelled caller's claim is passed over, or decided all the same.
-
-        Raises:
-            LockBusyError, UnavailableError: it was not decided.
-        """
-        if self._draining:
-            raise _stopping()
-        if self._room.count >= self._room.limit:
-            raise UnavailableError("as many claims as this instance has room for are waiting", dependency="claimsvc")
+    def submit(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+        """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
         loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Outcome] = loop.create_future()
+        if self._draining:
+            answer.set_exception(_stopping())
+            return answer
+        if self._room.count >= self._room.limit:
+            answer.set_exception(_full())
+            return answer
         queue = self._queues.get(coupon_name)
         if queue is None:
-            queue = self._queues[coupon_name] = CouponQueue(coupon_name, self._limits.batch_size, self._observer)
+            queue = CouponQueue(coupon_name, self._limits.batch_size, self._room, self._observer)
+            self._queues[coupon_name] = queue
             self._ready.append(queue)
             self._plan_round(loop)
-        answer: asyncio.Future[Outcome] = loop.create_future()
         queue.join(user_id, answer)
-        self._room.count += 1
         if not self._overdue_check_due:
             self._overdue_check_due = True
             loop.call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
-        try:
-            return await answer
-        finally:
-            self._room.count -= 1
+        return answer
 
     async def drain(self) -> None:
         """Refuse new claims, and wait until every one that was accepted has its answer."""
@@ -303,6 +306,10 @@ class Batcher:
 
 def lock_busy() -> LockBusyError:
     return LockBusyError("the coupon's lock was held by others all the while; nothing was decided")
+
+
+def _full() -> UnavailableError:
+    return UnavailableError("as many claims as this instance has room for are waiting", dependency="claimsvc")
 
 
 def _overloaded() -> UnavailableError:

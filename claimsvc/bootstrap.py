@@ -33,6 +33,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
     """
     async with AsyncExitStack() as stack:
         metrics = Metrics()
+        stack.callback(metrics.flush)
         database = await stack.enter_async_context(_open_storage(settings, metrics))
         masters = await stack.enter_async_context(
             open_masters(

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
-from uuid import UUID
 
 # What the contract allows. A name of dots only is refused: URLs treat `.` and `..` as steps, so no client could
 # ask for it (RFC 3986, section 5.2.4).
@@ -40,9 +39,9 @@ class Coupon:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One unit of a coupon, held by one user. `claimed_at` is the database's time."""
+    """One unit of a coupon, held by one user. `id` is a UUID's usual text, `claimed_at` the database's time."""
 
-    id: UUID
+    id: str
     coupon_name: str
     user_id: str
     state: ClaimState
@@ -100,4 +99,4 @@ class ClaimPosition:
     """A claim's place among the claims of its coupon, oldest first."""
 
     claimed_at: datetime
-    id: UUID
+    id: str

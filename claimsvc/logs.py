@@ -81,13 +81,16 @@ def configure(level: str, log_format: str) -> None:
         structlog.stdlib.add_logger_name,
     ]
     rendering: list[structlog.typing.Processor]
+    processors: list[structlog.typing.Processor]
     if console:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
         rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _encode]
+        processors = [*shared, *rendering]
     else:
         rendering = [structlog.processors.format_exc_info, _to_json]
+        processors = [_own_to_json]
     structlog.configure(
-        processors=[*shared, *rendering],
+        processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=partial(_Logger, _Lines()),
         cache_logger_on_first_use=True,
@@ -114,6 +117,15 @@ def _to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
     # JSON escapes line breaks and control characters, so one event is one line whatever a client sent.
     event["timestamp"] = datetime.now(UTC)
     return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+
+
+def _own_to_json(logger: _Logger, method: str, event: MutableMapping[str, Any]) -> bytes:
+    # All that the processors of the other lines do, in one call for each line instead of four.
+    event["level"] = "error" if method == "exception" else method
+    event["logger"] = logger.name
+    if "exc_info" in event:
+        event = structlog.processors.format_exc_info(logger, method, event)
+    return _to_json(logger, method, event)
 
 
 def _encode(_: Any, __: str, line: Any) -> bytes:

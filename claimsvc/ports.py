@@ -1,10 +1,10 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
-from collections.abc import Coroutine, Sequence
+import asyncio
+from collections.abc import Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Any, Protocol
-from uuid import UUID
+from typing import Protocol
 
 from claimsvc.domain import (
     Claim,
@@ -22,14 +22,15 @@ from claimsvc.errors import ClaimsvcError
 class Claims(Protocol):
     """Where claims are made."""
 
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
         """Claim one unit of a coupon for a user.
 
-        A cancelled caller does not cancel its claim half-way: it completes, or it never was.
+        To cancel the answer does not cancel the claim half-way: it completes, or it never was.
 
-        Raises:
-            LockBusyError: nothing was decided within the time that a claim may wait for the lock.
-            UnavailableError: PostgreSQL or a majority of the masters does not answer, or the service is full.
+        Returns:
+            The answer to come: an outcome; a `LockBusyError`, if nothing was decided within the time that a claim may
+            wait for the lock; or an `UnavailableError`, if PostgreSQL or a majority of the masters does not answer, or
+            the service is full.
         """
         ...
 
@@ -115,9 +116,10 @@ class Lock(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One claim that asks to be admitted. The caller makes the id, so that a lost commit can be looked up."""
+    """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
+    was lost sight of can be recognized."""
 
-    claim_id: UUID
+    claim_id: str
     coupon_name: str
     user_id: str
 
@@ -165,7 +167,7 @@ class Storage(Protocol):
         """The active claims of a coupon, oldest first, from just after the position `after`."""
         ...
 
-    async def claim(self, claim_id: UUID) -> Claim | None: ...
+    async def claim(self, claim_id: str) -> Claim | None: ...
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         """Those of the named coupons that exist."""

@@ -1,7 +1,8 @@
-"""A response that is written in one piece, its head put together from parts that are known before any request.
+"""What a request is answered: a reply, and how it is written in one piece.
 
 aiohttp builds a head header by header for each response. For the short answers of the API that costs more than the
-claim itself does, so they bring their own; whatever is not the usual case is left to aiohttp.
+claim itself does, so their heads are put together from parts that are known before any request. Whatever is not the
+usual case is left to aiohttp.
 """
 
 from collections.abc import Mapping
@@ -31,42 +32,63 @@ class Head:
         self.start = "\r\n".join(lines) + "\r\n"
 
 
-class Answer(web.StreamResponse):
-    """A response with a body of bytes. Headers that are set on it are added to those of its `Head`."""
+class Reply:
+    """An answer of the API.
+
+    Args:
+        head: what it has in common with others of its kind.
+        body: its bytes.
+
+    `headers` are those of this reply alone; `closes` ends the connection after it.
+    """
+
+    __slots__ = ("body", "closes", "head", "headers")
 
     def __init__(self, head: Head, body: bytes) -> None:
-        super().__init__(status=head.status)
-        self._head = head
-        self._content = body
+        self.head = head
+        self.body = body
+        self.headers: dict[str, str] = {}
+        self.closes = False
+
+    def in_one_piece(self) -> bytes:
+        """The whole message, for HTTP/1.1 and a connection that is kept."""
+        added = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
+        length, date = len(self.body), rfc822_formatted_time()
+        head = f"{self.head.start}{added}Content-Length: {length}\r\nDate: {date}\r\n\r\n"
+        return head.encode("ascii") + self.body
+
+
+class Answer(web.StreamResponse):
+    """A reply as aiohttp takes it."""
+
+    def __init__(self, reply: Reply) -> None:
+        super().__init__(status=reply.head.status)
+        self._reply = reply
+        if reply.closes:
+            self.force_close()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if self.prepared:
             return await super().prepare(request)
-        writer = request._payload_writer
+        writer, reply = request._payload_writer, self._reply
+        reply.headers.update(self._headers)
         if (
             self._keep_alive is None
             and request.keep_alive
             and request.version == HttpVersion11
             and request.method != hdrs.METH_HEAD
-            and len(self._content) <= _LONGEST_IN_ONE_PIECE
+            and len(reply.body) <= _LONGEST_IN_ONE_PIECE
             and type(writer) is StreamWriter
         ):
-            self._write_at_once(writer)
+            # Raises, as it does for aiohttp, if the client is gone.
+            writer._write(reply.in_one_piece())
+            self._keep_alive = True
+            self._eof_sent = True
             return None
-        for name, value in self._head.headers.items():
-            self._headers.setdefault(name, value)
-        self._headers[hdrs.CONTENT_LENGTH] = str(len(self._content))
+        self._headers.update({**reply.head.headers, **reply.headers})
+        self._headers[hdrs.CONTENT_LENGTH] = str(len(reply.body))
         return await super().prepare(request)
 
     async def write_eof(self, data: bytes = b"") -> None:
         if not self._eof_sent:
-            await super().write_eof(b"" if self._must_be_empty_body else self._content)
-
-    def _write_at_once(self, writer: StreamWriter) -> None:
-        added = "".join([f"{name}: {value}\r\n" for name, value in self._headers.items()])
-        length, date = len(self._content), rfc822_formatted_time()
-        head = f"{self._head.start}{added}Content-Length: {length}\r\nDate: {date}\r\n\r\n"
-        # Raises, as it does for aiohttp, if the client is gone.
-        writer._write(head.encode("ascii") + self._content)
-        self._keep_alive = True
-        self._eof_sent = True
+            await super().write_eof(b"" if self._must_be_empty_body else self._reply.body)

@@ -12,10 +12,11 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 from aiohttp import hdrs, web
-from multidict import istr
+from multidict import CIMultiDictProxy, istr
 from uuid_utils import uuid7
 
 from claimsvc.api import problems
+from claimsvc.api.answer import Answer
 from claimsvc.api.schemas import MAX_BODY_BYTES
 from claimsvc.api.services import REQUEST_ID, HttpObserver
 from claimsvc.errors import TransientError
@@ -25,19 +26,76 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 UNMATCHED = "unmatched"
 # What the log calls an answer that nobody was left to be given.
 _CLIENT_GONE = 499
-_X_REQUEST_ID = istr("X-Request-ID")
+X_REQUEST_ID = istr("X-Request-ID")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_LOGGED_PATH = 256
+
+# The failures that are answers; any other is a defect.
+EXPECTED = (problems.RefusedError, TransientError, web.HTTPException)
+
+
+def request_id_of(headers: CIMultiDictProxy[str]) -> str:
+    """The client's own id, if it sent a sensible one; else a new one."""
+    asked = headers.get(X_REQUEST_ID)
+    return asked if asked is not None and _REQUEST_ID.fullmatch(asked) else str(uuid7())
+
+
+class Records:
+    """One count and one log line for each request."""
+
+    def __init__(self, observer: HttpObserver) -> None:
+        self._observer = observer
+        self._log = structlog.get_logger("claimsvc.http")
+
+    def add(
+        self,
+        *,
+        method: str,
+        path: str,
+        route: str,
+        status: int,
+        seconds: float,
+        request_id: str,
+        remote: str | None,
+        defect: BaseException | None = None,
+    ) -> None:
+        """Record an answered request.
+
+        Args:
+            method: a known method or `OTHER`.
+            path: the path as it is to be logged; None of these may break a line.
+            route: the route's template or `unmatched`.
+            status: what it was answered.
+            seconds: from its head to its answer.
+            request_id: its id.
+            remote: the address that it came from.
+            defect: what broke, if something did.
+        """
+        self._observer.observed(method, route, status, seconds)
+        level = logging.INFO if defect is None else logging.ERROR
+        if not self._log.is_enabled_for(level):
+            return  # before a line is put together, which costs more than all the rest of this file
+        self._log.log(
+            level,
+            "request",
+            method=method,
+            path=path,
+            route=route,
+            status=status,
+            duration_ms=round(seconds * 1000, 3),
+            request_id=request_id,
+            remote=remote,
+            **({} if defect is None else {"exc_info": defect}),
+        )
 
 
 class Edge:
     """The outermost handler."""
 
-    def __init__(self, handler: Handler, observer: HttpObserver) -> None:
+    def __init__(self, handler: Handler, records: Records) -> None:
         self._handler = handler
-        self._observer = observer
-        self._log = structlog.get_logger("claimsvc.http")
+        self._records = records
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer a request; raises nothing but `CancelledError`."""
@@ -56,46 +114,35 @@ class Edge:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        asked_id = request.headers.get(_X_REQUEST_ID)
-        request_id = asked_id if asked_id is not None and _REQUEST_ID.fullmatch(asked_id) else str(uuid7())
-        request[REQUEST_ID] = request_id
+        request_id = request[REQUEST_ID] = request_id_of(request.headers)
         defect: Exception | None = None
         try:
             _check_expectation(request)
             response = await handler(request)
-        except (problems.RefusedError, TransientError, web.HTTPException) as expected:
-            response = problems.from_failure(expected, request_id)
+        except EXPECTED as expected:
+            response = Answer(problems.from_failure(expected, request_id))
         except CancelledError:
             self._record(request, _CLIENT_GONE, started, request_id, None)
             raise
         except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
             defect = unexpected
-            response = problems.from_failure(unexpected, request_id)
-        response.headers[_X_REQUEST_ID] = request_id
+            response = Answer(problems.from_failure(unexpected, request_id))
+        response.headers[X_REQUEST_ID] = request_id
         self._record(request, response.status, started, request_id, defect)
         return response
 
     def _record(
         self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None
     ) -> None:
-        seconds = time.perf_counter() - started
-        method = request.method if request.method in _METHODS else "OTHER"
-        route = _route(request)
-        self._observer.observed(method, route, status, seconds)
-        level = logging.INFO if defect is None else logging.ERROR
-        if not self._log.is_enabled_for(level):
-            return  # before a line is put together, which costs more than all the rest of this file
-        self._log.log(
-            level,
-            "request",
-            method=method,
+        self._records.add(
+            method=request.method if request.method in _METHODS else "OTHER",
             path=_loggable_path(request),
-            route=route,
+            route=_route(request),
             status=status,
-            duration_ms=round(seconds * 1000, 3),
+            seconds=time.perf_counter() - started,
             request_id=request_id,
             remote=request.remote,
-            **({} if defect is None else {"exc_info": defect}),
+            defect=defect,
         )
 
 

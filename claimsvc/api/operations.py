@@ -5,6 +5,7 @@ from html import escape
 from aiohttp import hdrs, web
 
 from claimsvc.api import parameters, problems, schemas
+from claimsvc.api.answer import Reply
 from claimsvc.api.docs import DOCS
 from claimsvc.api.health import Readiness
 from claimsvc.api.routing import Route, Success, ok
@@ -21,12 +22,12 @@ _EXPLANATION = """<!DOCTYPE html>
 """
 
 
-async def livez(request: web.Request) -> web.StreamResponse:
+async def livez(request: web.Request) -> Reply:
     """The process is alive; asks nobody else, so that a database's outage does not get it restarted."""
     return ok(schemas.LiveBody("ok"))
 
 
-async def readyz(request: web.Request, query: parameters.ReadyQuery) -> web.StreamResponse:
+async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     """Whether requests should be sent here."""
     report = await request.app[READINESS].report()
     down = [name for name, check in report.items() if check.status != "ok"]
@@ -54,7 +55,7 @@ async def openapi_json(request: web.Request) -> web.Response:
     return web.Response(body=request.app[OPENAPI_DOCUMENT], headers=headers)
 
 
-async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse:
+async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse | Reply:
     """What a kind of problem means: JSON, or a page for people."""
     problem = problems.PROBLEMS.get(path.slug)
     if problem is None:

@@ -116,7 +116,7 @@ class ClaimsQuery(Request):
             return None
         position = bytes.fromhex(self.cursor)
         claimed_at = _EPOCH + int.from_bytes(position[:8]) * _MICROSECOND
-        return domain.ClaimPosition(claimed_at, UUID(bytes=position[8:]))
+        return domain.ClaimPosition(claimed_at, str(UUID(bytes=position[8:])))
 
 
 class ReadyQuery(Request):
@@ -136,4 +136,4 @@ def coupon_cursor(coupon: domain.Coupon) -> str:
 
 def claim_cursor(claim: domain.Claim) -> str:
     """The cursor of the page after this claim."""
-    return ((claim.claimed_at - _EPOCH) // _MICROSECOND).to_bytes(8).hex() + claim.id.hex
+    return ((claim.claimed_at - _EPOCH) // _MICROSECOND).to_bytes(8).hex() + UUID(claim.id).hex

@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 
 from claimsvc import domain, errors
 from claimsvc.api import schemas
-from claimsvc.api.answer import Answer, Head
+from claimsvc.api.answer import Head, Reply
 
 CONTENT_TYPE = "application/problem+json"
 
@@ -231,11 +231,11 @@ _HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
 _CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
 
 
-def respond(problem: Problem, request_id: str) -> Answer:
+def respond(problem: Problem, request_id: str) -> Reply:
     """The answer to a problem about which nothing more is to be said."""
     # A request id is of letters, digits and `._-` only, so it needs no escaping.
     body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
-    return Answer(_HEADS[problem], body)
+    return Reply(_HEADS[problem], body)
 
 
 def respond_in_detail(
@@ -246,7 +246,7 @@ def respond_in_detail(
     errors: Sequence[schemas.InputError] = (),
     checks: Mapping[str, schemas.CheckBody] | None = None,
     retry_after_seconds: float | None = None,
-) -> Answer:
+) -> Reply:
     """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
     body: schemas.ProblemBody = schemas.ProblemBody(
         problem.type, problem.title, problem.status, detail or problem.meaning, request_id
@@ -255,14 +255,14 @@ def respond_in_detail(
         body = schemas.BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
     elif checks is not None:
         body = schemas.UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
-    response = Answer(_HEADS[problem], schemas.dump(body))
+    reply = Reply(_HEADS[problem], schemas.dump(body))
     if retry_after_seconds is not None:
         # A whole number, and never 0: "at once" is what a busy service should not invite.
-        response.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
-    return response
+        reply.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
+    return reply
 
 
-def from_outcome(outcome: Refusal, request_id: str) -> Answer:
+def from_outcome(outcome: Refusal, request_id: str) -> Reply:
     """The answer to an outcome that is not a success."""
     problem = _OUTCOMES[type(outcome)]
     if not isinstance(outcome, domain.AlreadyClaimed):
@@ -270,22 +270,21 @@ def from_outcome(outcome: Refusal, request_id: str) -> Answer:
     body = schemas.AlreadyClaimedBody(
         problem.type, problem.title, problem.status, problem.meaning, request_id, schemas.claim_body(outcome.claim)
     )
-    return Answer(_HEADS[problem], schemas.dump(body))
+    return Reply(_HEADS[problem], schemas.dump(body))
 
 
-def from_failure(failure: Exception, request_id: str) -> Answer:
+def from_failure(failure: BaseException, request_id: str) -> Reply:
     """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
     if isinstance(failure, RefusedError):
-        response = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
-        if failure.close:
-            response.force_close()
-        return response
+        reply = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
+        reply.closes = failure.close
+        return reply
     if isinstance(failure, errors.TransientError):
         problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
         return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)
     if isinstance(failure, web.HTTPException) and failure.status in _HTTP_STATUSES:
-        response = respond(_HTTP_STATUSES[failure.status], request_id)
+        reply = respond(_HTTP_STATUSES[failure.status], request_id)
         if isinstance(failure, web.HTTPMethodNotAllowed):
-            response.headers[hdrs.ALLOW] = ", ".join(sorted(failure.allowed_methods))
-        return response
+            reply.headers[hdrs.ALLOW] = ", ".join(sorted(failure.allowed_methods))
+        return reply
     return respond(INTERNAL_ERROR, request_id)

@@ -5,6 +5,7 @@ traceback in the log. The one hook it leaves is the protocol class, so this file
 """
 
 import asyncio
+from functools import partial
 from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
@@ -12,7 +13,8 @@ from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
-from claimsvc.api.middlewares import Edge
+from claimsvc.api.express import Express, ExpressClaim
+from claimsvc.api.middlewares import Edge, Records
 from claimsvc.api.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.api.routing import shortcut
 from claimsvc.api.services import SERVICES
@@ -32,11 +34,26 @@ _LINGERING_SECONDS = 2.0
 class Protocol(web.RequestHandler):
     """One connection."""
 
-    __slots__ = ("_edge", "_head_timeout_seconds", "_head_timer", "_rest", "_started_head")
+    __slots__ = (
+        "_claim",
+        "_edge",
+        "_express",
+        "_head_timeout_seconds",
+        "_head_timer",
+        "_remote",
+        "_rest",
+        "_started_head",
+    )
 
-    def __init__(self, manager: web.Server, edge: Edge, head_timeout_seconds: float, **kwargs: Any) -> None:
+    def __init__(
+        self, manager: web.Server, edge: Edge, express: Express, head_timeout_seconds: float, **kwargs: Any
+    ) -> None:
         super().__init__(manager, **kwargs)
         self._edge = edge
+        self._express = express
+        # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
+        self._claim: ExpressClaim | None = None
+        self._remote: str | None = None
         self._head_timeout_seconds = head_timeout_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._started_head = False
@@ -45,6 +62,7 @@ class Protocol(web.RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
+        self._remote = self.peername[0] if self.peername else None
         self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
@@ -57,7 +75,10 @@ class Protocol(web.RequestHandler):
         if self._rest is not None:
             return
         heads = self._request_count
+        # Held back, so that aiohttp's task is not woken for what it need not do; see `_begin_next`.
+        waiter, self._waiter = self._waiter, None
         super().data_received(data)
+        self._waiter = waiter
         if self._request_count != heads:
             self._started_head = False
             self._stop_head_timer()
@@ -65,6 +86,7 @@ class Protocol(web.RequestHandler):
             last = self._messages[-1][0]
             if isinstance(last, _ErrInfo):
                 self._stop_reading(last)
+            self._begin_next()
         elif data and self._awaits_head():
             self._started_head = True
             if self._head_timer is None:
@@ -72,7 +94,55 @@ class Protocol(web.RequestHandler):
 
     def _awaits_head(self) -> bool:
         """Whether what arrives is of a head, and not of the body of a request that is, or was, being answered."""
-        return self._request_count == 0 or (self._waiter is not None and not self._waiter.done())
+        return self._request_count == 0 or (
+            self._waiter is not None and not self._waiter.done() and self._claim is None
+        )
+
+    def _begin_next(self) -> None:
+        """Begin what waits to be answered: a claim by itself, anything else by aiohttp's task."""
+        waiter = self._waiter
+        if waiter is None or waiter.done() or self._claim is not None or not self._messages:
+            return
+        message, body = self._messages[0]
+        is_only_one = len(self._messages) == 1 and not self._buffer_paused and not self._upgraded
+        parser, manager = self._parser, self._manager
+        if is_only_one and not self._paused and not isinstance(message, _ErrInfo) and parser and manager:
+            self._claim = self._express.begin(message, body, self._remote)
+        if self._claim is None or parser is None or manager is None:
+            waiter.set_result(None)
+            return
+        self._messages.popleft()
+        parser.message_consumed()
+        manager.requests_count += 1
+        self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
+
+    def _end_claim(self, claim: ExpressClaim, _: object) -> None:
+        self._claim = None
+        try:
+            message, closes = claim.reply()
+        except Exception as error:
+            # As in `handle_error`: no answer can be trusted.
+            self.logger.error("The answer could not be made", exc_info=error)
+            self.force_close()
+            return
+        if self.transport is None:
+            return  # the client is gone; its claim stands
+        self.transport.write(message)
+        if closes or self._close:
+            self.force_close()
+            return
+        self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        self._begin_next()
+
+    def _process_keepalive(self) -> None:
+        if self._claim is not None:  # not idle, though aiohttp's task is
+            self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
+        super()._process_keepalive()
+
+    async def shutdown(self, timeout: float | None = 15.0) -> None:
+        if self._claim is not None:
+            await asyncio.wait([self._claim.answer], timeout=timeout)
+        await super().shutdown(timeout)
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
@@ -157,13 +227,14 @@ def _refusal(error: BaseException) -> RefusedError:
 
 
 class _Server(web.Server):
-    def __init__(self, server: web.Server, edge: Edge, head_timeout_seconds: float) -> None:
+    def __init__(self, server: web.Server, edge: Edge, express: Express, head_timeout_seconds: float) -> None:
         super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
         self._edge = edge
+        self._express = express
         self._head_timeout_seconds = head_timeout_seconds
 
     def __call__(self) -> web.RequestHandler:
-        return Protocol(self, self._edge, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
+        return Protocol(self, self._edge, self._express, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
 
 
 class Runner(web.AppRunner):
@@ -189,5 +260,7 @@ class Runner(web.AppRunner):
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
-        edge = Edge(shortcut(self.app, server.request_handler), self.app[SERVICES].observer)
-        return _Server(server, edge, self._header_timeout_seconds)
+        services = self.app[SERVICES]
+        records = Records(services.observer)
+        edge = Edge(shortcut(self.app, server.request_handler), records)
+        return _Server(server, edge, Express(services.strategy, records), self._header_timeout_seconds)

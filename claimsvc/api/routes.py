@@ -1,25 +1,30 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
 from urllib.parse import urlencode
-from uuid import UUID
 
 from aiohttp import hdrs, web
 
 from claimsvc import domain
 from claimsvc.api import operations, parameters, problems, schemas
+from claimsvc.api.answer import Reply
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
 
 
-async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> web.StreamResponse:
+async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user."""
     outcome = await request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
+    return claim_reply(outcome, request[REQUEST_ID])
+
+
+def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
+    """What a claim is answered."""
     if isinstance(outcome, domain.Claimed):
         return created(schemas.claim_body(outcome.claim), f"/api/claims/{outcome.claim.id}")
-    return problems.from_outcome(outcome, request[REQUEST_ID])
+    return problems.from_outcome(outcome, request_id)
 
 
-async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web.StreamResponse:
+async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> Reply:
     """Offer a new coupon."""
     made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
     if isinstance(made, domain.Coupon):
@@ -27,7 +32,7 @@ async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> web
     return problems.from_outcome(made, request[REQUEST_ID])
 
 
-async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> web.StreamResponse:
+async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
     """One page of the coupons, by name."""
     found = await request.app[SERVICES].storage.coupons(
         search=query.search or None, after=query.after(), limit=query.limit + 1
@@ -38,7 +43,7 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
     return _with_next(request, ok(body), cursor)
 
 
-async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.StreamResponse:
+async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
     """A coupon and who holds it."""
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
@@ -46,14 +51,12 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> web.S
     return ok(schemas.coupon_detail_body(found))
 
 
-async def get_coupon_named_claim(request: web.Request) -> web.StreamResponse:
+async def get_coupon_named_claim(request: web.Request) -> Reply:
     """The coupon that is named `claim`, whose path is also that of claiming."""
     return await get_coupon(request, parameters.CouponPath(name="claim"))
 
 
-async def list_claims(
-    request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery
-) -> web.StreamResponse:
+async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
     """One page of a coupon's claims, oldest first."""
     found = await request.app[SERVICES].storage.claims(path.name, after=query.after(), limit=query.limit + 1)
     if isinstance(found, domain.UnknownCoupon):
@@ -64,20 +67,20 @@ async def list_claims(
     return _with_next(request, ok(body), cursor)
 
 
-async def get_claim(request: web.Request, path: parameters.ClaimPath) -> web.StreamResponse:
+async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """One claim."""
-    claim = await request.app[SERVICES].storage.claim(UUID(path.id))
+    claim = await request.app[SERVICES].storage.claim(path.id)
     if claim is None:
         return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
     return ok(schemas.claim_body(claim))
 
 
-def _with_next(request: web.Request, response: web.StreamResponse, cursor: str | None) -> web.StreamResponse:
+def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
     """The page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
     if cursor is not None:
         query = urlencode({**request.query, "cursor": cursor})
-        response.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
-    return response
+        reply.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
+    return reply
 
 
 _LOCATION = {"Location": "the path of what was made"}
@@ -86,10 +89,12 @@ _COUPON = Success(
 )
 _NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
 
+CLAIM_PATH = "/api/coupons/claim"
+
 ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
-        "/api/coupons/claim",
+        CLAIM_PATH,
         claim_coupon,
         tag="claims",
         summary="Claim one unit of a coupon",
@@ -141,7 +146,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
-        "/api/coupons/claim",
+        CLAIM_PATH,
         get_coupon_named_claim,
         tag="coupons",
         summary="Look the coupon named `claim` up",

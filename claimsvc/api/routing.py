@@ -13,7 +13,7 @@ from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from pydantic import BaseModel
 
 from claimsvc.api import schemas
-from claimsvc.api.answer import Answer, Head
+from claimsvc.api.answer import Answer, Head, Reply
 from claimsvc.api.auth import require_admin
 from claimsvc.api.bodies import read_body
 from claimsvc.api.problems import (
@@ -27,7 +27,8 @@ from claimsvc.api.problems import (
 from claimsvc.api.services import SERVICES
 from claimsvc.api.validation import validate_path, validate_query
 
-Handler = Callable[..., Awaitable[web.StreamResponse]]
+Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
 
 _JSON_HEADERS = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
 _OK = Head(200, _JSON_HEADERS)
@@ -92,13 +93,13 @@ def install(app: web.Application, routes: Iterable[Route]) -> None:
             app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
 
 
-def shortcut(app: web.Application, handler: Handler) -> Handler:
+def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
     """The application's handler, quicker for paths without variable parts.
 
     aiohttp's router looks every path up in several steps, and makes an object of what it finds. A path that is
     exactly a route's is found in a table instead, with an object that was made once.
     """
-    found: dict[tuple[str, str], tuple[UrlMappingMatchInfo, Handler]] = {}
+    found: dict[tuple[str, str], tuple[UrlMappingMatchInfo, Endpoint]] = {}
     for route in app.router.routes():
         if isinstance(route.resource, web.PlainResource):
             match = UrlMappingMatchInfo({}, route)
@@ -116,7 +117,7 @@ def shortcut(app: web.Application, handler: Handler) -> Handler:
     return handle
 
 
-def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+def _endpoint(route: Route) -> Endpoint:
     """The handler with its inputs: who asks is settled before what they ask is looked at."""
     handler, admin = route.handler, route.admin
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
@@ -132,18 +133,19 @@ def _endpoint(route: Route) -> Callable[[web.Request], Awaitable[web.StreamRespo
         if body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
             inputs["body"] = await read_body(request, body_model, timeout_seconds=timeout_seconds)
-        return await handler(request, **inputs)
+        answer = await handler(request, **inputs)
+        return Answer(answer) if isinstance(answer, Reply) else answer
 
     return endpoint
 
 
-def ok(body: object) -> Answer:
+def ok(body: object) -> Reply:
     """200 with a body, which is a dataclass of `schemas`."""
-    return Answer(_OK, schemas.dump(body))
+    return Reply(_OK, schemas.dump(body))
 
 
-def created(body: object, location: str) -> Answer:
+def created(body: object, location: str) -> Reply:
     """201 with a body and the path of what was made."""
-    response = Answer(_CREATED, schemas.dump(body))
-    response.headers[hdrs.LOCATION] = location
-    return response
+    reply = Reply(_CREATED, schemas.dump(body))
+    reply.headers[hdrs.LOCATION] = location
+    return reply

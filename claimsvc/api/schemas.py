@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from functools import partial
 from typing import Annotated, Literal
-from uuid import UUID
 
 import orjson
 from aiohttp import hdrs
@@ -116,7 +115,7 @@ class CouponPageBody:
 class ClaimBody:
     """One unit of a coupon, held by one user."""
 
-    id: UUID
+    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
     coupon_name: CouponName
     user_id: UserId
     state: domain.ClaimState

@@ -4,10 +4,8 @@ They are written for the driver and not for SQLAlchemy, which cannot send two of
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime
-from uuid import UUID
 
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -65,24 +63,28 @@ WITH attempt AS (
     SET remaining_amount = coupons.remaining_amount - sold.units
     FROM (SELECT coupon_name, count(*) AS units FROM admitted GROUP BY coupon_name) AS sold
     WHERE name = sold.coupon_name AND coupons.remaining_amount >= sold.units
-    RETURNING name AS coupon_name, sold.units
+    RETURNING sold.units
+), verdict AS (
+    -- If the two differ the division fails, and nothing of this is kept.
+    SELECT 1 / ((SELECT count(*) FROM admitted) = (SELECT coalesce(sum(units), 0) FROM decremented))::int AS sound
 ), holder AS (
     SELECT coupon_name, user_id, id, claimed_at FROM held
     UNION ALL
     SELECT coupon_name, user_id, id, claimed_at FROM admitted
 )
-SELECT stock.coupon_name IS NOT NULL AS known, holder.id, holder.claimed_at, decremented.units
+SELECT stock.coupon_name IS NOT NULL AS known, holder.claimed_at, nullif(holder.id, attempt.claim_id)::text AS other_id
 FROM attempt
+CROSS JOIN verdict
 LEFT JOIN stock USING (coupon_name)
 LEFT JOIN holder USING (coupon_name, user_id)
-LEFT JOIN decremented USING (coupon_name)
+WHERE verdict.sound = 1
 ORDER BY attempt.place
 """
 
 # What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
 _LOOK = """
-SELECT coupon.name IS NOT NULL AS known, coupon.remaining_amount, claim.id, claim.claimed_at
-FROM unnest(%(coupon_names)s::text[], %(user_ids)s::text[])
+SELECT coupon.name IS NOT NULL AS known, coupon.remaining_amount > 0 AS is_left, claim.claimed_at, claim.id::text
+FROM unnest(string_to_array(%(coupon_names)s, E'\\n'), string_to_array(%(user_ids)s, E'\\n'))
     WITH ORDINALITY AS attempt (coupon_name, user_id, place)
 LEFT JOIN LATERAL (
     SELECT name, remaining_amount FROM coupons WHERE name = attempt.coupon_name LIMIT 1
@@ -96,22 +98,15 @@ LEFT JOIN LATERAL (
 ORDER BY attempt.place
 """
 
-_COMMITTED_CLAIMS = """
-SELECT claim.id
-FROM unnest(%(claim_ids)s::uuid[], %(coupon_names)s::text[]) AS given (claim_id, coupon_name)
-CROSS JOIN LATERAL (
-    SELECT id FROM user_claims WHERE id = given.claim_id AND coupon_name = given.coupon_name LIMIT 1
-) AS claim
-"""
-
 _RESOLVE_PAUSE_SECONDS = 0.1
+_SOLD_OUT = SoldOut()
 
 
 class Admission:
     """Decides attempts, in transactions whose end is always known.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`.
+        unit_timeout_seconds: see `unit_of_work`; also how long it is tried to learn an end that is in doubt.
     """
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
@@ -121,134 +116,97 @@ class Admission:
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Admit in one transaction.
 
+        When the connection is lost on the way, nobody knows whether the transaction was committed. The same attempts
+        are then decided again, on another connection. That is safe however the first ended, or has yet to end: a
+        claim that it kept is found by its user, and known by its id to be ours.
+
         Raises:
             psycopg.IntegrityError, psycopg.DataError: a row was refused; nothing was written.
             UnavailableError: nothing was written, or it could not be found out.
             InvariantViolatedError: nothing was written, because a promise would have been broken.
         """
-        for may_be_stale in (True, False):
-            outcomes: list[Outcome] | None = None
+        clock = asyncio.get_running_loop().time
+        in_doubt_until: float | None = None
+        while True:
             driver: Driver | None = None
             try:
                 async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
                     driver = unit.driver
-                    decided = await _decide(driver, attempts)
-                    outcomes = decided  # from here on a lost answer leaves the commit in doubt
-                    await driver.commit()
-                return decided
+                    return await _decide(driver, attempts)
+            except psycopg.errors.DivisionByZero as error:
+                raise InvariantViolatedError("claims were inserted without the stock being decremented") from error
             except (psycopg.IntegrityError, psycopg.DataError):
                 raise
             except database_failures as error:
-                if outcomes is not None:
-                    return await self._resolve(outcomes, error)
-                # COMMIT was never sent, so nothing was written. The pool may have lent us a connection that died
-                # while it lay idle (the server was restarted); a fresh one deserves one try.
-                if not (may_be_stale and driver is not None and driver.closed):
-                    raise unavailable(error) from error
-        raise AssertionError("unreachable: the second round returns or raises")
-
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
-        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
-        try:
-            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                cursor = await unit.driver.execute(
-                    _LOOK,
-                    {
-                        "coupon_names": [attempt.coupon_name for attempt in attempts],
-                        "user_ids": [attempt.user_id for attempt in attempts],
-                    },
-                )
-                rows = await cursor.fetchall()
-        except database_failures as error:
-            raise unavailable(error) from error
-        return [
-            None if known and claim_id is None and remaining else _outcome(attempt, known, claim_id, claimed_at)
-            for attempt, (known, remaining, claim_id, claimed_at) in zip(attempts, rows, strict=True)
-        ]
-
-    async def _resolve(self, outcomes: list[Outcome], cause: Exception) -> list[Outcome]:
-        """The answer to COMMIT was lost: read whether it happened.
-
-        The transaction in doubt held the coupons' row locks when COMMIT was sent. Once we hold them ourselves it has
-        ended, one way or the other, and what we read is final.
-        """
-        new = [outcome.claim for outcome in outcomes if isinstance(outcome, Claimed)]
-        if not new:
-            return outcomes  # it wrote nothing; its answers were true under the lock
-        clock = asyncio.get_running_loop().time
-        deadline = clock() + self._unit_timeout_seconds
-        while True:
-            try:
-                committed = await self._count_committed(new)
-                break
-            except database_failures as error:
-                if clock() >= deadline:
+                if in_doubt_until is None:
+                    if driver is None or not driver.closed:
+                        raise unavailable(error) from error
+                    # The usual case: the pool lent us a connection that had died while it lay idle.
+                    in_doubt_until = clock() + self._unit_timeout_seconds
+                    continue
+                if clock() >= in_doubt_until:
                     raise UnavailableError(
                         "PostgreSQL did not say whether the claim was kept; ask again to learn it",
                         dependency="postgresql",
                     ) from error
             await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
-        if committed == len(new):
-            return outcomes
-        if committed == 0:
-            raise unavailable(cause) from cause
-        raise InvariantViolatedError(f"{committed} of {len(new)} claims of one transaction were found")
 
-    async def _count_committed(self, claims: Sequence[Claim]) -> int:
-        names = [claim.coupon_name for claim in claims]
-        async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-            await unit.driver.execute(_LOCK_COUPONS, {"coupon_names": sorted(set(names))})
-            found = await unit.driver.execute(
-                _COMMITTED_CLAIMS, {"claim_ids": [claim.id for claim in claims], "coupon_names": names}
-            )
-            return len(await found.fetchall())
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+        try:
+            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
+                cursor = await unit.driver.execute(_LOOK, _names_and_users(attempts))
+                rows = await cursor.fetchall()
+        except database_failures as error:
+            raise unavailable(error) from error
+        outcomes: list[Outcome | None] = []
+        for attempt, (known, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
+            if not known:
+                outcomes.append(UnknownCoupon())
+            elif claim_id is not None:
+                outcomes.append(AlreadyClaimed(_claim(attempt, claim_id, claimed_at)))
+            else:
+                outcomes.append(None if is_left else _SOLD_OUT)
+        return outcomes
 
 
 async def _decide(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
-    """Lock the coupons, then give out what is left of them, in one round trip; not yet committed."""
-    names = [attempt.coupon_name for attempt in attempts]
+    """Lock the coupons, give out what is left of them, and commit, all in one round trip.
+
+    A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
+    pipeline's end has come.
+    """
+    coupon_names = sorted({attempt.coupon_name for attempt in attempts})
+    parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
     async with driver.pipeline():
-        await driver.execute(_LOCK_COUPONS, {"coupon_names": sorted(set(names))})
-        admitted = await driver.execute(
-            _ADMIT,
-            {
-                "claim_ids": "\n".join([str(attempt.claim_id) for attempt in attempts]),
-                "coupon_names": _lines(names),
-                "user_ids": _lines([attempt.user_id for attempt in attempts]),
-            },
-        )
-        rows = await admitted.fetchall()
+        # A pipeline is a transaction even without these two, but then libpq loses the failure of its commit.
+        await driver.execute("BEGIN", prepare=False)
+        await driver.execute(_LOCK_COUPONS, {"coupon_names": coupon_names})
+        admitted = await driver.execute(_ADMIT, parameters)
+        await driver.execute("COMMIT", prepare=False)
     outcomes: list[Outcome] = []
-    inserted: Counter[str] = Counter()
-    decremented: dict[str, int] = {}
-    for attempt, (known, claim_id, claimed_at, units) in zip(attempts, rows, strict=True):
-        outcome = _outcome(attempt, known, claim_id, claimed_at)
-        outcomes.append(outcome)
-        if isinstance(outcome, Claimed):
-            inserted[attempt.coupon_name] += 1
-        if units:
-            decremented[attempt.coupon_name] = units
-    if inserted != decremented:
-        raise InvariantViolatedError(f"{inserted} claims were inserted, but the stock was decremented by {decremented}")
+    for attempt, (known, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
+        if claimed_at is None:
+            outcomes.append(_SOLD_OUT if known else UnknownCoupon())
+        elif other_id is None:
+            outcomes.append(Claimed(_claim(attempt, attempt.claim_id, claimed_at)))
+        else:
+            outcomes.append(AlreadyClaimed(_claim(attempt, other_id, claimed_at)))
     return outcomes
 
 
-def _lines(texts: Sequence[str]) -> str:
-    """Texts as one parameter, which costs the driver a fraction of what an array of them does.
+def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:
+    """Texts as lines of one parameter, which costs the driver a fraction of what an array of them does.
 
     Raises:
         psycopg.DataError: one of them is of several lines, and would be taken for several.
     """
-    joined = "\n".join(texts)
-    if joined.count("\n") != len(texts) - 1:
+    names = "\n".join([attempt.coupon_name for attempt in attempts])
+    users = "\n".join([attempt.user_id for attempt in attempts])
+    if not names.count("\n") == users.count("\n") == len(attempts) - 1:
         raise psycopg.DataError("a name or a user id contains a line break")
-    return joined
+    return {"coupon_names": names, "user_ids": users}
 
 
-def _outcome(attempt: Attempt, known: bool, claim_id: UUID | None, claimed_at: datetime) -> Outcome:
-    if not known:
-        return UnknownCoupon()
-    if claim_id is None:
-        return SoldOut()
-    claim = Claim(claim_id, attempt.coupon_name, attempt.user_id, ClaimState.ACTIVE, claimed_at)
-    return Claimed(claim) if claim_id == attempt.claim_id else AlreadyClaimed(claim)
+def _claim(attempt: Attempt, claim_id: str, claimed_at: datetime) -> Claim:
+    return Claim(claim_id, attempt.coupon_name, attempt.user_id, ClaimState.ACTIVE, claimed_at)

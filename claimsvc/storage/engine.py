@@ -49,6 +49,8 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
         max_overflow=0,
         pool_timeout=limits.pool_timeout_seconds,
         pool_use_lifo=True,
+        # Every unit of work is one statement, or one pipeline: neither needs round trips for its begin and its end.
+        isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": limits.connect_timeout_seconds,
             "application_name": "claimsvc",
@@ -97,7 +99,7 @@ class UnitOfWork:
 
 @asynccontextmanager
 async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIterator[UnitOfWork]:
-    """A connection for one transaction; what is not committed by the end is rolled back.
+    """A connection for one statement, or one pipeline of them, which is a transaction by itself.
 
     Args:
         timeout_seconds: when the unit is cut off. It is longer than the server's own statement time-out, and ends

@@ -17,6 +17,7 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Outcome,
+    SoldOut,
     StrategyName,
     UnknownCoupon,
 )
@@ -47,6 +48,9 @@ FROM coupons WHERE name = :name
 _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
+_SOLD_OUT_REMEMBERED = 10_000
+
+
 class PostgresStorage:
     """`ports.Storage` on PostgreSQL.
 
@@ -60,11 +64,24 @@ class PostgresStorage:
         self._observer = observer
         self._unit_timeout_seconds = unit_timeout_seconds
         self._newest_revision = newest_revision()
+        # Coupons of which the last admission found nothing left. Only a guess at which question to ask first.
+        self._sold_out: set[str] = set()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        if not self._sold_out.issuperset([attempt.coupon_name for attempt in attempts]):
+            return await self._admit(attempts)
+        # A sold-out coupon mostly stays so. To see that takes no row lock, and no commit that is flushed to disk.
+        decisions: list[Decision | None] = list(await self.look(attempts))
+        undecided = [attempt for attempt, decision in zip(attempts, decisions, strict=True) if decision is None]
+        admitted = iter(await self._admit(undecided) if undecided else ())
+        return [next(admitted) if decision is None else decision for decision in decisions]
+
+    async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         started = time.perf_counter()
         try:
-            return list(await self._admission.admit(attempts))
+            outcomes = await self._admission.admit(attempts)
+            self._note_sold_out(attempts, outcomes)
+            return list(outcomes)
         except InvariantViolatedError:
             self._observer.invariant_violated()
             raise
@@ -81,13 +98,24 @@ class PostgresStorage:
         decisions: list[Decision] = []
         for part in (attempts[:half], attempts[half:]):
             try:
-                decisions += await self.admit(part)
+                decisions += await self._admit(part)
             except ClaimsvcError as error:
                 decisions += [error] * len(part)
         return decisions
 
+    def _note_sold_out(self, attempts: Sequence[Attempt], outcomes: Sequence[Outcome]) -> None:
+        sold_out = {a.coupon_name for a, outcome in zip(attempts, outcomes, strict=True) if type(outcome) is SoldOut}
+        self._sold_out.difference_update([attempt.coupon_name for attempt in attempts])
+        if len(self._sold_out) + len(sold_out) > _SOLD_OUT_REMEMBERED:
+            self._sold_out.clear()
+        self._sold_out |= sold_out
+
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
-        return await self._admission.look(attempts)
+        started = time.perf_counter()
+        try:
+            return await self._admission.look(attempts)
+        finally:
+            self._observer.transaction_ended(time.perf_counter() - started)
 
     async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
         row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy})
@@ -113,14 +141,16 @@ class PostgresStorage:
             .limit(limit)
         )
         if after is not None:
-            query = query.where(tuple_(user_claims.c.claimed_at, user_claims.c.id) > tuple_(after.claimed_at, after.id))
+            query = query.where(
+                tuple_(user_claims.c.claimed_at, user_claims.c.id) > tuple_(after.claimed_at, UUID(after.id))
+            )
         rows = await self._read(query)
         if not rows and not await self._read(select(coupons.c.name).where(coupons.c.name == coupon_name)):
             return UnknownCoupon()
         return [_claim(row) for row in rows]
 
-    async def claim(self, claim_id: UUID) -> Claim | None:
-        rows = await self._read(select(user_claims).where(user_claims.c.id == claim_id))
+    async def claim(self, claim_id: str) -> Claim | None:
+        rows = await self._read(select(user_claims).where(user_claims.c.id == UUID(claim_id)))
         return _claim(rows[0]) if rows else None
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
@@ -147,9 +177,7 @@ class PostgresStorage:
     async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Row[Any] | None:
         try:
             async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                row = (await unit.connection.execute(statement, parameters)).one_or_none()
-                await unit.connection.commit()
-                return row
+                return (await unit.connection.execute(statement, parameters)).one_or_none()
         except database_failures as error:
             raise unavailable(error) from error
 
@@ -159,4 +187,4 @@ def _coupon(row: Row[Any]) -> Coupon:
 
 
 def _claim(row: Row[Any]) -> Claim:
-    return Claim(row.id, row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)
+    return Claim(str(row.id), row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)

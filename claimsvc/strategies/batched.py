@@ -1,8 +1,8 @@
 """What every strategy has in common: claims wait in batches, and the strategy leads them."""
 
+import asyncio
 from abc import ABC, abstractmethod
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
 from claimsvc.domain import Outcome, StrategyName
@@ -17,7 +17,7 @@ class BatchedStrategy(ABC):
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._batcher = Batcher(self, limits, room, observer)
 
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
         return self._batcher.submit(coupon_name, user_id)
 
     async def drain(self) -> None:

@@ -1,8 +1,7 @@
 """The strategy that each coupon was given when it was created."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.ports import Storage, Strategy
@@ -25,9 +24,11 @@ class StrategyByCoupon:
         self._asked: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    def claim(self, coupon_name: str, user_id: str) -> Coroutine[Any, Any, Outcome]:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
         strategy = self._known.get(coupon_name)
-        return self._learn_and_claim(coupon_name, user_id) if strategy is None else strategy.claim(coupon_name, user_id)
+        if strategy is None:
+            return asyncio.ensure_future(self._learn_and_claim(coupon_name, user_id))
+        return strategy.claim(coupon_name, user_id)
 
     async def drain(self) -> None:
         for strategy in self._strategies.values():

@@ -1,11 +1,11 @@
 """A service in memory behind the real HTTP server: honest within one process, and gone with it."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from uuid import UUID
 
 import aiohttp
 import structlog
@@ -56,7 +56,7 @@ class MemoryStore:
         if len(claims) >= coupon.amount:
             return SoldOut()
         claimed_at = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=len(claims))
-        claims.append(Claim(uuid7(), coupon_name, user_id, ClaimState.ACTIVE, claimed_at))
+        claims.append(Claim(str(uuid7()), coupon_name, user_id, ClaimState.ACTIVE, claimed_at))
         return Claimed(claims[-1])
 
     async def drain(self) -> None: ...
@@ -100,7 +100,7 @@ class MemoryStore:
         later = [each for each in self.claims_of[coupon_name] if start is None or (each.claimed_at, each.id) > start]
         return later[:limit]
 
-    async def claim(self, claim_id: UUID) -> Claim | None:
+    async def claim(self, claim_id: str) -> Claim | None:
         self._fail()
         return next((each for claims in self.claims_of.values() for each in claims if each.id == claim_id), None)
 
@@ -123,8 +123,8 @@ class MemoryStrategy:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
-        return await self._store.claim_unit(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+        return asyncio.ensure_future(self._store.claim_unit(coupon_name, user_id))
 
     async def drain(self) -> None: ...
 

@@ -20,9 +20,9 @@ class Noting:
         self.asked: list[str] = []
         self._strategy = strategy
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
         self.asked.append(coupon_name)
-        return await self._strategy.claim(coupon_name, user_id)
+        return self._strategy.claim(coupon_name, user_id)
 
     async def drain(self) -> None:
         await self._strategy.drain()

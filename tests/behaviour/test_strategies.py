@@ -111,7 +111,7 @@ async def test_many_coupons_at_once_do_not_mix(open_one: Open) -> None:
 async def test_a_cancelled_caller_harms_nobody_else(open_one: Open) -> None:
     instance = await open_one()
     await instance.storage.create_coupon("spring", 100, StrategyName.REDLOCK)
-    claims = [asyncio.create_task(instance.strategy.claim("spring", f"user-{i}")) for i in range(40)]
+    claims = [asyncio.ensure_future(instance.strategy.claim("spring", f"user-{i}")) for i in range(40)]
     for turn, claim in enumerate(claims[::4]):
         for _ in range(turn):
             await asyncio.sleep(0)
@@ -127,7 +127,7 @@ async def test_a_cancelled_caller_harms_nobody_else(open_one: Open) -> None:
 async def test_draining_finishes_what_was_accepted_and_refuses_what_comes_later(open_one: Open) -> None:
     instance = await open_one()
     await instance.storage.create_coupon("spring", 100, StrategyName.REDLOCK)
-    accepted = [asyncio.create_task(instance.strategy.claim("spring", f"user-{i}")) for i in range(20)]
+    accepted = [asyncio.ensure_future(instance.strategy.claim("spring", f"user-{i}")) for i in range(20)]
     await asyncio.sleep(0)
     await instance.strategy.drain()
     assert all(claim.done() for claim in accepted)
@@ -168,10 +168,10 @@ async def test_a_claim_gives_up_on_a_lock_that_stays_busy_and_never_calls_it_sol
     masters = [Redis.from_url(url) for url in redis_urls]
     for master in masters:
         await master.set("claim:coupon:spring", "another instance", px=20_000)
-    first = asyncio.create_task(instance.strategy.claim("spring", "ada"))
+    first = asyncio.ensure_future(instance.strategy.claim("spring", "ada"))
     while instance.observed.attempts["busy"] < 2:
         await asyncio.sleep(0.01)
-    late = asyncio.create_task(instance.strategy.claim("spring", "ben"))
+    late = asyncio.ensure_future(instance.strategy.claim("spring", "ben"))
     with pytest.raises(LockBusyError):
         await first
     # The late one has a time of its own, so a lock that becomes free meanwhile is still taken for it.

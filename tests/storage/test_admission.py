@@ -42,7 +42,7 @@ async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
 
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
-    return [Attempt(uuid_utils.uuid7(), on, user_id) for user_id in user_ids]
+    return [Attempt(str(uuid_utils.uuid7()), on, user_id) for user_id in user_ids]
 
 
 def kinds(decisions: object) -> list[str]:

@@ -92,11 +92,11 @@ async def test_coupons_that_become_ready_while_all_rounds_are_taken_share_the_ne
 
     leader = ScriptedLeader(wait_then_answer)
     batcher = batcher_of(leader)
-    first = asyncio.create_task(batcher.submit("a", "ada"))
+    first = asyncio.ensure_future(batcher.submit("a", "ada"))
     await leading.wait()
     later = []
     for name in ("b", "c"):
-        later.append(asyncio.create_task(batcher.submit(name, "ada")))
+        later.append(asyncio.ensure_future(batcher.submit(name, "ada")))
         await asyncio.sleep(0)
     may_go_on.set()
     await asyncio.gather(first, *later)
@@ -104,12 +104,12 @@ async def test_coupons_that_become_ready_while_all_rounds_are_taken_share_the_ne
 
 
 async def test_a_claim_that_comes_while_its_coupon_is_led_is_decided_too() -> None:
-    late: list[asyncio.Task[Outcome]] = []
+    late: list[asyncio.Future[Outcome]] = []
 
     async def answer_and_let_one_in(queue: CouponQueue) -> None:
         await answer_all(queue)
         if not late:
-            late.append(asyncio.create_task(batcher.submit("spring", "late")))
+            late.append(asyncio.ensure_future(batcher.submit("spring", "late")))
             await asyncio.sleep(0)
 
     batcher = batcher_of(ScriptedLeader(answer_and_let_one_in))
@@ -128,7 +128,7 @@ async def test_who_was_cancelled_while_waiting_is_passed_over() -> None:
         batch.answer([SoldOut()] * len(batch.attempts))
 
     batcher = batcher_of(ScriptedLeader(note))
-    claims = [asyncio.create_task(batcher.submit("spring", user)) for user in "abc"]
+    claims = [asyncio.ensure_future(batcher.submit("spring", user)) for user in "abc"]
     await asyncio.sleep(0)
     claims[1].cancel()
     await asyncio.sleep(0)
@@ -174,14 +174,14 @@ async def test_only_those_whose_time_is_up_are_refused() -> None:
     async def give_up_on_the_first(queue: CouponQueue) -> None:
         if not arrived.is_set():
             gave_up_at = time.monotonic()
-            late.append(asyncio.create_task(batcher.submit("spring", "late")))
+            late.append(asyncio.ensure_future(batcher.submit("spring", "late")))
             await asyncio.sleep(0)
             arrived.set()
             queue.refuse(lock_busy(), arrived_before=gave_up_at)
         else:
             await answer_all(queue)
 
-    late: list[asyncio.Task[Outcome]] = []
+    late: list[asyncio.Future[Outcome]] = []
     batcher = batcher_of(ScriptedLeader(give_up_on_the_first))
     with pytest.raises(LockBusyError):
         await batcher.submit("spring", "ada")
@@ -190,7 +190,7 @@ async def test_only_those_whose_time_is_up_are_refused() -> None:
 
 async def test_draining_waits_for_every_answer() -> None:
     batcher = batcher_of(ScriptedLeader(answer_all))
-    claims = [asyncio.create_task(batcher.submit("spring", user)) for user in "abc"]
+    claims = [asyncio.ensure_future(batcher.submit("spring", user)) for user in "abc"]
     await asyncio.sleep(0)
     await batcher.drain()
     assert all(claim.done() for claim in claims)
@@ -201,7 +201,7 @@ async def test_draining_waits_for_every_answer() -> None:
 async def test_who_comes_after_a_failure_starts_afresh() -> None:
     """The leader is still giving its lock back when the next claim arrives: the error is not that claim's."""
     failures = [UnavailableError("gone", dependency="postgresql")]
-    late: list[asyncio.Task[Outcome]] = []
+    late: list[asyncio.Future[Outcome]] = []
 
     async def admit(attempts: Sequence[Attempt]) -> list[Decision]:
         if failures:
@@ -212,7 +212,7 @@ async def test_who_comes_after_a_failure_starts_afresh() -> None:
         while await decide_next([queue], admit):
             pass
         if not late:
-            late.append(asyncio.create_task(batcher.submit("spring", "late")))
+            late.append(asyncio.ensure_future(batcher.submit("spring", "late")))
             await asyncio.sleep(0)
 
     batcher = batcher_of(ScriptedLeader(lead))

@@ -1,10 +1,13 @@
 """Which coupons have a label, and what the wrapper tells of a claim."""
 
+import asyncio
+
 import pytest
 
 from claimsvc.domain import Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import LockBusyError
-from claimsvc.metrics import OTHER, BusiestCoupons, MeteredStrategy, Metrics
+from claimsvc.metrics import MeteredStrategy, Metrics
+from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 
 
 def test_coupons_beyond_the_capacity_share_one_label() -> None:
@@ -38,10 +41,13 @@ class Answering:
     def __init__(self, answer: Outcome | Exception) -> None:
         self._answer = answer
 
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
+    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
         if isinstance(self._answer, Exception):
-            raise self._answer
-        return self._answer
+            answer.set_exception(self._answer)
+        else:
+            answer.set_result(self._answer)
+        return answer
 
     async def drain(self) -> None:
         pass
@@ -54,6 +60,7 @@ async def test_every_outcome_is_counted_under_its_name() -> None:
         await MeteredStrategy(Answering(LockBusyError("busy")), metrics).claim("spring", "ada")
     with pytest.raises(ZeroDivisionError):
         await MeteredStrategy(Answering(ZeroDivisionError()), metrics).claim("spring", "ada")
+    await asyncio.sleep(0)
     exposition = metrics.render()[0].decode()
     for outcome in ("sold-out", "lock-busy", "internal-error"):
         line = f'claimsvc_claims_total{{coupon="spring",outcome="{outcome}",strategy="redlock"}} 1.0'

@@ -1,13 +1,9 @@
-"""Every metric that this service exports, by name; and the wrapper that measures a strategy from outside."""
+"""Every metric that this service exports, by name."""
 
 import asyncio
-import math
 import os
 import platform
-import time
-from collections.abc import Callable
 from importlib.metadata import version
-from typing import Any
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -17,7 +13,8 @@ from prometheus_client.process_collector import ProcessCollector
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.ports import Strategy
+from claimsvc.metrics.busiest import BusiestCoupons
+from claimsvc.metrics.tallies import Flusher, Tallies
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
@@ -35,86 +32,6 @@ _OUTCOMES: dict[type, str] = {
 _DEFECT = "internal-error"
 
 _REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
-
-OTHER = "other"
-
-
-class BusiestCoupons:
-    """Which coupons have a label of their own: the busiest few. The rest are `other`, so that series stay few.
-
-    Args:
-        capacity: coupons that have a label at a time.
-        replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
-            share their metrics through files from which a series cannot be removed, so there it is bounded.
-        on_retired: told each coupon that has lost its label.
-    """
-
-    def __init__(
-        self,
-        capacity: int = 100,
-        replacements: float = math.inf,
-        on_retired: Callable[[str], None] = lambda _: None,
-    ) -> None:
-        self._on_retired = on_retired
-        self._capacity = capacity
-        self._replacements = replacements
-        self._labelled: dict[str, int] = {}
-        self._candidates: dict[str, int] = {}
-        self._counted = 0
-
-    def __contains__(self, coupon_name: str) -> bool:
-        return coupon_name in self._labelled
-
-    def names(self) -> list[str]:
-        return list(self._labelled)
-
-    def label(self, coupon_name: str) -> str:
-        return coupon_name if coupon_name in self._labelled else OTHER
-
-    def count(self, coupon_name: str) -> str:
-        """Count one claim of a coupon that exists, and return the coupon's label."""
-        if coupon_name == OTHER:  # it would share a series with all that have no label
-            return OTHER
-        self._counted += 1
-        if self._counted >= 100 * self._capacity:
-            self._age()
-        if coupon_name in self._labelled:
-            self._labelled[coupon_name] += 1
-        elif len(self._labelled) < self._capacity:
-            self._labelled[coupon_name] = 1
-        else:
-            self._count_candidate(coupon_name)
-        return self.label(coupon_name)
-
-    def _count_candidate(self, coupon_name: str) -> None:
-        if len(self._candidates) >= 10 * self._capacity and coupon_name not in self._candidates:
-            return  # forgotten with the next ageing
-        count = self._candidates[coupon_name] = self._candidates.get(coupon_name, 0) + 1
-        if self._replacements and count % 64 == 0:
-            least = min(self._labelled, key=self._labelled.__getitem__)
-            if count > 2 * self._labelled[least]:
-                self._replacements -= 1
-                self._candidates[least] = self._labelled.pop(least)
-                self._labelled[coupon_name] = self._candidates.pop(coupon_name)
-                self._on_retired(least)
-
-    def _age(self) -> None:
-        """Halve what was counted, so that yesterday's sale makes room for today's."""
-        self._counted = 0
-        self._labelled = {name: count // 2 for name, count in self._labelled.items()}
-        self._candidates = {name: count // 2 for name, count in self._candidates.items() if count > 1}
-
-
-class _Children(dict[tuple[Any, ...], Any]):
-    """The children of a metric by the values of their labels."""
-
-    def __init__(self, metric: Counter | Histogram) -> None:
-        super().__init__()
-        self._metric = metric
-
-    def __missing__(self, labels: tuple[Any, ...]) -> Any:
-        child = self[labels] = self._metric.labels(*labels)
-        return child
 
 
 class Metrics:
@@ -186,28 +103,43 @@ class Metrics:
         build.labels(version("claimsvc"), platform.python_version()).set(1)
         for state in ("idle", "in_use"):
             self._pool.labels(state)
-        # What is counted for every claim and request is found here, not by `labels()`, which converts and locks.
-        self._claims_by = _Children(self._claims)
-        self._claim_duration_by = _Children(self._claim_duration)
-        self._attempts_by = _Children(self._attempts)
-        self._requests_by = _Children(self._requests)
-        self._request_duration_by = _Children(self._request_duration)
+        self._claims_by = Tallies(self._claims)
+        self._claim_duration_by = Tallies(self._claim_duration)
+        self._attempts_by = Tallies(self._attempts)
+        self._requests_by = Tallies(self._requests)
+        self._request_duration_by = Tallies(self._request_duration)
+        self._flusher = Flusher(
+            (
+                self._claims_by,
+                self._claim_duration_by,
+                self._attempts_by,
+                self._requests_by,
+                self._request_duration_by,
+            ),
+            by_itself=self._shared,
+        )
         if not self._shared:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
 
     def render(self) -> tuple[bytes, str]:
         """The exposition of all workers, and its content type."""
+        self.flush()
         registry = self._registry
         if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
+    def flush(self) -> None:
+        """Bring what was counted for every claim and request to where it is read."""
+        self._flusher.flush()
+
     # ports.LockObserver
 
     def attempted(self, coupon_name: str, result: str) -> None:
         self._attempts_by[self.coupons.label(coupon_name), result].inc()
+        self._flusher.changed()
 
     def retried(self) -> None:
         self._retries.inc()
@@ -251,6 +183,7 @@ class Metrics:
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests_by[method, route, status].inc()
         self._request_duration_by[route,].observe(seconds)
+        self._flusher.changed()
 
     # what is sampled, not observed
 
@@ -274,35 +207,12 @@ class Metrics:
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)
+        self._flusher.changed()
 
     def _retire(self, coupon_name: str) -> None:
         """Drop the series of a coupon that is not among the busiest any more."""
         for metric in (self._claims, self._attempts, self._remaining, self._amount, self._counter_drift):
             metric.remove_by_labels({"coupon": coupon_name})
-        for children in (self._claims_by, self._attempts_by):
-            for labels in [labels for labels in children if coupon_name in labels]:
-                del children[labels]
-
-
-class MeteredStrategy:
-    """`ports.Strategy` that measures another, which never hears of it."""
-
-    def __init__(self, strategy: Strategy, metrics: Metrics) -> None:
-        self.name = strategy.name
-        self._strategy = strategy
-        self._metrics = metrics
-
-    async def claim(self, coupon_name: str, user_id: str) -> Outcome:
-        started = time.perf_counter()
-        result: Outcome | BaseException
-        try:
-            result = await self._strategy.claim(coupon_name, user_id)
-        except BaseException as error:
-            result = error
-            raise
-        finally:
-            self._metrics.claim_ended(coupon_name, self.name, result, time.perf_counter() - started)
-        return result
-
-    async def drain(self) -> None:
-        await self._strategy.drain()
+        for tallies in (self._claims_by, self._attempts_by):
+            for labels in [labels for labels in tallies if coupon_name in labels]:
+                del tallies[labels]

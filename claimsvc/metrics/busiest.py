@@ -1,0 +1,72 @@
+"""Which coupons get a series of their own."""
+
+import math
+from collections.abc import Callable
+
+OTHER = "other"
+
+
+class BusiestCoupons:
+    """Which coupons have a label of their own: the busiest few. The rest are `other`, so that series stay few.
+
+    Args:
+        capacity: coupons that have a label at a time.
+        replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
+            share their metrics through files from which a series cannot be removed, so there it is bounded.
+        on_retired: told each coupon that has lost its label.
+    """
+
+    def __init__(
+        self,
+        capacity: int = 100,
+        replacements: float = math.inf,
+        on_retired: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._on_retired = on_retired
+        self._capacity = capacity
+        self._replacements = replacements
+        self._labelled: dict[str, int] = {}
+        self._candidates: dict[str, int] = {}
+        self._counted = 0
+
+    def __contains__(self, coupon_name: str) -> bool:
+        return coupon_name in self._labelled
+
+    def names(self) -> list[str]:
+        return list(self._labelled)
+
+    def label(self, coupon_name: str) -> str:
+        return coupon_name if coupon_name in self._labelled else OTHER
+
+    def count(self, coupon_name: str) -> str:
+        """Count one claim of a coupon that exists, and return the coupon's label."""
+        if coupon_name == OTHER:  # it would share a series with all that have no label
+            return OTHER
+        self._counted += 1
+        if self._counted >= 100 * self._capacity:
+            self._age()
+        if coupon_name in self._labelled:
+            self._labelled[coupon_name] += 1
+        elif len(self._labelled) < self._capacity:
+            self._labelled[coupon_name] = 1
+        else:
+            self._count_candidate(coupon_name)
+        return self.label(coupon_name)
+
+    def _count_candidate(self, coupon_name: str) -> None:
+        if len(self._candidates) >= 10 * self._capacity and coupon_name not in self._candidates:
+            return  # forgotten with the next ageing
+        count = self._candidates[coupon_name] = self._candidates.get(coupon_name, 0) + 1
+        if self._replacements and count % 64 == 0:
+            least = min(self._labelled, key=self._labelled.__getitem__)
+            if count > 2 * self._labelled[least]:
+                self._replacements -= 1
+                self._candidates[least] = self._labelled.pop(least)
+                self._labelled[coupon_name] = self._candidates.pop(coupon_name)
+                self._on_retired(least)
+
+    def _age(self) -> None:
+        """Halve what was counted, so that yesterday's sale makes room for today's."""
+        self._counted = 0
+        self._labelled = {name: count // 2 for name, count in self._labelled.items()}
+        self._candidates = {name: count // 2 for name, count in self._candidates.items() if count > 1}

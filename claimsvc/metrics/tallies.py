@@ -1,0 +1,99 @@
+"""What is counted for every claim and request: added up here, and given to Prometheus's objects when they are read.
+
+Those take locks and search their buckets one by one, several times for each request, which costs as much as the rest of
+an answer does.
+"""
+
+import asyncio
+from bisect import bisect_left
+from typing import Any
+
+from prometheus_client import Counter, Histogram
+
+# With several workers, how long a figure may be missing from the files that they share.
+_FLUSH_SECONDS = 0.25
+
+
+class _Count:
+    """What was counted since the last flush, for one set of labels."""
+
+    __slots__ = ("_child", "_count")
+
+    def __init__(self, child: Counter) -> None:
+        self._child = child
+        self._count = 0
+
+    def inc(self) -> None:
+        self._count += 1
+
+    def flush(self) -> None:
+        if self._count:
+            count, self._count = self._count, 0
+            self._child.inc(count)
+
+
+class _Distribution:
+    """What was observed since the last flush, for one set of labels."""
+
+    __slots__ = ("_bounds", "_child", "_counts", "_sum")
+
+    def __init__(self, child: Histogram) -> None:
+        self._child = child
+        self._bounds = child._upper_bounds
+        self._counts = [0] * len(self._bounds)
+        self._sum = 0.0
+
+    def observe(self, amount: float) -> None:
+        # The last bound is infinite, so there always is one that is not less.
+        self._counts[bisect_left(self._bounds, amount)] += 1
+        self._sum += amount
+
+    def flush(self) -> None:
+        if any(self._counts):
+            # What `Histogram.observe` does, for many at a time.
+            self._child._sum.inc(self._sum)
+            for bucket, count in zip(self._child._buckets, self._counts, strict=True):
+                if count:
+                    bucket.inc(count)
+            self._sum = 0.0
+            self._counts = [0] * len(self._bounds)
+
+
+class Tallies(dict[tuple[Any, ...], Any]):
+    """The tallies of one metric, by the values of its labels."""
+
+    def __init__(self, metric: Counter | Histogram) -> None:
+        super().__init__()
+        self._metric = metric
+
+    def __missing__(self, labels: tuple[Any, ...]) -> Any:
+        child = self._metric.labels(*labels)
+        tally = self[labels] = _Count(child) if isinstance(child, Counter) else _Distribution(child)
+        return tally
+
+    def flush(self) -> None:
+        for tally in self.values():
+            tally.flush()
+
+
+class Flusher:
+    """Flushes all tallies: when asked, and where others read the figures from files, soon after each change.
+
+    Args:
+        by_itself: whether to flush without being asked.
+    """
+
+    def __init__(self, tallies: tuple[Tallies, ...], *, by_itself: bool) -> None:
+        self._tallies = tallies
+        self._by_itself = by_itself
+        self._due = False
+
+    def changed(self) -> None:
+        if self._by_itself and not self._due:
+            self._due = True
+            asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
+
+    def flush(self) -> None:
+        self._due = False
+        for tallies in self._tallies:
+            tallies.flush()
