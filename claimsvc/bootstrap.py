@@ -12,11 +12,12 @@ from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
+from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, reconcile_once, repeated
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Counters, Lock, Storage, Strategy
+from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 
 _STOCK_SAMPLE_SECONDS = 2.0
@@ -34,7 +35,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         stack.callback(metrics.flush)
-        database = await stack.enter_async_context(_open_storage(settings, metrics))
+        failpoints = Failpoints.parse(settings.failpoints)
+        database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
         masters = await stack.enter_async_context(
             open_masters(
                 settings.redis_urls,
@@ -45,7 +47,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         )
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        lock = await stack.enter_async_context(
+        lock: Lock = await stack.enter_async_context(
             open_redlocks(
                 masters.all,
                 ttl_seconds=settings.lock_ttl_seconds,
@@ -54,7 +56,11 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 observer=metrics,
             )
         )
-        strategy = _strategies(settings, lock, RedisCounters(masters.all), database, metrics)
+        if failpoints is not None:
+            lock = failpoints.lock(lock)
+        strategy: Claims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics)
+        if failpoints is not None:
+            strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
@@ -124,7 +130,9 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
 
 
 @asynccontextmanager
-async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[storage.PostgresStorage]:
+async def _open_storage(
+    settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
+) -> AsyncIterator[storage.PostgresStorage]:
     limits = storage.EngineLimits(
         pool_size=settings.database_pool_size,
         pool_timeout_seconds=settings.database_pool_timeout_seconds,
@@ -134,6 +142,8 @@ async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIt
         idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
     )
     async with storage.open_engine(settings.database_url, limits, metrics) as engine:
+        if failpoints is not None:
+            failpoints.transactions(engine)
         yield storage.PostgresStorage(
             engine,
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,

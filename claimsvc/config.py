@@ -129,6 +129,10 @@ class Settings(DatabaseSettings):
         "auto", description="`auto` is for people on a terminal, JSON elsewhere"
     )
 
+    failpoints: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
+        (), description="for the fault suite alone: where this process fails on purpose; see `claimsvc/failpoints.py`"
+    )
+
 
 def load_settings(**overrides: Any) -> Settings:
     """Read the settings from the environment; `overrides` (from the command line, None is no override) win.

@@ -6,6 +6,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import psycopg
@@ -62,11 +63,27 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
             "prepare_threshold": 0,
         },
     )
+    event.listen(
+        engine.sync_engine, "connect", partial(_bound_transactions, limits.idle_in_transaction_timeout_seconds)
+    )
     _watch(engine, observer)
     try:
         yield engine
     finally:
         await engine.dispose()
+
+
+def _bound_transactions(seconds: float, connection: Any, _: Any) -> None:
+    """Have the server end a transaction in whose pipeline the next message does not come, because we were stopped.
+
+    Before the pipeline's end the server does not call itself idle, and its limit on idle transactions does not apply.
+    This one can only be set once it is known that the server has it: version 17 is the first.
+    """
+    if connection.driver_connection.info.server_version >= 170_000:
+        cursor = connection.cursor()
+        cursor.execute(f"SET transaction_timeout = {int(seconds * 1000)}")
+        cursor.close()
+        connection.commit()
 
 
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:

@@ -28,6 +28,8 @@ UNEXPECTED = "unexpected"
 
 _MOST_CLAIMANTS = 1000  # that a read of a coupon shows
 _NEVER = 1 << 62
+# Ends after which nothing can have been written: `lock-busy` promises it, and a request that was not read did nothing.
+_NOTHING_WRITTEN = (LOCK_BUSY, "refused", "closed-unread")
 
 
 @dataclass(frozen=True, slots=True)
@@ -259,9 +261,18 @@ def longest_gap_seconds(invocations: Iterable[Invocation], begin: int, end: int)
     return max((later - earlier for earlier, later in pairwise(edges)), default=0) / 1e9
 
 
+def resumed_after_seconds(invocations: Iterable[Invocation], coupon: str, since: int, without: str) -> float:
+    """How long after that moment (monotonic ns) an instance other than `without` made a claim of the coupon."""
+    ends = [
+        each.end
+        for each in invocations
+        if each.is_acknowledged and each.coupon == coupon and each.instance != without and each.start >= since
+    ]
+    return (min(ends) - since) / 1e9 if ends else float("inf")
+
+
 def _may_have_written(each: Invocation) -> bool:
-    # `lock-busy` promises that nothing was decided.
-    return each.is_unknown and each.problem != LOCK_BUSY
+    return each.is_unknown and each.problem not in _NOTHING_WRITTEN
 
 
 def _key(coupon: str, user: str) -> str:

@@ -37,6 +37,7 @@ class Plan:
         hang_ups: the part of claims whose client hangs up within `hang_up_seconds`.
         asks_again: how often a user asks again, at whatever instance, after an answer that decided nothing.
         pause_seconds: how long it waits before that.
+        moves: how often a client changes to another instance by itself, so that one that was away is used again.
     """
 
     coupons: Sequence[str]
@@ -51,6 +52,7 @@ class Plan:
     hang_up_seconds: float = 0.02
     asks_again: int = 200
     pause_seconds: float = 0.1
+    moves: float = 0.01
 
 
 class Client:
@@ -193,6 +195,8 @@ class Load:
         try:
             while not self._stopping:
                 await self._pace()
+                if rng.random() < self.plan.moves:
+                    client.move()
                 if rng.random() < self.plan.reads:
                     if (await client.read(self._pick(rng), self.plan.timeout_seconds)).status == 0:
                         client.move()

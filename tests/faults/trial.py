@@ -3,6 +3,7 @@
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from tests.faults import checks
@@ -70,6 +71,15 @@ class Trial:
                     f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s"
                 )
             await asyncio.sleep(0.01)
+
+    async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
+        """Wait for a condition, so long at most. Returns whether it came."""
+        deadline = time.monotonic() + timeout_seconds
+        while not condition():
+            if time.monotonic() > deadline:
+                return False
+            await asyncio.sleep(0.02)
+        return True
 
     async def recovered(self, more: int = 50) -> None:
         """Wait until claims succeed again, for longer than they may take: the checks say if it was too long."""

@@ -1,6 +1,7 @@
 """PostgreSQL decides: what one transaction admits, alone and against others, and when its answer is lost."""
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,6 +16,7 @@ from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
+from claimsvc.storage.engine import unit_of_work
 from tests.observed import Observed
 from tests.proxy import proxy_to
 
@@ -257,6 +259,24 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
             async with asyncio.timeout(5):
                 await storage.admit(attempts("ada"))
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+
+
+async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longer_than_the_limit(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as unit:
+        with pytest.raises(psycopg.Error):
+            async with unit.driver.pipeline():
+                await unit.driver.execute("BEGIN")
+                await (await unit.driver.execute("SELECT name FROM coupons FOR UPDATE")).fetchall()
+                # As if this process were paused here, with the rest of its pipeline not sent yet.
+                decisions: object = None
+                async with asyncio.timeout(10):
+                    while decisions is None:
+                        with contextlib.suppress(UnavailableError):
+                            decisions = await storage.admit(attempts("ada"))
+                assert kinds(decisions) == ["Claimed"]
 
 
 async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(

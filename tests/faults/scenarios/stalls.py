@@ -1,0 +1,103 @@
+"""Instances that hang: rows 5 and 6 of the fault table."""
+
+import asyncio
+import random
+import time
+
+from claimsvc.failpoints import AFTER_LOCK, BEFORE_COMMIT
+from tests.faults.checks import resumed_after_seconds
+from tests.faults.load import Plan
+from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenarios.deaths import PLENTY
+from tests.faults.stage import Instance
+from tests.faults.trial import Trial
+
+
+class _HangsHolding:
+    """An instance hangs for longer than its lock lives, and then goes on as if it had it still (I11)."""
+
+    fault: str
+    name: str
+    quick = True
+    point: str
+
+    def needs(self) -> str | None:
+        return None
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        ttl_seconds, idle_seconds = (1.5, 1.0) if context.quick else (20.0, 5.0)
+        hang_seconds = ttl_seconds + (1.5 if context.quick else 5.0)
+        settings = {
+            "CLAIMSVC_LOCK_TTL_SECONDS": f"{ttl_seconds}",
+            "CLAIMSVC_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_SECONDS": f"{idle_seconds}",
+        }
+        async with context.trial(self, rng, instances=1, settings=settings) as trial:
+            victim = trial.stage.add(settings)
+            hot = await trial.stage.create_coupon(PLENTY)
+            others = [await trial.stage.create_coupon(3_000, name) for name in ("redlock", "row_lock", "counter")]
+            plan = Plan([hot, *others], [20, 1, 1, 1], timeout_seconds=2.0)
+            async with trial.load(plan):
+                for _ in range(1 if context.quick else 2):
+                    await self._hang(trial, victim, hang_seconds, hot, rng)
+                trial.healed()
+                await trial.acknowledged(300 if context.quick else 20_000)
+            violations = [each for each in trial.stage.instances if each.events("request", status="500")]
+            trial.expect(not violations, f"{violations} answered 500")
+        return trial.row
+
+    async def _hang(self, trial: Trial, victim: Instance, seconds: float, hot: str, rng: random.Random) -> None:
+        at = rng.randrange(5, 50)
+        if victim.running:
+            await victim.terminate()
+        await asyncio.to_thread(victim.launch, {"CLAIMSVC_FAILPOINTS": f"{self.point}={self.action(seconds)}@{at}"})
+        await self.until_hanging(trial, victim)
+        began = time.monotonic_ns()
+        await asyncio.sleep(seconds)
+        await self.end(victim)
+        resumed = resumed_after_seconds(trial.history.invocations, hot, began, victim.name)
+        # Another held the lock while this one thought that it did: that is what it is about.
+        trial.expect(resumed < seconds, f"nobody else claimed the hot coupon within {seconds:g} s")
+        trial.fired(resumed < seconds)
+        trial.notes.append(f"others went on with the hot coupon after {resumed:.1f} s")
+        done = trial.history.acknowledged
+        await trial.until(lambda: trial.history.acknowledged > done + 200, 30)
+
+    def action(self, seconds: float) -> str:
+        return "stop"
+
+    async def until_hanging(self, trial: Trial, victim: Instance) -> None:
+        await victim.until_paused()
+
+    async def end(self, victim: Instance) -> None:
+        victim.resume()
+
+
+@scenario
+class PausedOutsideItsTransaction(_HangsHolding):
+    fault, name, point = "5", "lock holder paused past the TTL", AFTER_LOCK
+
+
+@scenario
+class PausedInItsTransaction(_HangsHolding):
+    fault, name, point = "5", "lock holder paused past the TTL, in its transaction", BEFORE_COMMIT
+
+
+class _Stalls(_HangsHolding):
+    def action(self, seconds: float) -> str:
+        return f"stall:{seconds:g}"
+
+    async def until_hanging(self, trial: Trial, victim: Instance) -> None:
+        await trial.until(lambda: bool(victim.fired(self.point)), 30)
+
+    async def end(self, victim: Instance) -> None:
+        pass
+
+
+@scenario
+class StallsOutsideItsTransaction(_Stalls):
+    fault, name, point = "6", "event loop stalled past the TTL", AFTER_LOCK
+
+
+@scenario
+class StallsInItsTransaction(_Stalls):
+    fault, name, point = "6", "event loop stalled past the TTL, in its transaction", BEFORE_COMMIT
