@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,6 +21,8 @@ _log = structlog.get_logger("claimsvc.masters")
 
 _WATCH_INTERVAL_SECONDS = 1.0
 _RECOVERY_INTERVAL_SECONDS = 0.2
+# As many as may be under way when a master fails, and some.
+_MOST_OWED = 1000
 
 
 class MasterDownError(RedisConnectionError):
@@ -49,6 +52,8 @@ class Master(Redis):
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
         self.found_down = asyncio.Event()
+        self._down_since = 0.0
+        self._owed: list[tuple[float, Callable[[], Awaitable[object]]]] = []
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if not self.up:
@@ -57,9 +62,43 @@ class Master(Redis):
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except (RedisConnectionError, RedisTimeoutError):
             # A full pool looks the same from here; the watch asks the master itself, at once.
-            self.up = False
+            self.mark(up=False)
             self.found_down.set()
             raise
+
+    def mark(self, *, up: bool) -> None:
+        """Remember whether it answers."""
+        if self.up and not up:
+            self._down_since = time.monotonic()
+        self.up = up
+
+    def owe(self, undo: Callable[[], Awaitable[object]], *, since: float, within_seconds: float) -> None:
+        """Have something undone once the master can be asked again, because it failed just now.
+
+        A master that hangs does, when it goes on, what it was asked to before: what has been given up by then.
+
+        Args:
+            undo: asks the master, and may raise `RedisError`: then it is tried again.
+            since: when it may first have been asked for what is to be undone (monotonic seconds).
+            within_seconds: after which it need not be undone any more.
+        """
+        if not self.up and self._down_since < since:
+            return  # it was not asked at all
+        now = time.monotonic()
+        self._owed = [each for each in self._owed if each[0] > now]
+        if len(self._owed) < _MOST_OWED:
+            self._owed.append((now + within_seconds, undo))
+
+    async def settle(self) -> None:
+        """Undo what is owed, as far as the master can be asked."""
+        while self._owed:
+            until, undo = self._owed[0]
+            if until > time.monotonic():
+                try:
+                    await undo()
+                except RedisError:
+                    return
+            del self._owed[0]
 
 
 class Masters:
@@ -88,11 +127,11 @@ class Masters:
         try:
             await Redis.execute_command(master, "PING")  # type: ignore[no-untyped-call]
         except RedisError as error:
-            master.up = False
+            master.mark(up=False)
             if was_up:
                 _log.warning("master is down", master=master.name, error=type(error).__name__)
         else:
-            master.up = True
+            master.mark(up=True)
         self._on_change(master.name, master.up)
         return master.up
 
@@ -105,6 +144,7 @@ class Masters:
                 _log.info("master is up", master=master.name)
             was_up = is_up
             if is_up:
+                await master.settle()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH_INTERVAL_SECONDS):
                         await master.found_down.wait()

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
@@ -238,6 +238,41 @@ async def until_it_succeeds(lock: Redlocks) -> None:
                 return await enter_and_leave(lock)
             except UnavailableError:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("hung", [1, 2])
+async def test_what_a_master_was_asked_before_it_hung_is_undone_when_it_goes_on(hung: int) -> None:
+    """It takes the lock then, for one who has given up long ago: nobody could have it for its whole life."""
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, _):
+            await enter_and_leave(lock)
+            for master in services.masters[:hung]:
+                master.pause()
+            with suppress(UnavailableError):
+                await enter_and_leave(lock)
+            for master in services.masters[:hung]:
+                master.resume()
+            async with asyncio.timeout(5):
+                while await values(services.redis_urls) != [None] * 3:
+                    await asyncio.sleep(0.05)
+            await until_it_succeeds(lock)
+
+
+async def test_a_lock_that_a_killed_master_kept_on_disk_is_given_back_when_it_is_up_again() -> None:
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, _):
+            async with lock.hold("spring"):
+                services.masters[0].kill()
+            services.masters[0].start()
+            async with asyncio.timeout(5):
+                while await values(services.redis_urls) != [None] * 3:
+                    await asyncio.sleep(0.05)
 
 
 def test_importing_the_lock_leaves_json_alone_and_does_not_read_redis_url() -> None:
