@@ -107,9 +107,10 @@ def test_transactions_are_terminated_and_idle_sessions_left_alone(own: EmbeddedS
     with (
         psycopg.connect(url, application_name="claimsvc", autocommit=True) as idle,
         psycopg.connect(url, application_name="claimsvc") as busy,
+        postgres.connect(url) as ours,
     ):
         busy.execute("SELECT 1")
-        assert postgres.terminate_transactions(url) == 1
+        assert postgres.terminate_transactions(ours) == 1
         with pytest.raises(psycopg.errors.AdminShutdown):
             busy.execute("SELECT 1")
         idle.execute("SELECT 1")

@@ -12,9 +12,13 @@ MINORITY_P99_FACTOR = 3.0
 UNAVAILABLE_WITHIN_SECONDS = 2.0
 RECOVERED_WITHIN_SECONDS = 5.0
 
+# The sum of the limits that a claim may meet one after the other, with the default settings: waiting for its turn, for
+# a connection, for the unit of work, and for the look at a commit in doubt.
+CLAIM_WITHIN_SECONDS = 12.0
+
 # What a shared machine may add to a limit: its two cores run the load, the servers and whatever else.
 SLACK_SECONDS = 0.5
-P99_SLACK_SECONDS = 0.1
+P99_SLACK_SECONDS = 0.05
 
 
 @dataclass(frozen=True, slots=True)

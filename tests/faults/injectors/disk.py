@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import psycopg.sql
+from psycopg import sql
 
 from claimsvc.embedded import EmbeddedServices
-from tests.faults.injectors.postgres import connect
+from tests.faults.injectors.postgres import Session, connect
 
 _BLOCK = bytes(64 * 1024)
 
@@ -67,6 +67,15 @@ def small_disk(services: EmbeddedServices, *, megabytes: int = 16) -> Iterator[S
             folder.rmdir()
 
 
+def keep_log_on(disk: SmallDisk, services: EmbeddedServices) -> None:
+    """Move the write-ahead log of a stopped PostgreSQL to that disk."""
+    log = services.state_dir / "postgres" / "data" / "pg_wal"
+    place = disk.folder / "pg_wal"
+    subprocess.run(["cp", "--archive", log, place], check=True)
+    shutil.rmtree(log)
+    log.symlink_to(place)
+
+
 @contextmanager
 def claims_on(disk: SmallDisk, url: str) -> Iterator[None]:
     """Have PostgreSQL keep claims, and their indexes, on that disk until this is left."""
@@ -75,7 +84,7 @@ def claims_on(disk: SmallDisk, url: str) -> Iterator[None]:
     owner = disk.folder.stat()
     os.chown(place, owner.st_uid, owner.st_gid)
     with connect(url) as session:
-        session.execute(psycopg.sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(place)))
+        session.execute(sql.SQL("CREATE TABLESPACE small LOCATION {}").format(str(place)))
         _move_claims(session, "small")
         try:
             yield
@@ -84,12 +93,12 @@ def claims_on(disk: SmallDisk, url: str) -> Iterator[None]:
             session.execute("DROP TABLESPACE small")
 
 
-def _move_claims(session: psycopg.Connection[tuple[object, ...]], tablespace: str) -> None:
+def _move_claims(session: Session, tablespace: str) -> None:
     indexes = session.execute("SELECT indexname FROM pg_indexes WHERE tablename = 'user_claims'").fetchall()
     moved = [("TABLE", "user_claims"), *(("INDEX", str(name)) for (name,) in indexes)]
     for kind, name in moved:
         session.execute(
-            psycopg.sql.SQL("ALTER {} {} SET TABLESPACE {}").format(
-                psycopg.sql.SQL(kind), psycopg.sql.Identifier(name), psycopg.sql.Identifier(tablespace)
+            sql.SQL("ALTER {} {} SET TABLESPACE {}").format(
+                sql.SQL(kind), sql.Identifier(name), sql.Identifier(tablespace)
             )
         )

@@ -21,7 +21,10 @@ _POLL_SECONDS = 0.01
 _SERVICE = "application_name = 'claimsvc' AND datname = current_database()"
 
 
-def connect(url: str) -> psycopg.Connection[tuple[object, ...]]:
+Session = psycopg.Connection[tuple[object, ...]]
+
+
+def connect(url: str) -> Session:
     """A session of ours, each statement its own transaction until it begins one."""
     return psycopg.connect(url, autocommit=True, connect_timeout=10, application_name="fault")
 
@@ -46,17 +49,19 @@ def until(condition: Callable[[], bool], what: str) -> None:
         time.sleep(_POLL_SECONDS)
 
 
-def terminate_transactions(url: str) -> int:
+def terminate_transactions(session: Session) -> int:
     """End the service's sessions that are in a transaction at this moment. Returns how many there were."""
-    return number(
-        url,
-        f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {_SERVICE} AND xact_start IS NOT NULL",
-    )
+    return _terminate(session, f"{_SERVICE} AND xact_start IS NOT NULL")
 
 
-def terminate_sessions(url: str) -> int:
+def terminate_sessions(session: Session) -> int:
     """End all of the service's sessions. Returns how many there were."""
-    return number(url, f"SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE {_SERVICE}")
+    return _terminate(session, _SERVICE)
+
+
+def _terminate(session: Session, which: str) -> int:
+    query = f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE {which}"
+    return len(session.execute(query.encode()).fetchall())
 
 
 def stop_immediately(postgres: PostgresServer) -> None:
@@ -86,7 +91,7 @@ def every_connection_taken(url: str) -> Iterator[Callable[[], int]]:
     """
     over = threading.Event()
     full = threading.Event()
-    held: list[psycopg.Connection[tuple[object, ...]]] = []
+    held: list[Session] = []
 
     def hog() -> None:
         while not over.is_set():

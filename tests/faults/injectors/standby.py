@@ -44,8 +44,8 @@ def standby_of(services: EmbeddedServices, folder: Path) -> Iterator[PostgresSer
             url = services.postgres.url
             with connect(url) as session:
                 session.execute("ALTER SYSTEM SET synchronous_standby_names = '*'")
-                # Said for the database, because what an embedded server's command line says is stronger than its files.
-                session.execute("ALTER DATABASE claimsvc SET synchronous_commit = 'on'")
+                # Said for the user, because what an embedded server's command line says is stronger than its files.
+                session.execute("ALTER USER claimsvc SET synchronous_commit = 'on'")
                 session.execute("SELECT pg_reload_conf()")
             replicated = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
             until(lambda: number(url, replicated) == 1, "the standby is synchronous")
