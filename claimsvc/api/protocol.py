@@ -139,6 +139,17 @@ class Protocol(web.RequestHandler):
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
+    def close(self) -> None:
+        """End the connection once nothing is under way on it: at once, if nothing is.
+
+        aiohttp would go on reading an idle one for some turns of the event loop, and drop what it has read. What is
+        left unread resets the connection instead, which tells the client that its request was not accepted.
+        """
+        is_idle = self._awaits_head() and not self._messages
+        super().close()
+        if is_idle:
+            self.force_close()
+
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         if self._claim is not None:
             await asyncio.wait([self._claim.answer], timeout=timeout)
