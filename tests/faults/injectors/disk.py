@@ -67,13 +67,21 @@ def small_disk(services: EmbeddedServices, *, megabytes: int = 16) -> Iterator[S
             folder.rmdir()
 
 
-def keep_log_on(disk: SmallDisk, services: EmbeddedServices) -> None:
-    """Move the write-ahead log of a stopped PostgreSQL to that disk."""
+@contextmanager
+def log_on(disk: SmallDisk, services: EmbeddedServices) -> Iterator[None]:
+    """Have PostgreSQL, restarted for it, keep its write-ahead log on that disk. On leaving it is stopped for good."""
+    assert services.postgres is not None
     log = services.state_dir / "postgres" / "data" / "pg_wal"
     place = disk.folder / "pg_wal"
+    services.postgres.stop()
     subprocess.run(["cp", "--archive", log, place], check=True)
     shutil.rmtree(log)
     log.symlink_to(place)
+    services.postgres.start()
+    try:
+        yield
+    finally:
+        services.postgres.stop()
 
 
 @contextmanager

@@ -2,7 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager
+from typing import TypeVar
 
 from tests.faults.injectors import postgres as faults
 from tests.faults.load import Plan
@@ -10,10 +12,22 @@ from tests.faults.scenario import Context, Row, scenario
 from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
 
+_T = TypeVar("_T")
+
 STRATEGIES = ("redlock", "row_lock", "counter")
 
 _PLENTY = 10_000_000
 _SCARCE = 800
+
+
+@asynccontextmanager
+async def in_thread(manager: AbstractContextManager[_T]) -> AsyncIterator[_T]:
+    """What blocks on entering and on leaving."""
+    entered = await asyncio.to_thread(manager.__enter__)
+    try:
+        yield entered
+    finally:
+        await asyncio.to_thread(manager.__exit__, None, None, None)
 
 
 async def coupons(trial: Trial) -> list[str]:
@@ -116,16 +130,12 @@ class ConnectionsExhausted(_Hurt):
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
         refused = "too many clients already"
         with await asyncio.to_thread(faults.connect, trial.stage.database_url) as session:
-            taking = faults.every_connection_taken(trial.stage.database_url)
-            held = await asyncio.to_thread(taking.__enter__)
-            try:
+            async with in_thread(faults.every_connection_taken(trial.stage.database_url)) as held:
                 before = faults.said(trial.stage.folder, refused)
                 await asyncio.to_thread(faults.terminate_sessions, session)
                 await asyncio.sleep(3.0)
                 trial.expect(held() > 150, f"only {held()} connections were taken")
                 trial.fired(faults.said(trial.stage.folder, refused) - before)
-            finally:
-                await asyncio.to_thread(taking.__exit__, None, None, None)
 
 
 @scenario
@@ -134,16 +144,12 @@ class PoolExhausted(_Hurt):
     settings = {"CLAIMSVC_DATABASE_POOL_SIZE": "2", "CLAIMSVC_DATABASE_POOL_TIMEOUT_SECONDS": "0.5"}  # noqa: RUF012
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        holding = faults.rows_held(trial.stage.database_url, names[:2])
-        await asyncio.to_thread(holding.__enter__)
-        try:
+        async with in_thread(faults.rows_held(trial.stage.database_url, names[:2])):
             for _ in range(10):
                 await asyncio.sleep(0.3)
                 looks = await trial.stage.look()
                 borrowed = [value for gauge, value in looks.gauges.items() if "in_use" in gauge]
                 trial.fired(sum(value >= 2 for value in borrowed))
-        finally:
-            await asyncio.to_thread(holding.__exit__, None, None, None)
 
 
 @scenario
@@ -171,12 +177,8 @@ class _RowHeld(_Hurt):
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
         before = faults.said(trial.stage.folder, self.told)
-        holding = faults.rows_held(trial.stage.database_url, names)
-        await asyncio.to_thread(holding.__enter__)
-        try:
+        async with in_thread(faults.rows_held(trial.stage.database_url, names)):
             await asyncio.sleep(4.0)
-        finally:
-            await asyncio.to_thread(holding.__exit__, None, None, None)
         trial.fired(faults.said(trial.stage.folder, self.told) - before)
 
 

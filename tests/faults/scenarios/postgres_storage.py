@@ -2,9 +2,6 @@
 
 import asyncio
 import random
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, contextmanager
-from collections.abc import Iterator
 
 from claimsvc.embedded import temporary_state_dir
 from tests.faults.injectors import disk, standby
@@ -29,42 +26,25 @@ class DiskFull:
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
             stage = trial.stage
             names = await coupons(trial)
-            async with _claims_on_small_disk(trial) as small:
-                async with trial.load(plan(names)):
-                    await trial.acknowledged(200)
-                    begun = now()
-                    await asyncio.to_thread(small.fill)
-                    full = lambda: said(stage.folder, _FULL) > 10  # noqa: E731
-                    await asyncio.to_thread(until, full, "PostgreSQL has met the full disk")
-                    await asyncio.sleep(2.0)
-                    trial.fired(said(stage.folder, _FULL))
-                    small.clear()
-                    healed = now()
-                    trial.healed()
-                    await trial.recovered()
-                seen = window(trial, begun)
-                trial.expect(seen.count(503) > 0, f"nobody was told 503: {seen.problems()}")
-                expect_answers_within(trial, seen, CLAIM_WITHIN_SECONDS, "while the disk was full")
-                expect_recovery(trial, healed, names[0])
+            small = await trial.use(disk.small_disk(stage.services, megabytes=64))
+            await trial.use(disk.claims_on(small, stage.database_url))
+            async with trial.load(plan(names)):
+                await trial.acknowledged(200)
+                begun = now()
+                await asyncio.to_thread(small.fill)
+                full = lambda: said(stage.folder, _FULL) > 10  # noqa: E731
+                await asyncio.to_thread(until, full, "PostgreSQL has met the full disk")
+                await asyncio.sleep(2.0)
+                trial.fired(said(stage.folder, _FULL))
+                small.clear()
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            seen = window(trial, begun)
+            trial.expect(seen.count(503) > 0, f"nobody was told 503: {seen.problems()}")
+            expect_answers_within(trial, seen, CLAIM_WITHIN_SECONDS, "while the disk was full")
+            expect_recovery(trial, healed, names[0])
         return trial.row
-
-
-@asynccontextmanager
-async def _claims_on_small_disk(trial: Trial) -> AsyncIterator[disk.SmallDisk]:
-    @contextmanager
-    def both() -> Iterator[disk.SmallDisk]:
-        with (
-            disk.small_disk(trial.stage.services, megabytes=64) as small,
-            disk.claims_on(small, trial.stage.database_url),
-        ):
-            yield small
-
-    opened = both()
-    small = await asyncio.to_thread(opened.__enter__)
-    try:
-        yield small
-    finally:
-        await asyncio.to_thread(opened.__exit__, None, None, None)
 
 
 @scenario
@@ -79,31 +59,26 @@ class LogDiskFull:
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
             stage = trial.stage
-            await asyncio.to_thread(stage.postgres.stop)
-            with disk.small_disk(stage.services, megabytes=160) as small:
-                await asyncio.to_thread(disk.keep_log_on, small, stage.services)
+            small = await trial.use(disk.small_disk(stage.services, megabytes=160))
+            await trial.use(disk.log_on(small, stage.services))
+            await stage.start(2)
+            names = await coupons(trial)
+            async with trial.load(plan(names)):
+                await trial.acknowledged(200)
+                begun = now()
+                await asyncio.to_thread(small.fill)
+                await asyncio.to_thread(_use_up_log, trial)
+                trial.fired(said(stage.folder, "PANIC"))
+                await asyncio.sleep(2.0)
+                small.clear()
+                # It has given up, or still tries to recover; either way whoever runs it starts it.
+                await asyncio.to_thread(stage.postgres.kill)
                 await asyncio.to_thread(stage.postgres.start)
-                await stage.start(2)
-                names = await coupons(trial)
-                async with trial.load(plan(names)):
-                    await trial.acknowledged(200)
-                    begun = now()
-                    await asyncio.to_thread(small.fill)
-                    await asyncio.to_thread(_use_up_log, trial)
-                    trial.fired(said(stage.folder, "PANIC"))
-                    await asyncio.sleep(2.0)
-                    small.clear()
-                    # It has given up, or is still trying to recover; either way it is started by whoever runs it.
-                    await asyncio.to_thread(stage.postgres.kill)
-                    await asyncio.to_thread(stage.postgres.start)
-                    healed = now()
-                    trial.healed()
-                    await trial.recovered()
-                expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while there was no log")
-                expect_recovery(trial, healed, names[0])
-                await trial.stage.quiet(10)
-                trial.stage.close_instances()
-                await asyncio.to_thread(_take_log_back, trial)
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while there was no log")
+            expect_recovery(trial, healed, names[0])
         return trial.row
 
 
@@ -121,12 +96,6 @@ def _use_up_log(trial: Trial) -> None:
     until(crashed, "PostgreSQL has crashed")
 
 
-def _take_log_back(trial: Trial) -> None:
-    trial.stage.postgres.stop()
-    disk.keep_log_at_home(trial.stage.services)
-    trial.stage.postgres.start()
-
-
 @scenario
 class FailedOver:
     """The primary is killed and its standby takes over, at an address that the service knows already."""
@@ -139,28 +108,23 @@ class FailedOver:
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
             stage = trial.stage
-            with temporary_state_dir() as folder:
-                replicating = standby.standby_of(stage.services, folder / "standby")
-                second = await asyncio.to_thread(replicating.__enter__)
-                try:
-                    async with proxy_to("127.0.0.1", stage.postgres.port) as proxy:
-                        url = stage.database_url.replace(f":{stage.postgres.port}/", f":{proxy.port}/")
-                        await stage.start(2, {"CLAIMSVC_DATABASE_URL": url})
-                        names = await coupons(trial)
-                        async with trial.load(plan(names)):
-                            await trial.acknowledged(500)
-                            begun = now()
-                            await asyncio.to_thread(stage.postgres.kill)
-                            await asyncio.to_thread(standby.promote, second)
-                            proxy.target = ("127.0.0.1", second.port)
-                            stage.postgres = second
-                            trial.fired()
-                            healed = now()
-                            trial.healed()
-                            await trial.recovered()
-                        expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while it failed over")
-                        expect_recovery(trial, healed, names[0])
-                        await trial.finish_early()
-                finally:
-                    await asyncio.to_thread(replicating.__exit__, None, None, None)
+            folder = await trial.use(temporary_state_dir())
+            second = await trial.use(standby.standby_of(stage.services, folder / "standby"))
+            proxy = await trial.resources.enter_async_context(proxy_to("127.0.0.1", stage.postgres.port))
+            url = stage.database_url.replace(f":{stage.postgres.port}/", f":{proxy.port}/")
+            await stage.start(2, {"CLAIMSVC_DATABASE_URL": url})
+            names = await coupons(trial)
+            async with trial.load(plan(names)):
+                await trial.acknowledged(500)
+                begun = now()
+                await asyncio.to_thread(stage.postgres.kill)
+                await asyncio.to_thread(standby.promote, second)
+                proxy.target = ("127.0.0.1", second.port)
+                stage.postgres = second
+                trial.fired()
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while it failed over")
+            expect_recovery(trial, healed, names[0])
         return trial.row
