@@ -14,6 +14,7 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.pool import ConnectionPoolEntry
 
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import StorageObserver
@@ -21,6 +22,8 @@ from claimsvc.ports import StorageObserver
 # Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
 # grown, and is not worth making anew for each claim.
 _PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]
+
+_LENT = "claimsvc.lent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,9 +97,18 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
         observer.pool_changed("idle", idle)
         observer.pool_changed("in_use", in_use)
 
+    def lend(_connection: Any, record: ConnectionPoolEntry, _fairy: Any) -> None:
+        record.record_info[_LENT] = True
+        change(-1, +1)
+
+    def take_back(_connection: Any, record: ConnectionPoolEntry) -> None:
+        # A place in the pool is also "returned" when a connection for it could not be had, so was never lent.
+        if record.record_info.pop(_LENT, False):
+            change(+1, -1)
+
     event.listen(pool, "connect", lambda *_: change(+1, 0))
-    event.listen(pool, "checkout", lambda *_: change(-1, +1))
-    event.listen(pool, "checkin", lambda *_: change(+1, -1))
+    event.listen(pool, "checkout", lend)
+    event.listen(pool, "checkin", take_back)
     event.listen(pool, "close", lambda *_: change(-1, 0))
 
 

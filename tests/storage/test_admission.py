@@ -12,7 +12,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
-from claimsvc.embedded import EmbeddedServices
+from claimsvc.embedded import EmbeddedServices, free_port
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
@@ -232,6 +232,24 @@ async def test_connections_that_died_while_idle_are_replaced_unnoticed(
         "WHERE datname = current_database() AND pid <> pg_backend_pid()",
     )
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+
+
+async def test_connections_that_cannot_be_replaced_are_not_counted_as_returned(database_url: str) -> None:
+    target = urlsplit(database_url)
+    assert target.hostname is not None
+    assert target.port is not None
+    async with proxy_to(target.hostname, target.port) as proxy:
+        async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
+            await storage.check()
+            proxy.target = (target.hostname, free_port())
+            proxy.reset()
+            for _ in range(3):
+                with pytest.raises(UnavailableError):
+                    await storage.check()
+            assert observed.connections == {"idle": 0, "in_use": 0}
+            proxy.target = (target.hostname, target.port)
+            await storage.check()
+            assert observed.connections == {"idle": 1, "in_use": 0}
 
 
 async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
