@@ -23,8 +23,6 @@ from claimsvc.ports import StorageObserver
 # grown, and is not worth making anew for each claim.
 _PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]
 
-_LENT = "claimsvc.lent"
-
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
@@ -92,18 +90,20 @@ def _bound_transactions(seconds: float, connection: Any, _: Any) -> None:
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
     """Tell the observer of each connection that is opened, lent, returned or closed."""
     pool = engine.sync_engine.pool
+    lent: set[ConnectionPoolEntry] = set()
 
     def change(idle: int, in_use: int) -> None:
         observer.pool_changed("idle", idle)
         observer.pool_changed("in_use", in_use)
 
     def lend(_connection: Any, record: ConnectionPoolEntry, _fairy: Any) -> None:
-        record.record_info[_LENT] = True
+        lent.add(record)
         change(-1, +1)
 
     def take_back(_connection: Any, record: ConnectionPoolEntry) -> None:
         # A place in the pool is also "returned" when a connection for it could not be had, so was never lent.
-        if record.record_info.pop(_LENT, False):
+        if record in lent:
+            lent.remove(record)
             change(+1, -1)
 
     event.listen(pool, "connect", lambda *_: change(+1, 0))
