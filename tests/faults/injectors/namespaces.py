@@ -40,17 +40,17 @@ class Namespace:
     def __init__(self, holder: GuardedProcess) -> None:
         assert holder.pid is not None
         self.pid = holder.pid
-        self._path = Path(f"/proc/{holder.pid}/ns/net")
+        self.path = Path(f"/proc/{holder.pid}/ns/net")
         ours = Path("/proc/self/ns/net").readlink()
         deadline = time.monotonic() + _START_SECONDS
-        while self._path.readlink() == ours:
+        while self.path.readlink() == ours:
             assert time.monotonic() < deadline, "unshare made no namespace"
             time.sleep(0.005)
 
     @property
     def prefix(self) -> Sequence[str]:
         """What makes a command run inside, if put before it; the process stays the same."""
-        return ("nsenter", f"--net={self._path}", "--")
+        return ("nsenter", f"--net={self.path}", "--")
 
     def ip(self, *arguments: str) -> None:
         """Run `ip` inside."""
@@ -59,15 +59,15 @@ class Namespace:
     @contextmanager
     def entered(self) -> Iterator[None]:
         """Be inside with this thread, in which nothing else may run meanwhile. A socket stays where it was made."""
-        with Path("/proc/thread-self/ns/net").open("rb") as ours, self._path.open("rb") as theirs:
-            _set_namespace(theirs.fileno())
+        with Path("/proc/thread-self/ns/net").open("rb") as ours, self.path.open("rb") as theirs:
+            set_namespace(theirs.fileno())
             try:
                 yield
             finally:
-                _set_namespace(ours.fileno())
+                set_namespace(ours.fileno())
 
 
-def _set_namespace(fd: int) -> None:
+def set_namespace(fd: int) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.setns(fd, _CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns failed")
