@@ -9,7 +9,7 @@ PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check stress bench format clean
+.PHONY: help run test check stress bench faults soak format clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -36,6 +36,14 @@ endif
 
 bench: $(VENV)/.installed-dev ## Measure it beside other ways to do its job (QUICK=1: under two minutes)
 	@exec $(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(ARGS)
+
+faults: $(VENV)/.installed-dev ## Hurt it in every way of the fault table, until 1,000,000 claims were tried
+	@exec $(BIN)/python -m tests.faults faults $(ARGS)
+
+MINUTES ?= 10
+
+soak: $(VENV)/.installed-dev ## Hurt it at random for MINUTES (10), under steady load
+	@exec $(BIN)/python -m tests.faults soak --minutes $(MINUTES) $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix .

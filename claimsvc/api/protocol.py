@@ -35,6 +35,7 @@ class Protocol(web.RequestHandler):
     """One connection."""
 
     __slots__ = (
+        "_body",
         "_claim",
         "_edge",
         "_express",
@@ -51,6 +52,8 @@ class Protocol(web.RequestHandler):
         super().__init__(manager, **kwargs)
         self._edge = edge
         self._express = express
+        # Of the last request that was read.
+        self._body: StreamReader = EMPTY_PAYLOAD
         # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
         self._claim: ExpressClaim | None = None
         self._remote: str | None = None
@@ -83,7 +86,7 @@ class Protocol(web.RequestHandler):
             self._started_head = False
             self._stop_head_timer()
             self._refuse_other_versions()
-            last = self._messages[-1][0]
+            last, self._body = self._messages[-1]
             if isinstance(last, _ErrInfo):
                 self._stop_reading(last)
             self._begin_next()
@@ -140,15 +143,22 @@ class Protocol(web.RequestHandler):
         super()._process_keepalive()
 
     def close(self) -> None:
-        """End the connection once nothing is under way on it: at once, if nothing is.
+        """Take no further request, and end the connection once the last one is answered: at once, if it is.
 
-        aiohttp would go on reading an idle one for some turns of the event loop, and drop what it has read. What is
-        left unread resets the connection instead, which tells the client that its request was not accepted.
+        aiohttp would go on reading for some turns of the event loop, and drop what it has read. What is left unread
+        resets the connection instead, which tells the client that its request was not accepted.
         """
         is_idle = self._awaits_head() and not self._messages
         super().close()
         if is_idle:
             self.force_close()
+        else:
+            self._read_no_more()
+
+    def _read_no_more(self) -> None:
+        """Unless the body of the last request is still to come."""
+        if self.transport is not None and not self.transport.is_closing() and self._body.is_eof():
+            self.transport.pause_reading()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         if self._claim is not None:
@@ -203,6 +213,8 @@ class Protocol(web.RequestHandler):
             transport = self.transport
             if transport is not None and transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
+        if self._close or self._force_close:
+            self._read_no_more()
         return finished
 
     def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:

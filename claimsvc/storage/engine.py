@@ -14,7 +14,6 @@ from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-from sqlalchemy.pool import ConnectionPoolEntry
 
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import StorageObserver
@@ -90,25 +89,23 @@ def _bound_transactions(seconds: float, connection: Any, _: Any) -> None:
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
     """Tell the observer of each connection that is opened, lent, returned or closed."""
     pool = engine.sync_engine.pool
-    lent: set[ConnectionPoolEntry] = set()
 
     def change(idle: int, in_use: int) -> None:
         observer.pool_changed("idle", idle)
         observer.pool_changed("in_use", in_use)
 
-    def lend(_connection: Any, record: ConnectionPoolEntry, _fairy: Any) -> None:
-        lent.add(record)
+    def lent(_: Any, record: Any, __: Any) -> None:
+        record.record_info["lent"] = True
         change(-1, +1)
 
-    def take_back(_connection: Any, record: ConnectionPoolEntry) -> None:
-        # A place in the pool is also "returned" when a connection for it could not be had, so was never lent.
-        if record in lent:
-            lent.remove(record)
+    def returned(_: Any, record: Any) -> None:
+        # A connection that could not even be opened is "returned" too, without having been lent.
+        if record.record_info.pop("lent", False):
             change(+1, -1)
 
     event.listen(pool, "connect", lambda *_: change(+1, 0))
-    event.listen(pool, "checkout", lend)
-    event.listen(pool, "checkin", take_back)
+    event.listen(pool, "checkout", lent)
+    event.listen(pool, "checkin", returned)
     event.listen(pool, "close", lambda *_: change(-1, 0))
 
 

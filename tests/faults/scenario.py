@@ -30,9 +30,9 @@ from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Protocol, Self, TypeVar
 
-from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, OVERSOLD, PHANTOM, Violation
+from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, OVERSOLD, PHANTOM, UNEXPECTED, Violation
 from tests.faults.history import History
 from tests.faults.stage import SERVICE, Stage, open_stage
 from tests.faults.trial import Trial
@@ -64,6 +64,11 @@ class Row:
     seconds: float
     violations: tuple[Violation, ...] = ()
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def broken(cls, fault: str, name: str, reason: str, seconds: float) -> Self:
+        """Of a run that could not be finished."""
+        return cls(fault, name, 0, 0, 0, 0, 0.0, seconds, (Violation(UNEXPECTED, reason),))
 
     def count(self, kind: str) -> int:
         """How many claims or units the violations of that kind are about."""

@@ -12,7 +12,7 @@ import pytest
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
-from claimsvc.embedded import EmbeddedServices, free_port
+from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
@@ -234,24 +234,6 @@ async def test_connections_that_died_while_idle_are_replaced_unnoticed(
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
 
 
-async def test_connections_that_cannot_be_replaced_are_not_counted_as_returned(database_url: str) -> None:
-    target = urlsplit(database_url)
-    assert target.hostname is not None
-    assert target.port is not None
-    async with proxy_to(target.hostname, target.port) as proxy:
-        async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
-            await storage.check()
-            proxy.target = (target.hostname, free_port())
-            proxy.reset()
-            for _ in range(3):
-                with pytest.raises(UnavailableError):
-                    await storage.check()
-            assert observed.connections == {"idle": 0, "in_use": 0}
-            proxy.target = (target.hostname, target.port)
-            await storage.check()
-            assert observed.connections == {"idle": 1, "in_use": 0}
-
-
 async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
     storage: PostgresStorage, database_url: str
 ) -> None:
@@ -277,6 +259,24 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
             async with asyncio.timeout(5):
                 await storage.admit(attempts("ada"))
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+
+
+async def test_connections_are_counted_right_while_the_server_takes_none(
+    database_url: str, postgres: PostgresServer
+) -> None:
+    name = urlsplit(database_url).path.strip("/")
+    async with open_storage(database_url) as (storage, observed):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            for _ in range(3):
+                with pytest.raises(UnavailableError):
+                    await storage.admit(attempts("ada"))
+            assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+        assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (1, 0)
 
 
 async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longer_than_the_limit(

@@ -1,0 +1,35 @@
+"""The quick selection of the fault suite: every fault once, in some seconds each. `make faults` runs them at length."""
+
+import random
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.faults.scenario import Context, Scenario, open_context, scenarios
+
+# Each worker has servers of its own; the scenarios are dealt to them one by one.
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(scope="module")
+def context() -> Iterator[Context]:
+    with open_context(quick=True, kept=Path("build/faults/kept")) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [pytest.param(each, id=f"{each.fault}-{each.name}") for each in scenarios() if each.quick],
+)
+async def test_nothing_is_oversold_or_lost(scenario: Scenario, context: Context) -> None:
+    reason = scenario.needs()
+    if reason is not None:
+        pytest.skip(reason)
+    seed = secrets.randbits(32)
+    row = await scenario.run(context, random.Random(seed))
+    told = "\n".join(str(violation) for violation in row.violations[:50])
+    assert row.fired, f"seed {seed}: the fault was never there"
+    assert row.held, f"seed {seed}: {row.notes}\n{told}"
+    assert row.acknowledged, f"seed {seed}: not one claim was made"
