@@ -29,7 +29,20 @@ class MasterDownError(RedisConnectionError):
     """The master was found down by an earlier command, and has not answered since."""
 
 
-class Master(Redis):
+class Client(Redis):
+    """A client that calls a lost connection a `RedisError`, whatever event loop it was lost on."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            # What uvloop raises when a connection was reset just before it is written to; redis-py lets it through.
+            if "the handler is closed" not in str(error):
+                raise
+            raise RedisConnectionError("the connection was lost") from error
+
+
+class Master(Client):
     """A client of one master that fails at once while the master is known to be down.
 
     Without this, a master that hangs would cost every lock its whole time-out, twice.
@@ -59,7 +72,7 @@ class Master(Redis):
         if not self.up:
             raise MasterDownError(f"{self.name} is down")
         try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().execute_command(*args, **options)
         except (RedisConnectionError, RedisTimeoutError):
             # A full pool looks the same from here; the watch asks the master itself, at once.
             self.mark(up=False)
@@ -125,7 +138,7 @@ class Masters:
         was_up = master.up
         master.found_down.clear()
         try:
-            await Redis.execute_command(master, "PING")  # type: ignore[no-untyped-call]
+            await Client.execute_command(master, "PING")
         except RedisError as error:
             master.mark(up=False)
             if was_up:

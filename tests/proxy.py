@@ -41,7 +41,8 @@ class Proxy:
         """Reset every connection, both ends. Returns how many there were."""
         count = len(self._writers)
         for writer in self._writers:
-            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
+            with contextlib.suppress(OSError, ValueError):  # it is being closed already
+                writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             writer.transport.abort()
         return count
 
@@ -55,7 +56,7 @@ class Proxy:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._forward(reader, server_writer, cut))
                 group.create_task(self._return(server_reader, writer, cut))
-        except* OSError:
+        except* (OSError, RuntimeError):  # the latter is how uvloop calls a connection that is gone
             pass
         finally:
             self._writers.discard(writer)

@@ -15,12 +15,11 @@ from contextlib import asynccontextmanager
 from enum import Enum, auto
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from claimsvc.masters import Master, being_cancelled
+from claimsvc.masters import Client, Master, being_cancelled
 from claimsvc.ports import LockObserver
 from claimsvc.scripts import Script
 
@@ -139,7 +138,7 @@ class HandOver:
     async def listen(self, master: Master) -> None:
         """Receive this instance's hints from one master, for ever."""
         hints = f"claim:hints:{self._instance}"
-        listener = Redis.from_url(
+        listener = Client.from_url(
             master.url,
             socket_timeout=_LISTEN_SECONDS + 1.0,
             socket_connect_timeout=_LISTEN_SECONDS,
