@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Callable, Sequence
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -20,13 +21,28 @@ _log = structlog.get_logger("claimsvc.masters")
 
 _WATCH_INTERVAL_SECONDS = 1.0
 _RECOVERY_INTERVAL_SECONDS = 0.2
+# As many as may be under way when a master fails, and some.
+_MOST_OWED = 1000
 
 
 class MasterDownError(RedisConnectionError):
     """The master was found down by an earlier command, and has not answered since."""
 
 
-class Master(Redis):
+class Client(Redis):
+    """A client that calls a lost connection a `RedisError`, whatever event loop it was lost on."""
+
+    async def execute_command(self, *args: Any, **options: Any) -> Any:
+        try:
+            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+        except RuntimeError as error:
+            # What uvloop raises when a connection was reset just before it is written to; redis-py lets it through.
+            if "the handler is closed" not in str(error):
+                raise
+            raise RedisConnectionError("the connection was lost") from error
+
+
+class Master(Client):
     """A client of one master that fails at once while the master is known to be down.
 
     Without this, a master that hangs would cost every lock its whole time-out, twice.
@@ -49,17 +65,53 @@ class Master(Redis):
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
         self.found_down = asyncio.Event()
+        self._down_since = 0.0
+        self._owed: list[tuple[float, Callable[[], Awaitable[object]]]] = []
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if not self.up:
             raise MasterDownError(f"{self.name} is down")
         try:
-            return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+            return await super().execute_command(*args, **options)
         except (RedisConnectionError, RedisTimeoutError):
             # A full pool looks the same from here; the watch asks the master itself, at once.
-            self.up = False
+            self.mark(up=False)
             self.found_down.set()
             raise
+
+    def mark(self, *, up: bool) -> None:
+        """Remember whether it answers."""
+        if self.up and not up:
+            self._down_since = time.monotonic()
+        self.up = up
+
+    def owe(self, undo: Callable[[], Awaitable[object]], *, since: float, within_seconds: float) -> None:
+        """Have something undone once the master can be asked again, because it failed just now.
+
+        A master that hangs does, when it goes on, what it was asked to before: what has been given up by then.
+
+        Args:
+            undo: asks the master, and may raise `RedisError`: then it is tried again.
+            since: when it may first have been asked for what is to be undone (monotonic seconds).
+            within_seconds: after which it need not be undone any more.
+        """
+        if not self.up and self._down_since < since:
+            return  # it was not asked at all
+        now = time.monotonic()
+        self._owed = [each for each in self._owed if each[0] > now]
+        if len(self._owed) < _MOST_OWED:
+            self._owed.append((now + within_seconds, undo))
+
+    async def settle(self) -> None:
+        """Undo what is owed, as far as the master can be asked."""
+        while self._owed:
+            until, undo = self._owed[0]
+            if until > time.monotonic():
+                try:
+                    await undo()
+                except RedisError:
+                    return
+            del self._owed[0]
 
 
 class Masters:
@@ -86,13 +138,13 @@ class Masters:
         was_up = master.up
         master.found_down.clear()
         try:
-            await Redis.execute_command(master, "PING")  # type: ignore[no-untyped-call]
+            await Client.execute_command(master, "PING")
         except RedisError as error:
-            master.up = False
+            master.mark(up=False)
             if was_up:
                 _log.warning("master is down", master=master.name, error=type(error).__name__)
         else:
-            master.up = True
+            master.mark(up=True)
         self._on_change(master.name, master.up)
         return master.up
 
@@ -105,6 +157,7 @@ class Masters:
                 _log.info("master is up", master=master.name)
             was_up = is_up
             if is_up:
+                await master.settle()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH_INTERVAL_SECONDS):
                         await master.found_down.wait()

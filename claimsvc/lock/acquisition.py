@@ -4,7 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+from redis.exceptions import RedisError
+
 from claimsvc.errors import UnavailableError
+from claimsvc.lock.handover import HINT_MILLISECONDS, TURN_MILLISECONDS
+from claimsvc.masters import Master
 from claimsvc.scripts import Script
 
 
@@ -17,7 +21,7 @@ class GivenBack:
 
 
 take = Script("lock_take.lua")
-release = Script("lock_release.lua")
+_release = Script("lock_release.lua")
 
 
 class Acquisition(Protocol):
@@ -44,3 +48,29 @@ class Acquisition(Protocol):
 
 def masters_are_gone() -> UnavailableError:
     return UnavailableError("a majority of the lock's masters does not answer", dependency="redis")
+
+
+async def release(
+    master: Master, keys: Sequence[str], token: str, *, taken_since: float, ttl_seconds: float
+) -> list[int]:
+    """Give locks back to one master; see `lock_release.lua`. What fails is done once the master can be asked again.
+
+    Otherwise a key would stay there for its whole life, and for so long the others had to agree without that master.
+
+    Args:
+        taken_since: when the first master was asked for them (monotonic seconds).
+        ttl_seconds: the life of the keys.
+
+    Raises:
+        RedisError: it failed for now.
+    """
+
+    async def ask() -> list[int]:
+        answer: list[int] = await _release(master, keys, token, TURN_MILLISECONDS, HINT_MILLISECONDS)
+        return answer
+
+    try:
+        return await ask()
+    except RedisError:
+        master.owe(ask, since=taken_since, within_seconds=ttl_seconds)
+        raise

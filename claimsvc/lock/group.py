@@ -10,35 +10,35 @@ import uuid
 from collections import Counter
 from collections.abc import Awaitable, Sequence
 
-from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release, take
-from claimsvc.lock.handover import HINT_MILLISECONDS, TURN_MILLISECONDS
+from claimsvc.masters import Master
 
 
 class GroupAcquisition:
     """`Acquisition` of several locks `claim:coupon:<name>`, each by itself: some may be free and others not."""
 
     def __init__(
-        self, coupon_names: Sequence[str], masters: Sequence[Redis], *, ttl_seconds: float, validity_seconds: float
+        self, coupon_names: Sequence[str], masters: Sequence[Master], *, ttl_seconds: float, validity_seconds: float
     ) -> None:
         self.coupon_names = coupon_names
         self._masters = masters
         self._majority = len(masters) // 2 + 1
-        self._ttl_milliseconds = int(ttl_seconds * 1000)
+        self._ttl_seconds = ttl_seconds
         self._validity_seconds = validity_seconds
         self._token = str(uuid.uuid4())
+        self._taken_since = time.monotonic()
 
     async def take(self) -> Sequence[str]:
-        started = time.monotonic()
         keys = _keys(self.coupon_names)
-        votes = await self._ask([take(master, keys, self._token, self._ttl_milliseconds) for master in self._masters])
+        ttl_milliseconds = int(self._ttl_seconds * 1000)
+        votes = await self._ask([take(master, keys, self._token, ttl_milliseconds) for master in self._masters])
         if len(votes) < self._majority:
             await self._release(self.coupon_names)
             raise masters_are_gone()
         count = Counter(name for vote in votes for name, taken in zip(self.coupon_names, vote, strict=True) if taken)
-        in_time = time.monotonic() - started < self._validity_seconds
+        in_time = time.monotonic() - self._taken_since < self._validity_seconds
         taken = [name for name, masters in count.items() if masters >= self._majority and in_time]
         if missed := [name for name in count if name not in taken]:
             await self._release(missed)
@@ -60,7 +60,10 @@ class GroupAcquisition:
     async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
         keys = _keys(coupon_names)
         return await self._ask(
-            [release(master, keys, self._token, TURN_MILLISECONDS, HINT_MILLISECONDS) for master in self._masters]
+            [
+                release(master, keys, self._token, taken_since=self._taken_since, ttl_seconds=self._ttl_seconds)
+                for master in self._masters
+            ]
         )
 
     async def _ask(self, questions: Sequence[Awaitable[list[int]]]) -> list[list[int]]:

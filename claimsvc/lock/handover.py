@@ -15,12 +15,11 @@ from contextlib import asynccontextmanager
 from enum import Enum, auto
 
 import structlog
-from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
-from claimsvc.masters import Master, being_cancelled
+from claimsvc.masters import Client, Master, being_cancelled
 from claimsvc.ports import LockObserver
 from claimsvc.scripts import Script
 
@@ -61,25 +60,27 @@ class HandOver:
         self._observer = observer
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._since: dict[str, str] = {}
-        self._in_line: set[str] = set()
+        self._in_line: dict[str, Master] = {}
 
-    def _line_master(self, coupon_name: str) -> Master:
-        """Where the line of this coupon is: the first master that is up, from one that the name chooses."""
-        first = zlib.crc32(coupon_name.encode()) % len(self._masters)
-        turned = self._masters[first:] + self._masters[:first]
-        return next((master for master in turned if master.up), turned[0])
+    def _line_masters(self, coupon_name: str, passed_over: int) -> list[Master]:
+        """Where the line of this coupon may be: on the first of these that takes it; the name chooses their order."""
+        first = (zlib.crc32(coupon_name.encode()) + passed_over) % len(self._masters)
+        return [master for master in self._masters[first:] + self._masters[:first] if master.up]
 
-    async def wait(self, coupon_name: str, seconds: float) -> Wake:
+    async def wait(self, coupon_name: str, seconds: float, *, passed_over: int = 0) -> Wake:
         """Wait in line, about so long at most, until it is worth trying. Our place is kept until `leave`.
 
         Several may wait for the same lock here: they share one place, and a hint wakes one of them.
+
+        Args:
+            passed_over: how many masters, of those on which the line may be, are not to be asked before the others.
         """
         until = time.monotonic() + seconds
         woken = asyncio.Event()
         waiting = self._waiting.setdefault(coupon_name, [])
         waiting.append(woken)
         try:
-            if not await self._join(coupon_name):
+            if not await self._join(coupon_name, passed_over):
                 return Wake.FREE
             async with asyncio.timeout(until - time.monotonic()):
                 await woken.wait()
@@ -91,34 +92,31 @@ class HandOver:
             if not waiting:
                 self._waiting.pop(coupon_name, None)
 
-    async def _join(self, coupon_name: str) -> bool:
+    async def _join(self, coupon_name: str, passed_over: int) -> bool:
         """Join the line; False if the lock is free for us to take."""
         since = self._since.setdefault(coupon_name, "")
-        self._in_line.add(coupon_name)
-        try:
-            answer = await _wait(
-                self._line_master(coupon_name),
-                [f"claim:coupon:{coupon_name}"],
-                self._instance,
-                since,
-                _PLACE_MILLISECONDS,
-            )
-        except RedisError:
-            return True  # no hints, then: the next attempt comes when its pause is over
-        if not answer:
-            return False
-        self._since[coupon_name] = answer.decode()
-        return True
+        for master in self._line_masters(coupon_name, passed_over):
+            self._in_line[coupon_name] = master
+            try:
+                answer = await _wait(
+                    master, [f"claim:coupon:{coupon_name}"], self._instance, since, _PLACE_MILLISECONDS
+                )
+            except RedisError:
+                continue  # it is gone by now, or it takes no writes; the line is on the next then
+            if not answer:
+                return False
+            self._since[coupon_name] = answer.decode()
+            return True
+        return True  # no hints, then: the next attempt comes when its pause is over
 
     async def leave(self, coupon_name: str) -> None:
         """Give up our place, unless another still waits here, so that no hint is wasted on us."""
         if coupon_name in self._waiting:
             return
         self._since.pop(coupon_name, None)
-        if coupon_name in self._in_line:
-            self._in_line.remove(coupon_name)
+        if master := self._in_line.pop(coupon_name, None):
             with contextlib.suppress(RedisError):
-                await self._line_master(coupon_name).zrem(f"claim:waiting:{coupon_name}", self._instance)
+                await master.zrem(f"claim:waiting:{coupon_name}", self._instance)
 
     async def is_wanted(self, coupon_name: str) -> bool:
         """Whether another instance waits for this lock. If nobody can tell: yes.
@@ -131,7 +129,7 @@ class HandOver:
         return not told or any(told)
 
     def _hint(self, coupon_name: str) -> None:
-        self._in_line.discard(coupon_name)
+        self._in_line.pop(coupon_name, None)
         sleeping = [woken for woken in self._waiting.get(coupon_name, ()) if not woken.is_set()]
         self._observer.hinted("used" if sleeping else "late")
         if sleeping:
@@ -140,7 +138,7 @@ class HandOver:
     async def listen(self, master: Master) -> None:
         """Receive this instance's hints from one master, for ever."""
         hints = f"claim:hints:{self._instance}"
-        listener = Redis.from_url(
+        listener = Client.from_url(
             master.url,
             socket_timeout=_LISTEN_SECONDS + 1.0,
             socket_connect_timeout=_LISTEN_SECONDS,

@@ -120,6 +120,7 @@ class Redlocks:
         attempts_left = self._retries + (not was_busy)
         next_attempt_at = started + self._retry_wait_seconds
         wake = Wake.NONE
+        in_vain = 0
 
         async def attempt() -> RedlockLease:
             nonlocal attempts_left, next_attempt_at
@@ -130,11 +131,15 @@ class Redlocks:
 
         async def pause(_: float = 0.0) -> None:
             """Until the next attempt is due, or until it is worth trying before that."""
-            nonlocal wake
+            nonlocal wake, in_vain
             if wake is Wake.FREE:
-                # It was called free and was not to be had: others try too, or the master we ask has forgotten it.
+                # It was called free and was not to be had: others try too. Or, if that happens again, the master that
+                # we ask has forgotten it, or takes no locks: then we wait in line on another.
+                in_vain += 1
                 await asyncio.sleep(random.uniform(0, _SPREAD_SECONDS))  # noqa: S311
-            wake = await self._hand_over.wait(coupon_name, next_attempt_at - time.monotonic())
+            wake = await self._hand_over.wait(
+                coupon_name, next_attempt_at - time.monotonic(), passed_over=max(0, in_vain - 1)
+            )
             if wake is Wake.NONE:
                 self._observer.retried()
 

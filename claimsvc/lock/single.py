@@ -8,12 +8,11 @@ import contextlib
 import json
 import logging
 import os
+import time
 from collections.abc import Iterator, Sequence
 
-from redis.asyncio import Redis
-
 from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release
-from claimsvc.lock.handover import HINT_MILLISECONDS, TURN_MILLISECONDS
+from claimsvc.masters import Master
 
 
 @contextlib.contextmanager
@@ -43,9 +42,10 @@ class SingleAcquisition(AIORedlock):
     # pottery puts its prefix before the key: `claim` and `coupon:<name>` make `claim:coupon:<name>`.
     _KEY_PREFIX = "claim"
 
-    def __init__(self, coupon_name: str, masters: Sequence[Redis], *, ttl_seconds: float) -> None:
+    def __init__(self, coupon_name: str, masters: Sequence[Master], *, ttl_seconds: float) -> None:
         super().__init__(key=f"coupon:{coupon_name}", masters=masters, auto_release_time=ttl_seconds)
         self.coupon_names: Sequence[str] = (coupon_name,)
+        self._taken_since = time.monotonic()
         self._woke_another = False
 
     async def take(self) -> Sequence[str]:
@@ -66,9 +66,12 @@ class SingleAcquisition(AIORedlock):
         return GivenBack(lost=(), woken=coupon_names if self._woke_another else ())
 
     async def _release_script(  # type: ignore[override]
-        self, *, keys: Sequence[str], args: Sequence[str], client: Redis
+        self, *, keys: Sequence[str], args: Sequence[str], client: Master
     ) -> bool:
         # In the place of pottery's own script, which knows nothing of those who wait.
-        [given_back] = await release(client, keys, *args, TURN_MILLISECONDS, HINT_MILLISECONDS)
+        [token] = args
+        [given_back] = await release(
+            client, keys, token, taken_since=self._taken_since, ttl_seconds=self.auto_release_time
+        )
         self._woke_another |= given_back == 2
         return bool(given_back)

@@ -187,28 +187,30 @@ class Context:
             history = stack.enter_context(History(path))
             trial = Trial(stage, history, random.Random(seed), quick=self.quick)
             began = time.monotonic()
-            try:
-                await stage.start(instances, settings, command)
-                yield trial
-                await trial.finish()
-            except BaseException:
-                self._keep(stage, history, f"{of.fault}-{seed}")
-                raise
-            if trial.violations:
-                trial.notes.append(f"kept in {self._keep(stage, history, f'{of.fault}-{seed}')}")
-            trial.row = Row(
-                of.fault,
-                of.name,
-                seed,
-                trial.times_fired,
-                sum(each.operation == "claim" for each in history.invocations),
-                history.acknowledged,
-                trial.unavailable_seconds(),
-                time.monotonic() - began,
-                tuple(trial.violations),
-                tuple(trial.notes),
-            )
-            await asyncio.to_thread(stage.close_instances)
+            # What the scenario has added to the stage is there until the instances are gone.
+            async with trial.resources:
+                try:
+                    await stage.start(instances, settings, command)
+                    yield trial
+                    await trial.finish()
+                except BaseException:
+                    self._keep(stage, history, f"{of.fault}-{seed}")
+                    raise
+                if trial.violations:
+                    trial.notes.append(f"kept in {self._keep(stage, history, f'{of.fault}-{seed}')}")
+                trial.row = Row(
+                    of.fault,
+                    of.name,
+                    seed,
+                    trial.times_fired,
+                    sum(each.operation == "claim" for each in history.invocations),
+                    history.acknowledged,
+                    trial.unavailable_seconds(),
+                    time.monotonic() - began,
+                    tuple(trial.violations),
+                    tuple(trial.notes),
+                )
+                await asyncio.to_thread(stage.close_instances)
             path.unlink(missing_ok=True)
 
     async def _lend(self, masters: int, durable: bool) -> Stage:

@@ -4,7 +4,8 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from contextlib import AbstractContextManager, AsyncExitStack
+from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults import checks
 from tests.faults.checks import UNEXPECTED, Violation
@@ -22,10 +23,14 @@ _PROGRESS_SECONDS = 60.0
 _QUIET_SECONDS = 15.0
 
 
+_T = TypeVar("_T")
+
+
 class Trial:
     """What a scenario works with; `Context.trial` makes it and finishes it.
 
-    `violations` and `notes` are the scenario's to add to; `row` is there once the trial is over.
+    `violations` and `notes` are the scenario's to add to; `row` is there once the trial is over. `resources` are left
+    after the last check, before the servers are.
     """
 
     row: "Row"
@@ -38,8 +43,13 @@ class Trial:
         self.times_fired = 0
         self.violations: list[Violation] = []
         self.notes: list[str] = []
+        self.resources = AsyncExitStack()
         self._loads: list[Load] = []
         self._healed_at: int | None = None
+
+    async def use(self, manager: AbstractContextManager[_T]) -> _T:
+        """Enter what blocks, in a thread; it is left with the other `resources`."""
+        return await asyncio.to_thread(self.resources.enter_context, manager)
 
     def load(self, plan: Plan, targets: list[Instance] | None = None) -> Load:
         """Load on the instances, from entering it to leaving it."""

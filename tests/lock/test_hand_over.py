@@ -8,8 +8,10 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
+from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.lock import Redlocks
+from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, MasterFault
 from tests.lock.test_redlock import clients, enter_and_leave, open_lock, values
 from tests.observed import Observed
 
@@ -68,6 +70,28 @@ async def test_a_hint_that_is_lost_costs_no_more_than_the_pause(redis_urls: tupl
         async with asyncio.timeout(1.0):
             await waiting
         assert observed.retries == 1
+
+
+@pytest.mark.parametrize("fault", [OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS], ids=lambda fault: fault.name)
+async def test_an_instance_is_woken_even_if_the_lines_own_master_takes_no_writes(fault: MasterFault) -> None:
+    """To that master the lock is always free, and it takes nobody into its line."""
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        urls = services.redis_urls
+        fault.inflict(services.masters[zlib.crc32(b"spring") % 3])
+        async with open_lock(urls) as (holder, _), open_lock(urls) as (waiter, used):
+            async with holder.hold("spring") as lease:
+                waiting = asyncio.create_task(enter_and_leave(waiter))
+                async with asyncio.timeout(0.4):
+                    while not await lease.is_wanted():
+                        await asyncio.sleep(0.001)
+            given_back_at = time.monotonic()
+            await waiting
+            assert time.monotonic() - given_back_at < 0.3
+            assert used.hints == {"used": 1}
+            assert used.retries == 0
 
 
 async def test_a_lock_that_nobody_waits_for_costs_no_hint_and_leaves_nothing_behind(

@@ -3,13 +3,16 @@
 import asyncio
 import itertools
 import json
+import random
 import subprocess
 import sys
 import time
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
+import uvloop
 from redis.asyncio import Redis
 
 from claimsvc.embedded import embedded_services, temporary_state_dir
@@ -17,6 +20,7 @@ from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.lock import Redlocks, open_redlocks
 from claimsvc.masters import open_masters
 from tests.observed import Observed
+from tests.proxy import proxy_to
 
 KEY = "claim:coupon:spring"
 TIMEOUT_SECONDS = 0.3
@@ -238,6 +242,75 @@ async def until_it_succeeds(lock: Redlocks) -> None:
                 return await enter_and_leave(lock)
             except UnavailableError:
                 await asyncio.sleep(0.05)
+
+
+@pytest.mark.parametrize("hung", [1, 2])
+async def test_what_a_master_was_asked_before_it_hung_is_undone_when_it_goes_on(hung: int) -> None:
+    """It takes the lock then, for one who has given up long ago: nobody could have it for its whole life."""
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, _):
+            await enter_and_leave(lock)
+            for master in services.masters[:hung]:
+                master.pause()
+            with suppress(UnavailableError):
+                await enter_and_leave(lock)
+            for master in services.masters[:hung]:
+                master.resume()
+            async with asyncio.timeout(5):
+                while await values(services.redis_urls) != [None] * 3:
+                    await asyncio.sleep(0.05)
+            await until_it_succeeds(lock)
+
+
+def test_connections_that_are_reset_at_any_moment_are_only_ever_unavailable_masters(
+    redis_urls: tuple[str, ...],
+) -> None:
+    """On the event loop that serves, which says in its own way that a connection is gone."""
+
+    async def claim(lock: Redlocks, until: float) -> None:
+        while time.monotonic() < until:
+            with suppress(UnavailableError, LockBusyError):
+                await enter_and_leave(lock)
+            await asyncio.sleep(0)
+
+    async def reset() -> None:
+        async with AsyncExitStack() as stack:
+            ports = [urlsplit(url).port for url in redis_urls]
+            proxies = [await stack.enter_async_context(proxy_to("127.0.0.1", port or 0)) for port in ports]
+            urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
+            lock, _ = await stack.enter_async_context(open_lock(urls))
+            until = time.monotonic() + 2.0
+            claims = [asyncio.create_task(claim(lock, until)) for _ in range(4)]
+            resets = 0
+            while time.monotonic() < until:
+                resets += random.choice(proxies).reset()
+                await asyncio.sleep(random.uniform(0, 0.02))
+            await asyncio.gather(*claims)
+            assert resets > 20
+            await until_it_succeeds(lock)
+            async with asyncio.timeout(5):
+                while await values(redis_urls) != [None] * 3:
+                    await asyncio.sleep(0.05)
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(reset())
+
+
+async def test_a_lock_that_a_killed_master_kept_on_disk_is_given_back_when_it_is_up_again() -> None:
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls) as (lock, _):
+            async with lock.hold("spring"):
+                services.masters[0].kill()
+            services.masters[0].start()
+            async with asyncio.timeout(5):
+                while await values(services.redis_urls) != [None] * 3:
+                    await asyncio.sleep(0.05)
 
 
 def test_importing_the_lock_leaves_json_alone_and_does_not_read_redis_url() -> None:

@@ -1,0 +1,240 @@
+"""Masters that fail, few or most of them: row 11 of the fault table."""
+
+import asyncio
+import random
+
+from tests.faults.injectors.masters import (
+    FORGETFUL,
+    HUNG,
+    OUT_OF_MEMORY,
+    READ_ONLY,
+    REFUSED,
+    TOO_FEW_REPLICAS,
+    MasterFault,
+    answered,
+    run_id,
+    takes_writes,
+)
+from tests.faults.load import Plan
+from tests.faults.scenario import Context, Row, scenario
+from tests.faults.trial import Trial
+from tests.faults.windows import (
+    MINORITY_P99_FACTOR,
+    P99_SLACK_SECONDS,
+    UNAVAILABLE_WITHIN_SECONDS,
+    expect_answers_within,
+    expect_recovery,
+    now,
+    window,
+)
+
+_PLENTY = 10_000_000
+_CLIENTS = 24
+
+
+async def _inflict(trial: Trial, fault: MasterFault, count: int) -> None:
+    """Do it to so many masters, and make sure that it is felt."""
+    victims = trial.stage.masters[:count]
+    before = [await asyncio.to_thread(run_id, master) for master in victims]
+    for master in victims:
+        await asyncio.to_thread(fault.inflict, master)
+    for master, previous in zip(victims, before, strict=True):
+        if fault is FORGETFUL:
+            trial.fired(await asyncio.to_thread(run_id, master) != previous)
+        else:
+            trial.fired(not await asyncio.to_thread(takes_writes, master))
+
+
+async def _heal(trial: Trial, fault: MasterFault, count: int) -> None:
+    for master in trial.stage.masters[:count]:
+        if fault.error:
+            # More than our own probe: the service has met it as well.
+            times = await asyncio.to_thread(answered, master, fault.error)
+            trial.expect(times > 1, f"{master.name} never refused the service a write")
+        await asyncio.to_thread(fault.heal, master)
+
+
+class _Minority:
+    """One of three masters fails: nobody is to see it, neither while it lasts nor when it is over."""
+
+    fault = "11"
+    what: MasterFault
+    name: str
+    quick = False
+
+    def needs(self) -> str | None:
+        return None
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        seconds = 4.0 if context.quick else 12.0
+        async with context.trial(self, rng, instances=2, own_servers=True) as trial:
+            stage = trial.stage
+            hot = await stage.create_coupon(_PLENTY)
+            others = [await stage.create_coupon(_PLENTY, each) for each in ("redlock", "row_lock", "counter")]
+            async with trial.load(Plan([hot, *others], [3, 1, 1, 1], clients=_CLIENTS)):
+                await trial.acknowledged(200)
+                healthy_from = now()
+                await asyncio.sleep(seconds)
+                fault_from = now()
+                await _inflict(trial, self.what, 1)
+                await asyncio.sleep(seconds)
+                healed = now()
+                await _heal(trial, self.what, 1)
+                trial.healed()
+                await asyncio.sleep(seconds / 2)
+                await trial.recovered()
+            self._judge(trial, healthy_from, fault_from, healed)
+        return trial.row
+
+    def _judge(self, trial: Trial, healthy_from: int, fault_from: int, healed: int) -> None:
+        healthy, during, after = (
+            window(trial, healthy_from, fault_from),
+            window(trial, fault_from, healed),
+            window(trial, healed),
+        )
+        for text, seen in (("while it lasted", during), ("after healing", after)):
+            trial.expect(not seen.count(0, 500, 503), f"a minority was seen {text}: {seen.problems()}")
+        base, p99 = healthy.p99_seconds(), during.p99_seconds()
+        trial.notes.append(f"p99 {p99 * 1000:.0f} ms, {p99 / base:.2f} x the healthy {base * 1000:.0f} ms")
+        trial.notes.append(f"slowest {during.slowest_seconds():.2f} s, after healing {after.slowest_seconds():.2f} s")
+        trial.expect(
+            p99 <= MINORITY_P99_FACTOR * base + P99_SLACK_SECONDS,
+            f"the p99 was {p99 * 1000:.0f} ms, and {base * 1000:.0f} ms before",
+        )
+
+
+class _Majority:
+    """Two of three masters fail: 503 for what needs the lock, soon and with `Retry-After`; the rest goes on."""
+
+    fault = "11"
+    what: MasterFault
+    name: str
+    quick = False
+
+    def needs(self) -> str | None:
+        return None
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        seconds = 2.0 if context.quick else 6.0
+        async with context.trial(self, rng, instances=2, own_servers=True) as trial:
+            stage = trial.stage
+            hot = await stage.create_coupon(_PLENTY)
+            others = [
+                await stage.create_coupon(_PLENTY, each) for each in ("row_lock", "counter", "counter", "counter")
+            ]
+            # Loads of their own, because in one all clients would soon be asking again for what cannot be had.
+            async with (
+                trial.load(Plan([hot], clients=_CLIENTS)),
+                trial.load(Plan(others, clients=_CLIENTS, per_second=400)),
+            ):
+                await trial.acknowledged(200)
+                begun = now()
+                await _inflict(trial, self.what, 2)
+                # Claims under a lock that was held at that moment may still succeed.
+                await asyncio.sleep(UNAVAILABLE_WITHIN_SECONDS)
+                fault_from = now()
+                await asyncio.sleep(seconds)
+                until = now()
+                await _heal(trial, self.what, 2)
+                trial.healed()
+                healed = now()
+                await self._until_claimed(trial, healed, hot)
+            during = window(trial, fault_from, until)
+            locked, unlocked = during.of(hot), during.of(*others)
+            expect_answers_within(trial, window(trial, begun, until), UNAVAILABLE_WITHIN_SECONDS, "without a majority")
+            trial.expect(locked.count(503) > 0, f"no claim under the lock was told 503: {locked.problems()}")
+            trial.expect(not locked.count(201), f"claims succeeded under a lock that cannot be: {locked.problems()}")
+            for name in others:
+                seen = unlocked.of(name)
+                trial.expect(
+                    seen.count(201) > 0 and not seen.count(503, 500), f"{name} did not go on: {seen.problems()}"
+                )
+            slowest = window(trial, begun, until).of(hot).slowest_seconds()
+            trial.notes.append(f"slowest answer {slowest:.2f} s")
+            expect_recovery(trial, healed, hot)
+        return trial.row
+
+    async def _until_claimed(self, trial: Trial, healed: int, coupon: str) -> None:
+        """Go on until the coupon under the lock is claimed again, for longer than that may take."""
+        for _ in range(300):
+            if window(trial, healed).of(coupon).count(201):
+                return
+            await asyncio.sleep(0.1)
+
+
+@scenario
+class MinorityRefused(_Minority):
+    what, name, quick = REFUSED, "1 of 3 masters refuses", True
+
+
+@scenario
+class MinorityHung(_Minority):
+    what, name, quick = HUNG, "1 of 3 masters hangs", True
+
+
+@scenario
+class MinorityForgetful(_Minority):
+    what, name = FORGETFUL, "1 of 3 masters restarts without its data"
+
+
+@scenario
+class MinorityOutOfMemory(_Minority):
+    what, name = OUT_OF_MEMORY, "1 of 3 masters is out of memory"
+
+
+@scenario
+class MinorityReadOnly(_Minority):
+    what, name = READ_ONLY, "1 of 3 masters is read-only"
+
+
+@scenario
+class MinorityTooFewReplicas(_Minority):
+    what, name = TOO_FEW_REPLICAS, "1 of 3 masters lacks replicas"
+
+
+@scenario
+class MajorityRefused(_Majority):
+    what, name = REFUSED, "2 of 3 masters refuse"
+
+
+@scenario
+class MajorityHung(_Majority):
+    what, name, quick = HUNG, "2 of 3 masters hang", True
+
+
+@scenario
+class MajorityOutOfMemory(_Majority):
+    what, name = OUT_OF_MEMORY, "2 of 3 masters are out of memory"
+
+
+@scenario
+class MajorityReadOnly(_Majority):
+    what, name = READ_ONLY, "2 of 3 masters are read-only"
+
+
+@scenario
+class MajorityTooFewReplicas(_Majority):
+    what, name = TOO_FEW_REPLICAS, "2 of 3 masters lack replicas"
+
+
+@scenario
+class MajorityForgetful:
+    """Two of three masters restart empty: a lock that was held is free, so two may hold it."""
+
+    fault, name, quick = "11", "2 of 3 masters restart without their data", False
+
+    def needs(self) -> str | None:
+        return None
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        async with context.trial(self, rng, instances=3, own_servers=True) as trial:
+            stage = trial.stage
+            hot = await stage.create_coupon(_PLENTY)
+            scarce = [await stage.create_coupon(500, each) for each in ("redlock", "counter")]
+            async with trial.load(Plan([hot, *scarce], [2, 1, 1], clients=_CLIENTS)):
+                for _ in range(2 if context.quick else 6):
+                    await trial.acknowledged(rng.randrange(50, 400))
+                    await _inflict(trial, FORGETFUL, 2)
+                trial.healed()
+                await trial.recovered()
+        return trial.row

@@ -1,0 +1,130 @@
+"""A PostgreSQL whose disk is full, or that is replaced by its standby: row 15 of the fault table."""
+
+import asyncio
+import random
+
+from claimsvc.embedded import temporary_state_dir
+from tests.faults.injectors import disk, standby
+from tests.faults.injectors.postgres import connect, said, until
+from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenarios.postgres import coupons, plan
+from tests.faults.trial import Trial
+from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
+from tests.proxy import proxy_to
+
+_FULL = "No space left on device"
+
+
+@scenario
+class DiskFull:
+    fault, name, quick = "15", "the disk of the claims is full", False
+
+    def needs(self) -> str | None:
+        return disk.why_not()
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        async with context.trial(self, rng, instances=2, own_servers=True) as trial:
+            stage = trial.stage
+            names = await coupons(trial)
+            small = await trial.use(disk.small_disk(stage.services, megabytes=64))
+            await trial.use(disk.claims_on(small, stage.database_url))
+            async with trial.load(plan(names)):
+                await trial.acknowledged(200)
+                begun = now()
+                await asyncio.to_thread(small.fill)
+                full = lambda: said(stage.folder, _FULL) > 10  # noqa: E731
+                await asyncio.to_thread(until, full, "PostgreSQL has met the full disk")
+                await asyncio.sleep(2.0)
+                trial.fired(said(stage.folder, _FULL))
+                small.clear()
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            seen = window(trial, begun)
+            trial.expect(seen.count(503) > 0, f"nobody was told 503: {seen.problems()}")
+            expect_answers_within(trial, seen, CLAIM_WITHIN_SECONDS, "while the disk was full")
+            expect_recovery(trial, healed, names[0])
+        return trial.row
+
+
+@scenario
+class LogDiskFull:
+    """PostgreSQL cannot do without its write-ahead log: it crashes, and does not come up until there is room."""
+
+    fault, name, quick = "15", "the disk of the write-ahead log is full", False
+
+    def needs(self) -> str | None:
+        return disk.why_not()
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
+            stage = trial.stage
+            small = await trial.use(disk.small_disk(stage.services, megabytes=160))
+            await trial.use(disk.log_on(small, stage.services))
+            await stage.start(2)
+            names = await coupons(trial)
+            async with trial.load(plan(names)):
+                await trial.acknowledged(200)
+                begun = now()
+                await asyncio.to_thread(small.fill)
+                await asyncio.to_thread(_use_up_log, trial)
+                trial.fired(said(stage.folder, "PANIC"))
+                await asyncio.sleep(2.0)
+                small.clear()
+                # It has given up, or still tries to recover; either way whoever runs it starts it.
+                await asyncio.to_thread(stage.postgres.kill)
+                await asyncio.to_thread(stage.postgres.start)
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while there was no log")
+            expect_recovery(trial, healed, names[0])
+        return trial.row
+
+
+def _use_up_log(trial: Trial) -> None:
+    """Begin one segment after the other, until there is no room for the next."""
+
+    def crashed() -> bool:
+        try:
+            with connect(trial.stage.database_url) as session:
+                session.execute("SELECT pg_logical_emit_message(true, 'fault', repeat('x', 1000000)), pg_switch_wal()")
+        except Exception:  # noqa: BLE001 - it crashes while it answers
+            pass
+        return said(trial.stage.folder, "PANIC") > 0
+
+    until(crashed, "PostgreSQL has crashed")
+
+
+@scenario
+class FailedOver:
+    """The primary is killed and its standby takes over, at an address that the service knows already."""
+
+    fault, name, quick = "15", "PostgreSQL fails over to its standby", False
+
+    def needs(self) -> str | None:
+        return None
+
+    async def run(self, context: Context, rng: random.Random) -> Row:
+        async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
+            stage = trial.stage
+            folder = await trial.use(temporary_state_dir())
+            second = await trial.use(standby.standby_of(stage.services, folder / "standby"))
+            proxy = await trial.resources.enter_async_context(proxy_to("127.0.0.1", stage.postgres.port))
+            url = stage.database_url.replace(f":{stage.postgres.port}/", f":{proxy.port}/")
+            await stage.start(2, {"CLAIMSVC_DATABASE_URL": url})
+            names = await coupons(trial)
+            async with trial.load(plan(names)):
+                await trial.acknowledged(500)
+                begun = now()
+                await asyncio.to_thread(stage.postgres.kill)
+                await asyncio.to_thread(standby.promote, second)
+                proxy.target = ("127.0.0.1", second.port)
+                stage.postgres = second
+                trial.fired()
+                healed = now()
+                trial.healed()
+                await trial.recovered()
+            expect_answers_within(trial, window(trial, begun), CLAIM_WITHIN_SECONDS, "while it failed over")
+            expect_recovery(trial, healed, names[0])
+        return trial.row
