@@ -1,0 +1,187 @@
+"""A claim that needs no task of its own is answered as any other, in its turn, and is not lost with its connection."""
+
+import asyncio
+import json
+from dataclasses import dataclass
+
+import pytest
+
+from claimsvc.api import create_app
+from claimsvc.domain import Outcome, StrategyName
+from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
+
+# The second charset is not among the usual spellings, so its request takes the long way.
+EXPRESS, ORDINARY = "application/json", "application/json; charset=UTF-8"
+
+
+@dataclass
+class Answer:
+    status: int
+    headers: dict[str, str]
+    body: dict[str, object]
+
+
+def claim_request(body: bytes, content_type: str = EXPRESS, more: str = "") -> bytes:
+    head = f"POST /api/coupons/claim HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\n{more}"
+    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
+
+
+def claim_of(user: str, coupon: str = "plenty", content_type: str = EXPRESS) -> bytes:
+    return claim_request(json.dumps({"user_id": user, "coupon_name": coupon}).encode(), content_type)
+
+
+def get(path: str) -> bytes:
+    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+
+
+async def read_answer(reader: asyncio.StreamReader) -> Answer:
+    async with asyncio.timeout(5):
+        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
+        headers = dict(line.split(": ", 1) for line in lines)
+        body = await reader.readexactly(int(headers["Content-Length"]))
+    return Answer(int(status.split()[1]), headers, json.loads(body))
+
+
+class Gate(MemoryStore):
+    """A store whose claims wait until they are let through."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
+        self.asked.set()
+        await self.open.wait()
+        return await super().claim_unit(coupon_name, user_id)
+
+
+@pytest.mark.parametrize(
+    ("body", "status"),
+    [
+        (b'{"user_id":"%s","coupon_name":"plenty"}', 201),
+        (b'{"user_id":"ada","coupon_name":"last"}', 409),
+        (b'{"user_id":"%s","coupon_name":"last"}', 409),
+        (b'{"user_id":"%s","coupon_name":"nothing"}', 404),
+        (b'{"user_id":"%s","coupon_name":"plenty","coupon_name":"last"}', 400),
+        (b'{"user_id":5,"coupon_name":"plenty"}', 400),
+        (b'{"user_id":"a b","coupon_name":"plenty"}', 400),
+        (b'{"user_id":"%s"', 400),
+        (b"", 400),
+    ],
+)
+async def test_it_is_answered_as_on_the_ordinary_way(service: Service, body: bytes, status: int) -> None:
+    await service.store.claim_unit("last", "ada")
+    answers = []
+    for content_type in (EXPRESS, ORDINARY):
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(
+            claim_request(body.replace(b"%s", content_type[-4:].encode()), content_type, "X-Request-ID: mine\r\n")
+        )
+        answers.append(await read_answer(reader))
+        writer.close()
+    express, ordinary = answers
+    assert express.status == ordinary.status == status
+    assert express.headers.keys() == ordinary.headers.keys()
+    for own in ("Date", "Location"):
+        for each in answers:
+            each.headers.pop(own, None)
+    if status == 201:
+        assert express.body.keys() == ordinary.body.keys()
+    else:
+        assert express.headers == ordinary.headers
+        assert express.body == ordinary.body
+    [one, other] = [line for line in service.lines if line["event"] == "request"]
+    assert one.keys() == other.keys()
+    assert [(line["route"], line["status"], line["request_id"]) for line in (one, other)] == [
+        ("/api/coupons/claim", status, "mine")
+    ] * 2
+
+
+async def test_requests_of_one_connection_are_answered_in_their_order(service: Service) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    requests = [
+        claim_of("a"),
+        get("/livez"),
+        claim_of("b", content_type=ORDINARY),
+        claim_of("c"),
+        get("/api/coupons/last"),
+    ]
+    # In one piece, and in pieces that end anywhere.
+    for pieces in (
+        [b"".join(requests)],
+        [b"".join(requests)[i : i + 37] for i in range(0, len(b"".join(requests)), 37)],
+    ):
+        for piece in pieces:
+            writer.write(piece)
+            await asyncio.sleep(0.001)
+        answers = [await read_answer(reader) for _ in requests]
+        assert [
+            answer.body.get("user_id") or answer.body.get("status") or answer.body.get("name") for answer in answers
+        ] in (
+            ["a", "ok", "b", "c", "last"],
+            [409, "ok", 409, 409, "last"],
+        )
+    writer.close()
+
+
+async def test_a_request_behind_a_claim_that_takes_long_waits_for_it() -> None:
+    store = Gate()
+    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
+    async with served(create_app(memory_services(store, Observations()))) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(claim_of("ada"))
+        await store.asked.wait()
+        # The beginning of a head alone is no head that is late, while another request is being answered.
+        writer.write(get("/livez")[:10])
+        await asyncio.sleep(0.5)
+        writer.write(get("/livez")[10:] + claim_of("ben"))
+        store.open.set()
+        assert [(await read_answer(reader)).status for _ in range(3)] == [201, 200, 201]
+        writer.close()
+
+
+async def test_a_claim_whose_client_hangs_up_is_made_and_counted() -> None:
+    store, observations = Gate(), Observations()
+    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
+    async with served(create_app(memory_services(store, observations))) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(claim_of("ada"))
+        await store.asked.wait()
+        writer.transport.abort()
+        await asyncio.sleep(0.05)
+        store.open.set()
+        async with asyncio.timeout(5):
+            while not observations.seen:
+                await asyncio.sleep(0.01)
+    assert observations.seen == [("POST", "/api/coupons/claim", 201)]
+    assert [claim.user_id for claim in store.claims_of["plenty"]] == ["ada"]
+
+
+async def test_a_server_that_stops_answers_the_claim_that_it_has_accepted_and_says_that_it_closes() -> None:
+    store = Gate()
+    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
+    async with served(create_app(memory_services(store, Observations()))) as port:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(claim_of("ada"))
+        await store.asked.wait()
+        asyncio.get_running_loop().call_later(0.2, store.open.set)
+    answer = await read_answer(reader)
+    assert (answer.status, answer.headers["Connection"]) == (201, "close")
+    assert await reader.read() == b""
+    writer.close()
+
+
+async def test_an_answer_that_cannot_be_made_ends_the_connection_and_no_other(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    with monkeypatch.context() as patch:
+        patch.setattr("claimsvc.api.express.claim_reply", broken)
+        writer.write(claim_of("ada"))
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+    writer.close()
+    assert await service.is_healthy()
