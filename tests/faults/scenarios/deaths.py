@@ -116,7 +116,7 @@ class Killed:
             others = [await trial.stage.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [6, 1, 1, 1])):
                 for _ in range(3 if context.quick else 50):
-                    await trial.acknowledged(rng.randrange(1, 300 if context.quick else 3000))
+                    await trial.acknowledged(rng.randrange(1, 300 if context.quick else 1500))
                     victim = rng.choice(trial.stage.instances)
                     victim.kill()
                     deaths.append((time.monotonic_ns(), victim.name))
