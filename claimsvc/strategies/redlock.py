@@ -10,7 +10,7 @@ from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, Storage
 from claimsvc.strategies.batched import BatchedStrategy
 
-# A batch of so many shows that a coupon is busy; its lock is then kept for a moment longer than there is work for it.
+# A batch of so many shows that a coupon is busy; the next one then gets a moment to grow as large.
 _BUSY_BATCH = 8
 _LINGER_TURNS = 4
 _LINGER_TURN_SECONDS = 0.0005
@@ -65,25 +65,36 @@ class RedlockStrategy(BatchedStrategy):
                 queue.refuse(error, arrived_before=waiting_since)
 
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
-        """Admit batch after batch until nobody waits, or until it is another instance's turn."""
+        """Admit batch after batch until nobody waits, or until it is another instance's turn.
+
+        Whether another waits is asked while a batch is being decided, so that nobody waits for that answer.
+        """
         slice_ends = time.monotonic() + self._slice_seconds
-        while batches := await decide_next(queues, self._storage.admit):
-            if time.monotonic() >= slice_ends:
-                if lease.seconds_left() < self._slice_seconds or await lease.is_wanted():
-                    return
-                slice_ends = time.monotonic() + self._slice_seconds
-            if len(queues) == 1 and len(batches[0].attempts) >= _BUSY_BATCH:
-                await _next_arrivals(queues[0])
+        wanted: asyncio.Task[bool] | None = None
+        try:
+            while batches := await decide_next(queues, self._storage.admit):
+                now = time.monotonic()
+                if wanted is None and now >= slice_ends - self._slice_seconds / 2:
+                    wanted = asyncio.create_task(lease.is_wanted())
+                if now >= slice_ends and wanted is not None:
+                    if lease.seconds_left() < self._slice_seconds or await wanted:
+                        return
+                    wanted = None
+                    slice_ends = time.monotonic() + self._slice_seconds
+                if len(queues) == 1 and len(batches[0].attempts) >= _BUSY_BATCH:
+                    await _next_arrivals(queues[0], len(batches[0].attempts))
+        finally:
+            if wanted is not None:
+                await asyncio.wait([wanted])
 
 
-async def _next_arrivals(queue: CouponQueue) -> None:
-    """Give those who were just answered a moment to be followed by others.
+async def _next_arrivals(queue: CouponQueue, answered: int) -> None:
+    """Give as many as were just answered a moment to be followed by others.
 
-    Taking a lock again costs as much as some claims do, so a busy coupon's is not given back for an empty queue at
-    once.
+    A few large batches cost less than many small ones, and taking a lock again costs as much as some claims do.
     """
     for _ in range(_LINGER_TURNS):
-        if queue:
+        if len(queue) >= answered:
             return
         # Not by the clock alone: in a busy process one turn of the event loop can take longer than all of them should.
         await asyncio.sleep(_LINGER_TURN_SECONDS)

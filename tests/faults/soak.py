@@ -94,7 +94,7 @@ def _faults(trial: Trial, rng: random.Random) -> list[tuple[str, Callable[[], Aw
     async def fail_at_a_point() -> None:
         victim = one()
         await victim.terminate()
-        point = f"{rng.choice(POINTS)}=exit@{rng.randrange(1, 300)}"
+        point = f"{rng.choice(POINTS)}=exit@{rng.randrange(1, 60)}"
         await asyncio.to_thread(victim.launch, {"CLAIMSVC_FAILPOINTS": point})
         await victim.ended(120)
         await victim.start()
