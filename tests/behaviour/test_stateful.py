@@ -27,7 +27,7 @@ from tests.api.memory import ADMIN
 from tests.behaviour.model import Model
 from tests.behaviour.running import RunningService, running_service
 
-_EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "25"))
+_EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "20"))
 _PROFILE = settings(
     max_examples=_EXAMPLES,
     stateful_step_count=30,
@@ -152,8 +152,10 @@ class Sequences(RuleBasedStateMachine):
                     await master.script_flush()
 
         losing = self.service.start(lose())
-        self._claim_at_once(claims)
-        losing.result(10)
+        try:
+            self._claim_at_once(claims)
+        finally:
+            losing.result(30)
 
     @rule(coupon=_COUPONS, count=st.integers(0, 5))
     def counter_drifts(self, coupon: str, count: int) -> None:
