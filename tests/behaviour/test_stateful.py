@@ -13,6 +13,7 @@ import pytest
 import redis
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
+from hypothesis.errors import Flaky
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.stateful import run_state_machine_as_test as run_machine
 from typer.testing import CliRunner
@@ -27,7 +28,7 @@ from tests.api.memory import ADMIN
 from tests.behaviour.model import Model
 from tests.behaviour.running import RunningService, running_service
 
-_EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "25"))
+_EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "20"))
 _PROFILE = settings(
     max_examples=_EXAMPLES,
     stateful_step_count=30,
@@ -124,10 +125,9 @@ class Sequences(RuleBasedStateMachine):
         assert found is not None
         self.model.listed_coupons(self.prefix + search, found)
 
-    @rule(instance=_INSTANCES, data=st.data())
-    def read_claim(self, instance: int, data: st.DataObject) -> None:
+    @rule(instance=_INSTANCES, number=st.integers(0, 20))
+    def read_claim(self, instance: int, number: int) -> None:
         claims = {claim["id"]: claim for coupon in self.model.coupons.values() for claim in coupon.claims.values()}
-        number = data.draw(st.integers(0, len(claims)))
         claim_id = sorted(claims)[number] if number < len(claims) else str(uuid7())
         answer = self.service.run(self.service.ask(instance, "GET", f"/api/claims/{claim_id}"))
         if claim_id in claims:
@@ -152,8 +152,10 @@ class Sequences(RuleBasedStateMachine):
                     await master.script_flush()
 
         losing = self.service.start(lose())
-        self._claim_at_once(claims)
-        losing.result(10)
+        try:
+            self._claim_at_once(claims)
+        finally:
+            losing.result(30)
 
     @rule(coupon=_COUPONS, count=st.integers(0, 5))
     def counter_drifts(self, coupon: str, count: int) -> None:
@@ -269,5 +271,6 @@ def test_a_service_that_does_something_else_is_found_out(
 ) -> None:
     mutate(monkeypatch, machine)
     found_out = settings(_PROFILE, max_examples=50, phases=[Phase.generate], print_blob=False)
-    with pytest.raises(AssertionError):
+    # Who wins of those who come at once is not ours to say, so hypothesis may see it fail in one way and then another.
+    with pytest.raises((AssertionError, Flaky)):
         run_machine(machine, settings=found_out)
