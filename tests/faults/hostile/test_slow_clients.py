@@ -63,21 +63,23 @@ async def test_five_hundred_of_them_are_ended_and_nobody_else_is_kept_waiting(vi
 
 async def test_who_never_reads_is_not_answered_without_end(serve: Serve) -> None:
     """Its requests wait in its own socket: neither memory nor processor time is spent on them."""
-    victim = serve(CLAIMSVC_WRITE_TIMEOUT_SECONDS="3")
-    before = victim.memory_bytes()
-    async with AsyncExitStack() as stack:
-        for _ in range(4):
-            wire = await stack.enter_async_context(connected(victim.port))
-            wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
-            sending = asyncio.ensure_future(wire.send(request("GET", "/openapi.json") * 20_000))
-            stack.callback(sending.cancel)
-        started = time.monotonic()
-        while time.monotonic() - started < 2:
+    victim = serve(CLAIMSVC_WRITE_TIMEOUT_SECONDS="300")
+
+    def answered() -> int:
+        return victim.program.raw_stderr().count(b'"route":"/livez"')
+
+    async with connected(victim.port) as wire:
+        wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
+        sending = asyncio.ensure_future(wire.send(request() * 150_000))
+        before = -1
+        while answered() > before:
+            before = answered()
             assert (await victim.ask("GET", "/api/coupons/plenty")).status == 200
-            await asyncio.sleep(0.05)
-        assert victim.memory_bytes() - before < 40_000_000
-    answered = [line for line in await victim.new_lines() if line.get("route") == "/openapi.json"]
-    assert len(answered) < 2000
+            await asyncio.sleep(1)
+        # As many as fit into the sockets' buffers, which the kernel lets grow to a few megabytes.
+        assert 0 < before < 50_000
+        sending.cancel()
+    assert await victim.is_healthy()
 
 
 @pytest.mark.parametrize("connection", ["keep-alive", "close"])
