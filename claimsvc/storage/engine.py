@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -112,8 +113,16 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
             yield UnitOfWork(connection, driver)
         finally:
             watchdog.cancel()
-            if driver.closed:
+            if driver.closed or _is_in_mid_conversation(driver):
                 await connection.invalidate()
+
+
+def _is_in_mid_conversation(driver: Driver) -> bool:
+    """Whether a cancellation has left it in a pipeline, or with answers to come: whoever got it next would only fail."""
+    return driver.pgconn.pipeline_status != PipelineStatus.OFF or driver.info.transaction_status in {
+        TransactionStatus.ACTIVE,
+        TransactionStatus.UNKNOWN,
+    }
 
 
 def unavailable(error: Exception) -> UnavailableError:

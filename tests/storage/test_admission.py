@@ -295,3 +295,17 @@ async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> N
     await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
     assert await storage.admit(attempts("ben")) == [SoldOut()]
+
+
+async def test_a_cancelled_admission_leaves_no_connection_behind_that_fails_whoever_gets_it_next(
+    storage: PostgresStorage,
+) -> None:
+    await storage.create_coupon("spring", 1000, StrategyName.REDLOCK)
+    for turn in range(150):
+        cancelled = asyncio.create_task(storage.admit(attempts(f"hasty-{turn}")))
+        # The answers come after some ten turns of the event loop; none of the moments before that may matter.
+        for _ in range(turn % 15):
+            await asyncio.sleep(0.0002 * (turn % 3))
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        assert kinds(await storage.admit(attempts(f"patient-{turn}"))) == ["Claimed"]
