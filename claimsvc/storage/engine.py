@@ -118,7 +118,7 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
 
 
 def _is_in_mid_conversation(driver: Driver) -> bool:
-    """Whether a cancellation has left it in a pipeline, or with answers to come: whoever got it next would only fail."""
+    """Whether a cancellation has left it in a pipeline, or with answers to come: whoever got it next would fail."""
     return driver.pgconn.pipeline_status != PipelineStatus.OFF or driver.info.transaction_status in {
         TransactionStatus.ACTIVE,
         TransactionStatus.UNKNOWN,
