@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 import psycopg
+from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
@@ -139,12 +140,20 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
             try:
                 yield UnitOfWork(connection, driver)
             finally:
-                if driver.closed:
+                if driver.closed or _is_in_mid_conversation(driver):
                     await connection.invalidate()
     finally:
         # Not before the connection is given back: that may say ROLLBACK, and waits for the answer.
         if watchdog is not None:
             watchdog.cancel()
+
+
+def _is_in_mid_conversation(driver: Driver) -> bool:
+    """Whether a cancellation has left it in a pipeline, or with answers to come: whoever got it next would fail."""
+    return driver.pgconn.pipeline_status != PipelineStatus.OFF or driver.info.transaction_status in {
+        TransactionStatus.ACTIVE,
+        TransactionStatus.UNKNOWN,
+    }
 
 
 def unavailable(error: Exception) -> UnavailableError:

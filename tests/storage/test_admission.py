@@ -351,3 +351,15 @@ async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> N
     await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
     assert await storage.admit(attempts("ben")) == [SoldOut()]
+
+
+async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_again(database_url: str) -> None:
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        with pytest.raises(asyncio.CancelledError):
+            async with unit_of_work(engine, 3.0) as unit:
+                # As psycopg leaves it when the task is cancelled just as the last answer comes.
+                await unit.driver.pipeline().__aenter__()
+                await unit.driver.execute("SELECT pg_sleep(0.1)")
+                raise asyncio.CancelledError
+        async with unit_of_work(engine, 3.0) as unit, unit.driver.pipeline():
+            assert await (await unit.driver.execute("SELECT 1")).fetchall() == [(1,)]

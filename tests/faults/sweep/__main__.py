@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def _report(result: Result) -> None:
-    if result.broken:
+    if result.broken or result.seconds > 8:
         print(f"BROKEN {describe(result)} (told {result.told})", *result.broken, sep="\n    ", flush=True)
 
 

@@ -33,7 +33,7 @@ from tests.faults.sweep.work import Await, AwaitMode
 
 # I13: once healed, claims succeed again within this.
 _HEALED_SECONDS = LOCK_TTL_SECONDS + 5.0
-_QUIET_SECONDS = 3.0
+_QUIET_SECONDS = 5.0
 _WARM_UPS = 2
 _CLEAN_RUNS = 3
 _TRIES = 4
@@ -107,7 +107,8 @@ class Lane:
         for _ in range(_WARM_UPS):
             await self._what_a_clean_run_breaks()
         for _ in range(_CLEAN_RUNS):
-            assert not await self._what_a_clean_run_breaks()
+            broken = await self._what_a_clean_run_breaks()
+            assert not broken, f"without any fault: {broken}"
             boundaries += [each for each in self._stage.conductor.counted if each not in boundaries]
             awaits.append(self._stage.service.work.counted)
         return boundaries, sorted(awaits, key=len)[_CLEAN_RUNS // 2]
@@ -230,8 +231,8 @@ class Lane:
 
     async def _what_is_left_behind(self, run: _Run, point: Point | None) -> list[str]:
         lock_seconds = LOCK_TTL_SECONDS + 0.5
-        if point is None or point.mode in {Mode.CANCEL_CALLER_BEFORE, Mode.CANCEL_CALLER_AFTER}:
-            lock_seconds = LOCK_TTL_SECONDS * 0.6  # given back, and not left to expire
+        if point is not None and point.mode in {Mode.CANCEL_CALLER_BEFORE, Mode.CANCEL_CALLER_AFTER}:
+            lock_seconds = LOCK_TTL_SECONDS * 0.8  # given back, and not left to expire
         left = await self._records.wait_until_no_lock_is_left(run.names, lock_seconds)
         port = self._stage.service.port
         until = time.monotonic() + _HEALED_SECONDS

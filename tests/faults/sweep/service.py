@@ -37,7 +37,7 @@ _SETTINGS: Mapping[str, str] = {
     "database_connect_timeout_seconds": "2",
     "database_statement_timeout_seconds": str(_STATEMENT_TIMEOUT_SECONDS),
     "database_lock_timeout_seconds": "0.4",
-    "database_idle_in_transaction_timeout_seconds": "1",
+    "database_idle_in_transaction_timeout_seconds": "4",
     "claim_patience_seconds": str(_CLAIM_PATIENCE_SECONDS),
     "log_level": "error",
 }
@@ -75,8 +75,8 @@ class ServiceHere:
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stop.clear()
         self._running = asyncio.create_task(self._run(started))
-        waited_for: set[asyncio.Future[Any]] = {started, self._running}
-        await asyncio.wait(waited_for, return_when=asyncio.FIRST_COMPLETED)
+        either: set[asyncio.Future[Any]] = {started, self._running}
+        await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not started.done():
             await self._running  # which tells why
         self.port = started.result()

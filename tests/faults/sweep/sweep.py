@@ -29,6 +29,8 @@ CANCELS: tuple[AnyMode, ...] = tuple(mode for mode in Mode if mode.cancels)
 AWAITS: tuple[AnyMode, ...] = tuple(AwaitMode)
 # Modes that go into one lane. Those that wait for time-outs come first, for they take longest.
 FAMILIES = (LATE[:1], LATE[1:], BREAKS, CANCELS, DEATHS[:1], DEATHS[1:], AWAITS[:1], AWAITS[1:])
+# A lane costs several runs without a fault, which do not pay where only a few points are taken.
+FAMILIES_OF_A_CHOICE = (LATE + BREAKS + CANCELS + AWAITS, DEATHS)
 
 SCENARIOS_OF: dict[str, Sequence[Scenario]] = {
     StrategyName.REDLOCK: (SINGLE, BATCH, GROUP, WAITING),
@@ -113,7 +115,7 @@ async def sweep(
 
 
 def _lanes(plan: Plan) -> Iterator[tuple[str, Scenario, Sequence[AnyMode]]]:
-    for family in FAMILIES:
+    for family in FAMILIES if plan.share == 1.0 else FAMILIES_OF_A_CHOICE:
         modes = [mode for mode in family if mode in plan.modes]
         for strategy in plan.strategies:
             for scenario in SCENARIOS_OF[strategy]:
