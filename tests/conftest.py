@@ -1,5 +1,6 @@
 """Real PostgreSQL and Valkey for every test that asks: one set of servers for each pytest process."""
 
+import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,12 @@ from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
 
 _TEMPLATE = "claimsvc_template"
+
+
+def pytest_configure() -> None:
+    """Some tests hold a thousand connections at both ends, which is more than an ordinary user's usual limit."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 @pytest.fixture(scope="session")

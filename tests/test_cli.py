@@ -400,10 +400,15 @@ def test_metrics_of_all_workers_are_added_up_and_their_folder_is_removed(
     for number in range(40):
         body = {"user_id": f"u{number}", "coupon_name": "c"}
         assert call(url, "POST", "/api/coupons/claim", body)[0] == 201
-    # One after another over new connections, so whichever worker answers now knows its own claims only.
-    lines = call(url, "GET", "/metrics")[1].decode().splitlines()
-    claimed = [line for line in lines if line.startswith("claimsvc_claims_total{") and 'outcome="claimed"' in line]
-    assert sum(float(line.rpartition(" ")[2]) for line in claimed) == 40
+
+    def claimed() -> float:
+        lines = call(url, "GET", "/metrics")[1].decode().splitlines()
+        found = [line for line in lines if line.startswith("claimsvc_claims_total{") and 'outcome="claimed"' in line]
+        return sum(float(line.rpartition(" ")[2]) for line in found)
+
+    # One after another over new connections, so whichever worker answers knows its own claims only; the others' are in
+    # the files within a moment.
+    program.eventually(lambda: claimed() == 40)
     assert program.end(signal.SIGTERM) == 0
     assert not list(tmp_path.glob("claimsvc-metrics-*"))
 

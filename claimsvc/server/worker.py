@@ -5,6 +5,7 @@ import contextlib
 import errno
 import gc
 import os
+import resource
 import signal
 import socket
 from collections.abc import Awaitable, Callable, Coroutine
@@ -184,6 +185,9 @@ def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine to its end on uvloop."""
+    """Run a coroutine to its end on uvloop, with as many connections as the system allows this process."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they do not grant
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

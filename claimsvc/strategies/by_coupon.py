@@ -78,7 +78,8 @@ class StrategyByCoupon:
 
     def _reader_ended(self, reader: "asyncio.Task[None]") -> None:
         """Whatever ended it, nobody is left waiting for a name that nobody reads: whoever asks next reads it anew."""
-        while self._asked:
+        # If somebody has asked since it ended, another reads by now.
+        while reader is self._reader and self._asked:
             _answer(self._asked.popitem()[1], UnavailableError("this instance is stopping", dependency="claimsvc"))
 
 

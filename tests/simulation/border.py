@@ -76,7 +76,7 @@ def simulated_surroundings() -> Iterator[Border]:
                     patched.enter_context(patch.object(module, name, border))
         patched.enter_context(patch.object(service_masters, "Master", border.master))
         patched.enter_context(patch.object(service_masters, "Redis", wire))
-        patched.enter_context(patch.object(handover, "Redis", SimpleNamespace(from_url=border.listener)))
+        patched.enter_context(patch.object(handover, "Client", SimpleNamespace(from_url=border.listener)))
         patched.enter_context(patch.object(pottery.timer, "timeit", SimpleNamespace(default_timer=border.now)))
         patched.enter_context(patch.object(pottery.aioredlock, "asyncio", _AsyncioInOrder()))
         structlog.configure(processors=[border.note], wrapper_class=structlog.make_filtering_bound_logger("warning"))
