@@ -101,6 +101,27 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
         assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 5), Claimed)
 
 
+async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance)
+        for name in "ab":
+            await instance.storage.create_coupon(name, 5, StrategyName.REDLOCK)
+        late: list[asyncio.Future[Outcome]] = []
+        stock = instance.storage.stock
+
+        async def read_and_let_one_in(names: Sequence[str]) -> list[Coupon]:
+            found = await stock(names)
+            if not late:
+                late.append(by_coupon.claim("b", "ada"))
+            return found
+
+        monkeypatch.setattr(instance.storage, "stock", read_and_let_one_in)
+        assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
+        assert isinstance(await asyncio.wait_for(late[0], 5), Claimed)
+
+
 async def test_a_name_that_is_long_in_reading_is_not_waited_for_past_the_limit(
     database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
 import psycopg
@@ -322,7 +322,7 @@ async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
     assert services.postgres is not None
     async with open_engine(database_url, LIMITS, Observed()) as engine:
         try:
-            with suppress(database_failures):
+            with contextlib.suppress(*database_failures):
                 async with asyncio.timeout(10), unit_of_work(engine, 0.5) as unit:
                     await unit.driver.execute("BEGIN")
                     services.postgres.pause()
