@@ -40,7 +40,7 @@ def faults(
         list[str] | None,
         typer.Option(help="Only rows of this number, or scenarios whose name contains this; may be repeated."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Each scenario in some seconds, once.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Each scenario in some seconds; once, unless --minutes is given.")] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what there is, and what is missing to run it.")] = False,
     json_file: Json = _FOLDER / "faults.json",
 ) -> None:
@@ -56,7 +56,7 @@ def faults(
     seed = seed if seed is not None else secrets.randbits(32)
     console.print(f"seed {seed}")
     runnable = [each for each in chosen if each.needs() is None]
-    until = _Until(runnable, minutes, once=quick)
+    until = _Until(runnable, minutes, once=quick and minutes is None)
     rows = _run(lambda: _rounds(runnable, until, seed, quick, console))
     _finish(rows, chosen, seed, json_file, console)
 
