@@ -97,7 +97,7 @@ class Settings(DatabaseSettings):
     lock_retries: int = Field(3, ge=0, le=100, description="attempts after the first, before `lock-busy`")
     lock_retry_wait_seconds: float = Field(0.5, gt=0, le=10, description="pause between two attempts")
     lock_slice_seconds: float = Field(
-        0.01,
+        0.0025,
         gt=0,
         le=5,
         description="how long a lock is kept while claims keep coming, before others get a turn",
