@@ -40,7 +40,9 @@ def faults(
         list[str] | None,
         typer.Option(help="Only rows of this number, or scenarios whose name contains this; may be repeated."),
     ] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="Each scenario in some seconds; once, unless --minutes is given.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Each scenario in some seconds; once, unless --minutes is given.")
+    ] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what there is, and what is missing to run it.")] = False,
     json_file: Json = _FOLDER / "faults.json",
 ) -> None:
