@@ -65,7 +65,7 @@ class Records:
 
         Args:
             method: a known method or `OTHER`.
-            path: the path as it is to be logged; None of these may break a line.
+            path: as it is to be logged, so that it stays one line.
             route: the route's template or `unmatched`.
             status: what it was answered.
             seconds: from its head to its answer.
