@@ -91,6 +91,19 @@ class Records:
         )
 
 
+async def _respond(
+    request: web.Request, handler: Handler, request_id: str
+) -> tuple[web.StreamResponse, Exception | None]:
+    """The handler's answer, or one to its failure; and the failure, if nobody has provided for it."""
+    try:
+        _check_expectation(request)
+        return await handler(request), None
+    except EXPECTED as expected:
+        return Answer(problems.from_failure(expected, request_id)), None
+    except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
+        return Answer(problems.from_failure(unexpected, request_id)), unexpected
+
+
 class Edge:
     """The outermost handler."""
 
@@ -116,24 +129,22 @@ class Edge:
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         started = time.perf_counter()
-        if not self._turnstile.is_free(request.remote):
-            await self._turnstile.turn(request.remote)
+        await self._turn(request)
         request_id = request[REQUEST_ID] = request_id_of(request.headers)
-        defect: Exception | None = None
         try:
-            _check_expectation(request)
-            response = await handler(request)
-        except EXPECTED as expected:
-            response = Answer(problems.from_failure(expected, request_id))
+            response, defect = await _respond(request, handler, request_id)
+            # A batch has answers for all its claims at once, and each is about as much work as its request was.
+            await self._turn(request)
         except CancelledError:
             self._record(request, _CLIENT_GONE, started, request_id, None)
             raise
-        except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
-            defect = unexpected
-            response = Answer(problems.from_failure(unexpected, request_id))
         response.headers[X_REQUEST_ID] = request_id
         self._record(request, response.status, started, request_id, defect)
         return response
+
+    async def _turn(self, request: web.Request) -> None:
+        if not self._turnstile.is_free(request.remote):
+            await self._turnstile.turn(request.remote)
 
     def _record(
         self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None

@@ -62,7 +62,7 @@ class Protocol(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
         self._claim: ExpressClaim | None = None
-        # What such a claim waits for before it begins, if others are to have their turn first.
+        # What such a claim waits for before it begins, or is answered, if others are to have their turn first.
         self._turn: asyncio.Future[None] | None = None
         self._remote: str | None = None
         # The transport until it is lost; aiohttp forgets it when it begins to close, with answers still to be sent.
@@ -142,7 +142,15 @@ class Protocol(web.RequestHandler):
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
 
     def _end_claim(self, claim: ExpressClaim, _: object) -> None:
-        self._claim = None
+        # All of a batch are decided at once; what is left to do for each of them is as much as to begin it was.
+        if self._express.turnstile.is_free(self._remote):
+            self._reply_to(claim)
+        else:
+            self._turn = self._express.turnstile.turn(self._remote)
+            self._turn.add_done_callback(partial(self._reply_to, claim))
+
+    def _reply_to(self, claim: ExpressClaim, _: object = None) -> None:
+        self._claim = self._turn = None
         try:
             message, closes = claim.reply(closes=self._close or self._server.is_stopping)
         except Exception as error:
@@ -183,11 +191,20 @@ class Protocol(web.RequestHandler):
             self.transport.pause_reading()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
-        if self._turn is not None:
-            await asyncio.wait([self._turn], timeout=timeout)
-        if self._claim is not None:
-            await asyncio.wait([self._claim.answer], timeout=timeout)
-        await super().shutdown(timeout)
+        ends_at = None if timeout is None else self._loop.time() + timeout
+        while (waits_for := self._under_way()) is not None:
+            left = None if ends_at is None else max(ends_at - self._loop.time(), 0)
+            done, _ = await asyncio.wait([waits_for], timeout=left)
+            if not done:
+                break
+            await asyncio.sleep(0)  # until the callbacks have gone on from there
+        await super().shutdown(None if ends_at is None else max(ends_at - self._loop.time(), 0))
+
+    def _under_way(self) -> "asyncio.Future[Any] | None":
+        """What a claim without a task waits for now."""
+        if self._turn is not None or self._claim is None:
+            return self._turn
+        return self._claim.answer
 
     def _stop_head_timer(self) -> None:
         if self._head_timer is not None:
