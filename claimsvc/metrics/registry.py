@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -16,6 +17,7 @@ from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, U
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies
+from claimsvc.metrics.workers import WorkersCollector
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
@@ -147,6 +149,7 @@ class Metrics:
         if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(WorkersCollector(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def flush(self) -> None:
