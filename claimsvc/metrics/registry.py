@@ -3,7 +3,7 @@
 import asyncio
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,8 +91,9 @@ class Metrics:
         )
         self._transaction = histogram("db_transaction_seconds", "One transaction that admits claims.")
         self._pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
+        self._pool_limit = total("db_pool_limit", "Most connections to PostgreSQL.")
         self._counter_drift = shared(
-            "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
+            "counter_drift", "Counter in Redis less PostgreSQL at the last pass, which sets it right, in units.", "coupon"
         )
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self._call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
@@ -217,7 +218,16 @@ class Metrics:
     def invariant_violated(self) -> None:
         self._violations.inc()
 
+    def pool_limited(self, connections: int) -> None:
+        """Told once, of the pool that claims use."""
+        self._pool_limit.set(connections)
+
     # the API's observer
+
+    def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
+        """Begin with 0 what is to be alarming from the first one on; see `Tallies`."""
+        for status in statuses:
+            self._requests.labels(method, route, status)
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests_by[method, route, status].inc()
