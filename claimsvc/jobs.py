@@ -37,18 +37,17 @@ async def reconcile_once(
 
     Args:
         settle_seconds: time between the two looks, longer than a claim takes.
-        observe: told the difference of each coupon that has a counter, the counter less the database: 0 if it is right.
+        observe: told each coupon's difference, the counter less the database.
     """
     drifts: list[Drift] = []
     after: str | None = None
     while page := await storage.coupons(search=None, after=after, limit=_PAGE):
         after = page[-1].name
-        counted = [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER]
-        found = await _reconcile_page(storage, counters, counted, settle_seconds)
-        differences = {drift.coupon_name: drift.counted - drift.remaining_amount for drift in found}
-        for coupon in counted:
-            observe(coupon.name, differences.get(coupon.name, 0))
-        drifts += found
+        drifts += await _reconcile_page(
+            storage, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
+        )
+    for drift in drifts:
+        observe(drift.coupon_name, drift.counted - drift.remaining_amount)
     return drifts
 
 

