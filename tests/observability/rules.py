@@ -12,7 +12,6 @@ DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RULES = DASHBOARDS / "rules"
 RULE_FILES = (RULES / "recording.yml", RULES / "alerts.yml")
 TEST_FILES = tuple(sorted((RULES / "tests").glob("*.yml")))
-RUNBOOK = DASHBOARDS / "RUNBOOK.md"
 
 HASTE = 60
 """How much faster the quickened rules are: an hour is a minute, and a minute is a second."""

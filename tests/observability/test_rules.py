@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.observability.panels import panels
 from tests.observability.prometheus import needs_prometheus
 from tests.observability.rules import (
     RULE_FILES,
-    RUNBOOK,
     TEST_FILES,
     alerts,
     quickened,
@@ -17,6 +17,7 @@ from tests.observability.rules import (
     recordings,
     unit_tests,
 )
+from tests.observability.runbook import RUNBOOK, entries, incidents, panels_named
 
 _SEVERITIES = {"page", "ticket", "info"}
 _DASHBOARDS = "|".join(("claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
@@ -64,18 +65,25 @@ def test_every_alert_says_how_bad_it_is_what_was_seen_and_where_to_look(alert: s
 
 
 def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert() -> None:
-    headings = re.findall(r"^### (Claimsvc\w+)$", RUNBOOK.read_text(), re.MULTILINE)
-    assert sorted(headings) == sorted(alerts())
+    assert sorted(entries()) == sorted(alerts())
 
 
 @pytest.mark.parametrize("alert", alerts())
 def test_every_entry_of_the_runbook_says_what_it_means_what_to_look_at_and_what_to_do(alert: str) -> None:
-    entry = re.search(rf"^### {alert}$(.*?)(?=^##|\Z)", RUNBOOK.read_text(), re.MULTILINE | re.DOTALL)
-    assert entry
-    for part in ("**Means**", "**Look at**", "**Do**"):
-        assert part in entry[1]
-    severity = alerts()[alert]["labels"]["severity"]
-    assert f"*{severity}*" in entry[1], "it calls the severity another than the rule does"
+    entry, severity = entries()[alert], alerts()[alert]["labels"]["severity"]
+    for part in (f"**Means** *{severity}*", "**Look at**", "**Do**"):
+        assert part in entry
+
+
+def test_the_runbook_names_only_panels_that_are_there() -> None:
+    assert sorted(panels_named() - {str(panel) for panel in panels()}) == []
+
+
+def test_every_incident_of_the_runbook_names_panels_that_show_it_and_alerts_that_fire() -> None:
+    assert len(incidents()) == 4
+    for incident in incidents().values():
+        assert incident.panels
+        assert set(incident.alerts) <= set(alerts())
 
 
 def test_every_rule_that_is_recorded_is_used() -> None:
