@@ -7,7 +7,7 @@ from functools import partial
 from aiohttp import web
 
 from claimsvc import storage
-from claimsvc.api import Services, create_app
+from claimsvc.api import CLAIM_PATH, Services, create_app
 from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
@@ -35,6 +35,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         stack.callback(metrics.flush)
+        metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
+        metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
         database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
         masters = await stack.enter_async_context(

@@ -3,7 +3,7 @@
 import asyncio
 import os
 import platform
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -91,9 +91,11 @@ class Metrics:
         )
         self._transaction = histogram("db_transaction_seconds", "One transaction that admits claims.")
         self._pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
+        self._pool_limit = total("db_pool_limit", "Most connections to PostgreSQL.")
         self._counter_drift = shared(
             "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
         )
+        self._drifts = counter("counter_drifts_total", "Times that a counter was found wrong and set right.", "coupon")
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self._call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
         self._loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
@@ -217,7 +219,16 @@ class Metrics:
     def invariant_violated(self) -> None:
         self._violations.inc()
 
+    def pool_limited(self, connections: int) -> None:
+        """Told once, of the pool that claims use."""
+        self._pool_limit.set(connections)
+
     # the API's observer
+
+    def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
+        """Begin with 0 what is to be alarming from the first one on; see `Tallies`."""
+        for status in statuses:
+            self._requests.labels(method, route, status)
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests_by[method, route, status].inc()
@@ -233,6 +244,7 @@ class Metrics:
     def counter_drifted(self, coupon_name: str, units: int) -> None:
         if coupon_name in self.coupons:
             self._counter_drift.labels(coupon_name).set(units)
+            self._drifts.labels(coupon_name).inc()
 
     def event_loop_lagged(self, seconds: float) -> None:
         self._loop_lag.observe(seconds)
@@ -250,7 +262,7 @@ class Metrics:
 
     def _introduce(self, label: str) -> None:
         """Begin with 0 what is to be alarming at 1; see `Tallies`."""
-        for metric in (self._retries, self._lost, self._held):
+        for metric in (self._retries, self._lost, self._held, self._drifts):
             metric.labels(label)
 
     def _retire(self, coupon_name: str) -> None:
@@ -271,5 +283,6 @@ class Metrics:
             self._remaining,
             self._amount,
             self._counter_drift,
+            self._drifts,
         ):
             metric.remove_by_labels({"coupon": coupon_name})

@@ -157,6 +157,8 @@ def test_what_is_alarming_begins_with_0(metrics: Metrics) -> None:
         assert seen[f'claimsvc_lock_retries_total{{coupon="{label}"}}'] == 0
     metrics.claim_ended("spring", StrategyName.REDLOCK, SoldOut(), 0.1)
     assert lines(metrics)['claimsvc_claims_total{coupon="spring",outcome="lock-busy",strategy="redlock"}'] == 0
+    metrics.expect_requests("POST", "/claim", [503])
+    assert lines(metrics)['claimsvc_http_requests_total{method="POST",route="/claim",status="503"}'] == 0
 
 
 def test_calls_of_masters_and_lags_of_the_event_loop_are_told(metrics: Metrics) -> None:
