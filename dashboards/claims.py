@@ -12,6 +12,7 @@ _LATENCY = 0.99
 _LATENCY_SECONDS = 0.25
 
 _CLAIMING = 'HERE, route="/api/coupons/claim", method="POST"'
+_FAILED = 'COUPON, outcome=~"lock-busy|unavailable|internal-error"'
 _DECIDED = 'HERE, outcome=~"claimed|already-claimed|sold-out"'
 
 
@@ -127,11 +128,7 @@ def claims() -> Dashboard:
                     " Dependencies.",
                     "reqps",
                     Query(
-                        per_second(
-                            "claimsvc_claims_total",
-                            "coupon, outcome",
-                            'COUPON, outcome=~"lock-busy|unavailable|internal-error"',
-                        ),
+                        f"topk(10, {per_second('claimsvc_claims_total', 'coupon, outcome', _FAILED)})",
                         "{{coupon}} {{outcome}}",
                     ),
                 ),
@@ -145,28 +142,30 @@ def claims() -> Dashboard:
             "Stock": [
                 graph(
                     "Stock left",
-                    "How much of each coupon is left?",
+                    "Which coupons are nearly gone? The ten of which the smallest part is left.",
                     "percentunit",
                     Query(
-                        "min by (coupon) (claimsvc_coupon_remaining{COUPON} / claimsvc_coupon_amount{COUPON})",
+                        "bottomk(10, min by (coupon)"
+                        " (claimsvc_coupon_remaining{COUPON} / claimsvc_coupon_amount{COUPON}))",
                         "{{coupon}}",
                     ),
                     most=1,
                 ),
                 graph(
                     "Units left",
-                    "How many units of each coupon are left? The least that any instance has read.",
+                    "How many units of each coupon are left? The ten with the fewest. Read every 2 s by each instance.",
                     "short",
-                    Query("min by (coupon) (claimsvc_coupon_remaining{COUPON})", "{{coupon}}"),
+                    Query("bottomk(10, min by (coupon) (claimsvc_coupon_remaining{COUPON}))", "{{coupon}}"),
                 ),
                 graph(
                     "Time until sold out",
-                    "When is each coupon sold out, if it goes on like this? Coupons that nobody gets now have no line.",
+                    "When is each coupon sold out, if it goes on like this? The ten that are soonest. Coupons that"
+                    " nobody gets now have no line.",
                     "s",
                     Query(
-                        "min by (coupon) (claimsvc_coupon_remaining{COUPON})"
+                        "bottomk(10, min by (coupon) (claimsvc_coupon_remaining{COUPON})"
                         ' / (sum by (coupon) (rate(claimsvc_claims_total{COUPON, outcome="claimed"}'
-                        "[$__rate_interval])) > 0)",
+                        "[$__rate_interval])) > 0))",
                         "{{coupon}}",
                     ),
                 ),

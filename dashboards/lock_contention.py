@@ -53,10 +53,11 @@ def _spread(title: str, histogram: str, where: str, how_long: str, long: str) ->
     ]
 
 
-_GIVEN_UP = (
-    'sum by (coupon) (increase(claimsvc_claims_total{COUPON, outcome="lock-busy"}[$__rate_interval]))'
-    " unless on (coupon) (min by (coupon) (claimsvc_coupon_remaining{COUPON}) == 0)"
-)
+def _given_up(over: str) -> str:
+    return (
+        f'sum by (coupon) (increase(claimsvc_claims_total{{COUPON, outcome="lock-busy"}}[{over}]))'
+        " unless on (coupon) (min by (coupon) (claimsvc_coupon_remaining{COUPON}) == 0)"
+    )
 
 
 def lock_contention() -> Dashboard:
@@ -65,7 +66,7 @@ def lock_contention() -> Dashboard:
         "Which coupon is contended, who waits for its lock and who holds it? Nobody is refused stock by the lock: who"
         " gives up is told lock-busy and may ask again.",
         {
-            "Now": [
+            "Now, and over the time range shown": [
                 figure(
                     "Longest wait",
                     "For which coupon's lock is the wait longest (p99)? From 0.5 s on, attempts are made in vain.",
@@ -76,18 +77,19 @@ def lock_contention() -> Dashboard:
                 ),
                 figure(
                     "Gave up with stock left",
-                    "How many claims gave up waiting for a lock while their coupon was not sold out? Anything but 0 are"
-                    " users who could have been served.",
+                    "How many claims gave up waiting for a lock, in the time range shown, of coupons that are not sold"
+                    " out? Anything but 0 are users who could have been served.",
                     "short",
-                    Query(f"sum({_GIVEN_UP}) or vector(0)"),
+                    Query(f"sum({_given_up('$__range')}) or vector(0)"),
                     steps=((None, "green"), (1.0, "red")),
                 ),
                 figure(
                     "Leases lost",
-                    "How many locks were another's, or nobody's, when their holder gave them back? Nothing is oversold"
-                    " for it, but a holder was stalled beyond the TTL or a master forgot its data.",
+                    "How many locks were another's, or nobody's, when their holder gave them back, in the time range"
+                    " shown? Nothing is oversold for it, but a holder was stalled beyond the TTL or a master forgot its"
+                    " data.",
                     "short",
-                    Query("sum(increase(claimsvc_lock_lost_total{COUPON}[$__rate_interval]))"),
+                    Query("sum(increase(claimsvc_lock_lost_total{COUPON}[$__range]))"),
                     steps=((None, "green"), (1.0, "red")),
                 ),
                 figure(
@@ -179,14 +181,15 @@ def lock_contention() -> Dashboard:
                     "Gave up, by coupon",
                     "Of which coupon that is not known to be sold out do claims give up waiting?",
                     "short",
-                    Query(_GIVEN_UP, "{{coupon}}"),
+                    Query(f"topk(10, {_given_up('$__rate_interval')})", "{{coupon}}"),
                 ),
                 graph(
                     "Leases lost, by coupon",
                     "Whose lock was lost while it was held?",
                     "short",
                     Query(
-                        "sum by (coupon) (increase(claimsvc_lock_lost_total{COUPON}[$__rate_interval]))", "{{coupon}}"
+                        "topk(10, sum by (coupon) (increase(claimsvc_lock_lost_total{COUPON}[$__rate_interval])))",
+                        "{{coupon}}",
                     ),
                 ),
                 graph(

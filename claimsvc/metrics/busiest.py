@@ -1,7 +1,6 @@
 """Which coupons get a series of their own."""
 
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable
 
 OTHER = "other"
@@ -42,10 +41,13 @@ class BusiestCoupons:
     def label(self, coupon_name: str) -> str:
         return coupon_name if coupon_name in self._labelled else OTHER
 
-    def labels(self, coupon_names: Iterable[str]) -> Counter[str]:
+    def labels(self, coupon_names: Iterable[str]) -> dict[str, int]:
         """The coupons' labels, and how many of the coupons share each."""
-        labelled = self._labelled
-        return Counter(name if name in labelled else OTHER for name in coupon_names)
+        counts: dict[str, int] = {}
+        for name in coupon_names:
+            label = name if name in self._labelled else OTHER
+            counts[label] = counts.get(label, 0) + 1
+        return counts
 
     def count(self, coupon_name: str) -> str:
         """Count one claim of a coupon that exists, and return the coupon's label."""

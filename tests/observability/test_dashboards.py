@@ -18,6 +18,25 @@ UIDS = {
 }
 UNITS = {"s", "percentunit", "reqps", "ops", "short", "bytes", "none"}
 
+# The unit of an expression, by the first form that it has.
+_UNITS_OF_FORMS = (
+    (r"histogram_quantile\(.*_seconds_bucket", {"s"}),
+    (r"histogram_quantile\(", {"short"}),
+    (r"^sum by \(coupon, instance\) \(claimsvc_lock_held", {"none"}),  # the rest of it only chooses coupons
+    (r"^time\(\) - ", {"s"}),
+    (r"claimsvc_coupon_remaining\S* .*\) / \(sum by \(coupon\) \(rate", {"s"}),  # units / (units / second)
+    (r"claimsvc_coupon_remaining.* / claimsvc_coupon_amount", {"percentunit"}),
+    (r"process_open_fds.* / process_max_fds", {"percentunit"}),
+    (r"_seconds_sum", {"percentunit"}),  # seconds / second
+    (r"process_cpu_seconds_total", {"none"}),  # cores
+    (r"_bytes", {"bytes"}),
+    (r"^\(1 - .* / \(1 - ", {"none"}),  # a burn rate: how many times
+    (r"rate\(.* / .*rate\(", {"percentunit"}),
+    (r"increase\(", {"short"}),
+    (r"rate\(", {"reqps", "ops"}),
+    (r"", {"short", "none"}),
+)
+
 _METRIC = re.compile(r"\b((?:claimsvc|process)_\w+|up)\b(\{[^}]*\})?")
 _RANGE = re.compile(r"\[([^\]]*)\]")
 
@@ -100,7 +119,7 @@ def _apart(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
 @every_panel
 def test_a_panel_says_which_question_it_answers_and_in_which_unit(panel: Panel) -> None:
     assert panel.title
-    assert re.match(r"[A-Z][^.?]*\?", panel.model["description"]), "it begins with a question"
+    assert re.match(r"[A-Z](?:(?!\. )[^?])*\?", panel.model["description"]), "it begins with a question"
     assert panel.unit in UNITS
     assert panel.model["datasource"]["uid"] == "${datasource}"
     assert panel.targets
@@ -111,24 +130,8 @@ def test_a_panel_says_which_question_it_answers_and_in_which_unit(panel: Panel) 
 
 
 def _expected_units(expression: str) -> set[str]:
-    """Which unit an expression's value has, as far as its form says so."""
-    if "histogram_quantile(" in expression:
-        return {"s"} if "_seconds_bucket" in expression else {"short"}
-    if expression.startswith(("time() -", "min by (coupon) (claimsvc_coupon_remaining")) and " rate(" not in expression:
-        return {"s", "short", "percentunit"}
-    if re.match(r"\(1 -", expression) or "redis_master_up" in expression:
-        return {"none"}
-    if "_seconds_sum" in expression:
-        return {"percentunit", "none"}
-    if re.search(r"\)\s*/\s*\(?\s*s?", expression):
-        return {"percentunit", "s"}
-    if "process_cpu_seconds_total" in expression:
-        return {"none"}
-    if "_bytes" in expression:
-        return {"bytes"}
-    if "increase(" in expression:
-        return {"short"}
-    return {"reqps", "ops"} if "rate(" in expression else {"short", "none", "percentunit", "s"}
+    """Which unit an expression's value has, as its form says."""
+    return next(units for form, units in _UNITS_OF_FORMS if re.search(form, expression))
 
 
 @every_panel

@@ -1,10 +1,12 @@
 """Which coupons have a label, what the wrapper tells of a claim, and what the metrics make of what they are told."""
 
 import asyncio
+import os
 import re
 import shutil
 import subprocess
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
@@ -12,6 +14,7 @@ from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupo
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
+from claimsvc.metrics.workers import WorkersCollector
 
 
 def test_coupons_beyond_the_capacity_share_one_label() -> None:
@@ -166,6 +169,19 @@ def test_calls_of_masters_and_lags_of_the_event_loop_are_told(metrics: Metrics) 
     assert seen['claimsvc_redis_master_up{master="a:6379"}'] == 1
     assert seen['claimsvc_redis_call_seconds_sum{master="a:6379"}'] == 0.003
     assert seen["claimsvc_event_loop_lag_seconds_count"] == 1
+
+
+def test_what_several_workers_use_is_added_up_and_one_that_has_ended_is_passed_over(tmp_path: Path) -> None:
+    def figures() -> dict[str, float]:
+        return {each.name: each.samples[0].value for each in WorkersCollector(tmp_path).collect()}
+
+    supervisor = figures()
+    (tmp_path / f"gauge_livesum_{os.getpid()}.db").touch()
+    (tmp_path / "gauge_livesum_4194305.db").touch()  # more than any process id of Linux
+    together = figures()
+    for name in ("process_cpu_seconds", "process_resident_memory_bytes", "process_open_fds", "process_max_fds"):
+        assert together[name] > supervisor[name] > 0
+    assert together["process_start_time_seconds"] >= supervisor["process_start_time_seconds"]
 
 
 @pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of the system package `prometheus`")
