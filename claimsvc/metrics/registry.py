@@ -95,7 +95,7 @@ class Metrics:
         self._counter_drift = shared(
             "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
         )
-        self._drifts = counter("counter_drifts_total", "Times that a counter was found wrong and set right.", "coupon")
+        self._drifts = counter("drifts_mended_total", "Times that a counter was found wrong and set right.", "coupon")
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self._call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
         self._loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
