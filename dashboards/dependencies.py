@@ -142,7 +142,7 @@ def dependencies() -> Dashboard:
                     " again and again is a defect.",
                     "short",
                     Query(
-                        "topk(10, sum by (coupon) (increase(claimsvc_counter_drifts_total{COUPON}[$__rate_interval])))",
+                        "topk(10, sum by (coupon) (increase(claimsvc_drifts_mended_total{COUPON}[$__rate_interval])))",
                         "{{coupon}}",
                     ),
                     width=12,
@@ -150,7 +150,7 @@ def dependencies() -> Dashboard:
             ],
             "Processes": [
                 graph(
-                    "Event-loop lag, p99",
+                    "Event-loop lag by instance, p99",
                     "Which process is too busy to be in time?",
                     "s",
                     Query(quantile(0.99, _LAG, "instance"), "{{instance}}"),
