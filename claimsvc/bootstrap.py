@@ -7,13 +7,13 @@ from functools import partial
 from aiohttp import web
 
 from claimsvc import storage
-from claimsvc.api import Services, create_app
+from claimsvc.api import CLAIM_PATH, Services, create_app
 from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
-from claimsvc.jobs import Drift, reconcile_once, repeated
+from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
@@ -35,6 +35,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
     async with AsyncExitStack() as stack:
         metrics = Metrics()
         stack.callback(metrics.flush)
+        metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
+        metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
         database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
         masters = await stack.enter_async_context(
@@ -42,7 +44,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 settings.redis_urls,
                 timeout_seconds=settings.redis_timeout_seconds,
                 pool_size=settings.redis_pool_size,
-                on_change=metrics.master_changed,
+                observer=metrics,
             )
         )
         await _require("CLAIMSVC_DATABASE_URL", database.check())
@@ -62,6 +64,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         if failpoints is not None:
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
+        await stack.enter_async_context(event_loop_watched(metrics.event_loop_lagged))
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
@@ -126,7 +129,7 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
             settings.redis_urls,
             timeout_seconds=settings.redis_timeout_seconds,
             pool_size=settings.redis_pool_size,
-            on_change=metrics.master_changed,
+            observer=metrics,
         ) as masters,
     ):
         await _require("CLAIMSVC_DATABASE_URL", database.check())

@@ -1,0 +1,19 @@
+"""Every dashboard, by the name of its file."""
+
+from grafana_foundation_sdk.cog.encoder import JSONEncoder
+
+from dashboards.claims import claims
+from dashboards.dependencies import dependencies
+from dashboards.lock_contention import lock_contention
+
+_DASHBOARDS = {
+    "claims.json": claims,
+    "lock-contention.json": lock_contention,
+    "dependencies.json": dependencies,
+}
+
+
+def rendered() -> dict[str, str]:
+    """The JSON of each dashboard, as it is committed."""
+    encoder = JSONEncoder(indent=2, ensure_ascii=False)
+    return {name: encoder.encode(build()) + "\n" for name, build in _DASHBOARDS.items()}

@@ -1,0 +1,119 @@
+"""What all dashboards have in common: their variables, the links between them, and the marks of deploys."""
+
+from collections.abc import Mapping, Sequence
+from itertools import count
+
+from grafana_foundation_sdk.builders.dashboard import (
+    AnnotationQuery,
+    Dashboard,
+    DashboardLink,
+    DatasourceVariable,
+    QueryVariable,
+    Row,
+)
+from grafana_foundation_sdk.models import dashboard
+from grafana_foundation_sdk.models.dashboard import (
+    DashboardCursorSync,
+    DashboardLinkType,
+    VariableOption,
+    VariableRefresh,
+    VariableSort,
+)
+
+from dashboards.panels import SOURCE, Panel, Query
+
+TITLES = {
+    "claimsvc-claims": "Claims",
+    "claimsvc-lock-contention": "Lock contention",
+    "claimsvc-dependencies": "Dependencies",
+}
+"""Every dashboard's UID, which links and bookmarks know it by, and its title."""
+
+_DEPLOYS = (
+    "count by (version) (claimsvc_build_info{HERE}) unless count by (version) (claimsvc_build_info{HERE} offset 5m)"
+)
+
+
+def page(uid: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> dashboard.Dashboard:
+    """A dashboard.
+
+    Args:
+        uid: one of `TITLES`.
+        description: what it is for.
+        rows: the panels of each row, by the row's title.
+    """
+    builder = (
+        Dashboard(f"claimsvc / {TITLES[uid]}")
+        .uid(uid)
+        .description(description)
+        .tags(["claimsvc"])
+        .timezone("browser")
+        .refresh("10s")
+        .time("now-30m", "now")
+        .tooltip(DashboardCursorSync.CROSSHAIR)
+        .with_variable(
+            DatasourceVariable("datasource")
+            .label("Data source")
+            .type("prometheus")
+            .current(VariableOption(selected=True, text="Prometheus", value="prometheus"))
+        )
+        .with_variable(_variable("job", "Job", "label_values(claimsvc_build_info, job)"))
+        .with_variable(_variable("instance", "Instance", 'label_values(claimsvc_build_info{job=~"$job"}, instance)'))
+        .with_variable(
+            _variable(
+                "coupon",
+                "Coupon",
+                'label_values(claimsvc_claims_total{job=~"$job", instance=~"$instance"}, coupon)',
+            )
+        )
+        .annotation(
+            AnnotationQuery()
+            .name("Deploys")
+            .datasource(SOURCE)
+            .enable(True)
+            .icon_color("purple")
+            .target(Query(_DEPLOYS).builder())
+            .title_format("Version {{version}}")
+            .tag_keys("version")
+        )
+        .links([_link(other) for other in TITLES if other != uid])
+    )
+    number = count(1)  # of the row or panel, so that a link to one stays right
+    for title, panels in rows.items():
+        builder.with_row(Row(title).id(next(number)))
+        for panel in panels:
+            builder.with_panel(panel.id(next(number)))
+    built = builder.build()
+    # The SDK would have them all in a menu, out of sight.
+    for link in built.links or ():
+        link.placement = None
+    for mark in built.annotations.list_val or ():
+        mark.placement = None  # type: ignore[assignment]
+    return built
+
+
+def _variable(name: str, label: str, query: str) -> QueryVariable:
+    return (
+        QueryVariable(name)
+        .label(label)
+        .datasource(SOURCE)
+        .query(query)
+        .definition(query)
+        .refresh(VariableRefresh.ON_TIME_RANGE_CHANGED)
+        .sort(VariableSort.ALPHABETICAL_ASC)
+        .multi(True)
+        .include_all(True)
+        .all_value(".+")
+        .current(VariableOption(selected=True, text=["All"], value=["$__all"]))
+    )
+
+
+def _link(uid: str) -> DashboardLink:
+    return (
+        DashboardLink(TITLES[uid])
+        .type(DashboardLinkType.LINK)
+        .icon("dashboard")
+        .url(f"/d/{uid}")
+        .include_vars(True)
+        .keep_time(True)
+    )
