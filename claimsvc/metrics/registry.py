@@ -9,12 +9,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.metrics.busiest import BusiestCoupons
-from claimsvc.metrics.tallies import Flusher, Tallies
+from claimsvc.metrics.tallies import Flusher, Tallies, TraceId
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
@@ -38,10 +39,14 @@ class Metrics:
     """The metrics of one process. Its methods are the observers that `ports` and the API ask for.
 
     With several workers, PROMETHEUS_MULTIPROC_DIR is set before this process starts: each then keeps its figures in
-    files there, and any of them answers for all.
+    files there, and any of them answers for all. Those files have no room for exemplars.
+
+    Args:
+        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trace_id: TraceId | None = None) -> None:
+        self._trace_id = trace_id
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         self.coupons = (
@@ -104,10 +109,10 @@ class Metrics:
         for state in ("idle", "in_use"):
             self._pool.labels(state)
         self._claims_by = Tallies(self._claims)
-        self._claim_duration_by = Tallies(self._claim_duration)
+        self._claim_duration_by = Tallies(self._claim_duration, trace_id)
         self._attempts_by = Tallies(self._attempts)
         self._requests_by = Tallies(self._requests)
-        self._request_duration_by = Tallies(self._request_duration)
+        self._request_duration_by = Tallies(self._request_duration, trace_id)
         self._flusher = Flusher(
             (
                 self._claims_by,
@@ -122,13 +127,20 @@ class Metrics:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
 
-    def render(self) -> tuple[bytes, str]:
-        """The exposition of all workers, and its content type."""
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition of all workers, and its content type: OpenMetrics, the only one with exemplars, or text.
+
+        Args:
+            accept: what whoever reads it would take, as the header of that name says it.
+        """
         self.flush()
         registry = self._registry
         if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+        # prometheus_client's own choice fails on a version that is no number.
+        if "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def flush(self) -> None:
@@ -145,7 +157,7 @@ class Metrics:
         self._retries.inc()
 
     def waited(self, result: str, seconds: float) -> None:
-        self._wait.labels(result).observe(seconds)
+        self._wait.labels(result).observe(seconds, self._exemplar())
 
     def held(self, seconds: float) -> None:
         self._hold.observe(seconds)
@@ -170,7 +182,7 @@ class Metrics:
     # ports.StorageObserver
 
     def transaction_ended(self, seconds: float) -> None:
-        self._transaction.observe(seconds)
+        self._transaction.observe(seconds, self._exemplar())
 
     def pool_changed(self, state: str, change: int) -> None:
         self._pool.labels(state).inc(change)
@@ -208,6 +220,10 @@ class Metrics:
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)
         self._flusher.changed()
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._trace_id() if self._trace_id is not None else None
+        return None if trace_id is None else {"trace_id": trace_id}
 
     def _retire(self, coupon_name: str) -> None:
         """Drop the series of a coupon that is not among the busiest any more."""

@@ -5,10 +5,15 @@ an answer does.
 """
 
 import asyncio
+import time
 from bisect import bisect_left
+from collections.abc import Callable
 from typing import Any
 
 from prometheus_client import Counter, Histogram
+from prometheus_client.samples import Exemplar
+
+TraceId = Callable[[], str | None]
 
 # With several workers, how long a figure may be missing from the files that they share.
 _FLUSH_SECONDS = 0.25
@@ -59,17 +64,43 @@ class _Distribution:
             self._counts = [0] * len(self._bounds)
 
 
-class Tallies(dict[tuple[Any, ...], Any]):
-    """The tallies of one metric, by the values of its labels."""
+class _Exemplified(_Distribution):
+    """A distribution of which each bucket shows the last trace that was observed in it."""
 
-    def __init__(self, metric: Counter | Histogram) -> None:
+    __slots__ = ("_trace_id",)
+
+    def __init__(self, child: Histogram, trace_id: TraceId) -> None:
+        super().__init__(child)
+        self._trace_id = trace_id
+
+    def observe(self, amount: float) -> None:
+        super().observe(amount)
+        if (trace_id := self._trace_id()) is not None:
+            bucket = self._child._buckets[bisect_left(self._bounds, amount)]
+            bucket.set_exemplar(Exemplar({"trace_id": trace_id}, amount, time.time()))
+
+
+class Tallies(dict[tuple[Any, ...], Any]):
+    """The tallies of one metric, by the values of its labels.
+
+    Args:
+        metric: where they go.
+        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
+    """
+
+    def __init__(self, metric: Counter | Histogram, trace_id: TraceId | None = None) -> None:
         super().__init__()
         self._metric = metric
+        self._trace_id = trace_id
 
     def __missing__(self, labels: tuple[Any, ...]) -> Any:
-        child = self._metric.labels(*labels)
-        tally = self[labels] = _Count(child) if isinstance(child, Counter) else _Distribution(child)
+        tally = self[labels] = self._made(self._metric.labels(*labels))
         return tally
+
+    def _made(self, child: Counter | Histogram) -> _Count | _Distribution:
+        if isinstance(child, Counter):
+            return _Count(child)
+        return _Distribution(child) if self._trace_id is None else _Exemplified(child, self._trace_id)
 
     def flush(self) -> None:
         for tally in self.values():
