@@ -149,6 +149,7 @@ class Settings(DatabaseSettings):
     tracing_url: Annotated[str | None, BeforeValidator(lambda url: url or None), AfterValidator(_check_tracing_url)] = (
         Field(
             None,
+            repr=False,
             description="where traces are sent, as http://collector:4318/v1/traces; needs `claimsvc[tracing]`",
         )
     )
