@@ -107,11 +107,9 @@ class Records:
         now = time.monotonic()
         self._observer.observed(method, route, status, now - started)
         level = logging.INFO if status < 500 else logging.WARNING if defect is None else logging.ERROR
-        if not self._log.is_enabled_for(level):
-            return  # before a line is put together, which costs more than all the rest of this file
         sample_rate = self._sampler.sample_rate(now) if level == logging.INFO else 1.0
-        if not sample_rate:
-            return
+        if not sample_rate or not self._log.is_enabled_for(level):
+            return  # before a line is put together, which costs more than all the rest of this file
         line = {
             "method": method,
             "path": path,

@@ -1,7 +1,6 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -29,11 +28,14 @@ class Unobserved:
         """Forget it."""
 
 
-class RequestTrace(AbstractContextManager[object], Protocol):
+class RequestTrace(Protocol):
     """The trace of one request. Whatever is begun while it is entered belongs to it."""
 
     trace_id: str | None
     """As in `traceparent`; None where there is no trace."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(self, *_: object) -> None: ...
 
     def answered(self, status: int, fields: Mapping[str, object]) -> None:
         """The request was answered; `fields` are those of its log line. Nothing belongs to it any more."""

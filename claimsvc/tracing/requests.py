@@ -2,38 +2,48 @@
 
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
-from contextvars import ContextVar
-from types import TracebackType
+from contextvars import ContextVar, Token
 
 from opentelemetry.context import Context
 from opentelemetry.trace import Span, SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 from opentelemetry.util.types import AttributeValue
 
-from claimsvc.tracing.spans import trace_id_of, within
+from claimsvc.tracing.spans import span_here, trace_id_of
 
 _propagator = TraceContextTextMapPropagator()
 
 
-class RequestTrace:
-    """`api.RequestTrace`. Without a span it only names the trace that its caller has, if that has one."""
+_trace_here: "ContextVar[RequestTrace | None]" = ContextVar("claimsvc_request_trace", default=None)
 
-    def __init__(self, current: "ContextVar[RequestTrace | None]", span: Span | None, trace_id: str | None) -> None:
+
+class Untraced:
+    """`api.RequestTrace` of a request that has none."""
+
+    trace_id: str | None = None
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def answered(self, status: int, fields: Mapping[str, object]) -> None: ...
+
+
+class RequestTrace(Untraced):
+    """`api.RequestTrace`. Without a span it only names the trace that its caller has."""
+
+    def __init__(self, span: Span | None, trace_id: str) -> None:
         self.trace_id = trace_id
-        self._current = current
         self._span = span
-        self._entered = ExitStack()
+        self._entered: tuple[Token[RequestTrace | None], Token[Span | None]]
 
     def __enter__(self) -> None:
-        token = self._current.set(self)
-        self._entered.callback(self._current.reset, token)
-        self._entered.enter_context(within(self._span))
+        self._entered = _trace_here.set(self), span_here.set(self._span)
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self._entered.close()
+    def __exit__(self, *_: object) -> None:
+        trace_before, span_before = self._entered
+        _trace_here.reset(trace_before)
+        span_here.reset(span_before)
 
     def answered(self, status: int, fields: Mapping[str, object]) -> None:
         span, self._span = self._span, None
@@ -47,6 +57,9 @@ class RequestTrace:
             span.set_attribute("error.type", str(fields.get("outcome", status)))
             span.set_status(StatusCode.ERROR)
         span.end()
+
+
+_UNTRACED = Untraced()
 
 
 class RequestTracer:
@@ -64,9 +77,8 @@ class RequestTracer:
         self._traces_per_second = traces_per_second
         self._second_ends = 0.0
         self._begun = 0
-        self._current: ContextVar[RequestTrace | None] = ContextVar("claimsvc_request_trace", default=None)
 
-    def begin(self, method: str, route: str, headers: Mapping[str, str]) -> RequestTrace:
+    def begin(self, method: str, route: str, headers: Mapping[str, str]) -> Untraced:
         context, trace_id, wanted = Context(), None, True
         if "traceparent" in headers:
             context = _propagator.extract(headers, context)
@@ -74,13 +86,13 @@ class RequestTracer:
             if caller.get_span_context().is_valid:
                 trace_id, wanted = trace_id_of(caller), caller.get_span_context().trace_flags.sampled
         if not (wanted and self._may_begin()):
-            return RequestTrace(self._current, None, trace_id)
+            return _UNTRACED if trace_id is None else RequestTrace(None, trace_id)
         attributes: dict[str, AttributeValue] = {"http.request.method": method, "http.route": route, "url.path": route}
         span = self._tracer.start_span(f"{method} {route}", context, SpanKind.SERVER, attributes)
-        return RequestTrace(self._current, span, trace_id_of(span))
+        return RequestTrace(span, trace_id_of(span))
 
     def current(self) -> RequestTrace | None:
-        return self._current.get()
+        return _trace_here.get()
 
     def _may_begin(self) -> bool:
         now = time.monotonic()

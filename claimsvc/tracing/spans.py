@@ -12,18 +12,13 @@ from opentelemetry.context import Context
 from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, set_span_in_context
 from opentelemetry.util.types import AttributeValue
 
-# What is done here belongs to it; None if that is not traced.
-_current: ContextVar[Span | None] = ContextVar("claimsvc_span", default=None)
+span_here: ContextVar[Span | None] = ContextVar("claimsvc_span", default=None)
+"""What is done here belongs to it; None if that is not traced."""
 
 
-def current_span() -> Span | None:
-    """The span that is open here."""
-    return _current.get()
-
-
-def current_trace_id() -> str | None:
-    """The trace that is open here, as it is written in `traceparent`."""
-    span = _current.get()
+def trace_id_here() -> str | None:
+    """The trace of what is done here, as it is written in `traceparent`."""
+    span = span_here.get()
     return None if span is None else trace_id_of(span)
 
 
@@ -34,11 +29,11 @@ def trace_id_of(span: Span) -> str:
 @contextmanager
 def within(span: Span | None) -> Iterator[None]:
     """What is done here belongs to this span, or to none."""
-    token = _current.set(span)
+    token = span_here.set(span)
     try:
         yield
     finally:
-        _current.reset(token)
+        span_here.reset(token)
 
 
 def begin(
@@ -64,7 +59,7 @@ def step(
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[Span | None]:
     """One step of what is traced here, with the error that ends it; nothing where nothing is traced."""
-    parent = _current.get()
+    parent = span_here.get()
     if parent is None:
         yield None
         return

@@ -19,7 +19,7 @@ from opentelemetry.trace import Tracer
 from claimsvc.masters import Master
 from claimsvc.ports import Lock, Storage, Strategy
 from claimsvc.tracing.requests import RequestTracer
-from claimsvc.tracing.spans import current_trace_id
+from claimsvc.tracing.spans import trace_id_here
 from claimsvc.tracing.work import TracedLock, TracedStrategy, TracedWork, trace_master, traced_storage
 
 # How long a span may wait to be sent together with others.
@@ -37,7 +37,7 @@ _log = structlog.get_logger("claimsvc.tracing")
 class Tracing:
     """What wraps the parts of the service."""
 
-    trace_id = staticmethod(current_trace_id)
+    trace_id = staticmethod(trace_id_here)
     """The trace of what is done here, None if it is not traced: for exemplars."""
 
     def __init__(self, tracer: Tracer, traces_per_second: int) -> None:

@@ -19,7 +19,7 @@ from claimsvc.batching import Batch, CouponQueue
 from claimsvc.domain import Outcome
 from claimsvc.masters import Master
 from claimsvc.ports import Attempt, ClaimAnswer, Decision, Lease, Lock, Storage, Strategy
-from claimsvc.tracing.spans import begin, current_span, failed, step, within
+from claimsvc.tracing.spans import begin, failed, span_here, step, within
 
 # More names than these say nothing more.
 _MOST_COUPONS = 8
@@ -112,7 +112,7 @@ class TracedStrategy:
 
     def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         answer = self._strategy.claim(coupon_name, user_id)
-        if (span := current_span()) is not None:
+        if (span := span_here.get()) is not None:
             answer.mark = span
         return answer
 
@@ -150,7 +150,7 @@ class _TracedHold(AbstractAsyncContextManager[Lease]):
             "claimsvc.coupons": list(self._coupon_names[:_MOST_COUPONS]),
             "claimsvc.locks.wanted": len(self._coupon_names),
         }
-        batch = current_span()
+        batch = span_here.get()
         try:
             with self._step("lock acquire", attributes) as span:
                 lease = await self._holding.__aenter__()
