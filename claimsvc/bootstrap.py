@@ -14,7 +14,7 @@ from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
-from claimsvc.jobs import Drift, reconcile_once, repeated
+from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
@@ -50,7 +50,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 settings.redis_urls,
                 timeout_seconds=settings.redis_timeout_seconds,
                 pool_size=settings.redis_pool_size,
-                on_change=metrics.master_changed,
+                observer=metrics,
             )
         )
         await _require("CLAIMSVC_DATABASE_URL", database.check())
@@ -73,6 +73,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         if failpoints is not None:
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
+        await stack.enter_async_context(event_loop_watched(metrics.event_loop_lagged))
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
@@ -148,7 +149,7 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
             settings.redis_urls,
             timeout_seconds=settings.redis_timeout_seconds,
             pool_size=settings.redis_pool_size,
-            on_change=metrics.master_changed,
+            observer=metrics,
         ) as masters,
     ):
         await _require("CLAIMSVC_DATABASE_URL", database.check())

@@ -91,7 +91,7 @@ def configure(level: str, log_format: str) -> None:
     processors: list[structlog.typing.Processor]
     if console:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _encode]
+        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False), _encode]
         processors = [*shared, *rendering]
     else:
         rendering = [structlog.processors.format_exc_info, _to_json]

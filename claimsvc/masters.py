@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from claimsvc.errors import UnavailableError
+from claimsvc.ports import MasterObserver
 
 _log = structlog.get_logger("claimsvc.masters")
 
@@ -48,7 +49,7 @@ class Master(Client):
     Without this, a master that hangs would cost every lock its whole time-out, twice.
     """
 
-    def __init__(self, url: str, *, timeout_seconds: float, pool_size: int) -> None:
+    def __init__(self, url: str, *, timeout_seconds: float, pool_size: int, observer: MasterObserver) -> None:
         pool = BlockingConnectionPool.from_url(
             url,
             max_connections=pool_size,
@@ -64,6 +65,7 @@ class Master(Client):
         where = pool.connection_kwargs
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
+        self._observer = observer
         self.found_down = asyncio.Event()
         self._down_since = 0.0
         self._owed: list[tuple[float, Callable[[], Awaitable[object]]]] = []
@@ -72,12 +74,20 @@ class Master(Client):
         if not self.up:
             raise MasterDownError(f"{self.name} is down")
         try:
-            return await super().execute_command(*args, **options)
+            return await self.call(*args, **options)
         except (RedisConnectionError, RedisTimeoutError):
             # A full pool looks the same from here; the watch asks the master itself, at once.
             self.mark(up=False)
             self.found_down.set()
             raise
+
+    async def call(self, *args: Any, **options: Any) -> Any:
+        """Ask the master itself, whatever is known of it."""
+        started = time.monotonic()
+        try:
+            return await super().execute_command(*args, **options)
+        finally:
+            self._observer.master_called(self.name, time.monotonic() - started)
 
     def mark(self, *, up: bool) -> None:
         """Remember whether it answers."""
@@ -115,15 +125,11 @@ class Master(Client):
 
 
 class Masters:
-    """All masters of the lock, and the task that watches each.
+    """All masters of the lock, and the task that watches each."""
 
-    Args:
-        on_change: told the name of a master and whether it is up: once at the start, then at each change.
-    """
-
-    def __init__(self, masters: Sequence[Master], on_change: Callable[[str, bool], None]) -> None:
+    def __init__(self, masters: Sequence[Master], observer: MasterObserver) -> None:
         self.all = tuple(masters)
-        self._on_change = on_change
+        self._observer = observer
 
     async def check(self) -> None:
         """Raise `UnavailableError` unless a majority of the masters is up."""
@@ -138,14 +144,14 @@ class Masters:
         was_up = master.up
         master.found_down.clear()
         try:
-            await Client.execute_command(master, "PING")
+            await master.call("PING")
         except RedisError as error:
             master.mark(up=False)
             if was_up:
                 _log.warning("master is down", master=master.name, error=type(error).__name__)
         else:
             master.mark(up=True)
-        self._on_change(master.name, master.up)
+        self._observer.master_probed(master.name, master.up)
         return master.up
 
     async def watch(self, master: Master) -> None:
@@ -181,7 +187,7 @@ async def open_masters(
     *,
     timeout_seconds: float,
     pool_size: int,
-    on_change: Callable[[str, bool], None],
+    observer: MasterObserver,
 ) -> AsyncIterator[Masters]:
     """Clients of the masters at `urls`, each probed once and then watched; closed on leaving.
 
@@ -189,9 +195,11 @@ async def open_masters(
         urls: an odd number of independent masters.
         timeout_seconds: bound on connecting, on waiting for a free connection, and on each answer.
         pool_size: connections to each master.
-        on_change: see `Masters`.
+        observer: told of every probe and call.
     """
-    masters = Masters([Master(url, timeout_seconds=timeout_seconds, pool_size=pool_size) for url in urls], on_change)
+    masters = Masters(
+        [Master(url, timeout_seconds=timeout_seconds, pool_size=pool_size, observer=observer) for url in urls], observer
+    )
     await asyncio.gather(*(masters.probe(master) for master in masters.all))
     watchers = [asyncio.create_task(masters.watch(master)) for master in masters.all]
     try:

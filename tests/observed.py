@@ -1,16 +1,19 @@
 """An observer that remembers what it was told."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 
 class Observed:
-    """`ports.LockObserver`, `BatchObserver` and `StorageObserver` in one."""
+    """`ports.MasterObserver`, `LockObserver`, `BatchObserver` and `StorageObserver` in one."""
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
         self.retries = 0
         self.waits: list[tuple[str, float]] = []
+        self.held_now: set[str] = set()
         self.holds: list[float] = []
+        self.calls: Counter[str] = Counter()
         self.lost_locks = 0
         self.hints: Counter[str] = Counter()
         self.waiters = 0
@@ -18,16 +21,26 @@ class Observed:
         self.connections: Counter[str] = Counter()
         self.violations = 0
 
+    def master_probed(self, master: str, up: bool) -> None:
+        pass
+
+    def master_called(self, master: str, seconds: float) -> None:
+        self.calls[master] += 1
+
     def attempted(self, coupon_name: str, result: str) -> None:
         self.attempts[result] += 1
 
-    def retried(self) -> None:
+    def retried(self, coupon_name: str) -> None:
         self.retries += 1
 
-    def waited(self, result: str, seconds: float) -> None:
+    def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None:
         self.waits.append((result, seconds))
 
-    def held(self, seconds: float) -> None:
+    def taken(self, coupon_names: Sequence[str]) -> None:
+        self.held_now.update(coupon_names)
+
+    def held(self, coupon_names: Sequence[str], seconds: float) -> None:
+        self.held_now.difference_update(coupon_names)
         self.holds.append(seconds)
 
     def lost(self, coupon_name: str) -> None:

@@ -102,7 +102,7 @@ class Redlocks:
         started = time.monotonic()
         lease = await self._attempt(coupon_names)
         if lease.coupon_names:
-            self._observer.waited("acquired", time.monotonic() - started)
+            self._observer.waited(lease.coupon_names, "acquired", time.monotonic() - started)
         try:
             yield lease
         finally:
@@ -141,7 +141,7 @@ class Redlocks:
                 coupon_name, next_attempt_at - time.monotonic(), passed_over=max(0, in_vain - 1)
             )
             if wake is Wake.NONE:
-                self._observer.retried()
+                self._observer.retried(coupon_name)
 
         retrying = AsyncRetrying(
             retry=retry_if_result(lambda lease: not lease.coupon_names),
@@ -166,7 +166,7 @@ class Redlocks:
             raise
         finally:
             self._observer.lock_waiters(-1)
-            self._observer.waited(result, time.monotonic() - started)
+            self._observer.waited((coupon_name,), result, time.monotonic() - started)
             leaving = self._spawn(self._hand_over.leave(coupon_name))
             if result == "busy":  # whoever tries again must not lose its new place to the old one's end
                 await asyncio.shield(leaving)
@@ -196,6 +196,7 @@ class Redlocks:
             raise
         for name in coupon_names:
             self._observer.attempted(name, "acquired" if name in taken else "busy")
+        self._observer.taken(taken)
         return RedlockLease(acquisition, taken, self._hand_over, started + self._validity_seconds)
 
     def _give_up(self, state: RetryCallState) -> None:
@@ -213,7 +214,7 @@ class Redlocks:
 
     async def _release(self, lease: RedlockLease) -> None:
         """Give the locks back. A failure goes no further: the work under the lock is done and stands."""
-        self._observer.held(time.monotonic() - lease.acquired_at)
+        self._observer.held(lease.coupon_names, time.monotonic() - lease.acquired_at)
         try:
             given_back = await lease.acquisition.give_back(lease.coupon_names)
         except UnavailableError:

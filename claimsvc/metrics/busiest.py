@@ -1,7 +1,8 @@
 """Which coupons get a series of their own."""
 
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 
 OTHER = "other"
 
@@ -13,6 +14,7 @@ class BusiestCoupons:
         capacity: coupons that have a label at a time.
         replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
             share their metrics through files from which a series cannot be removed, so there it is bounded.
+        on_labelled: told each coupon that has got a label.
         on_retired: told each coupon that has lost its label.
     """
 
@@ -20,8 +22,10 @@ class BusiestCoupons:
         self,
         capacity: int = 100,
         replacements: float = math.inf,
+        on_labelled: Callable[[str], None] = lambda _: None,
         on_retired: Callable[[str], None] = lambda _: None,
     ) -> None:
+        self._on_labelled = on_labelled
         self._on_retired = on_retired
         self._capacity = capacity
         self._replacements = replacements
@@ -38,6 +42,11 @@ class BusiestCoupons:
     def label(self, coupon_name: str) -> str:
         return coupon_name if coupon_name in self._labelled else OTHER
 
+    def labels(self, coupon_names: Iterable[str]) -> Counter[str]:
+        """The coupons' labels, and how many of the coupons share each."""
+        labelled = self._labelled
+        return Counter(name if name in labelled else OTHER for name in coupon_names)
+
     def count(self, coupon_name: str) -> str:
         """Count one claim of a coupon that exists, and return the coupon's label."""
         if coupon_name == OTHER:  # it would share a series with all that have no label
@@ -49,6 +58,7 @@ class BusiestCoupons:
             self._labelled[coupon_name] += 1
         elif len(self._labelled) < self._capacity:
             self._labelled[coupon_name] = 1
+            self._on_labelled(coupon_name)
         else:
             self._count_candidate(coupon_name)
         return self.label(coupon_name)
@@ -64,6 +74,7 @@ class BusiestCoupons:
                 self._candidates[least] = self._labelled.pop(least)
                 self._labelled[coupon_name] = self._candidates.pop(coupon_name)
                 self._on_retired(least)
+                self._on_labelled(coupon_name)
 
     def _age(self) -> None:
         """Halve what was counted, so that yesterday's sale makes room for today's."""

@@ -3,7 +3,9 @@
 import asyncio
 import os
 import platform
+from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
@@ -14,8 +16,9 @@ from prometheus_client.process_collector import ProcessCollector
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.metrics.busiest import BusiestCoupons
-from claimsvc.metrics.tallies import Flusher, Tallies, TraceId
+from claimsvc.metrics.busiest import OTHER, BusiestCoupons
+from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
+from claimsvc.metrics.workers import WorkersCollector
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
 _BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
@@ -31,6 +34,7 @@ _OUTCOMES: dict[type, str] = {
     asyncio.CancelledError: "cancelled",
 }
 _DEFECT = "internal-error"
+_ALL_OUTCOMES = (*_OUTCOMES.values(), _DEFECT)
 
 _REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
 
@@ -50,9 +54,9 @@ class Metrics:
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         self.coupons = (
-            BusiestCoupons(replacements=_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED)
+            BusiestCoupons(replacements=_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED, on_labelled=self._introduce)
             if self._shared
-            else BusiestCoupons(on_retired=self._retire)
+            else BusiestCoupons(on_labelled=self._introduce, on_retired=self._retire)
         )
         registry = self._registry
 
@@ -73,11 +77,14 @@ class Metrics:
             "claim_duration_seconds", "From a valid request to its outcome.", "strategy", "outcome"
         )
         self._attempts = counter("lock_attempts_total", "Attempts to take a coupon's lock.", "coupon", "result")
-        self._wait = histogram("lock_wait_seconds", "From wanting a lock to having it or giving up.", "result")
-        self._hold = histogram("lock_hold_seconds", "How long a lock was held.")
-        self._retries = counter("lock_retries_total", "Attempts after the first.")
+        self._wait = histogram(
+            "lock_wait_seconds", "From wanting a lock to having it or giving up.", "coupon", "result"
+        )
+        self._hold = histogram("lock_hold_seconds", "How long a lock was held.", "coupon")
+        self._held = total("lock_held", "Locks that are held now.", "coupon")
+        self._retries = counter("lock_retries_total", "Attempts after the first.", "coupon")
         self._waiters = total("lock_waiters", "Leaders that are waiting for a lock now.")
-        self._lost = counter("lock_lost_total", "Locks that were no longer ours when they were given back.")
+        self._lost = counter("lock_lost_total", "Locks that were no longer ours when they were given back.", "coupon")
         self._hints = counter("lock_hints_total", "Hints that a lock is free, between instances.", "result")
         self._batch_size = histogram("batch_size", "Claims that were admitted together.", buckets=_SIZE_BUCKETS)
         self._waiting = total("claims_waiting", "Claims that have no answer yet.")
@@ -93,6 +100,8 @@ class Metrics:
             "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
         )
         self._master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
+        self._call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
+        self._loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
         self._violations = counter(
             "invariant_violations_total",
             "Transactions that were rolled back because a promise would have been broken.",
@@ -108,18 +117,29 @@ class Metrics:
         build.labels(version("claimsvc"), platform.python_version()).set(1)
         for state in ("idle", "in_use"):
             self._pool.labels(state)
-        self._claims_by = Tallies(self._claims)
-        self._claim_duration_by = Tallies(self._claim_duration, trace_id)
+        for result in ("sent", "used", "late"):
+            self._hints.labels(result)
+        self._introduce(OTHER)
+        self._claims_by = Tallies(self._claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
+        self._claim_duration_by = Tallies(self._claim_duration, trace_id=trace_id)
         self._attempts_by = Tallies(self._attempts)
+        self._wait_by = Tallies(self._wait, trace_id=trace_id)
+        self._hold_by = Tallies(self._hold, trace_id=trace_id)
+        self._calls_by = Tallies(self._call, trace_id=trace_id)
         self._requests_by = Tallies(self._requests)
-        self._request_duration_by = Tallies(self._request_duration, trace_id)
+        self._request_duration_by = Tallies(self._request_duration, trace_id=trace_id)
+        self._held_locks = HeldLocks(self._held, self.coupons)
         self._flusher = Flusher(
             (
                 self._claims_by,
                 self._claim_duration_by,
                 self._attempts_by,
+                self._wait_by,
+                self._hold_by,
+                self._calls_by,
                 self._requests_by,
                 self._request_duration_by,
+                self._held_locks,
             ),
             by_itself=self._shared,
         )
@@ -138,6 +158,7 @@ class Metrics:
         if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(WorkersCollector(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
         # prometheus_client's own choice fails on a version that is no number.
         if "application/openmetrics-text" in accept:
             return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
@@ -147,23 +168,41 @@ class Metrics:
         """Bring what was counted for every claim and request to where it is read."""
         self._flusher.flush()
 
+    # ports.MasterObserver
+
+    def master_probed(self, master: str, up: bool) -> None:
+        self._master_up.labels(master).set(up)
+
+    def master_called(self, master: str, seconds: float) -> None:
+        self._calls_by[master,].observe(seconds)
+        self._flusher.changed()
+
     # ports.LockObserver
 
     def attempted(self, coupon_name: str, result: str) -> None:
         self._attempts_by[self.coupons.label(coupon_name), result].inc()
         self._flusher.changed()
 
-    def retried(self) -> None:
-        self._retries.inc()
+    def retried(self, coupon_name: str) -> None:
+        self._retries.labels(self.coupons.label(coupon_name)).inc()
 
-    def waited(self, result: str, seconds: float) -> None:
-        self._wait.labels(result).observe(seconds, self._exemplar())
+    def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None:
+        for label, times in self.coupons.labels(coupon_names).items():
+            self._wait_by[label, result].observe(seconds, times)
+        self._flusher.changed()
 
-    def held(self, seconds: float) -> None:
-        self._hold.observe(seconds)
+    def taken(self, coupon_names: Sequence[str]) -> None:
+        self._held_locks.add(coupon_names)
+        self._flusher.changed()
+
+    def held(self, coupon_names: Sequence[str], seconds: float) -> None:
+        self._held_locks.remove(coupon_names)
+        for label, times in self.coupons.labels(coupon_names).items():
+            self._hold_by[label,].observe(seconds, times)
+        self._flusher.changed()
 
     def lost(self, coupon_name: str) -> None:
-        self._lost.inc()
+        self._lost.labels(self.coupons.label(coupon_name)).inc()
 
     def hinted(self, result: str) -> None:
         self._hints.labels(result).inc()
@@ -207,8 +246,8 @@ class Metrics:
         if coupon_name in self.coupons:
             self._counter_drift.labels(coupon_name).set(units)
 
-    def master_changed(self, name: str, up: bool) -> None:
-        self._master_up.labels(name).set(up)
+    def event_loop_lagged(self, seconds: float) -> None:
+        self._loop_lag.observe(seconds)
 
     # the measured strategy
 
@@ -225,10 +264,28 @@ class Metrics:
         trace_id = self._trace_id() if self._trace_id is not None else None
         return None if trace_id is None else {"trace_id": trace_id}
 
+    def _introduce(self, label: str) -> None:
+        """Begin with 0 what is to be alarming at 1; see `Tallies`."""
+        for metric in (self._retries, self._lost, self._held):
+            metric.labels(label)
+
     def _retire(self, coupon_name: str) -> None:
         """Drop the series of a coupon that is not among the busiest any more."""
-        for metric in (self._claims, self._attempts, self._remaining, self._amount, self._counter_drift):
-            metric.remove_by_labels({"coupon": coupon_name})
-        for tallies in (self._claims_by, self._attempts_by):
-            for labels in [labels for labels in tallies if coupon_name in labels]:
+        tallied = (self._claims_by, self._attempts_by, self._wait_by, self._hold_by)
+        for tallies in tallied:
+            for labels in [labels for labels in tallies if labels[0] == coupon_name]:
                 del tallies[labels]
+        self._held_locks.forget(coupon_name)
+        for metric in (
+            self._claims,
+            self._attempts,
+            self._wait,
+            self._hold,
+            self._held,
+            self._retries,
+            self._lost,
+            self._remaining,
+            self._amount,
+            self._counter_drift,
+        ):
+            metric.remove_by_labels({"coupon": coupon_name})

@@ -1,4 +1,5 @@
-"""What is counted for every claim and request: added up here, and given to Prometheus's objects when they are read.
+"""What is counted for every claim, batch and request: added up here, and given to Prometheus's objects when they are
+read.
 
 Those take locks and search their buckets one by one, several times for each request, which costs as much as the rest of
 an answer does.
@@ -7,11 +8,13 @@ an answer does.
 import asyncio
 import time
 from bisect import bisect_left
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.samples import Exemplar
+
+from claimsvc.metrics.busiest import BusiestCoupons
 
 TraceId = Callable[[], str | None]
 
@@ -48,10 +51,10 @@ class _Distribution:
         self._counts = [0] * len(self._bounds)
         self._sum = 0.0
 
-    def observe(self, amount: float) -> None:
+    def observe(self, amount: float, times: int = 1) -> None:
         # The last bound is infinite, so there always is one that is not less.
-        self._counts[bisect_left(self._bounds, amount)] += 1
-        self._sum += amount
+        self._counts[bisect_left(self._bounds, amount)] += times
+        self._sum += amount * times
 
     def flush(self) -> None:
         if any(self._counts):
@@ -73,8 +76,8 @@ class _Exemplified(_Distribution):
         super().__init__(child)
         self._trace_id = trace_id
 
-    def observe(self, amount: float) -> None:
-        super().observe(amount)
+    def observe(self, amount: float, times: int = 1) -> None:
+        super().observe(amount, times)
         if (trace_id := self._trace_id()) is not None:
             bucket = self._child._buckets[bisect_left(self._bounds, amount)]
             bucket.set_exemplar(Exemplar({"trace_id": trace_id}, amount, time.time()))
@@ -84,16 +87,26 @@ class Tallies(dict[tuple[Any, ...], Any]):
     """The tallies of one metric, by the values of its labels.
 
     Args:
-        metric: where they go.
+        metric: gets what is tallied.
+        siblings: which series are there, with 0, once these labels are. Prometheus cannot see the increase of a series
+            that begins with it, so the first of the events that matter would be missed.
         trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
     """
 
-    def __init__(self, metric: Counter | Histogram, trace_id: TraceId | None = None) -> None:
+    def __init__(
+        self,
+        metric: Counter | Histogram,
+        siblings: Callable[[tuple[Any, ...]], Iterable[tuple[Any, ...]]] = lambda labels: (),
+        trace_id: TraceId | None = None,
+    ) -> None:
         super().__init__()
         self._metric = metric
+        self._siblings = siblings
         self._trace_id = trace_id
 
     def __missing__(self, labels: tuple[Any, ...]) -> Any:
+        for sibling in self._siblings(labels):
+            self._metric.labels(*sibling)
         tally = self[labels] = self._made(self._metric.labels(*labels))
         return tally
 
@@ -107,6 +120,41 @@ class Tallies(dict[tuple[Any, ...], Any]):
             tally.flush()
 
 
+class HeldLocks:
+    """Which coupons' locks are held now."""
+
+    def __init__(self, gauge: Gauge, coupons: BusiestCoupons) -> None:
+        self._gauge = gauge
+        self._coupons = coupons
+        self._names: set[str] = set()
+        self._shown: set[str] = set()
+
+    def add(self, coupon_names: Iterable[str]) -> None:
+        self._names.update(coupon_names)
+
+    def remove(self, coupon_names: Iterable[str]) -> None:
+        self._names.difference_update(coupon_names)
+
+    def forget(self, coupon_name: str) -> None:
+        """The coupon has no series any more."""
+        self._shown.discard(coupon_name)
+
+    def flush(self) -> None:
+        # By names until now: a coupon may get its label, or lose it, while its lock is held.
+        held = self._coupons.labels(self._names)
+        for label in self._shown - held.keys():
+            self._gauge.labels(label).set(0)
+        for label, count in held.items():
+            self._gauge.labels(label).set(count)
+        self._shown = set(held)
+
+
+class Flushed(Protocol):
+    """What keeps figures back until they are read."""
+
+    def flush(self) -> None: ...
+
+
 class Flusher:
     """Flushes all tallies: when asked, and where others read the figures from files, soon after each change.
 
@@ -114,7 +162,7 @@ class Flusher:
         by_itself: whether to flush without being asked.
     """
 
-    def __init__(self, tallies: tuple[Tallies, ...], *, by_itself: bool) -> None:
+    def __init__(self, tallies: Sequence[Flushed], *, by_itself: bool) -> None:
         self._tallies = tallies
         self._by_itself = by_itself
         self._due = False

@@ -54,7 +54,7 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
     observed = Observed()
     async with (
         open_engine(database_url, _LIMITS, observed) as engine,
-        open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, on_change=lambda name, up: None) as masters,
+        open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)

@@ -12,6 +12,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile_once
 from claimsvc.masters import open_masters
 from tests.behaviour.instances import Instance, open_instance
+from tests.observed import Observed
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ async def instance(database_url: str, redis_urls: tuple[str, ...]) -> AsyncItera
 
 @pytest.fixture
 async def counters(redis_urls: tuple[str, ...]) -> AsyncIterator[RedisCounters]:
-    async with open_masters(redis_urls, timeout_seconds=1.0, pool_size=4, on_change=lambda name, up: None) as masters:
+    async with open_masters(redis_urls, timeout_seconds=1.0, pool_size=4, observer=Observed()) as masters:
         yield RedisCounters(masters.all)
 
 

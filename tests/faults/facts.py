@@ -64,3 +64,8 @@ def series(exposition: str, name: str) -> float:
     """The value of a series in Prometheus' text format; 0 if it is not there."""
     found = re.search(rf"^{re.escape(name)} (\S+)$", exposition, re.MULTILINE)
     return float(found[1]) if found else 0.0
+
+
+def total(exposition: str, name: str) -> float:
+    """The sum of all series of a metric, whatever their labels; 0 if there are none."""
+    return sum(map(float, re.findall(rf"^{re.escape(name)}(?:{{.*}})? (\S+)$", exposition, re.MULTILINE)))

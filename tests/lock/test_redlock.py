@@ -32,7 +32,7 @@ async def open_lock(
 ) -> AsyncIterator[tuple[Redlocks, Observed]]:
     observed = Observed()
     async with (
-        open_masters(urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, on_change=lambda name, up: None) as masters,
+        open_masters(urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, observer=observed) as masters,
         open_redlocks(
             masters.all,
             ttl_seconds=ttl_seconds,
@@ -65,6 +65,17 @@ async def test_a_held_lock_is_one_key_of_that_name_and_life_on_every_master(redi
                 assert 19_000 < await master.pttl(KEY) <= 20_000
         for master in masters:
             assert await master.keys("*") == []
+
+
+async def test_whoever_watches_is_told_which_locks_are_held_and_of_every_call(redis_urls: tuple[str, ...]) -> None:
+    async with open_lock(redis_urls) as (lock, observed):
+        async with lock.hold("spring"):
+            assert observed.held_now == {"spring"}
+        async with lock.hold_free(["spring", "summer"]):
+            assert observed.held_now == {"spring", "summer"}
+        assert observed.held_now == set()
+        assert len(observed.calls) == 3
+        assert min(observed.calls.values()) >= 5  # a probe, and the taking and giving back of both
 
 
 async def test_every_acquisition_has_a_token_of_its_own(redis_urls: tuple[str, ...]) -> None:

@@ -63,9 +63,7 @@ class Instance:
         scenario, observed = self._scenario, self.observed
         urls = [f"redis://simulated:{FIRST_PORT + number}" for number in range(scenario.masters)]
         async with (
-            open_masters(
-                urls, timeout_seconds=REDIS_TIMEOUT_SECONDS, pool_size=32, on_change=lambda name, up: None
-            ) as masters,
+            open_masters(urls, timeout_seconds=REDIS_TIMEOUT_SECONDS, pool_size=32, observer=observed) as masters,
             open_redlocks(
                 masters.all,
                 ttl_seconds=scenario.ttl_seconds,

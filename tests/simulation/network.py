@@ -166,8 +166,8 @@ class _Wire(Redis):
 class SimulatedMaster(Master, _Wire):  # type: ignore[misc] # redis-py's own bases disagree
     """The service's own client of a master, on the simulated network."""
 
-    def __init__(self, host: MasterHost, process: int, url: str, *, timeout_seconds: float, pool_size: int) -> None:
-        super().__init__(url, timeout_seconds=timeout_seconds, pool_size=pool_size)
+    def __init__(self, host: MasterHost, process: int, url: str, **limits: Any) -> None:
+        super().__init__(url, **limits)
         self.host = host
         self.process = process
 

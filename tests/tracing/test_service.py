@@ -19,6 +19,8 @@ OPENMETRICS = {"Accept": "application/openmetrics-text;version=1.0.0,text/plain;
 WITH_EXEMPLARS = {
     "claimsvc_claim_duration_seconds",
     "claimsvc_lock_wait_seconds",
+    "claimsvc_lock_hold_seconds",
+    "claimsvc_redis_call_seconds",
     "claimsvc_db_transaction_seconds",
     "claimsvc_http_request_duration_seconds",
 }

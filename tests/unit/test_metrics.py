@@ -1,10 +1,14 @@
-"""Which coupons have a label, and what the wrapper tells of a claim."""
+"""Which coupons have a label, what the wrapper tells of a claim, and what the metrics make of what they are told."""
 
 import asyncio
+import re
+import shutil
+import subprocess
+from datetime import UTC, datetime
 
 import pytest
 
-from claimsvc.domain import Outcome, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
@@ -76,3 +80,99 @@ async def test_made_up_names_make_no_series() -> None:
         await strategy.claim(f"made-up-{i}", "ada")
         metrics.attempted(f"made-up-{i}", "acquired")
     assert "made-up" not in metrics.render()[0].decode()
+
+
+@pytest.fixture
+def metrics(monkeypatch: pytest.MonkeyPatch) -> Metrics:
+    """Those of a single worker, that know the coupon `spring`."""
+    monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
+    known = Metrics()
+    known.coupons.count("spring")
+    return known
+
+
+def lines(metrics: Metrics) -> dict[str, float]:
+    """The value of each series."""
+    exposition = metrics.render()[0].decode()
+    return {name: float(value) for name, value in re.findall(r"^(claimsvc_\S+) (\S+)$", exposition, re.MULTILINE)}
+
+
+def test_what_a_lock_does_is_told_for_its_coupon(metrics: Metrics) -> None:
+    metrics.waited(["spring", "made-up", "made-up-too"], "acquired", 0.2)
+    metrics.held(["spring"], 0.02)
+    metrics.retried("spring")
+    metrics.lost("spring")
+    seen = lines(metrics)
+    assert seen['claimsvc_lock_wait_seconds_count{coupon="spring",result="acquired"}'] == 1
+    assert seen['claimsvc_lock_wait_seconds_count{coupon="other",result="acquired"}'] == 2
+    assert seen['claimsvc_lock_wait_seconds_bucket{coupon="other",le="0.1",result="acquired"}'] == 0
+    assert seen['claimsvc_lock_wait_seconds_bucket{coupon="other",le="0.25",result="acquired"}'] == 2
+    assert seen['claimsvc_lock_hold_seconds_sum{coupon="spring"}'] == 0.02
+    assert seen['claimsvc_lock_retries_total{coupon="spring"}'] == 1
+    assert seen['claimsvc_lock_lost_total{coupon="spring"}'] == 1
+
+
+def test_a_lock_is_held_from_its_taking_until_it_is_given_back(metrics: Metrics) -> None:
+    metrics.taken(["spring", "made-up", "made-up-too"])
+    assert lines(metrics)['claimsvc_lock_held{coupon="spring"}'] == 1
+    assert lines(metrics)['claimsvc_lock_held{coupon="other"}'] == 2
+    metrics.held(["spring", "made-up", "made-up-too"], 0.1)
+    assert lines(metrics)['claimsvc_lock_held{coupon="spring"}'] == 0
+    assert lines(metrics)['claimsvc_lock_held{coupon="other"}'] == 0
+
+
+def test_a_lock_that_is_held_while_its_coupon_gets_a_label_is_told_under_that_label(metrics: Metrics) -> None:
+    metrics.taken(["autumn"])
+    assert lines(metrics)['claimsvc_lock_held{coupon="other"}'] == 1
+    metrics.coupons.count("autumn")
+    assert lines(metrics)['claimsvc_lock_held{coupon="autumn"}'] == 1
+    assert lines(metrics)['claimsvc_lock_held{coupon="other"}'] == 0
+
+
+def test_a_coupon_that_loses_its_label_keeps_no_series(metrics: Metrics) -> None:
+    for i in range(99):
+        metrics.coupons.count(f"coupon-{i}")
+        metrics.coupons.count(f"coupon-{i}")
+    metrics.attempted("spring", "acquired")
+    metrics.taken(["spring"])
+    metrics.waited(["spring"], "acquired", 0.2)
+    metrics.held(["spring"], 0.02)
+    metrics.stock_sampled(Coupon("spring", 5, 4, StrategyName.REDLOCK, datetime.now(UTC)))
+    metrics.taken(["spring"])
+    assert 'claimsvc_lock_held{coupon="spring"}' in lines(metrics)
+    for _ in range(200):
+        metrics.coupons.count("hot")
+    assert "spring" not in metrics.coupons
+    assert [name for name in lines(metrics) if "spring" in name] == []
+    assert lines(metrics)['claimsvc_lock_held{coupon="other"}'] == 1
+
+
+def test_what_is_alarming_begins_with_0(metrics: Metrics) -> None:
+    """Prometheus sees the increase of a series only from its second sample on."""
+    seen = lines(metrics)
+    for label in ("spring", "other"):
+        assert seen[f'claimsvc_lock_lost_total{{coupon="{label}"}}'] == 0
+        assert seen[f'claimsvc_lock_retries_total{{coupon="{label}"}}'] == 0
+    metrics.claim_ended("spring", StrategyName.REDLOCK, SoldOut(), 0.1)
+    assert lines(metrics)['claimsvc_claims_total{coupon="spring",outcome="lock-busy",strategy="redlock"}'] == 0
+
+
+def test_calls_of_masters_and_lags_of_the_event_loop_are_told(metrics: Metrics) -> None:
+    metrics.master_probed("a:6379", True)
+    metrics.master_called("a:6379", 0.003)
+    metrics.event_loop_lagged(0.03)
+    seen = lines(metrics)
+    assert seen['claimsvc_redis_master_up{master="a:6379"}'] == 1
+    assert seen['claimsvc_redis_call_seconds_sum{master="a:6379"}'] == 0.003
+    assert seen["claimsvc_event_loop_lag_seconds_count"] == 1
+
+
+@pytest.mark.skipif(not shutil.which("promtool"), reason="needs promtool, of the system package `prometheus`")
+def test_prometheus_own_linter_has_nothing_to_say(metrics: Metrics) -> None:
+    metrics.claim_ended("spring", StrategyName.REDLOCK, SoldOut(), 0.1)
+    metrics.master_called("a:6379", 0.003)
+    metrics.waited(["spring"], "acquired", 0.2)
+    checked = subprocess.run(
+        ["promtool", "check", "metrics"], input=metrics.render()[0], capture_output=True, timeout=30, check=False
+    )
+    assert (checked.returncode, checked.stdout + checked.stderr) == (0, b"")

@@ -5,7 +5,7 @@ import random
 import time
 from collections import Counter
 
-from tests.faults.facts import series
+from tests.faults.facts import total
 from tests.faults.injectors import clock
 from tests.faults.injectors.masters import answered, client_of, forget_keys, forget_scripts
 from tests.faults.scenario import Context, Row, scenario
@@ -148,5 +148,5 @@ def _drift(trial: Trial) -> dict[str, int]:
 
 async def _note_lost_locks(trial: Trial) -> None:
     """How many locks their holders found gone."""
-    lost = [series(await instance.metrics(), "claimsvc_lock_lost_total") for instance in trial.stage.instances]
+    lost = [total(await instance.metrics(), "claimsvc_lock_lost_total") for instance in trial.stage.instances]
     trial.notes.append(f"{sum(lost):.0f} locks were lost while they were held")
