@@ -109,6 +109,7 @@ def serve(database_url: str, redis_urls: tuple[str, ...], tmp_path: Path) -> Ite
                 "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
                 "CLAIMSVC_PORT": "0",
                 "CLAIMSVC_LOG_FORMAT": "json",
+                "NO_PROXY": "127.0.0.1",
                 **{f"CLAIMSVC_{name}": str(value) for name, value in variables.items()},
             }
             program = Program(folder, ("serve",), settings)

@@ -2,6 +2,7 @@
 
 import signal
 import time
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import urlsplit
 
 import pytest
@@ -81,6 +82,28 @@ def test_a_batch_links_its_claims_and_they_link_it(serve: Serve, collector: Coll
     [acquire] = collector.children(batch, "lock acquire")
     asked = [each.attributes["server.port"] for each in collector.children(acquire, "SET")]
     assert sorted(set(asked)) == ports_of(service)
+
+
+def test_a_batch_for_which_the_lock_was_kept_links_the_one_for_which_it_was_taken(
+    serve: Serve, collector: Collector
+) -> None:
+    service = serve(TRACING_URL=collector.url)
+    service.claim("first")
+    with ThreadPoolExecutor(2) as threads:
+        with service.database.transaction():
+            service.database.execute("SELECT FROM coupons FOR UPDATE")
+            ada = threads.submit(service.claim, "ada")
+            service.program.eventually(lambda: service.metric("claimsvc_batch_size_count") == 2)
+            ben = threads.submit(service.claim, "ben")
+            service.program.eventually(lambda: service.metric("claimsvc_claims_waiting") == 2)
+        assert (ada.result()[0], ben.result()[0]) == (201, 201)
+    waited_for(collector, {REQUEST: 3, "batch": 3, "lock release": 2})
+    _, taking, keeping = collector.spans("batch")
+    _, adas, bens = collector.spans(REQUEST)
+    assert (taking.parent_id, keeping.parent_id) == (adas.span_id, bens.span_id)
+    assert keeping.links == {taking.span_id: "took the lock", bens.span_id: "claim"}
+    assert [each.name for each in collector.children(keeping)] == ["transaction"]
+    assert [each.name for each in collector.children(taking)] == ["lock acquire", "transaction", "lock release"]
 
 
 def test_a_lock_that_stays_busy_is_an_error_of_the_request_the_batch_and_the_wait(
