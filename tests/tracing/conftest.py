@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
@@ -71,12 +72,14 @@ class Service:
             masters = [stack.enter_context(redis.Redis.from_url(url)) for url in self.redis_urls]
             for master in masters:
                 # An answer comes before its lock is given back.
-                self.program.eventually(
-                    lambda master=master: master.set(f"claim:coupon:{coupon}", "another", nx=True, px=20_000)
-                )
+                self.program.eventually(partial(_take, master, coupon))
             yield
             for master in masters:
                 master.delete(f"claim:coupon:{coupon}")
+
+
+def _take(master: redis.Redis, coupon: str) -> bool:
+    return bool(master.set(f"claim:coupon:{coupon}", "another", nx=True, px=20_000))
 
 
 Serve = Callable[..., Service]

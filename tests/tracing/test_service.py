@@ -31,7 +31,7 @@ def exemplars(service: Service) -> dict[str, set[str]]:
     status, content_type, text = service.ask("GET", "/metrics", headers=OPENMETRICS)
     assert (status, content_type.partition(";")[0]) == (200, "application/openmetrics-text")
     found: dict[str, set[str]] = {}
-    for family in text_string_to_metric_families(text):
+    for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
         for sample in family.samples:
             if sample.exemplar is not None:
                 assert sample.exemplar.value <= float(sample.labels["le"])
