@@ -8,7 +8,8 @@ import asyncio
 import math
 import time
 from collections import deque
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -17,9 +18,8 @@ from typing import Any, Protocol, TypeVar
 import structlog
 from uuid_utils import uuid7
 
-from claimsvc.domain import Outcome
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
-from claimsvc.ports import Attempt, BatchObserver, Decision
+from claimsvc.ports import Attempt, BatchObserver, ClaimAnswer, Decision, LockWait, Stages
 
 _log = structlog.get_logger("claimsvc.batching")
 
@@ -36,28 +36,36 @@ class _Waiting:
 
     __slots__ = ("answer", "arrived_at", "attempt")
 
-    def __init__(self, coupon_name: str, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
+    def __init__(self, coupon_name: str, user_id: str, answer: ClaimAnswer) -> None:
         self.attempt = Attempt(str(uuid7()), coupon_name, user_id)
         self.answer = answer
         self.arrived_at = time.monotonic()
 
 
 class CouponQueue:
-    """The waiting claims of one coupon, oldest first. A leader takes them batch by batch."""
+    """The waiting claims of one coupon, oldest first. A leader takes them batch by batch.
+
+    `lock_wait` is for its leader to set, where the queue is led under a lock.
+    """
 
     def __init__(self, coupon_name: str, batch_size: int, room: "WaitingRoom", observer: BatchObserver) -> None:
         self.coupon_name = coupon_name
         self.waits_for_lock = False
+        self.lock_wait: LockWait | None = None
         self._batch_size = batch_size
         self._room = room
         self._observer = observer
         self._waiting: deque[_Waiting] = deque()
-        self._taken: Sequence[_Waiting] = ()
+        self._taken: Batch | None = None
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def join(self, user_id: str, answer: "asyncio.Future[Outcome]") -> None:
+    def answers(self) -> Iterator[ClaimAnswer]:
+        """Those that are waited for."""
+        return (waiting.answer for waiting in self._waiting)
+
+    def join(self, user_id: str, answer: ClaimAnswer) -> None:
         self._waiting.append(_Waiting(self.coupon_name, user_id, answer))
         self._room.count += 1
 
@@ -72,21 +80,20 @@ class CouponQueue:
                 taken.append(waiting)
         if taken:
             self._observer.batched(len(taken))
-        self._taken = taken
-        return Batch(self.coupon_name, taken, self._room)
+        self._taken = Batch(self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()))
+        return self._taken
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
         """Answer those who arrived before that moment (monotonic seconds) with `error`."""
+        stages = Stages(self.lock_wait)
         while self._waiting and self._waiting[0].arrived_at < arrived_before:
             self._room.count -= 1
-            _fail(self._waiting.popleft(), error)
+            _fail(self._waiting.popleft(), error, stages)
 
     def leave_undecided(self, error: BaseException, *, arrived_before: float) -> None:
         """The same for those who are being decided. Their batch goes on: only they wait for it no longer."""
-        for waiting in self._taken:
-            if waiting.arrived_at >= arrived_before:
-                break
-            _fail(waiting, error)
+        if self._taken is not None:
+            self._taken.leave(error, arrived_before)
 
 
 Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
@@ -95,28 +102,43 @@ Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
 class Batch:
     """Claims of one coupon that are decided together. Every one of them gets an answer."""
 
-    def __init__(self, coupon_name: str, claims: Sequence[_Waiting], room: "WaitingRoom") -> None:
+    def __init__(self, coupon_name: str, claims: Sequence[_Waiting], room: "WaitingRoom", stages: Stages) -> None:
         self.coupon_name = coupon_name
-        self._room = room
+        self.room = room
         self.attempts = [waiting.attempt for waiting in claims]
         self._claims = claims
+        self._stages = stages
+
+    def answers(self) -> Iterator[ClaimAnswer]:
+        """Those that this batch will give."""
+        return (waiting.answer for waiting in self._claims)
 
     def answer(self, decisions: Sequence[Decision]) -> None:
-        self._room.count -= len(self._claims)
+        self.room.count -= len(self._claims)
+        stages = self._stages
+        stages.decided_at = time.monotonic()
         for waiting, decision in zip(self._claims, decisions, strict=True):
             if isinstance(decision, Exception):
-                _fail(waiting, decision)
+                _fail(waiting, decision, stages)
             elif not waiting.answer.done():
+                waiting.answer.stages = stages
                 waiting.answer.set_result(decision)
 
     def fail(self, error: BaseException) -> None:
-        self._room.count -= len(self._claims)
+        self.room.count -= len(self._claims)
+        self.leave(error)
+
+    def leave(self, error: BaseException, arrived_before: float = math.inf) -> None:
+        """Answer those who arrived before that moment with `error`, whatever becomes of the batch."""
         for waiting in self._claims:
-            _fail(waiting, error)
+            if waiting.arrived_at >= arrived_before:
+                break
+            _fail(waiting, error, self._stages)
 
 
-def _fail(waiting: _Waiting, error: BaseException) -> None:
+def _fail(waiting: _Waiting, error: BaseException, stages: Stages) -> None:
     if not waiting.answer.done():
+        waiting.answer.stages = stages
         # Our task was ended from outside. To the claim's caller that is no cancellation: it did not ask for one.
         waiting.answer.set_exception(_stopping() if isinstance(error, asyncio.CancelledError) else error)
 
@@ -131,8 +153,10 @@ async def decide_next(queues: Sequence[CouponQueue], admit: Admit) -> list[Batch
     batches = [batch for queue in queues if queue and (batch := queue.take()).attempts]
     if not batches:
         return []
+    watch = batches[0].room.watch
     try:
-        decisions = iter(await admit([attempt for batch in batches for attempt in batch.attempts]))
+        with watch.deciding(batches) if watch is not None else _UNWATCHED:
+            decisions = iter(await admit([attempt for batch in batches for attempt in batch.attempts]))
     except BaseException as error:
         for batch in batches:
             batch.fail(error)
@@ -161,6 +185,37 @@ class Leader(Protocol):
         ...
 
 
+class Watch(Protocol):
+    """Who follows the work on claims from outside, in the task that does it."""
+
+    def leading(self, queues: Sequence[CouponQueue]) -> AbstractContextManager[object]:
+        """Entered while these are led."""
+        ...
+
+    def deciding(self, batches: Sequence[Batch]) -> AbstractContextManager[object]:
+        """Entered while these are decided together, before their claims are answered."""
+        ...
+
+
+_UNWATCHED = nullcontext()
+
+
+class _WatchedLeader:
+    """`Leader` that is followed."""
+
+    def __init__(self, leader: Leader, watch: Watch) -> None:
+        self._leader = leader
+        self._watch = watch
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        with self._watch.leading(queues):
+            return await self._leader.lead(queues)
+
+    async def wait_and_lead(self, queue: CouponQueue) -> None:
+        with self._watch.leading([queue]):
+            await self._leader.wait_and_lead(queue)
+
+
 @dataclass(frozen=True, slots=True)
 class BatchLimits:
     """The bounds of a batcher.
@@ -182,11 +237,12 @@ class BatchLimits:
 
 
 class WaitingRoom:
-    """How many claims wait in this process, under every strategy together, and how many may."""
+    """How many claims wait in this process, under every strategy together, and how many may; who watches, if any."""
 
-    def __init__(self, limit: int, observer: BatchObserver) -> None:
+    def __init__(self, limit: int, observer: BatchObserver, watch: Watch | None = None) -> None:
         self.limit = limit
         self.count = 0
+        self.watch = watch
         self._observer = observer
 
     def observe(self) -> None:
@@ -197,7 +253,7 @@ class Batcher:
     """Queues by coupon, and the tasks in which a strategy leads them."""
 
     def __init__(self, leader: Leader, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
-        self._leader = leader
+        self._leader = leader if room.watch is None else _WatchedLeader(leader, room.watch)
         self._limits = limits
         self._room = room
         self._free_rounds = limits.concurrent_rounds
@@ -209,10 +265,10 @@ class Batcher:
         self._round_due = False
         self._overdue_check_due = False
 
-    def submit(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def submit(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
         loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Outcome] = loop.create_future()
+        answer = ClaimAnswer(loop=loop)
         if self._draining:
             answer.set_exception(_stopping())
             return answer

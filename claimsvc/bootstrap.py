@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
@@ -19,6 +20,10 @@ from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
+from claimsvc.tracing import open_tracing
+
+if TYPE_CHECKING:
+    from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
 
@@ -33,7 +38,10 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         SettingsError: a dependency cannot be used as it is set up; the message says what to change.
     """
     async with AsyncExitStack() as stack:
-        metrics = Metrics()
+        tracing = await stack.enter_async_context(
+            open_tracing(settings.tracing_url, traces_per_second=settings.traces_per_second)
+        )
+        metrics = Metrics(tracing.trace_id if tracing is not None else None)
         stack.callback(metrics.flush)
         metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
         metrics.pool_limited(settings.database_pool_size)
@@ -60,7 +68,10 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         )
         if failpoints is not None:
             lock = failpoints.lock(lock)
-        strategy: Claims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics)
+        if tracing is not None:
+            tracing.masters(masters.all)
+            lock = tracing.lock(lock)
+        strategy: Claims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
         if failpoints is not None:
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
@@ -79,12 +90,19 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 render_metrics=metrics.render,
                 admin_key_digests=settings.admin_keys,
                 body_timeout_seconds=settings.body_timeout_seconds,
+                log_requests_per_second=settings.log_requests_per_second,
+                tracer=tracing.requests if tracing is not None else None,
             )
         )
 
 
 def _strategies(
-    settings: Settings, lock: Lock, counters: Counters, database: Storage, metrics: Metrics
+    settings: Settings,
+    lock: Lock,
+    counters: Counters,
+    database: Storage,
+    metrics: Metrics,
+    tracing: "Tracing | None",
 ) -> StrategyByCoupon:
     limits = BatchLimits(
         batch_size=settings.batch_size,
@@ -92,16 +110,20 @@ def _strategies(
         patience_seconds=settings.claim_patience_seconds,
         claim_timeout_seconds=settings.claim_timeout_seconds,
     )
-    room = WaitingRoom(settings.claims_waiting_limit, metrics)
+    room = WaitingRoom(settings.claims_waiting_limit, metrics, tracing.work if tracing is not None else None)
+    deciding = database if tracing is None else tracing.storage(database)
     strategies: tuple[Strategy, ...] = (
         RedlockStrategy(
-            lock, database, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
+            lock, deciding, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
         ),
-        RowLockStrategy(database, limits=limits, room=room, observer=metrics),
-        CounterStrategy(counters, database, limits=limits, room=room, observer=metrics),
+        RowLockStrategy(deciding, limits=limits, room=room, observer=metrics),
+        CounterStrategy(counters, deciding, limits=limits, room=room, observer=metrics),
     )
+    outermost: list[Strategy] = [MeteredStrategy(each, metrics) for each in strategies]
+    if tracing is not None:
+        outermost = [tracing.strategy(each) for each in outermost]
     return StrategyByCoupon(
-        {each.name: MeteredStrategy(each, metrics) for each in strategies},
+        {each.name: each for each in outermost},
         database,
         timeout_seconds=settings.claim_timeout_seconds,
     )

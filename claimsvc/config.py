@@ -57,6 +57,12 @@ def _check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
     return digests
 
 
+def _check_tracing_url(url: str | None) -> str | None:
+    if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+        raise ValueError("must look like http://collector:4318/v1/traces")
+    return url
+
+
 class DatabaseSettings(BaseSettings):
     """How PostgreSQL is reached. Frozen: read once at start and handed down."""
 
@@ -134,6 +140,20 @@ class Settings(DatabaseSettings):
     log_format: Literal["auto", "json", "console"] = Field(
         "auto", description="`auto` is for people on a terminal, JSON elsewhere"
     )
+    log_requests_per_second: int = Field(
+        1000,
+        ge=0,
+        le=1_000_000,
+        description="requests answered as they should be that all get a log line; beyond them one in 100 does",
+    )
+    tracing_url: Annotated[str | None, BeforeValidator(lambda url: url or None), AfterValidator(_check_tracing_url)] = (
+        Field(
+            None,
+            repr=False,
+            description="where traces are sent, as http://collector:4318/v1/traces; needs `claimsvc[tracing]`",
+        )
+    )
+    traces_per_second: int = Field(100, ge=0, le=1_000_000, description="most claims that each worker traces")
 
     failpoints: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
         (), description="for the fault suite alone: where this process fails on purpose; see `claimsvc/failpoints.py`"

@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Outcome
 from claimsvc.errors import SettingsError
-from claimsvc.ports import Claims, Lease, Lock
+from claimsvc.ports import ClaimAnswer, Claims, Lease, Lock
 
 AFTER_LOCK = "after-lock"
 BEFORE_COMMIT = "before-commit"
@@ -166,8 +166,10 @@ class _FailingClaims:
         self._claims = claims
         self._failpoints = failpoints
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
-        return asyncio.ensure_future(self._claim(coupon_name, user_id))
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+        answer = ClaimAnswer()
+        answer.follow(self._claim(coupon_name, user_id))
+        return answer
 
     async def _claim(self, coupon_name: str, user_id: str) -> Outcome:
         outcome = await self._claims.claim(coupon_name, user_id)

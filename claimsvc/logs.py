@@ -16,6 +16,9 @@ from typing import Any
 import orjson
 import structlog
 
+REQUESTS = "claimsvc.http"
+"""The logger that has a line for each request."""
+
 # How long a line below `warning` may wait to be written together with others.
 _FLUSH_SECONDS = 0.05
 # What a pipe takes in one piece (PIPE_BUF on Linux), so that lines of several workers do not run into each other.
@@ -60,12 +63,16 @@ def _write(piece: bytearray) -> None:
 
 
 class _Logger:
-    """What structlog hands finished lines to. A warning is written at once, with all that came before it."""
+    """What structlog hands finished lines to. A warning is written at once, with all that came before it.
+
+    Except those about requests: while something is down there is one for each of them.
+    """
 
     def __init__(self, lines: _Lines, name: str | None = None) -> None:
         self.name = name
         self.debug = self.info = lines.write_soon
-        self.warning = self.error = self.exception = self.critical = lines.write_now
+        self.warning = lines.write_soon if name == REQUESTS else lines.write_now
+        self.error = self.exception = self.critical = lines.write_now
 
 
 def configure(level: str, log_format: str) -> None:
@@ -84,7 +91,7 @@ def configure(level: str, log_format: str) -> None:
     processors: list[structlog.typing.Processor]
     if console:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty()), _encode]
+        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False), _encode]
         processors = [*shared, *rendering]
     else:
         rendering = [structlog.processors.format_exc_info, _to_json]

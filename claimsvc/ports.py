@@ -1,10 +1,10 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from claimsvc.domain import (
     Claim,
@@ -19,10 +19,72 @@ from claimsvc.domain import (
 from claimsvc.errors import ClaimsvcError
 
 
+@dataclass(slots=True)
+class LockWait:
+    """When a lock was wanted, and when it was had: monotonic seconds."""
+
+    wanted_at: float
+    had_at: float | None = None
+
+
+@dataclass(slots=True)
+class Stages:
+    """When claims that were decided together came how far: monotonic seconds, None for where they never came."""
+
+    lock_wait: LockWait | None = None
+    taken_at: float | None = None
+    decided_at: float | None = None
+
+    def seconds(self, arrived_at: float, ended_at: float) -> dict[str, float]:
+        """How long each stage took for a claim that arrived and ended then; only stages that it came to.
+
+        `queue_wait` is all of its waiting but `lock_wait`; `transaction` includes the wait for a connection.
+        """
+        taken_at = ended_at if self.taken_at is None else self.taken_at
+        found = {"queue_wait": taken_at - arrived_at}
+        if self.lock_wait is not None:
+            had_at = taken_at if self.lock_wait.had_at is None else self.lock_wait.had_at
+            # Who came while the lock was held already, or was being waited for, has waited less for it, or not at all.
+            found["lock_wait"] = max(0.0, had_at - max(arrived_at, self.lock_wait.wanted_at))
+            found["queue_wait"] -= found["lock_wait"]
+        if self.taken_at is not None:
+            found["transaction"] = (ended_at if self.decided_at is None else self.decided_at) - self.taken_at
+        return found
+
+
+class ClaimAnswer(asyncio.Future[Outcome]):
+    """The answer to a claim, to come.
+
+    `stages` is set when it comes. `mark` is for whoever watches from outside: what it wants to find on the claim when
+    that is decided. There is one of these for each claim, so it has no more than it must: neither is set before it is
+    used, and `getattr` has to be asked for them.
+    """
+
+    __slots__ = ("mark", "stages")
+    mark: object
+    stages: Stages
+
+    def follow(self, work: Coroutine[Any, Any, Outcome]) -> None:
+        """Become what this work comes to, in a task of its own. To cancel one of the two is to cancel the other."""
+        task = asyncio.ensure_future(work)
+
+        def ended(_: object) -> None:
+            if task.cancelled():
+                self.cancel()
+            elif (error := task.exception()) is not None:
+                if not self.done():
+                    self.set_exception(error)
+            elif not self.done():
+                self.set_result(task.result())
+
+        task.add_done_callback(ended)
+        self.add_done_callback(lambda _: task.cancel())
+
+
 class Claims(Protocol):
     """Where claims are made."""
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         """Claim one unit of a coupon for a user.
 
         To cancel the answer does not cancel the claim half-way: it completes, or it never was.

@@ -40,7 +40,7 @@ def table_of_settings() -> str:
     for name, field in Settings.model_fields.items():
         if field.is_required():
             default = "required"
-        elif field.default == ():
+        elif field.default in ((), None):
             default = "none"
         else:
             default = f"`{field.default:g}`" if isinstance(field.default, float) else f"`{field.default}`"

@@ -6,7 +6,6 @@ of them: from its head and body to the bytes of its answer it takes plain calls,
 made of. Whatever is not the usual case is left to aiohttp, before anything was done about it.
 """
 
-import asyncio
 import time
 
 from aiohttp import HttpVersion11, hdrs
@@ -16,12 +15,12 @@ from aiohttp.streams import StreamReader
 from claimsvc.api import problems
 from claimsvc.api.bodies import PLAIN_JSON, parse_body
 from claimsvc.api.fairness import Turnstile
-from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, Records, request_id_of
+from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, request_id_of
+from claimsvc.api.records import Records
 from claimsvc.api.routes import CLAIM_PATH, claim_reply
 from claimsvc.api.schemas import ClaimCoupon
-from claimsvc.domain import Outcome
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import Claims
+from claimsvc.ports import ClaimAnswer, Claims
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
 _LONGEST_BODY = 1024
@@ -30,16 +29,17 @@ _UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING)
 
 
 class ExpressClaim:
-    """One claim under way: `answer` is what it comes to."""
+    """One claim under way: `answer` is what it comes to. `coupon_name` is None where that could not be read."""
 
-    __slots__ = ("_records", "_remote", "_request_id", "_started", "answer")
+    __slots__ = ("_records", "_remote", "_request_id", "_started", "answer", "coupon_name")
 
     def __init__(self, request_id: str, remote: str | None, records: Records) -> None:
-        self._started = time.perf_counter()
+        self._started = time.monotonic()
         self._request_id = request_id
         self._remote = remote
         self._records = records
-        self.answer: asyncio.Future[Outcome]
+        self.coupon_name: str | None = None
+        self.answer: ClaimAnswer
 
     def reply(self, *, closes: bool) -> tuple[bytes, bool]:
         """Once it is answered: the message to be sent, and whether it ends the connection. Records the request.
@@ -64,9 +64,10 @@ class ExpressClaim:
             path=CLAIM_PATH,
             route=CLAIM_PATH,
             status=reply.head.status,
-            seconds=time.perf_counter() - self._started,
+            started=self._started,
             request_id=request_id,
             remote=self._remote,
+            claim=self,
             defect=defect,
         )
         return reply.in_one_piece(), closes or reply.closes
@@ -78,6 +79,8 @@ def _stopping() -> UnavailableError:
 
 class Express:
     """Begins the claims that need no task."""
+
+    claim_class = ExpressClaim
 
     def __init__(self, claims: Claims, records: Records, turnstile: Turnstile) -> None:
         self.turnstile = turnstile
@@ -101,11 +104,12 @@ class Express:
 
     def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim:
         """Begin a claim that `takes` has said yes to."""
-        claim = ExpressClaim(request_id_of(message.headers), remote, self._records)
+        claim = self.claim_class(request_id_of(message.headers), remote, self._records)
         try:
             asked = parse_body(ClaimCoupon, body.read_nowait())
             claim.answer = self._claims.claim(asked.coupon_name, asked.user_id)
+            claim.coupon_name = asked.coupon_name
         except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
-            claim.answer = asyncio.get_running_loop().create_future()
+            claim.answer = ClaimAnswer()
             claim.answer.set_exception(failure)
         return claim

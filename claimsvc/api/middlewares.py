@@ -4,13 +4,11 @@ It stands around the whole application rather than in aiohttp's list of middlewa
 before that list is reached: a request that is not HTTP, a path without a route, an unknown `Expect`.
 """
 
-import logging
 import re
 import time
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 
-import structlog
 from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy, istr
 from uuid_utils import uuid7
@@ -18,8 +16,9 @@ from uuid_utils import uuid7
 from claimsvc.api import problems
 from claimsvc.api.answer import Answer
 from claimsvc.api.fairness import Turnstile
+from claimsvc.api.records import CLAIM, Records
 from claimsvc.api.schemas import MAX_BODY_BYTES
-from claimsvc.api.services import REQUEST_ID, HttpObserver
+from claimsvc.api.services import REQUEST_ID
 from claimsvc.errors import TransientError
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -40,55 +39,6 @@ def request_id_of(headers: CIMultiDictProxy[str]) -> str:
     """The client's own id, if it sent a sensible one; else a new one."""
     asked = headers.get(X_REQUEST_ID)
     return asked if asked is not None and _REQUEST_ID.fullmatch(asked) else str(uuid7())
-
-
-class Records:
-    """One count and one log line for each request."""
-
-    def __init__(self, observer: HttpObserver) -> None:
-        self._observer = observer
-        self._log = structlog.get_logger("claimsvc.http")
-
-    def add(
-        self,
-        *,
-        method: str,
-        path: str,
-        route: str,
-        status: int,
-        seconds: float,
-        request_id: str,
-        remote: str | None,
-        defect: BaseException | None = None,
-    ) -> None:
-        """Record an answered request.
-
-        Args:
-            method: a known method or `OTHER`.
-            path: as it is to be logged, so that it stays one line.
-            route: the route's template or `unmatched`.
-            status: what it was answered.
-            seconds: from its head to its answer.
-            request_id: its id.
-            remote: the address that it came from.
-            defect: what broke, if something did.
-        """
-        self._observer.observed(method, route, status, seconds)
-        level = logging.INFO if defect is None else logging.ERROR
-        if not self._log.is_enabled_for(level):
-            return  # before a line is put together, which costs more than all the rest of this file
-        self._log.log(
-            level,
-            "request",
-            method=method,
-            path=path,
-            route=route,
-            status=status,
-            duration_ms=round(seconds * 1000, 3),
-            request_id=request_id,
-            remote=remote,
-            **({} if defect is None else {"exc_info": defect}),
-        )
 
 
 async def _respond(
@@ -128,7 +78,7 @@ class Edge:
         return answer
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        started = time.perf_counter()
+        started = time.monotonic()
         await self._turn(request)
         request_id = request[REQUEST_ID] = request_id_of(request.headers)
         try:
@@ -154,9 +104,10 @@ class Edge:
             path=_loggable_path(request),
             route=_route(request),
             status=status,
-            seconds=time.perf_counter() - started,
+            started=started,
             request_id=request_id,
             remote=request.remote,
+            claim=request.get(CLAIM),
             defect=defect,
         )
 

@@ -45,7 +45,7 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
 
 async def metrics(request: web.Request) -> web.Response:
     """The metrics, as Prometheus reads them."""
-    content, content_type = request.app[SERVICES].render_metrics()
+    content, content_type = request.app[SERVICES].render_metrics(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=content, headers={**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
 
 
@@ -82,7 +82,7 @@ async def docs_file(request: web.Request) -> web.Response:
     return request.app[DOCS].respond(request, request.match_info["file"])
 
 
-_TEXT = ("text/plain",)
+_METRICS = ("text/plain", "application/openmetrics-text")
 _PAGE = Success(200, "A page.", content_types=("text/html",))
 
 ROUTES: tuple[Route, ...] = (
@@ -109,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
         metrics,
         tag="operations",
         summary="Metrics for Prometheus",
-        success=Success(200, "The metrics.", content_types=_TEXT),
+        success=Success(200, "The metrics.", content_types=_METRICS),
     ),
     Route(
         "GET",

@@ -4,6 +4,7 @@ The flow is one way: a strategy answers with an outcome, or raises a failure; th
 `/problems/{slug}` and the OpenAPI document are read from that same table.
 """
 
+import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -210,6 +211,17 @@ class RefusedError(Exception):
         self.close = close
 
 
+def outcome_name(result: domain.Outcome | BaseException) -> str:
+    """What a claim came to, in a word: the slug of its problem, if it has one."""
+    if isinstance(result, domain.Claimed):
+        return "claimed"
+    if isinstance(result, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(result, errors.TransientError):
+        return _problem_of(result).slug
+    return INTERNAL_ERROR.slug if isinstance(result, BaseException) else _OUTCOMES[type(result)].slug
+
+
 def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
     """A body that is wrong at one place; `pointer` is an RFC 6901 pointer in its URI fragment form."""
     return RefusedError(BAD_REQUEST, errors=(schemas.BodyError(detail, pointer),))
@@ -273,6 +285,10 @@ def from_outcome(outcome: Refusal, request_id: str) -> Reply:
     return Reply(_HEADS[problem], schemas.dump(body))
 
 
+def _problem_of(failure: errors.TransientError) -> Problem:
+    return next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
+
+
 def from_failure(failure: BaseException, request_id: str) -> Reply:
     """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
     if isinstance(failure, RefusedError):
@@ -280,8 +296,9 @@ def from_failure(failure: BaseException, request_id: str) -> Reply:
         reply.closes = failure.close
         return reply
     if isinstance(failure, errors.TransientError):
-        problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
-        return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)
+        return respond_in_detail(
+            _problem_of(failure), request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds
+        )
     if isinstance(failure, web.HTTPException) and failure.status in _HTTP_STATUSES:
         reply = respond(_HTTP_STATUSES[failure.status], request_id)
         if isinstance(failure, web.HTTPMethodNotAllowed):

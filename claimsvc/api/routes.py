@@ -8,14 +8,16 @@ from aiohttp import hdrs, web
 from claimsvc import domain
 from claimsvc.api import operations, parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
 
 
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user."""
-    outcome = await request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
-    return claim_reply(outcome, request[REQUEST_ID])
+    answer = request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
+    request[CLAIM] = Claim(body.coupon_name, answer)
+    return claim_reply(await answer, request[REQUEST_ID])
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:

@@ -6,11 +6,13 @@ from aiohttp import web
 
 from claimsvc.api.express import Express
 from claimsvc.api.fairness import Turnstile
-from claimsvc.api.middlewares import Edge, Records
+from claimsvc.api.middlewares import Edge
 from claimsvc.api.operations import READINESS
 from claimsvc.api.protocol import MAX_HEADER_BYTES, MAX_LINE_BYTES, READ_BUFFER_BYTES, Manager, Protocol
+from claimsvc.api.records import Records
 from claimsvc.api.routing import shortcut
 from claimsvc.api.services import SERVICES
+from claimsvc.api.traced import TracedEdge, TracedExpress, TracedRecords
 
 _MAX_HEADERS = 100
 # Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
@@ -103,7 +105,13 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         services = self.app[SERVICES]
-        records, turnstile = Records(services.observer), Turnstile()
-        edge = Edge(shortcut(self.app, server.request_handler), records, turnstile)
-        express = Express(services.strategy, records, turnstile)
+        handler, turnstile, tracer = shortcut(self.app, server.request_handler), Turnstile(), services.tracer
+        records: Records
+        if tracer is None:
+            records = Records(services.observer, services.log_requests_per_second)
+            edge, express = Edge(handler, records, turnstile), Express(services.strategy, records, turnstile)
+        else:
+            records = TracedRecords(services.observer, services.log_requests_per_second, tracer)
+            edge = TracedEdge(handler, records, turnstile, tracer)
+            express = TracedExpress(services.strategy, records, turnstile, tracer)
         return _Server(server, edge, express, self._header_timeout_seconds, self._write_timeout_seconds)

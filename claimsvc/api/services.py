@@ -28,21 +28,51 @@ class Unobserved:
         """Forget it."""
 
 
+class RequestTrace(Protocol):
+    """The trace of one request. Whatever is begun while it is entered belongs to it."""
+
+    trace_id: str | None
+    """As in `traceparent`; None where there is no trace."""
+
+    def __enter__(self) -> object: ...
+    def __exit__(self, *_: object) -> None: ...
+
+    def answered(self, status: int, fields: Mapping[str, object]) -> None:
+        """The request was answered; `fields` are those of its log line. Nothing belongs to it any more."""
+        ...
+
+
+class RequestTracer(Protocol):
+    """Who traces requests."""
+
+    def begin(self, method: str, route: str, headers: Mapping[str, str]) -> RequestTrace:
+        """The trace of a request whose head has just arrived; `headers` say what it continues."""
+        ...
+
+    def current(self) -> RequestTrace | None:
+        """The trace that is entered here, if any is."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What the routes need.
 
-    `render_metrics` answers with a body and its content type. `admin_key_digests` are the SHA-256 digests, in
-    lower-case hex, of the keys that may create coupons; without any, nobody may.
+    `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
+    the SHA-256 digests, in lower-case hex, of the keys that may create coupons; without any, nobody may. Of requests
+    that are answered as they should be, `log_requests_per_second` each get a line, and of those beyond that a sample.
+    `tracer` is None where claims are not traced.
     """
 
     strategy: ports.Claims
     storage: ports.Storage
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
-    render_metrics: Callable[[], tuple[bytes, str]]
+    render_metrics: Callable[[str], tuple[bytes, str]]
     admin_key_digests: tuple[str, ...]
     body_timeout_seconds: float = 10.0
+    log_requests_per_second: int = 1000
+    tracer: RequestTracer | None = None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

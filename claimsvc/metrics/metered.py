@@ -4,9 +4,8 @@ import asyncio
 import time
 from functools import partial
 
-from claimsvc.domain import Outcome
 from claimsvc.metrics.registry import Metrics
-from claimsvc.ports import Strategy
+from claimsvc.ports import ClaimAnswer, Strategy
 
 
 class MeteredStrategy:
@@ -17,13 +16,13 @@ class MeteredStrategy:
         self._strategy = strategy
         self._metrics = metrics
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         started = time.perf_counter()
         answer = self._strategy.claim(coupon_name, user_id)
         answer.add_done_callback(partial(self._ended, coupon_name, started))
         return answer
 
-    def _ended(self, coupon_name: str, started: float, answer: "asyncio.Future[Outcome]") -> None:
+    def _ended(self, coupon_name: str, started: float, answer: ClaimAnswer) -> None:
         seconds = time.perf_counter() - started
         result = asyncio.CancelledError() if answer.cancelled() else answer.exception() or answer.result()
         self._metrics.claim_ended(coupon_name, self.name, result, seconds)

@@ -11,12 +11,13 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 from prometheus_client.gc_collector import GCCollector
 from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
-from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies
+from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.metrics.workers import WorkersCollector
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
@@ -42,10 +43,14 @@ class Metrics:
     """The metrics of one process. Its methods are the observers that `ports` and the API ask for.
 
     With several workers, PROMETHEUS_MULTIPROC_DIR is set before this process starts: each then keeps its figures in
-    files there, and any of them answers for all.
+    files there, and any of them answers for all. Those files have no room for exemplars.
+
+    Args:
+        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, trace_id: TraceId | None = None) -> None:
+        self._trace_id = trace_id
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         self.coupons = (
@@ -118,13 +123,13 @@ class Metrics:
             self._hints.labels(result)
         self._introduce(OTHER)
         self._claims_by = Tallies(self._claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
-        self._claim_duration_by = Tallies(self._claim_duration)
+        self._claim_duration_by = Tallies(self._claim_duration, trace_id=trace_id)
         self._attempts_by = Tallies(self._attempts)
-        self._wait_by = Tallies(self._wait)
-        self._hold_by = Tallies(self._hold)
-        self._calls_by = Tallies(self._call)
+        self._wait_by = Tallies(self._wait, trace_id=trace_id)
+        self._hold_by = Tallies(self._hold, trace_id=trace_id)
+        self._calls_by = Tallies(self._call, trace_id=trace_id)
         self._requests_by = Tallies(self._requests)
-        self._request_duration_by = Tallies(self._request_duration)
+        self._request_duration_by = Tallies(self._request_duration, trace_id=trace_id)
         self._held_locks = HeldLocks(self._held, self.coupons)
         self._flusher = Flusher(
             (
@@ -144,14 +149,21 @@ class Metrics:
             ProcessCollector(registry=registry)
             GCCollector(registry=registry)
 
-    def render(self) -> tuple[bytes, str]:
-        """The exposition of all workers, and its content type."""
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition of all workers, and its content type: OpenMetrics, the only one with exemplars, or text.
+
+        Args:
+            accept: what whoever reads it would take, as the header of that name says it.
+        """
         self.flush()
         registry = self._registry
         if self._shared:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             registry.register(WorkersCollector(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+        # prometheus_client's own choice fails on a version that is no number.
+        if "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def flush(self) -> None:
@@ -211,7 +223,7 @@ class Metrics:
     # ports.StorageObserver
 
     def transaction_ended(self, seconds: float) -> None:
-        self._transaction.observe(seconds)
+        self._transaction.observe(seconds, self._exemplar())
 
     def pool_changed(self, state: str, change: int) -> None:
         self._pool.labels(state).inc(change)
@@ -259,6 +271,10 @@ class Metrics:
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)
         self._flusher.changed()
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._trace_id() if self._trace_id is not None else None
+        return None if trace_id is None else {"trace_id": trace_id}
 
     def _introduce(self, label: str) -> None:
         """Begin with 0 what is to be alarming at 1; see `Tallies`."""

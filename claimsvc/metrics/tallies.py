@@ -6,13 +6,17 @@ an answer does.
 """
 
 import asyncio
+import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
 from prometheus_client import Counter, Gauge, Histogram
+from prometheus_client.samples import Exemplar
 
 from claimsvc.metrics.busiest import BusiestCoupons
+
+TraceId = Callable[[], str | None]
 
 # With several workers, how long a figure may be missing from the files that they share.
 _FLUSH_SECONDS = 0.25
@@ -63,6 +67,22 @@ class _Distribution:
             self._counts = [0] * len(self._bounds)
 
 
+class _Exemplified(_Distribution):
+    """A distribution of which each bucket shows the last trace that was observed in it."""
+
+    __slots__ = ("_trace_id",)
+
+    def __init__(self, child: Histogram, trace_id: TraceId) -> None:
+        super().__init__(child)
+        self._trace_id = trace_id
+
+    def observe(self, amount: float, times: int = 1) -> None:
+        super().observe(amount, times)
+        if (trace_id := self._trace_id()) is not None:
+            bucket = self._child._buckets[bisect_left(self._bounds, amount)]
+            bucket.set_exemplar(Exemplar({"trace_id": trace_id}, amount, time.time()))
+
+
 class Tallies(dict[tuple[Any, ...], Any]):
     """The tallies of one metric, by the values of its labels.
 
@@ -70,23 +90,30 @@ class Tallies(dict[tuple[Any, ...], Any]):
         metric: gets what is tallied.
         siblings: which series are there, with 0, once these labels are. Prometheus cannot see the increase of a series
             that begins with it, so the first of the events that matter would be missed.
+        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
     """
 
     def __init__(
         self,
         metric: Counter | Histogram,
         siblings: Callable[[tuple[Any, ...]], Iterable[tuple[Any, ...]]] = lambda labels: (),
+        trace_id: TraceId | None = None,
     ) -> None:
         super().__init__()
         self._metric = metric
         self._siblings = siblings
+        self._trace_id = trace_id
 
     def __missing__(self, labels: tuple[Any, ...]) -> Any:
         for sibling in self._siblings(labels):
             self._metric.labels(*sibling)
-        child = self._metric.labels(*labels)
-        tally = self[labels] = _Count(child) if isinstance(child, Counter) else _Distribution(child)
+        tally = self[labels] = self._made(self._metric.labels(*labels))
         return tally
+
+    def _made(self, child: Counter | Histogram) -> _Count | _Distribution:
+        if isinstance(child, Counter):
+            return _Count(child)
+        return _Distribution(child) if self._trace_id is None else _Exemplified(child, self._trace_id)
 
     def flush(self) -> None:
         for tally in self.values():

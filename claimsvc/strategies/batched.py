@@ -1,12 +1,11 @@
 """What every strategy has in common: claims wait in batches, and the strategy leads them."""
 
-import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
-from claimsvc.domain import Outcome, StrategyName
-from claimsvc.ports import BatchObserver
+from claimsvc.domain import StrategyName
+from claimsvc.ports import BatchObserver, ClaimAnswer
 
 
 class BatchedStrategy(ABC):
@@ -17,7 +16,7 @@ class BatchedStrategy(ABC):
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._batcher = Batcher(self, limits, room, observer)
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         return self._batcher.submit(coupon_name, user_id)
 
     async def drain(self) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from claimsvc.batching import outcome_unknown
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import Storage, Strategy
+from claimsvc.ports import ClaimAnswer, Stages, Storage, Strategy
 
 # Names and strategies never change, so what was read once is kept; this bounds the memory that it takes.
 _REMEMBERED = 100_000
@@ -33,10 +33,12 @@ class StrategyByCoupon:
         self._asked: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         strategy = self._known.get(coupon_name)
         if strategy is None:
-            return asyncio.ensure_future(self._learn_and_claim(coupon_name, user_id))
+            answer = ClaimAnswer()
+            answer.follow(self._learn_and_claim(coupon_name, user_id, answer))
+            return answer
         return strategy.claim(coupon_name, user_id)
 
     async def drain(self) -> None:
@@ -45,7 +47,7 @@ class StrategyByCoupon:
         if self._reader is not None:
             await asyncio.wait([self._reader])
 
-    async def _learn_and_claim(self, coupon_name: str, user_id: str) -> Outcome:
+    async def _learn_and_claim(self, coupon_name: str, user_id: str, answer: ClaimAnswer) -> Outcome:
         """Wait until the name is read. All who wait for a name share one look at it, and all names one query."""
         asked = self._asked.get(coupon_name)
         if asked is None:
@@ -57,7 +59,11 @@ class StrategyByCoupon:
             async with asyncio.timeout(self._timeout_seconds):
                 strategy = await asyncio.shield(asked)
                 # Ending the wait cancels no decision: a claim without a caller is passed over, or decided all the same.
-                return await strategy.claim(coupon_name, user_id)
+                decided = strategy.claim(coupon_name, user_id)
+                try:
+                    return await decided
+                finally:
+                    answer.stages = getattr(decided, "stages", Stages())
         except TimeoutError:
             raise outcome_unknown() from None
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from claimsvc.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
 from claimsvc.domain import StrategyName
 from claimsvc.errors import LockBusyError
-from claimsvc.ports import BatchObserver, Lease, Lock, Storage
+from claimsvc.ports import BatchObserver, Lease, Lock, LockWait, Storage
 from claimsvc.strategies.batched import BatchedStrategy
 
 # A batch of so many shows that a coupon is busy; the next one then gets a moment to grow as large.
@@ -47,7 +47,11 @@ class RedlockStrategy(BatchedStrategy):
         self._slice_seconds = slice_seconds
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        wait = LockWait(time.monotonic())
+        for queue in queues:
+            queue.lock_wait = wait
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
+            wait.had_at = time.monotonic()
             ours = set(lease.coupon_names)
             await self._serve([queue for queue in queues if queue.coupon_name in ours], lease)
         ours -= set(lease.handed_over)
@@ -58,8 +62,10 @@ class RedlockStrategy(BatchedStrategy):
         while queue and its_anothers_turn:
             waiting_since = time.monotonic()
             queue.waits_for_lock = True
+            wait = queue.lock_wait = LockWait(waiting_since)
             try:
                 async with self._lock.hold(queue.coupon_name, was_busy=True) as lease:
+                    wait.had_at = time.monotonic()
                     queue.waits_for_lock = False
                     await self._serve([queue], lease)
                 its_anothers_turn = bool(lease.handed_over)

@@ -1,6 +1,5 @@
 """A service in memory behind the real HTTP server: honest within one process, and gone with it."""
 
-import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -27,7 +26,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
-from claimsvc.ports import Attempt, Decision, HealthCheck
+from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
@@ -123,8 +122,10 @@ class MemoryStrategy:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
-        return asyncio.ensure_future(self._store.claim_unit(coupon_name, user_id))
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+        answer = ClaimAnswer()
+        answer.follow(self._store.claim_unit(coupon_name, user_id))
+        return answer
 
     async def drain(self) -> None: ...
 
@@ -167,7 +168,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "health_checks": checks,
             "observer": observations,
-            "render_metrics": lambda: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+            "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             "admin_key_digests": (ADMIN_KEY_DIGEST,),
             "body_timeout_seconds": 0.2,
             **changes,

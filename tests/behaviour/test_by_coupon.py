@@ -7,7 +7,7 @@ import pytest
 
 from claimsvc.domain import Claimed, Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import Strategy
+from claimsvc.ports import ClaimAnswer, Strategy
 from claimsvc.strategies import StrategyByCoupon
 from tests.behaviour.instances import Instance, open_instance
 
@@ -20,7 +20,7 @@ class Noting:
         self.asked: list[str] = []
         self._strategy = strategy
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
         self.asked.append(coupon_name)
         return self._strategy.claim(coupon_name, user_id)
 

@@ -5,12 +5,13 @@ import os
 import re
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import aiohttp
 import psycopg
 import pytest
+import structlog
 from redis.asyncio import Redis
 
 from claimsvc.bootstrap import application
@@ -18,6 +19,12 @@ from claimsvc.config import Settings
 from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST, served
 
 Open = Callable[[], Awaitable[str]]
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[structlog.typing.EventDict]]:
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture
@@ -99,6 +106,34 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
     assert (await held_up)[0] == 201
     for master in masters:
         await master.aclose()
+
+
+async def test_the_line_of_a_claim_says_where_its_time_went(
+    log_lines: list[structlog.typing.EventDict], open_service: Open, client: aiohttp.ClientSession, database_url: str
+) -> None:
+    here, there = await open_service(), await open_service()
+    await create(client, here, "spring", 5)
+    with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
+        obstacle.execute("SELECT FROM coupons FOR UPDATE")
+        decided = asyncio.create_task(claim(client, here, "spring", "ada"))
+        while not await metric(client, here, "claimsvc_batch_size_count"):
+            await asyncio.sleep(0.01)
+        waits_for_it = asyncio.create_task(claim(client, here, "spring", "ben"))
+        await claim(client, there, "spring", "cleo")
+    await asyncio.gather(decided, waits_for_it)
+
+    ada, ben = (line for line in log_lines if line.get("outcome") == "claimed")
+    [cleo] = (line for line in log_lines if line.get("outcome") == "lock-busy")
+    for line in (ada, ben, cleo):
+        stages = line["queue_wait_ms"] + line["lock_wait_ms"] + line.get("transaction_ms", 0)
+        assert stages == pytest.approx(line["duration_ms"], abs=50)
+    assert 0 < ada["lock_wait_ms"] < 500
+    assert ada["transaction_ms"] > 1400
+    # The lock was held already: it waited for the batch before its own.
+    assert (ben["lock_wait_ms"], ben["queue_wait_ms"] > 1400) == (0, True)
+    assert ben["transaction_ms"] < 500
+    assert cleo["lock_wait_ms"] > 1400
+    assert (cleo["log_level"], "transaction_ms" in cleo) == ("warning", False)
 
 
 @pytest.mark.parametrize("instances", [1, 3])

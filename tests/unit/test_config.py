@@ -40,6 +40,9 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("LOCK_TTL_SECONDS", "0", "greater than or equal to 1"),
         ("ADMIN_KEYS", "the-key-itself", "claimsvc key create"),
         ("LOG_LEVEL", "loud", "'debug'"),
+        ("TRACING_URL", "collector:4318", "must look like http://collector:4318/v1/traces"),
+        ("TRACING_URL", "ftp://collector/", "must look like http://collector:4318/v1/traces"),
+        ("TRACING_URL", "http://", "must look like http://collector:4318/v1/traces"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_should_be(

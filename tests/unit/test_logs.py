@@ -4,6 +4,11 @@ import json
 import subprocess
 import sys
 
+import pytest
+
+from claimsvc.api.records import Sampler
+from claimsvc.ports import LockWait, Stages
+
 _PROGRAM = """
 import asyncio, logging
 import structlog
@@ -39,3 +44,43 @@ def test_every_event_is_one_line_of_json_and_none_is_lost_at_the_end() -> None:
         line for line in lines if line["logger"] == "library"
     ).items()
     assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
+def test_within_a_second_the_first_lines_are_all_kept_and_then_one_in_a_hundred() -> None:
+    sampler = Sampler(lines_per_second=10)
+    first = [sampler.sample_rate(now=5.0 + number / 1000) for number in range(510)]
+    assert first[:10] == [1.0] * 10
+    assert [rate for rate in first[10:] if rate] == [0.01] * 5
+    assert [sampler.sample_rate(now=6.1) for _ in range(11)] == [1.0] * 10 + [0.0]
+
+
+def test_a_limit_of_none_samples_all() -> None:
+    sampler = Sampler(lines_per_second=0)
+    assert sum(1 for _ in range(1000) if sampler.sample_rate(now=1.0)) == 10
+
+
+@pytest.mark.parametrize(
+    ("stages", "expected"),
+    [
+        pytest.param(
+            Stages(LockWait(2.0, 3.0), taken_at=4.0, decided_at=6.0),
+            {"queue_wait": 2.0, "lock_wait": 1.0, "transaction": 2.0},
+            id="it waited for the lock",
+        ),
+        pytest.param(
+            Stages(LockWait(0.0, 1.5), taken_at=4.0, decided_at=6.0),
+            {"queue_wait": 2.5, "lock_wait": 0.5, "transaction": 2.0},
+            id="it came while the lock was being waited for",
+        ),
+        pytest.param(
+            Stages(LockWait(0.0, 0.5), taken_at=4.0, decided_at=6.0),
+            {"queue_wait": 3.0, "lock_wait": 0.0, "transaction": 2.0},
+            id="it came while the lock was held",
+        ),
+        pytest.param(Stages(LockWait(2.0)), {"queue_wait": 1.0, "lock_wait": 5.0}, id="the lock was never had"),
+        pytest.param(Stages(taken_at=4.0), {"queue_wait": 3.0, "transaction": 3.0}, id="it was not decided in time"),
+        pytest.param(Stages(), {"queue_wait": 6.0}, id="it was refused where it waited"),
+    ],
+)
+def test_a_claim_s_time_is_told_by_stage(stages: Stages, expected: dict[str, float]) -> None:
+    assert stages.seconds(arrived_at=1.0, ended_at=7.0) == expected

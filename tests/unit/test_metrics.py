@@ -15,6 +15,7 @@ from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.metrics.workers import WorkersCollector
+from claimsvc.ports import ClaimAnswer
 
 
 def test_coupons_beyond_the_capacity_share_one_label() -> None:
@@ -48,8 +49,8 @@ class Answering:
     def __init__(self, answer: Outcome | Exception) -> None:
         self._answer = answer
 
-    def claim(self, coupon_name: str, user_id: str) -> "asyncio.Future[Outcome]":
-        answer: asyncio.Future[Outcome] = asyncio.get_running_loop().create_future()
+    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+        answer = ClaimAnswer()
         if isinstance(self._answer, Exception):
             answer.set_exception(self._answer)
         else:
