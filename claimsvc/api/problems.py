@@ -186,6 +186,11 @@ _FAILURES: Mapping[type[errors.TransientError], Problem] = {
     errors.UnavailableError: UNAVAILABLE,
     errors.TransientError: UNAVAILABLE,
 }
+_OUTCOME_NAMES: Mapping[type, str] = {
+    domain.Claimed: "claimed",
+    asyncio.CancelledError: "cancelled",
+    **{kind: problem.slug for kind, problem in (*_OUTCOMES.items(), *_FAILURES.items())},
+}
 # What aiohttp raises by itself: no route, and no such method on it.
 _HTTP_STATUSES: Mapping[int, Problem] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
@@ -213,13 +218,7 @@ class RefusedError(Exception):
 
 def outcome_name(result: domain.Outcome | BaseException) -> str:
     """What a claim came to, in a word: the slug of its problem, if it has one."""
-    if isinstance(result, domain.Claimed):
-        return "claimed"
-    if isinstance(result, asyncio.CancelledError):
-        return "cancelled"
-    if isinstance(result, errors.TransientError):
-        return _problem_of(result).slug
-    return INTERNAL_ERROR.slug if isinstance(result, BaseException) else _OUTCOMES[type(result)].slug
+    return _OUTCOME_NAMES.get(type(result), INTERNAL_ERROR.slug)
 
 
 def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
@@ -285,10 +284,6 @@ def from_outcome(outcome: Refusal, request_id: str) -> Reply:
     return Reply(_HEADS[problem], schemas.dump(body))
 
 
-def _problem_of(failure: errors.TransientError) -> Problem:
-    return next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
-
-
 def from_failure(failure: BaseException, request_id: str) -> Reply:
     """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
     if isinstance(failure, RefusedError):
@@ -296,9 +291,8 @@ def from_failure(failure: BaseException, request_id: str) -> Reply:
         reply.closes = failure.close
         return reply
     if isinstance(failure, errors.TransientError):
-        return respond_in_detail(
-            _problem_of(failure), request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds
-        )
+        problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
+        return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)
     if isinstance(failure, web.HTTPException) and failure.status in _HTTP_STATUSES:
         reply = respond(_HTTP_STATUSES[failure.status], request_id)
         if isinstance(failure, web.HTTPMethodNotAllowed):

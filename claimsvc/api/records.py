@@ -108,7 +108,10 @@ class Records:
         self._observer.observed(method, route, status, now - started)
         level = logging.INFO if status < 500 else logging.WARNING if defect is None else logging.ERROR
         sample_rate = self._sampler.sample_rate(now) if level == logging.INFO else 1.0
-        if not sample_rate or not self._log.is_enabled_for(level):
+        if not sample_rate:
+            return
+        log = self._log.bind()  # once, where each use of it would do so
+        if not log.is_enabled_for(level):
             return  # before a line is put together, which costs more than all the rest of this file
         line = {
             "method": method,
@@ -124,7 +127,7 @@ class Records:
             line["sample_rate"] = sample_rate
         if defect is not None:
             line["exc_info"] = defect
-        self._log.log(level, "request", **line)
+        log.log(level, "request", **line)
 
     def details(self, claim: ClaimUnderWay | None, started: float, ended: float) -> dict[str, object]:
         """What a line says of a claim: the coupon, what it came to, and how long it was in each stage."""
