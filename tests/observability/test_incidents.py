@@ -118,10 +118,13 @@ async def test_a_slow_database(tmp_path: Path) -> None:
 
 
 async def test_one_hot_coupon_and_three_instances(tmp_path: Path) -> None:
-    """Their slices are far too long, so each keeps the lock for longer than the others can wait."""
+    """Their slices are far too long and their batches far too small: each keeps the lock for longer than the others can
+    wait, because claims are there all the while.
+    """
+    settings = {"CLAIMSVC_LOCK_SLICE_SECONDS": "2.0", "CLAIMSVC_BATCH_SIZE": "2"}
     async with alarmed(tmp_path) as watched:
         for _ in range(3):
-            await watched.start(settings={"CLAIMSVC_LOCK_SLICE_SECONDS": "2.0"})
+            await watched.start(settings=settings)
         hot, cool = [await watched.stage.create_coupon(PLENTY) for _ in range(2)]
         async with watched.load([cool], clients=2, per_second=20):
             await healthy(watched)
