@@ -100,10 +100,11 @@ def dependencies() -> Dashboard:
             "PostgreSQL": [
                 graph(
                     "Connections by state",
-                    "Do claims wait for a connection? When none is idle and in use has reached the pool's size, the"
-                    " next transaction waits.",
+                    "Do claims wait for a connection? When as many are in use as the instance may have, the next"
+                    " transaction waits.",
                     "short",
                     Query("sum by (instance, state) (claimsvc_db_pool_connections{HERE})", "{{instance}} {{state}}"),
+                    Query("sum by (instance) (claimsvc_db_pool_limit{HERE})", "{{instance}} limit"),
                     width=6,
                 ),
                 graph(
@@ -133,12 +134,23 @@ def dependencies() -> Dashboard:
                     " many units? Only the strategy `counter` has one. No line: none has drifted.",
                     "short",
                     Query("max by (coupon) (abs(claimsvc_counter_drift{COUPON}))", "{{coupon}}"),
-                    width=24,
+                    width=12,
+                ),
+                graph(
+                    "Counters set right",
+                    "Which coupon's counter is found wrong, and how often? Once is a crash that was cleaned up after;"
+                    " again and again is a defect.",
+                    "short",
+                    Query(
+                        "topk(10, sum by (coupon) (increase(claimsvc_drifts_mended_total{COUPON}[$__rate_interval])))",
+                        "{{coupon}}",
+                    ),
+                    width=12,
                 ),
             ],
             "Processes": [
                 graph(
-                    "Event-loop lag, p99",
+                    "Event-loop lag by instance, p99",
                     "Which process is too busy to be in time?",
                     "s",
                     Query(quantile(0.99, _LAG, "instance"), "{{instance}}"),

@@ -203,14 +203,14 @@ def lock_contention() -> Dashboard:
             ],
             "Batches": [
                 graph(
-                    "Claims waiting",
+                    "Claims waiting by instance",
                     "On which instance do claims pile up?",
                     "short",
                     Query("sum by (instance) (claimsvc_claims_waiting{HERE})", "{{instance}}"),
                     width=6,
                 ),
                 graph(
-                    "Leaders waiting",
+                    "Leaders waiting by instance",
                     "On which instance do workers wait for locks, each for all its claims of a coupon?",
                     "short",
                     Query("sum by (instance) (claimsvc_lock_waiters{HERE})", "{{instance}}"),

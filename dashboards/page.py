@@ -84,8 +84,11 @@ def page(uid: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> das
         for panel in panels:
             builder.with_panel(panel.id(next(number)))
     built = builder.build()
-    for each in (*(built.links or ()), *((built.annotations and built.annotations.list_val) or ())):
-        each.placement = None  # type: ignore[assignment] # the SDK would have them all in a menu, out of sight
+    # The SDK would have them all in a menu, out of sight.
+    for link in built.links or ():
+        link.placement = None
+    for mark in built.annotations.list_val or ():
+        mark.placement = None  # type: ignore[assignment]
     return built
 
 

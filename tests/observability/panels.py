@@ -50,6 +50,11 @@ def panels() -> Iterator[Panel]:
                 yield Panel(name.removesuffix(".json"), model)
 
 
+def marks() -> list[str]:
+    """The expression of each dashboard's annotation."""
+    return [mark["target"]["expr"] for each in dashboards().values() for mark in each["annotations"]["list"]]
+
+
 def substituted(expression: str, *, rate_interval: str, time_range: str) -> str:
     """The expression as Grafana sends it when all is chosen in every variable.
 

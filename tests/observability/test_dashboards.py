@@ -55,6 +55,9 @@ def labels() -> dict[str, set[str]]:
     for collector, names in registry._collector_to_names.items():
         for name in names:
             found[name] = set(getattr(collector, "_labelnames", ()))
+    for family in registry.collect():  # those of the process are not told before they are collected
+        for sample in family.samples:
+            found.setdefault(sample.name, set(sample.labels))
     return found
 
 
