@@ -86,7 +86,7 @@ def page(uid: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> das
     built = builder.build()
     # The SDK would have them all in a menu, out of sight.
     for link in built.links or ():
-        link.placement = None
+        link.placement = None  # type: ignore[assignment]
     for mark in built.annotations.list_val or ():
         mark.placement = None  # type: ignore[assignment]
     return built

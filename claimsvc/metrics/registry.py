@@ -265,8 +265,9 @@ class Metrics:
 
     def claim_ended(self, coupon_name: str, strategy: str, result: Outcome | BaseException, seconds: float) -> None:
         outcome = _OUTCOMES.get(type(result), _DEFECT)
-        # Only coupons that exist compete for a label: made-up names cannot crowd them out.
-        exists = isinstance(result, Claimed | AlreadyClaimed | SoldOut)
+        # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
+        # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
+        exists = isinstance(result, Claimed | AlreadyClaimed | SoldOut | LockBusyError)
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)

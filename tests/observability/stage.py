@@ -49,7 +49,8 @@ class WatchedStage:
 
     def load(self, coupons: Sequence[str], *, clients: int = 24, per_second: float | None = None) -> Load:
         """Clients that claim these coupons from all instances, for as long as the context lasts."""
-        plan = Plan(coupons, clients=clients, per_second=per_second, repeats=0.05)
+        # They connect anew now and then: of connections that are made together, one worker may accept all.
+        plan = Plan(coupons, clients=clients, per_second=per_second, repeats=0.05, moves=0.1)
         return Load(self.instances, plan, History(), random.Random(6), name=f"u{os.urandom(3).hex()}")
 
     @contextmanager

@@ -94,8 +94,8 @@ async def test_every_expression_of_every_panel_has_data_that_is_plausible() -> N
 
     by_title = {f"{answer.panel}": answer for answer in answers}
     lock = {title.removeprefix("lock-contention / "): each for title, each in by_title.items()}
-    assert lock["Busy attempts by coupon"].of(coupon=HELD) > 0.5
-    assert lock["Gave up, by coupon"].of(coupon=HELD) > 0
+    assert lock["Busy attempts by coupon"].of(coupon=HELD) > 0
+    assert lock["Gave up, by coupon"].of(coupon=HELD) == lock["Gave up, by coupon"].of() > 0
     assert lock["Leases lost, by coupon"].of() > 0
     assert lock["Hold: p99 by coupon"].of(coupon=HOT) > 0
     assert lock["Hints"].of(result="sent") > 0

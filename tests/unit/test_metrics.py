@@ -162,6 +162,12 @@ def test_what_is_alarming_begins_with_0(metrics: Metrics) -> None:
     assert lines(metrics)['claimsvc_http_requests_total{method="POST",route="/claim",status="503"}'] == 0
 
 
+def test_a_coupon_whose_lock_is_never_had_is_named_all_the_same(metrics: Metrics) -> None:
+    """Or an instance that is starved would hide whom it starves."""
+    metrics.claim_ended("autumn", StrategyName.REDLOCK, LockBusyError("busy"), 1.5)
+    assert lines(metrics)['claimsvc_claims_total{coupon="autumn",outcome="lock-busy",strategy="redlock"}'] == 1
+
+
 def test_calls_of_masters_and_lags_of_the_event_loop_are_told(metrics: Metrics) -> None:
     metrics.master_probed("a:6379", True)
     metrics.master_called("a:6379", 0.003)
