@@ -11,6 +11,8 @@ from claimsvc import server
 from claimsvc.commands import app
 from claimsvc.errors import ClaimsvcError, SettingsError
 
+__all__ = ["app", "main"]
+
 
 def main() -> None:
     """The entry point of the `claimsvc` program. A failure of our own is its message; others keep their traceback."""

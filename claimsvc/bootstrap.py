@@ -14,7 +14,7 @@ from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, reconcile_once, repeated
-from claimsvc.lock import open_redlocks
+from claimsvc.lock import Locksmith, open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
@@ -71,6 +71,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
             Services(
                 strategy=strategy,
                 storage=database,
+                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
@@ -132,6 +133,27 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
         yield _reconciler(settings, database, RedisCounters(masters.all), metrics)
+
+
+@asynccontextmanager
+async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
+    """What sees and opens locks, for the commands that do. PostgreSQL is not asked before a lock is released.
+
+    Raises:
+        UnavailableError: a majority of the masters does not answer.
+    """
+    metrics = Metrics()
+    async with (
+        _open_storage(settings, metrics) as database,
+        open_masters(
+            settings.redis_urls,
+            timeout_seconds=settings.redis_timeout_seconds,
+            pool_size=settings.redis_pool_size,
+            on_change=metrics.master_changed,
+        ) as masters,
+    ):
+        await masters.check()
+        yield Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
 
 
 @asynccontextmanager
