@@ -160,15 +160,7 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
 async def _open_storage(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[storage.PostgresStorage]:
-    limits = storage.EngineLimits(
-        pool_size=settings.database_pool_size,
-        pool_timeout_seconds=settings.database_pool_timeout_seconds,
-        connect_timeout_seconds=settings.database_connect_timeout_seconds,
-        statement_timeout_seconds=settings.database_statement_timeout_seconds,
-        lock_timeout_seconds=settings.database_lock_timeout_seconds,
-        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
-    )
-    async with storage.open_engine(settings.database_url, limits, metrics) as engine:
+    async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
         yield storage.PostgresStorage(
@@ -176,6 +168,23 @@ async def _open_storage(
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
             observer=metrics,
         )
+
+
+async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
+    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
+    async with storage.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
+        return await storage.read_facts(engine, timeout_seconds=settings.database_statement_timeout_seconds + 1.0)
+
+
+def _engine_limits(settings: DatabaseSettings) -> storage.EngineLimits:
+    return storage.EngineLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=settings.database_statement_timeout_seconds,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
+    )
 
 
 async def _require(variable: str, check: Awaitable[None]) -> None:

@@ -178,7 +178,7 @@ def address(program: Program) -> str:
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",)]
+    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",), ("doctor",)]
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     told = claimsvc(*command, "--help")
