@@ -5,7 +5,6 @@ import time
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -76,7 +75,8 @@ async def _clock(client: Redis) -> tuple[float, float]:
         whole, microseconds = await client.time()
         seconds = time.perf_counter() - began
         samples.append((seconds, whole + microseconds / 1e6 - asked_at - seconds / 2))
-    return median(seconds for seconds, _ in samples), min(samples)[1]
+    samples.sort()
+    return samples[len(samples) // 2][0], samples[0][1]
 
 
 async def _appendfsync(client: Redis) -> str | None:

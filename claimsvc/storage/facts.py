@@ -3,7 +3,6 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import median
 
 from sqlalchemy import text
 from sqlalchemy.exc import DBAPIError
@@ -105,7 +104,8 @@ async def _clock(connection: AsyncConnection) -> tuple[float, float]:
         now: datetime = (await connection.execute(_CLOCK)).scalar_one()
         seconds = time.perf_counter() - began
         samples.append((seconds, now.timestamp() - asked_at - seconds / 2))
-    return median(seconds for seconds, _ in samples), min(samples)[1]
+    samples.sort()
+    return samples[len(samples) // 2][0], samples[0][1]
 
 
 def _words(error: Exception) -> str:
