@@ -15,7 +15,7 @@ from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
-from claimsvc.lock import open_redlocks
+from claimsvc.lock import Locksmith, open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
@@ -85,6 +85,7 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
             Services(
                 strategy=strategy,
                 storage=database,
+                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
@@ -160,18 +161,31 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
 
 
 @asynccontextmanager
+async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
+    """What sees and opens locks, for the commands that do. PostgreSQL is not asked before a lock is released.
+
+    Raises:
+        UnavailableError: a majority of the masters does not answer.
+    """
+    metrics = Metrics()
+    async with (
+        _open_storage(settings, metrics) as database,
+        open_masters(
+            settings.redis_urls,
+            timeout_seconds=settings.redis_timeout_seconds,
+            pool_size=settings.redis_pool_size,
+            on_change=metrics.master_changed,
+        ) as masters,
+    ):
+        await masters.check()
+        yield Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+
+
+@asynccontextmanager
 async def _open_storage(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[storage.PostgresStorage]:
-    limits = storage.EngineLimits(
-        pool_size=settings.database_pool_size,
-        pool_timeout_seconds=settings.database_pool_timeout_seconds,
-        connect_timeout_seconds=settings.database_connect_timeout_seconds,
-        statement_timeout_seconds=settings.database_statement_timeout_seconds,
-        lock_timeout_seconds=settings.database_lock_timeout_seconds,
-        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
-    )
-    async with storage.open_engine(settings.database_url, limits, metrics) as engine:
+    async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
         yield storage.PostgresStorage(
@@ -179,6 +193,23 @@ async def _open_storage(
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
             observer=metrics,
         )
+
+
+async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
+    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
+    async with storage.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
+        return await storage.read_facts(engine, timeout_seconds=settings.database_statement_timeout_seconds + 1.0)
+
+
+def _engine_limits(settings: DatabaseSettings) -> storage.EngineLimits:
+    return storage.EngineLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=settings.database_statement_timeout_seconds,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
+    )
 
 
 async def _require(variable: str, check: Awaitable[None]) -> None:

@@ -95,7 +95,11 @@ class Settings(DatabaseSettings):
     workers: int = Field(1, ge=1, le=64, description="processes that share the port")
     admin_keys: Annotated[
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_admin_keys)
-    ] = Field((), description="SHA-256 digests of the keys that may create coupons, separated by commas", repr=False)
+    ] = Field(
+        (),
+        description="SHA-256 digests of the keys that may create coupons and open locks, separated by commas",
+        repr=False,
+    )
 
     lock_ttl_seconds: float = Field(
         20.0, ge=_SHORTEST_LOCK_TTL_SECONDS, le=300, description="life of a lock that nobody gives back"

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claimsvc.domain import (
+    AuditEntry,
     Claim,
     ClaimPosition,
     Coupon,
     CouponDetail,
     CouponExists,
+    LockNotHeld,
+    LockReleased,
+    LocksSeen,
     Outcome,
     StrategyName,
     UnknownCoupon,
@@ -173,6 +177,38 @@ class Lock(Protocol):
         Raises:
             LockBusyError: others held it through every attempt.
         """
+        ...
+
+
+class Locksmith(Protocol):
+    """What operators see of the locks, and do to one. Both raise `UnavailableError` without a majority of masters."""
+
+    async def held(self) -> LocksSeen:
+        """The locks of this moment. Takes none, and keeps nobody waiting."""
+        ...
+
+    async def release(
+        self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
+    ) -> LockReleased | LockNotHeld:
+        """Give a lock back by force, and wake who waits for it. It is audited first, or not done.
+
+        The holder is not told: its claims are decided by PostgreSQL all the same, and it finds out when it gives back.
+
+        Raises:
+            UnavailableError: also without PostgreSQL, which keeps the audit.
+        """
+        ...
+
+
+class AuditLog(Protocol):
+    """What operators did, kept for ever. Both raise `UnavailableError` when the database does not answer in time."""
+
+    async def record(self, entry: AuditEntry) -> None:
+        """Write an entry; it is committed when this returns."""
+        ...
+
+    async def trail(self, subject_type: str, subject: str, *, limit: int) -> list[AuditEntry]:
+        """What was done to one thing, newest first."""
         ...
 
 

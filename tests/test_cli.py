@@ -177,7 +177,9 @@ def address(program: Program) -> str:
     return "http://" + program.eventually_prints(r'"address":"([^"]+)"')
 
 
-@pytest.mark.parametrize("command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",)])
+@pytest.mark.parametrize(
+    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",), ("doctor",)]
+)
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     told = claimsvc(*command, "--help")
     assert told.returncode == 0
@@ -244,6 +246,7 @@ def test_migrate_does_not_wait_for_a_table_in_use_and_keep_claims_waiting_behind
             with psycopg.connect(url) as user:
                 user.execute("UPDATE alembic_version SET version_num = '0001'")
                 user.execute("ALTER TABLE coupons DROP COLUMN strategy")
+                user.execute("DROP TABLE audit; DROP FUNCTION audit_refuse_change")
                 user.commit()
                 user.execute("SELECT FROM coupons")  # and stays in its transaction
                 started = time.monotonic()

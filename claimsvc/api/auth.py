@@ -1,4 +1,4 @@
-"""Who may create coupons: holders of an admin key, of which the service knows only the digest."""
+"""Who may create coupons and open locks: holders of an admin key, of which the service knows only the digest."""
 
 import hashlib
 import hmac
@@ -8,9 +8,12 @@ from aiohttp import hdrs, web
 from claimsvc.api.problems import UNAUTHORIZED, RefusedError
 from claimsvc.api.services import SERVICES
 
+# Enough of a digest to tell which of some dozens of keys it was, and of no use for finding the key.
+_SHOWN_DIGITS = 12
 
-def require_admin(request: web.Request) -> None:
-    """Let the request pass if it carries an admin key.
+
+def require_admin(request: web.Request) -> str:
+    """Let the request pass if it carries an admin key. The result names the key, for the audit.
 
     Raises:
         RefusedError: it carries none, an unknown one, or the service knows none.
@@ -27,3 +30,4 @@ def require_admin(request: web.Request) -> None:
     # Every digest is compared, each in constant time: how long it takes tells nothing of which one was close.
     if not sum([hmac.compare_digest(digest, known) for known in digests]):
         raise RefusedError(UNAUTHORIZED, "The admin key is not known here.")
+    return f"admin-key:{digest[:_SHOWN_DIGITS]}"

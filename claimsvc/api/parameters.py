@@ -48,6 +48,12 @@ class ClaimPath(Request):
     ]
 
 
+class LockPath(Request):
+    """The coupon in a lock's path."""
+
+    coupon_name: CouponName
+
+
 class ProblemPath(Request):
     """The name of a kind of problem."""
 

@@ -63,6 +63,13 @@ UNKNOWN_CLAIM = Problem(
     "There is no claim of that id.",
     "Use the id that its 201 gave.",
 )
+LOCK_NOT_HELD = Problem(
+    "lock-not-held",
+    404,
+    "Nobody holds this lock",
+    "No instance holds the lock of this coupon, or it was given back just now; nothing was released.",
+    "Nothing: the lock is free. `GET /api/locks` lists those that are held.",
+)
 METHOD_NOT_ALLOWED = Problem(
     "method-not-allowed",
     405,
@@ -156,6 +163,7 @@ PROBLEMS: Mapping[str, Problem] = {
         NOT_FOUND,
         UNKNOWN_COUPON,
         UNKNOWN_CLAIM,
+        LOCK_NOT_HELD,
         METHOD_NOT_ALLOWED,
         REQUEST_TIMEOUT,
         ALREADY_CLAIMED,
@@ -172,14 +180,15 @@ PROBLEMS: Mapping[str, Problem] = {
     )
 }
 
-# What is left of the union of outcomes when the successes are taken away.
-Refusal = domain.AlreadyClaimed | domain.SoldOut | domain.UnknownCoupon | domain.CouponExists
+# What is left of the unions of outcomes when the successes are taken away.
+Refusal = domain.AlreadyClaimed | domain.SoldOut | domain.UnknownCoupon | domain.CouponExists | domain.LockNotHeld
 
 _OUTCOMES: Mapping[type[Refusal], Problem] = {
     domain.AlreadyClaimed: ALREADY_CLAIMED,
     domain.SoldOut: SOLD_OUT,
     domain.UnknownCoupon: UNKNOWN_COUPON,
     domain.CouponExists: COUPON_EXISTS,
+    domain.LockNotHeld: LOCK_NOT_HELD,
 }
 _FAILURES: Mapping[type[errors.TransientError], Problem] = {
     errors.LockBusyError: LOCK_BUSY,

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from claimsvc import domain
-from claimsvc.api import operations, parameters, problems, schemas
+from claimsvc.api import locks, operations, parameters, problems, schemas
 from claimsvc.api.answer import Reply
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
@@ -176,5 +176,6 @@ ROUTES: tuple[Route, ...] = (
         success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
     ),
+    *locks.ROUTES,
     *operations.ROUTES,
 )

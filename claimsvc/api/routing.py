@@ -24,7 +24,7 @@ from claimsvc.api.problems import (
     UNSUPPORTED_MEDIA_TYPE,
     Problem,
 )
-from claimsvc.api.services import SERVICES
+from claimsvc.api.services import ACTOR, SERVICES
 from claimsvc.api.validation import validate_path, validate_query
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -128,7 +128,7 @@ def _endpoint(route: Route) -> Endpoint:
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
         if admin:
-            require_admin(request)
+            request[ACTOR] = require_admin(request)
         inputs: dict[str, Any] = {}
         if path_model is not None:
             inputs["path"] = validate_path(path_model, request)

@@ -59,13 +59,14 @@ class Services:
     """What the routes need.
 
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
-    the SHA-256 digests, in lower-case hex, of the keys that may create coupons; without any, nobody may. Of requests
-    that are answered as they should be, `log_requests_per_second` each get a line, and of those beyond that a sample.
-    `tracer` is None where claims are not traced.
+    the SHA-256 digests, in lower-case hex, of the keys of those who may create coupons and open locks; without any,
+    nobody may. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of those
+    beyond that a sample. `tracer` is None where claims are not traced.
     """
 
     strategy: ports.Claims
     storage: ports.Storage
+    locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]
@@ -76,4 +77,6 @@ class Services:
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
+ACTOR: web.RequestKey[str] = web.RequestKey("actor", str)
+"""On admin routes: who asks, as the audit names them."""
 REQUEST_ID: web.RequestKey[str] = web.RequestKey("request_id", str)

@@ -1,5 +1,6 @@
 """The Redlock `claim:coupon:<name>` on independent Redis masters."""
 
+from claimsvc.lock.locksmith import Locksmith
 from claimsvc.lock.redlock import Redlocks, open_redlocks
 
-__all__ = ["Redlocks", "open_redlocks"]
+__all__ = ["Locksmith", "Redlocks", "open_redlocks"]

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Sequence
 from redis.exceptions import RedisError
 
 from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release, take
+from claimsvc.lock.identity import token_of
 from claimsvc.masters import Master
 
 
@@ -20,14 +21,20 @@ class GroupAcquisition:
     """`Acquisition` of several locks `claim:coupon:<name>`, each by itself: some may be free and others not."""
 
     def __init__(
-        self, coupon_names: Sequence[str], masters: Sequence[Master], *, ttl_seconds: float, validity_seconds: float
+        self,
+        coupon_names: Sequence[str],
+        masters: Sequence[Master],
+        *,
+        instance: str,
+        ttl_seconds: float,
+        validity_seconds: float,
     ) -> None:
         self.coupon_names = coupon_names
         self._masters = masters
         self._majority = len(masters) // 2 + 1
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = validity_seconds
-        self._token = str(uuid.uuid4())
+        self._token = token_of(instance, str(uuid.uuid4()))
         self._taken_since = time.monotonic()
 
     async def take(self) -> Sequence[str]:

@@ -8,7 +8,6 @@ master was asked.
 import asyncio
 import random
 import time
-import uuid
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Any
@@ -20,6 +19,7 @@ from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.lock.acquisition import Acquisition
 from claimsvc.lock.group import GroupAcquisition
 from claimsvc.lock.handover import HandOver, Wake, open_hand_over
+from claimsvc.lock.identity import instance_name
 from claimsvc.lock.single import SingleAcquisition
 from claimsvc.masters import Master
 from claimsvc.ports import LockObserver
@@ -63,6 +63,7 @@ class Redlocks:
 
     Args:
         masters: clients of the masters, with time-outs and without retries of their own.
+        instance: the name of this instance, with which its tokens begin.
         hand_over: the line in which this instance waits for a busy lock.
         ttl_seconds: when a lock that nobody gives back becomes free.
         retries: attempts after the first. An attempt that follows a hint is none of them.
@@ -75,6 +76,7 @@ class Redlocks:
         masters: Sequence[Master],
         hand_over: HandOver,
         *,
+        instance: str,
         ttl_seconds: float,
         retries: int,
         retry_wait_seconds: float,
@@ -82,6 +84,7 @@ class Redlocks:
     ) -> None:
         self._masters = tuple(masters)
         self._hand_over = hand_over
+        self._instance = instance
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = ttl_seconds * (1 - _CLOCK_DRIFT_FACTOR) - _CLOCK_DRIFT_SECONDS
         self._retries = retries
@@ -176,11 +179,14 @@ class Redlocks:
         started = time.monotonic()
         acquisition: Acquisition
         if len(coupon_names) == 1:
-            acquisition = SingleAcquisition(coupon_names[0], self._masters, ttl_seconds=self._ttl_seconds)
+            acquisition = SingleAcquisition(
+                coupon_names[0], self._masters, instance=self._instance, ttl_seconds=self._ttl_seconds
+            )
         else:
             acquisition = GroupAcquisition(
                 coupon_names,
                 self._masters,
+                instance=self._instance,
                 ttl_seconds=self._ttl_seconds,
                 validity_seconds=self._validity_seconds,
             )
@@ -243,12 +249,21 @@ async def open_redlocks(
     retries: int,
     retry_wait_seconds: float,
     observer: LockObserver,
+    instance: str | None = None,
 ) -> AsyncIterator[Redlocks]:
-    """`Redlocks` for this instance. On leaving, every lock that was being given back is."""
-    async with open_hand_over(uuid.uuid4().hex, masters, observer) as hand_over:
+    """`Redlocks` for this instance. On leaving, every lock that was being given back is.
+
+    Args:
+        instance: a name that no other instance has; one that tells where it runs, unless given.
+
+    The others are those of `Redlocks`.
+    """
+    instance = instance or instance_name()
+    async with open_hand_over(instance, masters, observer) as hand_over:
         locks = Redlocks(
             masters,
             hand_over,
+            instance=instance,
             ttl_seconds=ttl_seconds,
             retries=retries,
             retry_wait_seconds=retry_wait_seconds,

@@ -12,6 +12,7 @@ import time
 from collections.abc import Iterator, Sequence
 
 from claimsvc.lock.acquisition import GivenBack, masters_are_gone, release
+from claimsvc.lock.identity import token_of
 from claimsvc.masters import Master
 
 
@@ -42,11 +43,21 @@ class SingleAcquisition(AIORedlock):
     # pottery puts its prefix before the key: `claim` and `coupon:<name>` make `claim:coupon:<name>`.
     _KEY_PREFIX = "claim"
 
-    def __init__(self, coupon_name: str, masters: Sequence[Master], *, ttl_seconds: float) -> None:
+    def __init__(self, coupon_name: str, masters: Sequence[Master], *, instance: str, ttl_seconds: float) -> None:
+        self._instance = instance
         super().__init__(key=f"coupon:{coupon_name}", masters=masters, auto_release_time=ttl_seconds)
         self.coupon_names: Sequence[str] = (coupon_name,)
         self._taken_since = time.monotonic()
         self._woke_another = False
+
+    # pottery keeps its token in a slot of this name, and makes it of chance alone.
+    @property
+    def _uuid(self) -> str:
+        return self._token
+
+    @_uuid.setter
+    def _uuid(self, unique: str) -> None:
+        self._token = token_of(self._instance, unique) if unique else ""
 
     async def take(self) -> Sequence[str]:
         # Without these flags it would try for ever, and take a master that is down for one whose lock is another's.

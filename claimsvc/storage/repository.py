@@ -1,15 +1,17 @@
-"""Coupons and claims as they are created, listed and read; what decides claims is in `admission`."""
+"""Coupons, claims and the audit as they are written, listed and read; what decides claims is in `admission`."""
 
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
 import psycopg
-from sqlalchemy import Row, select, text, tuple_
+from sqlalchemy import Row, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
+    AuditEntry,
     Claim,
     ClaimPosition,
     ClaimState,
@@ -26,7 +28,7 @@ from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.admission import Admission
 from claimsvc.storage.engine import database_failures, unavailable, unit_of_work
 from claimsvc.storage.migrations import newest_revision
-from claimsvc.storage.tables import coupons, user_claims
+from claimsvc.storage.tables import audit, coupons, user_claims
 
 _CREATE_COUPON = text("""
 INSERT INTO coupons (name, amount, remaining_amount, strategy) VALUES (:name, :amount, :amount, :strategy)
@@ -52,7 +54,7 @@ _SOLD_OUT_REMEMBERED = 10_000
 
 
 class PostgresStorage:
-    """`ports.Storage` on PostgreSQL.
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL.
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
@@ -156,6 +158,19 @@ class PostgresStorage:
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [_coupon(row) for row in await self._read(select(coupons).where(coupons.c.name.in_(names)))]
 
+    async def record(self, entry: AuditEntry) -> None:
+        values = {name: value for name, value in asdict(entry).items() if name != "at"}
+        await self._write(insert(audit).returning(audit.c.id), values)
+
+    async def trail(self, subject_type: str, subject: str, *, limit: int) -> list[AuditEntry]:
+        query = (
+            select(audit)
+            .where(audit.c.subject_type == subject_type, audit.c.subject == subject)
+            .order_by(audit.c.id.desc())
+            .limit(limit)
+        )
+        return [_entry(row) for row in await self._read(query)]
+
     async def check(self) -> None:
         rows = await self._read(_SCHEMA_REVISION)
         found = rows[0].version_num if rows else "none"
@@ -188,3 +203,16 @@ def _coupon(row: Row[Any]) -> Coupon:
 
 def _claim(row: Row[Any]) -> Claim:
     return Claim(str(row.id), row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)
+
+
+def _entry(row: Row[Any]) -> AuditEntry:
+    return AuditEntry(
+        actor=row.actor,
+        action=row.action,
+        subject_type=row.subject_type,
+        subject=row.subject,
+        reason=row.reason,
+        request_id=row.request_id,
+        details=row.details,
+        at=row.at,
+    )

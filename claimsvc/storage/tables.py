@@ -1,14 +1,16 @@
 """The tables, as Alembic's target.
 
-Every unique key contains the coupon's name, so that both tables can be distributed by it (Citus and its like)
-without a transaction that crosses shards. `tests/storage` keeps it so.
+Every unique key of `coupons` and `user_claims` contains the coupon's name, so that both can be distributed by it
+(Citus and its like) without a transaction that crosses shards. `tests/storage` keeps it so. `audit` stays on one node.
 """
 
 from sqlalchemy import (
+    BigInteger,
     CheckConstraint,
     Column,
     DateTime,
     ForeignKey,
+    Identity,
     Index,
     Integer,
     MetaData,
@@ -19,6 +21,7 @@ from sqlalchemy import (
     func,
     text,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 metadata = MetaData(
     naming_convention={
@@ -68,4 +71,21 @@ user_claims = Table(
     ),
     # Not unique by itself: see above. The ids are UUIDv7, 74 bits of them random.
     Index("user_claims_id_idx", "id"),
+)
+
+# Who did what, when, to which thing. A trigger refuses to change or remove an entry.
+audit = Table(
+    "audit",
+    metadata,
+    Column("id", BigInteger, Identity(always=True), primary_key=True),
+    Column("at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("actor", Text, nullable=False),
+    Column("action", Text, nullable=False),
+    Column("subject_type", Text, nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("reason", Text, nullable=False, server_default=""),
+    Column("request_id", Text),
+    Column("details", JSONB, nullable=False, server_default="{}"),
+    CheckConstraint("actor <> '' AND action <> '' AND subject_type <> '' AND subject <> ''", name="named"),
+    Index("audit_subject_idx", "subject_type", "subject", "id"),
 )

@@ -21,10 +21,15 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    HeldLock,
+    LockNotHeld,
+    LockReleased,
+    LocksSeen,
     Outcome,
     SoldOut,
     StrategyName,
     UnknownCoupon,
+    WaitingInstance,
 )
 from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
 
@@ -114,6 +119,31 @@ class MemoryStore:
             raise self.failure
 
 
+class MemoryLocksmith:
+    """`ports.Locksmith` of three masters, one of them down; the instance `web-1` holds the lock of `plenty`."""
+
+    def __init__(self) -> None:
+        self.released: list[tuple[str, str, str, str | None]] = []
+        self.failure: Exception | None = None
+
+    async def held(self) -> LocksSeen:
+        if self.failure is not None:
+            raise self.failure
+        waiting = (WaitingInstance("web-2", 0.25),)
+        lock = HeldLock("plenty", "web-1", True, 0.0025, {"a:1": 19.9, "b:1": 19.8}, "", waiting)
+        return LocksSeen(("a:1", "b:1", "c:1"), ("c:1",), () if self.released else (lock,), True)
+
+    async def release(
+        self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
+    ) -> LockReleased | LockNotHeld:
+        if self.failure is not None:
+            raise self.failure
+        if coupon_name != "plenty" or self.released:
+            return LockNotHeld()
+        self.released.append((coupon_name, actor, reason, request_id))
+        return LockReleased(coupon_name, ("web-1",), ("a:1", "b:1"), ("c:1",), True)
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -166,6 +196,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
         **{  # type: ignore[arg-type]
             "strategy": MemoryStrategy(store),
             "storage": store,
+            "locksmith": MemoryLocksmith(),
             "health_checks": checks,
             "observer": observations,
             "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),

@@ -70,6 +70,7 @@ class Instance:
                 retries=LOCK_RETRIES,
                 retry_wait_seconds=LOCK_RETRY_WAIT_SECONDS,
                 observer=observed,
+                instance=f"instance-{self.process}",
             ) as lock,
         ):
             limits = BatchLimits(

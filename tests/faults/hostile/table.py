@@ -109,6 +109,18 @@ _COUPON_NAMES: dict[str, Any] = {
 _USER_IDS = {**_COUPON_NAMES}
 for _fine in ("dots only", "slash"):
     del _USER_IDS[_fine]
+_REASONS: dict[str, Any] = {
+    "empty": "",
+    "blank": " ",
+    "too long": "a" * 501,
+    "NUL": "a\x00b",
+    "line break at the end": "a\n",
+    "escape sequence": "\x1b[31m",
+    "C1 control": "a\x9b",
+    "lone surrogate": "\ud800",
+    "null": None,
+    "number": 5,
+}
 _UNKNOWN_KEYS = {
     "plain": ("extra", "#/extra"),
     "escaped": ("a/b~c", "#/a~1b~0c"),
@@ -274,6 +286,8 @@ _METHODS = {
     "/api/coupons/claim": ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"),
     "/api/coupons": ("PUT", "DELETE", "TRACE"),
     "/api/coupons/plenty": ("POST", "DELETE", "PURGE"),
+    "/api/locks": ("POST", "DELETE", "PUT"),
+    "/api/locks/plenty": ("GET", "POST", "PUT"),
     "/livez": ("POST", "TRACE", "PROPFIND"),
     "/api/claims/00000000-0000-0000-0000-000000000000": ("DELETE", "POST"),
 }
@@ -297,6 +311,9 @@ def _bodies() -> Iterator[Case]:
         for name, value in its_values.items():
             body = json.dumps({"user_id": "ann", "coupon_name": "plenty", field: value}).encode()
             yield Case(f"{field}: {name}", post(body), 400, "bad-request", f"#/{field}")
+    for name, value in _REASONS.items():
+        data = request("DELETE", "/api/locks/plenty", json.dumps({"reason": value}).encode(), Authorization=KEY)
+        yield Case(f"reason: {name}", data, 400, "bad-request", "#/reason")
     for name, (key, pointer) in _UNKNOWN_KEYS.items():
         body = json.dumps({"user_id": "ann", "coupon_name": "plenty", key: 1}).encode()
         yield Case(f"unknown field: {name}", post(body), 400, "bad-request", pointer)
@@ -319,6 +336,8 @@ def _targets() -> Iterator[Case]:
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
     yield Case("claims of an unknown coupon", request("GET", "/api/coupons/none/claims"), 404, "unknown-coupon")
     yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
+    free = request("DELETE", "/api/locks/none", b'{"reason": "because"}', Authorization=KEY)
+    yield Case("lock that nobody holds", free, 404, "lock-not-held")
     yield Case("unknown claim", request("GET", _UNKNOWN_ID), 404, "unknown-claim")
     yield Case("nowhere, with a body", post(CLAIM, "/no/such"), 404, "not-found")
     yield Case("another host's path", request("GET", "http://elsewhere/no/such"), 404, "not-found")
@@ -361,6 +380,9 @@ def _credentials() -> Iterator[Case]:
         headers = {} if credentials is None else {"Authorization": credentials}
         data = request("POST", "/api/coupons", body, **headers)
         yield Case(f"credentials: {name}", data, 401, "unauthorized")
+        data = request("DELETE", "/api/locks/plenty", b'{"reason": "because"}', **headers)
+        yield Case(f"credentials for a lock: {name}", data, 401, "unauthorized")
+        yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")
 

@@ -1,0 +1,29 @@
+"""The commands of `claimsvc`: one module for each group. Each reads its settings, asks one room, and prints."""
+
+import typer
+
+from claimsvc.commands import coupons, doctor, keys, locks, serving, upkeep
+
+_EPILOG = (
+    "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
+    "78 wrong settings, 130 interrupted."
+)
+
+app = typer.Typer(
+    help="Claims limited-stock coupons: many at once, each exactly once.",
+    epilog=_EPILOG,
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+)
+app.command()(serving.dev)
+app.command()(serving.serve)
+app.command(hidden=True)(serving.worker)
+app.command()(upkeep.migrate)
+app.command()(upkeep.reconcile)
+app.command()(doctor.doctor)
+app.add_typer(coupons.app, name="coupon")
+app.add_typer(keys.app, name="key")
+app.add_typer(locks.app, name="locks")
+
+__all__ = ["app"]

@@ -1,0 +1,80 @@
+"""What is to be thought of a PostgreSQL."""
+
+from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
+from claimsvc.storage import DatabaseFacts
+
+_SUBJECT = "database"
+_RELOAD = "then SELECT pg_reload_conf()"
+
+
+def judge_database(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings:
+    """Everything but the schema."""
+    yield ok(_SUBJECT, f"PostgreSQL {facts.version} answers in {facts.answer_seconds * 1000:.1f} ms")
+    if facts.version_number < 140_000:
+        yield wrong(
+            _SUBJECT, f"PostgreSQL {facts.version} is too old", "upgrade it to 18; 14 is the oldest that may do"
+        )
+    elif facts.version_number < 170_000:
+        yield warning(
+            _SUBJECT,
+            f"PostgreSQL {facts.version} does not end the transaction of a process that was paused within it",
+            "upgrade it to 17 or newer; until then such a process keeps its coupons from the others",
+        )
+    if facts.is_standby:
+        yield wrong(_SUBJECT, "it is a standby and takes no writes", "set CLAIMSVC_DATABASE_URL to the primary")
+    elif facts.is_read_only:
+        yield wrong(
+            _SUBJECT,
+            "its transactions are read-only",
+            "ALTER ROLE, ALTER DATABASE or ALTER SYSTEM: RESET default_transaction_read_only",
+        )
+    yield from judge_answer(_SUBJECT, facts.answer_seconds)
+    yield from judge_clock(_SUBJECT, facts.clock_ahead_seconds)
+    yield from _judge_durability(facts)
+    yield from _judge_connections(facts, settings)
+
+
+def _judge_durability(facts: DatabaseFacts) -> Findings:
+    if facts.synchronous_commit == "off":
+        yield wrong(
+            _SUBJECT,
+            "synchronous_commit is off: a claim that was answered 201 can be lost",
+            f"ALTER SYSTEM SET synchronous_commit = on, {_RELOAD}; and see ALTER ROLE and ALTER DATABASE",
+        )
+    for name, is_on in (("fsync", facts.fsync), ("full_page_writes", facts.full_page_writes)):
+        if not is_on:
+            yield wrong(
+                _SUBJECT,
+                f"{name} is off: a crash of the machine can destroy the database",
+                f"ALTER SYSTEM SET {name} = on, {_RELOAD}",
+            )
+
+
+def _judge_connections(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings:
+    workers = settings.workers if isinstance(settings, Settings) else 1
+    needed = workers * settings.database_pool_size
+    instances = facts.most_connections // needed
+    found = f"an instance opens up to {needed} connections and {facts.most_connections} can be had"
+    mend = "raise max_connections (or the role's limit), or lower CLAIMSVC_DATABASE_POOL_SIZE or CLAIMSVC_WORKERS"
+    if instances == 0:
+        yield wrong(_SUBJECT, found, mend)
+    elif instances == 1:
+        yield warning(_SUBJECT, f"{found}: no second instance fits, not even while one takes over", mend)
+    else:
+        yield ok(_SUBJECT, f"{found}: enough for {instances} instances")
+
+
+def judge_schema(facts: DatabaseFacts) -> Findings:
+    """The revision of the tables."""
+    if facts.revision == facts.newest_revision:
+        yield ok("migrations", f"the schema is at revision {facts.revision}, the newest")
+    elif facts.revision > facts.newest_revision:
+        yield warning(
+            "migrations",
+            f"the schema is at revision {facts.revision}, newer than {facts.newest_revision}, which this version knows",
+            "upgrade this version too",
+        )
+    else:
+        at = f"at revision {facts.revision}, not {facts.newest_revision}" if facts.revision else "missing"
+        yield wrong("migrations", f"the schema is {at}", "run `claimsvc migrate`")

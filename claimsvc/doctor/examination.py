@@ -1,0 +1,47 @@
+"""Asks every dependency at once, each within its limits, and has the answers judged."""
+
+import asyncio
+
+from redis.exceptions import RedisError
+
+from claimsvc.bootstrap import read_database_facts
+from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.doctor.database import judge_database, judge_schema
+from claimsvc.doctor.findings import Finding, wrong
+from claimsvc.doctor.masters import MasterFacts, judge_masters, read_master
+from claimsvc.doctor.settings import judge_settings
+from claimsvc.errors import UnavailableError
+
+# Beside the limits of each answer: however many of them are late, a dependency gets no longer than this.
+_MASTER_SECONDS = 5.0
+_DATABASE_SECONDS = 10.0
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every check there is. It takes ten seconds at most, and about as long as the slowest answer otherwise."""
+    database, masters = await asyncio.gather(
+        examine_database(settings),
+        asyncio.gather(*(_ask(url, settings.redis_timeout_seconds) for url in settings.redis_urls)),
+    )
+    return [*judge_settings(settings), *database, *judge_masters(masters, settings)]
+
+
+async def examine_database(settings: DatabaseSettings) -> list[Finding]:
+    """The checks of the database and its schema alone."""
+    mend = "start it, or correct CLAIMSVC_DATABASE_URL"
+    try:
+        async with asyncio.timeout(_DATABASE_SECONDS):
+            facts = await read_database_facts(settings)
+    except UnavailableError as error:
+        return [wrong("database", f"it cannot be used: {error.detail}", mend)]
+    except TimeoutError:
+        return [wrong("database", f"it has not answered within {_DATABASE_SECONDS:g} s", mend)]
+    return [*judge_database(facts, settings), *judge_schema(facts)]
+
+
+async def _ask(url: str, timeout_seconds: float) -> MasterFacts | RedisError | TimeoutError:
+    try:
+        async with asyncio.timeout(_MASTER_SECONDS):
+            return await read_master(url, timeout_seconds)
+    except (RedisError, TimeoutError) as error:
+        return error

@@ -1,0 +1,41 @@
+"""Settings that are right each by itself, and wrong together."""
+
+from claimsvc.config import Settings
+from claimsvc.doctor.findings import Finding, Findings, Level, ok, warning, wrong
+from claimsvc.errors import SettingsError
+
+_SUBJECT = "settings"
+
+
+def judge_settings(settings: Settings) -> Findings:
+    """What can be said without asking anybody."""
+    masters = len(settings.redis_urls)
+    yield ok(
+        _SUBJECT, f"{masters} master{'s' * (masters > 1)}, {settings.workers} worker{'s' * (settings.workers > 1)}"
+    )
+    if settings.failpoints:
+        yield wrong(_SUBJECT, "CLAIMSVC_FAILPOINTS makes claims fail on purpose", "unset it; it is for tests alone")
+    if not settings.admin_keys:
+        yield warning(
+            _SUBJECT,
+            "CLAIMSVC_ADMIN_KEYS is empty, so nobody can create coupons or open locks over HTTP",
+            "run `claimsvc key create` and set the digest that it prints",
+        )
+    if settings.database_statement_timeout_seconds + 1 >= settings.lock_ttl_seconds:
+        yield warning(
+            _SUBJECT,
+            f"a transaction may take {settings.database_statement_timeout_seconds:g} s and more, and its lock ends "
+            f"after {settings.lock_ttl_seconds:g} s",
+            "raise CLAIMSVC_LOCK_TTL_SECONDS, or lower CLAIMSVC_DATABASE_STATEMENT_TIMEOUT_SECONDS",
+        )
+    if settings.claim_timeout_seconds <= settings.lock_retries * settings.lock_retry_wait_seconds:
+        yield warning(
+            _SUBJECT,
+            "a claim is given up before it has made all its tries for the lock",
+            "raise CLAIMSVC_CLAIM_TIMEOUT_SECONDS, or lower CLAIMSVC_LOCK_RETRIES",
+        )
+
+
+def refused_settings(error: SettingsError) -> list[Finding]:
+    """A finding for each setting that cannot be used; its message says what it should be."""
+    return [Finding(Level.WRONG, _SUBJECT, line, "set it so, and ask again") for line in str(error).splitlines()]
