@@ -56,6 +56,12 @@ def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, st
     return {name: interpolate(str(value), environment) for name, value in declared.items()}
 
 
+def mounts(service: str) -> list[tuple[str, str]]:
+    """The files and folders of this repository that the service's containers see, and where."""
+    volumes = [volume.split(":") for volume in services()[service].get("volumes", [])]
+    return [(source.removeprefix("./"), target) for source, target, *_ in volumes if source.startswith("./")]
+
+
 def seconds(duration: str) -> float:
     """A Compose duration such as `45s` or `1m30s`."""
     parts = re.findall(r"(\d+)(h|m|s|ms)", duration)
