@@ -5,11 +5,9 @@ import signal
 import subprocess
 import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -20,6 +18,7 @@ from claimsvc.embedded import free_port
 from claimsvc.embedded.programs import find_valkey
 from claimsvc.embedded.state import open_state_dir, temporary_state_dir
 from tests.deploy.files import (
+    PROJECT,
     ROOT,
     compose,
     environment_of,
@@ -30,7 +29,6 @@ from tests.deploy.files import (
     services,
 )
 
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MASTERS = [name for name in services() if name.startswith("valkey")]
 INSTANCES = [name for name in services() if name.startswith("app")]
 EVERY_SERVICE = pytest.mark.parametrize("name", list(services()))
@@ -49,10 +47,15 @@ def container(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
-def test_it_fits_the_compose_specification() -> None:
+@pytest.mark.parametrize("environment", [{}, {"PORT": "9000", "POSTGRES_PASSWORD": "another"}])
+def test_with_its_variables_filled_in_it_fits_the_compose_specification(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
     """By the schema that the package check-jsonschema brings; nothing is downloaded."""
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
-    checked = subprocess.run([*command, ROOT / "docker-compose.yml"], capture_output=True, text=True, timeout=60)
+    filled = tmp_path / "docker-compose.yml"
+    filled.write_text(interpolate((ROOT / "docker-compose.yml").read_text(), environment))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(filled)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
