@@ -19,6 +19,7 @@ RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))
 
 COPY README.md LICENSE ./
 COPY claimsvc claimsvc
+COPY stress_test stress_test
 COPY migrations migrations
 RUN pip wheel --no-deps --wheel-dir /wheels . \
     && pip --python /opt/claimsvc/bin/python install --no-deps --no-index /wheels/*.whl

@@ -2,6 +2,7 @@
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -11,6 +12,7 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
+PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([-?])([^}]*))?\}|(.?))")
 
@@ -54,6 +56,12 @@ def environment_of(service: str, environment: Mapping[str, str]) -> dict[str, st
     """What Compose sets in the service's containers."""
     declared: dict[str, Any] = services()[service].get("environment", {})
     return {name: interpolate(str(value), environment) for name, value in declared.items()}
+
+
+def mounts(service: str) -> list[tuple[str, str]]:
+    """The files and folders of this repository that the service's containers see, and where."""
+    volumes = [volume.split(":") for volume in services()[service].get("volumes", [])]
+    return [(source.removeprefix("./"), target) for source, target, *_ in volumes if source.startswith("./")]
 
 
 def seconds(duration: str) -> float:

@@ -3,12 +3,11 @@
 import re
 import signal
 import subprocess
+import sys
 import time
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
@@ -19,6 +18,7 @@ from claimsvc.embedded import free_port
 from claimsvc.embedded.programs import find_valkey
 from claimsvc.embedded.state import open_state_dir, temporary_state_dir
 from tests.deploy.files import (
+    PROJECT,
     ROOT,
     compose,
     environment_of,
@@ -29,10 +29,11 @@ from tests.deploy.files import (
     services,
 )
 
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 MASTERS = [name for name in services() if name.startswith("valkey")]
+INSTANCES = [name for name in services() if name.startswith("app")]
 EVERY_SERVICE = pytest.mark.parametrize("name", list(services()))
 EVERY_MASTER = pytest.mark.parametrize("name", MASTERS)
+EVERY_INSTANCE = pytest.mark.parametrize("name", INSTANCES)
 
 # What the workers may need after the grace, to close their connections, before their supervisor kills them.
 TEARDOWN_SECONDS = 10
@@ -46,10 +47,22 @@ def container(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     return monkeypatch
 
 
+@pytest.mark.parametrize("environment", [{}, {"PORT": "9000", "POSTGRES_PASSWORD": "another"}])
+def test_with_its_variables_filled_in_it_fits_the_compose_specification(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    """By the schema that the package check-jsonschema brings; nothing is downloaded."""
+    filled = tmp_path / "docker-compose.yml"
+    filled.write_text(interpolate((ROOT / "docker-compose.yml").read_text(), environment))
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec", str(filled)]
+    checked = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+
+
 @EVERY_SERVICE
 def test_every_image_names_its_version(name: str) -> None:
     repository, _, tag = services()[name]["image"].rpartition(":")
-    assert re.match(r"\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$", tag)
+    assert re.match(r"v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$", tag)
     if repository == PROJECT["name"]:
         assert tag == PROJECT["version"]
 
@@ -69,10 +82,11 @@ def test_a_service_waits_until_what_it_depends_on_is_usable(name: str) -> None:
             assert needed["restart"] == "no"
         else:
             assert how["condition"] == "service_healthy"
-            assert needed["healthcheck"]["test"]
+            # The image of the instances brings its own.
+            assert dependency in INSTANCES or needed["healthcheck"]["test"]
 
 
-@pytest.mark.parametrize("name", ["app", "migrate"])
+@pytest.mark.parametrize("name", [*INSTANCES, "migrate"])
 def test_every_server_that_the_settings_name_is_there_reachable_and_waited_for(name: str) -> None:
     environment = environment_of(name, {})
     urls = [environment["CLAIMSVC_DATABASE_URL"], *environment.get("CLAIMSVC_REDIS_URLS", "").split(",")]
@@ -81,31 +95,42 @@ def test_every_server_that_the_settings_name_is_there_reachable_and_waited_for(n
         assert set(services()[name]["networks"]) & set(services()[host]["networks"])
 
 
-def test_the_app_starts_after_the_migrations_and_from_the_same_image() -> None:
-    app, migrate = services()["app"], services()["migrate"]
-    assert app["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
-    assert app["image"] == migrate["image"]
-    # One of them builds it: two that build one tag at once get into each other's way.
-    assert ("build" in app, "build" in migrate) == (False, True)
+def test_there_are_two_instances_and_they_are_alike() -> None:
+    assert len(INSTANCES) == 2
+    assert services()[INSTANCES[0]] == services()[INSTANCES[1]]
 
 
-@EVERY_SERVICE
+@EVERY_INSTANCE
+def test_an_instance_starts_after_the_migrations(name: str) -> None:
+    assert services()[name]["depends_on"]["migrate"] == {"condition": "service_completed_successfully"}
+
+
+def test_the_image_is_built_by_one_service_and_used_by_all_that_run_it() -> None:
+    ours = {name for name, service in services().items() if service["image"].startswith(f"{PROJECT['name']}:")}
+    assert ours == {*INSTANCES, "migrate", "stress"}
+    assert len({services()[name]["image"] for name in ours}) == 1
+    # Two that build one tag at once get into each other's way.
+    assert [name for name, service in services().items() if "build" in service] == ["migrate"]
+
+
+@pytest.mark.parametrize("name", [*INSTANCES, "migrate"])
 def test_every_setting_of_a_container_is_one_that_there_is(name: str) -> None:
     known = {f"CLAIMSVC_{field.upper()}" for field in Settings.model_fields}
     given = {variable for variable in environment_of(name, {}) if variable.startswith("CLAIMSVC_")}
     assert given <= known
 
 
-def test_the_settings_are_accepted_as_the_containers_get_them(container: pytest.MonkeyPatch) -> None:
-    for variable, value in {**image_environment(), **environment_of("app", {})}.items():
+@EVERY_INSTANCE
+def test_the_settings_are_accepted_as_the_containers_get_them(name: str, container: pytest.MonkeyPatch) -> None:
+    for variable, value in {**image_environment(), **environment_of(name, {})}.items():
         if variable.startswith("CLAIMSVC_"):
             container.setenv(variable, value)
     settings = load_settings()
     assert settings.host == "0.0.0.0"
-    assert services()["app"]["ports"][0].endswith(f":{settings.port}")
+    assert settings.port == 8080
     assert {urlsplit(url).hostname for url in settings.redis_urls} == set(MASTERS)
     assert len(MASTERS) % 2 == 1
-    assert seconds(services()["app"]["stop_grace_period"]) > settings.shutdown_grace_seconds + TEARDOWN_SECONDS
+    assert seconds(services()[name]["stop_grace_period"]) > settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
 def test_the_migrations_use_the_database_that_is_made_and_its_password(container: pytest.MonkeyPatch) -> None:
@@ -128,7 +153,9 @@ def test_a_container_can_change_nothing_but_its_own_data(name: str) -> None:
     assert service["cap_drop"] == ["ALL"]
     assert service["security_opt"] == ["no-new-privileges:true"]
     assert not {"privileged", "cap_add", "network_mode", "pid"} & set(service)
-    assert all(volume.split(":")[0] in compose()["volumes"] for volume in service.get("volumes", []))
+    for volume in service.get("volumes", []):
+        source, _, *options = volume.split(":")
+        assert source in compose()["volumes"] or options == ["ro"]
 
 
 @EVERY_SERVICE
@@ -139,26 +166,46 @@ def test_a_container_cannot_use_up_the_machine(name: str) -> None:
     assert all("size=" in mount for mount in service.get("tmpfs", []))
 
 
-def test_only_the_app_is_reached_from_this_machine_and_nothing_from_others() -> None:
+def test_what_is_reached_is_reached_from_this_machine_alone() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
-    assert list(published) == ["app"]
-    assert [interpolate(port, {}) for port in published["app"]] == ["127.0.0.1:8080:8080"]
-    assert [interpolate(port, {"PORT": "9000"}) for port in published["app"]] == ["127.0.0.1:9000:8080"]
+    assert {name: [interpolate(port, {}) for port in ports] for name, ports in published.items()} == {
+        "lb": ["127.0.0.1:8080:8080"],
+        "prometheus": ["127.0.0.1:9090:9090"],
+        "alertmanager": ["127.0.0.1:9093:9093"],
+        "grafana": ["127.0.0.1:3000:3000"],
+    }
+    assert [interpolate(port, {"PORT": "9000"}) for port in published["lb"]] == ["127.0.0.1:9000:8080"]
 
 
-def test_the_databases_are_on_a_network_without_a_way_in_or_out() -> None:
-    for name in ("postgres", *MASTERS):
-        assert [compose()["networks"][network]["internal"] for network in services()[name]["networks"]] == [True]
+def test_only_what_is_published_is_on_a_network_with_a_way_in_or_out() -> None:
+    outside = {network for network, options in compose()["networks"].items() if not options.get("internal")}
+    assert outside == {"front"}
+    for name, service in services().items():
+        assert ("ports" in service) == bool(outside & set(service["networks"])), name
+
+
+def test_the_databases_are_reached_by_the_instances_and_their_migrations_alone() -> None:
+    inside = {name for name, service in services().items() if "data" in service["networks"]}
+    assert inside == {*INSTANCES, "migrate", "postgres", *MASTERS}
+    assert all(services()[name]["networks"] == ["data"] for name in ("postgres", *MASTERS))
 
 
 def test_data_is_kept_where_the_servers_write_it_and_no_two_servers_share_it() -> None:
-    mounts = [volume.split(":") for service in services().values() for volume in service.get("volumes", [])]
-    assert sorted(volume for volume, _ in mounts) == sorted(compose()["volumes"])
-    # From 18 on the image's data is in /var/lib/postgresql/18/docker; a mount at .../data would keep nothing.
-    assert [tuple(mount) for mount in mounts] == [
-        ("postgres", "/var/lib/postgresql"),
-        *((name, "/data") for name in MASTERS),
+    kept = [
+        volume.split(":")
+        for service in services().values()
+        for volume in service.get("volumes", [])
+        if not volume.startswith(".")
     ]
+    assert sorted(volume for volume, _ in kept) == sorted(compose()["volumes"])
+    # From 18 on PostgreSQL's data is in /var/lib/postgresql/18/docker; a mount at .../data would keep nothing.
+    assert dict(kept) == {
+        "prometheus": "/prometheus",
+        "alertmanager": "/alertmanager",
+        "grafana": "/var/lib/grafana",
+        "postgres": "/var/lib/postgresql",
+        **dict.fromkeys(MASTERS, "/data"),
+    }
 
 
 def test_env_example_lists_every_variable_with_its_default() -> None:

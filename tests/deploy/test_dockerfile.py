@@ -3,21 +3,17 @@
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
-from typing import Any
 
 import pytest
 from typer.main import get_command
 
 from claimsvc.__main__ import app
 from claimsvc.embedded import free_port
-from tests.deploy.files import ROOT, copied, dockerfile, enters_builds, final_stage, services
-
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+from tests.deploy.files import PROJECT, ROOT, copied, dockerfile, enters_builds, final_stage, services
 
 
 def test_every_stage_starts_from_a_full_version_or_another_stage() -> None:

@@ -1,0 +1,71 @@
+{{- define "claimsvc.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* 50 characters at most, so that what is added to it still fits a name. */ -}}
+{{- define "claimsvc.fullname" -}}
+{{- $name := include "claimsvc.name" . -}}
+{{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
+{{- default $full .Values.fullnameOverride | trunc 50 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "claimsvc.selector" -}}
+app.kubernetes.io/name: {{ include "claimsvc.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "claimsvc.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+{{ include "claimsvc.selector" . }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{- define "claimsvc.image" -}}
+{{- with .Values.image -}}
+{{- if .digest }}{{ .repository }}@{{ .digest }}{{ else }}{{ .repository }}:{{ default $.Chart.AppVersion .tag }}{{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "claimsvc.serviceAccount" -}}
+{{- if .Values.serviceAccount.create }}{{ default (include "claimsvc.fullname" .) .Values.serviceAccount.name -}}
+{{- else }}{{ default "default" .Values.serviceAccount.name }}{{ end -}}
+{{- end -}}
+
+{{- define "claimsvc.secret" -}}
+{{- default (include "claimsvc.fullname" .) .Values.connections.existingSecret -}}
+{{- end -}}
+
+{{- /* A setting as text. Numbers come as floats, and a million would read 1e+06. */ -}}
+{{- define "claimsvc.setting" -}}
+{{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end -}}
+{{- end -}}
+
+{{- /* What every pod is held to: no rights, no writing but to /tmp, no token, and no variables made from Services: that
+       of a Service named claimsvc would be CLAIMSVC_PORT. */ -}}
+{{- define "claimsvc.pod" -}}
+automountServiceAccountToken: false
+enableServiceLinks: false
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets: {{- toYaml . | nindent 2 }}
+{{- end }}
+securityContext:
+  runAsNonRoot: true
+  runAsUser: 10001
+  runAsGroup: 10001
+  seccompProfile: {type: RuntimeDefault}
+volumes:
+  - name: tmp # where workers share their metrics
+    emptyDir: {medium: Memory, sizeLimit: 64Mi}
+{{- end -}}
+
+{{- define "claimsvc.container" -}}
+image: {{ include "claimsvc.image" . | quote }}
+imagePullPolicy: {{ .Values.image.pullPolicy }}
+securityContext:
+  allowPrivilegeEscalation: false
+  readOnlyRootFilesystem: true
+  capabilities: {drop: [ALL]}
+volumeMounts:
+  - {name: tmp, mountPath: /tmp}
+{{- end -}}

@@ -1,0 +1,301 @@
+"""The Helm chart, rendered by Helm's own engine and held against Kubernetes' schemas and the settings."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import kubernetes_validate
+import pytest
+import yaml
+
+from claimsvc.api.routes import ROUTES
+from claimsvc.config import Settings, load_settings
+from claimsvc.server.worker import TEARDOWN_SECONDS
+from tests.deploy.chart import (
+    CHART,
+    SCHEMA,
+    ChartError,
+    Object,
+    lint,
+    needs_helm,
+    one,
+    render,
+    rendered_files,
+    settings_schema,
+    values_of,
+)
+from tests.deploy.files import PROJECT, ROOT, final_stage
+
+pytestmark = needs_helm
+
+RELEASES = ["minimal", "full"]
+EVERY_RELEASE = pytest.mark.parametrize("release", RELEASES)
+FOR_OPERATORS = {"ServiceMonitor", "PrometheusRule"}  # not Kubernetes' own, so its schemas know nothing of them
+
+# What the supervisor may take past the grace: see claimsvc/server/supervisor.py.
+SUPERVISOR_SECONDS = TEARDOWN_SECONDS + 5.0
+
+
+@cache
+def objects(release: str) -> list[Object]:
+    """What ci/RELEASE-values.yaml makes; leave it as it is."""
+    return render(values_of(release))
+
+
+def pods(release: str) -> list[tuple[str, Object]]:
+    """Every pod that the release starts, by the name of what starts it."""
+    found = []
+    for made in objects(release):
+        if made["kind"] == "Pod":
+            found.append((made["metadata"]["name"], made["spec"]))
+        elif made["kind"] in ("Deployment", "Job"):
+            found.append((made["metadata"]["name"], made["spec"]["template"]["spec"]))
+    return found
+
+
+def server(release: str) -> Object:
+    """The container that serves."""
+    (container,) = one(objects(release), "Deployment")["spec"]["template"]["spec"]["containers"]
+    found: Object = container
+    return found
+
+
+@EVERY_RELEASE
+def test_helm_finds_nothing_to_complain_of(release: str) -> None:
+    assert lint(values_of(release)) == []
+
+
+@EVERY_RELEASE
+@pytest.mark.parametrize("version", ["1.27", kubernetes_validate.latest_version()])
+def test_every_object_fits_the_schema_of_its_kind(release: str, version: str) -> None:
+    for made in objects(release):
+        if made["kind"] not in FOR_OPERATORS:
+            kubernetes_validate.validate(made, version, strict=True)
+
+
+def test_the_oldest_kubernetes_that_is_tested_is_the_oldest_that_is_accepted() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert chart["kubeVersion"] == ">=1.27.0-0"
+
+
+def test_the_versions_are_those_of_the_project() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    assert (chart["name"], chart["appVersion"]) == (PROJECT["name"], PROJECT["version"])
+    assert server("minimal")["image"] == f"claimsvc:{PROJECT['version']}"
+
+
+def test_what_is_off_makes_nothing() -> None:
+    kinds = sorted(made["kind"] for made in objects("minimal"))
+    assert kinds == ["ConfigMap", "Deployment", "Job", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount"]
+
+
+def test_every_toggle_makes_its_object() -> None:
+    kinds = {made["kind"] for made in objects("full")} - {made["kind"] for made in objects("minimal")}
+    assert kinds == {
+        *("HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PrometheusRule", "Secret", "ServiceMonitor"),
+    }
+
+
+def test_what_is_on_by_default_can_be_turned_off() -> None:
+    off = {"enabled": False}
+    values = values_of("minimal") | {"podDisruptionBudget": off, "migrations": off, "serviceAccount": {"create": False}}
+    kinds = sorted(made["kind"] for made in render(values))
+    assert kinds == ["ConfigMap", "Deployment", "Pod", "Service"]
+
+
+@EVERY_RELEASE
+def test_a_pod_has_no_rights_and_can_write_nowhere_but_to_its_tmp(release: str) -> None:
+    user, group = map(int, final_stage("USER")[-1].arguments.split(":"))
+    for _, pod in pods(release):
+        assert pod["automountServiceAccountToken"] is False
+        assert pod["securityContext"] == {
+            "runAsNonRoot": True,
+            "runAsUser": user,
+            "runAsGroup": group,
+            "seccompProfile": {"type": "RuntimeDefault"},
+        }
+        for container in pod["containers"]:
+            assert container["securityContext"] == {
+                "allowPrivilegeEscalation": False,
+                "readOnlyRootFilesystem": True,
+                "capabilities": {"drop": ["ALL"]},
+            }
+            assert [mount["mountPath"] for mount in container["volumeMounts"]] == ["/tmp"]
+            assert {"cpu", "memory"} <= set(container["resources"]["requests"])
+            assert "memory" in container["resources"]["limits"]
+
+
+@EVERY_RELEASE
+def test_no_service_of_the_namespace_becomes_a_setting(release: str) -> None:
+    """Kubernetes would give the pods CLAIMSVC_PORT=tcp://... for a Service that is named claimsvc."""
+    assert all(pod["enableServiceLinks"] is False for _, pod in pods(release))
+
+
+def environment(release: str) -> dict[str, str]:
+    """What the container that serves has in its environment, secrets included."""
+    given: dict[str, str] = dict(one(objects(release), "ConfigMap")["data"])
+    for variable in server(release)["env"]:
+        if "value" in variable:
+            given[variable["name"]] = variable["value"]
+        else:
+            reference = variable["valueFrom"]["secretKeyRef"]
+            given[variable["name"]] = one(objects(release), "Secret", reference["name"])["stringData"][reference["key"]]
+    return given
+
+
+def test_the_service_takes_the_settings_as_the_pods_get_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"CLAIMSVC_{name.upper()}", raising=False)
+    for variable, value in environment("full").items():
+        monkeypatch.setenv(variable, value)
+    settings = load_settings()
+    assert (settings.host, settings.port) == ("0.0.0.0", server("full")["ports"][0]["containerPort"])
+    assert (settings.workers, settings.claims_waiting_limit) == (2, 1_000_000)
+    assert (settings.lock_slice_seconds, len(settings.redis_urls), len(settings.admin_keys)) == (0.0025, 3, 1)
+
+
+@EVERY_RELEASE
+def test_a_pod_is_given_all_the_time_that_stopping_may_take(release: str) -> None:
+    pod = one(objects(release), "Deployment")["spec"]["template"]["spec"]
+    grace = float(one(objects(release), "ConfigMap")["data"].get("CLAIMSVC_SHUTDOWN_GRACE_SECONDS", "30"))
+    sleep, before_seconds = server(release)["lifecycle"]["preStop"]["exec"]["command"]
+    assert sleep == "sleep"
+    assert pod["terminationGracePeriodSeconds"] > float(before_seconds) + grace + SUPERVISOR_SECONDS
+    assert pod["shareProcessNamespace"] is True
+
+
+def test_the_default_of_the_grace_is_that_of_the_settings() -> None:
+    assert Settings.model_fields["shutdown_grace_seconds"].default == 30
+
+
+@EVERY_RELEASE
+def test_the_probes_are_routes_and_an_outage_of_a_database_restarts_nothing(release: str) -> None:
+    paths = {kind: server(release)[f"{kind}Probe"]["httpGet"]["path"] for kind in ("startup", "liveness", "readiness")}
+    assert paths == {"startup": "/livez", "liveness": "/livez", "readiness": "/readyz"}
+    assert set(paths.values()) <= {route.path for route in ROUTES}
+
+
+@EVERY_RELEASE
+def test_the_selectors_find_the_pods_that_serve_and_no_others(release: str) -> None:
+    labels = {
+        "Deployment": one(objects(release), "Deployment")["spec"]["template"]["metadata"]["labels"],
+        "Job": one(objects(release), "Job", "demo-claimsvc-migrate")["spec"]["template"]["metadata"]["labels"],
+        "Pod": one(objects(release), "Pod", "demo-claimsvc-ready")["metadata"]["labels"],
+    }
+    selectors = [
+        one(objects(release), "Service")["spec"]["selector"],
+        one(objects(release), "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+        one(objects(release), "Deployment")["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert [kind for kind, given in labels.items() if selector.items() <= given.items()] == ["Deployment"]
+
+
+@EVERY_RELEASE
+def test_the_migrations_run_before_anything_else_with_a_secret_that_is_there(release: str) -> None:
+    job = one(objects(release), "Job", "demo-claimsvc-migrate")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    assert container["args"] == ["migrate"]
+    assert job["metadata"]["annotations"]["helm.sh/hook"] == "pre-install,pre-upgrade"
+    secret = container["env"][0]["valueFrom"]["secretKeyRef"]["name"]
+    if release == "minimal":
+        assert secret == values_of(release)["connections"]["existingSecret"]
+    else:
+        lent = one(objects(release), "Secret", secret)["metadata"]["annotations"]
+        assert lent["helm.sh/hook"] == "pre-install,pre-upgrade"
+        assert int(lent["helm.sh/hook-weight"]) < int(job["metadata"]["annotations"].get("helm.sh/hook-weight", "0"))
+
+
+def test_nothing_in_the_release_reads_a_secret_by_its_value() -> None:
+    texts = rendered_files(values_of("full"))
+    holders = {path.rpartition("/")[2] for path, text in texts.items() if "claimsvc:secret@" in text}
+    assert holders == {"secret.yaml", "migration.yaml"}
+
+
+def test_a_change_of_a_setting_or_a_secret_makes_new_pods() -> None:
+    values = values_of("full")
+    before = one(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    values["settings"]["CLAIMSVC_LOG_LEVEL"] = "debug"
+    values["connections"]["databaseUrl"] += "2"
+    after = one(render(values), "Deployment")["spec"]["template"]["metadata"]["annotations"]
+    assert {name for name in before if before[name] != after[name]} == {"checksum/settings", "checksum/secret"}
+
+
+def test_the_ingress_shows_users_every_route_but_those_for_operators() -> None:
+    rules = one(objects("full"), "Ingress")["spec"]["rules"]
+    assert [rule["host"] for rule in rules] == values_of("full")["ingress"]["hosts"]
+    prefixes = [path["path"] for path in rules[0]["http"]["paths"]]
+    shown = {route.path for route in ROUTES if any(f"{route.path}/".startswith(f"{prefix}/") for prefix in prefixes)}
+    assert {route.path for route in ROUTES} - shown == {"/livez", "/readyz", "/metrics"}
+
+
+def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:
+    (endpoint,) = one(objects("full"), "ServiceMonitor")["spec"]["endpoints"]
+    relabelled = {rule["targetLabel"]: rule for rule in endpoint["relabelings"]}
+    assert relabelled["job"]["replacement"] == "claimsvc"
+    assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_name"]
+    assert endpoint["port"] in {port["name"] for port in one(objects("full"), "Service")["spec"]["ports"]}
+
+
+def rules() -> list[Path]:
+    return sorted((ROOT / "dashboards/rules").glob("*.yml"))
+
+
+def test_the_rules_of_the_release_are_those_of_the_dashboards_folder() -> None:
+    expected = [group for file in rules() for group in yaml.safe_load(file.read_text())["groups"]]
+    groups = one(objects("full"), "PrometheusRule")["spec"]["groups"] or []
+    assert sorted(groups, key=str) == sorted(expected, key=str)
+
+
+def test_every_dashboard_is_a_config_map_that_fits_and_grafana_finds_it() -> None:
+    files = sorted((ROOT / "dashboards/grafana").glob("*.json"))
+    for file in files:
+        made = one(objects("full"), "ConfigMap", f"demo-claimsvc-{file.stem}")
+        (text,) = made["data"].values()
+        assert json.loads(text) == json.loads(file.read_text())
+        assert len(text.encode()) < 2**20  # what a ConfigMap holds at most
+        assert made["metadata"]["labels"]["grafana_dashboard"] == "1"
+
+
+def test_rules_and_dashboards_are_links_so_that_no_copy_goes_stale() -> None:
+    for name in ("rules", "grafana"):
+        assert (CHART / "files" / name).is_symlink()
+        assert (CHART / "files" / name).resolve() == ROOT / "dashboards" / name
+
+
+def test_the_schema_of_values_has_every_setting_with_its_bounds() -> None:
+    """After a change of the settings: `python -m tests.deploy.chart` writes it."""
+    assert json.loads(SCHEMA.read_text())["properties"]["settings"]["properties"] == settings_schema()
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        ({"settings": {"CLAIMSVC_LOCK_TTL_SECONDS": 0}}, "CLAIMSVC_LOCK_TTL_SECONDS"),
+        ({"settings": {"CLAIMSVC_LOCK_TLL_SECONDS": 20}}, "CLAIMSVC_LOCK_TLL_SECONDS"),
+        ({"settings": {"CLAIMSVC_FAILPOINTS": "any"}}, "CLAIMSVC_FAILPOINTS"),
+        ({"replicaCont": 3}, "replicaCont"),
+        ({"connections": {"redisUrls": ["redis://a:6379", "redis://b:6379"]}}, "redisUrls"),
+        ({"connections": {"adminKeys": ["a-key-itself"]}}, "adminKeys"),
+        ({"connections": {}}, "connections.existingSecret or connections.databaseUrl is needed"),
+    ],
+)
+def test_wrong_values_are_refused_by_name(values: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ChartError, match=complaint):
+        render({**({} if "connections" in values else values_of("minimal")), **values})
+
+
+def test_the_notes_say_how_many_connections_postgresql_has_to_allow() -> None:
+    notes = rendered_files(values_of("full"))["claimsvc/templates/NOTES.txt"]
+    assert "up to 180 connections to PostgreSQL (9 pods, 2 workers each, 10 connections each)" in notes
+
+
+def test_the_readme_of_the_chart_names_every_value_that_there_is() -> None:
+    named = set((CHART / "README.md").read_text().split("`"))
+    assert set(yaml.safe_load((CHART / "values.yaml").read_text())) <= named
+
+
+def test_values_for_tests_are_not_packaged() -> None:
+    ignored = (CHART / ".helmignore").read_text().splitlines()
+    assert {"ci/", "files/rules/tests/"} <= set(ignored)

@@ -1,0 +1,150 @@
+"""What docker-compose.yml mounts: the configurations agree with its services, the settings and each other."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from stress_test.__main__ import app as stress_test
+from tests.deploy.files import ROOT, environment_of, mounts, services
+
+INSTANCES = [name for name in services() if name.startswith("app")]
+
+
+def read(name: str) -> Any:
+    """A configuration below deploy/compose."""
+    return yaml.safe_load((ROOT / "deploy/compose" / name).read_text())
+
+
+def targets(job: str) -> list[str]:
+    """What Prometheus asks under that job."""
+    (found,) = [one for one in read("prometheus.yml")["scrape_configs"] if one["job_name"] == job]
+    return [target for static in found["static_configs"] for target in static["targets"]]
+
+
+def assert_reachable(caller: str, address: str) -> None:
+    """One container reaches another: by its service's name, on a network that both are on."""
+    host = urlsplit(f"//{address}").hostname
+    if host != "127.0.0.1":
+        assert set(services()[caller]["networks"]) & set(services()[str(host)]["networks"]), f"{caller} to {address}"
+
+
+@pytest.mark.parametrize("name", list(services()))
+def test_every_file_that_is_mounted_exists(name: str) -> None:
+    for source, target in mounts(name):
+        assert (ROOT / source).exists(), f"{source} is missing"
+        assert Path(source).suffix == Path(target).suffix
+
+
+def test_every_configuration_is_mounted() -> None:
+    there = {str(path.relative_to(ROOT)) for path in (ROOT / "deploy/compose").rglob("*") if path.is_file()}
+    assert there == {source for name in services() for source, _ in mounts(name) if source.startswith("deploy")}
+
+
+def test_the_load_balancer_deals_to_every_instance_and_nothing_else() -> None:
+    text = (ROOT / "deploy/compose/haproxy.cfg").read_text()
+    servers = dict(re.findall(r"^    server (\S+) (\S+)$", text, re.MULTILINE))
+    assert servers == {name: f"{name}:8080" for name in INSTANCES}
+    for address in servers.values():
+        assert_reachable("lb", address)
+    assert set(services()["lb"]["depends_on"]) == set(INSTANCES)
+
+
+def test_the_ports_of_the_load_balancer_are_those_that_others_use() -> None:
+    bound = re.findall(r"bind :(\d+)", (ROOT / "deploy/compose/haproxy.cfg").read_text())
+    serves, watched = bound
+    assert services()["lb"]["ports"][0].endswith(f":{serves}")
+    assert targets("haproxy") == [f"lb:{watched}"]
+    assert urlsplit(services()["lb"]["healthcheck"]["test"][-1]).port == int(watched)
+
+
+def test_prometheus_asks_every_instance_by_itself() -> None:
+    assert targets("claimsvc") == [f"{name}:8080" for name in INSTANCES]
+
+
+def test_prometheus_reaches_all_that_it_names() -> None:
+    config = read("prometheus.yml")
+    managers = [target for one in config["alerting"]["alertmanagers"] for target in one["static_configs"][0]["targets"]]
+    assert managers == targets("alertmanager")
+    for address in [*managers, *(target for one in config["scrape_configs"] for target in targets(one["job_name"]))]:
+        assert_reachable("prometheus", address)
+
+
+def test_the_rules_are_where_prometheus_looks_for_them() -> None:
+    (pattern,) = read("prometheus.yml")["rule_files"]
+    assert ("dashboards/rules", str(Path(pattern).parent)) in mounts("prometheus")
+
+
+def test_grafana_reaches_its_sources_and_is_told_how_often_there_are_new_figures() -> None:
+    sources = {source["uid"]: source for source in read("grafana/datasources.yml")["datasources"]}
+    for source in sources.values():
+        assert_reachable("grafana", urlsplit(source["url"]).netloc)
+    interval = read("prometheus.yml")["global"]["scrape_interval"]
+    assert sources["prometheus"]["jsonData"]["timeInterval"] == interval
+    assert [source["uid"] for source in sources.values() if source.get("isDefault")] == ["prometheus"]
+
+
+def test_the_dashboards_are_where_grafana_looks_for_them() -> None:
+    (provider,) = read("grafana/dashboards.yml")["providers"]
+    folder = provider["options"]["path"]
+    assert ("dashboards/grafana", folder) in mounts("grafana")
+    home = environment_of("grafana", {})["GF_DASHBOARDS_DEFAULT_HOME_DASHBOARD_PATH"]
+    assert str(Path(home).parent) == folder
+
+
+def test_every_health_check_asks_the_port_that_is_served() -> None:
+    for name in ("prometheus", "alertmanager", "grafana"):
+        asked = urlsplit(services()[name]["healthcheck"]["test"][-1]).port
+        assert services()[name]["ports"][0].endswith(f":{asked}")
+
+
+def test_the_stress_test_runs_only_when_asked_for_and_against_the_load_balancer() -> None:
+    stress = services()["stress"]
+    assert stress["profiles"] == ["stress"]
+    url = environment_of("stress", {})["URL"]
+    assert_reachable("stress", urlsplit(url).netloc)
+    assert urlsplit(url).netloc == "lb:8080"
+    assert stress["command"][0] in get_command(stress_test).commands  # type: ignore[attr-defined]
+    assert all("profiles" not in service for name, service in services().items() if name != "stress")
+
+
+def test_every_alert_has_somebody_to_tell() -> None:
+    config = read("alertmanager.yml")
+    receivers = {receiver["name"] for receiver in config["receivers"]}
+    assert {config["route"]["receiver"], *(route["receiver"] for route in config["route"]["routes"])} == receivers
+
+
+def test_prometheus_takes_its_configuration_with_the_rules(tmp_path: Path) -> None:
+    adapted = tmp_path / "prometheus.yml"
+    text = (ROOT / "deploy/compose/prometheus.yml").read_text()
+    adapted.write_text(text.replace("/etc/prometheus/rules", str(ROOT / "dashboards/rules")))
+    accepted_by("promtool", "prometheus", "check", "config", str(adapted))
+
+
+def test_alertmanager_takes_its_configuration() -> None:
+    accepted_by("amtool", "prometheus-alertmanager", "check-config", str(ROOT / "deploy/compose/alertmanager.yml"))
+
+
+@pytest.mark.parametrize("severity", ["page", "ticket", "info"])
+def test_an_alert_goes_to_who_is_meant(severity: str) -> None:
+    config = str(ROOT / "deploy/compose/alertmanager.yml")
+    said = accepted_by(
+        *("amtool", "prometheus-alertmanager", "config", "routes", "test"),
+        *(f"--config.file={config}", "alertname=Any", f"severity={severity}"),
+    )
+    assert said.split() == [severity]
+
+
+def accepted_by(program: str, package: str, *arguments: str) -> str:
+    """What the real tool says when it is content."""
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed (Debian: apt-get install {package})")
+    checked = subprocess.run([program, *arguments], capture_output=True, text=True, timeout=60)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
+    return checked.stdout

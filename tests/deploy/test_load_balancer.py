@@ -1,0 +1,196 @@
+"""The load balancer of docker-compose.yml, really run before real instances."""
+
+import asyncio
+import subprocess
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from itertools import count
+from pathlib import Path
+
+import aiohttp
+import psycopg
+import pytest
+
+from claimsvc.embedded import PostgresServer
+from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST
+from tests.conftest import copy_of
+from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
+from tests.faults.instance import Instance
+
+pytestmark = needs_haproxy
+
+NAMES = ("app-1", "app-2")
+PATIENCE_SECONDS = 15.0
+
+
+@pytest.fixture
+async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Path) -> AsyncIterator[list[Instance]]:
+    """Two instances that are not started yet, on the same databases."""
+    settings = {
+        "CLAIMSVC_DATABASE_URL": database_url,
+        "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
+        "CLAIMSVC_ADMIN_KEYS": ADMIN_KEY_DIGEST,
+    }
+    made = [Instance(name, settings, tmp_path / f"{name}.log") for name in NAMES]
+    yield made
+    for instance in made:
+        instance.kill()
+        instance.close()
+
+
+@pytest.fixture
+def lb(instances: list[Instance], tmp_path: Path) -> Iterator[Balancer]:
+    with balancer({instance.name: instance.port for instance in instances}, tmp_path) as running:
+        yield running
+
+
+@pytest.fixture
+async def client(lb: Balancer) -> AsyncIterator[aiohttp.ClientSession]:
+    async with aiohttp.ClientSession(lb.url) as session:
+        yield session
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not await asyncio.to_thread(condition):
+        assert time.monotonic() < deadline, "it did not become so in time"
+        await asyncio.sleep(0.02)
+
+
+async def both_in(instances: list[Instance], lb: Balancer) -> None:
+    await asyncio.gather(*(instance.start() for instance in instances))
+    await until(lambda: all(lb.is_in(name) for name in NAMES))
+
+
+async def create(client: aiohttp.ClientSession, name: str, amount: int) -> None:
+    headers = {"Authorization": f"Bearer {ADMIN_KEY}"}
+    async with client.post("/api/coupons", json={"name": name, "amount": amount}, headers=headers) as answer:
+        assert answer.status == 201
+
+
+async def claim(client: aiohttp.ClientSession, user: str) -> tuple[int, str]:
+    async with client.post("/api/coupons/claim", json={"user_id": user, "coupon_name": "SUMMER"}) as answer:
+        return answer.status, await answer.text()
+
+
+async def claim_alone(lb: Balancer, user: str) -> tuple[int, str]:
+    async with aiohttp.ClientSession(lb.url) as fresh:
+        return await claim(fresh, user)
+
+
+def test_haproxy_accepts_the_configuration() -> None:
+    assert PROGRAM is not None
+    checked = subprocess.run([PROGRAM, "-c", "-f", CONFIGURATION], capture_output=True, text=True, timeout=30)
+    assert checked.returncode == 0, checked.stderr
+    # Names that only Docker's DNS knows, and nothing else.
+    warnings = [line for line in checked.stderr.splitlines() if line.startswith(("[WARNING]", "[ALERT]"))]
+    assert all("could not resolve address 'app-" in line for line in warnings), warnings
+
+
+async def test_both_instances_get_their_share(
+    instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession
+) -> None:
+    await both_in(instances, lb)
+    await create(client, "SUMMER", 100)
+    before = [lb.server_figure("haproxy_server_http_responses_total", name) for name in NAMES]
+    answers = await asyncio.gather(*(claim(client, f"user-{number}") for number in range(40)))
+    assert {status for status, _ in answers} == {201}
+    after = [lb.server_figure("haproxy_server_http_responses_total", name) for name in NAMES]
+    assert [late - early for early, late in zip(before, after, strict=True)] == [20, 20]
+
+
+async def test_a_rolling_restart_under_load_fails_no_claim(
+    instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession
+) -> None:
+    await both_in(instances, lb)
+    await create(client, "SUMMER", 100_000)
+    numbers, answers, is_over = count(), [], asyncio.Event()
+
+    async def keep_claiming() -> None:
+        while not is_over.is_set():
+            answers.append(await claim(client, f"user-{next(numbers)}"))
+
+    load = [asyncio.create_task(keep_claiming()) for _ in range(8)]
+    for instance in instances:
+        await instance.terminate()
+        await until(lambda name=instance.name: not lb.is_in(name))  # type: ignore[misc]
+        seen = len(answers)
+        await until(lambda seen=seen: len(answers) > seen + 50)  # type: ignore[misc]
+        await instance.start()
+        await until(lambda name=instance.name: lb.is_in(name))  # type: ignore[misc]
+    is_over.set()
+    await asyncio.gather(*load)
+    assert {status for status, _ in answers} == {201}
+    async with client.get("/api/coupons/SUMMER") as answer:
+        assert (await answer.json())["remaining_amount"] == 100_000 - len(answers)
+
+
+async def test_an_instance_that_is_not_ready_gets_nothing_until_it_is(
+    instances: list[Instance],
+    lb: Balancer,
+    client: aiohttp.ClientSession,
+    postgres: PostgresServer,
+    template_database: str,
+) -> None:
+    with copy_of(postgres, template_database) as other_url, psycopg.connect(_plain(other_url)) as other:
+        instances[1].settings["CLAIMSVC_DATABASE_URL"] = other_url
+        await both_in(instances, lb)
+        other.execute("UPDATE alembic_version SET version_num = '0000'")
+        other.commit()
+        await until(lambda: not lb.is_in("app-2"))
+        before = lb.server_figure("haproxy_server_sessions_total", "app-2")
+        for _ in range(10):
+            async with client.get("/readyz") as answer:
+                assert answer.status == 200
+        assert lb.server_figure("haproxy_server_sessions_total", "app-2") == before
+        other.execute("UPDATE alembic_version SET version_num = %s", [_revision(postgres, template_database)])
+        other.commit()
+        await until(lambda: lb.is_in("app-2"))
+        instances[1].kill()  # before its database goes
+
+
+async def test_without_an_instance_callers_are_told_so_in_the_form_of_the_service(
+    lb: Balancer, client: aiohttp.ClientSession
+) -> None:
+    await until(lambda: not lb.healthy())
+    async with client.post("/api/coupons/claim", json={"user_id": "ada", "coupon_name": "SUMMER"}) as answer:
+        assert (answer.status, answer.content_type) == (503, "application/problem+json")
+        assert answer.headers["Retry-After"] == "1"
+        problem = await answer.json(content_type=None)
+    assert (problem["type"], problem["status"]) == ("/problems/unavailable", 503)
+
+
+async def test_a_claim_whose_instance_is_killed_is_not_sent_to_the_other_by_itself(
+    instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession, database_url: str
+) -> None:
+    await both_in(instances, lb)
+    await create(client, "SUMMER", 5)
+    with psycopg.connect(_plain(database_url)) as obstacle:
+        obstacle.execute("SELECT FROM coupons FOR UPDATE")
+        # On a connection of its own: where an earlier answer has come, HAProxy closes it without a word instead.
+        pending = asyncio.create_task(claim_alone(lb, "ada"))
+        await until(lambda: sum(lb.server_figure("haproxy_server_current_sessions", name) for name in NAMES) == 1)
+        for instance in instances:
+            instance.kill()
+        status, body = await pending
+    assert status == 502
+    assert "/problems/unavailable" in body
+
+
+async def test_the_figures_of_the_instances_are_not_reached_through_it(
+    instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession
+) -> None:
+    await both_in(instances, lb)
+    async with client.get("/metrics") as answer:
+        assert answer.status == 404
+
+
+def _plain(url: str) -> str:
+    return url.replace("+psycopg", "")
+
+
+def _revision(postgres: PostgresServer, database: str) -> str:
+    with psycopg.connect(_plain(postgres.url_of(database))) as connection:
+        row = connection.execute("SELECT version_num FROM alembic_version").fetchone()
+    assert row is not None
+    return str(row[0])
