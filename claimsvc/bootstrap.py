@@ -174,7 +174,7 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
             settings.redis_urls,
             timeout_seconds=settings.redis_timeout_seconds,
             pool_size=settings.redis_pool_size,
-            on_change=metrics.master_changed,
+            observer=metrics,
         ) as masters,
     ):
         await masters.check()
