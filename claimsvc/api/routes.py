@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from claimsvc import domain
-from claimsvc.api import operations, parameters, problems, schemas
+from claimsvc.api import console, operations, parameters, problems, schemas
 from claimsvc.api.answer import Reply
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
@@ -29,6 +29,8 @@ async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> Rep
     """Offer a new coupon."""
     made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
     if isinstance(made, domain.Coupon):
+        if live := request.app[SERVICES].live:
+            live.coupon_created(made)
         return created(schemas.coupon_body(made), f"/api/coupons/{made.name}")
     return problems.from_outcome(made, request[REQUEST_ID])
 
@@ -175,4 +177,5 @@ ROUTES: tuple[Route, ...] = (
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
     ),
     *operations.ROUTES,
+    *console.ROUTES,
 )
