@@ -86,8 +86,11 @@ class EventStream(web.StreamResponse):
         now = time.monotonic()
         if not transport.get_write_buffer_size():
             self._taken_at = now
-            # Nothing is waited for: this is the same task that sends to all.
-            await writer.write(frame, drain=False)
+            try:
+                # Nothing is waited for: this is the same task that sends to all.
+                await writer.write(frame, drain=False)
+            except ConnectionError:
+                self.end()
         elif now - self._taken_at > _PATIENCE_SECONDS:
             transport.abort()
             self.end()

@@ -1,6 +1,10 @@
 """How readings become figures, figures one picture, and the picture one sentence; without servers."""
 
+import os
+import subprocess
+import sys
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,3 +227,23 @@ def test_the_worst_that_is_true_is_said(summaries: list[Heard], level: str, word
     assert words in said.text
     assert said.level == level
     assert said.advice or level in ("quiet", "good")
+
+
+def test_with_several_workers_each_reads_its_own_totals(tmp_path: Path) -> None:
+    """prometheus_client decides when it is imported whether figures are kept in files, so this takes a process."""
+    program = (
+        "from claimsvc.domain import SoldOut\n"
+        "from claimsvc.metrics import Metrics, read_totals\n"
+        "metrics = Metrics()\n"
+        "metrics._flusher.changed = lambda: None\n"
+        "metrics.coupons.count('spring')\n"
+        "metrics.claim_ended('spring', 'redlock', SoldOut(), 0.1)\n"
+        "metrics.transaction_ended(0.1)\n"
+        "metrics.flush()\n"
+        "totals = read_totals(metrics)\n"
+        "print(totals.coupons['spring'], totals.process['transactions'], sum(totals.latency))"
+    )
+    environment = {**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["{'sold-out':", "1.0}", "1.0", "1.0"]

@@ -1,13 +1,15 @@
 """The console's stream over HTTP, on real instances: what it tells, to how many, and how it ends."""
 
 import asyncio
+import os
+import signal
 import socket
 import time
+from importlib.resources import files
 from typing import Any
 from urllib.parse import urlsplit
 
 import aiohttp
-import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -15,7 +17,9 @@ from claimsvc.api import create_runner
 from claimsvc.api.services import SERVICES
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
+from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.live.relay import CHANNEL
+from tests.api.memory import served
 from tests.console.conftest import Open
 from tests.console.watching import Instance, coupon
 
@@ -102,6 +106,31 @@ async def test_nothing_is_published_while_nobody_watches(open_instance: Open, re
         assert there.live.published == published
 
 
+async def test_without_redis_an_instance_shows_itself_alone_and_says_so(settings: Settings) -> None:
+    with (
+        temporary_state_dir() as state_dir,
+        embedded_services(state_dir, masters=3, database_url=settings.database_url, durable=False) as services,
+    ):
+        own = settings.model_copy(update={"redis_urls": services.redis_urls, "redis_timeout_seconds": 0.2})
+        async with application(own) as app, served(app) as port, aiohttp.ClientSession() as client:
+            live = app[SERVICES].live
+            assert live is not None
+            instance = Instance(f"http://127.0.0.1:{port}", live, client)
+            async with instance.watched() as watcher:
+                await watcher.sees(lambda seen: seen["picture"]["hears_others"])
+                for master in services.masters:
+                    os.kill(master.pid, signal.SIGSTOP)
+                try:
+                    seen = await watcher.sees(lambda seen: not seen["picture"]["hears_others"])
+                    assert [row["is_here"] for row in seen["picture"]["instances"]] == [True]
+                    await watcher.sees(lambda seen: "3 of 3 masters are down" in seen["verdict"]["text"])
+                finally:
+                    for master in services.masters:
+                        os.kill(master.pid, signal.SIGCONT)
+                await watcher.sees(lambda seen: seen["picture"]["hears_others"])
+                await watcher.sees(lambda seen: seen["verdict"]["level"] == "quiet")
+
+
 async def test_an_instance_that_stops_is_no_longer_shown(open_instance: Open, settings: Settings) -> None:
     here = await open_instance()
     async with here.watched() as watcher:
@@ -182,15 +211,20 @@ async def test_open_streams_do_not_hold_up_the_end(settings: Settings) -> None:
                 assert watcher.events[-1] == "farewell"
 
 
-@pytest.mark.parametrize("path", ["/console", "/console/main.js", "/console/console.css", "/console/icon.svg"])
-async def test_the_page_is_served_under_a_strict_policy(instance: Instance, path: str) -> None:
-    async with instance.client.get(f"{instance.url}{path}") as answer:
-        assert answer.status == 200
-        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
-        assert "unsafe" not in answer.headers["Content-Security-Policy"]
-        etag = answer.headers["ETag"]
-    async with instance.client.get(f"{instance.url}{path}", headers={"If-None-Match": etag}) as answer:
-        assert answer.status == 304
+async def test_every_file_of_the_page_is_served_under_a_strict_policy(instance: Instance) -> None:
+    names = [file.name for file in (files("claimsvc.api") / "static" / "console").iterdir()]
+    assert "main.js" in names
+    for path in ("/console", *(f"/console/{name}" for name in names)):
+        async with instance.client.get(f"{instance.url}{path}") as answer:
+            assert answer.status == 200
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            etag = answer.headers["ETag"]
+        async with instance.client.get(f"{instance.url}{path}", headers={"If-None-Match": etag}) as answer:
+            assert answer.status == 304
+    async with instance.client.get(f"{instance.url}/console/no-such.js") as answer:
+        assert answer.status == 404
 
 
 async def test_there_is_no_stress_test_outside_development(instance: Instance) -> None:
