@@ -8,6 +8,7 @@ from claimsvc.live.picture import OTHER, RECENT_SECONDS, CouponRow, Picture
 # A lock is held for some milliseconds; who holds one for so long is stuck.
 _LONG_HELD_SECONDS = 2.0
 _SLOW_TRANSACTION_MS = 50.0
+_SLOW_TURN_MS = 20.0
 _SLOW_CALL_MS = 20.0
 # From here on most of the time goes into waiting for the lock.
 _CONTENDED_SHARE = 0.5
@@ -78,7 +79,18 @@ def _gave_up(picture: Picture) -> Iterator[Verdict]:
     text = (
         f"{worst.name}: {worst.gave_up:,} claims gave up waiting for the lock in the last {RECENT_SECONDS:.0f} s{left}."
     )
-    yield Verdict("bad", text, _who_holds(picture, worst) or "Too many instances want one lock, or each keeps it long.")
+    yield Verdict("bad", text, _who_holds(picture, worst) or _why_long(picture, worst))
+
+
+def _why_long(picture: Picture, row: CouponRow) -> str:
+    if picture.transaction_ms >= _SLOW_TURN_MS:
+        return (
+            f"Each turn is long, because a transaction takes {_ms(picture.transaction_ms)}: look at PostgreSQL first."
+        )
+    return (
+        f"Instances that want its lock: {max(len(row.turns), 1)}, each for {_ms(row.hold_ms)} at a time. Send this "
+        "coupon to fewer of them, or slow its callers down."
+    )
 
 
 def _long_held(picture: Picture) -> Iterator[Verdict]:

@@ -23,9 +23,9 @@ FOLDER = Path("dashboards/screenshots")
 _SHOTS = {
     "console-light": {"color_scheme": "light", "viewport": {"width": 1280, "height": 1000}},
     "console-dark": {"color_scheme": "dark", "viewport": {"width": 1280, "height": 1000}},
-    "console-phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 1000}},
+    "console-phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 780}},
 }
-_WATCHED_SECONDS = 25.0
+_WATCHED_SECONDS = 20.0
 
 
 async def shoot(services: EmbeddedServices) -> None:
@@ -40,15 +40,16 @@ async def shoot(services: EmbeddedServices) -> None:
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         stack.push_async_callback(browser.close)
-        pages = {name: await _open(browser, instances[0], options) for name, options in _SHOTS.items()}
         for instance in instances:
-            await stack.enter_async_context(instance.claiming("SUMMER", 12))
+            await stack.enter_async_context(instance.claiming("SUMMER", 5))
         await stack.enter_async_context(instances[0].claiming("WELCOME-10", 1))
         await stack.enter_async_context(instances[1].claiming("VIP", 1))
         await stack.enter_async_context(instances[2].claiming("NEWSLETTER", 1))
-        await asyncio.sleep(_WATCHED_SECONDS)
-        for name, page in pages.items():
-            await page.screenshot(path=FOLDER / f"{name}.png", full_page=name == "console-phone")
+        for name, options in _SHOTS.items():
+            page = await _open(browser, instances[0], options)
+            await asyncio.sleep(_WATCHED_SECONDS)
+            await page.screenshot(path=FOLDER / f"{name}.png")
+            await page.close()
 
 
 async def _start(stack: AsyncExitStack, settings: Settings, name: str) -> Instance:

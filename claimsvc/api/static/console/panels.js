@@ -187,7 +187,7 @@ export class Surroundings {
   }
 
   #showEvents(events) {
-    const signs = { good: "＋", info: "·", warning: "!", bad: "✕" };
+    const signs = { good: "+", info: "·", warning: "!", bad: "✕" };
     const keys = events.map((event) => event.key);
     keepRows(byId("events"), this.#events, keys, () =>
       make("li", "", make("time", ""), make("span", "sign"), make("span", "text"), make("span", "sub")),
