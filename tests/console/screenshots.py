@@ -5,6 +5,7 @@ Three real instances on embedded servers, claims on a hot coupon at two of them 
 
 import asyncio
 import sys
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -62,7 +63,7 @@ async def _start(stack: AsyncExitStack, settings: Settings, name: str) -> Instan
     return Instance(f"http://127.0.0.1:{port}", live, client)
 
 
-async def _open(browser: Browser, instance: Instance, options: dict[str, object]) -> Page:
+async def _open(browser: Browser, instance: Instance, options: Mapping[str, object]) -> Page:
     page = await browser.new_page(**options)  # type: ignore[arg-type]
     await page.goto(f"{instance.url}/console")
     return page

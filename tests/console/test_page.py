@@ -1,7 +1,6 @@
 """The console's page in a real Chromium: what it shows, on which screens, and how it is worked without a mouse."""
 
 import asyncio
-import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
@@ -40,16 +39,27 @@ async def look(browser: Browser) -> AsyncIterator[Look]:
     assert complaints == []
 
 
-async def test_first_data_is_there_within_a_second_and_stock_drains(look: Look, instance: Instance) -> None:
+async def test_the_first_figures_are_there_a_second_after_the_page_was_asked_for(
+    look: Look, instance: Instance
+) -> None:
     await instance.create("spring", 60)
     await instance.claim("spring", 10)
-    started = time.monotonic()
+    page = await look(instance)
+    took = []
+    while len(took) < 5 and min(took, default=1000) >= 1000:  # other tests may keep this machine busy
+        await page.reload()
+        await page.wait_for_function("performance.getEntriesByName('first-figures').length")
+        took.append(await page.evaluate("performance.getEntriesByName('first-figures')[0].startTime"))
+    assert min(took) < 1000
+    await expect(page.locator("#coupons tbody tr .stock")).to_contain_text("50 of 60")
+
+
+async def test_stock_drains_before_the_readers_eyes(look: Look, instance: Instance) -> None:
+    await instance.create("spring", 60)
+    await instance.claim("spring", 10)
     page = await look(instance)
     row = page.locator("#coupons tbody tr", has_text="spring")
-    await expect(row.locator(".stock")).to_contain_text("50 of 60", timeout=2000)
-    # From the page's own beginning: how long the browser takes to begin is not the console's.
-    shown_after = await page.evaluate("performance.now()")
-    assert shown_after < 1000 or time.monotonic() - started < 1
+    await expect(row.locator(".stock")).to_contain_text("50 of 60")
     await instance.claim("spring", 30)
     await expect(row.locator(".stock")).to_contain_text("20 of 60")
     await instance.claim("spring", 30)
@@ -174,7 +184,7 @@ async def test_a_screen_reader_finds_landmarks_captions_and_one_live_region(look
     await instance.claim("spring", 5)
     await expect(page.get_by_role("row", name="spring")).to_have_count(1)
     for role in ("banner", "main", "contentinfo", "navigation"):
-        await expect(page.get_by_role(role)).to_have_count(1)  # type: ignore[arg-type]
+        await expect(page.get_by_role(role)).to_have_count(1)
     await expect(page.get_by_role("table")).to_have_count(3)
     captions = await page.locator("table caption").all_text_contents()
     assert len(captions) == 3

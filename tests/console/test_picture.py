@@ -156,12 +156,6 @@ def test_an_instance_that_is_silent_counts_nothing_but_still_holds_what_it_held(
     assert "there has held it for 12 s and is silent" in judge(seen).text
 
 
-def events_of(kind: str, subject: str, count: int = 1) -> list[Any]:
-    events = Events()
-    events.add(kind, subject, count)
-    return list(events)
-
-
 def down(*names: str) -> dict[str, tuple[bool, int, float]]:
     return {name: (name not in names, 10, 0.002) for name in ("a", "b", "c")}
 
@@ -182,12 +176,6 @@ def down(*names: str) -> dict[str, tuple[bool, int, float]]:
             "good",
             "spring is contended: 2 instances take turns, and 67% of their time is waiting for its lock",
             id="contended",
-        ),
-        pytest.param(
-            [heard("here", {"spring": TAKES_TURNS}, events=events_of("gave-up", "spring", 12))],
-            "bad",
-            "spring: 12 claims gave up waiting for the lock in the last 30 s, with 34 units left",
-            id="gave up",
         ),
         pytest.param(
             [heard("here", {"spring": TAKES_TURNS}, masters=down("b"))],
@@ -227,6 +215,15 @@ def test_the_worst_that_is_true_is_said(summaries: list[Heard], level: str, word
     assert words in said.text
     assert said.level == level
     assert said.advice or level in ("quiet", "good")
+
+
+def test_claims_that_gave_up_are_said_before_the_contention_that_made_them() -> None:
+    events = Events()
+    events.add("gave-up", "spring", 12)
+    said = verdict(heard("here", {"spring": TAKES_TURNS}, events=list(events)), heard("there", {"spring": TAKES_TURNS}))
+    assert said.level == "bad"
+    assert said.text == "spring: 12 claims gave up waiting for the lock in the last 30 s, with 34 units left."
+    assert said.advice
 
 
 def test_with_several_workers_each_reads_its_own_totals(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ function show() {
   const now = performance.now();
   // Who wants less motion gets figures once a second.
   if (isPaused || !last || (calm.matches && now - shownAt < 1000)) return;
+  if (shownAt === -Infinity) performance.mark("first-figures");
   shownAt = now;
   const { picture } = last;
   if (!isOld) verdict.update(last.verdict, now);
