@@ -45,7 +45,7 @@ async def test_the_first_figures_are_there_a_second_after_the_page_was_asked_for
     await instance.create("spring", 60)
     await instance.claim("spring", 10)
     page = await look(instance)
-    took = []
+    took: list[float] = []
     while len(took) < 5 and min(took, default=1000) >= 1000:  # other tests may keep this machine busy
         await page.reload()
         await page.wait_for_function("performance.getEntriesByName('first-figures').length")
