@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from claimsvc import storage
-from claimsvc.api import CLAIM_PATH, Services, create_app
+from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
 from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
+from claimsvc.live import Live
 from claimsvc.lock import Locksmith, open_redlocks
 from claimsvc.masters import open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
@@ -31,8 +32,14 @@ migrate = storage.migrate
 
 
 @asynccontextmanager
-async def application(settings: Settings) -> AsyncIterator[web.Application]:
+async def application(
+    settings: Settings, *, stress: Callable[[Live], StressTests] | None = None
+) -> AsyncIterator[web.Application]:
     """The whole service, ready to be served; on leaving, accepted claims are finished and everything is closed.
+
+    Args:
+        settings: how to run.
+        stress: makes what fires the stress test from the console; for development alone.
 
     Raises:
         SettingsError: a dependency cannot be used as it is set up; the message says what to change.
@@ -81,6 +88,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
         )
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
+        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        await stack.enter_async_context(live.running())
         yield create_app(
             Services(
                 strategy=strategy,
@@ -93,6 +102,8 @@ async def application(settings: Settings) -> AsyncIterator[web.Application]:
                 body_timeout_seconds=settings.body_timeout_seconds,
                 log_requests_per_second=settings.log_requests_per_second,
                 tracer=tracing.requests if tracing is not None else None,
+                live=live,
+                stress=stress(live) if stress is not None else None,
             )
         )
 

@@ -2,6 +2,6 @@
 
 from claimsvc.api.app import create_app, create_runner
 from claimsvc.api.routes import CLAIM_PATH
-from claimsvc.api.services import HttpObserver, Services, Unobserved
+from claimsvc.api.services import HttpObserver, Services, StressTests, Unobserved
 
-__all__ = ["CLAIM_PATH", "HttpObserver", "Services", "Unobserved", "create_app", "create_runner"]
+__all__ = ["CLAIM_PATH", "HttpObserver", "Services", "StressTests", "Unobserved", "create_app", "create_runner"]

@@ -3,6 +3,7 @@
 from aiohttp import web
 
 from claimsvc.api import openapi, operations
+from claimsvc.api.console import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.api.docs import DOCS, Docs
 from claimsvc.api.health import Readiness
 from claimsvc.api.routes import ROUTES
@@ -17,10 +18,20 @@ def create_app(services: Services) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[DOCS] = Docs()
+    app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)
     app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES)
     install(app, ROUTES)
+    if services.stress is not None:
+        install(app, DEVELOPMENT_ROUTES)
+    if services.live is not None:
+        app.on_shutdown.append(_dismiss_viewers)
     return app
+
+
+async def _dismiss_viewers(app: web.Application) -> None:
+    if live := app[SERVICES].live:
+        await live.dismiss_viewers()
 
 
 def create_runner(

@@ -119,6 +119,13 @@ UNSUPPORTED_MEDIA_TYPE = Problem(
     "Send `Content-Type: application/json`, and no `Content-Encoding` other than `gzip`.",
     {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "gzip"},
 )
+STRESS_TEST_RUNS = Problem(
+    "stress-test-runs",
+    409,
+    "A stress test is running",
+    "The stress test that was started before this one has not ended yet.",
+    "Wait for its end; it has a limit of two minutes.",
+)
 EXPECTATION_FAILED = Problem(
     "expectation-failed",
     417,
@@ -147,6 +154,14 @@ LOCK_BUSY = Problem(
     "The coupon's lock was held by others for as long as a claim may wait; nothing was decided.",
     "Ask again after `Retry-After` seconds.",
 )
+TOO_MANY_VIEWERS = Problem(
+    "too-many-viewers",
+    503,
+    "Too many viewers",
+    "As many people as this instance takes are watching the console.",
+    "Ask again after `Retry-After` seconds, or watch from another instance: each shows all of them.",
+    {hdrs.RETRY_AFTER: "5"},
+)
 UNAVAILABLE = Problem(
     "unavailable",
     503,
@@ -172,10 +187,12 @@ PROBLEMS: Mapping[str, Problem] = {
         BODY_TOO_LARGE,
         URI_TOO_LONG,
         UNSUPPORTED_MEDIA_TYPE,
+        STRESS_TEST_RUNS,
         EXPECTATION_FAILED,
         HEADERS_TOO_LARGE,
         INTERNAL_ERROR,
         LOCK_BUSY,
+        TOO_MANY_VIEWERS,
         UNAVAILABLE,
     )
 }

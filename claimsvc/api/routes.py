@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 from aiohttp import hdrs, web
 
 from claimsvc import domain
-from claimsvc.api import locks, operations, parameters, problems, schemas
+from claimsvc.api import console, locks, operations, parameters, problems, schemas
 from claimsvc.api.answer import Reply
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
@@ -31,6 +31,8 @@ async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> Rep
     """Offer a new coupon."""
     made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
     if isinstance(made, domain.Coupon):
+        if live := request.app[SERVICES].live:
+            live.coupon_created(made)
         return created(schemas.coupon_body(made), f"/api/coupons/{made.name}")
     return problems.from_outcome(made, request[REQUEST_ID])
 
@@ -178,4 +180,5 @@ ROUTES: tuple[Route, ...] = (
     ),
     *locks.ROUTES,
     *operations.ROUTES,
+    *console.ROUTES,
 )

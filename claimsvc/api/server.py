@@ -99,6 +99,8 @@ class Runner(web.AppRunner):
         From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
         """
         self.app[READINESS].stop()
+        if live := self.app[SERVICES].live:
+            await live.dismiss_viewers()
         if isinstance(self.server, _Server):
             await self.server.say_farewell()
 

@@ -1,12 +1,13 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
 from claimsvc import ports
+from claimsvc.live import Live
 
 
 class HttpObserver(Protocol):
@@ -54,6 +55,19 @@ class RequestTracer(Protocol):
         ...
 
 
+class StressTests(Protocol):
+    """What fires the stress test at this service, in development."""
+
+    @property
+    def scenarios(self) -> Collection[str]:
+        """What can be started."""
+        ...
+
+    def start(self, scenario: str) -> bool:
+        """Start it, unless one is running; whether it was started."""
+        ...
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
     """What the routes need.
@@ -61,7 +75,8 @@ class Services:
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
     the SHA-256 digests, in lower-case hex, of the keys of those who may create coupons and open locks; without any,
     nobody may. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of those
-    beyond that a sample. `tracer` is None where claims are not traced.
+    beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows, and `stress` is
+    there in development alone.
     """
 
     strategy: ports.Claims
@@ -74,6 +89,8 @@ class Services:
     body_timeout_seconds: float = 10.0
     log_requests_per_second: int = 1000
     tracer: RequestTracer | None = None
+    live: Live | None = None
+    stress: StressTests | None = None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

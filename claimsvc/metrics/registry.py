@@ -21,7 +21,7 @@ from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.metrics.workers import WorkersCollector
 
 # Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
-_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 _OUTCOMES: dict[type, str] = {
@@ -63,7 +63,7 @@ class Metrics:
         def counter(name: str, text: str, *labels: str) -> Counter:
             return Counter(name, text, labels, namespace="claimsvc", registry=registry)
 
-        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = _BUCKETS) -> Histogram:
+        def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = BUCKETS) -> Histogram:
             return Histogram(name, text, labels, namespace="claimsvc", registry=registry, buckets=buckets)
 
         def total(name: str, text: str, *labels: str) -> Gauge:  # of all workers

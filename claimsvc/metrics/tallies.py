@@ -34,6 +34,10 @@ class _Count:
     def inc(self) -> None:
         self._count += 1
 
+    def total(self) -> float:
+        """What was counted since this process started."""
+        return float(self._child._value.get()) + self._count
+
     def flush(self) -> None:
         if self._count:
             count, self._count = self._count, 0
@@ -43,13 +47,22 @@ class _Count:
 class _Distribution:
     """What was observed since the last flush, for one set of labels."""
 
-    __slots__ = ("_bounds", "_child", "_counts", "_sum")
+    __slots__ = ("_bounds", "_child", "_counts", "_flushed", "_sum")
 
     def __init__(self, child: Histogram) -> None:
         self._child = child
         self._bounds = child._upper_bounds
         self._counts = [0] * len(self._bounds)
         self._sum = 0.0
+        self._flushed = 0
+
+    def total(self) -> tuple[int, float]:
+        """How many were observed since this process started, and their sum."""
+        return self._flushed + sum(self._counts), float(self._child._sum.get()) + self._sum
+
+    def buckets(self) -> list[float]:
+        """How many were observed since this process started, up to each bound and above the one before."""
+        return [bucket.get() + count for bucket, count in zip(self._child._buckets, self._counts, strict=True)]
 
     def observe(self, amount: float, times: int = 1) -> None:
         # The last bound is infinite, so there always is one that is not less.
@@ -57,12 +70,13 @@ class _Distribution:
         self._sum += amount * times
 
     def flush(self) -> None:
-        if any(self._counts):
+        if count := sum(self._counts):
+            self._flushed += count
             # What `Histogram.observe` does, for many at a time.
             self._child._sum.inc(self._sum)
-            for bucket, count in zip(self._child._buckets, self._counts, strict=True):
-                if count:
-                    bucket.inc(count)
+            for bucket, observed in zip(self._child._buckets, self._counts, strict=True):
+                if observed:
+                    bucket.inc(observed)
             self._sum = 0.0
             self._counts = [0] * len(self._bounds)
 
@@ -134,6 +148,9 @@ class HeldLocks:
 
     def remove(self, coupon_names: Iterable[str]) -> None:
         self._names.difference_update(coupon_names)
+
+    def names(self) -> frozenset[str]:
+        return frozenset(self._names)
 
     def forget(self, coupon_name: str) -> None:
         """The coupon has no series any more."""

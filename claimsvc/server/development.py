@@ -31,6 +31,7 @@ from claimsvc.embedded import (
     temporary_state_dir,
     write_private,
 )
+from claimsvc.server.stress import stress_tests
 from claimsvc.server.worker import EXIT_OK, listen, run, serve_worker
 
 _HOST = "127.0.0.1"
@@ -138,7 +139,11 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
 
-    run(serve_worker(settings, sock, on_ready=when_ready))
+    async def serve_all() -> int:
+        async with stress_tests(url, key) as stress:
+            return await serve_worker(settings, sock, on_ready=when_ready, stress=stress)
+
+    run(serve_all())
     return status
 
 
@@ -159,6 +164,7 @@ def _print_welcome(console: Console, url: str, key: str, kept: str) -> None:
     user_id = f"alice-{secrets.token_hex(2)}"
     console.print(f"""
 [bold green]claimsvc is ready.[/] Open
+  {url}/console   what happens now, and a button that fires the stress test
   {url}/docs      the API, to read and to try
   {url}/metrics   what Prometheus reads
   {url}/readyz    whether its databases answer

@@ -15,10 +15,11 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from claimsvc.api import create_runner
+from claimsvc.api import StressTests, create_runner
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import SettingsError
+from claimsvc.live import Live
 
 EXIT_OK = 0
 EXIT_FAILED = 1
@@ -67,7 +68,12 @@ def _why_not(host: str, port: int, error: OSError) -> str:
 
 
 async def serve_worker(
-    settings: Settings, sock: socket.socket, *, parent_fd: int | None = None, on_ready: Ready | None = None
+    settings: Settings,
+    sock: socket.socket,
+    *,
+    parent_fd: int | None = None,
+    on_ready: Ready | None = None,
+    stress: Callable[[Live], StressTests] | None = None,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. The result is the exit status.
 
@@ -78,6 +84,7 @@ async def serve_worker(
         sock: a socket that listens; closed on leaving.
         parent_fd: a pipe that a supervisor holds open: its end means that the supervisor is gone, and stops us too.
         on_ready: runs once requests are answered; a status that it returns ends the service, None does not.
+        stress: see `bootstrap.application`.
 
     Raises:
         SettingsError: the service cannot start as it is set up.
@@ -91,7 +98,7 @@ async def serve_worker(
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
     too_late = loop.call_later(_START_SECONDS, _give_up_starting)
     try:
-        async with application(settings) as app:
+        async with application(settings, stress=stress) as app:
             runner = create_runner(
                 app,
                 header_timeout_seconds=settings.header_timeout_seconds,

@@ -208,12 +208,12 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
 
 
 @asynccontextmanager
-async def served(app: web.Application, *, header_timeout_seconds: float = 0.3) -> AsyncIterator[int]:
-    """Serve on a free port of this machine, which is yielded."""
+async def served(app: web.Application, *, header_timeout_seconds: float = 0.3, port: int = 0) -> AsyncIterator[int]:
+    """Serve on a port of this machine, a free one if none is named; it is yielded."""
     runner = create_runner(app, header_timeout_seconds=header_timeout_seconds, shutdown_grace_seconds=5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        await web.TCPSite(runner, "127.0.0.1", port).start()
         yield runner.addresses[0][1]
     finally:
         await runner.cleanup()

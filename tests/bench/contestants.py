@@ -21,6 +21,8 @@ _POWERS = {3: "10³", 4: "10⁴", 5: "10⁵", 6: "10⁶", 7: "10⁷"}
 FLOOR = "floor"
 LOAD_GENERATOR = "load generator alone"
 LOCK_PER_CLAIM = "lock per claim"
+UNWATCHED = "nobody watches"
+WATCHED = "50 viewers of the console"
 FOR_UPDATE = "FOR UPDATE per claim"
 
 Kind = Literal["claimsvc", "floor", "lock-per-claim", "for-update", "responder"]
@@ -49,6 +51,7 @@ class Contestant:
         skew: see `load.Plan`.
         sold_out: whether there is nothing left to be had.
         existing_claims: how many the coupon has before the first claim.
+        viewers: how many watch the console meanwhile.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Contestant:
     sold_out: bool = False
     connections: int = CONNECTIONS
     existing_claims: int = 0
+    viewers: int = 0
 
     @property
     def expected(self) -> str:
@@ -95,6 +99,7 @@ def phases(strategies: Sequence[str], *, quick: bool) -> list[Phase]:
     found = [
         Phase("main", "Side by side", _main(strategies, quick=quick)),
         Phase("claims", "Growth: existing claims of the coupon", _growing_claims(quick=quick)),
+        Phase("console", "The console, one hot coupon", _console()),
     ]
     if not quick:
         found += [
@@ -170,6 +175,11 @@ def _growing_claims(*, quick: bool) -> tuple[Contestant, ...]:
         for power in ((3, 5) if quick else (3, 5, 7))
     )
     return steps if quick else (_floor(), *steps)
+
+
+def _console() -> tuple[Contestant, ...]:
+    one = (Server("claimsvc"),)
+    return Contestant(UNWATCHED, one), Contestant(WATCHED, one, viewers=50)
 
 
 def _growing_connections(steps: Sequence[int]) -> tuple[Contestant, ...]:

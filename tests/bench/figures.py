@@ -8,6 +8,8 @@ from tests.bench.contestants import (
     FLOOR,
     FOR_UPDATE,
     LOCK_PER_CLAIM,
+    UNWATCHED,
+    WATCHED,
     claims_contestant,
     strategy_contestant,
 )
@@ -51,6 +53,7 @@ def judged_figures(series: Mapping[str, Series]) -> list[Figure]:
 
     instances = series.get(variant("3 instances"))
     refused = sum(n for name, n in instances.outcomes.items() if name != "201") if instances else None
+    pictures = series[WATCHED].pictures_per_second if WATCHED in series else None
     most = _FULL_POWER if claims_contestant(_FULL_POWER) in series else _QUICK_POWER
     few, many = claims_contestant(_SMALL_POWER), claims_contestant(most)
     short = "" if most == _FULL_POWER else f" (only a full run goes to {claims_contestant(_FULL_POWER)})"
@@ -78,5 +81,7 @@ def judged_figures(series: Mapping[str, Series]) -> list[Figure]:
         ),
         Figure("3 instances, refused with stock left", refused, 0, 0, at_most=True),
         Figure("sold out, answers/s ÷ floor", ratio(variant("sold out"), FLOOR), 0.60, 0.80),
+        Figure("50 viewers of the console, claims/s ÷ without", ratio(WATCHED, UNWATCHED), 0.95, 0.98),
+        Figure("pictures a second for each of 50 viewers", pictures, 9, 10),
         Figure(f"claims/s with {many} ÷ with {few}{short}", ratio(many, few), 0.85, 0.95),
     ]

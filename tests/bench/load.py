@@ -77,6 +77,7 @@ class Result:
             whenever the answer: one that is starved for longer than that cannot hide.
         cpu_seconds: CPU time used in that time, by group; `client` is this process.
         users: how many were used.
+        pictures_per_second: what each viewer of the console had, if there were any.
     """
 
     seconds: float
@@ -87,6 +88,7 @@ class Result:
     max_ms: float
     cpu_seconds: dict[str, float]
     users: int
+    pictures_per_second: float = 0.0
 
 
 def requests(plan: Plan, numbers: Iterator[int]) -> Callable[[], bytes]:

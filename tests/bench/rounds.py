@@ -54,6 +54,11 @@ class Series:
         return self._median(lambda result: min(result.answered) * len(result.answered) / max(sum(result.answered), 1))
 
     @property
+    def pictures_per_second(self) -> float:
+        """Pictures of the console that each viewer had."""
+        return self._median(lambda result: result.pictures_per_second)
+
+    @property
     def outcomes(self) -> dict[str, int]:
         """All answers of all rounds, the most frequent first."""
         total: Counter[str] = Counter()

@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import orjson
@@ -90,6 +90,26 @@ class LoadGenerator:
         self._process.communicate()
 
 
+class Viewers:
+    """The process that watches a console. It ends when its standard input does, so it cannot outlive us."""
+
+    def __init__(self, port: int, count: int) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.bench.viewers", str(port), str(count)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert self._process.stdout is not None
+        if not self._process.stdout.readline():
+            raise BenchError("The viewers of the console ended before they saw anything; what they said is above.")
+
+    def close(self) -> float:
+        """End them. The result is how many pictures a second each had."""
+        said, _ = self._process.communicate()
+        return float(said or 0)
+
+
 @dataclass(slots=True)
 class Stage:
     """Everything that runs. Servers are started when they are first wanted, and stay."""
@@ -119,28 +139,40 @@ class Stage:
         """
         coupons = self._coupons_of(contestant)
         servers = [self._start(server) for server in contestant.servers]
-        result = self.load.measure(
-            Plan(
-                ports=[server.port for server in servers],
-                connections=contestant.connections,
-                coupons=coupons.names,
-                expected=contestant.expected,
-                warm_up_seconds=warm_up_seconds,
-                seconds=seconds,
-                skew=contestant.skew,
-                first_user=coupons.next_user,
-                watched={
-                    "server": [server.process.pid or 0 for server in servers],
-                    "postgres": [self.postgres.pid],
-                    "redis": [master.pid for master in self.services.masters],
-                },
-            )
-        )
+        viewers = Viewers(servers[0].port, contestant.viewers) if contestant.viewers else None
+        try:
+            result = self.load.measure(self._plan(contestant, coupons, servers, warm_up_seconds, seconds))
+        finally:
+            pictures_per_second = viewers.close() if viewers is not None else 0.0
         coupons.next_user += result.users
         for server in servers:
             self._check_running(server)
             os.truncate(server.log, 0)  # a line for each request is much, and nobody reads them
-        return result
+        return replace(result, pictures_per_second=pictures_per_second)
+
+    def _plan(
+        self,
+        contestant: Contestant,
+        coupons: _Coupons,
+        servers: Sequence[_Running],
+        warm_up_seconds: float,
+        seconds: float,
+    ) -> Plan:
+        return Plan(
+            ports=[server.port for server in servers],
+            connections=contestant.connections,
+            coupons=coupons.names,
+            expected=contestant.expected,
+            warm_up_seconds=warm_up_seconds,
+            seconds=seconds,
+            skew=contestant.skew,
+            first_user=coupons.next_user,
+            watched={
+                "server": [server.process.pid or 0 for server in servers],
+                "postgres": [self.postgres.pid],
+                "redis": [master.pid for master in self.services.masters],
+            },
+        )
 
     def knows_strategy(self, strategy: str) -> bool:
         """Whether the service makes a coupon of that strategy."""

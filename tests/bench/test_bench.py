@@ -192,7 +192,7 @@ def test_a_figure_is_the_ratio_of_medians() -> None:
     assert figures[2].measured is None
     assert figures[6].measured == 0.75
     assert [figure.measured for figure in figures[7:9]] == [3.0, 0]
-    assert len(figures) == 11
+    assert len(figures) == 13
 
 
 def test_an_upper_bound_is_kept_from_below() -> None:
@@ -250,7 +250,7 @@ def test_a_tiny_run_measures_and_writes_what_it_saw(tmp_path: Path) -> None:
     assert set(measured["FOR UPDATE per claim"]["outcomes"]) == {"201"}
     assert measured["FOR UPDATE per claim"]["median"]["cpu_ms"]["postgres"] > 0
     assert measured["redlock, sold out"]["outcomes"]["201"] == 1
-    assert len(document["figures"]) == 11
+    assert len(document["figures"]) == 13
     assert "sold out, answers/s ÷ floor" in printed
     ElementTree.parse(tmp_path / "bench.svg")
 

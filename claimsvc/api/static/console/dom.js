@@ -1,0 +1,89 @@
+// Small helpers. Everything that comes over the wire is put into the page as text, never as markup.
+
+const number = new Intl.NumberFormat("en");
+const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
+
+export const byId = (id) => document.getElementById(id);
+
+/** An element of a class, with children: nodes, or text. */
+export function make(tag, className, ...children) {
+  const element = document.createElement(tag);
+  if (className) element.className = className;
+  element.append(...children);
+  return element;
+}
+
+/** An SVG element with attributes. */
+export function draw(tag, attributes = {}) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  return element;
+}
+
+/** Set the text, if it is another: what does not change costs the browser nothing. */
+export function say(element, text) {
+  if (element.textContent !== text) element.textContent = text;
+}
+
+/** Set an attribute `data-…`, if it is another. */
+export function mark(element, name, value) {
+  if (element.dataset[name] !== value) element.dataset[name] = value;
+}
+
+/** How wide the filled part of a bar is, from 0 to 1. */
+export function fill(element, share) {
+  const width = `${(Math.min(1, Math.max(0, share)) * 100).toFixed(1)}%`;
+  if (element.style.width !== width) element.style.width = width;
+}
+
+export const count = (value) => number.format(Math.round(value));
+export const rate = (value) => (value === 0 || value >= 10 ? number.format(Math.round(value)) : small.format(value));
+export const percent = (share) => `${Math.round(share * 100)} %`;
+
+/** Milliseconds in as many digits as one wants to read. */
+export function duration(milliseconds) {
+  if (milliseconds >= 1000) return `${small.format(milliseconds / 1000)} s`;
+  if (milliseconds >= 10) return `${Math.round(milliseconds)} ms`;
+  return `${small.format(milliseconds)} ms`;
+}
+
+/** Keep one element for each key, in the order of the keys: `create(key)` makes one, which stays while its key does. */
+export function keepRows(parent, kept, keys, create) {
+  for (const [key, element] of kept) {
+    if (!keys.includes(key)) {
+      element.remove();
+      kept.delete(key);
+    }
+  }
+  keys.forEach((key, place) => {
+    if (!kept.has(key)) kept.set(key, create(key));
+    const element = kept.get(key);
+    if (parent.children[place] !== element) parent.insertBefore(element, parent.children[place] ?? null);
+  });
+}
+
+/** A cell of a table that is laid out as cards on a phone, where `label` stands before it. */
+export function cell(label, className, ...children) {
+  const element = make("td", className, ...children);
+  element.setAttribute("role", "cell");
+  element.dataset.label = label;
+  return element;
+}
+
+/** The heading cell of a row. */
+export function rowHeading(className, ...children) {
+  const element = make("th", className, ...children);
+  element.setAttribute("role", "rowheader");
+  element.scope = "row";
+  return element;
+}
+
+/** A row of a table. */
+export function row(...cells) {
+  const element = make("tr", "", ...cells);
+  element.setAttribute("role", "row");
+  return element;
+}
+
+/** A, B, C, …: what an instance is called where there is little room. */
+export const letter = (place) => (place < 26 ? String.fromCharCode(65 + place) : String(place + 1));

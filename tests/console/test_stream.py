@@ -1,0 +1,246 @@
+"""The console's stream over HTTP, on real instances: what it tells, to how many, and how it ends."""
+
+import asyncio
+import os
+import signal
+import socket
+import time
+from importlib.resources import files
+from typing import Any
+from urllib.parse import urlsplit
+
+import aiohttp
+from aiohttp import web
+from redis.asyncio import Redis
+
+from claimsvc.api import create_runner
+from claimsvc.api.services import SERVICES
+from claimsvc.bootstrap import application
+from claimsvc.config import Settings
+from claimsvc.embedded import embedded_services, temporary_state_dir
+from claimsvc.live.relay import CHANNEL
+from tests.api.memory import served
+from tests.console.conftest import Open
+from tests.console.watching import Instance, coupon
+
+
+async def test_the_first_figures_come_within_a_second_under_load(instance: Instance) -> None:
+    await instance.create("spring", 100_000)
+    async with instance.claiming("spring"):
+        await instance.claim("spring", 50)
+        started = time.monotonic()
+        async with instance.watched() as watcher:
+            await watcher.sees(lambda seen: coupon(seen, "spring").get("outcomes", {}).get("claimed", 0) > 0)
+            assert time.monotonic() - started < 1.0
+
+
+async def test_ten_pictures_come_in_a_second_while_something_happens(instance: Instance) -> None:
+    await instance.create("spring", 100_000)
+    async with instance.claiming("spring"), instance.watched() as watcher:
+        await watcher.sees(lambda seen: coupon(seen, "spring"))
+        before = len(watcher.pictures)
+        await asyncio.sleep(2)
+        assert len(watcher.pictures) - before >= 14  # 20, less what a busy machine swallows
+
+
+async def test_a_quiet_service_says_about_once_a_second_that_it_lives(instance: Instance) -> None:
+    async with instance.watched() as watcher:
+        await watcher.sees(lambda seen: seen["verdict"]["level"] == "quiet")
+        before = len(watcher.events)
+        await asyncio.sleep(3)
+        assert 2 <= len(watcher.events) - before <= 4
+
+
+async def test_stock_drains_in_the_pictures_until_it_is_sold_out(instance: Instance) -> None:
+    await instance.create("spring", 40)
+    async with instance.watched() as watcher:
+        await instance.claim("spring", 10)
+        await watcher.sees(lambda seen: coupon(seen, "spring").get("remaining") == 30)
+        await instance.claim("spring", 50)
+        seen = await watcher.sees(lambda seen: coupon(seen, "spring").get("remaining") == 0)
+        assert coupon(seen, "spring")["amount"] == 40
+        await watcher.sees(lambda seen: "spring is sold out" in texts(seen))
+        assert "spring was created with 40 units" in texts(watcher.pictures[-1])
+
+
+async def test_one_instance_shows_what_another_does(open_instance: Open) -> None:
+    here, there = await open_instance(), await open_instance()
+    await here.create("spring", 100_000)
+    async with here.watched() as watcher, there.claiming("spring"):
+        seen = await watcher.sees(lambda seen: coupon(seen, "spring").get("turns"))
+        instances = seen["picture"]["instances"]
+        assert [row["is_here"] for row in instances] == [True, False]
+        # The lock was held by the second of them alone.
+        assert [place for place, _ in coupon(seen, "spring")["turns"]] == [1]
+        assert instances[1]["rate"] > 0 == instances[0]["rate"]
+        assert seen["picture"]["hears_others"]
+
+
+async def test_two_instances_that_take_turns_are_said_to_contend(open_instance: Open) -> None:
+    here, there = await open_instance(), await open_instance()
+    await here.create("spring", 100_000)
+    async with here.claiming("spring", 20), there.claiming("spring", 20), here.watched() as watcher:
+        seen = await watcher.sees(lambda seen: "spring is contended: 2 instances" in seen["verdict"]["text"])
+        row = coupon(seen, "spring")
+        assert len(row["turns"]) == 2
+        assert row["waiting_share"] > 0
+        assert seen["picture"]["times"]["lock"] > 0
+
+
+async def test_nothing_is_published_while_nobody_watches(open_instance: Open, redis_urls: tuple[str, ...]) -> None:
+    here, there = await open_instance(), await open_instance()
+    await here.create("spring", 100_000)
+    async with there.claiming("spring"):
+        await asyncio.sleep(1.5)
+        assert (here.live.published, there.live.published) == (0, 0)
+        async with here.watched() as watcher:
+            await watcher.sees(lambda seen: len(seen["picture"]["instances"]) == 2)
+            assert here.live.published == 0  # nobody else listens
+        async with asyncio.timeout(10):
+            while await subscribers(redis_urls):
+                await asyncio.sleep(0.05)
+        await asyncio.sleep(0.3)
+        published = there.live.published
+        assert published > 0
+        await asyncio.sleep(1.5)
+        assert there.live.published == published
+
+
+async def test_without_redis_an_instance_shows_itself_alone_and_says_so(settings: Settings) -> None:
+    with (
+        temporary_state_dir() as state_dir,
+        embedded_services(state_dir, masters=3, database_url=settings.database_url, durable=False) as services,
+    ):
+        own = settings.model_copy(update={"redis_urls": services.redis_urls, "redis_timeout_seconds": 0.2})
+        async with application(own) as app, served(app) as port, aiohttp.ClientSession() as client:
+            live = app[SERVICES].live
+            assert live is not None
+            instance = Instance(f"http://127.0.0.1:{port}", live, client)
+            async with instance.watched() as watcher:
+                await watcher.sees(lambda seen: seen["picture"]["hears_others"])
+                for master in services.masters:
+                    os.kill(master.pid, signal.SIGSTOP)
+                try:
+                    seen = await watcher.sees(lambda seen: not seen["picture"]["hears_others"])
+                    assert [row["is_here"] for row in seen["picture"]["instances"]] == [True]
+                    await watcher.sees(lambda seen: "3 of 3 masters are down" in seen["verdict"]["text"])
+                finally:
+                    for master in services.masters:
+                        os.kill(master.pid, signal.SIGCONT)
+                await watcher.sees(lambda seen: seen["picture"]["hears_others"])
+                await watcher.sees(lambda seen: seen["verdict"]["level"] == "quiet")
+
+
+async def test_an_instance_that_stops_is_no_longer_shown(open_instance: Open, settings: Settings) -> None:
+    here = await open_instance()
+    async with here.watched() as watcher:
+        async with application(settings):
+            await watcher.sees(lambda seen: len(seen["picture"]["instances"]) == 2)
+        seen = await watcher.sees(lambda seen: len(seen["picture"]["instances"]) == 1, within_seconds=2.4)
+        assert seen["picture"]["instances"][0]["is_here"]
+
+
+async def test_more_viewers_than_an_instance_takes_are_refused_until_one_leaves(instance: Instance) -> None:
+    instance.live.most_viewers = 2
+    async with instance.watched():
+        async with instance.watched():
+            async with instance.client.get(f"{instance.url}/console/events") as answer:
+                problem = await answer.json(content_type=None)
+                assert (answer.status, problem["type"]) == (503, "/problems/too-many-viewers")
+                assert answer.headers["Retry-After"] == "5"
+            async with instance.client.head(f"{instance.url}/console/events") as answer:
+                assert answer.status == 503
+        async with asyncio.timeout(10):
+            while instance.live.viewers > 1:
+                await asyncio.sleep(0.02)
+        async with instance.watched() as watcher:
+            await watcher.sees(lambda _: True)
+
+
+async def test_a_head_request_is_no_viewer(instance: Instance) -> None:
+    async with instance.client.head(f"{instance.url}/console/events") as answer:
+        assert answer.status == 200
+    assert instance.live.viewers == 0
+
+
+async def test_a_viewer_that_reads_nothing_misses_pictures_and_holds_up_nobody(instance: Instance) -> None:
+    await instance.create("spring", 1_000_000)
+    address = urlsplit(instance.url)
+    slow = socket.create_connection((address.hostname, address.port))
+    slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
+    slow.sendall(b"GET /console/events HTTP/1.1\r\nHost: here\r\n\r\n")
+    async with asyncio.timeout(10):
+        while not instance.live.viewers:
+            await asyncio.sleep(0.02)
+    [viewer] = instance.live._viewers
+    transport: Any = viewer._transport  # type: ignore[attr-defined]
+    async with instance.claiming("spring"), instance.watched() as watcher:
+        # Past what the kernel buffers for it, which is most of what it will ever get.
+        enough = b"event: picture\ndata: %b\n\n" % (b"x" * 4_000_000)
+        await viewer.send(enough)
+        buffered = transport.get_write_buffer_size()
+        assert buffered > 0
+        before = len(watcher.pictures)
+        await watcher.sees(lambda _: len(watcher.pictures) > before + 10)
+        assert transport.get_write_buffer_size() <= buffered
+    slow.close()
+
+
+async def test_open_streams_do_not_hold_up_the_end(settings: Settings) -> None:
+
+    from claimsvc.bootstrap import application
+
+    async with application(settings) as app, aiohttp.ClientSession() as client:
+        runner = create_runner(app, header_timeout_seconds=5, shutdown_grace_seconds=30)
+        await runner.setup()
+        site = web.TCPSite(runner, "127.0.0.1", 0)
+        await site.start()
+        live = app[SERVICES].live
+        assert live is not None
+        instance = Instance(f"http://127.0.0.1:{runner.addresses[0][1]}", live, client)
+        async with instance.watched() as one, instance.watched() as other:
+            await one.sees(lambda _: True)
+            await other.sees(lambda _: True)
+            started = time.monotonic()
+            await site.stop()
+            await runner.say_farewell()
+            await runner.cleanup()
+            assert time.monotonic() - started < 3
+            for watcher in (one, other):
+                await asyncio.wait_for(watcher.ended.wait(), 5)
+                assert watcher.events[-1] == "farewell"
+
+
+async def test_every_file_of_the_page_is_served_under_a_strict_policy(instance: Instance) -> None:
+    names = [file.name for file in (files("claimsvc.api") / "static" / "console").iterdir()]
+    assert "main.js" in names
+    for path in ("/console", *(f"/console/{name}" for name in names)):
+        async with instance.client.get(f"{instance.url}{path}") as answer:
+            assert answer.status == 200
+            policy = answer.headers["Content-Security-Policy"]
+            assert "default-src 'none'" in policy
+            assert "unsafe" not in policy
+            etag = answer.headers["ETag"]
+        async with instance.client.get(f"{instance.url}{path}", headers={"If-None-Match": etag}) as answer:
+            assert answer.status == 304
+    async with instance.client.get(f"{instance.url}/console/no-such.js") as answer:
+        assert answer.status == 404
+
+
+async def test_there_is_no_stress_test_outside_development(instance: Instance) -> None:
+    async with instance.client.post(f"{instance.url}/console/stress-test", json={"scenario": "stampede"}) as answer:
+        assert answer.status in (404, 405)
+    async with instance.watched() as watcher:
+        assert (await watcher.sees(lambda _: True))["scenarios"] == []
+
+
+def texts(message: dict[str, Any]) -> list[str]:
+    return [event["text"] for event in message["picture"]["events"]]
+
+
+async def subscribers(redis_urls: tuple[str, ...]) -> int:
+    total = 0
+    for url in redis_urls:
+        async with Redis.from_url(url) as master:
+            total += int((await master.pubsub_numsub(CHANNEL))[0][1])
+    return total
