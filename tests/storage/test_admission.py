@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
@@ -19,7 +19,7 @@ from claimsvc.ports import Attempt
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
 from claimsvc.storage.engine import database_failures, unit_of_work
 from tests.observed import Observed
-from tests.proxy import proxy_to
+from tests.proxy import Proxy, proxy_to
 
 LIMITS = EngineLimits(
     pool_size=4,
@@ -64,6 +64,25 @@ def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def terminate_all_others(database_url: str) -> None:
+    administrate(
+        database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
+@asynccontextmanager
+async def open_storage_through_a_proxy(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed, Proxy]]:
+    target = urlsplit(database_url)
+    assert target.hostname is not None
+    assert target.port is not None
+    async with proxy_to(target.hostname, target.port) as proxy:
+        url = database_url.replace(f":{target.port}/", f":{proxy.port}/")
+        async with open_storage(url) as (storage, observed):
+            yield storage, observed, proxy
 
 
 async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
@@ -193,27 +212,38 @@ async def test_a_line_break_in_a_user_id_never_makes_two_users_of_one(storage: P
 
 @pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
 async def test_a_commit_whose_answer_is_lost_is_looked_up(
-    services: EmbeddedServices, database_url: str, outcome_of_commit: str
+    database_url: str, outcome_of_commit: str
 ) -> None:
-    target = urlsplit(database_url)
-    assert target.hostname is not None
-    assert target.port is not None
-    async with proxy_to(target.hostname, target.port) as proxy:
-        async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
-            await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-            if outcome_of_commit == "kept":
-                proxy.cut_after(b"COMMIT")
-                assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
-                assert await remaining(storage) == 3
-            else:
-                # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
-                administrate(database_url, _REFUSE_AT_COMMIT)
-                proxy.cut_after(b"COMMIT")
-                with pytest.raises(UnavailableError):
-                    await storage.admit(attempts("ada", "ben"))
-                assert await remaining(storage) == 5
-            assert proxy.cuts == 1
+    async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        if outcome_of_commit == "kept":
+            proxy.cut_after(b"COMMIT")
+            assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
+            assert await remaining(storage) == 3
+        else:
+            # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
+            administrate(database_url, _REFUSE_AT_COMMIT)
+            proxy.cut_after(b"COMMIT")
+            with pytest.raises(UnavailableError):
+                await storage.admit(attempts("ada", "ben"))
+            assert await remaining(storage) == 5
+        assert proxy.cuts == 1
         assert observed.connections["in_use"] == 0
+
+
+@pytest.mark.parametrize("moment", [b"application_name", b"transaction_timeout"], ids=["greeted", "set up"])
+async def test_a_server_that_freezes_while_a_connection_is_made_is_waited_for_no_longer_than_the_limit(
+    database_url: str, moment: bytes
+) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
+        proxy.silent_after(moment)
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(LIMITS.connect_timeout_seconds + 3):
+                await storage.check()
+        assert proxy.swallowed
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+        proxy.is_silent = False
+        await storage.check()
 
 
 _REFUSE_AT_COMMIT = """
@@ -227,12 +257,29 @@ async def test_connections_that_died_while_idle_are_replaced_unnoticed(
     storage: PostgresStorage, database_url: str
 ) -> None:
     await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    administrate(
-        database_url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
+    terminate_all_others(database_url)
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+
+
+_READS: dict[str, Callable[[PostgresStorage], Awaitable[object]]] = {
+    "the strategies of coupons": lambda storage: storage.stock(["spring"]),
+    "a coupon": lambda storage: storage.coupon("spring", claimants=1),
+    "a claim that finds the coupon sold out": lambda storage: storage.admit(attempts("ben")),
+}
+
+
+@pytest.mark.parametrize("read", _READS.values(), ids=_READS.keys())
+async def test_reading_does_not_fail_for_connections_that_died_while_idle(
+    database_url: str, read: Callable[[PostgresStorage], Awaitable[object]]
+) -> None:
+    async with open_storage(database_url) as (storage, observed):
+        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+        await storage.admit(attempts("ada"))
+        before = await read(storage)
+        await asyncio.gather(*(storage.check() for _ in range(LIMITS.pool_size)))
+        assert observed.connections["idle"] == LIMITS.pool_size
+        terminate_all_others(database_url)
+        assert await read(storage) == before
 
 
 async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
