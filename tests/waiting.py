@@ -7,29 +7,36 @@ from inspect import isawaitable
 from typing import Any
 
 PATIENCE_SECONDS = 20.0
-_PAUSE_SECONDS = 0.005
+_PAUSE_SECONDS = 0.01
+
+Condition = Callable[[], Any | Awaitable[Any]]
+"""What is asked until the answer is true; it may have to be awaited."""
 
 
-async def until(
-    condition: Callable[[], Any | Awaitable[Any]], what: str, *, within_seconds: float = PATIENCE_SECONDS
-) -> None:
-    """Wait for a condition, which may have to be awaited itself.
+async def comes_about(condition: Condition, within_seconds: float) -> bool:
+    """Wait for a condition, so long at most. Returns whether it came about."""
+    deadline = time.monotonic() + within_seconds
+    while True:
+        found = condition()
+        if await found if isawaitable(found) else found:
+            return True
+        if time.monotonic() >= deadline:
+            return False
+        await asyncio.sleep(_PAUSE_SECONDS)
+
+
+async def until(condition: Condition, what: str, *, within_seconds: float = PATIENCE_SECONDS) -> None:
+    """Wait for a condition that must come about.
 
     Args:
-        condition: is asked until what it says is true.
+        condition: see `Condition`.
         what: it is, for the message.
         within_seconds: the longest wait.
 
     Raises:
         AssertionError: it did not come about in time.
     """
-    deadline = time.monotonic() + within_seconds
-    while True:
-        found = condition()
-        if await found if isawaitable(found) else found:
-            return
-        assert time.monotonic() < deadline, f"waited {within_seconds:g} s in vain until {what}"
-        await asyncio.sleep(_PAUSE_SECONDS)
+    assert await comes_about(condition, within_seconds), f"waited {within_seconds:g} s in vain until {what}"
 
 
 def block_until(condition: Callable[[], Any], what: str, *, within_seconds: float = PATIENCE_SECONDS) -> None:
