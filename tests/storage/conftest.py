@@ -1,12 +1,14 @@
-"""A database that nobody has migrated."""
+"""Storage on a database of the test's own, and a database that nobody has migrated."""
 
 import secrets
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import psycopg
 import pytest
 
 from claimsvc.embedded import PostgresServer
+from claimsvc.storage import PostgresStorage
+from tests.storage.stage import open_storage
 
 
 @pytest.fixture
@@ -16,3 +18,9 @@ def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
         connection.execute(f"CREATE DATABASE {name}".encode())
         yield postgres.url_of(name).replace("postgresql://", "postgresql+psycopg://")
         connection.execute(f"DROP DATABASE {name} WITH (FORCE)".encode())
+
+
+@pytest.fixture
+async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
+    async with open_storage(database_url) as (opened, _):
+        yield opened
