@@ -82,6 +82,28 @@ WHERE verdict.sound = 1
 ORDER BY attempt.place
 """
 
+# The same for claims of one coupon that can all be given a unit, for half the cost: one statement locks the row,
+# decrements and inserts, and answers with one row. It does nothing if there are too few units, and fails on the unique
+# index if one of the users holds a claim. The row is locked before the first insert, which reads what the update says.
+_SELL = """
+WITH sold AS (
+    UPDATE coupons
+    SET remaining_amount = remaining_amount - %(units)s
+    WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
+    -- Now, and not when the statement began: it may have waited for the row since then.
+    RETURNING name, clock_timestamp() AS sold_at
+), admitted AS (
+    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
+    SELECT claim_id, sold.name, user_id, 'active', sold.sold_at
+    FROM sold CROSS JOIN unnest(
+        string_to_array(%(claim_ids)s, E'\\n')::uuid[], string_to_array(%(user_ids)s, E'\\n')
+    ) AS attempt (claim_id, user_id)
+    RETURNING claimed_at
+)
+-- If the two differ the division fails, and nothing of this is kept.
+SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
+"""
+
 # What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
 _LOOK = """
 SELECT coupon.name IS NOT NULL AS known, coupon.remaining_amount > 0 AS is_left, claim.claimed_at, claim.id::text
@@ -100,7 +122,12 @@ ORDER BY attempt.place
 """
 
 _RESOLVE_PAUSE_SECONDS = 0.1
+_SELLING_REMEMBERED = 10_000
 _SOLD_OUT = SoldOut()
+
+
+class _NotToAllError(Exception):
+    """Not every one of the claims can be given a unit; nothing was written."""
 
 
 class Admission:
@@ -113,6 +140,8 @@ class Admission:
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
+        self._selling: set[str] = set()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Admit in one transaction.
@@ -128,17 +157,28 @@ class Admission:
         """
         clock = asyncio.get_running_loop().time
         in_doubt_until: float | None = None
+        coupon_names = sorted({attempt.coupon_name for attempt in attempts})
+        sells = self._sells(coupon_names)
         while True:
             driver: Driver | None = None
             try:
                 async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
                     driver = unit.driver
-                    return await _decide(driver, attempts)
+                    if sells:
+                        return await _sell(driver, attempts)
+                    outcomes = await _decide(driver, coupon_names, attempts)
+                    self._note_selling(coupon_names, outcomes)
+                    return outcomes
+            except _NotToAllError:
+                sells = False
+                self._selling.difference_update(coupon_names)
+                continue
             except psycopg.errors.DivisionByZero as error:
                 raise InvariantViolatedError("claims were inserted without the stock being decremented") from error
             except (psycopg.IntegrityError, psycopg.DataError):
                 raise
             except database_failures as error:
+                sells = False
                 if in_doubt_until is None:
                     if driver is None or not driver.closed:
                         raise unavailable(error) from error
@@ -151,6 +191,15 @@ class Admission:
                         dependency="postgresql",
                     ) from error
             await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
+
+    def _sells(self, coupon_names: Sequence[str]) -> bool:
+        return len(coupon_names) == 1 and coupon_names[0] in self._selling
+
+    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+        if len(self._selling) >= _SELLING_REMEMBERED:
+            self._selling.clear()
+        if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
+            self._selling.update(coupon_names)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
@@ -170,13 +219,37 @@ class Admission:
         return outcomes
 
 
-async def _decide(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
+async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
+    """Give each of these claims of one coupon a unit of it, and commit, all in one round trip.
+
+    Raises:
+        _NotToAllError: that cannot be done.
+    """
+    parameters = {
+        "coupon_name": attempts[0].coupon_name,
+        "units": len(attempts),
+        "claim_ids": "\n".join([attempt.claim_id for attempt in attempts]),
+        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+    }
+    try:
+        async with driver.pipeline():
+            await driver.execute("BEGIN", prepare=False)
+            sold = await driver.execute(_SELL, parameters)
+            await driver.execute("COMMIT", prepare=False)
+    except psycopg.IntegrityError as error:
+        raise _NotToAllError from error
+    ((claimed_at, _),) = await sold.fetchall()
+    if claimed_at is None:
+        raise _NotToAllError
+    return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
+
+
+async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[Outcome]:
     """Lock the coupons, give out what is left of them, and commit, all in one round trip.
 
     A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
     pipeline's end has come.
     """
-    coupon_names = sorted({attempt.coupon_name for attempt in attempts})
     parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
     async with driver.pipeline():
         # A pipeline is a transaction even without these two, but then libpq loses the failure of its commit.
@@ -196,16 +269,22 @@ async def _decide(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
 
 
 def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:
+    return {
+        "coupon_names": _lines([attempt.coupon_name for attempt in attempts]),
+        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+    }
+
+
+def _lines(texts: Sequence[str]) -> str:
     """Texts as lines of one parameter, which costs the driver a fraction of what an array of them does.
 
     Raises:
         psycopg.DataError: one of them is of several lines, and would be taken for several.
     """
-    names = "\n".join([attempt.coupon_name for attempt in attempts])
-    users = "\n".join([attempt.user_id for attempt in attempts])
-    if not names.count("\n") == users.count("\n") == len(attempts) - 1:
+    lines = "\n".join(texts)
+    if lines.count("\n") != len(texts) - 1:
         raise psycopg.DataError("a name or a user id contains a line break")
-    return {"coupon_names": names, "user_ids": users}
+    return lines
 
 
 def _claim(attempt: Attempt, claim_id: str, claimed_at: datetime) -> Claim:

@@ -223,6 +223,8 @@ def _sell_without_looking(monkeypatch: pytest.MonkeyPatch, machine: type[Sequenc
         assert condition in statement
         statement = statement.replace(condition, "true")
     monkeypatch.setattr(admission, "_ADMIT", statement)
+    assert "remaining_amount >= %(units)s" in admission._SELL
+    monkeypatch.setattr(admission, "_SELL", admission._SELL.replace("remaining_amount >= %(units)s", "true"))
     # The migration's name of it is expanded by the naming convention, so it is looked for by what it says.
     _alter(
         machine,

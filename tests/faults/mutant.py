@@ -28,6 +28,7 @@ def sell_without_looking() -> None:
     admission._ADMIT = _without(
         admission._ADMIT, "position <= remaining_amount", "coupons.remaining_amount >= sold.units"
     )
+    admission._SELL = _without(admission._SELL, "remaining_amount >= %(units)s")
 
 
 def forget_who_holds_one() -> None:

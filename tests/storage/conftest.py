@@ -8,6 +8,7 @@ import pytest
 
 from claimsvc.embedded import PostgresServer
 from claimsvc.storage import PostgresStorage
+from claimsvc.storage.admission import Admission
 from tests.storage.stage import open_storage
 
 
@@ -24,3 +25,10 @@ def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
 async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
     async with open_storage(database_url) as (opened, _):
         yield opened
+
+
+@pytest.fixture(params=[False, True], ids=["decided", "sold-first"])
+def sold_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of this holds too where every batch is at first taken for one that gets all that it asks for."""
+    if request.param:
+        monkeypatch.setattr(Admission, "_sells", lambda _, coupon_names: len(coupon_names) == 1)

@@ -1,6 +1,7 @@
 """PostgreSQL decides: what one transaction admits, alone and against others."""
 
 import asyncio
+import contextlib
 from collections import Counter
 
 import psycopg
@@ -16,6 +17,8 @@ from tests.storage.stage import (
     kinds,
     remaining,
 )
+
+pytestmark = pytest.mark.usefixtures("sold_first")
 
 
 async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
@@ -156,6 +159,38 @@ async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
     with pytest.raises(InvariantViolatedError):
         await storage.admit(attempts("ada"))
     assert administrate(database_url, "SELECT count(*) FROM user_claims") == [(0,)]
+
+
+async def test_a_claim_that_the_database_drops_takes_no_unit_with_it(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    administrate(
+        database_url,
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RETURN NULL; END $$;"
+        "CREATE TRIGGER skip BEFORE INSERT ON user_claims FOR EACH ROW WHEN (NEW.user_id = 'ben')"
+        " EXECUTE FUNCTION skip()",
+    )
+    with contextlib.suppress(InvariantViolatedError):
+        assert kinds(await storage.admit(attempts("ada", "ben")))[1] != "Claimed"
+    detail = await storage.coupon("spring", claimants=5)
+    assert detail is not None
+    assert detail.coupon.remaining_amount == 5 - len(detail.claimed_by)
+
+
+async def test_a_batch_that_gets_all_it_asks_for_makes_the_next_be_sold_as_one(
+    storage: PostgresStorage,
+) -> None:
+    """And whatever that sale cannot do is decided claim by claim, with the same result."""
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    [first] = await storage.admit(attempts("ada"))
+    assert isinstance(first, Claimed)
+    assert kinds(await storage.admit(attempts("ben", "cleo"))) == ["Claimed", "Claimed"]
+    again, other = await storage.admit(attempts("ada", "dan"))
+    assert again == AlreadyClaimed(first.claim)
+    assert isinstance(other, Claimed)
+    assert kinds(await storage.admit(attempts("eve", "fay"))) == ["Claimed", "SoldOut"]
+    assert await remaining(storage) == 0
 
 
 async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_limit(

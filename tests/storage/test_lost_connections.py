@@ -26,6 +26,8 @@ from tests.storage.stage import (
     terminate_all_others,
 )
 
+pytestmark = pytest.mark.usefixtures("sold_first")
+
 _REFUSE_AT_COMMIT = """
 CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused at commit'; END $$;
 CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED

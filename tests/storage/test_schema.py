@@ -11,7 +11,7 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.storage.admission import _ADMIT
+from claimsvc.storage.admission import _ADMIT, _SELL
 from claimsvc.storage.tables import metadata
 from tests.storage.stage import administrate, open_storage
 
@@ -66,8 +66,8 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
     database_url: str, rows: int
 ) -> None:
     """A plan that scans the coupon's claims is quick at first, and slower with every claim."""
-    numbers = {"claim_ids": "$1", "coupon_names": "$2", "user_ids": "$3"}
-    statement = re.sub(r"%\((\w+)\)s", lambda name: numbers[name[1]], _ADMIT)
+    statement = _numbered(_ADMIT, "claim_ids", "coupon_names", "user_ids")
+    sale = _numbered(_SELL, "units", "coupon_name", "claim_ids", "user_ids")
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
         connection.execute("INSERT INTO coupons (name, amount, remaining_amount) VALUES ('spring', 100000, 80000)")
@@ -78,7 +78,16 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
         )
         connection.execute("ANALYZE" if rows else "SELECT 1")
         connection.execute(f"PREPARE admit (text, text, text) AS {statement}")
+        connection.execute(f"PREPARE sell (int, text, text, text) AS {sale}")
         plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE admit ('', '', '')"))
+        sale_plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE sell (1, '', '', '')"))
     assert "Index Scan using user_claims_one_active_per_user" in plan
     assert "Index Cond: ((coupon_name = attempt" in plan
-    assert "Seq Scan" not in plan
+    assert "Index Scan using coupons_pkey" in sale_plan
+    assert "Seq Scan" not in plan + sale_plan
+
+
+def _numbered(statement: str, *names: str) -> str:
+    """The statement with its parameters by number, as PREPARE wants them."""
+    numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
+    return re.sub(r"%\((\w+)\)s", lambda name: numbers[name[1]], statement)

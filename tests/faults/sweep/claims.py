@@ -18,6 +18,7 @@ class Scenario:
     Args:
         coupons: how many coupons; each is claimed by `claimants` distinct users and has `units`.
         locked_seconds: the coupons' locks are somebody else's for so long, so that the claims have to wait in line.
+        sells: whether the service has just seen each coupon give all that it was asked for, and so expects it again.
     """
 
     name: str
@@ -25,13 +26,16 @@ class Scenario:
     claimants: int
     units: int
     locked_seconds: float = 0.0
+    sells: bool = False
 
 
 SINGLE = Scenario("one claim", coupons=1, claimants=1, units=2)
 BATCH = Scenario("batch of 8", coupons=1, claimants=8, units=5)
 GROUP = Scenario("4 coupons", coupons=4, claimants=2, units=1)
 WAITING = Scenario("lock is busy", coupons=1, claimants=1, units=2, locked_seconds=0.1)
-SCENARIOS = (SINGLE, BATCH, GROUP, WAITING)
+SALE = Scenario("sale to 8", coupons=1, claimants=8, units=9, sells=True)
+SHORT_SALE = Scenario("sale to 8, too few units", coupons=1, claimants=8, units=5, sells=True)
+SCENARIOS = (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE)
 
 
 @dataclass(frozen=True, slots=True)

@@ -148,6 +148,9 @@ class Lane:
         names = [f"{self.strategy}-{id(self):x}-{number}-{i}" for i in range(self.scenario.coupons)]
         run = _Run(names, claimants(self.scenario, names))
         await self._records.offer(names, self.scenario.units, self.strategy)
+        if self.scenario.sells:
+            await claim_all(self._stage.service.port, [Claimant(name, "first") for name in names], ANSWER_SECONDS)
+            await self._records.take_back(names)
         if self.scenario.locked_seconds:
             await self._records.lock(names, self.scenario.locked_seconds)
         stage, work = self._stage, self._stage.service.work

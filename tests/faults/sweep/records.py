@@ -54,6 +54,13 @@ class Records:
         for master in self._masters:
             await master.delete(*[f"claim:stock:{{{name}}}" for name in names])
 
+    async def take_back(self, names: Sequence[str]) -> None:
+        """Make the coupons as they were when nobody had claimed."""
+        await self._database.execute("DELETE FROM user_claims WHERE coupon_name = ANY (%s)", [list(names)])
+        await self._database.execute(
+            "UPDATE coupons SET remaining_amount = amount WHERE name = ANY (%s)", [list(names)]
+        )
+
     async def lock(self, names: Sequence[str], seconds: float) -> None:
         """Hold the coupons' locks, as an instance would that is gone."""
         for master in self._masters:

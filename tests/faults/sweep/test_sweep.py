@@ -16,9 +16,9 @@ from claimsvc.ports import Attempt
 from claimsvc.storage.admission import Admission
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
-from tests.faults.sweep.claims import BATCH, SINGLE
+from tests.faults.sweep.claims import BATCH, SALE, SINGLE
 
-_SHARE = 0.07
+_SHARE = 0.05
 
 
 def broken(results: Sequence[Result]) -> list[str]:
@@ -37,12 +37,12 @@ async def test_whatever_fails_at_a_boundary_nothing_is_lost_and_nothing_left_beh
     redis_urls: tuple[str, ...],
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
-    scenarios = (SINGLE.name, BATCH.name)
+    scenarios = (SINGLE.name, BATCH.name, SALE.name)
     plan = Plan([strategy], scenarios, masters=3, share=_SHARE, seed=seed)
     results = await sweep(plan, postgres, template_database, redis_urls)
     assert not broken(results), f"seed {seed}"
     fired = sum(result.fired for result in results)
-    assert fired >= 0.7 * len(results), f"only {fired} of {len(results)} faults happened; seed {seed}"
+    assert fired >= 0.5 * len(results), f"only {fired} of {len(results)} faults happened; seed {seed}"
 
 
 async def test_a_failure_that_is_taken_for_sold_out_is_noticed(
