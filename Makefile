@@ -37,7 +37,7 @@ endif
 bench: $(VENV)/.installed-dev ## Measure it beside other ways to do its job (QUICK=1: under two minutes)
 	@exec $(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 
-faults: $(VENV)/.installed-dev ## Hurt it in every way of the fault table, until 1,000,000 claims were tried
+faults: $(VENV)/.installed-dev ## Hurt it in every way of the fault table: 1,000,000 claims, about 20 minutes
 	@exec $(BIN)/python -m tests.faults faults $(ARGS)
 
 MINUTES ?= 10

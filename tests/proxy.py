@@ -20,8 +20,9 @@ class Proxy:
     delivered, but its answer is swallowed and the connection is reset.
 
     `target` may be changed at any time, and holds for connections that are made from then on. `delay_seconds` holds
-    back each piece of an answer; while `is_silent`, answers vanish without a word. `cuts`, `delayed` and `swallowed`
-    count what was done; `reset()` ends all connections at once.
+    back each piece of an answer; while `is_silent`, answers vanish without a word: at once, or from a request on that
+    contains what `silent_after(trigger)` was given. `cuts`, `delayed` and `swallowed` count what was done; `reset()`
+    ends all connections at once.
     """
 
     def __init__(self, host: str, port: int, enter: Enter = nullcontext) -> None:
@@ -32,12 +33,16 @@ class Proxy:
         self.port = 0
         self._enter = enter
         self._trigger: bytes | None = None
+        self._silencer: bytes | None = None
         self._on_cut: Callable[[], None] = lambda: None
         self._writers: set[asyncio.StreamWriter] = set()
 
     def cut_after(self, trigger: bytes, on_cut: Callable[[], None] = lambda: None) -> None:
         self._trigger = trigger
         self._on_cut = on_cut
+
+    def silent_after(self, trigger: bytes) -> None:
+        self._silencer = trigger
 
     def reset(self) -> int:
         """Reset every connection, both ends. Returns how many there were."""
@@ -65,6 +70,9 @@ class Proxy:
                 self._trigger = None
                 self.cuts += 1
                 cut.set()
+            if self._silencer is not None and self._silencer in data:
+                self._silencer = None
+                self.is_silent = True
             writer.write(data)
             await writer.drain()
         writer.close()

@@ -20,6 +20,7 @@ import psycopg
 import pytest
 
 from claimsvc.embedded import PostgresServer, temporary_state_dir
+from tests.waiting import block_until
 
 CLAIMSVC = (sys.executable, "-m", "claimsvc")
 DEADLINE_SECONDS = 60.0
@@ -66,10 +67,11 @@ class Program:
         return sum(1 for line in self.events if line["event"] == event)
 
     def eventually(self, condition: Callable[[], bool]) -> None:
-        deadline = time.monotonic() + DEADLINE_SECONDS
-        while not condition():
-            assert time.monotonic() < deadline, f"did not happen in time; {self.stdout=} {self.stderr=}"
-            time.sleep(0.02)
+        try:
+            block_until(condition, "it happens", within_seconds=DEADLINE_SECONDS)
+        except AssertionError as late:
+            late.add_note(f"{self.stdout=} {self.stderr=}")
+            raise
 
     def eventually_prints(self, pattern: str) -> str:
         """Wait for it in what is printed; the result is its first group."""
@@ -509,7 +511,4 @@ def test_dev_stops_when_the_parent_that_it_was_given_is_gone(start: Starter, sta
         assert any("Ctrl-C stops" in line for line in parent.stdout)
         parent.kill()
         assert "Stopping." in parent.stdout.read()
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while pids_on(state_dir):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    block_until(lambda: not pids_on(state_dir), "every process is gone", within_seconds=DEADLINE_SECONDS)

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psycopg
@@ -28,6 +27,7 @@ from claimsvc.embedded import (
     temporary_state_dir,
 )
 from claimsvc.errors import EmbeddedServiceError
+from tests.waiting import block_until
 
 AS_ROOT = os.geteuid() == 0
 DEADLINE_SECONDS = 30.0
@@ -67,13 +67,6 @@ def started(state_dir: Path) -> Iterator[EmbeddedServices]:
     """A durable PostgreSQL and one durable master of this test's own."""
     with embedded_services(state_dir, masters=1) as running:
         yield running
-
-
-def eventually(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.02)
 
 
 def is_alive(pid: int) -> bool:
@@ -181,7 +174,7 @@ def test_kill_9_of_a_guard_ends_its_server(started: EmbeddedServices, kind: str)
     server = server_of(started, kind)
     pid = server.pid
     os.kill(server.guard_pid, signal.SIGKILL)
-    eventually(lambda: not is_alive(pid))
+    block_until(lambda: not is_alive(pid), "it is gone", within_seconds=DEADLINE_SECONDS)
     server.start()
     assert server.running
 

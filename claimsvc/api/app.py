@@ -9,7 +9,7 @@ from claimsvc.api.health import Readiness
 from claimsvc.api.routes import ROUTES
 from claimsvc.api.routing import install
 from claimsvc.api.schemas import MAX_BODY_BYTES
-from claimsvc.api.server import Runner
+from claimsvc.api.server import RESTING_SECONDS, Runner
 from claimsvc.api.services import SERVICES, Services
 
 
@@ -40,6 +40,7 @@ def create_runner(
     header_timeout_seconds: float,
     write_timeout_seconds: float = 10.0,
     shutdown_grace_seconds: float,
+    resting_seconds: float = RESTING_SECONDS,
 ) -> Runner:
     """What serves the application.
 
@@ -48,10 +49,12 @@ def create_runner(
         header_timeout_seconds: how long a request's headers may take to arrive before 408 and the connection's end.
         write_timeout_seconds: how long a client may take nothing of its answer before the connection's end.
         shutdown_grace_seconds: how long requests in flight are waited for by `cleanup()`.
+        resting_seconds: how long a connection may lie idle before its end.
     """
     return Runner(
         app,
         header_timeout_seconds=header_timeout_seconds,
         write_timeout_seconds=write_timeout_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
+        resting_seconds=resting_seconds,
     )

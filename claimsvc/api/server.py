@@ -16,7 +16,7 @@ from claimsvc.api.traced import TracedEdge, TracedExpress, TracedRecords
 
 _MAX_HEADERS = 100
 # Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
-_KEEPALIVE_SECONDS = 75.0
+RESTING_SECONDS = 75.0
 # How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
 _LINGERING_SECONDS = 2.0
 # How often connections are looked at for clients that do not read: the precision of that limit.
@@ -76,12 +76,13 @@ class Runner(web.AppRunner):
         header_timeout_seconds: float,
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
+        resting_seconds: float,
     ) -> None:
         super().__init__(
             app,
             access_log=None,
             shutdown_timeout=shutdown_grace_seconds,
-            keepalive_timeout=_KEEPALIVE_SECONDS,
+            keepalive_timeout=resting_seconds,
             lingering_time=_LINGERING_SECONDS,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_HEADER_BYTES,

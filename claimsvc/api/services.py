@@ -75,8 +75,8 @@ class Services:
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
     the SHA-256 digests, in lower-case hex, of the keys of those who may create coupons and open locks; without any,
     nobody may. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of those
-    beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows, and `stress` is
-    there in development alone.
+    beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows;
+    `stress` is there in development alone.
     """
 
     strategy: ports.Claims

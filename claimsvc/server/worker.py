@@ -29,7 +29,7 @@ _log = structlog.get_logger("claimsvc.server")
 
 # Connections that wait to be accepted. The kernel caps it at net.core.somaxconn, 4096 on current Linux.
 _BACKLOG = 4096
-_START_SECONDS = 30.0
+START_SECONDS = 30.0
 TEARDOWN_SECONDS = 10.0  # after the grace, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
@@ -74,6 +74,7 @@ async def serve_worker(
     parent_fd: int | None = None,
     on_ready: Ready | None = None,
     stress: Callable[[Live], StressTests] | None = None,
+    start_seconds: float = START_SECONDS,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. The result is the exit status.
 
@@ -85,6 +86,7 @@ async def serve_worker(
         parent_fd: a pipe that a supervisor holds open: its end means that the supervisor is gone, and stops us too.
         on_ready: runs once requests are answered; a status that it returns ends the service, None does not.
         stress: see `bootstrap.application`.
+        start_seconds: how long it may take until then; the process ends with status 1 after it.
 
     Raises:
         SettingsError: the service cannot start as it is set up.
@@ -96,7 +98,7 @@ async def serve_worker(
         loop.add_signal_handler(number, stop.set)
     if parent_fd is not None:
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
-    too_late = loop.call_later(_START_SECONDS, _give_up_starting)
+    too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
         async with application(settings, stress=stress) as app:
             runner = create_runner(
@@ -141,9 +143,9 @@ def _spare_the_collector() -> None:
     gc.set_threshold(20_000, 20, 50)
 
 
-def _give_up_starting() -> None:
+def _give_up_starting(seconds: float) -> None:
     """Each step has a limit of its own, but a PostgreSQL that freezes between two of them can outlast those."""
-    _log.error("stopped by force: the service could not be started in time", seconds=_START_SECONDS)
+    _log.error("stopped by force: the service could not be started in time", seconds=seconds)
     os._exit(EXIT_FAILED)
 
 

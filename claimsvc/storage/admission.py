@@ -6,6 +6,7 @@ They are written for the driver and not for SQLAlchemy, which cannot send two of
 import asyncio
 from collections.abc import Sequence
 from datetime import datetime
+from typing import Any
 
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -13,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from claimsvc.domain import AlreadyClaimed, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
-from claimsvc.storage.engine import Driver, database_failures, unavailable, unit_of_work
+from claimsvc.storage.engine import Driver, UnitOfWork, database_failures, read, unavailable, unit_of_work
 
 # Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
 # is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
@@ -202,12 +203,11 @@ class Admission:
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
-        try:
-            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                cursor = await unit.driver.execute(_LOOK, _names_and_users(attempts))
-                rows = await cursor.fetchall()
-        except database_failures as error:
-            raise unavailable(error) from error
+
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
+
+        rows = await read(self._engine, self._unit_timeout_seconds, ask)
         outcomes: list[Outcome | None] = []
         for attempt, (known, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
             if not known:

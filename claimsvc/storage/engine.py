@@ -3,11 +3,11 @@
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
@@ -64,9 +64,7 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
             "prepare_threshold": 0,
         },
     )
-    event.listen(
-        engine.sync_engine, "connect", partial(_bound_transactions, limits.idle_in_transaction_timeout_seconds)
-    )
+    event.listen(engine.sync_engine, "connect", partial(_bound_transactions, limits))
     _watch(engine, observer)
     try:
         yield engine
@@ -74,17 +72,24 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
         await engine.dispose()
 
 
-def _bound_transactions(seconds: float, connection: Any, _: Any) -> None:
+def _bound_transactions(limits: EngineLimits, connection: Any, _: Any) -> None:
     """Have the server end a transaction in whose pipeline the next message does not come, because we were stopped.
 
     Before the pipeline's end the server does not call itself idle, and its limit on idle transactions does not apply.
     This one can only be set once it is known that the server has it: version 17 is the first.
     """
-    if connection.driver_connection.info.server_version >= 170_000:
+    driver: Driver = connection.driver_connection
+    if driver.info.server_version < 170_000:
+        return
+    # It still belongs to connecting, which nothing else bounds once the server has said hello.
+    watchdog = asyncio.get_running_loop().call_later(limits.connect_timeout_seconds, _sever, driver)
+    try:
         cursor = connection.cursor()
-        cursor.execute(f"SET transaction_timeout = {int(seconds * 1000)}")
+        cursor.execute(f"SET transaction_timeout = {int(limits.idle_in_transaction_timeout_seconds * 1000)}")
         cursor.close()
         connection.commit()
+    finally:
+        watchdog.cancel()
 
 
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
@@ -146,6 +151,32 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
         # Not before the connection is given back: that may say ROLLBACK, and waits for the answer.
         if watchdog is not None:
             watchdog.cancel()
+
+
+_T = TypeVar("_T")
+
+
+async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+    """What `ask` learns in a unit of work, which must only read.
+
+    When PostgreSQL was restarted, every connection that lies idle in the pool is dead, and whoever is lent one is told
+    so at once. Reading may be begun anew, so that the next connection is tried instead, until one is alive.
+
+    Raises:
+        UnavailableError: it could not be learnt.
+    """
+    clock = asyncio.get_running_loop().time
+    until = clock() + timeout_seconds
+    while True:
+        driver: Driver | None = None
+        try:
+            async with unit_of_work(engine, timeout_seconds) as unit:
+                driver = unit.driver
+                return await ask(unit)
+        except database_failures as error:
+            # One that our own watchdog has cut off comes too late for another try.
+            if driver is None or not driver.closed or clock() >= until:
+                raise unavailable(error) from error
 
 
 def _is_in_mid_conversation(driver: Driver) -> bool:

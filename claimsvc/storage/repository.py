@@ -26,7 +26,7 @@ from claimsvc.domain import (
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.admission import Admission
-from claimsvc.storage.engine import database_failures, unavailable, unit_of_work
+from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, coupons, user_claims
 
@@ -183,11 +183,10 @@ class PostgresStorage:
             )
 
     async def _read(self, statement: Any, parameters: Mapping[str, Any] | None = None) -> Sequence[Row[Any]]:
-        try:
-            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                return (await unit.connection.execute(statement, parameters)).all()
-        except database_failures as error:
-            raise unavailable(error) from error
+        async def ask(unit: UnitOfWork) -> Sequence[Row[Any]]:
+            return (await unit.connection.execute(statement, parameters)).all()
+
+        return await read(self._engine, self._unit_timeout_seconds, ask)
 
     async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Row[Any] | None:
         try:

@@ -1,14 +1,20 @@
 """A claim that needs no task of its own is answered as any other, in its turn, and is not lost with its connection."""
 
 import asyncio
+import gc
 import json
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 import pytest
 
-from claimsvc.api import create_app
+from claimsvc.api import create_app, fairness
+from claimsvc.api.protocol import Protocol
 from claimsvc.domain import Outcome, StrategyName
-from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory import MemoryStore, Observations, Running, Service, memory_services, running
+from tests.waiting import until
 
 # The second charset is not among the usual spellings, so its request takes the long way.
 EXPRESS, ORDINARY = "application/json", "application/json; charset=UTF-8"
@@ -54,6 +60,40 @@ class Gate(MemoryStore):
         self.asked.set()
         await self.open.wait()
         return await super().claim_unit(coupon_name, user_id)
+
+
+@dataclass
+class Gated:
+    """A service whose claims of `plenty` wait until its store lets them through."""
+
+    server: Running
+    store: Gate
+    observations: Observations
+
+    async def claim(self, *requests: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Ask over a new connection, and wait until the store is asked."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        writer.write(b"".join(requests))
+        await self.store.asked.wait()
+        return reader, writer
+
+    async def claim_in_line(self, user: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Ask while nobody gets a turn, and wait until the claim is in line for one."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
+        writer.write(claim_of(user))
+        await until(lambda: any(each._turn for each in self.server.connections), "the claim waits for its turn")  # type: ignore[attr-defined]
+        return reader, writer
+
+    def claimants(self) -> list[str]:
+        return [claim.user_id for claim in self.store.claims_of["plenty"]]
+
+
+@asynccontextmanager
+async def gated(**limits: float) -> AsyncIterator[Gated]:
+    store, observations = Gate(), Observations()
+    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
+    async with running(create_app(memory_services(store, observations)), **limits) as server:
+        yield Gated(server, store, observations)
 
 
 @pytest.mark.parametrize(
@@ -126,46 +166,31 @@ async def test_requests_of_one_connection_are_answered_in_their_order(service: S
 
 
 async def test_a_request_behind_a_claim_that_takes_long_waits_for_it() -> None:
-    store = Gate()
-    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
-    async with served(create_app(memory_services(store, Observations()))) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(claim_of("ada"))
-        await store.asked.wait()
+    async with gated(header_timeout_seconds=0.3) as service:
         # The beginning of a head alone is no head that is late, while another request is being answered.
-        writer.write(get("/livez")[:10])
+        reader, writer = await service.claim(claim_of("ada"), get("/livez")[:10])
         await asyncio.sleep(0.5)
         writer.write(get("/livez")[10:] + claim_of("ben"))
-        store.open.set()
+        service.store.open.set()
         assert [(await read_answer(reader)).status for _ in range(3)] == [201, 200, 201]
         writer.close()
 
 
 async def test_a_claim_whose_client_hangs_up_is_made_and_counted() -> None:
-    store, observations = Gate(), Observations()
-    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
-    async with served(create_app(memory_services(store, observations))) as port:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(claim_of("ada"))
-        await store.asked.wait()
+    async with gated() as service:
+        _, writer = await service.claim(claim_of("ada"))
         writer.transport.abort()
-        await asyncio.sleep(0.05)
-        store.open.set()
-        async with asyncio.timeout(5):
-            while not observations.seen:
-                await asyncio.sleep(0.01)
-    assert observations.seen == [("POST", "/api/coupons/claim", 201)]
-    assert [claim.user_id for claim in store.claims_of["plenty"]] == ["ada"]
+        await until(lambda: not service.server.connections, "the server knows that it is gone")
+        service.store.open.set()
+        await until(lambda: service.observations.seen, "the claim is counted")
+    assert service.observations.seen == [("POST", "/api/coupons/claim", 201)]
+    assert service.claimants() == ["ada"]
 
 
 async def test_a_server_that_stops_answers_the_claim_that_it_has_accepted_and_says_that_it_closes() -> None:
-    store = Gate()
-    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
-    async with served(create_app(memory_services(store, Observations()))) as port:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(claim_of("ada"))
-        await store.asked.wait()
-        asyncio.get_running_loop().call_later(0.2, store.open.set)
+    async with gated() as service:
+        reader, writer = await service.claim(claim_of("ada"))
+        asyncio.get_running_loop().call_later(0.2, service.store.open.set)
     answer = await read_answer(reader)
     assert (answer.status, answer.headers["Connection"]) == (201, "close")
     assert await reader.read() == b""
@@ -185,3 +210,96 @@ async def test_an_answer_that_cannot_be_made_ends_the_connection_and_no_other(
         assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     assert await service.is_healthy()
+
+
+def _reset(writer: asyncio.StreamWriter) -> None:
+    writer.transport.abort()
+
+
+def _hang_up(writer: asyncio.StreamWriter) -> None:
+    writer.close()
+
+
+def connections_in_memory() -> int:
+    gc.collect()
+    return sum(type(each) is Protocol for each in gc.get_objects())
+
+
+@pytest.mark.parametrize("end", [_reset, _hang_up])
+async def test_a_claim_whose_connection_ends_while_it_waits_for_its_turn_is_not_made(
+    end: Callable[[asyncio.StreamWriter], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing of it was begun, so nothing of it is left: no claim, no line, no connection, no error."""
+    before = connections_in_memory()
+    monkeypatch.setattr(fairness, "_PER_TURN", 0)  # nobody gets a turn for now
+    async with gated() as service:
+        service.store.open.set()
+        _, writer = await service.claim_in_line("ada")
+        assert connections_in_memory() == before + 1
+        end(writer)
+        await until(lambda: not service.server.connections, "the server knows that it is gone")
+        monkeypatch.setattr(fairness, "_PER_TURN", 8)
+        # Its turn comes, and is nobody's; then that of the next.
+        other_reader, other_writer = await service.claim(claim_of("ben"))
+        assert (await read_answer(other_reader)).status == 201
+        other_writer.close()
+    assert connections_in_memory() == before
+    assert service.claimants() == ["ben"]
+    assert service.observations.seen == [("POST", "/api/coupons/claim", 201)]
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+async def test_a_server_that_stops_answers_the_claim_that_still_waits_for_its_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(fairness, "_PER_TURN", 0)
+    async with gated() as service:
+        service.store.open.set()
+        reader, writer = await service.claim_in_line("ada")
+        asyncio.get_running_loop().call_later(0.2, monkeypatch.setattr, fairness, "_PER_TURN", 8)
+    answer = await read_answer(reader)
+    assert (answer.status, answer.headers["Connection"]) == (201, "close")
+    assert service.claimants() == ["ada"]
+    writer.close()
+
+
+async def test_a_claim_whose_answer_is_cancelled_is_unavailable_and_no_defect(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever ends our tasks was not asked to by the client, to whom the same claim again tells the outcome."""
+
+    async def cancelled(coupon_name: str, user_id: str) -> Outcome:
+        raise asyncio.CancelledError
+
+    reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+    with monkeypatch.context() as patch:
+        patch.setattr(service.store, "claim_unit", cancelled)
+        writer.write(claim_of("ada"))
+        answer = await read_answer(reader)
+    assert (answer.status, answer.body["type"]) == (503, "/problems/unavailable")
+    assert answer.headers["Retry-After"]
+    [line] = [line for line in service.lines if line["event"] == "request"]
+    assert (line["status"], line["log_level"]) == (503, "info")
+    writer.write(claim_of("ada"))
+    assert (await read_answer(reader)).status == 201
+    writer.close()
+
+
+async def test_a_connection_at_rest_ends_at_its_limit_and_one_at_work_does_not() -> None:
+    """A claim under way is work, however long it takes and though no task of aiohttp's is at it."""
+    loop = asyncio.get_running_loop()
+    async with gated(header_timeout_seconds=5, resting_seconds=1.0) as service:
+        reader, writer = await service.claim(claim_of("ada"))
+        await asyncio.sleep(1.5)
+        service.store.open.set()
+        assert (await read_answer(reader)).status == 201
+        for request in (claim_of("ben"), get("/livez")):
+            await asyncio.sleep(0.5)
+            writer.write(request)
+            assert (await read_answer(reader)).status in (200, 201)
+        answered_at = loop.time()
+        async with asyncio.timeout(10):
+            assert await reader.read() == b""
+        assert loop.time() - answered_at >= 0.8
+        assert not service.server.connections
+        writer.close()

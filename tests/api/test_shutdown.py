@@ -1,35 +1,52 @@
 """What becomes of connections when the service is about to stop."""
 
 import asyncio
+import fcntl
+import sys
+import termios
 from collections.abc import AsyncIterator
 
 import pytest
-from aiohttp import web
 
-from claimsvc.api import create_app, create_runner
-from tests.api.memory import MemoryStore, Observations, memory_services
+from claimsvc.api import create_app
+from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
+from tests.waiting import until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 READYZ = LIVEZ.replace(b"livez", b"readyz")
 
 
-@pytest.fixture
-def checked() -> asyncio.Event:
+class Check:
     """What an answer of `/readyz` waits for."""
-    return asyncio.Event()
+
+    def __init__(self) -> None:
+        self.asked = asyncio.Event()
+        self.may_answer = asyncio.Event()
+
+    async def __call__(self) -> None:
+        self.asked.set()
+        await self.may_answer.wait()
 
 
 @pytest.fixture
-async def runner(checked: asyncio.Event) -> AsyncIterator[web.AppRunner]:
-    async def check() -> None:
-        await checked.wait()
+def check() -> Check:
+    return Check()
 
+
+@pytest.fixture
+async def server(check: Check) -> AsyncIterator[Running]:
     app = create_app(memory_services(MemoryStore(), Observations(), health_checks={"slow": check}))
-    runner = create_runner(app, header_timeout_seconds=5, shutdown_grace_seconds=5)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    yield runner
-    await runner.cleanup()
+    async with running(app, header_timeout_seconds=5) as started:
+        yield started
+
+
+def unread_bytes(server: Running) -> int:
+    """How many bytes have arrived for its only connection that it has not read."""
+    [connection] = server.connections
+    assert connection.transport is not None
+    count = bytearray(4)
+    fcntl.ioctl(connection.transport.get_extra_info("socket").fileno(), termios.FIONREAD, count)
+    return int.from_bytes(count, sys.byteorder)
 
 
 async def is_left_unread(reader: asyncio.StreamReader) -> bool:
@@ -45,29 +62,28 @@ async def is_left_unread(reader: asyncio.StreamReader) -> bool:
     return False
 
 
-async def test_a_request_on_an_idle_connection_that_is_closed_is_left_unread(runner: web.AppRunner) -> None:
-    reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+async def test_a_request_on_an_idle_connection_that_is_closed_is_left_unread(server: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(LIVEZ)
     await reader.readuntil(b"\r\n\r\n")
-    assert runner.server is not None
-    runner.server.pre_shutdown()
+    assert server.runner.server is not None
+    server.runner.server.pre_shutdown()
     writer.write(LIVEZ)
     assert await is_left_unread(reader)
     writer.close()
 
 
-async def test_a_request_after_the_last_that_is_answered_is_left_unread(
-    runner: web.AppRunner, checked: asyncio.Event
-) -> None:
-    reader, writer = await asyncio.open_connection(*runner.addresses[0][:2])
+async def test_a_request_after_the_last_that_is_answered_is_left_unread(server: Running, check: Check) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(READYZ)
-    await asyncio.sleep(0.1)
-    assert runner.server is not None
-    runner.server.pre_shutdown()
+    await check.asked.wait()
+    assert server.runner.server is not None
+    server.runner.server.pre_shutdown()
     writer.write(LIVEZ)
-    stopping = asyncio.create_task(runner.server.shutdown(5))
-    await asyncio.sleep(0.1)
-    checked.set()
+    await until(lambda: unread_bytes(server) == len(LIVEZ), "the second request has arrived")
+    stopping = asyncio.create_task(server.runner.server.shutdown(5))
+    await asyncio.sleep(0)
+    check.may_answer.set()
     assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 200")
     assert await is_left_unread(reader)
     writer.close()

@@ -12,6 +12,7 @@ from claimsvc.domain import AlreadyClaimed, Claimed, Outcome, SoldOut, StrategyN
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
 from claimsvc.ports import Storage
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
+from tests.waiting import until
 
 Open = Callable[[], Awaitable[Instance]]
 
@@ -169,8 +170,7 @@ async def test_a_claim_gives_up_on_a_lock_that_stays_busy_and_never_calls_it_sol
     for master in masters:
         await master.set("claim:coupon:spring", "another instance", px=20_000)
     first = asyncio.ensure_future(instance.strategy.claim("spring", "ada"))
-    while instance.observed.attempts["busy"] < 2:
-        await asyncio.sleep(0.01)
+    await until(lambda: instance.observed.attempts["busy"] >= 2, "it was found busy twice")
     late = asyncio.ensure_future(instance.strategy.claim("spring", "ben"))
     with pytest.raises(LockBusyError):
         await first

@@ -17,6 +17,7 @@ from redis.asyncio import Redis
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST, served
+from tests.waiting import until
 
 Open = Callable[[], Awaitable[str]]
 
@@ -92,8 +93,11 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
     with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
         held_up = asyncio.create_task(claim(client, here, "spring", "ada"))
-        while not all([await master.exists("claim:coupon:spring") for master in masters]):
-            await asyncio.sleep(0.01)
+
+        async def is_locked() -> bool:
+            return all([await master.exists("claim:coupon:spring") for master in masters])
+
+        await until(is_locked, "it is locked on every master")
         assert all([0 < await master.pttl("claim:coupon:spring") <= 20_000 for master in masters])
 
         status, problem, seconds = await claim(client, there, "spring", "ben")

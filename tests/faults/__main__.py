@@ -41,12 +41,20 @@ def faults(
         typer.Option(help="Only rows of this number, or scenarios whose name contains this; may be repeated."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Each scenario in some seconds; once, unless --minutes is given.")
+        bool, typer.Option("--quick", help="Each scenario once and no more, unless --minutes is given.")
+    ] = False,
+    full: Annotated[
+        bool,
+        typer.Option("--full", help="At the lengths of production (a lock lives 20 s) and more often: over an hour."),
     ] = False,
     show: Annotated[bool, typer.Option("--list", help="Show what there is, and what is missing to run it.")] = False,
     json_file: Json = _FOLDER / "faults.json",
 ) -> None:
-    """Run every fault of the table against real servers; exit with 1 if anything did not hold."""
+    """Run every fault of the table against real servers; exit with 1 if anything did not hold.
+
+    Unless --full is given a lock lives for a second or two, and a fault as long as shows what it does: some seconds for
+    each scenario, about twenty minutes for all of it.
+    """
     chosen = [each for each in scenarios() if _is_wanted(each, only or [])]
     console = Console(highlight=False, soft_wrap=True)
     if not chosen:
@@ -55,11 +63,13 @@ def faults(
         for each in chosen:
             console.print(f"{each.fault:>3}  {each.name}  {_missing(each)}")
         return
+    if quick and full:
+        raise typer.BadParameter("it goes with --minutes, and not with --quick", param_hint="--full")
     seed = seed if seed is not None else secrets.randbits(32)
     console.print(f"seed {seed}")
     runnable = [each for each in chosen if each.needs() is None]
     until = _Until(runnable, minutes, once=quick and minutes is None)
-    rows = _run(lambda: _rounds(runnable, until, seed, quick, console))
+    rows = _run(lambda: _rounds(runnable, until, seed, full, console))
     _finish(rows, chosen, seed, json_file, console)
 
 
@@ -75,7 +85,7 @@ def soak(
     console.print(f"seed {seed}")
 
     async def run() -> list[Row]:
-        with open_context(quick=False, kept=_FOLDER / "kept", report=console.print) as context:
+        with open_context(full=True, kept=_FOLDER / "kept", report=console.print) as context:
             return [await soak_once(context, random.Random(seed), minutes * 60)]
 
     _finish(_run(run), [], seed, json_file, console)
@@ -100,10 +110,10 @@ class _Until:
         return sum(row.tried for row in rows) >= _CLAIMS
 
 
-async def _rounds(chosen: Sequence[Scenario], until: _Until, seed: int, quick: bool, console: Console) -> list[Row]:
+async def _rounds(chosen: Sequence[Scenario], until: _Until, seed: int, full: bool, console: Console) -> list[Row]:
     rows: list[Row] = []
     number = 0
-    with open_context(quick=quick, kept=_FOLDER / "kept", report=console.print) as context:
+    with open_context(full=full, kept=_FOLDER / "kept", report=console.print) as context:
         while not until.is_over(rows):
             number += 1
             for each in chosen:

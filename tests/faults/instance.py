@@ -5,19 +5,18 @@ import json
 import os
 import signal
 import sys
-import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claimsvc.embedded import GuardedProcess, current_account, free_port
+from tests.waiting import comes_about
 
 SERVICE = ("claimsvc", "serve")
 
 _START_SECONDS = 60.0
 _END_SECONDS = 60.0
-_POLL_SECONDS = 0.02
 _HTTP_SECONDS = 5.0
 
 
@@ -81,13 +80,14 @@ class Instance:
 
     async def ready(self) -> None:
         """Wait until it says that it is."""
-        deadline = time.monotonic() + _START_SECONDS
-        while not await asyncio.to_thread(self.is_ready):
-            if not self.running:
-                raise StageError(f"{self.name} ended instead of serving: {self.last_words()}")
-            if time.monotonic() > deadline:
-                raise StageError(f"{self.name} was not ready in {_START_SECONDS:.0f} s: {self.last_words()}")
-            await asyncio.sleep(_POLL_SECONDS)
+
+        async def is_ready_or_gone() -> bool:
+            return await asyncio.to_thread(self.is_ready) or not self.running
+
+        if not await comes_about(is_ready_or_gone, _START_SECONDS):
+            raise StageError(f"{self.name} was not ready in {_START_SECONDS:.0f} s: {self.last_words()}")
+        if not self.running:
+            raise StageError(f"{self.name} ended instead of serving: {self.last_words()}")
 
     def is_ready(self) -> bool:
         try:
@@ -116,11 +116,8 @@ class Instance:
 
     async def until_paused(self, timeout_seconds: float = 30.0) -> None:
         """Wait until the process has stopped itself, by a failpoint."""
-        deadline = time.monotonic() + timeout_seconds
-        while _process_state(self.pid) not in "Tt":
-            if time.monotonic() > deadline:
-                raise StageError(f"{self.name} has not stopped itself in {timeout_seconds:.0f} s")
-            await asyncio.sleep(_POLL_SECONDS)
+        if not await comes_about(lambda: _process_state(self.pid) in "Tt", timeout_seconds):
+            raise StageError(f"{self.name} has not stopped itself in {timeout_seconds:.0f} s")
         self.is_paused = True
 
     async def terminate(self) -> int:
@@ -132,11 +129,8 @@ class Instance:
 
     async def ended(self, timeout_seconds: float = _END_SECONDS) -> int:
         """Wait for its end, by itself. The result is its exit status, 128+n if signal n ended it."""
-        deadline = time.monotonic() + timeout_seconds
-        while self.running:
-            if time.monotonic() > deadline:
-                raise StageError(f"{self.name} has not ended in {timeout_seconds:.0f} s")
-            await asyncio.sleep(_POLL_SECONDS)
+        if not await comes_about(lambda: not self.running, timeout_seconds):
+            raise StageError(f"{self.name} has not ended in {timeout_seconds:.0f} s")
         assert self._process is not None
         return self._process.wait()
 

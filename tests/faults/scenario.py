@@ -4,11 +4,8 @@ A scenario is a class with the four things of `Scenario`, registered by `@scenar
 load, injects its fault, says `fired()` each time that the fault was there, heals it, and says `healed()`:
 
     @scenario
-    class Killed:
+    class Killed(Anywhere):
         fault, name, quick = "4", "an instance is killed", True
-
-        def needs(self) -> str | None:
-            return None
 
         async def run(self, context: Context, rng: random.Random) -> Row:
             async with context.trial(self, rng, instances=2) as trial:
@@ -102,7 +99,7 @@ class Scenario(Protocol):
     Args:
         fault: the number in the fault table, such as `11`.
         name: a few words that say what happens.
-        quick: whether it belongs to the quick selection; it must then be over in some seconds.
+        quick: whether it belongs to the selection that `make test` runs; it must then be over in some seconds.
     """
 
     fault: str
@@ -116,13 +113,25 @@ class Scenario(Protocol):
     async def run(self, context: "Context", rng: random.Random) -> Row: ...
 
 
+class Anywhere:
+    """A scenario for which nothing special has to be there."""
+
+    def needs(self) -> str | None:
+        return None
+
+
 _S = TypeVar("_S", bound=type[Scenario])
 _registered: list[Scenario] = []
 
 
+def register(made: Scenario) -> None:
+    """Make a scenario one of those that are run."""
+    _registered.append(made)
+
+
 def scenario(kind: _S) -> _S:
-    """Register a scenario: a class without arguments."""
-    _registered.append(kind())
+    """Register a class without arguments."""
+    register(kind())
     return kind
 
 
@@ -139,12 +148,13 @@ class Context:
     """What every scenario is run with.
 
     Args:
-        quick: whether to be over in some seconds: shorter times to live, fewer repetitions.
+        full: whether to take the lengths of production (times to live, above all) and more repetitions, and not be over
+            in some seconds.
         kept: where the history and the logs of a trial go that did not hold.
         report: is told, in a few words, what happens.
     """
 
-    quick: bool
+    full: bool
     kept: Path
     report: Callable[[str], None] = lambda _: None
     _stages: dict[tuple[int, bool], Stage] = field(default_factory=dict)
@@ -185,7 +195,7 @@ class Context:
                 await asyncio.to_thread(stage.clear)
             path = stage.folder / f"history-{of.fault}-{seed}.ndjson"
             history = stack.enter_context(History(path))
-            trial = Trial(stage, history, random.Random(seed), quick=self.quick)
+            trial = Trial(stage, history, random.Random(seed), full=self.full)
             began = time.monotonic()
             # What the scenario has added to the stage is there until the instances are gone.
             async with trial.resources:
@@ -237,9 +247,9 @@ class Context:
 
 
 @contextmanager
-def open_context(*, quick: bool, kept: Path, report: Callable[[str], None] = lambda _: None) -> Iterator[Context]:
+def open_context(*, full: bool, kept: Path, report: Callable[[str], None] = lambda _: None) -> Iterator[Context]:
     """A context; the servers that it has lent are ended on leaving."""
-    context = Context(quick, kept, report)
+    context = Context(full, kept, report)
     try:
         yield context
     finally:

@@ -10,7 +10,7 @@ import psycopg
 
 from claimsvc.failpoints import POINTS
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row
+from tests.faults.scenario import Anywhere, Context, Row
 from tests.faults.stage import Instance
 from tests.faults.trial import Trial
 
@@ -19,13 +19,10 @@ _PLENTY = 10_000_000
 _SETTINGS = {"CLAIMSVC_LOCK_TTL_SECONDS": "3"}
 
 
-class _Soak:
+class _Soak(Anywhere):
     """What the report calls it."""
 
     fault, name, quick = "0", "soak: faults at random", False
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         return await soak(context, rng, 60.0)

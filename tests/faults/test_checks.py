@@ -139,27 +139,20 @@ def test_a_unit_that_came_back_is_miscounted() -> None:
     assert world.kinds() == {MISCOUNTED}
 
 
-def test_sold_out_with_something_left_in_the_end_is_a_false_refusal() -> None:
+@pytest.mark.parametrize(
+    ("last_claim", "is_possible"),
+    [(None, False), ((5, 6), False), ((4, 6), True)],
+    ids=["something is left in the end", "before the last claim is begun", "while the last claim is under way"],
+)
+def test_sold_out_is_told_only_when_every_unit_may_have_been_claimed(
+    last_claim: tuple[int, int] | None, is_possible: bool
+) -> None:
     world = World(amount=2)
     world.made("ada", 1, 2)
     world.claim("ben", 3, 4, 409, "sold-out")
-    assert world.kinds() == {FALSELY_REFUSED}
-
-
-def test_sold_out_before_the_last_claim_was_begun_is_a_false_refusal() -> None:
-    world = World(amount=2)
-    world.made("ada", 1, 2)
-    world.claim("ben", 3, 4, 409, "sold-out")
-    world.made("cleo", 5, 6)
-    assert world.kinds() == {FALSELY_REFUSED}
-
-
-def test_sold_out_while_the_last_claim_is_under_way_is_possible() -> None:
-    world = World(amount=2)
-    world.made("ada", 1, 2)
-    world.claim("ben", 3, 4, 409, "sold-out")
-    world.made("cleo", 4, 6)
-    assert world.kinds() == set()
+    if last_claim is not None:
+        world.made("cleo", *last_claim)
+    assert world.kinds() == (set() if is_possible else {FALSELY_REFUSED})
 
 
 def test_sold_out_to_somebody_who_holds_a_claim_is_a_false_refusal() -> None:

@@ -12,6 +12,7 @@ from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from tests.faults.injectors import clock, disk, masters, namespaces, postgres, standby
 from tests.proxy import proxy_to
+from tests.waiting import block_until
 
 pytestmark = pytest.mark.xdist_group("injectors")
 
@@ -62,7 +63,7 @@ def test_a_clock_that_jumps_forward_expires_keys_and_backward_keeps_them(own: Em
     with clock.jumping_clock(master, own.state_dir) as its_clock, masters.client_of(master) as client:
         client.set("lock", "token", px=20_000)
         its_clock.jump_to(+60)
-        postgres.until(lambda: client.get("lock") is None, "the key has expired")
+        block_until(lambda: client.get("lock") is None, "the key has expired")
         assert clock.time_of(master) - time.time() == pytest.approx(60, abs=5)
         client.set("lock", "token", px=1)
         its_clock.jump_to(-60)
@@ -132,7 +133,7 @@ def test_no_connection_is_left_while_every_one_is_taken(own: EmbeddedServices) -
         assert held() > 150
         with pytest.raises(psycopg.OperationalError, match="too many clients"):
             postgres.connect(own.database_url)
-    postgres.until(lambda: _can_connect(own.database_url), "connections are free again")
+    block_until(lambda: _can_connect(own.database_url), "connections are free again")
 
 
 def _can_connect(url: str) -> bool:
@@ -154,7 +155,7 @@ async def test_a_deadlock_ends_the_services_transaction(own: EmbeddedServices) -
                 await service.execute("SELECT FROM coupons WHERE name LIKE 'lock-_' ORDER BY name FOR NO KEY UPDATE")
                 await service.rollback()
     await ours
-    await asyncio.to_thread(postgres.until, lambda: postgres.deadlocks(url) > before, "the deadlock is counted")
+    await asyncio.to_thread(block_until, lambda: postgres.deadlocks(url) > before, "the deadlock is counted")
 
 
 def test_a_full_disk_refuses_claims_until_there_is_room(own: EmbeddedServices) -> None:

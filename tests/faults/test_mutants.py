@@ -9,7 +9,7 @@ import pytest
 
 from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, IMPOSSIBLE_READ, LOST, MISCOUNTED, OVERSOLD
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row, open_context
+from tests.faults.scenario import Anywhere, Context, Row, open_context
 from tests.faults.stage import SERVICE
 from tests.faults.trial import Trial
 
@@ -28,11 +28,8 @@ END $$
 """
 
 
-class _Mutant:
+class _Mutant(Anywhere):
     fault, name, quick = "0", "mutant", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         raise NotImplementedError
@@ -40,7 +37,7 @@ class _Mutant:
 
 @pytest.fixture(scope="module")
 def context(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Context]:
-    with open_context(quick=True, kept=tmp_path_factory.mktemp("kept")) as opened:
+    with open_context(full=False, kept=tmp_path_factory.mktemp("kept")) as opened:
         yield opened
 
 

@@ -12,6 +12,7 @@ from tests.faults.checks import UNEXPECTED, Violation
 from tests.faults.history import History
 from tests.faults.load import Load, Plan
 from tests.faults.stage import Instance, Stage, StageError
+from tests.waiting import comes_about
 
 if TYPE_CHECKING:
     from tests.faults.scenario import Row
@@ -35,11 +36,11 @@ class Trial:
 
     row: "Row"
 
-    def __init__(self, stage: Stage, history: History, rng: random.Random, *, quick: bool) -> None:
+    def __init__(self, stage: Stage, history: History, rng: random.Random, *, full: bool) -> None:
         self.stage = stage
         self.history = history
         self.rng = rng
-        self.quick = quick
+        self.full = full
         self.times_fired = 0
         self.violations: list[Violation] = []
         self.notes: list[str] = []
@@ -73,23 +74,13 @@ class Trial:
     async def acknowledged(self, more: int, timeout_seconds: float = _PROGRESS_SECONDS) -> None:
         """Wait until so many more claims have been acknowledged."""
         target = self.history.acknowledged + more
-        deadline = time.monotonic() + timeout_seconds
-        while self.history.acknowledged < target:
-            if time.monotonic() > deadline:
-                missing = target - self.history.acknowledged
-                raise StageError(
-                    f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s"
-                )
-            await asyncio.sleep(0.01)
+        if not await self.until(lambda: self.history.acknowledged >= target, timeout_seconds):
+            missing = target - self.history.acknowledged
+            raise StageError(f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s")
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
         """Wait for a condition, so long at most. Returns whether it came."""
-        deadline = time.monotonic() + timeout_seconds
-        while not condition():
-            if time.monotonic() > deadline:
-                return False
-            await asyncio.sleep(0.02)
-        return True
+        return await comes_about(condition, timeout_seconds)
 
     async def recovered(self, more: int = 50) -> None:
         """Wait until claims succeed again, for longer than they may take: the checks say if it was too long."""

@@ -7,8 +7,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
@@ -21,9 +22,11 @@ from claimsvc.lock import Redlocks, open_redlocks
 from claimsvc.masters import open_masters
 from tests.observed import Observed
 from tests.proxy import proxy_to
+from tests.waiting import until
 
 KEY = "claim:coupon:spring"
 TIMEOUT_SECONDS = 0.3
+LONG_BEFORE_ITS_TTL_SECONDS = 8.0
 
 
 @asynccontextmanager
@@ -127,8 +130,7 @@ async def test_a_lock_that_is_given_back_is_had_by_the_next_attempt(redis_urls: 
     async with open_lock(redis_urls) as (holder, _), open_lock(redis_urls) as (waiter, observed):
         async with holder.hold("spring"):
             waiting = asyncio.create_task(enter_and_leave(waiter))
-            while not observed.attempts["busy"]:
-                await asyncio.sleep(0)
+            await until(lambda: observed.attempts["busy"], "it was found busy")
         await waiting
         assert observed.attempts["acquired"] == 1
 
@@ -148,14 +150,9 @@ async def test_cancelling_an_acquisition_at_any_moment_leaves_no_key_behind(redi
 
     async with open_lock(redis_urls) as (lock, _):
         for turns in itertools.count(1):
-            task = asyncio.create_task(acquire(lock))
-            for _ in range(turns):
-                await asyncio.sleep(0)
-            task.cancel()
-            with pytest.raises(asyncio.CancelledError):
-                await task
+            await cancelled_after(turns, acquire(lock))
             await lock.aclose()
-            assert await values(redis_urls) == [None] * 3, f"cancelled after {turns} turns of the loop"
+            assert await nobody_holds_it(redis_urls), f"cancelled after {turns} turns of the loop"
             if acquired.is_set():
                 break
     assert turns > 5, "it was cancelled at too few moments to mean anything"
@@ -175,6 +172,16 @@ async def test_work_that_succeeded_is_not_failed_by_a_lock_that_was_lost(redis_u
         async with lock.hold("spring"):
             await flush(redis_urls)
     assert observed.lost_locks == 1
+
+
+async def cancelled_after(turns: int, work: Coroutine[object, object, None]) -> None:
+    """Let it run for so many turns of the loop, and cancel it."""
+    task = asyncio.create_task(work)
+    for _ in range(turns):
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 async def flush(urls: Sequence[str]) -> None:
@@ -243,16 +250,18 @@ async def test_a_majority_that_is_gone_is_told_at_once_and_not_as_busy() -> None
             assert observed.attempts == {"unavailable": 1}
             for master in services.masters[:2]:
                 master.start()
-            await until_it_succeeds(lock)
+            await until(lambda: is_available(lock), "the majority is back")
 
 
-async def until_it_succeeds(lock: Redlocks) -> None:
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                return await enter_and_leave(lock)
-            except UnavailableError:
-                await asyncio.sleep(0.05)
+async def is_available(lock: Redlocks) -> bool:
+    with suppress(UnavailableError):
+        await enter_and_leave(lock)
+        return True
+    return False
+
+
+async def nobody_holds_it(urls: Sequence[str]) -> bool:
+    return await values(urls) == [None] * len(urls)
 
 
 @pytest.mark.parametrize("hung", [1, 2])
@@ -270,10 +279,10 @@ async def test_what_a_master_was_asked_before_it_hung_is_undone_when_it_goes_on(
                 await enter_and_leave(lock)
             for master in services.masters[:hung]:
                 master.resume()
-            async with asyncio.timeout(5):
-                while await values(services.redis_urls) != [None] * 3:
-                    await asyncio.sleep(0.05)
-            await until_it_succeeds(lock)
+            undone = partial(nobody_holds_it, services.redis_urls)
+            await until(undone, "what was asked for is undone", within_seconds=LONG_BEFORE_ITS_TTL_SECONDS)
+            await until(partial(is_available, lock), "the lock can be had")
+            assert await undone()
 
 
 def test_connections_that_are_reset_at_any_moment_are_only_ever_unavailable_masters(
@@ -281,8 +290,8 @@ def test_connections_that_are_reset_at_any_moment_are_only_ever_unavailable_mast
 ) -> None:
     """On the event loop that serves, which says in its own way that a connection is gone."""
 
-    async def claim(lock: Redlocks, until: float) -> None:
-        while time.monotonic() < until:
+    async def claim(lock: Redlocks, ends: float) -> None:
+        while time.monotonic() < ends:
             with suppress(UnavailableError, LockBusyError):
                 await enter_and_leave(lock)
             await asyncio.sleep(0)
@@ -293,18 +302,17 @@ def test_connections_that_are_reset_at_any_moment_are_only_ever_unavailable_mast
             proxies = [await stack.enter_async_context(proxy_to("127.0.0.1", port or 0)) for port in ports]
             urls = [f"redis://127.0.0.1:{proxy.port}/0" for proxy in proxies]
             lock, _ = await stack.enter_async_context(open_lock(urls))
-            until = time.monotonic() + 2.0
-            claims = [asyncio.create_task(claim(lock, until)) for _ in range(4)]
+            ends = time.monotonic() + 2.0
+            claims = [asyncio.create_task(claim(lock, ends)) for _ in range(4)]
             resets = 0
-            while time.monotonic() < until:
+            while time.monotonic() < ends:
                 resets += random.choice(proxies).reset()
                 await asyncio.sleep(random.uniform(0, 0.02))
             await asyncio.gather(*claims)
             assert resets > 20
-            await until_it_succeeds(lock)
-            async with asyncio.timeout(5):
-                while await values(redis_urls) != [None] * 3:
-                    await asyncio.sleep(0.05)
+            await until(partial(is_available, lock), "the lock can be had")
+            undone = partial(nobody_holds_it, redis_urls)
+            await until(undone, "what was asked for is undone", within_seconds=LONG_BEFORE_ITS_TTL_SECONDS)
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(reset())
@@ -315,13 +323,15 @@ async def test_a_lock_that_a_killed_master_kept_on_disk_is_given_back_when_it_is
         temporary_state_dir() as state,
         embedded_services(state, masters=3, database_url="postgresql://unused/unused") as services,
     ):
-        async with open_lock(services.redis_urls) as (lock, _):
+        async with open_lock(services.redis_urls) as (lock, observed):
             async with lock.hold("spring"):
                 services.masters[0].kill()
             services.masters[0].start()
-            async with asyncio.timeout(5):
-                while await values(services.redis_urls) != [None] * 3:
-                    await asyncio.sleep(0.05)
+            # It is up with the key, which without a word of ours it would keep for what is left of the 20 s.
+            given_back = partial(nobody_holds_it, services.redis_urls)
+            await until(given_back, "it is given back", within_seconds=LONG_BEFORE_ITS_TTL_SECONDS)
+            await enter_and_leave(lock)
+            assert observed.attempts == {"acquired": 2}
 
 
 def test_importing_the_lock_leaves_json_alone_and_does_not_read_redis_url() -> None:

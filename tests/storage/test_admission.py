@@ -1,77 +1,24 @@
-"""PostgreSQL decides: what one transaction admits, alone and against others, and when its answer is lost."""
+"""PostgreSQL decides: what one transaction admits, alone and against others."""
 
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-import uuid_utils.compat as uuid_utils
-from sqlalchemy import text
 
 from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
-from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
-from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
-from claimsvc.storage.admission import Admission
-from claimsvc.storage.engine import database_failures, unit_of_work
-from tests.observed import Observed
-from tests.proxy import proxy_to
-
-LIMITS = EngineLimits(
-    pool_size=4,
-    pool_timeout_seconds=1.0,
-    connect_timeout_seconds=2,
-    statement_timeout_seconds=2.0,
-    lock_timeout_seconds=1.0,
-    idle_in_transaction_timeout_seconds=1.0,
+from claimsvc.storage import PostgresStorage
+from tests.storage.stage import (
+    administrate,
+    attempts,
+    kinds,
+    remaining,
 )
 
-
-@pytest.fixture(autouse=True, params=[False, True], ids=["decided", "sold-first"])
-def sold_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """All of this holds too where every batch is at first taken for one that gets all that it asks for."""
-    if request.param:
-        monkeypatch.setattr(Admission, "_sells", lambda _, coupon_names: len(coupon_names) == 1)
-
-
-@asynccontextmanager
-async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed]]:
-    observed = Observed()
-    async with open_engine(database_url, LIMITS, observed) as engine:
-        yield PostgresStorage(engine, unit_timeout_seconds=3.0, observer=observed), observed
-
-
-@pytest.fixture
-async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
-    async with open_storage(database_url) as (opened, _):
-        yield opened
-
-
-def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
-    return [Attempt(str(uuid_utils.uuid7()), on, user_id) for user_id in user_ids]
-
-
-def kinds(decisions: object) -> list[str]:
-    assert isinstance(decisions, list)
-    return [type(decision).__name__ for decision in decisions]
-
-
-async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
-    detail = await storage.coupon(name, claimants=1000)
-    assert detail is not None
-    assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
-    return detail.coupon.remaining_amount
-
-
-def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
+pytestmark = pytest.mark.usefixtures("sold_first")
 
 
 async def test_the_first_in_line_get_what_is_left(storage: PostgresStorage) -> None:
@@ -199,50 +146,6 @@ async def test_a_line_break_in_a_user_id_never_makes_two_users_of_one(storage: P
     assert detail.claimed_by == ("ada", "cleo")
 
 
-@pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
-async def test_a_commit_whose_answer_is_lost_is_looked_up(
-    services: EmbeddedServices, database_url: str, outcome_of_commit: str
-) -> None:
-    target = urlsplit(database_url)
-    assert target.hostname is not None
-    assert target.port is not None
-    async with proxy_to(target.hostname, target.port) as proxy:
-        async with open_storage(database_url.replace(f":{target.port}/", f":{proxy.port}/")) as (storage, observed):
-            await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-            if outcome_of_commit == "kept":
-                proxy.cut_after(b"COMMIT")
-                assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
-                assert await remaining(storage) == 3
-            else:
-                # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
-                administrate(database_url, _REFUSE_AT_COMMIT)
-                proxy.cut_after(b"COMMIT")
-                with pytest.raises(UnavailableError):
-                    await storage.admit(attempts("ada", "ben"))
-                assert await remaining(storage) == 5
-            assert proxy.cuts == 1
-        assert observed.connections["in_use"] == 0
-
-
-_REFUSE_AT_COMMIT = """
-CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused at commit'; END $$;
-CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED
-    FOR EACH ROW EXECUTE FUNCTION refuse();
-"""
-
-
-async def test_connections_that_died_while_idle_are_replaced_unnoticed(
-    storage: PostgresStorage, database_url: str
-) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    administrate(
-        database_url,
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
-        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
-    )
-    assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
-
-
 async def test_a_stock_that_contradicts_itself_is_noticed_and_nothing_is_kept(
     storage: PostgresStorage, database_url: str
 ) -> None:
@@ -302,76 +205,6 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
     assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
 
 
-async def test_connections_are_counted_right_while_the_server_takes_none(
-    database_url: str, postgres: PostgresServer
-) -> None:
-    name = urlsplit(database_url).path.strip("/")
-    async with open_storage(database_url) as (storage, observed):
-        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
-            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
-            for _ in range(3):
-                with pytest.raises(UnavailableError):
-                    await storage.admit(attempts("ada"))
-            assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
-            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
-        assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
-        assert (observed.connections["idle"], observed.connections["in_use"]) == (1, 0)
-
-
-async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longer_than_the_limit(
-    storage: PostgresStorage, database_url: str
-) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as unit:
-        with pytest.raises(psycopg.Error):
-            async with unit.driver.pipeline():
-                await unit.driver.execute("BEGIN")
-                await (await unit.driver.execute("SELECT name FROM coupons FOR UPDATE")).fetchall()
-                # As if this process were paused here, with the rest of its pipeline not sent yet.
-                decisions: object = None
-                async with asyncio.timeout(10):
-                    while decisions is None:
-                        with contextlib.suppress(UnavailableError):
-                            decisions = await storage.admit(attempts("ada"))
-                assert kinds(decisions) == ["Claimed"]
-
-
-async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
-    services: EmbeddedServices, storage: PostgresStorage
-) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    assert services.postgres is not None
-    services.postgres.pause()
-    try:
-        with pytest.raises(UnavailableError):
-            async with asyncio.timeout(10):
-                await storage.admit(attempts("ada"))
-    finally:
-        services.postgres.resume()
-    # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
-    assert kinds(await storage.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
-    assert await remaining(storage) == 4
-
-
-async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
-    services: EmbeddedServices, database_url: str, storage: PostgresStorage
-) -> None:
-    """Giving a connection back says ROLLBACK if something failed in a transaction, and that has an answer too."""
-    assert services.postgres is not None
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
-        try:
-            with contextlib.suppress(*database_failures):
-                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as unit:
-                    await unit.driver.execute("BEGIN")
-                    services.postgres.pause()
-        finally:
-            services.postgres.resume()
-        async with unit_of_work(engine, 0.5) as unit:
-            assert (await unit.connection.execute(text("SELECT 1"))).scalar_one() == 1
-
-
 async def test_a_look_tells_all_but_whom_to_admit_and_waits_for_no_lock(
     storage: PostgresStorage, database_url: str
 ) -> None:
@@ -391,15 +224,3 @@ async def test_sold_out_is_said_of_an_empty_stock(storage: PostgresStorage) -> N
     await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
     assert await storage.admit(attempts("ben")) == [SoldOut()]
-
-
-async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_again(database_url: str) -> None:
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
-        with pytest.raises(asyncio.CancelledError):
-            async with unit_of_work(engine, 3.0) as unit:
-                # As psycopg leaves it when the task is cancelled just as the last answer comes.
-                await unit.driver.pipeline().__aenter__()
-                await unit.driver.execute("SELECT pg_sleep(0.1)")
-                raise asyncio.CancelledError
-        async with unit_of_work(engine, 3.0) as unit, unit.driver.pipeline():
-            assert await (await unit.driver.execute("SELECT 1")).fetchall() == [(1,)]

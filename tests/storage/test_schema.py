@@ -13,7 +13,7 @@ from sqlalchemy import create_engine
 from claimsvc.errors import UnavailableError
 from claimsvc.storage.admission import _ADMIT, _SELL
 from claimsvc.storage.tables import metadata
-from tests.storage.test_admission import administrate, open_storage
+from tests.storage.stage import administrate, open_storage
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_declares(database_url: str) -> None:

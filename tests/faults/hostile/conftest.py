@@ -1,6 +1,5 @@
 """The real service in a process of its own, on real servers, as the worst of its clients meets it."""
 
-import asyncio
 import itertools
 import json
 import socket
@@ -18,6 +17,7 @@ from claimsvc.embedded import EmbeddedServices
 from tests.conftest import copy_of
 from tests.faults.hostile.wire import Answer, connected, request
 from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY, Program
+from tests.waiting import until
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 # Short, so that whoever is late is found late soon; long enough for a machine that is busy with other tests.
@@ -54,14 +54,17 @@ class Victim:
         """
         fence = f"fence-{next(self._fences)}"
         assert (await self.ask("GET", "/readyz", X_Request_ID=fence)).status == 200
-        while True:
-            raw = self.program.raw_stderr().split(b"\n")[:-1]
-            lines = [json.loads(line) for line in raw[self._read_lines :]]
+        lines: list[dict[str, Any]] = []
+
+        def is_complete() -> bool:
+            raw = self.program.raw_stderr().split(b"\n")[self._read_lines : -1]
+            lines[:] = map(json.loads, raw)
             assert all(isinstance(line, dict) for line in lines)
-            if lines and lines[-1].get("request_id") == fence:
-                self._read_lines = len(raw)
-                return lines[:-1]
-            await asyncio.sleep(0.01)
+            return bool(lines) and lines[-1].get("request_id") == fence
+
+        await until(is_complete, "the request that marks the end is logged")
+        self._read_lines += len(lines)
+        return lines[:-1]
 
     def listens(self) -> bool:
         with socket.socket() as probe:
@@ -95,11 +98,14 @@ Serve = Callable[..., Victim]
 
 @contextmanager
 def serving(services: EmbeddedServices, template: str, folder: Path) -> Iterator[Serve]:
-    """Starts services, each with a database of its own, and the coupons `plenty` (1000) and `last` (1)."""
+    """Starts services, each with a database of its own, and the coupons `plenty` (1000) and `last` (1).
+
+    Each takes its settings as variables; `database_port` is where it finds PostgreSQL, if that is not its own.
+    """
     assert services.postgres is not None
     with ExitStack() as stack:
 
-        def serve(**variables: str) -> Victim:
+        def serve(*, database_port: int | None = None, **variables: str) -> Victim:
             assert services.postgres is not None
             url = stack.enter_context(copy_of(services.postgres, template))
             for master_url in services.redis_urls:
@@ -110,7 +116,9 @@ def serving(services: EmbeddedServices, template: str, folder: Path) -> Iterator
             place.mkdir()
             limits = {f"CLAIMSVC_{what}_TIMEOUT_SECONDS": str(LIMIT_SECONDS) for what in ("HEADER", "BODY", "WRITE")}
             settings = {
-                "CLAIMSVC_DATABASE_URL": url,
+                "CLAIMSVC_DATABASE_URL": url.replace(f":{services.postgres.port}/", f":{database_port}/")
+                if database_port
+                else url,
                 "CLAIMSVC_REDIS_URLS": ",".join(services.redis_urls),
                 "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
                 "CLAIMSVC_PORT": "0",

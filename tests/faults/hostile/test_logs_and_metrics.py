@@ -10,6 +10,7 @@ import pytest
 from claimsvc.api.routes import ROUTES
 from tests.faults.hostile.conftest import Serve, Victim
 from tests.faults.hostile.wire import connected, request
+from tests.waiting import until
 
 _FORGED = '"}\\r\\n{"event":"forged"}'
 INJECTIONS = {
@@ -54,8 +55,7 @@ async def test_a_terminal_is_shown_no_control_character_of_a_client_s(serve: Ser
         async with connected(victim.port) as wire:
             await wire.send(data)
             assert await wire.answer() is not None
-    while victim.program.raw_stderr().count(b"status=") < len(INJECTIONS):
-        await asyncio.sleep(0.02)
+    await until(lambda: victim.program.raw_stderr().count(b"status=") >= len(INJECTIONS), "all of it is logged")
     lines = victim.program.raw_stderr().decode().splitlines()
     assert len([line for line in lines if "request" in line]) == len(INJECTIONS)
     assert all(line.isascii() and line.isprintable() for line in lines)

@@ -8,6 +8,7 @@ import pytest
 
 from tests.faults.hostile.conftest import LIMIT_SECONDS, Serve, Victim
 from tests.faults.hostile.wire import Wire, connected, request
+from tests.waiting import until
 
 # A machine that runs other tests besides is late itself.
 SLACK_SECONDS = 8.0
@@ -88,12 +89,9 @@ async def test_who_does_not_read_its_answer_is_ended(victim: Victim, connection:
     async with connected(victim.port) as wire:
         wire.reader._transport.pause_reading()  # type: ignore[attr-defined]
         await wire.send(request("GET", "/docs/swagger-ui-bundle.js", Connection=connection) * 8)
-        while victim.connections() < 1:
-            await asyncio.sleep(0.01)
-        started = time.monotonic()
-        while victim.connections():
-            assert time.monotonic() - started < LIMIT_SECONDS + SLACK_SECONDS
-            await asyncio.sleep(0.05)
+        await until(lambda: victim.connections() > 0, "the connection is accepted")
+        limit = LIMIT_SECONDS + SLACK_SECONDS
+        await until(lambda: victim.connections() == 0, "the connection is ended", within_seconds=limit)
     assert await victim.is_healthy()
 
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
+from tests.faults.hostile.case import Case
 from tests.faults.hostile.conftest import Victim
-from tests.faults.hostile.table import CASES, Case
+from tests.faults.hostile.table import CASES
 from tests.faults.hostile.wire import Answer, connected, request
 
 _LEAKS = ("Traceback", 'File "', "psycopg", "SELECT", "Error(", "Exception", "aiohttp", "pydantic", "postgres", "redis")

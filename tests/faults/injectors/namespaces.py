@@ -8,13 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from pathlib import Path
 
 from claimsvc.embedded import GuardedProcess, current_account
+from tests.waiting import block_until
 
 _CLONE_NEWNET = 0x40000000  # of linux/sched.h
 _START_SECONDS = 5.0
@@ -42,10 +42,7 @@ class Namespace:
         self.pid = holder.pid
         self.path = Path(f"/proc/{holder.pid}/ns/net")
         ours = Path("/proc/self/ns/net").readlink()
-        deadline = time.monotonic() + _START_SECONDS
-        while self.path.readlink() == ours:
-            assert time.monotonic() < deadline, "unshare made no namespace"
-            time.sleep(0.005)
+        block_until(lambda: self.path.readlink() != ours, "there is a namespace", within_seconds=_START_SECONDS)
 
     @property
     def prefix(self) -> Sequence[str]:

@@ -14,8 +14,8 @@ from pathlib import Path
 import psycopg
 
 from claimsvc.embedded import PostgresServer
+from tests.waiting import PATIENCE_SECONDS, block_until
 
-_PATIENCE_SECONDS = 20.0
 _POLL_SECONDS = 0.01
 
 _SERVICE = "application_name = 'claimsvc' AND datname = current_database()"
@@ -37,18 +37,6 @@ def number(url: str, query: str) -> int:
         return int(str(row[0]))
 
 
-def until(condition: Callable[[], bool], what: str) -> None:
-    """Wait for it.
-
-    Raises:
-        AssertionError: it did not come about within 20 s.
-    """
-    deadline = time.monotonic() + _PATIENCE_SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, f"waited in vain until {what}"
-        time.sleep(_POLL_SECONDS)
-
-
 def terminate_transactions(session: Session) -> int:
     """End the service's sessions that are in a transaction at this moment. Returns how many there were."""
     return _terminate(session, f"{_SERVICE} AND xact_start IS NOT NULL")
@@ -67,7 +55,7 @@ def _terminate(session: Session, which: str) -> int:
 def stop_immediately(postgres: PostgresServer) -> None:
     """End it without a checkpoint or a word to its clients; it recovers from its log when it starts."""
     os.kill(postgres.pid, signal.SIGQUIT)
-    until(lambda: not postgres.running, "PostgreSQL has stopped")
+    block_until(lambda: not postgres.running, "PostgreSQL has stopped")
 
 
 def said(state_dir: Path, text: str) -> int:
@@ -114,7 +102,7 @@ def every_connection_taken(url: str) -> Iterator[Callable[[], int]]:
                 session.close()
 
         stack.callback(let_go)
-        assert full.wait(_PATIENCE_SECONDS), "PostgreSQL gave out connections without end"
+        assert full.wait(PATIENCE_SECONDS), "PostgreSQL gave out connections without end"
         yield lambda: len(held)
 
 
@@ -136,7 +124,7 @@ def deadlock(url: str, first: str, second: str) -> None:
             f"SELECT count(*) FROM pg_stat_activity WHERE {_SERVICE} AND {pid} = ANY (pg_blocking_pids(pid)) "
             "AND pid IN (SELECT pid FROM pg_locks WHERE relation = 'coupons'::regclass)"
         )
-        until(lambda: number(url, holds_first) > 0, "the service waits for the row")
+        block_until(lambda: number(url, holds_first) > 0, "the service waits for the row")
         session.execute(lock, [first])
 
 

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 from claimsvc.embedded import EmbeddedServices, PostgresServer, write_private
 from claimsvc.embedded.programs import find_postgres
 from claimsvc.embedded.state import open_state_dir
-from tests.faults.injectors.postgres import connect, number, until
+from tests.faults.injectors.postgres import connect, number
+from tests.waiting import block_until
 
 
 @contextmanager
@@ -48,7 +49,7 @@ def standby_of(services: EmbeddedServices, folder: Path) -> Iterator[PostgresSer
                 session.execute("ALTER USER claimsvc SET synchronous_commit = 'on'")
                 session.execute("SELECT pg_reload_conf()")
             replicated = "SELECT count(*) FROM pg_stat_replication WHERE sync_state = 'sync'"
-            until(lambda: number(url, replicated) == 1, "the standby is synchronous")
+            block_until(lambda: number(url, replicated) == 1, "the standby is synchronous")
             yield standby
         finally:
             standby.stop()

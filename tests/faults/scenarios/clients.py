@@ -11,24 +11,21 @@ import redis
 from stress_test.connections import allow_open_files
 from tests.faults.history import ALREADY_CLAIMED, SOLD_OUT, Invocation
 from tests.faults.load import Client, Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.trial import Trial
 
 
 @scenario
-class HangUp:
+class HangUp(Anywhere):
     fault, name, quick = "8", "clients hang up mid-claim", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
             coupons = [await trial.stage.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
             coupons += [await trial.stage.create_coupon(500, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan(coupons, hang_ups=0.5, hang_up_seconds=0.03)):
-                await trial.acknowledged(1_000 if context.quick else 30_000)
+                await trial.acknowledged(30_000 if context.full else 1_000)
                 trial.healed()
                 await trial.recovered()
             trial.fired(sum(each.problem == "hung-up" for each in trial.history.invocations))
@@ -36,7 +33,7 @@ class HangUp:
 
 
 @scenario
-class GiveUpWaiting:
+class GiveUpWaiting(Anywhere):
     """Callers are gone while their claims wait, first for the lock and then in the transaction.
 
     That a task is cancelled at each await of the path in turn is tried in the process itself, by the crash-point sweep.
@@ -44,13 +41,10 @@ class GiveUpWaiting:
 
     fault, name, quick = "9", "callers give up while acquiring, and while committing", True
 
-    def needs(self) -> str | None:
-        return None
-
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
             coupons = [await trial.stage.create_coupon(100, name) for name in ("redlock", "row_lock", "counter")]
-            for number in range(1 if context.quick else 20):
+            for number in range(20 if context.full else 1):
                 with ExitStack() as held:
                     for master in trial.stage.masters:
                         client = held.enter_context(redis.Redis.from_url(master.url))
@@ -82,11 +76,8 @@ class GiveUpWaiting:
 
 
 @scenario
-class OpeningHerd:
+class OpeningHerd(Anywhere):
     fault, name, quick = "10", "1000 clients at once", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
@@ -94,7 +85,7 @@ class OpeningHerd:
             clients = [Client(f"c{number}", trial.stage.instances, trial.history, number) for number in range(1_000)]
             for start in range(0, 1_000, 100):
                 await asyncio.gather(*(client.open() for client in clients[start : start + 100]))
-            for turn in range(3 if context.quick else 15):
+            for turn in range(15 if context.full else 3):
                 strategy = ("redlock", "row_lock", "counter")[turn % 3]
                 coupon, amount = await trial.stage.create_coupon(100, strategy), 100
                 ends = await asyncio.gather(*(self._insist(client, coupon, trial) for client in clients))
@@ -117,20 +108,17 @@ class OpeningHerd:
 
 
 @scenario
-class TheSameAgain:
+class TheSameAgain(Anywhere):
     """There are no idempotency keys: a user holds at most one claim of a coupon, so the pair of them is the key."""
 
     fault, name, quick = "17", "the same request 50 times at once", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
             coupons = [await trial.stage.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
             last = [await trial.stage.create_coupon(1, name) for name in ("redlock", "row_lock", "counter")]
             clients = [Client(f"c{number}", trial.stage.instances, trial.history, number) for number in range(50)]
-            for number, coupon in enumerate([*coupons * (10 if context.quick else 300), *last]):
+            for number, coupon in enumerate([*coupons * (300 if context.full else 10), *last]):
                 ends = await asyncio.gather(*(self._insist(client, coupon, f"user-{number}") for client in clients))
                 made = [each for each in ends if each.status == 201]
                 told = [each for each in ends if each.problem == ALREADY_CLAIMED]

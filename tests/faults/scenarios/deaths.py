@@ -9,7 +9,7 @@ from claimsvc.failpoints import AFTER_COMMIT, AFTER_LOCK, BEFORE_COMMIT, BEFORE_
 from tests.faults.checks import resumed_after_seconds
 from tests.faults.history import ALREADY_CLAIMED
 from tests.faults.load import Client, Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.stage import Instance
 from tests.faults.trial import Trial
 
@@ -18,7 +18,7 @@ PLENTY = 10_000_000
 _SLACK_SECONDS = 1.5
 
 
-class _DiesAtAPoint:
+class _DiesAtAPoint(Anywhere):
     """First one claim alone, which says exactly what is left behind; then deaths under load."""
 
     fault: str
@@ -27,23 +27,20 @@ class _DiesAtAPoint:
     points: tuple[str, ...]
     is_committed: bool
 
-    def needs(self) -> str | None:
-        return None
-
     async def run(self, context: Context, rng: random.Random) -> Row:
-        ttl = "1.5" if context.quick else "20"
+        ttl = "20" if context.full else "1.5"
         async with context.trial(self, rng, instances=1, settings={"CLAIMSVC_LOCK_TTL_SECONDS": ttl}) as trial:
             victim = trial.stage.add({"CLAIMSVC_LOCK_TTL_SECONDS": ttl})
             await self._die_alone(trial, victim, float(ttl))
             coupons = [await trial.stage.create_coupon(PLENTY, "redlock") for _ in range(2)]
             coupons += [await trial.stage.create_coupon(1_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan(coupons)):
-                for number in range(1 if context.quick else 4):
+                for number in range(4 if context.full else 1):
                     point = self.points[number % len(self.points)]
                     await _die(trial, victim, f"{point}=exit@{rng.randrange(1, 100)}")
                 await victim.start()
                 trial.healed()
-                await trial.acknowledged(300 if context.quick else 20_000)
+                await trial.acknowledged(20_000 if context.full else 300)
         return trial.row
 
     async def _die_alone(self, trial: Trial, victim: Instance, ttl_seconds: float) -> None:
@@ -101,11 +98,8 @@ class DiesBeforeTheReply(_DiesAtAPoint):
 
 
 @scenario
-class Killed:
+class Killed(Anywhere):
     fault, name, quick = "4", "killed at random moments", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         ttl_seconds = 2.0
@@ -115,8 +109,8 @@ class Killed:
             hot = await trial.stage.create_coupon(PLENTY)
             others = [await trial.stage.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [6, 1, 1, 1])):
-                for _ in range(3 if context.quick else 50):
-                    await trial.acknowledged(rng.randrange(1, 300 if context.quick else 1500))
+                for _ in range(50 if context.full else 3):
+                    await trial.acknowledged(rng.randrange(1, 1500 if context.full else 300))
                     victim = rng.choice(trial.stage.instances)
                     victim.kill()
                     deaths.append((time.monotonic_ns(), victim.name))

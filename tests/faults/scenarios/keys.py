@@ -8,7 +8,7 @@ from collections import Counter
 from tests.faults.facts import total
 from tests.faults.injectors import clock
 from tests.faults.injectors.masters import answered, client_of, forget_keys, forget_scripts
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
 from tests.faults.windows import expect_recovery, now, window
@@ -36,7 +36,7 @@ class _ClockJumps:
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(100)
-                for _ in range(10 if context.quick else 60):
+                for _ in range(60 if context.full else 10):
                     seconds = rng.choice((-_JUMP_SECONDS, _JUMP_SECONDS))
                     for each in clocks:
                         each.jump_to(seconds)
@@ -64,13 +64,10 @@ class ClocksJump(_ClockJumps):
 
 
 @scenario
-class ScriptsForgotten:
+class ScriptsForgotten(Anywhere):
     """Nobody is to see it: a script that is not known is sent again."""
 
     fault, name, quick = "16", "every master forgets its scripts", False
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=3) as trial:
@@ -80,7 +77,7 @@ class ScriptsForgotten:
                 await trial.acknowledged(100)
                 begun = now()
                 before = sum([await asyncio.to_thread(answered, master, "NOSCRIPT") for master in masters])
-                for _ in range(20 if context.quick else 100):
+                for _ in range(100 if context.full else 20):
                     await asyncio.to_thread(forget_scripts, masters)
                     await asyncio.sleep(rng.uniform(0.01, 0.2))
                 seen = window(trial, begun)
@@ -95,13 +92,10 @@ class ScriptsForgotten:
 
 
 @scenario
-class KeysForgotten:
+class KeysForgotten(Anywhere):
     """Locks vanish while they are held, so that two may hold one; and counters vanish while units are on their way."""
 
     fault, name, quick = "16", "every master forgets its keys", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         settings = {"CLAIMSVC_RECONCILE_SECONDS": "1", "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "2"}
@@ -110,7 +104,7 @@ class KeysForgotten:
             async with trial.load(plan(names)):
                 await trial.acknowledged(100)
                 begun = now()
-                for _ in range(30 if context.quick else 300):
+                for _ in range(300 if context.full else 30):
                     trial.fired(await asyncio.to_thread(forget_keys, trial.stage.masters) > 0)
                     await asyncio.sleep(rng.uniform(0, 0.1))
                 seen = window(trial, begun)

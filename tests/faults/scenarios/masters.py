@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from dataclasses import dataclass
 
 from tests.faults.injectors.masters import (
     FORGETFUL,
@@ -16,7 +17,7 @@ from tests.faults.injectors.masters import (
     takes_writes,
 )
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, register, scenario
 from tests.faults.trial import Trial
 from tests.faults.windows import (
     MINORITY_P99_FACTOR,
@@ -54,19 +55,21 @@ async def _heal(trial: Trial, fault: MasterFault, count: int) -> None:
         await asyncio.to_thread(fault.heal, master)
 
 
-class _Minority:
+@dataclass(slots=True)
+class _Failing(Anywhere):
+    """Some masters fail in one way."""
+
+    name: str
+    what: MasterFault
+    quick: bool = False
+    fault: str = "11"
+
+
+class _Minority(_Failing):
     """One of three masters fails: nobody is to see it, neither while it lasts nor when it is over."""
 
-    fault = "11"
-    what: MasterFault
-    name: str
-    quick = False
-
-    def needs(self) -> str | None:
-        return None
-
     async def run(self, context: Context, rng: random.Random) -> Row:
-        seconds = 4.0 if context.quick else 12.0
+        seconds = 12.0 if context.full else 4.0
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
             stage = trial.stage
             hot = await stage.create_coupon(_PLENTY)
@@ -103,19 +106,11 @@ class _Minority:
         )
 
 
-class _Majority:
+class _Majority(_Failing):
     """Two of three masters fail: 503 for what needs the lock, soon and with `Retry-After`; the rest goes on."""
 
-    fault = "11"
-    what: MasterFault
-    name: str
-    quick = False
-
-    def needs(self) -> str | None:
-        return None
-
     async def run(self, context: Context, rng: random.Random) -> Row:
-        seconds = 2.0 if context.quick else 6.0
+        seconds = 6.0 if context.full else 2.0
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
             stage = trial.stage
             hot = await stage.create_coupon(_PLENTY)
@@ -159,72 +154,30 @@ class _Majority:
         for _ in range(300):
             if window(trial, healed).of(coupon).count(201):
                 return
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # it looks through the whole history
+
+
+for _failing in (
+    _Minority("1 of 3 masters refuses", REFUSED, quick=True),
+    _Minority("1 of 3 masters hangs", HUNG, quick=True),
+    _Minority("1 of 3 masters restarts without its data", FORGETFUL),
+    _Minority("1 of 3 masters is out of memory", OUT_OF_MEMORY),
+    _Minority("1 of 3 masters is read-only", READ_ONLY),
+    _Minority("1 of 3 masters lacks replicas", TOO_FEW_REPLICAS),
+    _Majority("2 of 3 masters refuse", REFUSED),
+    _Majority("2 of 3 masters hang", HUNG, quick=True),
+    _Majority("2 of 3 masters are out of memory", OUT_OF_MEMORY),
+    _Majority("2 of 3 masters are read-only", READ_ONLY),
+    _Majority("2 of 3 masters lack replicas", TOO_FEW_REPLICAS),
+):
+    register(_failing)
 
 
 @scenario
-class MinorityRefused(_Minority):
-    what, name, quick = REFUSED, "1 of 3 masters refuses", True
-
-
-@scenario
-class MinorityHung(_Minority):
-    what, name, quick = HUNG, "1 of 3 masters hangs", True
-
-
-@scenario
-class MinorityForgetful(_Minority):
-    what, name = FORGETFUL, "1 of 3 masters restarts without its data"
-
-
-@scenario
-class MinorityOutOfMemory(_Minority):
-    what, name = OUT_OF_MEMORY, "1 of 3 masters is out of memory"
-
-
-@scenario
-class MinorityReadOnly(_Minority):
-    what, name = READ_ONLY, "1 of 3 masters is read-only"
-
-
-@scenario
-class MinorityTooFewReplicas(_Minority):
-    what, name = TOO_FEW_REPLICAS, "1 of 3 masters lacks replicas"
-
-
-@scenario
-class MajorityRefused(_Majority):
-    what, name = REFUSED, "2 of 3 masters refuse"
-
-
-@scenario
-class MajorityHung(_Majority):
-    what, name, quick = HUNG, "2 of 3 masters hang", True
-
-
-@scenario
-class MajorityOutOfMemory(_Majority):
-    what, name = OUT_OF_MEMORY, "2 of 3 masters are out of memory"
-
-
-@scenario
-class MajorityReadOnly(_Majority):
-    what, name = READ_ONLY, "2 of 3 masters are read-only"
-
-
-@scenario
-class MajorityTooFewReplicas(_Majority):
-    what, name = TOO_FEW_REPLICAS, "2 of 3 masters lack replicas"
-
-
-@scenario
-class MajorityForgetful:
+class MajorityForgetful(Anywhere):
     """Two of three masters restart empty: a lock that was held is free, so two may hold it."""
 
     fault, name, quick = "11", "2 of 3 masters restart without their data", False
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=3, own_servers=True) as trial:
@@ -232,7 +185,7 @@ class MajorityForgetful:
             hot = await stage.create_coupon(_PLENTY)
             scarce = [await stage.create_coupon(500, each) for each in ("redlock", "counter")]
             async with trial.load(Plan([hot, *scarce], [2, 1, 1], clients=_CLIENTS)):
-                for _ in range(2 if context.quick else 6):
+                for _ in range(6 if context.full else 2):
                     await trial.acknowledged(rng.randrange(50, 400))
                     await _inflict(trial, FORGETFUL, 2)
                 trial.healed()

@@ -6,7 +6,7 @@ import socket
 from collections.abc import Sequence
 
 from tests.faults.injectors import namespaces
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
 from tests.faults.windows import (
@@ -20,16 +20,13 @@ from tests.faults.windows import (
 from tests.proxy import Proxy, proxy_to
 
 
-class _Between:
+class _Between(Anywhere):
     """A proxy in front of each server, through which all instances talk; it is told to misbehave under load."""
 
     fault = "13"
     name: str
     quick = False
     within_seconds = CLAIM_WITHIN_SECONDS
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0) as trial:
@@ -73,7 +70,7 @@ class CommitsAnswerLost(_Between):
     name, quick = "the answer to COMMIT is lost, again and again", True
 
     async def hurt(self, trial: Trial, database: Proxy, masters: Sequence[Proxy]) -> None:
-        for _ in range(15 if trial.quick else 150):
+        for _ in range(150 if trial.full else 15):
             database.cut_after(b"COMMIT")
             await asyncio.sleep(trial.rng.uniform(0.02, 0.1))
         trial.fired(database.cuts)
@@ -106,7 +103,7 @@ class DatabaseResets(_Between):
     name = "connections to PostgreSQL are reset at random"
 
     async def hurt(self, trial: Trial, database: Proxy, masters: Sequence[Proxy]) -> None:
-        for _ in range(10 if trial.quick else 100):
+        for _ in range(100 if trial.full else 10):
             trial.fired(database.reset())
             await asyncio.sleep(trial.rng.uniform(0, 0.2))
 
@@ -116,7 +113,7 @@ class MastersReset(_Between):
     name, quick = "connections to the masters are reset at random", True
 
     async def hurt(self, trial: Trial, database: Proxy, masters: Sequence[Proxy]) -> None:
-        for _ in range(20 if trial.quick else 200):
+        for _ in range(200 if trial.full else 20):
             trial.fired(trial.rng.choice(masters).reset())
             await asyncio.sleep(trial.rng.uniform(0, 0.2))
 
@@ -126,7 +123,7 @@ class MastersAnswersCut(_Between):
     name = "answers of the masters are lost, again and again"
 
     async def hurt(self, trial: Trial, database: Proxy, masters: Sequence[Proxy]) -> None:
-        for _ in range(30 if trial.quick else 200):
+        for _ in range(200 if trial.full else 30):
             trial.rng.choice(masters).cut_after(trial.rng.choice((b"SET", b"EVALSHA")))
             await asyncio.sleep(trial.rng.uniform(0, 0.1))
         trial.fired(sum(proxy.cuts for proxy in masters))
@@ -200,7 +197,7 @@ class _Partition:
                 for number in self.cut:
                     net.cut(number)
                     trial.fired(not net.has_carrier(number))
-                await asyncio.sleep(4.0 if context.quick else 10.0)
+                await asyncio.sleep(10.0 if context.full else 4.0)
                 healed = now()
                 for number in self.cut:
                     net.mend(number)

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from tests.faults.injectors import postgres as faults
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
 
@@ -43,7 +43,7 @@ def plan(names: Sequence[str]) -> Plan:
     return Plan(names, [3] * 3 + [1] * 3, clients=32, timeout_seconds=CLAIM_WITHIN_SECONDS + 3)
 
 
-class _Hurt:
+class _Hurt(Anywhere):
     """PostgreSQL is hurt under load, and all is well afterwards."""
 
     fault = "15"
@@ -52,9 +52,6 @@ class _Hurt:
     durable = False
     instances = 2
     settings: Mapping[str, str] = {}
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(
@@ -90,7 +87,7 @@ class BackendTerminated(_Hurt):
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
         with await asyncio.to_thread(faults.connect, trial.stage.database_url) as session:
-            while trial.times_fired < (20 if trial.quick else 200):
+            while trial.times_fired < (200 if trial.full else 20):
                 trial.fired(await asyncio.to_thread(faults.terminate_transactions, session))
                 await asyncio.sleep(trial.rng.uniform(0, 0.05))
 
@@ -100,7 +97,7 @@ class StoppedImmediately(_Hurt):
     name, quick, durable = "PostgreSQL is stopped at once and started again", True, True
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        for _ in range(1 if trial.quick else 4):
+        for _ in range(4 if trial.full else 1):
             await asyncio.to_thread(faults.stop_immediately, trial.stage.postgres)
             trial.fired()
             await asyncio.sleep(trial.rng.uniform(0.2, 1.5))
@@ -163,7 +160,7 @@ class Deadlocked(_Hurt):
         async with trial.load(Plan([first, second], clients=16, timeout_seconds=CLAIM_WITHIN_SECONDS + 3)):
             await trial.acknowledged(50)
             before = await asyncio.to_thread(faults.deadlocks, url)
-            wanted, counted = 1 if trial.quick else 4, 0
+            wanted, counted = 4 if trial.full else 1, 0
             # Who waits for the second row may not hold the first: then there was none, and it takes another try.
             for _ in range(20):
                 await asyncio.to_thread(faults.deadlock, url, first, second)

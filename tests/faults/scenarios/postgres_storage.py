@@ -5,12 +5,13 @@ import random
 
 from claimsvc.embedded import temporary_state_dir
 from tests.faults.injectors import disk, standby
-from tests.faults.injectors.postgres import connect, said, until
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.injectors.postgres import connect, said
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
 from tests.proxy import proxy_to
+from tests.waiting import block_until
 
 _FULL = "No space left on device"
 
@@ -33,7 +34,7 @@ class DiskFull:
                 begun = now()
                 await asyncio.to_thread(small.fill)
                 full = lambda: said(stage.folder, _FULL) > 10  # noqa: E731
-                await asyncio.to_thread(until, full, "PostgreSQL has met the full disk")
+                await asyncio.to_thread(block_until, full, "PostgreSQL has met the full disk")
                 await asyncio.sleep(2.0)
                 trial.fired(said(stage.folder, _FULL))
                 small.clear()
@@ -93,17 +94,14 @@ def _use_up_log(trial: Trial) -> None:
             pass
         return said(trial.stage.folder, "PANIC") > 0
 
-    until(crashed, "PostgreSQL has crashed")
+    block_until(crashed, "PostgreSQL has crashed")
 
 
 @scenario
-class FailedOver:
+class FailedOver(Anywhere):
     """The primary is killed and its standby takes over, at an address that the service knows already."""
 
     fault, name, quick = "15", "PostgreSQL fails over to its standby", False
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:

@@ -5,7 +5,7 @@ from collections import Counter
 
 from tests.faults.checks import WRONG_ANSWER
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.trial import Trial
 
@@ -15,18 +15,15 @@ _NOT_ACCEPTED = ("refused", "reset", "closed-unread")
 
 
 @scenario
-class Terminated:
+class Terminated(Anywhere):
     fault, name, quick = "7", "SIGTERM under load, rolling restart of 2 instances", True
-
-    def needs(self) -> str | None:
-        return None
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
             hot = await trial.stage.create_coupon(PLENTY)
             others = [await trial.stage.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [3, 1, 1, 1], clients=64, pause_seconds=0.02)):
-                for _ in range(1 if context.quick else 10):
+                for _ in range(10 if context.full else 1):
                     for instance in trial.stage.instances:
                         await trial.acknowledged(rng.randrange(100, 600))
                         status = await instance.terminate()

@@ -7,13 +7,13 @@ import time
 from claimsvc.failpoints import AFTER_LOCK, BEFORE_COMMIT
 from tests.faults.checks import resumed_after_seconds
 from tests.faults.load import Plan
-from tests.faults.scenario import Context, Row, scenario
+from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.stage import Instance
 from tests.faults.trial import Trial
 
 
-class _HangsHolding:
+class _HangsHolding(Anywhere):
     """An instance hangs for longer than its lock lives, and then goes on as if it had it still (I11)."""
 
     fault: str
@@ -21,12 +21,9 @@ class _HangsHolding:
     quick = True
     point: str
 
-    def needs(self) -> str | None:
-        return None
-
     async def run(self, context: Context, rng: random.Random) -> Row:
-        ttl_seconds, idle_seconds = (1.5, 1.0) if context.quick else (20.0, 5.0)
-        hang_seconds = ttl_seconds + (1.5 if context.quick else 5.0)
+        ttl_seconds, idle_seconds = (20.0, 5.0) if context.full else (1.5, 1.0)
+        hang_seconds = ttl_seconds + (5.0 if context.full else 1.5)
         settings = {
             "CLAIMSVC_LOCK_TTL_SECONDS": f"{ttl_seconds}",
             "CLAIMSVC_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_SECONDS": f"{idle_seconds}",
@@ -36,10 +33,10 @@ class _HangsHolding:
             hot = await trial.stage.create_coupon(PLENTY)
             # No other coupon: it would not be known which one's lock the instance hangs with.
             async with trial.load(Plan([hot], timeout_seconds=2.0)):
-                for _ in range(1 if context.quick else 2):
+                for _ in range(2 if context.full else 1):
                     await self._hang(trial, victim, hang_seconds, hot, rng)
                 trial.healed()
-                await trial.acknowledged(300 if context.quick else 20_000)
+                await trial.acknowledged(20_000 if context.full else 300)
             violations = [each for each in trial.stage.instances if each.events("request", status="500")]
             trial.expect(not violations, f"{violations} answered 500")
         return trial.row

@@ -20,7 +20,7 @@ from tests.faults.sweep.invariants import (
     violations_of_first_answers,
     violations_on_record,
 )
-from tests.faults.sweep.records import Records, Stock, open_records, wait_until
+from tests.faults.sweep.records import Records, Stock, open_records
 from tests.faults.sweep.service import (
     ANSWER_SECONDS,
     CLIENT_PATIENCE_SECONDS,
@@ -30,6 +30,7 @@ from tests.faults.sweep.service import (
     open_stage,
 )
 from tests.faults.sweep.work import Await, AwaitMode
+from tests.waiting import comes_about
 
 # I13: once healed, claims succeed again within this.
 _HEALED_SECONDS = LOCK_TTL_SECONDS + 5.0
@@ -178,8 +179,8 @@ class Lane:
     async def _until_nothing_more_is_said(self, run: _Run) -> None:
         """The answer is not the end of it: the lock is given back after that."""
         work, conductor = self._stage.service.work, self._stage.conductor
-        await wait_until(lambda: not conductor.delayed, ANSWER_SECONDS)
-        if not await wait_until(lambda: not work.open_tasks(), ANSWER_SECONDS):
+        await comes_about(lambda: not conductor.delayed, ANSWER_SECONDS)
+        if not await comes_about(lambda: not work.open_tasks(), ANSWER_SECONDS):
             run.broken.append(f"I12: still running: {[task.get_coro() for task in work.open_tasks()]}")
         said = -1
         while said != len(conductor.counted):

@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -139,13 +139,3 @@ async def open_records(database_url: str, redis_urls: Sequence[str]) -> AsyncIte
 
 def users_of(coupon_name: str, all_of_them: Sequence[Claimant]) -> set[str]:
     return {claimant.user_id for claimant in all_of_them if claimant.coupon_name == coupon_name}
-
-
-async def wait_until(holds: Callable[[], bool], seconds: float) -> bool:
-    """Wait until it holds, so long at most; whether it does."""
-    until = time.monotonic() + seconds
-    while not holds():
-        if time.monotonic() >= until:
-            return False
-        await asyncio.sleep(_POLL_SECONDS)
-    return True

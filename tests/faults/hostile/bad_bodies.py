@@ -1,0 +1,125 @@
+"""Bodies that are not JSON, and values that are not what the contract says."""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from claimsvc.domain import MAX_AMOUNT
+from tests.faults.hostile.case import CLAIM, KEY, Case, post
+from tests.faults.hostile.wire import request
+
+_NOT_JSON_OBJECTS = {
+    "empty body": b"",
+    "truncated JSON": CLAIM[:-5],
+    "byte order mark": b"\xef\xbb\xbf" + CLAIM,
+    "UTF-16": CLAIM.decode().encode("utf-16"),
+    "bad UTF-8": b'{"user_id": "\xff", "coupon_name": "plenty"}',
+    "overlong UTF-8": b'{"user_id": "\xc0\xaf", "coupon_name": "plenty"}',
+    "surrogate in UTF-8": b'{"user_id": "\xed\xa0\x80", "coupon_name": "plenty"}',
+    "NaN": b'{"user_id": NaN, "coupon_name": "plenty"}',
+    "Infinity": b'{"user_id": -Infinity, "coupon_name": "plenty"}',
+    "1e999": b'{"user_id": 1e999, "coupon_name": "plenty"}',
+    "number of 5,000 digits": b'{"user_id": ' + b"9" * 5000 + b', "coupon_name": "plenty"}',
+    "fraction of 60,000 digits": b'{"user_id": 1.' + b"9" * 60_000 + b"}",
+    "exponent of 60,000 digits": b'{"user_id": 1e' + b"9" * 60_000 + b"}",
+    "nested as deep as fits": b'{"user_id": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
+    "nested, and cut short": b'{"a":' * 13_000,
+    "duplicate key": b'{"user_id": "ann", "user_id": "bob", "coupon_name": "plenty"}',
+    "duplicate key, escaped": b'{"user_id": "ann", "user\\u005fid": "bob", "coupon_name": "plenty"}',
+    "duplicate key inside": b'{"user_id": {"a": 1, "a": 2}, "coupon_name": "plenty"}',
+    "duplicate key that is not fit to be shown": b'{"\\u0000\\ud800": 1, "\\u0000\\ud800": 2}',
+    "array": b"[" + CLAIM + b"]",
+    "string": b'"ann"',
+    "null": b"null",
+    "number": b"5",
+    "two documents": CLAIM + CLAIM,
+    "single quotes": b"{'user_id': 'ann'}",
+    "comment": b"/* */" + CLAIM,
+    "trailing comma": CLAIM[:-1] + b",}",
+    "control character in a string": b'{"user_id": "a\nb", "coupon_name": "plenty"}',
+    "blanks only": b" \n\t",
+    "NUL": b"\x00",
+    "10,000 unknown keys": json.dumps({f"{number:x}": 1 for number in range(5000)}).encode(),
+}
+_DEEP = {
+    "nested 100,000 deep": b"[" * 100_000,
+    "nested 100,000 deep, and closed": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
+}
+_AMOUNTS = {
+    **{each: each for each in ("null", "true", "1.5", '"5"', "0", "-1", "-0.0", "1e300", "[1]", "{}", "2147483648.0")},
+    "2^31": str(MAX_AMOUNT + 1),
+    "a number that rounds to 1": "0." + "9" * 30,
+    "10^20": str(10**20),
+}
+_COUPON_NAMES: dict[str, Any] = {
+    "empty": "",
+    "blank": " ",
+    "too long": "a" * 256,
+    "dots only": "..",
+    "slash": "a/b",
+    "NUL": "a\x00b",
+    "line break": "a\r\nb",
+    "line break at the end": "a\n",
+    "escape sequence": "\x1b[31m",
+    "DEL": "a\x7f",
+    "C1 control": "a\x9b",
+    "zero-width": "a\u200bb",
+    "right-to-left override": "a\u202eb",
+    "lone surrogate": "\ud800",
+    "not ASCII": "é",
+    "full-width digits": "\uff11",
+    "emoji": "\U0001f600",
+    "null": None,
+    "true": True,
+    "number": 5,
+    "array": ["a"],
+    "object": {},
+}
+_USER_IDS = {**_COUPON_NAMES}
+for _fine in ("dots only", "slash"):
+    del _USER_IDS[_fine]
+_REASONS: dict[str, Any] = {
+    "empty": "",
+    "blank": " ",
+    "too long": "a" * 501,
+    "NUL": "a\x00b",
+    "line break at the end": "a\n",
+    "escape sequence": "\x1b[31m",
+    "C1 control": "a\x9b",
+    "lone surrogate": "\ud800",
+    "null": None,
+    "number": 5,
+}
+_UNKNOWN_KEYS = {
+    "plain": ("extra", "#/extra"),
+    "escaped": ("a/b~c", "#/a~1b~0c"),
+    "encoded": ("a b", "#/a%20b"),
+    "lone surrogate": ("\ud800", "#"),
+    "escape sequence": ("\x1b[2J", "#"),
+    "long": ("k" * 999, "#"),
+    "of Python": ("__class__", "#/__class__"),
+}
+
+
+def bodies() -> Iterator[Case]:
+    for name, body in _NOT_JSON_OBJECTS.items():
+        yield Case(f"body: {name}", post(body), 400, "bad-request")
+    for name, body in _DEEP.items():
+        yield Case(f"body: {name}", post(body), 400, "bad-request", "#", ends=True)
+    for name, amount in _AMOUNTS.items():
+        body = f'{{"name": "new", "amount": {amount}}}'.encode()
+        yield Case(f"amount: {name}", post(body, "/api/coupons"), 400, "bad-request", "#/amount")
+    for name, value in _COUPON_NAMES.items():
+        body = json.dumps({"name": value, "amount": 5}).encode()
+        yield Case(f"new coupon: {name}", post(body, "/api/coupons"), 400, "bad-request", "#/name")
+    values: Mapping[str, dict[str, Any]] = {"coupon_name": _COUPON_NAMES, "user_id": _USER_IDS}
+    for field, its_values in values.items():
+        for name, value in its_values.items():
+            body = json.dumps({"user_id": "ann", "coupon_name": "plenty", field: value}).encode()
+            yield Case(f"{field}: {name}", post(body), 400, "bad-request", f"#/{field}")
+    for name, value in _REASONS.items():
+        data = request("DELETE", "/api/locks/plenty", json.dumps({"reason": value}).encode(), Authorization=KEY)
+        yield Case(f"reason: {name}", data, 400, "bad-request", "#/reason")
+    for name, (key, pointer) in _UNKNOWN_KEYS.items():
+        body = json.dumps({"user_id": "ann", "coupon_name": "plenty", key: 1}).encode()
+        yield Case(f"unknown field: {name}", post(body), 400, "bad-request", pointer)

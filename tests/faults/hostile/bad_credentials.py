@@ -1,0 +1,36 @@
+"""Whoever may not create coupons or open locks, whatever is sent for a key."""
+
+from collections.abc import Iterator
+
+from tests.faults.hostile.case import KEY, Case
+from tests.faults.hostile.wire import request
+from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY
+
+_NO_CREDENTIALS = {
+    "none": None,
+    "empty": "",
+    "no key": "Bearer",
+    "another key": "Bearer nonsense",
+    "another scheme": f"Basic {ADMIN_KEY}",
+    "no scheme": ADMIN_KEY,
+    "its digest": f"Bearer {ADMIN_DIGEST}",
+    "two keys": f"{KEY} {ADMIN_KEY}",
+    "followed by a NUL, escaped": f"{KEY}%00",
+    "in capitals": f"Bearer {ADMIN_KEY.upper()}",
+    "not ASCII": f"{KEY}\u00e9",
+    "8,000 characters": "Bearer " + "k" * 8000,
+    "a token without signature": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
+}
+
+
+def credentials() -> Iterator[Case]:
+    body = b'{"name": "new", "amount": 5}'
+    for name, credentials in _NO_CREDENTIALS.items():
+        headers = {} if credentials is None else {"Authorization": credentials}
+        data = request("POST", "/api/coupons", body, **headers)
+        yield Case(f"credentials: {name}", data, 401, "unauthorized")
+        data = request("DELETE", "/api/locks/plenty", b'{"reason": "because"}', **headers)
+        yield Case(f"credentials for a lock: {name}", data, 401, "unauthorized")
+        yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
+    # Who asks is settled first: whoever may not is told nothing about the body.
+    yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")

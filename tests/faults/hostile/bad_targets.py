@@ -1,0 +1,67 @@
+"""Paths, ids, queries and methods that lead nowhere or mean nothing."""
+
+from collections.abc import Iterator
+
+from tests.faults.hostile.case import CLAIM, KEY, Case, post
+from tests.faults.hostile.wire import request
+
+_PATH_NAMES = [
+    *("%00", "a%2Fb", "%2F", "a%0D%0AX:%20y", "%0A", "%E2%80%8B", "%FF", "%ED%A0%80", "%C0%AF", "%zz", "%", "a%20b"),
+    *("%7Bname%7D", "..", ".", "%2e%2e", "a" * 256, "%F0%9F%98%80", "a;b", "a%3Fb", "%25", "%2500", "a%5Cb", "'--"),
+]
+_CLAIM_IDS = [
+    *("1", "%00", "{00000000-0000-0000-0000-000000000000}", "urn:uuid:00000000-0000-0000-0000-000000000000"),
+    *("00000000000000000000000000000000", "00000000-0000-0000-0000-00000000000g", "a" * 4000, "%0D%0A"),
+]
+_QUERIES = {
+    **dict.fromkeys(["limit=0", "limit=101", "limit=-1", "limit=", "limit=5.0", "limit=1_0", "limit=%2010"], "limit"),
+    **dict.fromkeys(["limit=%EF%BC%91", "limit=" + "9" * 5000, "limit=1&limit=1", "limit=1e1", "limit=0x1"], "limit"),
+    **dict.fromkeys(["cursor=garbage", "cursor=", "cursor=2e", "cursor=00", "cursor=7", "cursor=%00"], "cursor"),
+    **dict.fromkeys(["search=%00", "search=%25", "search=" + "a" * 256, "search=%FF", "search='"], "search"),
+    "nonsense=1": "nonsense",
+    "%00=1": "",
+    "%1b%5B31m=1": "",
+}
+_CLAIM_CURSORS = ["garbage", "0" * 47, "0" * 49, "f" * 48, "0" * 47 + "g", "%00" * 48]
+_METHODS = {
+    "/api/coupons/claim": ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"),
+    "/api/coupons": ("PUT", "DELETE", "TRACE"),
+    "/api/coupons/plenty": ("POST", "DELETE", "PURGE"),
+    "/api/locks": ("POST", "DELETE", "PUT"),
+    "/api/locks/plenty": ("GET", "POST", "PUT"),
+    "/livez": ("POST", "TRACE", "PROPFIND"),
+    "/api/claims/00000000-0000-0000-0000-000000000000": ("DELETE", "POST"),
+}
+_NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
+_UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
+
+
+def targets() -> Iterator[Case]:
+    for path in ("/api/coupons/{}", "/api/coupons/{}/claims"):
+        for name in _PATH_NAMES:
+            yield Case(f"path: {path} {name[:20]}", request("GET", path.format(name)), 400, "bad-request", "name")
+    for claim_id in _CLAIM_IDS:
+        yield Case(f"claim id: {claim_id[:20]}", request("GET", f"/api/claims/{claim_id}"), 400, "bad-request", "id")
+    for query, parameter in _QUERIES.items():
+        data = request("GET", f"/api/coupons?{query}")
+        yield Case(f"query: {query[:20]}", data, 400, "bad-request", parameter)
+    for cursor in _CLAIM_CURSORS:
+        data = request("GET", f"/api/coupons/plenty/claims?cursor={cursor}")
+        yield Case(f"cursor of claims: {cursor[:20]}", data, 400, "bad-request", "cursor")
+    for path in _NOWHERE:
+        yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
+    yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
+    yield Case("claims of an unknown coupon", request("GET", "/api/coupons/none/claims"), 404, "unknown-coupon")
+    yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
+    free = request("DELETE", "/api/locks/none", b'{"reason": "because"}', Authorization=KEY)
+    yield Case("lock that nobody holds", free, 404, "lock-not-held")
+    yield Case("unknown claim", request("GET", _UNKNOWN_ID), 404, "unknown-claim")
+    yield Case("nowhere, with a body", post(CLAIM, "/no/such"), 404, "not-found")
+    yield Case("another host's path", request("GET", "http://elsewhere/no/such"), 404, "not-found")
+    yield Case("CONNECT", b"CONNECT elsewhere:80 HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not-found")
+    yield Case("CONNECT to a path", b"CONNECT /livez HTTP/1.1\r\nHost: x\r\n\r\n", 404, "not-found")
+    yield Case("OPTIONS *", request("OPTIONS", "*"), 404, "not-found")
+    yield Case("long path", request("GET", "/" + "a" * 9000), 414, "uri-too-long", ends=True)
+    for path, methods in _METHODS.items():
+        for method in methods:
+            yield Case(f"method: {method} {path}", request(method, path), 405, "method-not-allowed")
