@@ -225,7 +225,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(app: web.Application, *, port: int = 0, **limits: float) -> AsyncIterator[Running]:
+async def running(app: web.Application, port: int = 0, /, **limits: float) -> AsyncIterator[Running]:
     """Serve, with the limits of `create_runner`; on leaving, accepted requests have 5 s.
 
     Args:
@@ -243,5 +243,5 @@ async def running(app: web.Application, *, port: int = 0, **limits: float) -> As
 @asynccontextmanager
 async def served(app: web.Application, *, header_timeout_seconds: float = 0.3, port: int = 0) -> AsyncIterator[int]:
     """The same for whoever needs only the port."""
-    async with running(app, port=port, header_timeout_seconds=header_timeout_seconds) as server:
+    async with running(app, port, header_timeout_seconds=header_timeout_seconds) as server:
         yield server.port

@@ -55,7 +55,7 @@ async def passes(servers: EmbeddedServices) -> AsyncIterator[Passes]:
     await asyncio.to_thread(bootstrap.migrate, url)
     async with (
         open_instance(StrategyName.COUNTER, url.replace(":", "+psycopg:", 1), servers.redis_urls) as instance,
-        open_masters(servers.redis_urls, timeout_seconds=0.5, pool_size=4, on_change=lambda name, up: None) as masters,
+        open_masters(servers.redis_urls, timeout_seconds=0.5, pool_size=4, observer=metrics) as masters,
     ):
         storage, counters = instance.storage, RedisCounters(masters.all)
         await storage.create_coupon("spring", 10, StrategyName.COUNTER)

@@ -4,7 +4,7 @@ import psycopg
 import pytest
 
 from claimsvc.domain import AuditEntry
-from tests.storage.test_admission import administrate, open_storage
+from tests.storage.stage import administrate, open_storage
 
 
 def entry(reason: str, subject: str = "spring") -> AuditEntry:
