@@ -94,6 +94,7 @@ class Locksmith:
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
     ) -> LockReleased | LockNotHeld:
+        looked_since = time.monotonic()
         found = await self._look_at([coupon_name])
         if not found:
             return LockNotHeld()
@@ -112,7 +113,9 @@ class Locksmith:
         reached: set[str] = set()
         woke_another = False
         for lock, token in found:
-            answers = await self._ask({master: self._give_back(master, lock, token) for master in self._masters})
+            answers = await self._ask(
+                {master: self._give_back(master, lock, token, looked_since) for master in self._masters}
+            )
             reached |= {master.name for master in answers}
             freed |= {master.name for master, [given_back] in answers.items() if given_back}
             woke_another |= any(given_back == 2 for [given_back] in answers.values())
@@ -135,8 +138,9 @@ class Locksmith:
             woke_another=woke_another,
         )
 
-    async def _give_back(self, master: Master, lock: HeldLock, token: str) -> list[int]:
-        taken_since = time.monotonic() - lock.held_seconds
+    async def _give_back(self, master: Master, lock: HeldLock, token: str, looked_since: float) -> list[int]:
+        # Reckoned from before the look, so that a slow audit never makes the lock seem younger than a master's outage.
+        taken_since = looked_since - lock.held_seconds
         keys = [_PREFIX + lock.coupon_name]
         return await release(master, keys, token, taken_since=taken_since, ttl_seconds=self._ttl_seconds)
 

@@ -279,7 +279,7 @@ async def test_a_claim_whose_answer_is_cancelled_is_unavailable_and_no_defect(
     assert (answer.status, answer.body["type"]) == (503, "/problems/unavailable")
     assert answer.headers["Retry-After"]
     [line] = [line for line in service.lines if line["event"] == "request"]
-    assert (line["status"], line["log_level"]) == (503, "info")
+    assert (line["status"], line["log_level"]) == (503, "warning")
     writer.write(claim_of("ada"))
     assert (await read_answer(reader)).status == 201
     writer.close()

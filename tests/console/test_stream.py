@@ -81,10 +81,10 @@ async def test_two_instances_that_take_turns_are_said_to_contend(open_instance: 
     await here.create("spring", 100_000)
     async with here.claiming("spring", 20), there.claiming("spring", 20), here.watched() as watcher:
         seen = await watcher.sees(lambda seen: "spring is contended: 2 instances" in seen["verdict"]["text"])
-        row = coupon(seen, "spring")
-        assert len(row["turns"]) == 2
-        assert row["waiting_share"] > 0
         assert seen["picture"]["times"]["lock"] > 0
+        assert coupon(seen, "spring")["waiting_share"] > 0
+        # Each is seen to hold it at some moment of the window; on a busy machine not in the very first.
+        await watcher.sees(lambda seen: len(coupon(seen, "spring").get("turns", ())) == 2)
 
 
 async def test_nothing_is_published_while_nobody_watches(open_instance: Open, redis_urls: tuple[str, ...]) -> None:

@@ -152,11 +152,13 @@ class Context:
             in some seconds.
         kept: where the history and the logs of a trial go that did not hold.
         report: is told, in a few words, what happens.
+        alone: whether nothing else uses the machine meanwhile, so that latencies can be compared.
     """
 
     full: bool
     kept: Path
     report: Callable[[str], None] = lambda _: None
+    alone: bool = True
     _stages: dict[tuple[int, bool], Stage] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
@@ -247,9 +249,11 @@ class Context:
 
 
 @contextmanager
-def open_context(*, full: bool, kept: Path, report: Callable[[str], None] = lambda _: None) -> Iterator[Context]:
+def open_context(
+    *, full: bool, kept: Path, report: Callable[[str], None] = lambda _: None, alone: bool = True
+) -> Iterator[Context]:
     """A context; the servers that it has lent are ended on leaving."""
-    context = Context(full, kept, report)
+    context = Context(full, kept, report, alone)
     try:
         yield context
     finally:

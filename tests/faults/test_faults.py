@@ -15,7 +15,7 @@ pytestmark = pytest.mark.timeout(120)
 
 @pytest.fixture(scope="module")
 def context() -> Iterator[Context]:
-    with open_context(full=False, kept=Path("build/faults/kept")) as opened:
+    with open_context(full=False, kept=Path("build/faults/kept"), alone=False) as opened:
         yield opened
 
 

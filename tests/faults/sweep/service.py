@@ -14,8 +14,10 @@ from urllib.parse import urlsplit
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
+from claimsvc.errors import SettingsError
 from tests.api.memory import served
 from tests.faults.sweep.boundaries import BoundaryProxy, Conductor, Mode, boundary_proxy
+from tests.faults.sweep.claims import get
 from tests.faults.sweep.protocols import HttpConversation, PostgresConversation, RedisConversation
 from tests.faults.sweep.work import Work, watch_tasks_of
 
@@ -48,6 +50,7 @@ CLIENT_PATIENCE_SECONDS = 0.3
 # A claim waits in line, then has its transaction, and then perhaps has to read what became of it.
 ANSWER_SECONDS = _CLAIM_PATIENCE_SECONDS + 2 * _UNIT_TIMEOUT_SECONDS
 _START_SECONDS = 20.0
+_STARTS = 5
 
 
 class Service(Protocol):
@@ -72,6 +75,16 @@ class ServiceHere:
         self._running: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
+        for tries_left in reversed(range(_STARTS)):
+            try:
+                await self._start()
+            except SettingsError:  # where much else goes on, masters may be later than the short limit here
+                if not tries_left:
+                    raise
+            else:
+                return
+
+    async def _start(self) -> None:
         started: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._stop.clear()
         self._running = asyncio.create_task(self._run(started))
@@ -111,16 +124,24 @@ class ServiceToBeKilled:
         self._pid: int | None = None
 
     async def start(self) -> None:
+        async with asyncio.timeout(_START_SECONDS):
+            while not await self._started():
+                pass
+
+    async def _started(self) -> bool:
+        """Start a process and wait until it serves; False if it ends before that."""
         self.port = free_port()
         environment = {f"CLAIMSVC_{name.upper()}": value for name, value in self._settings.items()}
         self._pid = await self._zygote.start({**environment, "CLAIMSVC_PORT": str(self.port)})
-        async with asyncio.timeout(_START_SECONDS):
-            while True:
-                with suppress(OSError):
-                    _, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                    writer.close()
-                    return
-                await asyncio.sleep(0.02)
+        while True:
+            with suppress(OSError):
+                if await get(self.port, "/livez"):
+                    return True
+            try:
+                os.kill(self._pid, 0)
+            except ProcessLookupError:
+                return False
+            await asyncio.sleep(0.02)
 
     async def stop(self) -> None:
         if self._pid is not None:
