@@ -17,6 +17,9 @@ from tests.api.memory import ADMIN_KEY, served
 from tests.console.conftest import Open
 from tests.console.watching import Instance
 
+# Longer than Playwright's 5 s: other tests run on the same machine.
+expect.set_options(timeout=20_000)
+
 pytestmark = pytest.mark.xdist_group("chromium")
 
 Look = Callable[..., Awaitable[Page]]
@@ -168,6 +171,8 @@ async def test_everything_is_reached_and_worked_by_keyboard(look: Look, instance
         assert outline != "none", reached
     assert reached[0] == "Skip to the coupons"
     assert "Pause" in reached
+    # The stock is looked at every two seconds, and later where much else goes on.
+    await expect(page.locator("#coupons .stock")).to_contain_text("95 of 100")
     await page.locator("#pause").focus()
     await page.keyboard.press("Enter")
     await expect(page.locator("#connection-text")).to_have_text("paused")

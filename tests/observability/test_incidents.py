@@ -67,7 +67,7 @@ async def shows(watched: WatchedStage, name: str, what: Callable[[list[Sample]],
     """Wait until a panel of the dashboards shows it."""
     [panel] = [each for each in panels() if str(each) == name]
     seen: list[Sample] = []
-    for _ in range(100):
+    for _ in range(200):
         seen = []
         for target in panel.targets:
             expression = substituted(target["expr"], rate_interval="5s", time_range="1m")
@@ -122,14 +122,14 @@ async def test_one_hot_coupon_and_three_instances(tmp_path: Path) -> None:
     """Their slices are far too long and their batches far too small: each keeps the lock for longer than the others can
     wait, because claims are there all the while.
     """
-    settings = {"CLAIMSVC_LOCK_SLICE_SECONDS": "2.0", "CLAIMSVC_BATCH_SIZE": "2"}
+    settings = {"CLAIMSVC_LOCK_SLICE_SECONDS": "3.0", "CLAIMSVC_BATCH_SIZE": "1"}
     async with alarmed(tmp_path) as watched:
         for _ in range(3):
             await watched.start(settings=settings)
         hot, cool = [await watched.stage.create_coupon(PLENTY) for _ in range(2)]
         async with watched.load([cool], clients=2, per_second=20):
             await healthy(watched)
-            async with watched.load([hot]):
+            async with watched.load([hot], clients=120):
                 await expect(
                     watched,
                     "One hot coupon, several instances",
