@@ -248,9 +248,13 @@ def _contended(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
                 "warning" if row.wait_ms >= 100 else "good",
                 f"{row.name} is contended: {len(row.turns)} instances take turns, and {row.waiting_share:.0%} of their "
                 f"time is waiting for its lock ({milliseconds(row.wait_ms)} each time).",
-                f"{row.busy_share:.0%} of the attempts found it busy; it was held {row.held_share:.0%} of the time.",
+                f"{_refused(row)}It was held {row.held_share:.0%} of the last second.",
                 f"Nobody gave up, so nothing need be done. {long_turn(row)}",
             )
+
+
+def _refused(row: CouponRow) -> str:
+    return f"{row.busy_share:.0%} of the attempts found it busy. " if row.busy_share else ""
 
 
 def _queueing(picture: Picture, _: Looked | None) -> Iterator[Verdict]:

@@ -68,7 +68,7 @@ function changed(state, age) {
   if (isOld) {
     const text = "No news for some seconds: what is shown below is old.";
     const advice = "It goes on by itself as soon as the service answers.";
-    verdict.update({ level: "warning", text, evidence: "", advice }, performance.now(), null, null);
+    verdict.update({ kind: "old", level: "warning", text, evidence: "", advice }, performance.now(), null, null);
   }
 }
 

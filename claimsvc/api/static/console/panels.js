@@ -11,14 +11,16 @@ const LEVELS = { quiet: ["·", "Quiet"], good: ["✓", "Fine"], warning: ["!", "
 const VERDICT_STAYS = 2500;
 
 export class VerdictPanel {
-  #shown = { level: "", at: -VERDICT_STAYS };
+  #shown = { kind: "", level: "", at: -VERDICT_STAYS };
 
   /** `since` is when this began to be so, and `at` what time it is (milliseconds); both null where nobody knows. */
-  update({ level, text, evidence, advice }, now, since, at) {
+  update({ kind, level, text, evidence, advice }, now, since, at) {
     this.#showAge(level, since, at);
+    // Figures beside those of the rest of the page, which go on; only the sentence stays.
+    if (kind === this.#shown.kind) this.#showEvidence(evidence);
     const isWorse = level !== this.#shown.level;
     if (!isWorse && now - this.#shown.at < VERDICT_STAYS) return;
-    this.#shown = { level, at: now };
+    this.#shown = { kind, level, at: now };
     const [sign, word] = LEVELS[level] ?? LEVELS.quiet;
     mark(byId("verdict"), "level", level);
     say(document.querySelector("#verdict .sign"), sign);
@@ -26,6 +28,10 @@ export class VerdictPanel {
     say(byId("verdict-text"), text);
     say(byId("verdict-advice"), advice);
     byId("verdict-advice").hidden = !advice;
+    this.#showEvidence(evidence);
+  }
+
+  #showEvidence(evidence) {
     say(byId("verdict-evidence"), evidence);
     byId("verdict-evidence").hidden = !evidence;
   }
