@@ -275,6 +275,27 @@ class AlreadyClaimedBody(ProblemBody):
 
 
 @dataclass(frozen=True, slots=True)
+class ClaimProblemBody(ProblemBody):
+    """What became of the claim."""
+
+    claim: ClaimBody
+
+
+@dataclass(frozen=True, slots=True)
+class NotStartedBody(ProblemBody):
+    """When the coupon can be claimed."""
+
+    starts_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class AmountBelowClaimedBody(ProblemBody):
+    """How many units are claimed or held."""
+
+    claimed: int
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadyBody(ProblemBody):
     """Which dependency is down."""
 
