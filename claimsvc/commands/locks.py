@@ -15,7 +15,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain, logs
-from claimsvc.api import schemas
+from claimsvc.api.lock_schemas import locks_body
 from claimsvc.bootstrap import open_locksmith
 from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, print_json
 from claimsvc.config import load_settings
@@ -39,7 +39,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
 
     seen = asyncio.run(look())
     if as_json:
-        print_json(asdict(schemas.locks_body(seen)))
+        print_json(asdict(locks_body(seen)))
     else:
         _print_locks(seen)
 
