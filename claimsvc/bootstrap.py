@@ -220,7 +220,7 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
         await check
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}") from error
+        raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
 
 
 def _reconciler(
