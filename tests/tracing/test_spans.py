@@ -89,6 +89,7 @@ def test_a_batch_for_which_the_lock_was_kept_links_the_one_for_which_it_was_take
 ) -> None:
     service = serve(TRACING_URL=collector.url)
     service.claim("first")
+    waited_for(collector, {"lock release": 1})  # or the next claim might find the lock still kept
     with ThreadPoolExecutor(2) as threads:
         with service.database.transaction():
             service.database.execute("SELECT FROM coupons FOR UPDATE")
