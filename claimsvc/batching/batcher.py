@@ -15,6 +15,7 @@ import structlog
 
 from claimsvc.batching.queues import CouponQueue, WaitingRoom, Watch
 from claimsvc.batching.refusals import full, lock_busy, outcome_unknown, overloaded, stopping
+from claimsvc.domain import Want
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import BatchObserver, ClaimAnswer
 
@@ -95,7 +96,7 @@ class Batcher:
         self._round_due = False
         self._overdue_check_due = False
 
-    def submit(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def submit(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
         loop = asyncio.get_running_loop()
         answer = ClaimAnswer(loop=loop)
@@ -111,7 +112,7 @@ class Batcher:
             self._queues[coupon_name] = queue
             self._ready.append(queue)
             self._plan_round(loop)
-        queue.join(user_id, answer)
+        queue.join(user_id, want, answer)
         if not self._overdue_check_due:
             self._overdue_check_due = True
             loop.call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)

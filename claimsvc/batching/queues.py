@@ -12,6 +12,7 @@ from typing import Protocol
 from uuid_utils import uuid7
 
 from claimsvc.batching.refusals import stopping
+from claimsvc.domain import Want
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import Attempt, BatchObserver, ClaimAnswer, Decision, LockWait, Stages
 
@@ -21,8 +22,8 @@ class _Waiting:
 
     __slots__ = ("answer", "arrived_at", "attempt")
 
-    def __init__(self, coupon_name: str, user_id: str, answer: ClaimAnswer) -> None:
-        self.attempt = Attempt(str(uuid7()), coupon_name, user_id)
+    def __init__(self, coupon_name: str, user_id: str, want: Want | None, answer: ClaimAnswer) -> None:
+        self.attempt = Attempt(str(uuid7()), coupon_name, user_id, want)
         self.answer = answer
         self.arrived_at = time.monotonic()
 
@@ -50,8 +51,8 @@ class CouponQueue:
         """Those that are waited for."""
         return (waiting.answer for waiting in self._waiting)
 
-    def join(self, user_id: str, answer: ClaimAnswer) -> None:
-        self._waiting.append(_Waiting(self.coupon_name, user_id, answer))
+    def join(self, user_id: str, want: Want | None, answer: ClaimAnswer) -> None:
+        self._waiting.append(_Waiting(self.coupon_name, user_id, want, answer))
         self._room.count += 1
 
     def take(self) -> "Batch":

@@ -24,7 +24,6 @@ from sqlalchemy import (
     false,
     func,
     text,
-    true,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
@@ -48,8 +47,8 @@ coupons = Table(
     Column("remaining_amount", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("strategy", Text, nullable=False, server_default="redlock"),
-    # Nothing but the stock decides a claim: no period, no limit but one for each user, no rules, no codes, no hold.
-    Column("is_plain", Boolean, nullable=False, server_default=true()),
+    # Until when nothing but the stock decides a claim: for ever if NULL, and not at all if it is past. See `plainness`.
+    Column("plain_until", DateTime(timezone=True)),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
@@ -86,8 +85,8 @@ user_claims = Table(
     ),
     Index(
         "user_claims_held_idx",
-        "held_until",
         "coupon_name",
+        "held_until",
         postgresql_where=text("held_until IS NOT NULL AND state = 'active'"),
     ),
     Index("user_claims_ended_idx", "coupon_name", "user_id", postgresql_where=text("state <> 'active'")),

@@ -11,7 +11,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    op.add_column("coupons", sa.Column("is_plain", sa.Boolean(), nullable=False, server_default=sa.true()))
+    op.add_column("coupons", sa.Column("plain_until", sa.DateTime(timezone=True)))
     op.create_table(
         "campaigns",
         sa.Column("coupon_name", sa.Text(collation="C"), nullable=False),
@@ -45,4 +45,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     op.drop_table("campaigns")
-    op.drop_column("coupons", "is_plain")
+    op.drop_column("coupons", "plain_until")

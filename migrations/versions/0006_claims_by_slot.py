@@ -13,7 +13,7 @@ _BUILD_TIMEOUT = "10min"
 _INDEXES = {
     "user_claims_one_active_per_slot": "UNIQUE INDEX CONCURRENTLY {} ON user_claims (coupon_name, user_id, slot) "
     "WHERE state = 'active'",
-    "user_claims_held_idx": "INDEX CONCURRENTLY {} ON user_claims (held_until, coupon_name) "
+    "user_claims_held_idx": "INDEX CONCURRENTLY {} ON user_claims (coupon_name, held_until) "
     "WHERE held_until IS NOT NULL AND state = 'active'",
     "user_claims_ended_idx": "INDEX CONCURRENTLY {} ON user_claims (coupon_name, user_id) WHERE state <> 'active'",
 }
