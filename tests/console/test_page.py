@@ -28,8 +28,11 @@ _PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture
-async def look(browser: Browser) -> AsyncIterator[Look]:
-    """Opens consoles. Whatever their pages complain of, the policy's refusals included, fails the test."""
+async def look(browser: Browser, open_instance: Open) -> AsyncIterator[Look]:
+    """Opens consoles. Whatever their pages complain of, the policy's refusals included, fails the test.
+
+    It asks for `open_instance` so that it ends first: a page whose service is gone complains, and is right.
+    """
     complaints: list[str] = []
 
     async def open_page(instance: Instance, **options: object) -> Page:
