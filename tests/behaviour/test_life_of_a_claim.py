@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import itertools
 import os
 import random
 from collections import Counter
@@ -190,8 +191,8 @@ async def test_the_time_of_the_database_opens_and_closes_a_coupon(here: Instance
 
 
 async def test_a_coupon_closes_by_itself_at_its_end(here: Instance) -> None:
-    await offer(here, amount=1000, ends_at=datetime.now(UTC) + timedelta(seconds=1))
-    users = (f"user-{number}" for number in range(1000))
+    await offer(here, amount=1_000_000, ends_at=datetime.now(UTC) + timedelta(seconds=0.5))
+    users = (f"user-{number}" for number in itertools.count())
     await claimed(here, "ada")
 
     async def has_ended() -> bool:
