@@ -97,6 +97,8 @@ async def application(
             Services(
                 strategy=strategy,
                 storage=database,
+                campaigns=database.campaigns,
+                transitions=database.transitions,
                 locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
