@@ -11,7 +11,7 @@ from claimsvc.metrics.busiest import OTHER
 
 MOST_COUPONS = 12
 MOST_EVENTS = 40
-OUTCOMES = ("claimed", "already-claimed", "sold-out", "lock-busy", "unavailable", "internal-error")
+OUTCOMES = ("claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "unavailable", "internal-error")
 
 
 @dataclass(frozen=True, slots=True)

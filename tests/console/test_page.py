@@ -309,8 +309,8 @@ async def test_no_series_is_red(look: Look, instance: Instance) -> None:
 
 
 _HUES = """() => {
-    const names = ["claimed", "already-claimed", "sold-out", "lock-busy", "unavailable", "internal-error", "redis",
-        ...[0, 1, 2, 3, 4, 5].map(place => `turn-${place}`)];
+    const names = ["claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "unavailable", "internal-error",
+        "redis", ...[0, 1, 2, 3, 4, 5].map(place => `turn-${place}`)];
     const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
     return Object.fromEntries(names.map(name => {
         const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();

@@ -37,6 +37,7 @@ def gave_up(count: int, *, seconds_ago: float = 0.0) -> list[Event]:
             id="hot",
         ),
         pytest.param([heard("here", {"spring": {"sold-out": 500}})], "good", "spring is sold out", id="sold out"),
+        pytest.param([heard("here", {"spring": {"not-open": 500}})], "good", "spring is not open", id="not open"),
         pytest.param([heard("here", {"spring": {"claimed": 5}})], "good", "5 claims a second on 1 coupon;", id="few"),
         pytest.param(
             [heard("here", {"spring": TAKES_TURNS}), heard("there", {"spring": TAKES_TURNS})],

@@ -4,6 +4,7 @@ export const OUTCOMES = {
   claimed: "claimed",
   "already-claimed": "repeated",
   "sold-out": "sold out",
+  "not-open": "not open",
   "lock-busy": "gave up",
   unavailable: "failed",
   "internal-error": "broken",
