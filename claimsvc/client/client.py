@@ -37,7 +37,7 @@ from claimsvc.client.refusals import (
 from claimsvc.client.retries import Retries
 from claimsvc.client.sending import Answer, Request, Sender
 
-_NOT_IN_A_KEY = frozenset('"\\')
+_NOT_IN_A_KEY = '"\\'
 _LONGEST_KEY = 255
 _LARGEST_PAGE = 100  # of the contract
 
@@ -247,7 +247,7 @@ class ClaimClient:
         return refusal(answer, OF_CREATING)
 
     async def _post(self, path: str, body: Mapping[str, Any] | None, key: str | None, request_id: str | None) -> Answer:
-        return await self._send("POST", path, request_id, key=_checked(key or str(uuid.uuid4())), body=body)
+        return await self._send("POST", path, request_id, key=_checked(key), body=body)
 
     async def _send(
         self,
@@ -267,8 +267,10 @@ def _quoted(part: str) -> str:
     return quote(part, safe="")
 
 
-def _checked(key: str) -> str:
-    """A key that can be sent as it is: a string of RFC 9651 in which nothing has to be escaped."""
-    if len(key) > _LONGEST_KEY or not all("!" <= character <= "~" for character in key) or _NOT_IN_A_KEY & set(key):
+def _checked(key: str | None) -> str:
+    """A key that can be sent as it is, a string of RFC 9651 in which nothing has to be escaped; a new one for None."""
+    if key is None:
+        return str(uuid.uuid4())
+    if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" and each not in _NOT_IN_A_KEY for each in key):
         raise ValueError('an Idempotency-Key is 1 to 255 visible ASCII characters other than " and \\')
     return key

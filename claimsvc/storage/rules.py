@@ -113,8 +113,9 @@ class _Line:
             return outcome
         if stored.fingerprint != once.fingerprint:
             return KeyReused()
-        # The request's own answer, where the end of its transaction was in doubt.
-        is_its_own = stored.request_id == once.request_id
+        # The attempt's own answer, where the end of its transaction was in doubt: the claim's id tells. The request's
+        # does not, since a caller may send its own again.
+        is_its_own = isinstance(stored.outcome, Claimed) and stored.outcome.claim.id == attempt.claim_id
         return stored.outcome if is_its_own else Replayed(stored.outcome, stored.request_id)
 
     def _decide(self, attempt: Attempt) -> Outcome:
