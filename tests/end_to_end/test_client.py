@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import psycopg
 import pytest
+from redis.asyncio import Redis
 
 from claimsvc.client import (
     AlreadyClaimed,
@@ -204,20 +205,23 @@ async def test_claims_whose_answers_are_lost_are_made_once_and_answered_as_if_no
 
 
 async def test_a_coupon_that_is_busy_is_asked_for_until_it_is_free(
-    open_service: OpenService, connect: Connect, session: aiohttp.ClientSession, database_url: str
+    open_service: OpenService,
+    connect: Connect,
+    session: aiohttp.ClientSession,
+    database_url: str,
+    redis_urls: tuple[str, ...],
 ) -> None:
     here, there = await open_service(), await open_service()
     await connect(here).create_coupon("spring", 5)
-    with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
-        obstacle.execute("SELECT FROM coupons FOR UPDATE")
-        claims = [asyncio.create_task(connect(url).claim("spring", url)) for url in (here, there)]
-
-        async def one_was_told_that_it_is_busy() -> bool:
+    async with Redis.from_url(redis_urls[0]) as master:
+        with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
+            obstacle.execute("SELECT FROM coupons FOR UPDATE")
+            ada = asyncio.create_task(connect(here).claim("spring", "ada"))
+            await until(lambda: master.exists("claim:coupon:spring"), "the coupon is locked")
+            ben = asyncio.create_task(connect(there).claim("spring", "ben"))
             busy = 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}'
-            return any([await metric(session, url, busy) for url in (here, there)])
-
-        await until(one_was_told_that_it_is_busy, "the coupon is busy for one of the two")
-    assert [type(each) for each in await asyncio.gather(*claims)] == [Claimed, Claimed]
+            await until(lambda: metric(session, there, busy), "it was busy for the other")
+    assert [type(each) for each in await asyncio.gather(ada, ben)] == [Claimed, Claimed]
 
 
 async def test_the_example_of_the_readme_gives_each_unit_to_somebody(open_service: OpenService) -> None:
