@@ -41,7 +41,7 @@ from claimsvc.client import (
 from claimsvc.domain import StrategyName
 from tests.api.memory import ADMIN_KEY
 from tests.end_to_end.conftest import Connect, OpenService, metric
-from tests.proxy import Proxy, listening
+from tests.proxy import Proxy, listening, proxy_to
 from tests.waiting import until
 
 _README = Path(__file__).parent.parent.parent / "README.md"
@@ -202,6 +202,26 @@ async def test_claims_whose_answers_are_lost_are_made_once_and_answered_as_if_no
     assert isinstance(coupon, Coupon)
     assert coupon.remaining_amount == 0
     assert set(coupon.claimed_by) == {user for user, each in outcomes.items() if isinstance(each, Claimed)}
+
+
+async def test_whatever_else_loses_its_answer_is_done_once_and_answered_all_the_same(open_service: OpenService) -> None:
+    url = urlsplit(await open_service())
+    async with proxy_to(str(url.hostname), url.port or 0) as proxy:
+        client = ClaimClient(f"http://127.0.0.1:{proxy.port}", token=ADMIN_KEY)
+        proxy.cut_after(b"POST /api/coupons")
+        made = await client.create_coupon("spring", 1)
+        assert isinstance(made, CouponCreated)
+        held = await claimed(client, "ada", hold_seconds=60)
+        proxy.cut_after(b"POST /api/claims")
+        confirmed = await client.confirm(held)
+        assert isinstance(confirmed, Confirmed)
+        proxy.cut_after(b"DELETE /api/claims")
+        assert isinstance(await client.cancel(held, "by mistake"), Cancelled)
+        assert proxy.cuts == 3
+        assert await client.coupon("spring") == made.coupon
+        await client.close()
+    assert made.replayed
+    assert confirmed.replayed
 
 
 async def test_a_coupon_that_is_busy_is_asked_for_until_it_is_free(
