@@ -112,7 +112,7 @@ class RuledAdmission:
 
         async def once(driver: Driver, in_doubt: bool) -> list[Outcome]:
             facts = await _facts(driver, attempts, locked=True)
-            decisions = decide(facts, attempts)
+            decisions = decide(facts, attempts, in_doubt=in_doubt)
             await _write(driver, decisions, sorted(facts.coupons))
             return decisions.outcomes
 
