@@ -1,7 +1,10 @@
 """What several commands take and print."""
 
 import json
+import os
+import pwd
 import re
+import socket
 import sys
 from typing import Annotated
 
@@ -41,3 +44,12 @@ def print_table(table: Table) -> None:
 def print_json(value: object) -> None:
     """JSON for programs; what JSON does not know, such as a time, becomes its text."""
     typer.echo(json.dumps(value, indent=2, default=str))
+
+
+def actor() -> str:
+    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"os-user:{name}@{socket.gethostname()}"

@@ -51,6 +51,7 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "COUPON_NAME_PATTERN",
@@ -89,6 +90,7 @@ __all__ = [
     "Outcome",
     "Paused",
     "PeriodIsEmpty",
+    "PurgeReport",
     "Replayed",
     "SoldOut",
     "StrategyName",

@@ -1,21 +1,13 @@
-"""What goes on in the background: single passes that a test can call, and a dull loop that calls them."""
+"""Setting counters right that have drifted from PostgreSQL."""
 
 import asyncio
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 
-import structlog
-
 from claimsvc.domain import Coupon, StrategyName
-from claimsvc.errors import TransientError
 from claimsvc.ports import Counters, Storage
 
-_log = structlog.get_logger("claimsvc.jobs")
-
 _PAGE = 500
-_LAG_SAMPLE_SECONDS = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,46 +65,3 @@ async def _drift(counters: Counters, coupon: Coupon) -> Drift | None:
     if counted is None or counted == coupon.remaining_amount:
         return None
     return Drift(coupon.name, counted, coupon.remaining_amount)
-
-
-@asynccontextmanager
-async def repeated(run_once: Callable[[], Awaitable[object]], *, every_seconds: float) -> AsyncIterator[None]:
-    """Run a pass again and again while inside. What cannot be reached now is tried again the next time."""
-
-    async def loop() -> None:
-        while True:
-            await asyncio.sleep(every_seconds)
-            try:
-                await run_once()
-            except TransientError as error:
-                _log.info("job could not run now", error=error.detail)
-            except Exception:  # noqa: BLE001 - a pass that is broken must not end those that follow
-                _log.exception("job failed")
-
-    task = asyncio.create_task(loop())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-
-@asynccontextmanager
-async def event_loop_watched(observe: Callable[[float], None]) -> AsyncIterator[None]:
-    """Tell, while inside, how many seconds late the event loop wakes a task that has slept: what every claim waits too.
-
-    Precise to about a millisecond, which is what uvloop's timers are.
-    """
-
-    async def loop() -> None:
-        while True:
-            started = time.monotonic()
-            await asyncio.sleep(_LAG_SAMPLE_SECONDS)
-            observe(max(0.0, time.monotonic() - started - _LAG_SAMPLE_SECONDS))
-
-    task = asyncio.create_task(loop())
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,35 @@
+"""Giving back the units of holds that are over, for coupons whose claims do not come to do so."""
+
+from collections.abc import AsyncGenerator
+from contextlib import suppress
+
+from claimsvc.errors import ClaimsvcError, UnavailableError
+from claimsvc.ports import Counters, Upkeep
+
+_PAGE = 100
+
+
+async def sweep(upkeep: Upkeep, counters: Counters) -> AsyncGenerator[int, None]:
+    """One pass over the coupons, by name: a chunk is one coupon's holds that are over, and tells how many.
+
+    A coupon of which that fails keeps no other from its turn; the first such failure is raised at the end.
+
+    Args:
+        counters: told of the units. One that cannot be reached is set right by the reconciler.
+    """
+    after = ""
+    failure: ClaimsvcError | None = None
+    while names := await upkeep.coupons_with_due_holds(after=after, limit=_PAGE):
+        for name in names:
+            try:
+                units = await upkeep.settle_holds(name)
+            except ClaimsvcError as error:
+                failure = failure or error
+                continue
+            if units:
+                with suppress(UnavailableError):
+                    await counters.give_back(name, units)
+            yield units
+        after = names[-1]
+    if failure is not None:
+        raise failure
