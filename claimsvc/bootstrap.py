@@ -15,7 +15,7 @@ from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
-from claimsvc.jobs import Drift, Jobs, Schedule, event_loop_watched, reconcile_once, repeated
+from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, open_redlocks
 from claimsvc.masters import Masters, open_masters
@@ -146,19 +146,6 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
-async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[Drift]]]]:
-    """One pass of the reconciler, for the command that runs it by hand. Raises as `application`."""
-    metrics = Metrics()
-    async with (
-        _open_storage(settings, metrics) as database,
-        _open_masters(settings, metrics) as masters,
-    ):
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
-        await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        yield _reconciler(settings, database, RedisCounters(masters.all), metrics)
-
-
-@asynccontextmanager
 async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
     """The jobs, for the commands that run one by hand. Raises as `application`."""
     metrics = Metrics()
@@ -170,7 +157,8 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
         database = _storage(settings, engine, metrics)
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        yield _jobs(settings, redlocks.unobserved(), engine, database, RedisCounters(masters.all), metrics)
+        lock, counters = redlocks.unobserved(), RedisCounters(masters.all)
+        yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
 
 
 @asynccontextmanager
@@ -220,16 +208,19 @@ def _jobs(
     database: Storage,
     counters: Counters,
     metrics: Metrics,
+    *,
+    patient: bool = False,
 ) -> Jobs:
     return Jobs(
         lock,
         database,
-        storage.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings)),
+        storage.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
         counters,
         metrics,
         settle_seconds=settings.claim_patience_seconds,
         drifted=metrics.counter_drifted,
         purge_after_days=settings.purge_after_days,
+        patient=patient,
     )
 
 
@@ -275,18 +266,6 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
         raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
-
-
-def _reconciler(
-    settings: Settings, database: Storage, counters: Counters, metrics: Metrics
-) -> Callable[[], Awaitable[list[Drift]]]:
-    return partial(
-        reconcile_once,
-        database,
-        counters,
-        settle_seconds=settings.claim_patience_seconds,
-        observe=metrics.counter_drifted,
-    )
 
 
 async def sample_stock_once(database: Storage, metrics: Metrics) -> None:

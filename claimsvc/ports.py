@@ -299,8 +299,8 @@ class Upkeep(Protocol):
 
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]: ...
 
-    async def settle_holds(self, coupon_name: str) -> int:
-        """Give back the units of holds that are over. Returns how many."""
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
+        """Give back the units of holds that are over, of the oldest first. Returns how many."""
         ...
 
     async def purge_answers(self, *, limit: int) -> int:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from claimsvc import logs
 from claimsvc.bootstrap import migrate as migrate_schema
-from claimsvc.bootstrap import open_jobs, open_reconciler
+from claimsvc.bootstrap import open_jobs
 from claimsvc.commands.shared import AsJson, actor, print_json
 from claimsvc.config import load_database_settings, load_settings
 from claimsvc.domain import PurgeReport
@@ -28,11 +28,13 @@ def reconcile() -> None:
     settings = load_settings()
     logs.configure("warning", settings.log_format)  # a master that is down keeps its counters
 
-    async def run() -> list[Drift]:
-        async with open_reconciler(settings) as reconcile_once:
-            return await reconcile_once()
+    async def run() -> list[Drift] | None:
+        async with open_jobs(settings) as jobs:
+            return await jobs.reconcile()
 
     drifts = asyncio.run(run())
+    if drifts is None:
+        raise _elsewhere("reconciling")
     console = Console(highlight=False, soft_wrap=True)
     for drift in drifts:
         console.print(
@@ -52,7 +54,7 @@ def sweep() -> None:
 
     units = asyncio.run(run())
     if units is None:
-        raise ClaimsvcError("an instance is sweeping just now; nothing was done here")
+        raise _elsewhere("sweeping")
     Console(highlight=False).print(f"{units} holds were over; their units are back.")
 
 
@@ -74,7 +76,7 @@ def purge(
 
     report = asyncio.run(run())
     if report is None:
-        raise ClaimsvcError("an instance is purging just now; nothing was done here")
+        raise _elsewhere("purging")
     if as_json:
         print_json({"dry_run": dry_run, **asdict(report)})
         return
@@ -85,3 +87,7 @@ def purge(
     )
     if not settings.purge_after_days:
         console.print("Coupons stay for ever: CLAIMSVC_PURGE_AFTER_DAYS is 0.")
+
+
+def _elsewhere(doing: str) -> ClaimsvcError:
+    return ClaimsvcError(f"an instance is {doing} just now; nothing was done here")

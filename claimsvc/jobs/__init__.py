@@ -3,7 +3,7 @@
 from claimsvc.jobs.alone import run_alone
 from claimsvc.jobs.loop import event_loop_watched, repeated
 from claimsvc.jobs.purge import purge, purgeable
-from claimsvc.jobs.reconcile import Drift, reconcile_once
+from claimsvc.jobs.reconcile import Drift, reconcile
 from claimsvc.jobs.schedule import Jobs, Schedule
 from claimsvc.jobs.sweep import sweep
 
@@ -14,7 +14,7 @@ __all__ = [
     "event_loop_watched",
     "purge",
     "purgeable",
-    "reconcile_once",
+    "reconcile",
     "repeated",
     "run_alone",
     "sweep",

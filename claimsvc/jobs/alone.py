@@ -2,11 +2,12 @@
 
 import time
 from collections.abc import AsyncGenerator
-from contextlib import aclosing
+from contextlib import AbstractAsyncContextManager, aclosing
 
 import structlog
 
-from claimsvc.ports import JobObserver, Lock
+from claimsvc.errors import LockBusyError
+from claimsvc.ports import JobObserver, Lease, Lock
 
 _log = structlog.get_logger("claimsvc.jobs")
 
@@ -14,7 +15,9 @@ _log = structlog.get_logger("claimsvc.jobs")
 _RESERVE = 0.25
 
 
-async def run_alone(lock: Lock, job: str, chunks: AsyncGenerator[int, None], observer: JobObserver) -> bool:
+async def run_alone(
+    lock: Lock, job: str, chunks: AsyncGenerator[int, None], observer: JobObserver, *, patient: bool = False
+) -> bool:
     """Go through the chunks of a job, unless another instance is at it.
 
     The lock keeps instances from doing the same work twice, and no more than that. A lease that ends too early does no
@@ -23,6 +26,7 @@ async def run_alone(lock: Lock, job: str, chunks: AsyncGenerator[int, None], obs
     Args:
         job: its lock is that of a name with a colon, which no coupon can have.
         chunks: does a chunk for each step, and tells how many things that was.
+        patient: wait for another instance as a claim does for a coupon.
 
     Returns:
         Whether any of it was done here.
@@ -36,13 +40,15 @@ async def run_alone(lock: Lock, job: str, chunks: AsyncGenerator[int, None], obs
         async with aclosing(chunks):
             more = True
             while more:
-                async with lock.hold_free([f"job:{job}"]) as lease:
+                async with _held(lock, f"job:{job}", patient=patient) as lease:
                     if not lease.coupon_names:
                         break
                     reserve = lease.seconds_left() * _RESERVE
                     more = await turn.step()
                     while more and lease.seconds_left() > reserve:
                         more = await turn.step()
+    except LockBusyError:
+        pass
     except Exception:
         observer.job_ended(job, "failed", time.perf_counter() - started, turn.items)
         raise
@@ -51,6 +57,10 @@ async def run_alone(lock: Lock, job: str, chunks: AsyncGenerator[int, None], obs
     if turn.items:
         _log.info("job done", job=job, items=turn.items, seconds=round(seconds, 3))
     return turn.has_begun
+
+
+def _held(lock: Lock, name: str, *, patient: bool) -> AbstractAsyncContextManager[Lease]:
+    return lock.hold(name) if patient else lock.hold_free([name])
 
 
 class _Turn:

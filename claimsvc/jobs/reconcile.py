@@ -1,7 +1,7 @@
 """Setting counters right that have drifted from PostgreSQL."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from claimsvc.domain import Coupon, StrategyName
@@ -19,10 +19,10 @@ class Drift:
     remaining_amount: int
 
 
-async def reconcile_once(
+async def reconcile(
     storage: Storage, counters: Counters, *, settle_seconds: float, observe: Callable[[str, int], None]
-) -> list[Drift]:
-    """Forget every counter that has drifted from PostgreSQL, so that the next claim learns it anew.
+) -> AsyncGenerator[list[Drift], None]:
+    """Forget every counter that has drifted from PostgreSQL, so that the next claim learns it anew. A page at a time.
 
     Units on their way into the database make a counter differ for a moment. So it is looked at twice, and has drifted
     only if neither side has moved between the looks.
@@ -31,16 +31,15 @@ async def reconcile_once(
         settle_seconds: time between the two looks, longer than a claim takes.
         observe: told each coupon's difference, the counter less the database.
     """
-    drifts: list[Drift] = []
     after: str | None = None
     while page := await storage.coupons(search=None, after=after, limit=_PAGE):
         after = page[-1].name
-        drifts += await _reconcile_page(
+        drifts = await _reconcile_page(
             storage, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
         )
-    for drift in drifts:
-        observe(drift.coupon_name, drift.counted - drift.remaining_amount)
-    return drifts
+        for drift in drifts:
+            observe(drift.coupon_name, drift.counted - drift.remaining_amount)
+        yield drifts
 
 
 async def _reconcile_page(

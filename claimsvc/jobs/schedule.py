@@ -8,7 +8,7 @@ from claimsvc.domain import PurgeReport
 from claimsvc.jobs.alone import run_alone
 from claimsvc.jobs.loop import repeated
 from claimsvc.jobs.purge import purge, purgeable
-from claimsvc.jobs.reconcile import Drift, reconcile_once
+from claimsvc.jobs.reconcile import Drift, reconcile
 from claimsvc.jobs.sweep import sweep
 from claimsvc.ports import Counters, JobObserver, Lock, Storage, Upkeep
 
@@ -29,9 +29,10 @@ class Jobs:
 
     Args:
         lock: one whose observer takes no job for a coupon.
-        settle_seconds: see `reconcile_once`.
-        drifted: told what `reconcile_once` is to be told.
+        settle_seconds: see `reconcile`.
+        drifted: told what `reconcile` is to be told.
         purge_after_days: see `purge`.
+        patient: see `run_alone`; for jobs that are run by hand.
     """
 
     def __init__(
@@ -45,6 +46,7 @@ class Jobs:
         settle_seconds: float,
         drifted: Callable[[str, int], None],
         purge_after_days: int,
+        patient: bool = False,
     ) -> None:
         self._lock = lock
         self._storage = storage
@@ -54,21 +56,20 @@ class Jobs:
         self._settle_seconds = settle_seconds
         self._drifted = drifted
         self._purge_after_days = purge_after_days
+        self._patient = patient
 
-    async def reconcile(self) -> list[Drift]:
-        """Set right every counter that has drifted; none of them if another instance is at it."""
+    async def reconcile(self) -> list[Drift] | None:
+        """Set right every counter that has drifted. Which; None if another instance is at it."""
         drifts: list[Drift] = []
 
-        async def whole() -> AsyncGenerator[int, None]:
-            drifts.extend(
-                await reconcile_once(
-                    self._storage, self._counters, settle_seconds=self._settle_seconds, observe=self._drifted
-                )
-            )
-            yield len(drifts)
+        async def counted() -> AsyncGenerator[int, None]:
+            async for found in reconcile(
+                self._storage, self._counters, settle_seconds=self._settle_seconds, observe=self._drifted
+            ):
+                drifts.extend(found)
+                yield len(found)
 
-        await run_alone(self._lock, "reconcile", whole(), self._observer)
-        return drifts
+        return drifts if await self._run_alone("reconcile", counted()) else None
 
     async def sweep(self) -> int | None:
         """Give back the units of holds that are over. How many; None if another instance is at it."""
@@ -80,7 +81,7 @@ class Jobs:
                 units += returned
                 yield returned
 
-        return units if await run_alone(self._lock, "sweep", counted(), self._observer) else None
+        return units if await self._run_alone("sweep", counted()) else None
 
     async def purge(self, *, actor: str = _BY_ITSELF) -> PurgeReport | None:
         """Remove what nobody asks for any more. What that was; None if another instance is at it.
@@ -90,7 +91,7 @@ class Jobs:
         """
         report = PurgeReport()
         chunks = purge(self._upkeep, self._counters, report, after_days=self._purge_after_days, actor=actor)
-        return report if await run_alone(self._lock, "purge", chunks, self._observer) else None
+        return report if await self._run_alone("purge", chunks) else None
 
     async def purgeable(self) -> PurgeReport:
         """What a purge would remove now."""
@@ -107,3 +108,6 @@ class Jobs:
             ):
                 await stack.enter_async_context(repeated(run_once, every_seconds=seconds, name=job))
             yield
+
+    async def _run_alone(self, job: str, chunks: AsyncGenerator[int, None]) -> bool:
+        return await run_alone(self._lock, job, chunks, self._observer, patient=self._patient)

@@ -7,11 +7,13 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import AuditEntry, PurgeReport
+from claimsvc.errors import InvariantViolatedError
+from claimsvc.ports import StorageObserver
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.plainness import RECKON_PLAINNESS
-from claimsvc.storage.ruled import KEPT_FOR, SETTLE_HOLDS
+from claimsvc.storage.ruled import KEPT_FOR, SETTLE_SOME_HOLDS
 from claimsvc.storage.transactions import BeginAnewError, decided
 
 # From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
@@ -176,23 +178,25 @@ class PostgresUpkeep:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        observer: told of promises that would have been broken.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._observer = observer
 
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
         return [name for (name,) in await self._read(_DUE_COUPONS, {"after": after, "most": limit})]
 
-    async def settle_holds(self, coupon_name: str) -> int:
-        coupons = {"coupon_names": [coupon_name]}
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
+        coupons = {"coupon_names": [coupon_name], "most": limit}
 
         async def once(driver: Driver) -> int:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
-                settled = await driver.execute(SETTLE_HOLDS, coupons)
+                settled = await driver.execute(SETTLE_SOME_HOLDS, coupons)
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 await driver.execute("COMMIT", prepare=False)
             [(units, _)] = await settled.fetchall()
@@ -265,7 +269,14 @@ class PostgresUpkeep:
             except psycopg.errors.DeadlockDetected as error:
                 raise BeginAnewError from error
 
-        return await decided(self._engine, self._unit_timeout_seconds, attempt)
+        try:
+            return await decided(self._engine, self._unit_timeout_seconds, attempt)
+        except InvariantViolatedError:
+            self._observer.invariant_violated()
+            raise
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            self._observer.invariant_violated()
+            raise InvariantViolatedError("the database refused what a job does by the service's rules") from error
 
 
 def _purging(coupon_name: str, purged: PurgeReport, for_days: int, actor: str) -> AuditEntry:

@@ -32,7 +32,7 @@ async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage
 @asynccontextmanager
 async def open_upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
     async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresUpkeep(engine, unit_timeout_seconds=3.0)
+        yield PostgresUpkeep(engine, unit_timeout_seconds=3.0, observer=Observed())
 
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:

@@ -42,15 +42,36 @@ async def test_units_of_holds_that_are_over_come_back_once_and_the_coupon_is_pla
 ) -> None:
     await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     await storage.admit([*held("ada", "ben"), *attempts("cleo")])
-    assert await upkeep.settle_holds("spring") == 0
+    assert await upkeep.settle_holds("spring", limit=100) == 0
     assert (await remaining(storage), is_plain(database_url)) == (2, False)
     hold_until(database_url, "now()")
-    assert sum(await asyncio.gather(*(upkeep.settle_holds("spring") for _ in range(4)))) == 2
+    assert sum(await asyncio.gather(*(upkeep.settle_holds("spring", limit=100) for _ in range(4)))) == 2
     assert (await remaining(storage), is_plain(database_url)) == (4, True)
     assert administrate(database_url, "SELECT user_id FROM user_claims WHERE state = 'expired' ORDER BY 1") == [
         ("ada",),
         ("ben",),
     ]
+
+
+async def test_more_holds_than_one_transaction_may_end_come_back_oldest_first(
+    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 9, StrategyName.REDLOCK)
+    await storage.admit([*held("ada", "ben", "cleo", "dora", "eve"), *attempts("finn")])
+    ages = {"ada": 1, "ben": 5, "cleo": 4, "dora": 3}
+    for user, age in ages.items():
+        administrate(
+            database_url, f"UPDATE user_claims SET held_until = now() - interval '{age} h' WHERE user_id = '{user}'"
+        )
+    assert await upkeep.settle_holds("spring", limit=3) == 3
+    assert administrate(database_url, "SELECT user_id FROM user_claims WHERE state = 'active' ORDER BY 1") == [
+        ("ada",),
+        ("eve",),
+        ("finn",),
+    ]
+    assert broken_sums(database_url) == []
+    assert [await upkeep.settle_holds("spring", limit=3) for _ in range(2)] == [1, 0]
+    assert (await remaining(storage), is_plain(database_url)) == (7, False)
 
 
 async def test_a_coupon_is_not_plain_while_somebody_still_holds_a_unit(
@@ -59,7 +80,7 @@ async def test_a_coupon_is_not_plain_while_somebody_still_holds_a_unit(
     await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     await storage.admit(held("ada", "ben"))
     administrate(database_url, "UPDATE user_claims SET held_until = now() WHERE user_id = 'ada'")
-    assert await upkeep.settle_holds("spring") == 1
+    assert await upkeep.settle_holds("spring", limit=100) == 1
     assert (await remaining(storage), is_plain(database_url)) == (4, False)
 
 
@@ -113,10 +134,10 @@ async def test_a_hold_that_ends_in_the_moment_of_its_confirmation_is_either_conf
             assert isinstance(first, Claimed)
             hold_until(database_url, f"clock_timestamp() + interval '{number % 5} ms'")
             _, [confirmed], [claimed], _ = await asyncio.gather(
-                upkeep.settle_holds("spring"),
+                upkeep.settle_holds("spring", limit=100),
                 storage.admit(attempts(f"holder-{number}")),
                 elsewhere.admit(attempts(f"other-{number}")),
-                upkeep.settle_holds("spring"),
+                upkeep.settle_holds("spring", limit=100),
             )
             assert broken_sums(database_url) == []
             winners = [each for each in (confirmed, claimed) if isinstance(each, Claimed | HoldContinued)]

@@ -5,13 +5,12 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
 from claimsvc.domain import PurgeReport
-from claimsvc.errors import InvariantViolatedError, UnavailableError
+from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
 from claimsvc.jobs import event_loop_watched, purge, repeated, run_alone, sweep
 from claimsvc.ports import Lease
 from tests.waiting import until
@@ -63,8 +62,12 @@ class FakeLock:
         finally:
             self.held_now -= 1
 
-    def hold(self, coupon_name: str, *, was_busy: bool = False) -> Any:
-        raise AssertionError("nobody waits for a job's lock")
+    @asynccontextmanager
+    async def hold(self, coupon_name: str, *, was_busy: bool = False) -> AsyncIterator[Lease]:
+        async with self.hold_free([coupon_name]) as lease:
+            if not lease.coupon_names:
+                raise LockBusyError("it is another's")
+            yield lease
 
 
 async def three(lock: FakeLock | None = None) -> AsyncGenerator[int, None]:
@@ -89,6 +92,15 @@ async def test_a_job_that_another_instance_is_at_is_not_begun() -> None:
 
     assert not await run_alone(FakeLock(free=0), "sweep", chunks(), told)
     assert (begun, told.ended) == (False, [("sweep", "elsewhere", 0)])
+
+
+@pytest.mark.parametrize(("free", "ended"), [(1, ("sweep", "done", 12)), (0, ("sweep", "elsewhere", 0))])
+async def test_whoever_waits_for_another_instance_and_waits_too_long_does_nothing(
+    free: int, ended: tuple[str, str, int]
+) -> None:
+    lock, told = FakeLock(free=free), Told()
+    assert await run_alone(lock, "sweep", three(lock), told, patient=True) == bool(free)
+    assert (told.ended, lock.held_now) == ([ended], 0)
 
 
 async def test_a_lease_that_comes_to_its_end_is_taken_anew_between_two_chunks() -> None:
@@ -144,7 +156,7 @@ class OneBroken:
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
         return [name for name in self.rows if name > after][:2]
 
-    async def settle_holds(self, coupon_name: str) -> int:
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
         if coupon_name == "a":
             raise InvariantViolatedError("it does not add up")
         return self.rows[coupon_name]
@@ -159,7 +171,7 @@ class OneBroken:
         return await self.coupons_with_due_holds(after=after, limit=limit)
 
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
-        return PurgeReport(claims=await self.settle_holds(coupon_name), coupons=1)
+        return PurgeReport(claims=await self.settle_holds(coupon_name, limit=limit), coupons=1)
 
     async def count_purgeable(self) -> PurgeReport:
         return PurgeReport()
@@ -207,6 +219,26 @@ async def test_a_coupon_that_cannot_be_swept_keeps_no_other_from_its_turn() -> N
     counters = Counts()
     assert await items_of(sweep(OneBroken(), counters)) == [2, 3]
     assert counters.counts == {"b": 3, "c": 1}
+
+
+class ManyHolds(OneBroken):
+    """`ports.Upkeep` of two coupons whose holds are more than a chunk."""
+
+    def __init__(self) -> None:
+        self.rows = {"b": 7, "d": 6}
+
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
+        units = min(limit, self.rows[coupon_name])
+        self.rows[coupon_name] -= units
+        return units
+
+
+async def test_holds_of_a_coupon_that_are_many_end_in_several_chunks() -> None:
+    upkeep = ManyHolds()
+    counters = Counts()
+    counters.counts["d"] = 1
+    assert [done async for done in sweep(upkeep, counters, chunk=3)] == [3, 3, 1, 3, 3, 0]
+    assert counters.counts == {"b": 8, "c": 1, "d": 7}
 
 
 async def test_a_coupon_that_cannot_be_purged_keeps_no_other_from_its_turn() -> None:
