@@ -157,7 +157,7 @@ class Settings(DatabaseSettings):
         0,
         ge=0,
         le=36_500,
-        description="when a coupon that ended or was archived is removed, claims and all; 0 is never",
+        description="days after which a coupon that ended or was archived is removed, claims and all; 0 is never",
     )
     batch_size: int = Field(256, ge=1, le=10_000, description="most claims of one coupon that a transaction admits")
     claims_waiting_limit: int = Field(

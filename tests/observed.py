@@ -21,6 +21,7 @@ class Observed:
         self.connections: Counter[str] = Counter()
         self.violations = 0
         self.jobs: Counter[tuple[str, str]] = Counter()
+        self.job_items: Counter[str] = Counter()
 
     def master_probed(self, master: str, up: bool) -> None:
         pass
@@ -70,3 +71,4 @@ class Observed:
 
     def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
         self.jobs[job, result] += 1
+        self.job_items[job] += items
