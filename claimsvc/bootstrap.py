@@ -17,7 +17,7 @@ from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, Redlocks, open_redlocks
+from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
@@ -59,7 +59,8 @@ async def application(
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics))
+        instance = instance_name()
+        redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
         jobs = _jobs(settings, redlocks.unobserved(), engine, database, RedisCounters(masters.all), metrics)
         lock: Lock = redlocks
         if failpoints is not None:
@@ -78,7 +79,15 @@ async def application(
         await stack.enter_async_context(
             jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
         )
-        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        live = Live(
+            metrics,
+            masters.all,
+            database.stock,
+            locksmith.look,
+            instance=instance,
+            pool_size=settings.database_pool_size,
+        )
         await stack.enter_async_context(live.running())
         yield create_app(
             Services(
@@ -86,7 +95,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
-                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
+                locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
@@ -134,7 +143,7 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.PostgresStorage]:
     """The storage alone, for commands that need no lock.
 
     Raises:
@@ -224,13 +233,16 @@ def _jobs(
     )
 
 
-def _open_redlocks(settings: Settings, masters: Masters, metrics: Metrics) -> AbstractAsyncContextManager[Redlocks]:
+def _open_redlocks(
+    settings: Settings, masters: Masters, metrics: Metrics, instance: str | None = None
+) -> AbstractAsyncContextManager[Redlocks]:
     return open_redlocks(
         masters.all,
         ttl_seconds=settings.lock_ttl_seconds,
         retries=settings.lock_retries,
         retry_wait_seconds=settings.lock_retry_wait_seconds,
         observer=metrics,
+        instance=instance,
     )
 
 

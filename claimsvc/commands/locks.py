@@ -14,7 +14,15 @@ from rich.table import Table
 from claimsvc import domain
 from claimsvc.api.lock_schemas import locks_body
 from claimsvc.bootstrap import open_locksmith
-from claimsvc.commands.shared import AsJson, CouponName, actor, check_coupon_name, check_text, print_json, print_table
+from claimsvc.commands.shared import (
+    AsJson,
+    CouponName,
+    check_coupon_name,
+    check_text,
+    os_actor,
+    print_json,
+    print_table,
+)
 from claimsvc.config import load_settings
 from claimsvc.domain import HeldLock, LockNotHeld, LockReleased, LocksSeen
 from claimsvc.errors import ClaimsvcError
@@ -63,7 +71,7 @@ def release_lock(
 
     async def release() -> LockReleased | LockNotHeld:
         async with open_locksmith(settings) as locksmith:
-            return await locksmith.release(name, actor=actor(), reason=reason)
+            return await locksmith.release(name, actor=os_actor(), reason=reason)
 
     released = asyncio.run(release())
     if isinstance(released, LockNotHeld):

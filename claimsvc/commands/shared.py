@@ -36,6 +36,15 @@ def check_text(text: str, option: str) -> None:
         raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
 
 
+def os_actor() -> str:
+    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"os-user:{name}@{socket.gethostname()}"
+
+
 def print_table(table: Table) -> None:
     """A table, fitted to the terminal; for everything else as wide as it needs, so that no name is broken."""
     Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL_COLUMNS).print(table)
@@ -44,12 +53,3 @@ def print_table(table: Table) -> None:
 def print_json(value: object) -> None:
     """JSON for programs; what JSON does not know, such as a time, becomes its text."""
     typer.echo(json.dumps(value, indent=2, default=str))
-
-
-def actor() -> str:
-    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = str(os.getuid())
-    return f"os-user:{name}@{socket.gethostname()}"

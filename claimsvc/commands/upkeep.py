@@ -10,7 +10,7 @@ from rich.console import Console
 from claimsvc import logs
 from claimsvc.bootstrap import migrate as migrate_schema
 from claimsvc.bootstrap import open_jobs
-from claimsvc.commands.shared import AsJson, actor, print_json
+from claimsvc.commands.shared import AsJson, os_actor, print_json
 from claimsvc.config import load_database_settings, load_settings
 from claimsvc.domain import PurgeReport
 from claimsvc.errors import ClaimsvcError
@@ -72,7 +72,7 @@ def purge(
 
     async def run() -> PurgeReport | None:
         async with open_jobs(settings) as jobs:
-            return await (jobs.purgeable() if dry_run else jobs.purge(actor=actor()))
+            return await (jobs.purgeable() if dry_run else jobs.purge(actor=os_actor()))
 
     report = asyncio.run(run())
     if report is None:

@@ -1,5 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.answers import ANSWER_NAMES, Answer
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -9,6 +10,7 @@ from claimsvc.domain.campaigns import (
     PeriodIsEmpty,
 )
 from claimsvc.domain.claims import (
+    OUTCOME_NAMES,
     AlreadyCancelled,
     AlreadyClaimed,
     Cancelled,
@@ -54,18 +56,21 @@ from claimsvc.domain.operators import (
 from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
+    "ANSWER_NAMES",
     "COUPON_NAME_PATTERN",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
     "AlreadyCancelled",
     "AlreadyClaimed",
     "AmountBelowClaimed",
+    "Answer",
     "AuditEntry",
     "Campaign",
     "Cancelled",

@@ -12,8 +12,9 @@ from claimsvc.ports import StorageObserver
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.idempotency import KEPT_FOR
 from claimsvc.storage.plainness import RECKON_PLAINNESS
-from claimsvc.storage.ruled import KEPT_FOR, SETTLE_SOME_HOLDS
+from claimsvc.storage.ruled import SETTLE_SOME_HOLDS
 from claimsvc.storage.transactions import BeginAnewError, decided
 
 # From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
