@@ -315,7 +315,7 @@ async def open_lane(
     settings = Settings(database_url=database_url, redis_urls=tuple(redis_urls), claim_patience_seconds=0.01)
     async with (
         open_records(database_url, redis_urls) as records,
-        bootstrap.open_reconciler(settings) as reconcile,
+        bootstrap.open_jobs(settings) as jobs,
         open_stage(database_url, tuple(redis_urls), zygote) as stage,
     ):
-        yield Lane(stage, records, reconcile, strategy, scenario, len(redis_urls))
+        yield Lane(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls))
