@@ -1,5 +1,6 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -9,9 +10,11 @@ from multidict import istr
 from claimsvc import domain
 from claimsvc.api import console, locks, operations, parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import SHOWS_USERS, only, require_sight, unless_open, users_and
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
-from claimsvc.api.services import REQUEST_ID, SERVICES
+from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
+from claimsvc.domain import Scope
 
 
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
@@ -60,7 +63,8 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
         return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
-    return ok(schemas.coupon_detail_body(found))
+    seen = tuple(user_id for user_id in found.claimed_by if request[CALLER].sees(user_id))
+    return ok(schemas.coupon_detail_body(replace(found, claimed_by=seen)))
 
 
 async def get_coupon_named_claim(request: web.Request) -> Reply:
@@ -84,6 +88,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     claim = await request.app[SERVICES].storage.claim(path.id)
     if claim is None:
         return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
+    require_sight(request, claim.user_id)
     return ok(schemas.claim_body(claim))
 
 
@@ -98,7 +103,9 @@ def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
 _REPLAYED = istr("Idempotency-Replayed")
 _LOCATION = {"Location": "the path of what was made"}
 _COUPON = Success(
-    200, f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.", schemas.CouponDetailBody
+    200,
+    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}, and those that the caller may see.",
+    schemas.CouponDetailBody,
 )
 # What can be asked next, for clients and test programs that follow links.
 _OF_A_COUPON: dict[str, dict[str, Any]] = {
@@ -130,6 +137,7 @@ ROUTES: tuple[Route, ...] = (
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),
+        access=users_and(Scope.CLAIMS_WRITE),
     ),
     Route(
         "GET",
@@ -139,6 +147,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a claim up",
         success=Success(200, "The claim.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
+        access=users_and(Scope.CLAIMS_READ),
     ),
     Route(
         "POST",
@@ -148,7 +157,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Offer a new coupon",
         success=Success(201, "The coupon is on offer.", schemas.CouponBody, headers=_LOCATION, links=_OF_A_COUPON),
         problems=(problems.COUPON_EXISTS, problems.UNAVAILABLE),
-        admin=True,
+        access=only(Scope.COUPONS_WRITE),
     ),
     Route(
         "GET",
@@ -167,6 +176,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a coupon and its claimants up",
         success=_COUPON,
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=SHOWS_USERS,
     ),
     Route(
         "GET",
@@ -176,6 +186,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look the coupon named `claim` up",
         success=_COUPON,
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=SHOWS_USERS,
     ),
     Route(
         "GET",
@@ -185,6 +196,7 @@ ROUTES: tuple[Route, ...] = (
         summary="List a coupon's claims, oldest first",
         success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=unless_open(Scope.CLAIMS_READ),
     ),
     *locks.ROUTES,
     *operations.ROUTES,

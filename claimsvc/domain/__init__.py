@@ -1,5 +1,15 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.callers import (
+    ANYBODY,
+    EVERY_SCOPE,
+    NOBODY,
+    ApiKey,
+    Caller,
+    Scope,
+    TokenRefused,
+    TokenUser,
+)
 from claimsvc.domain.campaigns import (
     AmountBelowClaimed,
     Campaign,
@@ -53,18 +63,23 @@ from claimsvc.domain.operators import (
 )
 
 __all__ = [
+    "ANYBODY",
     "COUPON_NAME_PATTERN",
+    "EVERY_SCOPE",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "NOBODY",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
     "AlreadyCancelled",
     "AlreadyClaimed",
     "AmountBelowClaimed",
+    "ApiKey",
     "AuditEntry",
+    "Caller",
     "Campaign",
     "Cancelled",
     "Claim",
@@ -90,8 +105,11 @@ __all__ = [
     "Paused",
     "PeriodIsEmpty",
     "Replayed",
+    "Scope",
     "SoldOut",
     "StrategyName",
+    "TokenRefused",
+    "TokenUser",
     "UnknownClaim",
     "UnknownCoupon",
     "WaitingInstance",

@@ -24,6 +24,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, coupons, user_claims
 
@@ -59,6 +60,7 @@ class PostgresStorage:
         self._deciding = Deciding(engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer)
         self._unit_timeout_seconds = unit_timeout_seconds
         self._newest_revision = newest_revision()
+        self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._deciding.admit(attempts)
