@@ -143,7 +143,7 @@ class Settings(DatabaseSettings):
     jwt_jwks: Annotated[str | None, BeforeValidator(lambda source: source or None), AfterValidator(_check_jwks)] = (
         Field(
             None,
-            description="keys of users' tokens, a JSON Web Key Set in a file or at an https address; none: all may claim",
+            description="keys of users' tokens, a JSON Web Key Set: a file, or an https address; none: all may claim",
         )
     )
     jwt_issuer: Annotated[

@@ -112,7 +112,9 @@ async def _identify(services: Services, credential: str) -> Caller:
         if isinstance(found, domain.TokenRefused):
             raise RefusedError(UNAUTHORIZED, found.reason)
         return Caller(f"user:{found.user_id}", frozenset(), found.user_id, found.claims)
-    key = await services.api_keys.of_digest(digest.digest()) if services.api_keys is not None else None
+    key = await services.api_keys.of_digest(digest.digest())
     if key is None:
-        raise RefusedError(UNAUTHORIZED, "The key is not known here, or not good any more.")
+        raise RefusedError(
+            UNAUTHORIZED, "The key is not known here, or not good any more; `claimsvc key create` makes keys."
+        )
     return Caller(f"key:{key.id}", key.scopes)

@@ -20,6 +20,8 @@ from claimsvc.api.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
     FORBIDDEN,
+    KEY_IN_FLIGHT,
+    KEY_REUSED,
     NOT_YOUR_CLAIM,
     REQUEST_TIMEOUT,
     UNAUTHORIZED,
@@ -55,7 +57,10 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves."""
+    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
+
+    `keyed` says that it may be sent under an Idempotency-Key.
+    """
 
     method: str
     path: str
@@ -65,6 +70,7 @@ class Route:
     success: Success
     problems: tuple[Problem, ...] = ()
     access: Access = OPEN
+    keyed: bool = False
     documented: bool = True
 
     @property
@@ -88,6 +94,8 @@ class Route:
                 implied.append(NOT_YOUR_CLAIM)
         if any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
+        if self.keyed:
+            implied += [KEY_IN_FLIGHT, KEY_REUSED]
         if self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return (*implied, *self.problems)

@@ -73,20 +73,22 @@ class Services:
     """What the routes need.
 
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
-    the SHA-256 digests, in lower-case hex, of keys that may do everything; `api_keys` are those with scopes, if any are
-    kept. `tokens` tell users apart; without them everybody may claim for everybody. Of requests that are answered as
-    they should be, `log_requests_per_second` each get a line, and of those beyond that a sample. `tracer` is None where
-    claims are not traced. `live` is what the console shows; `stress` is there in development alone.
+    the SHA-256 digests, in lower-case hex, of keys that may do everything; `api_keys` are those with scopes. `tokens`
+    tell users apart; without them everybody may claim for everybody. Of requests that are answered as they should be,
+    `log_requests_per_second` each get a line, and of those beyond that a sample. `tracer` is None where claims are not
+    traced. `live` is what the console shows; `stress` is there in development alone.
     """
 
     strategy: ports.Claims
     storage: ports.Storage
+    campaigns: ports.Campaigns
+    transitions: ports.Transitions
     locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]
     admin_key_digests: tuple[str, ...]
-    api_keys: ports.ApiKeys | None = None
+    api_keys: ports.ApiKeys
     tokens: ports.Tokens | None = None
     body_timeout_seconds: float = 10.0
     log_requests_per_second: int = 1000

@@ -11,10 +11,10 @@ from claimsvc.domain.callers import (
     TokenUser,
 )
 from claimsvc.domain.campaigns import (
+    PLAIN,
     AmountBelowClaimed,
     Campaign,
     CouponDetail,
-    CouponDraft,
     CouponExists,
     PeriodIsEmpty,
 )
@@ -72,6 +72,7 @@ __all__ = [
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
     "NOBODY",
+    "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
     "AlreadyCancelled",
@@ -89,7 +90,6 @@ __all__ = [
     "Confirmed",
     "Coupon",
     "CouponDetail",
-    "CouponDraft",
     "CouponExists",
     "Ended",
     "HeldLock",

@@ -80,6 +80,6 @@ class Caller:
 
 
 # Where no tokens are set up, users are who they say they are.
-ANYBODY = Caller("open", frozenset({Scope.CLAIMS_READ, Scope.CLAIMS_WRITE}))
+ANYBODY = Caller("anybody", frozenset({Scope.CLAIMS_READ, Scope.CLAIMS_WRITE}))
 # Where they are, and none was sent.
 NOBODY = Caller("nobody", frozenset())

@@ -1,10 +1,8 @@
 """Who may do what: every route of the router itself, asked by every kind of caller."""
 
-import hashlib
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +12,7 @@ import pytest
 from aiohttp import hdrs, web
 
 from claimsvc.api import create_app
-from claimsvc.domain import ApiKey, Claimed, Scope, StrategyName
+from claimsvc.domain import Claimed, Scope, StrategyName
 from claimsvc.tokens import open_tokens
 from tests.api.memory import ADMIN, MemoryStore, Observations, memory_services, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
@@ -33,7 +31,12 @@ WITH_TOKENS: dict[str, set[str]] = {
     # They show each caller what it may see; a credential that is not good is refused.
     "GET /api/coupons/{name}": KNOWN | {"nobody"},
     "GET /api/coupons/claim": KNOWN | {"nobody"},
+    "POST /api/claims/{id}/confirm": {"ann", "admin", "claims:write"},
+    "DELETE /api/claims/{id}": {"ann", "admin", "claims:write"},
     "POST /api/coupons": {"admin", "coupons:write"},
+    "PATCH /api/coupons/{name}": {"admin", "coupons:write"},
+    "PATCH /api/coupons/claim": {"admin", "coupons:write"},
+    "POST /api/coupons/{name}/archive": {"admin", "coupons:write"},
     "GET /api/coupons": ALL,
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
@@ -51,34 +54,24 @@ WITH_TOKENS: dict[str, set[str]] = {
 }
 # Without them only these ask who it is, and a user's token is a key that nobody knows.
 WITHOUT_TOKENS = {
-    route: WITH_TOKENS[route] for route in ("POST /api/coupons", "GET /api/locks", "DELETE /api/locks/{coupon_name}")
+    "POST /api/coupons": {"admin", "coupons:write"},
+    "PATCH /api/coupons/{name}": {"admin", "coupons:write"},
+    "PATCH /api/coupons/claim": {"admin", "coupons:write"},
+    "POST /api/coupons/{name}/archive": {"admin", "coupons:write"},
+    "GET /api/locks": {"admin", "locks:read"},
+    "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
 }
 
-
-@dataclass
-class MemoryKeys:
-    """`ports.ApiKeys`: one key for each scope, which is called as its scope is."""
-
-    found: dict[bytes, ApiKey] = field(
-        default_factory=lambda: {
-            hashlib.sha256(scope.encode()).digest(): ApiKey(
-                f"of-{scope}", scope, frozenset({scope}), datetime(2026, 1, 1, tzinfo=UTC)
-            )
-            for scope in Scope
-        }
-    )
-
-    async def create(self, *_: object, **__: object) -> ApiKey:
-        raise NotImplementedError
-
-    async def revoke(self, *_: object, **__: object) -> bool:
-        raise NotImplementedError
-
-    async def all(self) -> list[ApiKey]:
-        raise NotImplementedError
-
-    async def of_digest(self, digest: bytes) -> ApiKey | None:
-        return self.found.get(digest)
+# Where a route takes a body, so that nobody is refused for what was sent.
+BODIES: dict[str, dict[str, object]] = {
+    "POST /api/coupons/claim": {"user_id": "ann", "coupon_name": "plenty"},
+    "DELETE /api/claims/{id}": {"reason": "not needed"},
+    "POST /api/coupons": {"name": "plenty", "amount": 1},
+    "PATCH /api/coupons/{name}": {"paused": True},
+    "PATCH /api/coupons/claim": {"paused": True},
+    "DELETE /api/locks/{coupon_name}": {"reason": "it hangs"},
+    "POST /console/stress-test": {"scenario": "none"},
+}
 
 
 class NoStressTests:
@@ -101,13 +94,9 @@ class Stage:
 
     async def ask(self, method: str, route: str, caller: str) -> tuple[int, Any]:
         path = route.format(name="plenty", coupon_name="plenty", id=self.claim_id, slug="sold-out", file="none")
-        bodies = {
-            "POST /api/coupons/claim": {"user_id": "ann", "coupon_name": "plenty"},
-            "POST /api/coupons": {"name": "plenty", "amount": 1},
-        }
-        body = bodies.get(f"{method} {route}", {"reason": "it hangs", "scenario": "none"})
+        body = BODIES.get(f"{method} {route}")
         async with self.client.request(
-            method, self.url + path, json=None if method == "GET" else body, headers=self.credentials[caller]
+            method, self.url + path, json=body, headers=self.credentials[caller]
         ) as response:
             raw = await response.read()
             return response.status, orjson.loads(raw) if response.content_type.endswith("json") else raw
@@ -131,10 +120,10 @@ async def staged(tmp_path: Path, *, with_tokens: bool) -> AsyncIterator[Stage]:
         "ann": bearer(issuer.token("ann")),
         "eve": bearer(issuer.token("eve")),
         "admin": ADMIN,
-        **{scope: bearer(scope) for scope in KEYS},
+        **{scope: bearer(f"key-for-{scope}") for scope in KEYS},
     }
     async with open_tokens(str(jwks), issuer=ISSUER, audience=AUDIENCE) as tokens:
-        more = {"tokens": tokens if with_tokens else None, "api_keys": MemoryKeys(), "stress": NoStressTests()}
+        more = {"tokens": tokens if with_tokens else None, "stress": NoStressTests()}
         app = create_app(memory_services(store, Observations(), **more))
         async with served(app) as port, aiohttp.ClientSession() as client:
             yield Stage(f"http://127.0.0.1:{port}", client, app, store, claimed.claim.id, credentials)

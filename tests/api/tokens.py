@@ -1,6 +1,7 @@
 """An issuer of users' tokens, with keys of its own that are made at run time."""
 
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 ISSUER = "https://issuer.example"
 AUDIENCE = "claims"
 
-_MAKERS = {
+_MAKERS: Mapping[str, tuple[Any, Callable[[], Any]]] = {
     "RS256": (jwt.algorithms.RSAAlgorithm, lambda: rsa.generate_private_key(65_537, 2048)),
     "ES256": (jwt.algorithms.ECAlgorithm, lambda: ec.generate_private_key(ec.SECP256R1())),
     "EdDSA": (jwt.algorithms.OKPAlgorithm, ed25519.Ed25519PrivateKey.generate),

@@ -1,6 +1,7 @@
 """Users' tokens: which are believed, and where the keys come from that they are signed with."""
 
 import base64
+import hmac
 import json
 import time
 from collections.abc import AsyncIterator, Sequence
@@ -23,6 +24,17 @@ from tests.api.tokens import AUDIENCE, ISSUER, Issuer
 def write(path: Path, issuers: Sequence[Issuer], *more: dict[str, Any]) -> str:
     path.write_text(json.dumps({"keys": [*(each.public() for each in issuers), *more]}), encoding="utf-8")
     return str(path)
+
+
+def in_base64(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def by_secret(claims: dict[str, Any], secret: bytes, kid: str) -> str:
+    """Signed by HMAC, also with what PyJWT takes for no secret."""
+    header = {"alg": "HS256", "typ": "JWT", "kid": kid}
+    signed = ".".join(in_base64(json.dumps(part).encode()) for part in (header, claims))
+    return f"{signed}.{in_base64(hmac.digest(secret, signed.encode(), 'sha256'))}"
 
 
 @pytest.fixture
@@ -87,12 +99,12 @@ async def test_the_algorithm_is_ours_to_choose_not_the_token_s(tmp_path: Path) -
     claims = jwt.decode(issuer.token(), options={"verify_signature": False})
     published = issuer.private.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     secret = b"a secret that both sides would know"
-    symmetric = {"kty": "oct", "kid": "two", "k": base64.urlsafe_b64encode(secret).rstrip(b"=").decode()}
+    symmetric = {"kty": "oct", "kid": "two", "k": in_base64(secret)}
     async with open_tokens(write(tmp_path / "keys", [issuer], symmetric), issuer=ISSUER, audience=AUDIENCE) as tokens:
         forged = [
-            jwt.encode(claims, None, "none", headers={"kid": "one"}),
-            jwt.encode(claims, published, "HS256", headers={"kid": "one"}),
-            jwt.encode(claims, secret, "HS256", headers={"kid": "two"}),
+            jwt.encode(claims, "", "none", headers={"kid": "one"}),
+            by_secret(claims, published, "one"),
+            by_secret(claims, secret, "two"),
             jwt.encode(claims, issuer.private, "RS512", headers={"kid": "one"}),
         ]
         for token in forged:
