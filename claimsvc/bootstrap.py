@@ -17,7 +17,7 @@ from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, open_redlocks
+from claimsvc.lock import Locksmith, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import ApiKeys, Claims, Counters, Lock, Storage, Strategy, Tokens
@@ -60,6 +60,7 @@ async def application(
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        instance = instance_name()
         lock: Lock = await stack.enter_async_context(
             open_redlocks(
                 masters.all,
@@ -67,6 +68,7 @@ async def application(
                 retries=settings.lock_retries,
                 retry_wait_seconds=settings.lock_retry_wait_seconds,
                 observer=metrics,
+                instance=instance,
             )
         )
         if failpoints is not None:
@@ -84,7 +86,15 @@ async def application(
         )
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
-        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        live = Live(
+            metrics,
+            masters.all,
+            database.stock,
+            locksmith.look,
+            instance=instance,
+            pool_size=settings.database_pool_size,
+        )
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         yield create_app(
@@ -93,7 +103,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
-                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
+                locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,

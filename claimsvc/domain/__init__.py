@@ -19,6 +19,7 @@ from claimsvc.domain.campaigns import (
     PeriodIsEmpty,
 )
 from claimsvc.domain.claims import (
+    OUTCOME_NAMES,
     AlreadyCancelled,
     AlreadyClaimed,
     Cancelled,
@@ -72,6 +73,7 @@ __all__ = [
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
     "NOBODY",
+    "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
