@@ -78,7 +78,7 @@ def test_keys_are_made_listed_and_revoked_and_none_is_ever_shown_again(database_
         return claimsvc("key", *words, CLAIMSVC_DATABASE_URL=database_url)
 
     made = key("create", "--label", "the [red]shop", "--scope", "coupons:write", "--scope", "claims:read")
-    for_days = key("create", "--label", "audit", "--scope", "audit:read", "--expires-days", "30")
+    for_days = key("create", "--label", "support", "--scope", "claims:write", "--expires-days", "30")
     secret = made.stdout.splitlines()[1].strip()
     first, second = json.loads(key("list", "--json").stdout)
     assert first["id"] in made.stdout

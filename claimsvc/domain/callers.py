@@ -15,8 +15,6 @@ class Scope(StrEnum):
     CLAIMS_WRITE = "claims:write"
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
-    AUDIT_READ = "audit:read"
-    USERS_ERASE = "users:erase"
 
 
 EVERY_SCOPE = frozenset(Scope)

@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from claimsvc.bootstrap import application, open_keys
-from claimsvc.config import Settings
+from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.domain import Scope, StrategyName
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
@@ -116,8 +116,7 @@ async def test_an_idempotency_key_is_its_user_s_and_outlives_the_instance(stage:
 
 @pytest.mark.usefixtures("spring")
 async def test_a_key_with_the_scope_acts_for_users_and_is_named_in_the_audit(stage: Stage, database_url: str) -> None:
-    settings = Settings(database_url=database_url)  # type: ignore[call-arg]
-    async with open_keys(settings) as keys:
+    async with open_keys(DatabaseSettings(database_url=database_url)) as keys:
         digest = hashlib.sha256(SUPPORT.encode()).digest()
         scopes = {Scope.CLAIMS_WRITE}
         made = await keys.create(digest, label="support", scopes=scopes, expires_seconds=None, actor="os-user:x@y")
