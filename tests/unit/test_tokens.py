@@ -61,14 +61,14 @@ async def test_a_good_token_names_its_user_and_what_it_says(tmp_path: Path, algo
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"exp": int(time.time()) - 60}, "expired"),
+        ({"exp": 1}, "expired"),
         ({"exp": None}, "lacks a claim"),
         ({"aud": "others"}, "not for this service"),
         ({"aud": None}, "lacks a claim"),
         ({"iss": "https://else.example"}, "not from its issuer"),
         ({"iss": None}, "lacks a claim"),
         ({"sub": None}, "lacks a claim"),
-        ({"nbf": int(time.time()) + 600}, "not valid yet"),
+        ({"nbf": 2**33}, "not valid yet"),
         ({"user_id": "two words"}, "subject"),
         ({"user_id": ""}, "subject"),
         ({"user_id": "a" * 256}, "subject"),
