@@ -1,5 +1,6 @@
 """The routes of what becomes of a claim after it was made."""
 
+from functools import partial
 from typing import Annotated
 
 from aiohttp import web
@@ -9,6 +10,7 @@ from claimsvc import domain
 from claimsvc.api import parameters, problems, schemas
 from claimsvc.api.answer import Reply
 from claimsvc.api.auth import require_action, users_and
+from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, CALLER, REQUEST_ID, SERVICES
 
@@ -36,13 +38,14 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
         request[ACTOR], "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
     )
     ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
-    return _reply(ended, request)
+    return _reply(ended, request[REQUEST_ID])
 
 
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
     await _require_own(request, path.id)
-    return _reply(await request.app[SERVICES].transitions.confirm(path.id), request)
+    services = request.app[SERVICES]
+    return _reply(await once_only(request, None, partial(services.transitions.confirm, path.id)), request[REQUEST_ID])
 
 
 async def _require_own(request: web.Request, claim_id: str) -> None:
@@ -56,12 +59,20 @@ async def _require_own(request: web.Request, claim_id: str) -> None:
 
 
 def _reply(
-    became: domain.Cancelled | domain.Confirmed | domain.HoldExpired | domain.AlreadyCancelled | domain.UnknownClaim,
-    request: web.Request,
+    became: domain.Cancelled
+    | domain.Confirmed
+    | domain.HoldExpired
+    | domain.AlreadyCancelled
+    | domain.UnknownClaim
+    | domain.Replayed
+    | domain.KeyReused,
+    request_id: str,
 ) -> Reply:
     if isinstance(became, domain.Cancelled | domain.Confirmed):
         return ok(schemas.claim_body(became.claim))
-    return problems.from_outcome(became, request[REQUEST_ID])
+    if isinstance(became, domain.Replayed):
+        return replayed(_reply(became.answer, became.request_id))
+    return problems.from_outcome(became, request_id)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -84,5 +95,6 @@ ROUTES: tuple[Route, ...] = (
         success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.CLAIM_CANCELLED, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
         access=users_and(domain.Scope.CLAIMS_WRITE),
+        keyed=True,
     ),
 )

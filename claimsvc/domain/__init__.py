@@ -1,5 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.answers import ANSWER_NAMES, Answer
 from claimsvc.domain.callers import (
     ANYBODY,
     EVERY_SCOPE,
@@ -64,6 +65,7 @@ from claimsvc.domain.operators import (
 )
 
 __all__ = [
+    "ANSWER_NAMES",
     "ANYBODY",
     "COUPON_NAME_PATTERN",
     "EVERY_SCOPE",
@@ -80,6 +82,7 @@ __all__ = [
     "AlreadyCancelled",
     "AlreadyClaimed",
     "AmountBelowClaimed",
+    "Answer",
     "ApiKey",
     "AuditEntry",
     "Caller",
