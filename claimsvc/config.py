@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio import ConnectionPool
 
@@ -73,7 +73,7 @@ def _check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
         if not _SHA256_HEX.fullmatch(digest):
             raise ValueError(
                 "each must be the SHA-256 of a key in 64 lower-case hex digits, never the key itself; "
-                "`claimsvc key create` makes both"
+                "`claimsvc key create --digest-only` makes both"
             )
     return digests
 
@@ -82,6 +82,24 @@ def _check_tracing_url(url: str | None) -> str | None:
     if url is not None and (_split_url(url).scheme not in {"http", "https"} or not _split_url(url).hostname):
         raise ValueError("must look like http://collector:4318/v1/traces")
     return url
+
+
+def _check_jwks(source: str | None) -> str | None:
+    if source is None or "://" not in source:
+        return source
+    parts = _split_url(source)
+    # Whoever can change the set on its way can sign what it likes.
+    if parts.scheme == "https" and parts.hostname:
+        return source
+    if parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}:
+        return source
+    raise ValueError("must be a file, or look like https://issuer.example/keys.json")
+
+
+def _check_goes_with_jwks(value: str | None, info: ValidationInfo) -> str | None:
+    if (value is None) != (info.data.get("jwt_jwks") is None) and "jwt_jwks" in info.data:
+        raise ValueError("is set where CLAIMSVC_JWT_JWKS is, and only there")
+    return value
 
 
 class DatabaseSettings(BaseSettings):
@@ -118,8 +136,23 @@ class Settings(DatabaseSettings):
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_admin_keys)
     ] = Field(
         (),
-        description="SHA-256 digests of the keys that may create coupons and open locks, separated by commas",
+        description="SHA-256 digests of keys that may do everything, separated by commas",
         repr=False,
+    )
+
+    jwt_jwks: Annotated[str | None, BeforeValidator(lambda source: source or None), AfterValidator(_check_jwks)] = (
+        Field(
+            None,
+            description="keys of users' tokens, a JSON Web Key Set: a file, or an https address; none: all may claim",
+        )
+    )
+    jwt_issuer: Annotated[
+        str | None, BeforeValidator(lambda name: name or None), AfterValidator(_check_goes_with_jwks)
+    ] = Field(None, validate_default=True, description="who makes users' tokens: their `iss`")
+    jwt_audience: Annotated[
+        str | None, BeforeValidator(lambda name: name or None), AfterValidator(_check_goes_with_jwks)
+    ] = Field(
+        None, validate_default=True, description="whom users' tokens are for: their `aud` is this, or contains it"
     )
 
     lock_ttl_seconds: float = Field(

@@ -1,7 +1,7 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from claimsvc.domain import (
     AlreadyCancelled,
     AmountBelowClaimed,
+    ApiKey,
     AuditEntry,
     Campaign,
     Cancelled,
@@ -29,7 +30,10 @@ from claimsvc.domain import (
     PeriodIsEmpty,
     PurgeReport,
     Replayed,
+    Scope,
     StrategyName,
+    TokenRefused,
+    TokenUser,
     UnknownClaim,
     UnknownCoupon,
     Want,
@@ -386,6 +390,39 @@ class Transitions(Protocol):
         self, claim_id: str, once: Once | None = None
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         """Make a claim that is held its user's for good. With `once` the answer is kept, and told again."""
+        ...
+
+
+class ApiKeys(Protocol):
+    """Keys of those who may do what not everybody may. Each method raises `UnavailableError` without the database."""
+
+    async def create(
+        self, digest: bytes, *, label: str, scopes: Collection[Scope], expires_seconds: float | None, actor: str
+    ) -> ApiKey:
+        """Keep a key that was made, by its SHA-256. It is audited in the same transaction."""
+        ...
+
+    async def revoke(self, key_id: str, *, actor: str) -> bool:
+        """End a key, and audit it; whether there was one of that id that had not been revoked."""
+        ...
+
+    async def all(self) -> list[ApiKey]:
+        """Every key there ever was, oldest first."""
+        ...
+
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256; None if there is none, or it has expired or was revoked.
+
+        What it says of revoking may be some seconds old.
+        """
+        ...
+
+
+class Tokens(Protocol):
+    """Users' tokens."""
+
+    async def user_of(self, token: str) -> TokenUser | TokenRefused:
+        """Whom a token is for. It is looked at closely, and nothing of it is believed before its signature is."""
         ...
 
 

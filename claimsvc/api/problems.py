@@ -45,10 +45,24 @@ BAD_REQUEST = Problem(
 UNAUTHORIZED = Problem(
     "unauthorized",
     401,
-    "An admin key is needed",
-    "The request carries no admin key, or none that is known here.",
-    "Send `Authorization: Bearer <key>`; whoever runs the service lists its digest in CLAIMSVC_ADMIN_KEYS.",
+    "A key or a token is needed",
+    "The request carries no key and no token, or one that is not good here, or not any more.",
+    "Send `Authorization: Bearer <key or token>`; `claimsvc key create` makes keys, and your identity provider tokens.",
     {hdrs.WWW_AUTHENTICATE: "Bearer"},
+)
+FORBIDDEN = Problem(
+    "forbidden",
+    403,
+    "Not for this caller",
+    "The key or token is good, but not for this.",
+    "Ask for a key with the scope that this operation names.",
+)
+NOT_YOUR_CLAIM = Problem(
+    "not-your-claim",
+    403,
+    "For the user alone",
+    "The claim, or what is asked for, is another user's than the token's.",
+    "Leave `user_id` out, or send a token of that user.",
 )
 NOT_FOUND = Problem(
     "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
@@ -239,6 +253,8 @@ PROBLEMS: Mapping[str, Problem] = {
     for problem in (
         BAD_REQUEST,
         UNAUTHORIZED,
+        FORBIDDEN,
+        NOT_YOUR_CLAIM,
         NOT_FOUND,
         UNKNOWN_COUPON,
         UNKNOWN_CLAIM,

@@ -18,8 +18,8 @@ def judge_settings(settings: Settings) -> Findings:
     if not settings.admin_keys:
         yield warning(
             _SUBJECT,
-            "CLAIMSVC_ADMIN_KEYS is empty, so nobody can create coupons or open locks over HTTP",
-            "run `claimsvc key create` and set the digest that it prints",
+            "CLAIMSVC_ADMIN_KEYS is empty, so only keys from `claimsvc key create` can create coupons over HTTP",
+            "nothing, if there are some; else run `claimsvc key create --label NAME --scope coupons:write`",
         )
     if settings.database_statement_timeout_seconds + 1 >= settings.lock_ttl_seconds:
         yield warning(

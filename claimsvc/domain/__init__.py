@@ -1,6 +1,16 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
 from claimsvc.domain.answers import ANSWER_NAMES, Answer
+from claimsvc.domain.callers import (
+    ANYBODY,
+    EVERY_SCOPE,
+    NOBODY,
+    ApiKey,
+    Caller,
+    Scope,
+    TokenRefused,
+    TokenUser,
+)
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -57,12 +67,15 @@ from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
+    "ANYBODY",
     "COUPON_NAME_PATTERN",
+    "EVERY_SCOPE",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "NOBODY",
     "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
@@ -71,7 +84,9 @@ __all__ = [
     "AlreadyClaimed",
     "AmountBelowClaimed",
     "Answer",
+    "ApiKey",
     "AuditEntry",
+    "Caller",
     "Campaign",
     "Cancelled",
     "Claim",
@@ -97,8 +112,11 @@ __all__ = [
     "PeriodIsEmpty",
     "PurgeReport",
     "Replayed",
+    "Scope",
     "SoldOut",
     "StrategyName",
+    "TokenRefused",
+    "TokenUser",
     "UnknownClaim",
     "UnknownCoupon",
     "WaitingInstance",

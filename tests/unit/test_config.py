@@ -50,6 +50,11 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("TRACING_URL", "collector:4318", "must look like http://collector:4318/v1/traces"),
         ("TRACING_URL", "ftp://collector/", "must look like http://collector:4318/v1/traces"),
         ("TRACING_URL", "http://", "must look like http://collector:4318/v1/traces"),
+        ("JWT_JWKS", "http://issuer.example/keys.json", "must be a file, or look like https://"),
+        ("JWT_JWKS", "ftp://issuer.example/keys.json", "must be a file, or look like https://"),
+        ("JWT_JWKS", "https:///keys.json", "must be a file, or look like https://"),
+        ("JWT_ISSUER", "https://issuer.example", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
+        ("JWT_AUDIENCE", "claims", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_should_be(
@@ -60,6 +65,22 @@ def test_a_wrong_value_is_named_with_what_it_should_be(
         load_settings()
     assert str(refusal.value).startswith(f"CLAIMSVC_{variable}")
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["https://issuer.example/keys.json", "http://127.0.0.1:9/keys", "http://localhost/keys", "/etc/keys.json"]
+)
+def test_whose_tokens_are_good_is_said_wholly_or_not_at_all(environment: pytest.MonkeyPatch, source: str) -> None:
+    environment.setenv("CLAIMSVC_JWT_JWKS", source)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    assert [line.split(":")[0] for line in str(refusal.value).splitlines()] == [
+        "CLAIMSVC_JWT_ISSUER",
+        "CLAIMSVC_JWT_AUDIENCE",
+    ]
+    environment.setenv("CLAIMSVC_JWT_ISSUER", "https://issuer.example")
+    environment.setenv("CLAIMSVC_JWT_AUDIENCE", "claims")
+    assert load_settings().jwt_jwks == source
 
 
 def test_everything_that_is_missing_is_named_at_once(environment: pytest.MonkeyPatch) -> None:

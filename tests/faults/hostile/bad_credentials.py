@@ -1,4 +1,4 @@
-"""Whoever may not create coupons or open locks, whatever is sent for a key."""
+"""Whoever may not offer or change coupons or open locks, whatever is sent for a key."""
 
 from collections.abc import Iterator
 
@@ -31,6 +31,10 @@ def credentials() -> Iterator[Case]:
         yield Case(f"credentials: {name}", data, 401, "unauthorized")
         data = request("DELETE", "/api/locks/plenty", b'{"reason": "because"}', **headers)
         yield Case(f"credentials for a lock: {name}", data, 401, "unauthorized")
+        data = request("PATCH", "/api/coupons/plenty", b'{"paused": true}', **headers)
+        yield Case(f"credentials for a change: {name}", data, 401, "unauthorized")
+        data = request("POST", "/api/coupons/plenty/archive", None, **headers)
+        yield Case(f"credentials for closing: {name}", data, 401, "unauthorized")
         yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")
