@@ -19,7 +19,8 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
+from claimsvc.ports import Claims, Counters, Lock, Quotas, Storage, Strategy
+from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -93,6 +94,9 @@ async def application(
             pool_size=settings.database_pool_size,
         )
         await stack.enter_async_context(live.running())
+        quotas: Quotas | None = None
+        if settings.quotas():
+            quotas = await stack.enter_async_context(open_quotas(masters.all, settings.quotas(), metrics))
         yield create_app(
             Services(
                 strategy=strategy,
@@ -109,6 +113,8 @@ async def application(
                 tracer=tracing.requests if tracing is not None else None,
                 live=live,
                 stress=stress(live) if stress is not None else None,
+                quotas=quotas,
+                trusted_proxies=settings.trusted_proxies,
             )
         )
 

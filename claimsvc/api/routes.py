@@ -19,12 +19,14 @@ from claimsvc.api import (
 )
 from claimsvc.api.answer import Reply
 from claimsvc.api.idempotency import IN_FLIGHT, REPLAYED, once_of
+from claimsvc.api.quota import DOCUMENTED, within_quota
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
 from claimsvc.ports import ClaimAnswer
 
 
+@within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed.
 
@@ -136,7 +138,9 @@ ROUTES: tuple[Route, ...] = (
         claim_coupon,
         tag="claims",
         summary="Claim one unit of a coupon",
-        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION, links=_OF_A_CLAIM),
+        success=Success(
+            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+        ),
         problems=(
             problems.UNKNOWN_COUPON,
             problems.ALREADY_CLAIMED,
@@ -144,6 +148,7 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.QUOTA_EXCEEDED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),

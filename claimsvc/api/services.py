@@ -1,7 +1,8 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from aiohttp import web
@@ -76,7 +77,8 @@ class Services:
     the SHA-256 digests, in lower-case hex, of the keys of those who may create coupons and open locks; without any,
     nobody may. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of those
     beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows;
-    `stress` is there in development alone.
+    `stress` is there in development alone. `quotas` are on claiming, if there are any;
+    `trusted_proxies` are believed whose requests they forward.
     """
 
     strategy: ports.Claims
@@ -93,6 +95,8 @@ class Services:
     tracer: RequestTracer | None = None
     live: Live | None = None
     stress: StressTests | None = None
+    quotas: ports.Quotas | None = None
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

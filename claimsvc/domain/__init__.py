@@ -52,6 +52,7 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.quotas import Quota, QuotaStanding
 
 __all__ = [
     "COUPON_NAME_PATTERN",
@@ -91,6 +92,8 @@ __all__ = [
     "Outcome",
     "Paused",
     "PeriodIsEmpty",
+    "Quota",
+    "QuotaStanding",
     "Replayed",
     "SoldOut",
     "StrategyName",
