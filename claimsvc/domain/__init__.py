@@ -54,6 +54,7 @@ from claimsvc.domain.operators import (
     WaitingInstance,
 )
 from claimsvc.domain.quotas import Quota, QuotaStanding
+from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
@@ -95,6 +96,7 @@ __all__ = [
     "Outcome",
     "Paused",
     "PeriodIsEmpty",
+    "PurgeReport",
     "Quota",
     "QuotaStanding",
     "Replayed",
