@@ -21,7 +21,8 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import ApiKeys, Claims, Counters, Lock, Storage, Strategy, Tokens
+from claimsvc.ports import ApiKeys, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -93,6 +94,9 @@ async def application(
         )
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
+        quotas: Quotas | None = None
+        if settings.quotas():
+            quotas = await stack.enter_async_context(open_quotas(masters.all, settings.quotas(), metrics))
         yield create_app(
             Services(
                 strategy=strategy,
@@ -111,6 +115,8 @@ async def application(
                 tracer=tracing.requests if tracing is not None else None,
                 live=live,
                 stress=stress(live) if stress is not None else None,
+                quotas=quotas,
+                trusted_proxies=settings.trusted_proxies,
             )
         )
 

@@ -1,6 +1,7 @@
 """Settings: every `CLAIMSVC_*` variable, its default and its check. The environment is read here and nowhere else."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
@@ -8,6 +9,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, Va
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio import ConnectionPool
 
+from claimsvc.domain import Quota
 from claimsvc.errors import SettingsError
 
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -100,6 +102,24 @@ def _check_goes_with_jwks(value: str | None, info: ValidationInfo) -> str | None
     if (value is None) != (info.data.get("jwt_jwks") is None) and "jwt_jwks" in info.data:
         raise ValueError("is set where CLAIMSVC_JWT_JWKS is, and only there")
     return value
+
+
+def _check_quota(text: str | None) -> str | None:
+    if text is not None:
+        Quota.parse("", text)
+    return text
+
+
+def _parse_networks(value: Any) -> Any:
+    try:
+        return tuple(ip_network(part) for part in _split_commas(value))
+    except (TypeError, ValueError):
+        raise ValueError(
+            "each must look like 10.0.0.7, 10.0.0.0/8 or fd00::/8 (no bit set beyond the prefix), separated by commas"
+        ) from None
+
+
+_QuotaText = Annotated[str | None, BeforeValidator(lambda text: text or None), AfterValidator(_check_quota)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -231,9 +251,27 @@ class Settings(DatabaseSettings):
     )
     traces_per_second: int = Field(100, ge=0, le=1_000_000, description="most claims that each worker traces")
 
+    quota_user: _QuotaText = Field(
+        None, description="how often each user may ask for a claim, as 10/60 for 10 requests within 60 seconds"
+    )
+    quota_address: _QuotaText = Field(
+        None, description="how often each client's address may ask for a claim, likewise; of IPv6 each /64"
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)] = (
+        Field(
+            (),
+            description="networks of the proxies whose X-Forwarded-For tells a client's address, separated by commas",
+        )
+    )
+
     failpoints: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
         (), description="for the fault suite alone: where this process fails on purpose; see `claimsvc/failpoints.py`"
     )
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """Those that are set. That of the address comes first, so that nobody fills the masters with made-up users."""
+        texts = {"address": self.quota_address, "user": self.quota_user}
+        return tuple(Quota.parse(name, text) for name, text in texts.items() if text is not None)
 
 
 def load_settings(**overrides: Any) -> Settings:

@@ -29,6 +29,8 @@ from claimsvc.domain import (
     Outcome,
     PeriodIsEmpty,
     PurgeReport,
+    Quota,
+    QuotaStanding,
     Replayed,
     Scope,
     StrategyName,
@@ -476,3 +478,30 @@ class LockObserver(Protocol):
     def lost(self, coupon_name: str) -> None: ...
     def hinted(self, result: str) -> None: ...
     def lock_waiters(self, change: int) -> None: ...
+
+
+class Quotas(Protocol):
+    """How often somebody may ask, for as long as that can be learnt: whatever cannot is let through."""
+
+    @property
+    def quotas(self) -> Sequence[Quota]:
+        """Those that there are."""
+        ...
+
+    async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
+        """Count a request, unless a quota is exceeded. It raises nothing, and waits for nothing that is late.
+
+        Args:
+            subjects: whose request it is, by the names of the quotas.
+
+        Returns:
+            How the subjects stand, without those of whom that cannot be learnt. The first quota that is exceeded is the
+            last one that was asked about.
+        """
+        ...
+
+
+class QuotaObserver(Protocol):
+    """What the quotas tell whoever watches them. A `result` is `allowed`, `refused` or `unknown`."""
+
+    def quota_decided(self, quota_name: str, result: str) -> None: ...

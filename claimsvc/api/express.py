@@ -117,7 +117,7 @@ class Express:
 
 
 class NoExpress(Express):
-    """Where it is asked who claims: that may have to be found out elsewhere first."""
+    """Where somebody has to be asked before a claim may begin."""
 
     def takes(self, message: object, body: StreamReader) -> bool:
         return False

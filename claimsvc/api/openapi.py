@@ -11,6 +11,7 @@ from pydantic import TypeAdapter
 from claimsvc.api import problems, schemas
 from claimsvc.api.auth import Access, Asked
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
+from claimsvc.api.quota import DOCUMENTED
 from claimsvc.api.routing import Route
 
 _REF = "#/components/schemas/{model}"
@@ -191,8 +192,10 @@ def _problem_response(several: Sequence[problems.Problem], route: Route, referen
     models = list(dict.fromkeys(_problem_body(problem, route) for problem in several))
     schema = references[models[0]] if len(models) == 1 else {"anyOf": [references[model] for model in models]}
     own_headers = {name: "see RFC 9110" for problem in several for name in problem.headers or {}}
-    if any(problem.status == 503 for problem in several):
+    if any(problem.status in (429, 503) for problem in several):
         own_headers["Retry-After"] = "whole seconds, at least 1"
+    if problems.QUOTA_EXCEEDED in several:
+        own_headers |= DOCUMENTED
     return {
         "description": " Or: ".join(f"`{problem.slug}`: {problem.meaning}" for problem in several),
         "headers": _headers(own_headers),
@@ -211,6 +214,7 @@ _BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
     problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
     problems.NOT_STARTED: schemas.NotStartedBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
+    problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
 }
 _CLAIM_EXAMPLE = {
     "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
@@ -253,6 +257,8 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         example["starts_at"] = "2026-11-27T00:00:00Z"
     elif body is schemas.AmountBelowClaimedBody:
         example["claimed"] = 42
+    elif body is schemas.QuotaExceededBody:
+        example["violated-policies"] = ["user"]
     elif body is schemas.UnreadyBody:
         example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
     return example

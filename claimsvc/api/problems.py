@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from pydantic import TypeAdapter
 
 from claimsvc import domain, errors
 from claimsvc.api import schemas
@@ -172,6 +173,13 @@ KEY_IN_FLIGHT = Problem(
     "Ask again after `Retry-After` seconds, under the same key.",
     {hdrs.RETRY_AFTER: "1"},
 )
+QUOTA_EXCEEDED = Problem(
+    "quota-exceeded",
+    429,
+    "Asked too often",
+    "This user, or this address, has asked more often than it may; nothing was done. `violated-policies` says which.",
+    "Ask again after `Retry-After` seconds; `RateLimit-Policy` says how often is often enough.",
+)
 COUPON_EXISTS = Problem(
     "coupon-exists",
     409,
@@ -272,6 +280,7 @@ PROBLEMS: Mapping[str, Problem] = {
         HOLD_EXPIRED,
         KEY_REUSED,
         KEY_IN_FLIGHT,
+        QUOTA_EXCEEDED,
         COUPON_EXISTS,
         BODY_TOO_LARGE,
         URI_TOO_LONG,
@@ -286,6 +295,7 @@ PROBLEMS: Mapping[str, Problem] = {
     )
 }
 
+_QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
 _LONGEST_RETRY_AFTER_SECONDS = 86_400
 
 # What is left of the unions of outcomes when the successes are taken away.
@@ -443,6 +453,15 @@ def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object,
         case domain.AmountBelowClaimed(claimed):
             return schemas.AmountBelowClaimedBody, (claimed,)
     return None
+
+
+def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
+    """The answer to a request beyond the quotas of these names."""
+    problem = QUOTA_EXCEEDED
+    body = schemas.QuotaExceededBody(
+        problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)
+    )
+    return Reply(_HEADS[problem], _QUOTA_EXCEEDED.dump_json(body, by_alias=True))
 
 
 def from_failure(failure: BaseException, request_id: str) -> Reply:

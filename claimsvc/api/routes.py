@@ -21,6 +21,7 @@ from claimsvc.api import (
 from claimsvc.api.answer import Reply
 from claimsvc.api.auth import SHOWS_USERS, require_sight, unless_open, users_and
 from claimsvc.api.idempotency import once_only, replayed
+from claimsvc.api.quota import DOCUMENTED, within_quota
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
@@ -28,6 +29,7 @@ from claimsvc.domain import Scope
 from claimsvc.ports import ClaimAnswer
 
 
+@within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed.
 
@@ -137,7 +139,9 @@ ROUTES: tuple[Route, ...] = (
         claim_coupon,
         tag="claims",
         summary="Claim one unit of a coupon",
-        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION, links=_OF_A_CLAIM),
+        success=Success(
+            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+        ),
         problems=(
             problems.UNKNOWN_COUPON,
             problems.ALREADY_CLAIMED,
@@ -145,6 +149,7 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.QUOTA_EXCEEDED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),

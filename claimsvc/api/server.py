@@ -118,6 +118,6 @@ class Runner(web.AppRunner):
             records = TracedRecords(services.observer, services.log_requests_per_second, tracer)
             edge = TracedEdge(handler, records, turnstile, tracer)
             express = TracedExpress(services.strategy, records, turnstile, tracer)
-        if services.tokens is not None:
+        if services.tokens is not None or services.quotas is not None:
             express = NoExpress(services.strategy, records, turnstile)
         return _Server(server, edge, express, self._header_timeout_seconds, self._write_timeout_seconds)

@@ -1,7 +1,8 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
 
 from aiohttp import web
@@ -74,7 +75,8 @@ class Services:
 
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
     the SHA-256 digests, in lower-case hex, of keys that may do everything; `api_keys` are those with scopes. `tokens`
-    tell users apart; without them everybody may claim for everybody. Of requests that are answered as they should be,
+    tell users apart; without them everybody may claim for everybody. `quotas` are on claiming, if there are any;
+    `trusted_proxies` are believed whose requests they forward. Of requests that are answered as they should be,
     `log_requests_per_second` each get a line, and of those beyond that a sample. `tracer` is None where claims are not
     traced. `live` is what the console shows; `stress` is there in development alone.
     """
@@ -95,6 +97,8 @@ class Services:
     tracer: RequestTracer | None = None
     live: Live | None = None
     stress: StressTests | None = None
+    quotas: ports.Quotas | None = None
+    trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -34,6 +34,18 @@ def judge_settings(settings: Settings) -> Findings:
             "a claim is given up before it has made all its tries for the lock",
             "raise CLAIMSVC_CLAIM_TIMEOUT_SECONDS, or lower CLAIMSVC_LOCK_RETRIES",
         )
+    if settings.quota_address is not None and not settings.trusted_proxies:
+        yield warning(
+            _SUBJECT,
+            "CLAIMSVC_QUOTA_ADDRESS counts who connects, which behind a proxy is the proxy for everybody",
+            "name the proxies in CLAIMSVC_TRUSTED_PROXIES; where there are none, 127.0.0.1",
+        )
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        yield warning(
+            _SUBJECT,
+            "CLAIMSVC_TRUSTED_PROXIES trusts every address, so any client may say that it has another",
+            "name the networks of the proxies alone",
+        )
 
 
 def refused_settings(error: SettingsError) -> list[Finding]:

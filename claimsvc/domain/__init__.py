@@ -63,6 +63,7 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.quotas import Quota, QuotaStanding
 from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
@@ -111,6 +112,8 @@ __all__ = [
     "Paused",
     "PeriodIsEmpty",
     "PurgeReport",
+    "Quota",
+    "QuotaStanding",
     "Replayed",
     "Scope",
     "SoldOut",

@@ -55,6 +55,9 @@ class Families:
         self.drifts = counter("drifts_mended_total", "Times that a counter was found wrong and set right.", "coupon")
         self.master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self.call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
+        self.quota_decisions = counter(
+            "quota_decisions_total", "Requests that were counted against a quota, or could not be.", "policy", "result"
+        )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
         # Not by `job`: that label is Prometheus's own, of whatever it scrapes.
         self.job_runs = counter("job_runs_total", "Passes of a background job.", "name", "result")
