@@ -104,6 +104,7 @@ async def application(
                 campaigns=database.campaigns,
                 transitions=database.transitions,
                 locksmith=locksmith,
+                audit=database,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,

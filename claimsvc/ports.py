@@ -11,6 +11,8 @@ from claimsvc.domain import (
     AmountBelowClaimed,
     ApiKey,
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     Campaign,
     Cancelled,
     Claim,
@@ -225,14 +227,17 @@ class Locksmith(Protocol):
 
 
 class AuditLog(Protocol):
-    """What operators did, kept for ever. Both raise `UnavailableError` when the database does not answer in time."""
+    """Who did what, kept for ever. Each raises `UnavailableError` when the database does not answer in time."""
 
     async def record(self, entry: AuditEntry) -> None:
         """Write an entry; it is committed when this returns."""
         ...
 
-    async def trail(self, subject_type: str, subject: str, *, limit: int) -> list[AuditEntry]:
-        """What was done to one thing, newest first."""
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        """What was done, newest first, from just after the position `after`.
+
+        Of one claim its making is told too, as its row has it: most claims have no entry of their own.
+        """
         ...
 
 
@@ -357,9 +362,17 @@ class Campaigns(Protocol):
     """Offering coupons, and changing them. Every method raises `UnavailableError` as those of `Storage`."""
 
     async def create(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+        self,
+        name: str,
+        amount: int,
+        strategy: StrategyName,
+        campaign: Campaign,
+        once: Once | None = None,
+        *,
+        actor: str,
+        request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
-        """Offer a coupon. With `once` the answer is kept, and told again to who asks again."""
+        """Offer a coupon, and keep the audit's entry of it. With `once` the answer is kept, and told again."""
         ...
 
     async def change(
@@ -389,9 +402,10 @@ class Transitions(Protocol):
         ...
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None
+        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
-        """Make a claim that is held its user's for good. With `once` the answer is kept, and told again."""
+        """Make a claim that is held its user's for good, and keep the audit's entry of it; the user itself does so,
+        unless `actor` says otherwise. With `once` the answer is kept, and told again."""
         ...
 
 

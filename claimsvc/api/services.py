@@ -86,6 +86,7 @@ class Services:
     campaigns: ports.Campaigns
     transitions: ports.Transitions
     locksmith: ports.Locksmith
+    audit: ports.AuditLog
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]

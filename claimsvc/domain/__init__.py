@@ -57,6 +57,8 @@ from claimsvc.domain.limits import (
 )
 from claimsvc.domain.operators import (
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     HeldLock,
     LockNotHeld,
     LockReleased,
@@ -87,6 +89,8 @@ __all__ = [
     "Answer",
     "ApiKey",
     "AuditEntry",
+    "AuditFilter",
+    "AuditPosition",
     "Caller",
     "Campaign",
     "Cancelled",

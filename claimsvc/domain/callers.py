@@ -15,6 +15,7 @@ class Scope(StrEnum):
     CLAIMS_WRITE = "claims:write"
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
+    AUDIT_READ = "audit:read"
 
 
 EVERY_SCOPE = frozenset(Scope)

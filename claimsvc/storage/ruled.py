@@ -26,12 +26,15 @@ _IS_DUE = "coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_un
 _SETTLE = """
 WITH due AS (
     UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
-    RETURNING coupon_name
+    RETURNING coupon_name, id
 ), returned AS (
     UPDATE coupons SET remaining_amount = coupons.remaining_amount + over.units
     FROM (SELECT coupon_name, count(*) AS units FROM due GROUP BY coupon_name) AS over
     WHERE name = over.coupon_name
     RETURNING over.units
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'clock', 'claim.expire', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name) FROM due
 )
 SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
 """
@@ -101,7 +104,11 @@ WITH confirmed AS (
     FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS held (coupon_name, id)
     WHERE user_claims.coupon_name = held.coupon_name AND user_claims.id = held.id AND state = 'active'
         AND held_until IS NOT NULL
-    RETURNING user_claims.id
+    RETURNING user_claims.id, user_claims.coupon_name
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'claimant', 'claim.confirm', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name)
+    FROM confirmed
 )
 SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """

@@ -20,6 +20,8 @@ from claimsvc.domain import (
     AmountBelowClaimed,
     ApiKey,
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     Campaign,
     Cancelled,
     Claim,
@@ -69,7 +71,7 @@ class MemoryStore:
         self.kept: dict[str, tuple[Once, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
-        self.entries: list[AuditEntry] = []
+        self.entries_kept: list[AuditEntry] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -114,7 +116,13 @@ class MemoryStore:
         return made if isinstance(made, Coupon) else CouponExists()
 
     async def create(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+        self,
+        name: str,
+        amount: int,
+        strategy: StrategyName,
+        campaign: Campaign,
+        once: Once | None = None,
+        **_: object,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
         return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
@@ -190,7 +198,7 @@ class MemoryStore:
             return PeriodIsEmpty()
         self.campaign_of[name] = campaign
         self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
-        self.entries.append(entry)
+        self.entries_kept.append(entry)
         return CouponDetail(self._now(name), (), campaign)
 
     async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
@@ -200,17 +208,24 @@ class MemoryStore:
         if claim_id not in self.ended:
             self.claims_of[claim.coupon_name].remove(claim)
             self.ended[claim_id] = replace(claim, state=ClaimState.CANCELLED, ended_at=claim.claimed_at)
-            self.entries.append(entry)
+            self.entries_kept.append(entry)
         return Cancelled(self.ended[claim_id])
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None
+        self, claim_id: str, once: Once | None = None, **_: object
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
         answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
         return self._told_again(once) or self._keep(once, answer)
+
+    async def record(self, entry: AuditEntry) -> None:
+        self.entries_kept.append(entry)
+
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        self._fail()
+        return []
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
@@ -332,6 +347,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "campaigns": store,
             "transitions": store,
             "locksmith": MemoryLocksmith(),
+            "audit": store,
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,

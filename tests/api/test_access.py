@@ -40,6 +40,7 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/coupons": ALL,
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
+    "GET /api/audit": {"admin", "audit:read"},
     "GET /livez": ALL,
     "GET /readyz": ALL,
     "GET /metrics": ALL,
@@ -60,6 +61,7 @@ WITHOUT_TOKENS = {
     "POST /api/coupons/{name}/archive": {"admin", "coupons:write"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
+    "GET /api/audit": {"admin", "audit:read"},
 }
 
 # Where a route takes a body, so that nobody is refused for what was sent.

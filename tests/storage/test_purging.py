@@ -121,7 +121,7 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
         0,
     ]
     assert administrate(database_url, "SELECT name, amount, remaining_amount FROM coupons") == [("autumn", 30, 11)]
-    entries = await storage.trail("coupon", "spring", limit=100)
+    entries = [each for each in await storage.trail("coupon", "spring", limit=100) if each.action != "coupon.create"]
     assert {(entry.actor, entry.action) for entry in entries} == {("job:purge", "coupon.purge")}
     assert [entry.details["is_gone"] for entry in entries] == [True] + [False] * (len(entries) - 1)
     for kind, rows in (("claims", 20), ("codes", 32), ("list_entries", 9)):

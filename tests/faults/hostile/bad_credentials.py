@@ -40,5 +40,6 @@ def credentials() -> Iterator[Case]:
             data = request(method, path, its_body, **headers)
             yield Case(f"credentials for {method} {path}: {name}", data, 401, "unauthorized")
         yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
+        yield Case(f"credentials for audit: {name}", request("GET", "/api/audit", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")

@@ -23,7 +23,21 @@ _QUERIES = {
     "%1b%5B31m=1": "",
 }
 _CLAIM_CURSORS = ["garbage", "0" * 47, "0" * 49, "f" * 48, "0" * 47 + "g", "%00" * 48]
+_AUDIT_QUERIES = {
+    **{
+        f"since={each}": "since" for each in ("", "yesterday", "1767225600", "2026-01-01", "2026-01-01T00:00:00", "%00")
+    },
+    "since=9999-12-31T23:59:59-23:59": "since",
+    **{f"cursor={each}": "cursor" for each in ("garbage", "0" * 31, "0" * 33, "f" * 32, "0" * 16 + "8" + "0" * 15)},
+    **{f"subject_type={each}": "subject_type" for each in ("Coupon", "%00", "a" * 33)},
+    **{f"subject={each}": "subject" for each in ("%00", "a" * 256, "a%20b", "%FF")},
+    **{f"actor={each}": "actor" for each in ("%00", "a" * 256, "%ED%A0%80")},
+    **{f"action={each}": "action" for each in ("%00", "A", "a" * 65)},
+    "limit=101": "limit",
+    "reason=because": "reason",
+}
 _METHODS = {
+    "/api/audit": ("POST", "PUT", "PATCH", "DELETE"),
     "/api/coupons/claim": ("PUT", "DELETE", "TRACE", "OPTIONS"),
     "/api/coupons": ("PUT", "DELETE", "TRACE"),
     "/api/coupons/plenty": ("POST", "DELETE", "PURGE"),
@@ -50,6 +64,9 @@ def targets() -> Iterator[Case]:
     for cursor in _CLAIM_CURSORS:
         data = request("GET", f"/api/coupons/plenty/claims?cursor={cursor}")
         yield Case(f"cursor of claims: {cursor[:20]}", data, 400, "bad-request", "cursor")
+    for query, parameter in _AUDIT_QUERIES.items():
+        data = request("GET", f"/api/audit?{query}", Authorization=KEY)
+        yield Case(f"audit: {query[:30]}", data, 400, "bad-request", parameter)
     for path in _NOWHERE:
         yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
