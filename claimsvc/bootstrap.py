@@ -105,6 +105,7 @@ async def application(
                 transitions=database.transitions,
                 locksmith=locksmith,
                 audit=database,
+                exports=database.exports,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,

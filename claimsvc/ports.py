@@ -1,7 +1,7 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Collection, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -237,6 +237,18 @@ class AuditLog(Protocol):
         """What was done, newest first, from just after the position `after`.
 
         Of one claim its making is told too, as its row has it: most claims have no entry of their own.
+        """
+        ...
+
+
+class Exports(Protocol):
+    """What is handed on to other programs, in whole."""
+
+    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+        """Every claim of a coupon that there was, oldest first, as CSV with a line of names, in parts.
+
+        Raises:
+            UnavailableError: the database does not answer in time; so does the iterator, and then it is not whole.
         """
         ...
 

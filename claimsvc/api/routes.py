@@ -11,6 +11,7 @@ from claimsvc.api import (
     campaign_schemas,
     campaigns,
     console,
+    exports,
     locks,
     operations,
     parameters,
@@ -200,6 +201,7 @@ ROUTES: tuple[Route, ...] = (
     *transitions.ROUTES,
     *locks.ROUTES,
     *audit.ROUTES,
+    *exports.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,
 )

@@ -87,6 +87,7 @@ class Services:
     transitions: ports.Transitions
     locksmith: ports.Locksmith
     audit: ports.AuditLog
+    exports: ports.Exports
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]

@@ -292,6 +292,21 @@ class MemoryKeys:
         return self.found.get(digest)
 
 
+class MemoryExports:
+    """`ports.Exports` of a `MemoryStore`; after each part it raises what the store fails with."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+        return self._parts(coupon_name) if coupon_name in self._store.amounts else UnknownCoupon()
+
+    async def _parts(self, coupon_name: str) -> AsyncIterator[bytes]:
+        for claim in self._store.claims_of[coupon_name]:
+            yield f"{claim.id}\r\n".encode()
+            await self._store.check()
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -348,6 +363,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "transitions": store,
             "locksmith": MemoryLocksmith(),
             "audit": store,
+            "exports": MemoryExports(store),
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,

@@ -41,6 +41,7 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
+    "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
     "GET /readyz": ALL,
     "GET /metrics": ALL,
@@ -62,6 +63,7 @@ WITHOUT_TOKENS = {
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
+    "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
 }
 
 # Where a route takes a body, so that nobody is refused for what was sent.

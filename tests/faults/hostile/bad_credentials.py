@@ -25,6 +25,7 @@ _OF_COUPONS = (
     ("PATCH", "/api/coupons/plenty", b'{"amount": 5000}'),
     ("PATCH", "/api/coupons/claim", b'{"amount": 5000}'),
     ("POST", "/api/coupons/plenty/archive", None),
+    ("GET", "/api/coupons/plenty/claims/export", None),
 )
 
 

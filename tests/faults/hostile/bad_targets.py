@@ -53,9 +53,10 @@ _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
 
 
 def targets() -> Iterator[Case]:
-    for path in ("/api/coupons/{}", "/api/coupons/{}/claims"):
+    for path in ("/api/coupons/{}", "/api/coupons/{}/claims", "/api/coupons/{}/claims/export"):
         for name in PATH_NAMES:
-            yield Case(f"path: {path} {name[:20]}", request("GET", path.format(name)), 400, "bad-request", "name")
+            data = request("GET", path.format(name), Authorization=KEY)
+            yield Case(f"path: {path} {name[:20]}", data, 400, "bad-request", "name")
     for claim_id in CLAIM_IDS:
         yield Case(f"claim id: {claim_id[:20]}", request("GET", f"/api/claims/{claim_id}"), 400, "bad-request", "id")
     for query, parameter in _QUERIES.items():
@@ -71,6 +72,8 @@ def targets() -> Iterator[Case]:
         yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
     yield Case("claims of an unknown coupon", request("GET", "/api/coupons/none/claims"), 404, "unknown-coupon")
+    data = request("GET", "/api/coupons/none/claims/export", Authorization=KEY)
+    yield Case("export of an unknown coupon", data, 404, "unknown-coupon")
     yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
     free = request("DELETE", "/api/locks/none", b'{"reason": "because"}', Authorization=KEY)
     yield Case("lock that nobody holds", free, 404, "lock-not-held")
