@@ -106,6 +106,7 @@ async def application(
                 locksmith=locksmith,
                 audit=database,
                 exports=database.exports,
+                erasure=database.erasure,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,

@@ -52,6 +52,22 @@ class ClaimPath(Request):
     ]
 
 
+class UserPath(Request):
+    """The id in a user's path."""
+
+    id: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=domain.MAX_NAME_LENGTH,
+            # URLs treat `.` and `..` as steps: whoever is called that can be forgotten by `claimsvc user erase`.
+            pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
+            description="1 to 255 visible ASCII characters, and not one or two dots alone",
+            examples=["user-1"],
+        ),
+    ]
+
+
 class LockPath(Request):
     """The coupon in a lock's path."""
 

@@ -18,6 +18,7 @@ from claimsvc.api import (
     problems,
     schemas,
     transitions,
+    users,
 )
 from claimsvc.api.answer import Reply
 from claimsvc.api.auth import SHOWS_USERS, require_sight, unless_open, users_and
@@ -202,6 +203,7 @@ ROUTES: tuple[Route, ...] = (
     *locks.ROUTES,
     *audit.ROUTES,
     *exports.ROUTES,
+    *users.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,
 )

@@ -88,6 +88,7 @@ class Services:
     locksmith: ports.Locksmith
     audit: ports.AuditLog
     exports: ports.Exports
+    erasure: ports.Erasure
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]

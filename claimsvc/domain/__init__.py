@@ -66,7 +66,7 @@ from claimsvc.domain.operators import (
     WaitingInstance,
 )
 from claimsvc.domain.quotas import Quota, QuotaStanding
-from claimsvc.domain.upkeep import PurgeReport
+from claimsvc.domain.upkeep import Erased, PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
@@ -103,6 +103,7 @@ __all__ = [
     "CouponDetail",
     "CouponExists",
     "Ended",
+    "Erased",
     "HeldLock",
     "HoldContinued",
     "HoldExpired",

@@ -16,6 +16,7 @@ class Scope(StrEnum):
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
     AUDIT_READ = "audit:read"
+    USERS_ERASE = "users:erase"
 
 
 EVERY_SCOPE = frozenset(Scope)

@@ -30,6 +30,7 @@ from claimsvc.storage.auditing import entries_query
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.erasure import PostgresErasure
 from claimsvc.storage.exports import PostgresExports
 from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.migrations import newest_revision
@@ -79,6 +80,7 @@ class PostgresStorage:
         self._newest_revision = newest_revision()
         self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.exports = PostgresExports(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.erasure = PostgresErasure(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._deciding.admit(attempts)

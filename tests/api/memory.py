@@ -32,6 +32,7 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Erased,
     HeldLock,
     HoldExpired,
     KeyReused,
@@ -307,6 +308,13 @@ class MemoryExports:
             await self._store.check()
 
 
+class MemoryErasure:
+    """`ports.Erasure` of nothing."""
+
+    async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
+        return Erased("erased-nobody")
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -364,6 +372,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "locksmith": MemoryLocksmith(),
             "audit": store,
             "exports": MemoryExports(store),
+            "erasure": MemoryErasure(),
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,

@@ -41,6 +41,7 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
+    "DELETE /api/users/{id}": {"admin", "users:erase"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
     "GET /readyz": ALL,
@@ -63,6 +64,7 @@ WITHOUT_TOKENS = {
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
+    "DELETE /api/users/{id}": {"admin", "users:erase"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
 }
 

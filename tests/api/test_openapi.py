@@ -118,6 +118,7 @@ async def test_only_what_operators_do_asks_for_a_key(service: Service) -> None:
         "list_locks",
         "release_lock",
         "list_audit",
+        "erase_user",
         "export_claims",
     }
 

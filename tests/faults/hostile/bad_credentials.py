@@ -26,6 +26,7 @@ _OF_COUPONS = (
     ("PATCH", "/api/coupons/claim", b'{"amount": 5000}'),
     ("POST", "/api/coupons/plenty/archive", None),
     ("GET", "/api/coupons/plenty/claims/export", None),
+    ("DELETE", "/api/users/ann", None),
 )
 
 

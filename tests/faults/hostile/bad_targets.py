@@ -36,7 +36,9 @@ _AUDIT_QUERIES = {
     "limit=101": "limit",
     "reason=because": "reason",
 }
+_USER_IDS = ["%00", "a" * 256, "a%20b", "%FF", "%0D%0A", "%E2%80%8B", ".", "..", "%2e%2e", "%C0%AF", "%F0%9F%98%80"]
 _METHODS = {
+    "/api/users/ann": ("GET", "POST", "PUT", "PATCH"),
     "/api/audit": ("POST", "PUT", "PATCH", "DELETE"),
     "/api/coupons/claim": ("PUT", "DELETE", "TRACE", "OPTIONS"),
     "/api/coupons": ("PUT", "DELETE", "TRACE"),
@@ -68,6 +70,9 @@ def targets() -> Iterator[Case]:
     for query, parameter in _AUDIT_QUERIES.items():
         data = request("GET", f"/api/audit?{query}", Authorization=KEY)
         yield Case(f"audit: {query[:30]}", data, 400, "bad-request", parameter)
+    for user_id in _USER_IDS:
+        data = request("DELETE", f"/api/users/{user_id}", Authorization=KEY)
+        yield Case(f"user: {user_id[:20]}", data, 400, "bad-request", "id")
     for path in _NOWHERE:
         yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
