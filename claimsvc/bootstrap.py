@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
+_MEMORY_SAMPLE_SECONDS = 5.0
 
 migrate = storage.migrate
 
@@ -86,6 +87,7 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
+        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
         live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
