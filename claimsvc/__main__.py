@@ -1,15 +1,17 @@
 """The command line: `claimsvc`, or `python -m claimsvc`."""
 
+import errno
 import sys
 from typing import NoReturn
 
+from alembic.util import CommandError
 from rich.console import Console
 from rich.markup import escape
 from sqlalchemy.exc import OperationalError
 
 from claimsvc import server
 from claimsvc.commands import app
-from claimsvc.errors import ClaimsvcError, SettingsError
+from claimsvc.errors import ClaimsvcError, SettingsError, UnavailableError
 
 __all__ = ["app", "main"]
 
@@ -18,10 +20,18 @@ def main() -> None:
     """The entry point of the `claimsvc` program. A failure of our own is its message; others keep their traceback."""
     try:
         app()
+    except UnavailableError as error:
+        _exit(f"{error}; `claimsvc doctor` says more", server.EXIT_FAILED)
     except ClaimsvcError as error:
         _exit(str(error), server.EXIT_SETTINGS if isinstance(error, SettingsError) else server.EXIT_FAILED)
-    except OperationalError as error:  # from migrations, which know no errors of ours
+    except CommandError as error:  # from migrations, which know no errors of ours
+        _exit(f"The schema is of another version, which is to migrate it: {error}", server.EXIT_FAILED)
+    except OperationalError as error:  # from them, too
         _exit(f"PostgreSQL refused, or does not answer: {str(error.orig).splitlines()[0]}", server.EXIT_FAILED)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _exit(f"Nothing more can be written: {error.strerror}", server.EXIT_FAILED)
 
 
 def _exit(message: str, status: int) -> NoReturn:

@@ -1,7 +1,7 @@
 """The composition root: builds every part from the settings and takes them down in reverse order."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -17,7 +17,7 @@ from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.live import Live
 from claimsvc.lock import Locksmith, open_redlocks
-from claimsvc.masters import open_masters
+from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
@@ -55,14 +55,7 @@ async def application(
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
         database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
-        masters = await stack.enter_async_context(
-            open_masters(
-                settings.redis_urls,
-                timeout_seconds=settings.redis_timeout_seconds,
-                pool_size=settings.redis_pool_size,
-                observer=metrics,
-            )
-        )
+        masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
         lock: Lock = await stack.enter_async_context(
@@ -161,12 +154,7 @@ async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awai
     metrics = Metrics()
     async with (
         _open_storage(settings, metrics) as database,
-        open_masters(
-            settings.redis_urls,
-            timeout_seconds=settings.redis_timeout_seconds,
-            pool_size=settings.redis_pool_size,
-            observer=metrics,
-        ) as masters,
+        _open_masters(settings, metrics) as masters,
     ):
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -183,12 +171,7 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
     metrics = Metrics()
     async with (
         _open_storage(settings, metrics) as database,
-        open_masters(
-            settings.redis_urls,
-            timeout_seconds=settings.redis_timeout_seconds,
-            pool_size=settings.redis_pool_size,
-            observer=metrics,
-        ) as masters,
+        _open_masters(settings, metrics) as masters,
     ):
         await masters.check()
         yield Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
@@ -206,6 +189,15 @@ async def _open_storage(
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
             observer=metrics,
         )
+
+
+def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:
+    return open_masters(
+        settings.redis_urls,
+        timeout_seconds=settings.redis_timeout_seconds,
+        pool_size=settings.redis_pool_size,
+        observer=metrics,
+    )
 
 
 async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
@@ -230,7 +222,7 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
         await check
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}") from error
+        raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
 
 
 def _reconciler(

@@ -2,10 +2,11 @@
 
 import re
 from typing import Annotated, Any, Literal, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from redis.asyncio import ConnectionPool
 
 from claimsvc.errors import SettingsError
 
@@ -19,19 +20,39 @@ def _split_commas(value: Any) -> Any:
     return tuple(part for part in (p.strip() for p in value.split(",")) if part) if isinstance(value, str) else value
 
 
+def _split_url(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        # Not in urllib's words: where a password has a `/` in it, they would name what comes before that.
+        raise ValueError(
+            "not a URL: the port is a number up to 65535, and a password has / ? # @ : % as %2F %3F %23 %40 %3A %25"
+        ) from None
+    return parts
+
+
 def _check_database_url(url: str) -> str:
-    parts = urlsplit(url)
+    parts = _split_url(url)
     if parts.scheme not in {"postgresql", "postgres", "postgresql+psycopg"} or not parts.path.strip("/"):
         raise ValueError("must look like postgresql://user:password@host:5432/database")
     return "postgresql+psycopg://" + url.split("://", 1)[1]
 
 
+def _check_redis_options(url: str) -> None:
+    try:
+        ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call] # connects to nothing yet
+    except (TypeError, ValueError):
+        raise ValueError("what follows the `?` must be options of redis-py's connections") from None
+
+
 def _check_redis_urls(urls: tuple[str, ...]) -> tuple[str, ...]:
     seen: dict[tuple[str, int], str] = {}
     for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in {"redis", "rediss"} or not parts.hostname:
+        parts = _split_url(url)
+        if parts.scheme not in {"redis", "rediss"} or not parts.hostname or not re.fullmatch(r"/?\d*", parts.path):
             raise ValueError("each must look like redis://host:6379/0, several separated by commas")
+        _check_redis_options(url)
         # Two databases of one server are one failure domain: to a Redlock they are the same master.
         place = (parts.hostname.lower(), parts.port or 6379)
         if place in seen:
@@ -58,7 +79,7 @@ def _check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _check_tracing_url(url: str | None) -> str | None:
-    if url is not None and (urlsplit(url).scheme not in {"http", "https"} or not urlsplit(url).hostname):
+    if url is not None and (_split_url(url).scheme not in {"http", "https"} or not _split_url(url).hostname):
         raise ValueError("must look like http://collector:4318/v1/traces")
     return url
 
@@ -138,6 +159,12 @@ class Settings(DatabaseSettings):
     )
     shutdown_grace_seconds: float = Field(
         30.0, gt=0, le=600, description="time for accepted requests to finish after SIGTERM"
+    )
+    shutdown_farewell_seconds: float = Field(
+        1.0,
+        ge=0,
+        le=60,
+        description="time after SIGTERM for connections at rest to be told; longer than load balancers take to notice",
     )
 
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="least severe line shown")

@@ -27,7 +27,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.domain import Outcome
+from claimsvc.domain import Outcome, Want
 from claimsvc.errors import SettingsError
 from claimsvc.ports import ClaimAnswer, Claims, Lease, Lock
 
@@ -166,13 +166,13 @@ class _FailingClaims:
         self._claims = claims
         self._failpoints = failpoints
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
-        answer.follow(self._claim(coupon_name, user_id))
+        answer.follow(self._claim(coupon_name, user_id, want))
         return answer
 
-    async def _claim(self, coupon_name: str, user_id: str) -> Outcome:
-        outcome = await self._claims.claim(coupon_name, user_id)
+    async def _claim(self, coupon_name: str, user_id: str, want: Want | None) -> Outcome:
+        outcome = await self._claims.claim(coupon_name, user_id, want)
         await self._failpoints.reach(BEFORE_REPLY)
         return outcome
 

@@ -19,6 +19,7 @@ from claimsvc.domain import (
     Outcome,
     StrategyName,
     UnknownCoupon,
+    Want,
 )
 from claimsvc.errors import ClaimsvcError
 
@@ -88,8 +89,8 @@ class ClaimAnswer(asyncio.Future[Outcome]):
 class Claims(Protocol):
     """Where claims are made."""
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
-        """Claim one unit of a coupon for a user.
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        """Claim one unit of a coupon for a user; `want` is what is asked for beyond that.
 
         To cancel the answer does not cancel the claim half-way: it completes, or it never was.
 
@@ -215,11 +216,12 @@ class AuditLog(Protocol):
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
-    was lost sight of can be recognized."""
+    was lost sight of can be recognized. `want` is what it asks for beyond a unit."""
 
     claim_id: str
     coupon_name: str
     user_id: str
+    want: Want | None = None
 
 
 Decision = Outcome | ClaimsvcError

@@ -4,6 +4,7 @@ import resource
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ import redis
 
 from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
+from tests.program import ADMIN_DIGEST, Program, Starter
 
 _TEMPLATE = "claimsvc_template"
 
@@ -75,3 +77,32 @@ def redis_urls(services: EmbeddedServices) -> tuple[str, ...]:
 def _administer(postgres: PostgresServer, statement: str) -> None:
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
         connection.execute(statement.encode())
+
+
+@pytest.fixture
+def start(tmp_path: Path) -> Iterator[Starter]:
+    """Starts `claimsvc` with arguments and variables; whatever still runs afterwards is killed."""
+    running: list[Program] = []
+
+    def start_one(*arguments: str, **variables: str) -> Program:
+        folder = tmp_path / f"program-{len(running)}"
+        folder.mkdir()
+        running.append(Program(folder, arguments, variables))
+        return running[-1]
+
+    yield start_one
+    for program in running:
+        program.process.kill()
+        program.process.wait()
+
+
+@pytest.fixture
+def served(database_url: str, redis_urls: tuple[str, ...]) -> dict[str, str]:
+    """Settings under which `serve` starts, on a migrated database; a signal cuts no request short."""
+    return {
+        "CLAIMSVC_DATABASE_URL": database_url,
+        "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
+        "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
+        "CLAIMSVC_PORT": "0",
+        "CLAIMSVC_LOG_FORMAT": "json",
+    }

@@ -3,7 +3,8 @@
 The event loop would begin every request that has arrived before it looks at any that follows, so whoever has three
 hundred connections makes everybody else wait for three hundred requests. Here each turn of the loop begins a few, one
 of each address after the other; and answers, which a batch has for all its claims at once, are given likewise. An
-address that is alone (a proxy in front of everybody, say) is never held up.
+address that crowds out all others together gets one of each turn, because whatever waits for PostgreSQL or a master is
+held up by whole turns. An address that is alone (a proxy in front of everybody, say) is never held up.
 """
 
 import asyncio
@@ -12,6 +13,9 @@ from collections import deque
 
 # Requests that one turn begins, or answers: well below one millisecond of work.
 _PER_TURN = 8
+# An address crowds the others out if so many times as many of its requests wait as of all others together. Two proxies
+# that share the load, even badly, are far from it.
+_CROWDS = 16
 # How long an address counts among those that ask at the same time.
 _RECENT_SECONDS = 0.5
 
@@ -23,6 +27,7 @@ class Turnstile:
         self._left = _PER_TURN
         self._turn_due = False
         self._lines: dict[str | None, deque[asyncio.Future[None]]] = {}
+        self._waiting = 0
         self._alone: str | None = None
         self._shared_until = 0.0
 
@@ -42,6 +47,7 @@ class Turnstile:
         """The next free turn in the line of this address."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines.setdefault(address, deque()).append(turn)
+        self._waiting += 1
         self._plan_turn()
         return turn
 
@@ -53,15 +59,31 @@ class Turnstile:
     def _next_turn(self) -> None:
         self._turn_due = False
         self._left = _PER_TURN
+        crowd: tuple[str | None, deque[asyncio.Future[None]]] | None = None
         while self._left and self._lines:
             # The first line gives one, and becomes the last.
             address, line = next(iter(self._lines.items()))
             del self._lines[address]
-            turn = line.popleft()
-            if not turn.done():
-                turn.set_result(None)
+            if crowd is None and self._crowds(line):
+                crowd = address, line
                 self._left -= 1
-            if line:
-                self._lines[address] = line
+                continue
+            self._left -= self._serve(address, line)
+        if crowd is not None:
+            self._serve(*crowd)
         if self._lines:
             self._plan_turn()
+
+    def _crowds(self, line: "deque[asyncio.Future[None]]") -> bool:
+        return len(line) > _CROWDS * (1 + self._waiting - len(line))
+
+    def _serve(self, address: str | None, line: "deque[asyncio.Future[None]]") -> bool:
+        """Give the next one of this line its turn; the line goes to the end. Whether that one still wanted it."""
+        turn = line.popleft()
+        self._waiting -= 1
+        if line:
+            self._lines[address] = line
+        if turn.done():
+            return False
+        turn.set_result(None)
+        return True

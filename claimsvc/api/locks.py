@@ -3,7 +3,7 @@
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.api import parameters, problems, schemas
+from claimsvc.api import lock_schemas, parameters, problems
 from claimsvc.api.answer import Reply
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
@@ -11,10 +11,10 @@ from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
 
 async def list_locks(request: web.Request) -> Reply:
     """Who holds which lock, for how long, and who waits. Read from the masters, without keeping them from claims."""
-    return ok(schemas.locks_body(await request.app[SERVICES].locksmith.held()))
+    return ok(lock_schemas.locks_body(await request.app[SERVICES].locksmith.held()))
 
 
-async def release_lock(request: web.Request, path: parameters.LockPath, body: schemas.ReleaseLock) -> Reply:
+async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
     """Give a lock back for its holder, and wake who waits for it. It is audited first, and not done without PostgreSQL.
 
     The holder goes on until it finds the lock lost. Its claims are right all the same: PostgreSQL decides them.
@@ -24,7 +24,7 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: sc
     )
     if isinstance(released, domain.LockNotHeld):
         return problems.from_outcome(released, request[REQUEST_ID])
-    return ok(schemas.lock_released_body(released))
+    return ok(lock_schemas.lock_released_body(released))
 
 
 ROUTES: tuple[Route, ...] = (
@@ -34,7 +34,7 @@ ROUTES: tuple[Route, ...] = (
         list_locks,
         tag="operations",
         summary="Which locks are held?",
-        success=Success(200, "The locks of this moment.", schemas.LocksBody),
+        success=Success(200, "The locks of this moment.", lock_schemas.LocksBody),
         problems=(problems.UNAVAILABLE,),
         admin=True,
     ),
@@ -44,7 +44,7 @@ ROUTES: tuple[Route, ...] = (
         release_lock,
         tag="operations",
         summary="Release a lock by force",
-        success=Success(200, "It is released.", schemas.LockReleasedBody),
+        success=Success(200, "It is released.", lock_schemas.LockReleasedBody),
         problems=(problems.LOCK_NOT_HELD, problems.UNAVAILABLE),
         admin=True,
     ),

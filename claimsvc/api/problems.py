@@ -94,6 +94,63 @@ ALREADY_CLAIMED = Problem(
 SOLD_OUT = Problem(
     "sold-out", 409, "Sold out", "No unit of this coupon is left.", "Nothing: asking again will not help."
 )
+NOT_STARTED = Problem(
+    "not-started",
+    409,
+    "Not started yet",
+    "The coupon cannot be claimed yet; `starts_at` is when it can.",
+    "Ask again after `Retry-After` seconds.",
+)
+ENDED = Problem(
+    "ended",
+    409,
+    "Ended",
+    "The coupon can be claimed no more: its time is over, or it was archived.",
+    "Nothing: asking again will not help.",
+)
+PAUSED = Problem(
+    "paused",
+    409,
+    "Paused",
+    "Whoever runs the coupon has paused it; nothing is lost of what was claimed.",
+    "Ask again later.",
+)
+CLAIM_CANCELLED = Problem(
+    "claim-cancelled",
+    409,
+    "The claim was cancelled",
+    "The claim was cancelled before, so it cannot be confirmed.",
+    "Claim again.",
+)
+AMOUNT_BELOW_CLAIMED = Problem(
+    "amount-below-claimed",
+    409,
+    "More is claimed than that",
+    "More units are claimed or held than the new amount; nothing was changed. `claimed` says how many.",
+    "Choose an amount that is no less, or cancel claims first.",
+)
+HOLD_EXPIRED = Problem(
+    "hold-expired",
+    410,
+    "The hold has expired",
+    "The unit was held for its time and not confirmed; it was given back, and may be another's by now.",
+    "Claim again.",
+)
+KEY_REUSED = Problem(
+    "key-reused",
+    422,
+    "The Idempotency-Key was used for something else",
+    "Another request was sent under the same Idempotency-Key before; nothing was done.",
+    "Make a new key for every new request, and use one again for its repetitions only.",
+)
+KEY_IN_FLIGHT = Problem(
+    "key-in-flight",
+    409,
+    "The same request is under way",
+    "A request with this Idempotency-Key is being worked on; its answer is not known yet.",
+    "Ask again after `Retry-After` seconds, under the same key.",
+    {hdrs.RETRY_AFTER: "1"},
+)
 COUPON_EXISTS = Problem(
     "coupon-exists",
     409,
@@ -183,6 +240,14 @@ PROBLEMS: Mapping[str, Problem] = {
         REQUEST_TIMEOUT,
         ALREADY_CLAIMED,
         SOLD_OUT,
+        NOT_STARTED,
+        ENDED,
+        PAUSED,
+        CLAIM_CANCELLED,
+        AMOUNT_BELOW_CLAIMED,
+        HOLD_EXPIRED,
+        KEY_REUSED,
+        KEY_IN_FLIGHT,
         COUPON_EXISTS,
         BODY_TOO_LARGE,
         URI_TOO_LONG,
@@ -197,13 +262,37 @@ PROBLEMS: Mapping[str, Problem] = {
     )
 }
 
+_LONGEST_RETRY_AFTER_SECONDS = 86_400
+
 # What is left of the unions of outcomes when the successes are taken away.
-Refusal = domain.AlreadyClaimed | domain.SoldOut | domain.UnknownCoupon | domain.CouponExists | domain.LockNotHeld
+Refusal = (
+    domain.AlreadyClaimed
+    | domain.SoldOut
+    | domain.UnknownCoupon
+    | domain.NotStarted
+    | domain.Ended
+    | domain.Paused
+    | domain.KeyReused
+    | domain.AlreadyCancelled
+    | domain.HoldExpired
+    | domain.UnknownClaim
+    | domain.AmountBelowClaimed
+    | domain.CouponExists
+    | domain.LockNotHeld
+)
 
 _OUTCOMES: Mapping[type[Refusal], Problem] = {
     domain.AlreadyClaimed: ALREADY_CLAIMED,
     domain.SoldOut: SOLD_OUT,
     domain.UnknownCoupon: UNKNOWN_COUPON,
+    domain.NotStarted: NOT_STARTED,
+    domain.Ended: ENDED,
+    domain.Paused: PAUSED,
+    domain.KeyReused: KEY_REUSED,
+    domain.AlreadyCancelled: CLAIM_CANCELLED,
+    domain.HoldExpired: HOLD_EXPIRED,
+    domain.UnknownClaim: UNKNOWN_CLAIM,
+    domain.AmountBelowClaimed: AMOUNT_BELOW_CLAIMED,
     domain.CouponExists: COUPON_EXISTS,
     domain.LockNotHeld: LOCK_NOT_HELD,
 }
@@ -214,6 +303,8 @@ _FAILURES: Mapping[type[errors.TransientError], Problem] = {
 }
 _OUTCOME_NAMES: Mapping[type, str] = {
     domain.Claimed: "claimed",
+    domain.HoldContinued: "hold-continued",
+    domain.Replayed: "replayed",
     asyncio.CancelledError: "cancelled",
     **{kind: problem.slug for kind, problem in (*_OUTCOMES.items(), *_FAILURES.items())},
 }
@@ -302,12 +393,32 @@ def respond_in_detail(
 def from_outcome(outcome: Refusal, request_id: str) -> Reply:
     """The answer to an outcome that is not a success."""
     problem = _OUTCOMES[type(outcome)]
-    if not isinstance(outcome, domain.AlreadyClaimed):
+    more = _more_of(outcome)
+    if more is None:
         return respond(problem, request_id)
-    body = schemas.AlreadyClaimedBody(
-        problem.type, problem.title, problem.status, problem.meaning, request_id, schemas.claim_body(outcome.claim)
+    kind, values = more
+    reply = Reply(
+        _HEADS[problem],
+        schemas.dump(kind(problem.type, problem.title, problem.status, problem.meaning, request_id, *values)),
     )
-    return Reply(_HEADS[problem], schemas.dump(body))
+    if isinstance(outcome, domain.NotStarted):
+        # Not longer than a day: the start may be moved.
+        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _LONGEST_RETRY_AFTER_SECONDS))
+    return reply
+
+
+def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object, ...]] | None:
+    """The body that says more than its problem, and what it says; None if there is no more to say."""
+    match outcome:
+        case domain.AlreadyClaimed(claim):
+            return schemas.AlreadyClaimedBody, (schemas.claim_body(claim),)
+        case domain.HoldExpired(claim) | domain.AlreadyCancelled(claim):
+            return schemas.ClaimProblemBody, (schemas.claim_body(claim),)
+        case domain.NotStarted(starts_at):
+            return schemas.NotStartedBody, (starts_at,)
+        case domain.AmountBelowClaimed(claimed):
+            return schemas.AmountBelowClaimedBody, (claimed,)
+    return None
 
 
 def from_failure(failure: BaseException, request_id: str) -> Reply:

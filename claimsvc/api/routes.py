@@ -4,6 +4,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
+from multidict import istr
 
 from claimsvc import domain
 from claimsvc.api import console, locks, operations, parameters, problems, schemas
@@ -24,6 +25,12 @@ def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
     """What a claim is answered."""
     if isinstance(outcome, domain.Claimed):
         return created(schemas.claim_body(outcome.claim), f"/api/claims/{outcome.claim.id}")
+    if isinstance(outcome, domain.HoldContinued):
+        return ok(schemas.claim_body(outcome.claim))
+    if isinstance(outcome, domain.Replayed):
+        reply = claim_reply(outcome.outcome, outcome.request_id)
+        reply.headers[_REPLAYED] = "true"
+        return reply
     return problems.from_outcome(outcome, request_id)
 
 
@@ -88,6 +95,7 @@ def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
     return reply
 
 
+_REPLAYED = istr("Idempotency-Replayed")
 _LOCATION = {"Location": "the path of what was made"}
 _COUPON = Success(
     200, f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.", schemas.CouponDetailBody

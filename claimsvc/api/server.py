@@ -21,9 +21,6 @@ RESTING_SECONDS = 75.0
 _LINGERING_SECONDS = 2.0
 # How often connections are looked at for clients that do not read: the precision of that limit.
 _LOOK_SECONDS = 0.5
-# How long a connection that is at rest when the service is told to stop may still be used. Whoever uses it is told not
-# to use it again; whoever was about to is not cut off while its request is on the way.
-_FAREWELL_SECONDS = 1.0
 
 
 class _Server(Manager):
@@ -53,11 +50,11 @@ class _Server(Manager):
                 connection.cut_off_if_unread(now, self._write_timeout_seconds)
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
-    async def say_farewell(self) -> None:
+    async def say_farewell(self, within_seconds: float) -> None:
         self.is_stopping = True
         serving = [task for each in self._connections if (task := each._task_handler) is not None]
         if serving:
-            await asyncio.wait(serving, timeout=_FAREWELL_SECONDS)
+            await asyncio.wait(serving, timeout=within_seconds)
 
     async def shutdown(self, timeout: float | None = None) -> None:
         await super().shutdown(timeout)
@@ -94,16 +91,20 @@ class Runner(web.AppRunner):
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
 
-    async def say_farewell(self) -> None:
-        """Tell every client that still has a connection not to use it again, and give those at rest a moment.
+    async def say_farewell(self, within_seconds: float) -> None:
+        """Tell every client that still has a connection not to use it again, with the answer to its next request.
 
         From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
+
+        Args:
+            within_seconds: how long connections at rest are kept open for that request, so that nobody who does not
+                know yet is cut off with one on its way.
         """
         self.app[READINESS].stop()
         if live := self.app[SERVICES].live:
             await live.dismiss_viewers()
         if isinstance(self.server, _Server):
-            await self.server.say_farewell()
+            await self.server.say_farewell(within_seconds)
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()

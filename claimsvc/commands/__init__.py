@@ -2,6 +2,7 @@
 
 import typer
 
+from claimsvc import logs
 from claimsvc.commands import coupons, doctor, keys, locks, serving, upkeep
 
 _EPILOG = (
@@ -16,6 +17,14 @@ app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
+
+
+@app.callback()
+def _configure_logs() -> None:
+    # What is printed is for whoever has asked, or a program: lines of the log would be in the way. `serve` says more.
+    logs.configure("error", "auto")
+
+
 app.command()(serving.dev)
 app.command()(serving.serve)
 app.command(hidden=True)(serving.worker)

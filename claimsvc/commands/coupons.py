@@ -11,7 +11,7 @@ from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.bootstrap import open_storage
-from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, print_json
+from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, check_text, print_json, print_table
 from claimsvc.config import load_database_settings
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError
@@ -49,6 +49,8 @@ def list_coupons(
 ) -> None:
     """List coupons by name."""
 
+    check_text(search or "", "--search")
+
     async def read() -> list[Coupon]:
         found: list[Coupon] = []
         async with open_storage(load_database_settings()) as storage:
@@ -70,6 +72,7 @@ def list_coupons(
 @app.command("show")
 def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     """Show a coupon and who has claimed it, oldest first (the first 1000)."""
+    check_coupon_name(name)
 
     async def read() -> CouponDetail | None:
         async with open_storage(load_database_settings()) as storage:
@@ -87,10 +90,13 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
 
 
 def _print_table(coupons: list[Coupon]) -> None:
-    table = Table("name", "strategy", "created", box=None, pad_edge=False)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("name", overflow="fold")
+    for heading in ("strategy", "created"):
+        table.add_column(heading)
     for heading in ("amount", "remaining"):
         table.add_column(heading, justify="right")
     for coupon in coupons:
         made = coupon.created_at.strftime("%Y-%m-%d %H:%M:%S %Z")
         table.add_row(escape(coupon.name), coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount))
-    Console().print(table)
+    print_table(table)

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
-from claimsvc import logs, server
+from claimsvc import server
 from claimsvc.commands.shared import AsJson, print_json
 from claimsvc.config import load_database_settings, load_settings
 from claimsvc.doctor import Finding, Level, examine, examine_database
@@ -23,7 +23,6 @@ def doctor(as_json: AsJson = False) -> None:
     Every check runs, whatever the others find. Exit status: 0 nothing is wrong (there may be warnings), 1 something is,
     78 settings are.
     """
-    logs.configure("error", "auto")
     status = server.EXIT_OK
     try:
         findings = asyncio.run(examine(load_settings()))

@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from claimsvc import domain, logs
-from claimsvc.api import schemas
+from claimsvc import domain
+from claimsvc.api.lock_schemas import locks_body
 from claimsvc.bootstrap import open_locksmith
-from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, print_json
+from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, check_text, print_json, print_table
 from claimsvc.config import load_settings
 from claimsvc.domain import HeldLock, LockNotHeld, LockReleased, LocksSeen
 from claimsvc.errors import ClaimsvcError
@@ -31,7 +31,6 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
     if context.invoked_subcommand is not None:
         return
     settings = load_settings()
-    logs.configure("error", settings.log_format)  # a master that is down is told below
 
     async def look() -> LocksSeen:
         async with open_locksmith(settings) as locksmith:
@@ -39,7 +38,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
 
     seen = asyncio.run(look())
     if as_json:
-        print_json(asdict(schemas.locks_body(seen)))
+        print_json(asdict(locks_body(seen)))
     else:
         _print_locks(seen)
 
@@ -56,10 +55,10 @@ def release_lock(
     claims are right all the same, because PostgreSQL decides them. A lock that nobody gives back expires by itself.
     """
     check_coupon_name(name)
+    check_text(reason, "--reason")
     if len(reason) > domain.MAX_REASON_LENGTH or not re.fullmatch(domain.REASON_PATTERN, reason):
         raise typer.BadParameter(f"use 1 to {domain.MAX_REASON_LENGTH} characters on one line", param_hint="--reason")
     settings = load_settings()
-    logs.configure("error", settings.log_format)
     if not yes:
         if not sys.stdin.isatty():
             raise typer.BadParameter("nobody is here to be asked: say --yes", param_hint="--yes")
@@ -76,7 +75,7 @@ def release_lock(
     holders = " and ".join(holder or "an unknown instance" for holder in released.holders)
     console.print(f"Released {name}, which {holders} held, on {', '.join(released.released_on)}.")
     for master in released.not_reached:
-        console.print(f"{master} does not answer: the lock stays there until it expires.")
+        console.print(f"{master} could not be asked: the lock stays there until it expires.")
     if released.woke_another:
         console.print("The instance that has waited longest was woken.")
 
@@ -93,19 +92,21 @@ def _actor() -> str:
 def _print_locks(seen: LocksSeen) -> None:
     console = Console(highlight=False)
     if seen.locks:
-        table = Table("coupon", "holder", box=None, pad_edge=False)
+        table = Table(box=None, pad_edge=False)
+        for heading in ("coupon", "holder"):
+            table.add_column(heading, overflow="fold")
         for heading in ("held for", "masters", "life left on each"):
             table.add_column(heading, justify="right")
-        table.add_column("waiting")
+        table.add_column("waiting", overflow="fold")
         for lock in seen.locks:
             table.add_row(*map(escape, _row(lock, seen.masters)))
-        console.print(table)
+        print_table(table)
     else:
         console.print("No lock is held.")
     if not seen.is_complete:
         console.print("There are more; these are the first.")
     for master in seen.down:
-        console.print(f"[yellow]{escape(master)} does not answer.[/]")
+        console.print(f"[yellow]{escape(master)} cannot be used; `claimsvc doctor` says more.[/]")
 
 
 def _row(lock: HeldLock, masters: tuple[str, ...]) -> tuple[str, ...]:

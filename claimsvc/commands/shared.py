@@ -2,11 +2,16 @@
 
 import json
 import re
+import sys
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.table import Table
 
 from claimsvc import domain
+
+_NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 CouponName = Annotated[str, typer.Argument(help="Letters, digits and . _ - (at most 255, not dots alone).")]
@@ -18,6 +23,19 @@ def check_coupon_name(name: str) -> None:
         raise typer.BadParameter(
             f"use letters, digits and . _ - (at most {domain.MAX_NAME_LENGTH}, not dots alone)", param_hint="NAME"
         )
+
+
+def check_text(text: str, option: str) -> None:
+    """Raise `typer.BadParameter` unless this is text: what is no UTF-8 comes as halves of characters."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
+
+
+def print_table(table: Table) -> None:
+    """A table, fitted to the terminal; for everything else as wide as it needs, so that no name is broken."""
+    Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL_COLUMNS).print(table)
 
 
 def print_json(value: object) -> None:

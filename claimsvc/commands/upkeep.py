@@ -4,6 +4,7 @@ import asyncio
 
 from rich.console import Console
 
+from claimsvc import logs
 from claimsvc.bootstrap import migrate as migrate_schema
 from claimsvc.bootstrap import open_reconciler
 from claimsvc.config import load_database_settings, load_settings
@@ -19,6 +20,7 @@ def migrate() -> None:
 def reconcile() -> None:
     """Set right the counters in Redis that have drifted from PostgreSQL. The service does so by itself, too."""
     settings = load_settings()
+    logs.configure("warning", settings.log_format)  # a master that is down keeps its counters
 
     async def run() -> list[Drift]:
         async with open_reconciler(settings) as reconcile_once:

@@ -34,6 +34,11 @@ class MasterFacts:
     clock_ahead_seconds: float
     refusal: str
 
+    @property
+    def can_vote(self) -> bool:
+        """Whether a lock can be taken on it."""
+        return self.info.get("role") == "master" and not self.refusal
+
 
 def name_of(url: str) -> str:
     """A master as it is called everywhere: where it is, without its password."""
@@ -108,7 +113,7 @@ def judge_master(facts: MasterFacts, settings: Settings) -> Findings:
             "name independent masters; a lock that is copied later is none",
         )
     elif facts.refusal:
-        yield wrong(subject, f"it takes no writes: {facts.refusal}", "do what it says")
+        yield wrong(subject, f"it takes no writes: {facts.refusal.rstrip('.')}", "do what it says")
     elif info.get("connected_slaves"):
         yield warning(
             subject,
@@ -161,17 +166,17 @@ def judge_masters(answers: Sequence[MasterFacts | RedisError | TimeoutError], se
         if isinstance(answer, MasterFacts):
             yield from judge_master(answer, settings)
         else:
-            found = f"it cannot be used: {str(answer) or type(answer).__name__}"
+            found = f"it cannot be used: {str(answer).rstrip('.') or type(answer).__name__}"
             yield wrong(f"master {name_of(url)}", found, "start it, or correct its place in CLAIMSVC_REDIS_URLS")
     count = len(answers)
-    if len(reached) <= count // 2:
-        yield wrong(
-            _SUBJECT, f"{len(reached)} of {count} answer, which is no majority: no lock can be had", "see above"
-        )
+    # A replica, one that takes no writes, and a server's second name have no vote of their own.
+    votes = len({facts.info.get("run_id") for facts in reached if facts.can_vote})
+    if votes <= count // 2:
+        yield wrong(_SUBJECT, f"{votes} of {count} can vote, which is no majority: no lock can be had", "see above")
     elif count == 1:
         yield warning(_SUBJECT, "there is one: while it is down, no lock can be had", "run 3 or 5")
     else:
-        yield ok(_SUBJECT, f"{len(reached)} of {count} answer; {len(reached) - count // 2 - 1} more may fail")
+        yield ok(_SUBJECT, f"{votes} of {count} can vote; {votes - count // 2 - 1} more may fail")
     yield from _judge_independence(reached, settings)
 
 

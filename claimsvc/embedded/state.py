@@ -16,7 +16,7 @@ from claimsvc.errors import EmbeddedServiceError
 
 # Guards of a killed run need this long at most to end their servers; only then is the folder free.
 _TAKEOVER_SECONDS = 20.0
-_CONTENTS = ("admin-key", "postgres", "programs", "valkey-*")
+_CONTENTS = ("admin-key", "environment", "postgres", "programs", "valkey-*")
 
 
 def default_state_dir(checkout: Path) -> Path:

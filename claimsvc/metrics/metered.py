@@ -4,6 +4,7 @@ import asyncio
 import time
 from functools import partial
 
+from claimsvc.domain import Want
 from claimsvc.metrics.registry import Metrics
 from claimsvc.ports import ClaimAnswer, Strategy
 
@@ -16,9 +17,9 @@ class MeteredStrategy:
         self._strategy = strategy
         self._metrics = metrics
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         started = time.perf_counter()
-        answer = self._strategy.claim(coupon_name, user_id)
+        answer = self._strategy.claim(coupon_name, user_id, want)
         answer.add_done_callback(partial(self._ended, coupon_name, started))
         return answer
 

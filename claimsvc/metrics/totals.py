@@ -9,7 +9,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from claimsvc.metrics.registry import BUCKETS, Metrics
+from claimsvc.metrics.families import BUCKETS
+from claimsvc.metrics.registry import Metrics
 
 Numbers = dict[str, float]
 """Figures by name; one that is missing is 0."""
@@ -44,8 +45,8 @@ class Totals:
 
 def read_totals(metrics: Metrics) -> Totals:
     """What `metrics` has counted by now, in this process alone."""
-    transactions = metrics._transaction
-    pool = dict(_values(metrics._pool))
+    transactions = metrics._families.transaction
+    pool = dict(_values(metrics._families.pool))
     return Totals(
         at=time.monotonic(),
         coupons=_coupons(metrics),
@@ -53,9 +54,9 @@ def read_totals(metrics: Metrics) -> Totals:
         process={
             "transactions": sum(bucket.get() for bucket in transactions._buckets),
             "transaction_seconds": transactions._sum.get(),
-            "violations": metrics._violations._value.get(),
-            "waiting": metrics._waiting._value.get(),
-            "lock_waiters": metrics._waiters._value.get(),
+            "violations": metrics._families.violations._value.get(),
+            "waiting": metrics._families.waiting._value.get(),
+            "lock_waiters": metrics._families.waiters._value.get(),
             "pool_in_use": pool.get("in_use", 0.0),
             "pool_idle": pool.get("idle", 0.0),
         },
@@ -75,7 +76,7 @@ def _coupons(metrics: Metrics) -> dict[str, Numbers]:
         _add(coupons[coupon], "waits", "wait_seconds", waits.total())
     for (coupon,), holds in metrics._hold_by.items():
         _add(coupons[coupon], "holds", "hold_seconds", holds.total())
-    for name, counter in (("retries", metrics._retries), ("lost", metrics._lost)):
+    for name, counter in (("retries", metrics._families.retries), ("lost", metrics._families.lost)):
         for coupon, count in _values(counter):
             if count:
                 coupons[coupon][name] = count
@@ -95,7 +96,7 @@ def _latency(metrics: Metrics) -> list[float]:
 def _masters(metrics: Metrics) -> dict[str, tuple[bool, int, float]]:
     # Read through `get`: to ask a tally for labels that it does not know makes a series.
     calls = {name: tally.total() for (name,), tally in metrics._calls_by.items()}
-    return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in _values(metrics._master_up)}
+    return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in _values(metrics._families.master_up)}
 
 
 def _values(metric: Any) -> Iterator[tuple[str, float]]:

@@ -6,6 +6,7 @@ import hashlib
 import os
 import secrets
 import select
+import shlex
 import signal
 import socket
 import sys
@@ -39,6 +40,7 @@ _DEMO_COUPON = "demo"
 _DEMO_AMOUNT = 100
 _EXIT_INTERRUPTED = 130
 _WATCH_SECONDS = 0.5
+_ENVIRONMENT = "environment"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,8 @@ def run_development(wanted: Development) -> int:
             sock = listen(_HOST, wanted.port)
             stack.callback(sock.close)
             services = stack.enter_context(_services(wanted, console))
+            # The next run's servers have other ports.
+            stack.callback((services.state_dir / _ENVIRONMENT).unlink, missing_ok=True)
             status = _serve(wanted, services, sock, console)
             _ignore_further_signals()
             if not wanted.command:
@@ -100,6 +104,10 @@ def _services(wanted: Development, console: Console) -> Iterator[EmbeddedService
             state_dir = stack.enter_context(temporary_state_dir())
         else:
             state_dir = wanted.state_dir or default_state_dir(Path.cwd())
+        if wanted.database_url:
+            report("Using the PostgreSQL that CLAIMSVC_DATABASE_URL names")
+        if wanted.redis_urls:
+            report("Using the masters that CLAIMSVC_REDIS_URLS names")
         services = stack.enter_context(
             embedded_services(
                 state_dir,
@@ -124,6 +132,7 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
     )
     digest = hashlib.sha256(key.encode()).hexdigest()
     settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest)})
+    environment = _write_environment(services, settings, key)
     # A request for a line each would bury what is printed below.
     logs.configure("warning" if "log_level" not in settings.model_fields_set else settings.log_level, "auto")
     url = f"http://{_HOST}:{port}"
@@ -134,7 +143,7 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         await _create_demo_coupon(settings)
         if not wanted.command:
             kept = f"Data is kept in {services.state_dir}; `--fresh` throws it away."
-            _print_welcome(console, url, key, "Nothing is kept." if wanted.temporary else kept)
+            _print_welcome(console, url, key, environment, "Nothing is kept." if wanted.temporary else kept)
             return None
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
@@ -145,6 +154,22 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
 
     run(serve_all())
     return status
+
+
+def _write_environment(services: EmbeddedServices, settings: Settings, key: str) -> Path:
+    """A file that makes a shell's commands those of this service. It has passwords, so it is never printed itself."""
+    variables = {
+        "CLAIMSVC_DATABASE_URL": services.database_url,
+        "CLAIMSVC_REDIS_URLS": ",".join(services.redis_urls),
+        "CLAIMSVC_ADMIN_KEYS": ",".join(settings.admin_keys),
+        "CLAIMSVC_ADMIN_KEY": key,
+    }
+    lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+    # Where `claimsvc` is: what is typed should be what the README says.
+    lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
+    path = services.state_dir / _ENVIRONMENT
+    write_private(path, "".join(f"{line}\n" for line in lines))
+    return path
 
 
 def _admin_key(state_dir: Path) -> str:
@@ -159,7 +184,7 @@ async def _create_demo_coupon(settings: Settings) -> None:
         await storage.create_coupon(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK)
 
 
-def _print_welcome(console: Console, url: str, key: str, kept: str) -> None:
+def _print_welcome(console: Console, url: str, key: str, environment: Path, kept: str) -> None:
     # Claimants stay claimants between runs, so the example names a new one every time.
     user_id = f"alice-{secrets.token_hex(2)}"
     console.print(f"""
@@ -176,6 +201,12 @@ Claim the coupon [bold]{_DEMO_COUPON}[/]:
 Create a coupon, with the admin key [bold]{key}[/]:
   curl -X POST {url}/api/coupons -H 'Authorization: Bearer {key}' \\
     -H 'Content-Type: application/json' -d '{{"name": "summer-{secrets.token_hex(2)}", "amount": 10}}'
+
+Look into it, from another terminal:
+  . {shlex.quote(str(environment))}  # it has passwords, so only you can read it
+  claimsvc locks          who holds which lock, and who waits
+  claimsvc doctor         whether its databases are as they should be
+  claimsvc coupon list
 
 {kept} Ctrl-C stops.
 """)

@@ -16,14 +16,14 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from claimsvc.config import Settings
-from claimsvc.server.worker import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, TEARDOWN_SECONDS
+from claimsvc.server.worker import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, stop_seconds
 
 _log = structlog.get_logger("claimsvc.server")
 
 _FIRST_RESTART_SECONDS = 0.5
 _LAST_RESTART_SECONDS = 30.0
 _HEALTHY_AFTER_SECONDS = 60.0  # one that lived this long is started again as soon as a first failure is
-_KILL_AFTER_SECONDS = TEARDOWN_SECONDS + 5.0  # past the grace; by then a worker has given up by itself
+_KILL_AFTER_SECONDS = 5.0  # past the time in which a worker has given up by itself
 
 
 class Supervisor:
@@ -123,7 +123,7 @@ class Supervisor:
         ends = [asyncio.ensure_future(worker.wait()) for worker in workers]
         if not ends:
             return
-        _, late = await asyncio.wait(ends, timeout=self._settings.shutdown_grace_seconds + _KILL_AFTER_SECONDS)
+        _, late = await asyncio.wait(ends, timeout=stop_seconds(self._settings) + _KILL_AFTER_SECONDS)
         if late:
             _log.error("workers killed: they did not end in time", count=len(late))
             self._status = EXIT_FAILED

@@ -78,7 +78,7 @@ async def serve_worker(
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish what was accepted. The result is the exit status.
 
-    The end is certain: what has not finished 10 s after the grace is abandoned, with status 1.
+    The end is certain: what has not finished after `stop_seconds` is abandoned, with status 1.
 
     Args:
         settings: how to run; requests that were accepted get `shutdown_grace_seconds` to finish.
@@ -116,12 +116,12 @@ async def serve_worker(
                 _spare_the_collector()
                 status = await _until_stopped(stop, on_ready)
                 _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
-                last_resort = loop.call_later(settings.shutdown_grace_seconds + TEARDOWN_SECONDS, _give_up)
+                last_resort = loop.call_later(stop_seconds(settings), _give_up)
                 # The listener goes first, and truly: while uvloop's handle or ours is open, the kernel takes
                 # connections that nobody will serve.
                 await site.stop()
                 sock.close()
-                await runner.say_farewell()
+                await runner.say_farewell(settings.shutdown_farewell_seconds)
             finally:
                 await runner.cleanup()  # waits for what was accepted
     finally:
@@ -130,6 +130,11 @@ async def serve_worker(
     last_resort.cancel()
     _log.info("stopped")
     return status
+
+
+def stop_seconds(settings: Settings) -> float:
+    """How long a worker takes to stop at most: its farewell, the grace, and 10 s to close what is left."""
+    return settings.shutdown_farewell_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
 def _spare_the_collector() -> None:

@@ -3,8 +3,8 @@
 They are written for the driver and not for SQLAlchemy, which cannot send two of them in one round trip.
 """
 
-import asyncio
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
@@ -12,14 +12,14 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import AlreadyClaimed, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
-from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Attempt
-from claimsvc.storage.engine import Driver, UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.transactions import BeginAnewError, decided
 
 # Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
 # is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
 # that two transactions never wait for each other.
-_LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
+LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
 
 _ADMIT = """
 WITH attempt AS (
@@ -30,9 +30,12 @@ WITH attempt AS (
         string_to_array(%(user_ids)s, E'\\n')
     ) WITH ORDINALITY AS given (claim_id, coupon_name, user_id, place)
 ), stock AS (
-    SELECT asked.coupon_name, coupon.remaining_amount
+    SELECT asked.coupon_name, coupon.remaining_amount, coupon.is_plain
     FROM (SELECT DISTINCT coupon_name FROM attempt) AS asked
-    CROSS JOIN LATERAL (SELECT remaining_amount FROM coupons WHERE name = asked.coupon_name LIMIT 1) AS coupon
+    CROSS JOIN LATERAL (
+        SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
+        FROM coupons WHERE name = asked.coupon_name LIMIT 1
+    ) AS coupon
 ), held AS (
     -- One look-up in the unique index for each user. LIMIT keeps the planner from turning it into a scan of all the
     -- coupon's claims, which is what it prefers while the table is small, and then keeps to.
@@ -57,7 +60,7 @@ WITH attempt AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
     SELECT claim_id, coupon_name, user_id, 'active', statement_timestamp()
     FROM line JOIN stock USING (coupon_name)
-    WHERE position <= remaining_amount
+    WHERE position <= remaining_amount AND is_plain
     RETURNING id, coupon_name, user_id, claimed_at
 ), decremented AS (
     UPDATE coupons
@@ -73,7 +76,8 @@ WITH attempt AS (
     UNION ALL
     SELECT coupon_name, user_id, id, claimed_at FROM admitted
 )
-SELECT stock.coupon_name IS NOT NULL AS known, holder.claimed_at, nullif(holder.id, attempt.claim_id)::text AS other_id
+SELECT stock.coupon_name IS NOT NULL AS known, stock.is_plain, holder.claimed_at,
+    nullif(holder.id, attempt.claim_id)::text AS other_id
 FROM attempt
 CROSS JOIN verdict
 LEFT JOIN stock USING (coupon_name)
@@ -83,13 +87,15 @@ ORDER BY attempt.place
 """
 
 # The same for claims of one coupon that can all be given a unit, for half the cost: one statement locks the row,
-# decrements and inserts, and answers with one row. It does nothing if there are too few units, and fails on the unique
-# index if one of the users holds a claim. The row is locked before the first insert, which reads what the update says.
+# decrements and inserts, and answers with one row. It does nothing if there are too few units or the coupon has rules,
+# and fails on the unique index if one of the users holds a claim. The row is locked before the first insert, which
+# reads what the update says.
 _SELL = """
 WITH sold AS (
     UPDATE coupons
     SET remaining_amount = remaining_amount - %(units)s
     WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
+        AND (plain_until IS NULL OR plain_until > clock_timestamp())
     -- Now, and not when the statement began: it may have waited for the row since then.
     RETURNING name, clock_timestamp() AS sold_at
 ), admitted AS (
@@ -106,11 +112,13 @@ SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)
 
 # What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
 _LOOK = """
-SELECT coupon.name IS NOT NULL AS known, coupon.remaining_amount > 0 AS is_left, claim.claimed_at, claim.id::text
+SELECT coupon.name IS NOT NULL AS known, coupon.is_plain, coupon.remaining_amount > 0 AS is_left,
+    claim.claimed_at, claim.id::text
 FROM unnest(string_to_array(%(coupon_names)s, E'\\n'), string_to_array(%(user_ids)s, E'\\n'))
     WITH ORDINALITY AS attempt (coupon_name, user_id, place)
 LEFT JOIN LATERAL (
-    SELECT name, remaining_amount FROM coupons WHERE name = attempt.coupon_name LIMIT 1
+    SELECT name, remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
+    FROM coupons WHERE name = attempt.coupon_name LIMIT 1
 ) AS coupon ON true
 LEFT JOIN LATERAL (
     SELECT id, claimed_at
@@ -121,20 +129,28 @@ LEFT JOIN LATERAL (
 ORDER BY attempt.place
 """
 
-_RESOLVE_PAUSE_SECONDS = 0.1
 _SELLING_REMEMBERED = 10_000
 _SOLD_OUT = SoldOut()
 
 
-class _NotToAllError(Exception):
-    """Not every one of the claims can be given a unit; nothing was written."""
+@dataclass(frozen=True, slots=True)
+class HasRules:
+    """Nothing was decided: more than the stock decides this coupon's claims."""
+
+
+PlainOutcome = Outcome | HasRules
+_HAS_RULES = HasRules()
+
+
+class _NotToAllError(BeginAnewError):
+    """Not every one of the claims can be given a unit."""
 
 
 class Admission:
-    """Decides attempts, in transactions whose end is always known.
+    """Decides attempts on coupons that have nothing but their stock.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`; also how long it is tried to learn an end that is in doubt.
+        unit_timeout_seconds: see `decided`.
     """
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
@@ -143,75 +159,52 @@ class Admission:
         # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
         self._selling: set[str] = set()
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Admit in one transaction.
+    async def admit(self, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+        """Admit in one transaction; nothing is done about those whose coupon has rules.
 
-        When the connection is lost on the way, nobody knows whether the transaction was committed. The same attempts
-        are then decided again, on another connection. That is safe however the first ended, or has yet to end: a
-        claim that it kept is found by its user, and known by its id to be ours.
-
-        Raises:
-            psycopg.IntegrityError, psycopg.DataError: a row was refused; nothing was written.
-            UnavailableError: nothing was written, or it could not be found out.
-            InvariantViolatedError: nothing was written, because a promise would have been broken.
+        Deciding the same attempts again is safe: a claim that was kept is found by its user, and known by its id to be
+        ours. Raises as `decided`.
         """
-        clock = asyncio.get_running_loop().time
-        in_doubt_until: float | None = None
         coupon_names = sorted({attempt.coupon_name for attempt in attempts})
         sells = self._sells(coupon_names)
-        while True:
-            driver: Driver | None = None
-            try:
-                async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
-                    driver = unit.driver
-                    if sells:
-                        return await _sell(driver, attempts)
-                    outcomes = await _decide(driver, coupon_names, attempts)
-                    self._note_selling(coupon_names, outcomes)
-                    return outcomes
-            except _NotToAllError:
-                sells = False
-                self._selling.difference_update(coupon_names)
-                continue
-            except psycopg.errors.DivisionByZero as error:
-                raise InvariantViolatedError("claims were inserted without the stock being decremented") from error
-            except (psycopg.IntegrityError, psycopg.DataError):
-                raise
-            except database_failures as error:
-                sells = False
-                if in_doubt_until is None:
-                    if driver is None or not driver.closed:
-                        raise unavailable(error) from error
-                    # The usual case: the pool lent us a connection that had died while it lay idle.
-                    in_doubt_until = clock() + self._unit_timeout_seconds
-                    continue
-                if clock() >= in_doubt_until:
-                    raise UnavailableError(
-                        "PostgreSQL did not say whether the claim was kept; ask again to learn it",
-                        dependency="postgresql",
-                    ) from error
-            await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
+
+        async def once(driver: Driver, in_doubt: bool) -> list[PlainOutcome]:
+            nonlocal sells
+            if sells and not in_doubt:
+                try:
+                    return await _sell(driver, attempts)
+                except _NotToAllError:
+                    sells = False
+                    self._selling.difference_update(coupon_names)
+                    raise
+            outcomes = await _decide(driver, coupon_names, attempts)
+            self._note_selling(coupon_names, outcomes)
+            return outcomes
+
+        return await decided(self._engine, self._unit_timeout_seconds, once)
 
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
 
-    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[PlainOutcome]) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
         if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
             self._selling.update(coupon_names)
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[PlainOutcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
 
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
 
         rows = await read(self._engine, self._unit_timeout_seconds, ask)
-        outcomes: list[Outcome | None] = []
-        for attempt, (known, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
+        outcomes: list[PlainOutcome | None] = []
+        for attempt, (known, is_plain, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
             if not known:
                 outcomes.append(UnknownCoupon())
+            elif not is_plain:
+                outcomes.append(_HAS_RULES)
             elif claim_id is not None:
                 outcomes.append(AlreadyClaimed(_claim(attempt, claim_id, claimed_at)))
             else:
@@ -219,7 +212,7 @@ class Admission:
         return outcomes
 
 
-async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
+async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
     """Give each of these claims of one coupon a unit of it, and commit, all in one round trip.
 
     Raises:
@@ -244,7 +237,7 @@ async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[Outcome]:
     return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
 
 
-async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[Outcome]:
+async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[PlainOutcome]:
     """Lock the coupons, give out what is left of them, and commit, all in one round trip.
 
     A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
@@ -254,12 +247,14 @@ async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[At
     async with driver.pipeline():
         # A pipeline is a transaction even without these two, but then libpq loses the failure of its commit.
         await driver.execute("BEGIN", prepare=False)
-        await driver.execute(_LOCK_COUPONS, {"coupon_names": coupon_names})
+        await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
         admitted = await driver.execute(_ADMIT, parameters)
         await driver.execute("COMMIT", prepare=False)
-    outcomes: list[Outcome] = []
-    for attempt, (known, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
-        if claimed_at is None:
+    outcomes: list[PlainOutcome] = []
+    for attempt, (known, is_plain, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
+        if known and not is_plain:
+            outcomes.append(_HAS_RULES)
+        elif claimed_at is None:
             outcomes.append(_SOLD_OUT if known else UnknownCoupon())
         elif other_id is None:
             outcomes.append(Claimed(_claim(attempt, attempt.claim_id, claimed_at)))

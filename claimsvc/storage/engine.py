@@ -109,9 +109,15 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
         if record.record_info.pop("lent", False):
             change(+1, -1)
 
+    def abandoned(_: Any, record: Any) -> None:
+        # Its borrower is gone without a word: cancelled even where it gave it back. It is closed, and not returned.
+        if record.record_info.pop("lent", False):
+            change(0, -1)
+
     event.listen(pool, "connect", lambda *_: change(+1, 0))
     event.listen(pool, "checkout", lent)
     event.listen(pool, "checkin", returned)
+    event.listen(pool, "detach", abandoned)
     event.listen(pool, "close", lambda *_: change(-1, 0))
 
 

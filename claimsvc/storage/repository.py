@@ -1,12 +1,10 @@
 """Coupons, claims and the audit as they are written, listed and read; what decides claims is in `admission`."""
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-import psycopg
 from sqlalchemy import Row, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -19,13 +17,12 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Outcome,
-    SoldOut,
     StrategyName,
     UnknownCoupon,
 )
-from claimsvc.errors import ClaimsvcError, InvariantViolatedError, UnavailableError
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
-from claimsvc.storage.admission import Admission
+from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, coupons, user_claims
@@ -50,9 +47,6 @@ FROM coupons WHERE name = :name
 _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
-_SOLD_OUT_REMEMBERED = 10_000
-
-
 class PostgresStorage:
     """`ports.Storage` and `ports.AuditLog` on PostgreSQL.
 
@@ -62,62 +56,15 @@ class PostgresStorage:
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
         self._engine = engine
-        self._admission = Admission(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self._observer = observer
+        self._deciding = Deciding(engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer)
         self._unit_timeout_seconds = unit_timeout_seconds
         self._newest_revision = newest_revision()
-        # Coupons of which the last admission found nothing left. Only a guess at which question to ask first.
-        self._sold_out: set[str] = set()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        if not self._sold_out.issuperset([attempt.coupon_name for attempt in attempts]):
-            return await self._admit(attempts)
-        # A sold-out coupon mostly stays so. To see that takes no row lock, and no commit that is flushed to disk.
-        decisions: list[Decision | None] = list(await self.look(attempts))
-        undecided = [attempt for attempt, decision in zip(attempts, decisions, strict=True) if decision is None]
-        admitted = iter(await self._admit(undecided) if undecided else ())
-        return [next(admitted) if decision is None else decision for decision in decisions]
-
-    async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        started = time.perf_counter()
-        try:
-            outcomes = await self._admission.admit(attempts)
-            self._note_sold_out(attempts, outcomes)
-            return list(outcomes)
-        except InvariantViolatedError:
-            self._observer.invariant_violated()
-            raise
-        except (psycopg.IntegrityError, psycopg.DataError) as error:
-            # Nothing was written. The row at fault is found by halving, so that it sinks alone.
-            if len(attempts) == 1:
-                self._observer.invariant_violated()
-                refused = InvariantViolatedError("the database refused a claim that the service's rules admit")
-                refused.__cause__ = error
-                return [refused]
-        finally:
-            self._observer.transaction_ended(time.perf_counter() - started)
-        half = len(attempts) // 2
-        decisions: list[Decision] = []
-        for part in (attempts[:half], attempts[half:]):
-            try:
-                decisions += await self._admit(part)
-            except ClaimsvcError as error:
-                decisions += [error] * len(part)
-        return decisions
-
-    def _note_sold_out(self, attempts: Sequence[Attempt], outcomes: Sequence[Outcome]) -> None:
-        sold_out = {a.coupon_name for a, outcome in zip(attempts, outcomes, strict=True) if type(outcome) is SoldOut}
-        self._sold_out.difference_update([attempt.coupon_name for attempt in attempts])
-        if len(self._sold_out) + len(sold_out) > _SOLD_OUT_REMEMBERED:
-            self._sold_out.clear()
-        self._sold_out |= sold_out
+        return await self._deciding.admit(attempts)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
-        started = time.perf_counter()
-        try:
-            return await self._admission.look(attempts)
-        finally:
-            self._observer.transaction_ended(time.perf_counter() - started)
+        return await self._deciding.look(attempts)
 
     async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
         row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy})

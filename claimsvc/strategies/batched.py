@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
-from claimsvc.domain import StrategyName
+from claimsvc.domain import StrategyName, Want
 from claimsvc.ports import BatchObserver, ClaimAnswer
 
 
@@ -16,8 +16,8 @@ class BatchedStrategy(ABC):
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._batcher = Batcher(self, limits, room, observer)
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
-        return self._batcher.submit(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        return self._batcher.submit(coupon_name, user_id, want)
 
     async def drain(self) -> None:
         await self._batcher.drain()

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from claimsvc.batching import outcome_unknown
-from claimsvc.domain import Outcome, StrategyName
+from claimsvc.domain import Outcome, StrategyName, Want
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ClaimAnswer, Stages, Storage, Strategy
 
@@ -33,13 +33,13 @@ class StrategyByCoupon:
         self._asked: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         strategy = self._known.get(coupon_name)
         if strategy is None:
             answer = ClaimAnswer()
-            answer.follow(self._learn_and_claim(coupon_name, user_id, answer))
+            answer.follow(self._learn_and_claim(coupon_name, user_id, want, answer))
             return answer
-        return strategy.claim(coupon_name, user_id)
+        return strategy.claim(coupon_name, user_id, want)
 
     async def drain(self) -> None:
         for strategy in self._strategies.values():
@@ -47,7 +47,7 @@ class StrategyByCoupon:
         if self._reader is not None:
             await asyncio.wait([self._reader])
 
-    async def _learn_and_claim(self, coupon_name: str, user_id: str, answer: ClaimAnswer) -> Outcome:
+    async def _learn_and_claim(self, coupon_name: str, user_id: str, want: Want | None, answer: ClaimAnswer) -> Outcome:
         """Wait until the name is read. All who wait for a name share one look at it, and all names one query."""
         asked = self._asked.get(coupon_name)
         if asked is None:
@@ -59,7 +59,7 @@ class StrategyByCoupon:
             async with asyncio.timeout(self._timeout_seconds):
                 strategy = await asyncio.shield(asked)
                 # Ending the wait cancels no decision: a claim without a caller is passed over, or decided all the same.
-                decided = strategy.claim(coupon_name, user_id)
+                decided = strategy.claim(coupon_name, user_id, want)
                 try:
                     return await decided
                 finally:

@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from claimsvc.batching import Batch, CouponQueue
-from claimsvc.domain import Outcome
+from claimsvc.domain import Outcome, Want
 from claimsvc.masters import Master
 from claimsvc.ports import Attempt, ClaimAnswer, Decision, Lease, Lock, Storage, Strategy
 from claimsvc.tracing.spans import begin, failed, span_here, step, within
@@ -110,8 +110,8 @@ class TracedStrategy:
         self.name = strategy.name
         self._strategy = strategy
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
-        answer = self._strategy.claim(coupon_name, user_id)
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        answer = self._strategy.claim(coupon_name, user_id, want)
         if (span := span_here.get()) is not None:
             answer.mark = span
         return answer

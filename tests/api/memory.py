@@ -30,6 +30,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
     WaitingInstance,
+    Want,
 )
 from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
 
@@ -152,7 +153,7 @@ class MemoryStrategy:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer

@@ -1,99 +1,13 @@
-"""A claim that needs no task of its own is answered as any other, in its turn, and is not lost with its connection."""
+"""A claim that needs no task of its own is answered as any other, and is not lost with its connection."""
 
 import asyncio
-import gc
-import json
-import logging
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 
 import pytest
 
-from claimsvc.api import create_app, fairness
-from claimsvc.api.protocol import Protocol
-from claimsvc.domain import Outcome, StrategyName
-from tests.api.memory import MemoryStore, Observations, Running, Service, memory_services, running
+from claimsvc.domain import Outcome
+from tests.api.gated import EXPRESS, ORDINARY, claim_of, claim_request, gated, get, read_answer
+from tests.api.memory import Service
 from tests.waiting import until
-
-# The second charset is not among the usual spellings, so its request takes the long way.
-EXPRESS, ORDINARY = "application/json", "application/json; charset=UTF-8"
-
-
-@dataclass
-class Answer:
-    status: int
-    headers: dict[str, str]
-    body: dict[str, object]
-
-
-def claim_request(body: bytes, content_type: str = EXPRESS, more: str = "") -> bytes:
-    head = f"POST /api/coupons/claim HTTP/1.1\r\nHost: h\r\nContent-Type: {content_type}\r\n{more}"
-    return f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body
-
-
-def claim_of(user: str, coupon: str = "plenty", content_type: str = EXPRESS) -> bytes:
-    return claim_request(json.dumps({"user_id": user, "coupon_name": coupon}).encode(), content_type)
-
-
-def get(path: str) -> bytes:
-    return f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
-
-
-async def read_answer(reader: asyncio.StreamReader) -> Answer:
-    async with asyncio.timeout(5):
-        status, *lines = (await reader.readuntil(b"\r\n\r\n")).decode().strip().split("\r\n")
-        headers = dict(line.split(": ", 1) for line in lines)
-        body = await reader.readexactly(int(headers["Content-Length"]))
-    return Answer(int(status.split()[1]), headers, json.loads(body))
-
-
-class Gate(MemoryStore):
-    """A store whose claims wait until they are let through."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked = asyncio.Event()
-        self.open = asyncio.Event()
-
-    async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
-        self.asked.set()
-        await self.open.wait()
-        return await super().claim_unit(coupon_name, user_id)
-
-
-@dataclass
-class Gated:
-    """A service whose claims of `plenty` wait until its store lets them through."""
-
-    server: Running
-    store: Gate
-    observations: Observations
-
-    async def claim(self, *requests: bytes) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Ask over a new connection, and wait until the store is asked."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        writer.write(b"".join(requests))
-        await self.store.asked.wait()
-        return reader, writer
-
-    async def claim_in_line(self, user: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Ask while nobody gets a turn, and wait until the claim is in line for one."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.server.port)
-        writer.write(claim_of(user))
-        await until(lambda: any(each._turn for each in self.server.connections), "the claim waits for its turn")  # type: ignore[attr-defined]
-        return reader, writer
-
-    def claimants(self) -> list[str]:
-        return [claim.user_id for claim in self.store.claims_of["plenty"]]
-
-
-@asynccontextmanager
-async def gated(**limits: float) -> AsyncIterator[Gated]:
-    store, observations = Gate(), Observations()
-    await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
-    async with running(create_app(memory_services(store, observations)), **limits) as server:
-        yield Gated(server, store, observations)
 
 
 @pytest.mark.parametrize(
@@ -210,57 +124,6 @@ async def test_an_answer_that_cannot_be_made_ends_the_connection_and_no_other(
         assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()
     assert await service.is_healthy()
-
-
-def _reset(writer: asyncio.StreamWriter) -> None:
-    writer.transport.abort()
-
-
-def _hang_up(writer: asyncio.StreamWriter) -> None:
-    writer.close()
-
-
-def connections_in_memory() -> int:
-    gc.collect()
-    return sum(type(each) is Protocol for each in gc.get_objects())
-
-
-@pytest.mark.parametrize("end", [_reset, _hang_up])
-async def test_a_claim_whose_connection_ends_while_it_waits_for_its_turn_is_not_made(
-    end: Callable[[asyncio.StreamWriter], None], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    """Nothing of it was begun, so nothing of it is left: no claim, no line, no connection, no error."""
-    before = connections_in_memory()
-    monkeypatch.setattr(fairness, "_PER_TURN", 0)  # nobody gets a turn for now
-    async with gated() as service:
-        service.store.open.set()
-        _, writer = await service.claim_in_line("ada")
-        assert connections_in_memory() == before + 1
-        end(writer)
-        await until(lambda: not service.server.connections, "the server knows that it is gone")
-        monkeypatch.setattr(fairness, "_PER_TURN", 8)
-        # Its turn comes, and is nobody's; then that of the next.
-        other_reader, other_writer = await service.claim(claim_of("ben"))
-        assert (await read_answer(other_reader)).status == 201
-        other_writer.close()
-    assert connections_in_memory() == before
-    assert service.claimants() == ["ben"]
-    assert service.observations.seen == [("POST", "/api/coupons/claim", 201)]
-    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
-
-
-async def test_a_server_that_stops_answers_the_claim_that_still_waits_for_its_turn(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(fairness, "_PER_TURN", 0)
-    async with gated() as service:
-        service.store.open.set()
-        reader, writer = await service.claim_in_line("ada")
-        asyncio.get_running_loop().call_later(0.2, monkeypatch.setattr, fairness, "_PER_TURN", 8)
-    answer = await read_answer(reader)
-    assert (answer.status, answer.headers["Connection"]) == (201, "close")
-    assert service.claimants() == ["ada"]
-    writer.close()
 
 
 async def test_a_claim_whose_answer_is_cancelled_is_unavailable_and_no_defect(

@@ -21,7 +21,7 @@ from tests.api.memory import (
     served,
 )
 from tests.lock.test_redlock import open_lock
-from tests.operator.test_locks import trail
+from tests.operator.stage import trail
 
 REASON = {"reason": "its instance hangs"}
 

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from claimsvc.domain import Claimed, Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import Claimed, Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ClaimAnswer, Strategy
 from claimsvc.strategies import StrategyByCoupon
@@ -20,9 +20,9 @@ class Noting:
         self.asked: list[str] = []
         self._strategy = strategy
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         self.asked.append(coupon_name)
-        return self._strategy.claim(coupon_name, user_id)
+        return self._strategy.claim(coupon_name, user_id, want)
 
     async def drain(self) -> None:
         await self._strategy.drain()

@@ -181,14 +181,16 @@ def test_the_service_takes_the_settings_as_the_pods_get_them(monkeypatch: pytest
 def test_a_pod_is_given_all_the_time_that_stopping_may_take(release: str) -> None:
     pod = one(objects(release), "Deployment")["spec"]["template"]["spec"]
     grace = float(one(objects(release), "ConfigMap")["data"].get("CLAIMSVC_SHUTDOWN_GRACE_SECONDS", "30"))
+    farewell = float(one(objects(release), "ConfigMap")["data"]["CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS"])
     sleep, before_seconds = server(release)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    assert pod["terminationGracePeriodSeconds"] > float(before_seconds) + grace + SUPERVISOR_SECONDS
+    assert pod["terminationGracePeriodSeconds"] > (float(before_seconds) + farewell + grace + SUPERVISOR_SECONDS)
     assert pod["shareProcessNamespace"] is True
 
 
-def test_the_default_of_the_grace_is_that_of_the_settings() -> None:
+def test_the_defaults_of_the_grace_and_the_farewell_are_those_of_the_settings() -> None:
     assert Settings.model_fields["shutdown_grace_seconds"].default == 30
+    assert Settings.model_fields["shutdown_farewell_seconds"].default == 1
 
 
 @EVERY_RELEASE

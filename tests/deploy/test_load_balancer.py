@@ -2,9 +2,9 @@
 
 import asyncio
 import subprocess
-import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator, Sized
+from functools import partial
 from itertools import count
 from pathlib import Path
 
@@ -15,13 +15,15 @@ import pytest
 from claimsvc.embedded import PostgresServer
 from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST
 from tests.conftest import copy_of
+from tests.deploy.files import environment_of
 from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
 from tests.faults.instance import Instance
+from tests.waiting import until
 
 pytestmark = needs_haproxy
 
 NAMES = ("app-1", "app-2")
-PATIENCE_SECONDS = 15.0
+FAREWELL = "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS"
 
 
 @pytest.fixture
@@ -31,6 +33,7 @@ async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Pa
         "CLAIMSVC_DATABASE_URL": database_url,
         "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
         "CLAIMSVC_ADMIN_KEYS": ADMIN_KEY_DIGEST,
+        FAREWELL: environment_of("app-1", {})[FAREWELL],
     }
     made = [Instance(name, settings, tmp_path / f"{name}.log") for name in NAMES]
     yield made
@@ -51,16 +54,18 @@ async def client(lb: Balancer) -> AsyncIterator[aiohttp.ClientSession]:
         yield session
 
 
-async def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not await asyncio.to_thread(condition):
-        assert time.monotonic() < deadline, "it did not become so in time"
-        await asyncio.sleep(0.02)
+async def until_in(lb: Balancer, *names: str) -> None:
+    # In a thread, here and below: requests that are made meanwhile must not be kept waiting.
+    await until(lambda: asyncio.to_thread(lambda: all(map(lb.is_in, names))), f"{names} get requests")
+
+
+async def until_out(lb: Balancer, name: str) -> None:
+    await until(lambda: asyncio.to_thread(lambda: not lb.is_in(name)), f"{name} gets no requests")
 
 
 async def both_in(instances: list[Instance], lb: Balancer) -> None:
     await asyncio.gather(*(instance.start() for instance in instances))
-    await until(lambda: all(lb.is_in(name) for name in NAMES))
+    await until_in(lb, *NAMES)
 
 
 async def create(client: aiohttp.ClientSession, name: str, amount: int) -> None:
@@ -72,6 +77,14 @@ async def create(client: aiohttp.ClientSession, name: str, amount: int) -> None:
 async def claim(client: aiohttp.ClientSession, user: str) -> tuple[int, str]:
     async with client.post("/api/coupons/claim", json={"user_id": user, "coupon_name": "SUMMER"}) as answer:
         return answer.status, await answer.text()
+
+
+def sessions(lb: Balancer) -> float:
+    return sum(lb.server_figure("haproxy_server_current_sessions", name) for name in NAMES)
+
+
+def has_grown_to(answers: Sized, count: int) -> bool:
+    return len(answers) > count
 
 
 async def claim_alone(lb: Balancer, user: str) -> tuple[int, str]:
@@ -115,8 +128,8 @@ async def test_a_rolling_restart_under_load_loses_no_claim(
             except aiohttp.ServerDisconnectedError:  # what becomes of the same on a connection that was used before
                 answer = (502, "")
             if answer[0] == 502:
-                # An instance keeps open connections for a second, and on a machine that is busy with other things the
-                # load balancer may notice later than that. The same claim again tells what became of it.
+                # On a machine that is busy with other things the load balancer may notice later than the farewell ends.
+                # The same claim again tells what became of it.
                 again.append(answer)
                 answer = await claim(client, user)
             answers.append(answer)
@@ -124,11 +137,11 @@ async def test_a_rolling_restart_under_load_loses_no_claim(
     load = [asyncio.create_task(keep_claiming()) for _ in range(8)]
     for instance in instances:
         await instance.terminate()
-        await until(lambda name=instance.name: not lb.is_in(name))  # type: ignore[misc]
+        await until_out(lb, instance.name)
         seen = len(answers)
-        await until(lambda seen=seen: len(answers) > seen + 50)  # type: ignore[misc]
+        await until(partial(has_grown_to, answers, seen + 50), "claims go on")
         await instance.start()
-        await until(lambda name=instance.name: lb.is_in(name))  # type: ignore[misc]
+        await until_in(lb, instance.name)
     is_over.set()
     await asyncio.gather(*load)
     statuses = Counter(status for status, _ in answers)
@@ -150,7 +163,7 @@ async def test_an_instance_that_is_not_ready_gets_nothing_until_it_is(
         await both_in(instances, lb)
         other.execute("UPDATE alembic_version SET version_num = '0000'")
         other.commit()
-        await until(lambda: not lb.is_in("app-2"))
+        await until_out(lb, "app-2")
         before = lb.server_figure("haproxy_server_sessions_total", "app-2")
         for _ in range(10):
             async with client.get("/readyz") as answer:
@@ -158,14 +171,14 @@ async def test_an_instance_that_is_not_ready_gets_nothing_until_it_is(
         assert lb.server_figure("haproxy_server_sessions_total", "app-2") == before
         other.execute("UPDATE alembic_version SET version_num = %s", [_revision(postgres, template_database)])
         other.commit()
-        await until(lambda: lb.is_in("app-2"))
+        await until_in(lb, "app-2")
         instances[1].kill()  # before its database goes
 
 
 async def test_without_an_instance_callers_are_told_so_in_the_form_of_the_service(
     lb: Balancer, client: aiohttp.ClientSession
 ) -> None:
-    await until(lambda: not lb.healthy())
+    await until(lambda: not lb.healthy(), "no instance is ready")
     async with client.post("/api/coupons/claim", json={"user_id": "ada", "coupon_name": "SUMMER"}) as answer:
         assert (answer.status, answer.content_type) == (503, "application/problem+json")
         assert answer.headers["Retry-After"] == "1"
@@ -182,7 +195,7 @@ async def test_a_claim_whose_instance_is_killed_is_not_sent_to_the_other_by_itse
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
         # On a connection of its own: where an earlier answer has come, HAProxy closes it without a word instead.
         pending = asyncio.create_task(claim_alone(lb, "ada"))
-        await until(lambda: sum(lb.server_figure("haproxy_server_current_sessions", name) for name in NAMES) == 1)
+        await until(lambda: asyncio.to_thread(lambda: sessions(lb) == 1), "the claim has been sent")
         for instance in instances:
             instance.kill()
         status, body = await pending

@@ -12,7 +12,7 @@ import pytest
 from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.server.worker import START_SECONDS
-from tests.test_cli import DEADLINE_SECONDS, claimsvc, environment
+from tests.program import DEADLINE_SECONDS, claimsvc, environment
 
 # A few limits one after the other, and the start of Python on a busy machine.
 _SOON_SECONDS = 25.0

@@ -144,7 +144,7 @@ class Instance:
         """How often its failpoint of that name has fired, over all its runs."""
         return self.events("failpoint fired", point=point)
 
-    def events(self, event: str, **fields: str) -> int:
+    def events(self, event: str, **fields: object) -> int:
         """How many log lines there are of that event with those fields."""
         found = 0
         with self.log.open("rb") as lines:

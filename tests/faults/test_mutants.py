@@ -87,7 +87,7 @@ async def test_without_the_stock_condition_it_oversells(context: Context) -> Non
 
 
 async def test_without_the_unique_index_users_get_two(context: Context) -> None:
-    row = await sell_out(context, "forget-who-holds-one", "DROP INDEX user_claims_one_active_per_user")
+    row = await sell_out(context, "forget-who-holds-one", "DROP INDEX user_claims_one_active_per_slot")
     assert DUPLICATE in kinds(row)
     assert row.oversold > 0
 

@@ -10,7 +10,8 @@ import pytest
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
 from claimsvc.storage import migrate
-from tests.test_cli import ADMIN_DIGEST
+from tests.operator.stage import NOWHERE
+from tests.program import ADMIN_DIGEST
 
 
 @pytest.fixture(scope="session")
@@ -55,3 +56,13 @@ def variables(settings: Settings) -> dict[str, str]:
         "CLAIMSVC_ADMIN_KEYS": ",".join(settings.admin_keys),
         "CLAIMSVC_REDIS_TIMEOUT_SECONDS": str(settings.redis_timeout_seconds),
     }
+
+
+@pytest.fixture
+def own_masters() -> Iterator[EmbeddedServices]:
+    """Three masters that a test may stop."""
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url=NOWHERE) as services,
+    ):
+        yield services

@@ -6,7 +6,7 @@ import pytest
 
 from claimsvc.embedded import EmbeddedServices
 from tests.operator.conftest import settings_of, variables
-from tests.test_cli import claimsvc
+from tests.program import claimsvc
 
 
 @pytest.fixture

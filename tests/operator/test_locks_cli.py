@@ -1,10 +1,12 @@
 """`claimsvc locks`: what it prints, what it returns, and what it leaves behind."""
 
 import asyncio
+import contextlib
 import getpass
 import json
 import os
 import pty
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -12,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.operator.test_locks import trail
-from tests.test_cli import CLAIMSVC, claimsvc, environment
+from tests.operator.stage import trail
+from tests.program import CLAIMSVC, claimsvc, environment
 
 TOKEN = "web-1:42:0a1b2c3d/a-token"
 
@@ -36,7 +38,7 @@ def held(redis_urls: tuple[str, ...]) -> Iterator[None]:
 
 
 def test_locks_are_printed_for_people_and_for_programs(variables: dict[str, str], held: None) -> None:
-    told = claimsvc("locks", **variables, COLUMNS="200")
+    told = claimsvc("locks", **variables)
     assert told.returncode == 0
     [row] = [line for line in told.stdout.splitlines() if line.startswith("spring")]
     assert "web-1:42:0a1b2c3d" in row
@@ -51,20 +53,42 @@ def test_locks_are_printed_for_people_and_for_programs(variables: dict[str, str]
     assert list(body["masters"].values()) == ["up", "up", "up"]
 
 
+def test_names_are_whole_wherever_they_are_printed(
+    variables: dict[str, str], redis_urls: tuple[str, ...], held: None
+) -> None:
+    name = "a-name-as-long-as-it-may-be-" + "x" * 227
+    with redis.Redis.from_url(redis_urls[0]) as master:
+        master.set(f"claim:coupon:{name}", TOKEN, px=20_000)
+    assert f"\n{name}  web-1:42:0a1b2c3d (no majority)  " in claimsvc("locks", **variables).stdout
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        [*CLAIMSVC, "locks"], stdout=theirs, stderr=theirs, env=environment({**variables, "COLUMNS": "80"})
+    ) as program:
+        os.close(theirs)
+        with os.fdopen(ours, "rb") as terminal, contextlib.suppress(OSError):  # which is how its end is told
+            said = b""
+            while piece := terminal.read1():
+                said += piece
+    assert program.returncode == 0
+    first_column = [line.split("  ")[0] for line in re.sub(r"\x1b\[[0-9;]*m", "", said.decode()).splitlines()]
+    assert name in "".join(first_column)
+
+
 def test_locks_are_told_without_postgresql_and_with_a_master_down(variables: dict[str, str], held: None) -> None:
     first, second, _ = variables["CLAIMSVC_REDIS_URLS"].split(",")
     variables |= {
         "CLAIMSVC_DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
         "CLAIMSVC_REDIS_URLS": f"{first},{second},redis://127.0.0.1:2",
     }
-    told = claimsvc("locks", **variables, COLUMNS="200")
+    told = claimsvc("locks", **variables)
     assert told.returncode == 0
     assert "2 of 3" in told.stdout
-    assert "127.0.0.1:2 does not answer" in told.stdout
+    assert "127.0.0.1:2 cannot be used" in told.stdout
     variables["CLAIMSVC_REDIS_URLS"] = f"{first},redis://127.0.0.1:2,redis://127.0.0.1:3"
     told = claimsvc("locks", "--json", **variables)
     assert (told.returncode, told.stdout) == (1, "")
     assert "2 of 3 masters do not answer" in told.stderr
+    assert "`claimsvc doctor` says more" in told.stderr
 
 
 def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
@@ -93,6 +117,8 @@ def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
         ("spring", "--reason", "nobody says yes"),
         ("spring", "--reason", " ", "--yes"),
         ("spring", "--reason", "a\nb", "--yes"),
+        ("spring", "--reason", "a\u2028b", "--yes"),
+        ("spring", "--reason", "no UTF-8: \udcff", "--yes"),
         ("spring", "--reason", "a" * 501, "--yes"),
         ("..", "--reason", "because", "--yes"),
     ],
@@ -102,6 +128,7 @@ def test_what_is_not_said_clearly_is_wrong_usage_and_releases_nothing(
 ) -> None:
     told = claimsvc("locks", "release", *arguments, **variables)
     assert told.returncode == 2, told.stderr
+    assert "Traceback" not in told.stderr
     with redis.Redis.from_url(redis_urls[0]) as master:
         assert master.get("claim:coupon:spring") == TOKEN.encode()
 

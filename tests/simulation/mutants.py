@@ -9,8 +9,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from claimsvc import batching
-from claimsvc.batching import Batch, Batcher, CouponQueue
+from claimsvc.batching import Batch, Batcher, CouponQueue, queues
 from claimsvc.domain import SoldOut
 from claimsvc.lock.handover import HandOver, Wake
 from claimsvc.lock.redlock import RedlockLease, Redlocks
@@ -65,7 +64,7 @@ def a_leaders_cancellation_reaches_the_claims() -> AbstractContextManager[object
         if not waiting.answer.done():
             waiting.answer.set_exception(error)
 
-    return patch.object(batching, "_fail", fail)
+    return patch.object(queues, "_fail", fail)
 
 
 def a_batch_that_fails_is_not_answered() -> AbstractContextManager[object]:

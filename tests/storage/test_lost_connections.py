@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 from collections.abc import Awaitable, Callable
 from urllib.parse import urlsplit
 
@@ -178,3 +179,18 @@ async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_a
                 raise asyncio.CancelledError
         async with unit_of_work(engine, 3.0) as unit, unit.driver.pipeline():
             assert await (await unit.driver.execute("SELECT 1")).fetchall() == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore:The garbage collector:sqlalchemy.exc.SAWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_connection_whose_borrower_vanished_is_counted_no_more(database_url: str) -> None:
+    """As happens to whoever is cancelled even in giving it back."""
+    observed = Observed()
+    async with open_engine(database_url, LIMITS, observed) as engine:
+        borrowed = await engine.connect()
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
+        del borrowed
+        gc.collect()
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+        async with engine.connect():
+            assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)

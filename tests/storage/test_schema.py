@@ -81,7 +81,7 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
         connection.execute(f"PREPARE sell (int, text, text, text) AS {sale}")
         plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE admit ('', '', '')"))
         sale_plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE sell (1, '', '', '')"))
-    assert "Index Scan using user_claims_one_active_per_user" in plan
+    assert "Index Scan using user_claims_one_active_per_slot" in plan
     assert "Index Cond: ((coupon_name = attempt" in plan
     assert "Index Scan using coupons_pkey" in sale_plan
     assert "Seq Scan" not in plan + sale_plan

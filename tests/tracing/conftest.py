@@ -16,7 +16,7 @@ import psycopg
 import pytest
 import redis
 
-from tests.test_cli import ADMIN_DIGEST, Program
+from tests.program import ADMIN_DIGEST, Program
 from tests.tracing.collector import Collector, collecting
 
 
@@ -92,10 +92,11 @@ def collector() -> Iterator[Collector]:
 
 
 @pytest.fixture
-def silent_collector_url() -> Iterator[str]:
-    """Of a collector that takes connections and says nothing."""
+def silent_collector() -> Iterator[socket.socket]:
+    """A collector that takes connections and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as server:
-        yield f"http://127.0.0.1:{server.getsockname()[1]}/v1/traces"
+        server.settimeout(30)
+        yield server
 
 
 @pytest.fixture

@@ -89,6 +89,7 @@ def test_a_batch_for_which_the_lock_was_kept_links_the_one_for_which_it_was_take
 ) -> None:
     service = serve(TRACING_URL=collector.url)
     service.claim("first")
+    waited_for(collector, {"lock release": 1})  # or the next claim might find the lock still kept
     with ThreadPoolExecutor(2) as threads:
         with service.database.transaction():
             service.database.execute("SELECT FROM coupons FOR UPDATE")
@@ -194,9 +195,10 @@ def test_so_many_claims_are_traced_in_a_second_and_no_more(serve: Serve, collect
 
 def test_a_batch_is_traced_if_any_of_its_claims_is(serve: Serve, collector: Collector) -> None:
     service = serve(TRACING_URL=collector.url, TRACES_PER_SECOND=1)
-    service.claim("first")
-    time.sleep(1.1)  # the limit is for a second each
+    service.claim("first", traceparent=f"00-{TRACE}-{CALLER}-00")  # its caller wants no trace, so it is none of them
     assert service.claim_once_free([f"user-{number}" for number in range(5)]) == [201] * 5
-    waited_for(collector, {REQUEST: 2, "batch": 2})
+    service.program.end(signal.SIGTERM)  # sends what is left
     [batch] = [each for each in collector.spans("batch") if each.attributes.get("claimsvc.claims") == 5]
-    assert batch.links == {collector.spans(REQUEST)[-1].span_id: "claim"}
+    traced = collector.spans(REQUEST)
+    assert batch.links == {each.span_id: "claim" for each in traced}
+    assert 0 < len(traced) < 5, "one in a second, and a busy machine may need more than one for all"

@@ -33,6 +33,13 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("REDIS_URLS", "redis://a/0,redis://a/1,redis://b", "named twice"),
         ("REDIS_URLS", "", "odd number"),
         ("REDIS_URLS", "http://a", "must look like redis://"),
+        ("REDIS_URLS", "redis://a:many", "the port is a number"),
+        ("REDIS_URLS", "redis://a:65536", "the port is a number"),
+        ("REDIS_URLS", "redis://a/first", "must look like redis://"),
+        ("REDIS_URLS", "redis://a?no_such_option=1", "options of redis-py"),
+        ("REDIS_URLS", "redis://a?db=first", "options of redis-py"),
+        ("DATABASE_URL", "postgresql://a:many/b", "the port is a number"),
+        ("TRACING_URL", "http://collector:many/", "the port is a number"),
         ("DATABASE_URL", "mysql://a/b", "must look like postgresql://"),
         ("DATABASE_URL", "postgresql://a", "must look like postgresql://"),
         ("PORT", "65536", "65535"),
@@ -66,8 +73,13 @@ def test_everything_that_is_missing_is_named_at_once(environment: pytest.MonkeyP
     ]
 
 
-def test_an_error_never_repeats_a_secret(environment: pytest.MonkeyPatch) -> None:
-    environment.setenv("CLAIMSVC_DATABASE_URL", "mysql://user:secret@host/db")
+@pytest.mark.parametrize(
+    "url",
+    ["mysql://user:secret@host/db", "postgresql://user:secret/half@host/db", "postgresql://u:secret\u2100@host/db"],
+)
+def test_an_error_never_repeats_a_secret(environment: pytest.MonkeyPatch, url: str) -> None:
+    environment.setenv("CLAIMSVC_DATABASE_URL", url)
+    environment.setenv("CLAIMSVC_REDIS_URLS", "redis://:secret/half@host")
     environment.setenv("CLAIMSVC_ADMIN_KEYS", "secret")
     with pytest.raises(SettingsError) as refusal:
         load_settings()

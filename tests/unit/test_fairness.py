@@ -40,3 +40,25 @@ async def test_whoever_stops_waiting_holds_nobody_up() -> None:
     await asyncio.gather(*asking, return_exceptions=True)
     assert sum(not each.cancelled() for each in asking) == len(begun) - 2
     assert len(begun) > 60
+
+
+async def begun_by(asked: dict[str, int]) -> list[str]:
+    """Who began, in this order, when all of these ask at once."""
+    turnstile, begun = Turnstile(), list[str]()
+    for address in asked:
+        await arrive(turnstile, address, begun)
+    begun.clear()
+    await asyncio.gather(*(arrive(turnstile, address, begun) for address, times in asked.items() for _ in range(times)))
+    return begun
+
+
+async def test_whoever_crowds_all_others_out_gets_one_of_each_turn() -> None:
+    begun = await begun_by({"many": 600, "few": 14, "one": 1})
+    until_others_are_served = begun[: max(begun.index("one"), len(begun) - 1 - begun[::-1].index("few")) + 1]
+    assert until_others_are_served.count("many") <= 10
+    assert begun.count("many") == 600
+
+
+async def test_two_that_share_the_load_badly_are_served_alike() -> None:
+    begun = await begun_by({"more": 300, "less": 60})
+    assert abs(begun[:100].count("more") - begun[:100].count("less")) <= 10

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
@@ -49,7 +49,7 @@ class Answering:
     def __init__(self, answer: Outcome | Exception) -> None:
         self._answer = answer
 
-    def claim(self, coupon_name: str, user_id: str) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
         if isinstance(self._answer, Exception):
             answer.set_exception(self._answer)

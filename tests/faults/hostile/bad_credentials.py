@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from tests.faults.hostile.case import KEY, Case
 from tests.faults.hostile.wire import request
-from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY
+from tests.program import ADMIN_DIGEST, ADMIN_KEY
 
 _NO_CREDENTIALS = {
     "none": None,

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tests.faults.hostile.wire import request
-from tests.test_cli import ADMIN_KEY
+from tests.program import ADMIN_KEY
 
 KEY = f"Bearer {ADMIN_KEY}"
 CLAIM = b'{"user_id": "ann", "coupon_name": "plenty"}'

@@ -16,7 +16,7 @@ import redis
 from claimsvc.embedded import EmbeddedServices
 from tests.conftest import copy_of
 from tests.faults.hostile.wire import Answer, connected, request
-from tests.test_cli import ADMIN_DIGEST, ADMIN_KEY, Program
+from tests.program import ADMIN_DIGEST, ADMIN_KEY, Program
 from tests.waiting import until
 
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}

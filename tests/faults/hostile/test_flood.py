@@ -16,10 +16,7 @@ from tests.faults.hostile.wire import Wire, connected, request
 _CONNECTIONS = 8
 _ROUND_SECONDS = 3.0
 _ROUNDS = 6
-# Three is what is wanted, and printed. On a machine that runs other tests and the flood itself on the same two cores no
-# tighter bound than this holds every time.
 _FACTOR = 3.0
-_FACTOR_BESIDE_OTHER_TESTS = 10.0
 _users = itertools.count()
 
 
@@ -77,4 +74,4 @@ async def test_a_flooding_client_does_not_move_another_s_p99_far(
         if ratios[-1] <= _FACTOR:
             break
     # The best round: whatever else this machine does makes a round worse, and never better.
-    assert min(ratios) <= _FACTOR_BESIDE_OTHER_TESTS
+    assert min(ratios) <= _FACTOR

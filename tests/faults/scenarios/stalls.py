@@ -37,7 +37,7 @@ class _HangsHolding(Anywhere):
                     await self._hang(trial, victim, hang_seconds, hot, rng)
                 trial.healed()
                 await trial.acknowledged(20_000 if context.full else 300)
-            violations = [each for each in trial.stage.instances if each.events("request", status="500")]
+            violations = [each for each in trial.stage.instances if each.events("request", status=500)]
             trial.expect(not violations, f"{violations} answered 500")
         return trial.row
 

@@ -9,11 +9,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
+from claimsvc.domain import Claimed, SoldOut, StrategyName
 from claimsvc.embedded import PostgresServer
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt
-from claimsvc.storage.admission import Admission
+from claimsvc.storage.admission import Admission, PlainOutcome
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
 from tests.faults.sweep.claims import BATCH, SALE, SINGLE
@@ -50,7 +50,7 @@ async def test_a_failure_that_is_taken_for_sold_out_is_noticed(
 ) -> None:
     admit = Admission.admit
 
-    async def lying(self: Admission, attempts: Sequence[Attempt]) -> list[Outcome]:
+    async def lying(self: Admission, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
         try:
             return await admit(self, attempts)
         except UnavailableError:
@@ -65,9 +65,9 @@ async def test_an_answer_that_comes_before_its_commit_is_noticed(
     postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     admit = Admission.admit
-    told: dict[str, Outcome] = {}
+    told: dict[str, PlainOutcome] = {}
 
-    async def hasty(self: Admission, attempts: Sequence[Attempt]) -> list[Outcome]:
+    async def hasty(self: Admission, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
         try:
             outcomes = await admit(self, attempts)
         except UnavailableError:

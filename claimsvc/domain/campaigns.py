@@ -1,0 +1,70 @@
+"""What a coupon may have beyond its stock: when it can be claimed, how often, and what it is worth."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from claimsvc.domain.claims import Coupon, StrategyName
+
+
+@dataclass(frozen=True, slots=True)
+class Campaign:
+    """The rules of a coupon; one without any has these.
+
+    Args:
+        starts_at, ends_at: it can be claimed from the one until just before the other; the database's clock decides.
+        paused: nobody can claim it for now.
+        archived_at: since when it is closed for good, and out of the listings.
+        per_user_limit: how many units one user may have at a time.
+        benefit: what it is worth, as the contract's `Benefit`.
+        metadata: whatever its owner wants to find on it.
+    """
+
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    paused: bool = False
+    archived_at: datetime | None = None
+    per_user_limit: int = 1
+    type: str | None = None
+    benefit: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class CouponDraft:
+    """A coupon that is to be."""
+
+    name: str
+    amount: int
+    strategy: StrategyName = StrategyName.REDLOCK
+    campaign: Campaign = field(default_factory=Campaign)
+
+
+@dataclass(frozen=True, slots=True)
+class CouponDetail:
+    """A coupon, its rules, and its first claimants, oldest first, all read in one snapshot."""
+
+    coupon: Coupon
+    claimed_by: tuple[str, ...]
+    campaign: Campaign = field(default_factory=Campaign)
+
+
+# What changing a coupon can come to.
+
+
+@dataclass(frozen=True, slots=True)
+class CouponExists:
+    """A coupon of that name exists already; nothing was changed."""
+
+
+@dataclass(frozen=True, slots=True)
+class AmountBelowClaimed:
+    """So many units are claimed or held that the amount cannot be that small; nothing was changed."""
+
+    claimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class PeriodIsEmpty:
+    """The coupon would end before it starts; nothing was changed."""

@@ -1,0 +1,72 @@
+"""What operators see of the locks, do to them, and leave behind."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingInstance:
+    """An instance in a lock's line, and for how many seconds it has waited."""
+
+    instance: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLock:
+    """A coupon's lock, as the masters had it in one moment.
+
+    `holder` is an instance, empty if its token does not say. `ttl_seconds` is what is left of its life, by the name of
+    each master that has it; `is_held` says that these are a majority. With fewer it is being taken or given back, or
+    was left over. `held_seconds` is reckoned from this life. `turn` is the instance that was woken for it, if one was.
+    """
+
+    coupon_name: str
+    holder: str
+    is_held: bool
+    held_seconds: float
+    ttl_seconds: Mapping[str, float]
+    turn: str
+    waiting: tuple[WaitingInstance, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LocksSeen:
+    """Every lock of the masters that answer, by coupon; `is_complete` is false if there were too many to be told."""
+
+    masters: tuple[str, ...]
+    down: tuple[str, ...]
+    locks: tuple[HeldLock, ...]
+    is_complete: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockReleased:
+    """A lock was given back by force. A master that was not reached keeps its key until that expires."""
+
+    coupon_name: str
+    holders: tuple[str, ...]
+    released_on: tuple[str, ...]
+    not_reached: tuple[str, ...]
+    woke_another: bool
+
+
+@dataclass(frozen=True, slots=True)
+class LockNotHeld:
+    """Nobody holds the lock: there is nothing to give back."""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what to which thing, and why. `at` is the database's time, and None until it is written."""
+
+    actor: str
+    action: str
+    subject_type: str
+    subject: str
+    reason: str = ""
+    request_id: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime | None = None

@@ -1,0 +1,266 @@
+"""Claims whose coupon has rules, or that ask for more than a unit: facts are read, decided about, and written.
+
+It takes two round trips. The first locks the coupons, gives back what is over, and reads; between them `rules` decides;
+the second writes and commits. What is over is judged by the transaction's own time, `now()`, which is the same in all
+of its statements. Each statement that writes compares what it wrote with what was decided, and divides by
+zero if they differ, so that nothing of it is kept.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from psycopg.types.json import Jsonb
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import Campaign, Claim, Claimed, Once, Outcome, SoldOut
+from claimsvc.ports import Attempt
+from claimsvc.storage.admission import LOCK_COUPONS
+from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.outcomes import decode, encode
+from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, StoredAnswer, decide
+from claimsvc.storage.transactions import BeginAnewError, decided
+
+SETTLE_HOLDS = """
+WITH due AS (
+    UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp()
+    WHERE coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()
+    RETURNING coupon_name
+), returned AS (
+    UPDATE coupons SET remaining_amount = coupons.remaining_amount + over.units
+    FROM (SELECT coupon_name, count(*) AS units FROM due GROUP BY coupon_name) AS over
+    WHERE name = over.coupon_name
+    RETURNING over.units
+)
+SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
+"""
+"""Gives back the units of holds that are over, once the coupons' rows are locked. Returns how many."""
+
+_COUPONS = """
+SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
+    EXISTS (
+        SELECT FROM user_claims
+        WHERE coupon_name = coupon.name AND state = 'active' AND held_until <= now()
+    ) AS is_due,
+    campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
+    coalesce(campaign.per_user_limit, 1)
+FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
+WHERE coupon.name = ANY (%(coupon_names)s)
+"""
+
+# LIMIT keeps each of these a look-up for each claimant; see `admission`.
+_CLAIMS = """
+SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until
+FROM (
+    SELECT DISTINCT coupon_name, user_id
+    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
+) AS claimant
+CROSS JOIN LATERAL (
+    SELECT id, slot, claimed_at, held_until
+    FROM user_claims
+    WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
+        AND (held_until IS NULL OR held_until > now())
+    ORDER BY slot
+    LIMIT 1000
+) AS claim
+"""
+
+KEPT_FOR = "interval '24 hours'"
+_ANSWERS = f"""
+SELECT asked.caller, asked.key, kept.fingerprint, kept.answer, kept.request_id
+FROM unnest(%(callers)s::text[], %(keys)s::text[]) AS asked (caller, key)
+CROSS JOIN LATERAL (
+    SELECT fingerprint, answer, request_id
+    FROM idempotent_answers
+    WHERE caller = asked.caller AND key = asked.key AND kept_at > now() - {KEPT_FOR}
+    LIMIT 1
+) AS kept
+"""  # noqa: S608 - of constants
+
+_GIVE = """
+WITH given AS (
+    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, slot, held_until)
+    SELECT id, coupon_name, user_id, 'active', claimed_at, slot, held_until
+    FROM unnest(
+        %(ids)s::uuid[], %(names)s::text[], %(user_ids)s::text[], %(times)s::timestamptz[], %(slots)s::smallint[],
+        %(held_until)s::timestamptz[]
+    ) AS claim (id, coupon_name, user_id, claimed_at, slot, held_until)
+    RETURNING coupon_name
+), taken AS (
+    UPDATE coupons SET remaining_amount = coupons.remaining_amount - given_out.units
+    FROM (SELECT coupon_name, count(*) AS units FROM given GROUP BY coupon_name) AS given_out
+    WHERE name = given_out.coupon_name AND coupons.remaining_amount >= given_out.units
+    RETURNING given_out.units
+)
+SELECT 1 / (count(*) = %(units)s AND count(*) = (SELECT coalesce(sum(units), 0) FROM taken))::int FROM given
+"""
+
+_CONFIRM = """
+WITH confirmed AS (
+    UPDATE user_claims SET held_until = NULL
+    FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS held (coupon_name, id)
+    WHERE user_claims.coupon_name = held.coupon_name AND user_claims.id = held.id AND state = 'active'
+        AND held_until IS NOT NULL
+    RETURNING user_claims.id
+)
+SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
+"""
+
+# In the order of the keys, so that two transactions never wait for each other. An answer that is too old is replaced;
+# one that another transaction has kept meanwhile is not, and then nothing of this is kept: the number has no digits.
+KEEP_ANSWERS = f"""
+WITH kept AS (
+    INSERT INTO idempotent_answers AS old (caller, key, fingerprint, answer, request_id)
+    SELECT caller, key, fingerprint, answer, request_id
+    FROM unnest(
+        %(callers)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(answers)s::jsonb[], %(request_ids)s::text[]
+    ) AS answer (caller, key, fingerprint, answer, request_id)
+    ORDER BY caller, key
+    ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer,
+        request_id = excluded.request_id, kept_at = clock_timestamp()
+        WHERE old.kept_at <= now() - {KEPT_FOR}
+    RETURNING 1
+)
+SELECT CASE WHEN count(*) = %(count)s THEN '1' ELSE 'kept by another' END::int FROM kept
+"""  # noqa: S608 - of constants
+
+
+class RuledAdmission:
+    """Decides attempts on coupons that have rules, or that ask for more than a unit.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
+
+        async def once(driver: Driver, in_doubt: bool) -> list[Outcome]:
+            facts = await _facts(driver, attempts, locked=True)
+            decisions = decide(facts, attempts)
+            await _write(driver, decisions, sorted(facts.coupons))
+            return decisions.outcomes
+
+        return await decided(self._engine, self._unit_timeout_seconds, once)
+
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+
+        async def ask(unit: UnitOfWork) -> Facts:
+            return await _facts(unit.driver, attempts, locked=False)
+
+        facts = await read(self._engine, self._unit_timeout_seconds, ask)
+        return [_unless_undecided(facts, attempt) for attempt in attempts]
+
+
+def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
+    """What one attempt would come to, unless that is to be written."""
+    decisions = decide(facts, [attempt])
+    [outcome] = decisions.outcomes
+    if isinstance(outcome, SoldOut) and not facts.coupons[attempt.coupon_name].is_settled:
+        return None
+    return outcome if decisions.changes_nothing and not isinstance(outcome, Claimed) else None
+
+
+async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
+    """Begin a transaction and learn all that `decide` asks; `locked` keeps the transaction open, and the coupons."""
+    coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
+    claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
+    asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
+    keys = {"callers": [once.caller for once in asked], "keys": [once.key for once in asked]}
+    async with driver.pipeline():
+        if locked:
+            await driver.execute("BEGIN", prepare=False)
+            await driver.execute(LOCK_COUPONS, coupons)
+            await driver.execute(SETTLE_HOLDS, coupons)
+        else:
+            await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
+        found = await driver.execute(_COUPONS, coupons)
+        held = await driver.execute(_CLAIMS, claimants)
+        kept = await driver.execute(_ANSWERS, keys) if asked else None
+        if not locked:
+            await driver.execute("COMMIT", prepare=False)
+    claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
+    for coupon_name, user_id, *claim in await held.fetchall():
+        claims[coupon_name, user_id].append(OwnClaim(*claim))
+    return Facts(
+        {name: _coupon_facts(*row) for name, *row in await found.fetchall()},
+        claims,
+        {
+            (caller, key): StoredAnswer(fingerprint, decode(answer), request_id)
+            for caller, key, fingerprint, answer, request_id in (await kept.fetchall() if kept is not None else ())
+        },
+    )
+
+
+def _coupon_facts(
+    remaining_amount: int,
+    now: Any,
+    is_due: bool,
+    starts_at: Any,
+    ends_at: Any,
+    paused: bool,
+    archived_at: Any,
+    limit: int,
+) -> CouponFacts:
+    campaign = Campaign(
+        starts_at=starts_at, ends_at=ends_at, paused=paused, archived_at=archived_at, per_user_limit=limit
+    )
+    return CouponFacts(remaining_amount, now, campaign, not is_due)
+
+
+async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) -> None:
+    """Write what was decided, and commit."""
+    try:
+        async with driver.pipeline():
+            if decisions.given:
+                await driver.execute(_GIVE, _units(decisions))
+            if decisions.confirmed:
+                await driver.execute(_CONFIRM, _ids(decisions.confirmed))
+            if decisions.kept:
+                await driver.execute(KEEP_ANSWERS, answers(decisions.kept))
+            await driver.execute(RECKON_PLAINNESS, {"coupon_names": coupon_names})
+            await driver.execute("COMMIT", prepare=False)
+    except (psycopg.errors.InvalidTextRepresentation, psycopg.errors.DeadlockDetected) as error:
+        raise BeginAnewError from error
+
+
+def _units(decisions: Decisions) -> dict[str, Any]:
+    claims = [each.claim for each in decisions.given]
+    return {
+        **_ids(claims),
+        "user_ids": [claim.user_id for claim in claims],
+        "times": [claim.claimed_at for claim in claims],
+        "held_until": [claim.expires_at for claim in claims],
+        "slots": [each.slot for each in decisions.given],
+    }
+
+
+def _ids(claims: Sequence[Claim]) -> dict[str, Any]:
+    return {
+        "ids": [claim.id for claim in claims],
+        "names": [claim.coupon_name for claim in claims],
+        "units": len(claims),
+    }
+
+
+def answers(kept: Sequence[tuple[Once, Outcome]]) -> dict[str, Any]:
+    """The parameters of `KEEP_ANSWERS`."""
+    return {
+        "callers": [once.caller for once, _ in kept],
+        "keys": [once.key for once, _ in kept],
+        "fingerprints": [once.fingerprint for once, _ in kept],
+        "answers": [Jsonb(encode(outcome)) for _, outcome in kept],
+        "request_ids": [once.request_id for once, _ in kept],
+        "count": len(kept),
+    }
+
+
+def _once(attempt: Attempt) -> Once | None:
+    return attempt.want.once if attempt.want is not None else None

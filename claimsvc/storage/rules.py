@@ -1,0 +1,180 @@
+"""What is decided of claims whose coupon has rules, or that ask for more than a unit. It reads and writes nothing."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from claimsvc.domain import (
+    AlreadyClaimed,
+    Campaign,
+    Claim,
+    Claimed,
+    ClaimState,
+    Ended,
+    HoldContinued,
+    KeyReused,
+    NotStarted,
+    Once,
+    Outcome,
+    Paused,
+    Replayed,
+    SoldOut,
+    UnknownCoupon,
+)
+from claimsvc.ports import Attempt
+
+
+@dataclass(frozen=True, slots=True)
+class OwnClaim:
+    """A claim that its user has now; `held_until` is None if it is confirmed."""
+
+    id: str
+    slot: int
+    claimed_at: datetime
+    held_until: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class CouponFacts:
+    """A coupon at the moment `now`. `is_settled` says that no unit is about to come back of a hold that is over."""
+
+    remaining_amount: int
+    now: datetime
+    campaign: Campaign
+    is_settled: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """What was answered under a key, to which request."""
+
+    fingerprint: bytes
+    outcome: Outcome
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """All that is asked about: coupons by name, claims by coupon and user, answers by caller and key."""
+
+    coupons: Mapping[str, CouponFacts]
+    claims: Mapping[tuple[str, str], Sequence[OwnClaim]] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], StoredAnswer] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """A unit that is given, and in which of the user's slots."""
+
+    claim: Claim
+    slot: int
+
+
+@dataclass(slots=True)
+class Decisions:
+    """What comes of attempts, in their order, and what has to be written for it to be true."""
+
+    outcomes: list[Outcome] = field(default_factory=list)
+    given: list[Given] = field(default_factory=list)
+    confirmed: list[Claim] = field(default_factory=list)
+    kept: list[tuple[Once, Outcome]] = field(default_factory=list)
+
+    @property
+    def changes_nothing(self) -> bool:
+        """Whether there is nothing to write."""
+        return not (self.given or self.confirmed or self.kept)
+
+
+def decide(facts: Facts, attempts: Sequence[Attempt]) -> Decisions:
+    """Decide the attempts in their order, each as if those before it were written already."""
+    line = _Line(facts)
+    for attempt in attempts:
+        line.decisions.outcomes.append(line.answer(attempt))
+    return line.decisions
+
+
+class _Line:
+    def __init__(self, facts: Facts) -> None:
+        self.decisions = Decisions()
+        self._coupons = facts.coupons
+        self._left = {name: coupon.remaining_amount for name, coupon in facts.coupons.items()}
+        self._claims = {holder: list(claims) for holder, claims in facts.claims.items()}
+        self._answers = dict(facts.answers)
+
+    def answer(self, attempt: Attempt) -> Outcome:
+        once = attempt.want.once if attempt.want is not None else None
+        if once is None:
+            return self._decide(attempt)
+        stored = self._answers.get((once.caller, once.key))
+        if stored is None:
+            outcome = self._decide(attempt)
+            self.decisions.kept.append((once, outcome))
+            self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
+            return outcome
+        if stored.fingerprint != once.fingerprint:
+            return KeyReused()
+        # The request's own answer, where the end of its transaction was in doubt.
+        is_its_own = stored.request_id == once.request_id
+        return stored.outcome if is_its_own else Replayed(stored.outcome, stored.request_id)
+
+    def _decide(self, attempt: Attempt) -> Outcome:
+        coupon = self._coupons.get(attempt.coupon_name)
+        if coupon is None:
+            return UnknownCoupon()
+        own = self._claims.setdefault((attempt.coupon_name, attempt.user_id), [])
+        for each in own:
+            if each.id == attempt.claim_id:
+                return Claimed(_claim(attempt, each))
+        return (
+            self._continued(attempt, own)
+            or _refused_by_limit(attempt, own, coupon.campaign.per_user_limit)
+            or _refused_by_time(coupon)
+            or self._given(attempt, own, coupon)
+        )
+
+    def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> Outcome | None:
+        """What becomes of the user's hold: asked for again it goes on, and asked for as a claim it is confirmed."""
+        for place, each in enumerate(own):
+            if each.held_until is None:
+                continue
+            if attempt.want is None or attempt.want.hold_seconds is None:
+                own[place] = each = OwnClaim(each.id, each.slot, each.claimed_at, None)
+                self.decisions.confirmed.append(_claim(attempt, each))
+            return HoldContinued(_claim(attempt, each))
+        return None
+
+    def _given(self, attempt: Attempt, own: list[OwnClaim], coupon: CouponFacts) -> Outcome:
+        if not self._left[attempt.coupon_name]:
+            return SoldOut()
+        self._left[attempt.coupon_name] -= 1
+        taken = {each.slot for each in own}
+        slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
+        hold_seconds = attempt.want.hold_seconds if attempt.want is not None else None
+        held_until = None if hold_seconds is None else coupon.now + timedelta(seconds=hold_seconds)
+        made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until)
+        own.append(made)
+        claim = _claim(attempt, made)
+        self.decisions.given.append(Given(claim, slot))
+        return Claimed(claim)
+
+
+def _refused_by_limit(attempt: Attempt, own: Sequence[OwnClaim], limit: int) -> Outcome | None:
+    if len(own) < limit:
+        return None
+    return AlreadyClaimed(_claim(attempt, max(own, key=lambda each: each.claimed_at)))
+
+
+def _refused_by_time(coupon: CouponFacts) -> Outcome | None:
+    campaign = coupon.campaign
+    if campaign.archived_at is not None or (campaign.ends_at is not None and campaign.ends_at <= coupon.now):
+        return Ended()
+    if campaign.paused:
+        return Paused()
+    if campaign.starts_at is not None and coupon.now < campaign.starts_at:
+        return NotStarted(campaign.starts_at, (campaign.starts_at - coupon.now).total_seconds())
+    return None
+
+
+def _claim(attempt: Attempt, own: OwnClaim) -> Claim:
+    state = ClaimState.ACTIVE if own.held_until is None else ClaimState.HELD
+    return Claim(own.id, attempt.coupon_name, attempt.user_id, state, own.claimed_at, expires_at=own.held_until)
