@@ -89,6 +89,8 @@ async def application(
             Services(
                 strategy=strategy,
                 storage=database,
+                campaigns=database.campaigns,
+                transitions=database.transitions,
                 locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,

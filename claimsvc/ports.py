@@ -1,23 +1,32 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Coroutine, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claimsvc.domain import (
+    PLAIN,
+    AlreadyCancelled,
+    AmountBelowClaimed,
     AuditEntry,
+    Campaign,
+    Cancelled,
     Claim,
     ClaimPosition,
+    Confirmed,
     Coupon,
     CouponDetail,
     CouponExists,
+    HoldExpired,
     LockNotHeld,
     LockReleased,
     LocksSeen,
     Outcome,
+    PeriodIsEmpty,
     StrategyName,
+    UnknownClaim,
     UnknownCoupon,
     Want,
 )
@@ -253,7 +262,9 @@ class Storage(Protocol):
         """
         ...
 
-    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists: ...
+    async def create_coupon(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
+    ) -> Coupon | CouponExists: ...
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         """The coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
@@ -275,6 +286,33 @@ class Storage(Protocol):
 
     async def check(self) -> None:
         """Raise `UnavailableError`, saying what is wrong, unless the database answers with the current schema."""
+        ...
+
+
+class Campaigns(Protocol):
+    """Coupons whose rules change. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def change(
+        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
+    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
+
+        Args:
+            change: new values by the names of `Campaign`, and `amount`; what is not there stays.
+            archive: also close it for good; once it is closed it stays so.
+        """
+        ...
+
+
+class Transitions(Protocol):
+    """What becomes of claims. Every method raises `UnavailableError` as those of `Storage`; to ask again is safe."""
+
+    async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
+        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone."""
+        ...
+
+    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
+        """Make a claim that is held its user's for good."""
         ...
 
 

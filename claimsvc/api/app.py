@@ -6,6 +6,7 @@ from claimsvc.api import openapi, operations
 from claimsvc.api.console import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.api.docs import DOCS, Docs
 from claimsvc.api.health import Readiness
+from claimsvc.api.idempotency import IN_FLIGHT, InFlight
 from claimsvc.api.routes import ROUTES
 from claimsvc.api.routing import install
 from claimsvc.api.schemas import MAX_BODY_BYTES
@@ -17,6 +18,7 @@ def create_app(services: Services) -> web.Application:
     """The application, to be run by `create_runner`; it owns none of the services and closes none."""
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
+    app[IN_FLIGHT] = InFlight()
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)

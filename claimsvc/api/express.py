@@ -15,17 +15,18 @@ from aiohttp.streams import StreamReader
 from claimsvc.api import problems
 from claimsvc.api.bodies import PLAIN_JSON, parse_body
 from claimsvc.api.fairness import Turnstile
+from claimsvc.api.idempotency import IDEMPOTENCY_KEY
 from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, request_id_of
 from claimsvc.api.records import Records
-from claimsvc.api.routes import CLAIM_PATH, claim_reply
+from claimsvc.api.routes import CLAIM_PATH, claim_reply, want_of
 from claimsvc.api.schemas import ClaimCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ClaimAnswer, Claims
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
 _LONGEST_BODY = 1024
-# Each of these asks for something that only the whole of aiohttp can do.
-_UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING)
+# Each of these asks for something that only the long way can do.
+_UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING, IDEMPOTENCY_KEY)
 
 
 class ExpressClaim:
@@ -107,7 +108,7 @@ class Express:
         claim = self.claim_class(request_id_of(message.headers), remote, self._records)
         try:
             asked = parse_body(ClaimCoupon, body.read_nowait())
-            claim.answer = self._claims.claim(asked.coupon_name, asked.user_id)
+            claim.answer = self._claims.claim(asked.coupon_name, asked.user_id, want_of(asked))
             claim.coupon_name = asked.coupon_name
         except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
             claim.answer = ClaimAnswer()

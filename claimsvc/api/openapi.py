@@ -9,6 +9,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc.api import problems, schemas
+from claimsvc.api.idempotency import IDEMPOTENCY_KEY, MAX_KEY_LENGTH
 from claimsvc.api.routing import Route
 
 _REF = "#/components/schemas/{model}"
@@ -24,6 +25,16 @@ _TAGS = {
     "claims": "Claiming, and looking claims up.",
     "coupons": "What is on offer, and who holds it.",
     "operations": "For whoever runs the service.",
+}
+
+_KEY: dict[str, Any] = {
+    "name": str(IDEMPOTENCY_KEY),
+    "in": "header",
+    "required": False,
+    "description": "Of your making, new for every new request: sent again under its key, a request is answered as it "
+    "was for 24 hours, with `Idempotency-Replayed: true`, and done once. 429 and 5xx are not kept.",
+    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[A-Za-z0-9._:/-]+$"},
+    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
 
 Schemas = dict[type, dict[str, Any]]
@@ -91,7 +102,7 @@ def _operation(route: Route, references: Schemas) -> dict[str, Any]:
         "tags": [route.tag],
         "summary": route.summary,
         "description": (route.handler.__doc__ or "").strip(),
-        "parameters": [*_parameters(route, "path"), *_parameters(route, "query")],
+        "parameters": [*_parameters(route, "path"), *_parameters(route, "query"), *([_KEY] if route.keyed else [])],
         "responses": _responses(route, references),
     }
     body = route.model("body")
@@ -167,12 +178,33 @@ def _problem_response(several: Sequence[problems.Problem], route: Route, referen
     }
 
 
+_BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
+    problems.ALREADY_CLAIMED: schemas.AlreadyClaimedBody,
+    problems.CLAIM_CANCELLED: schemas.ClaimProblemBody,
+    problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
+    problems.NOT_STARTED: schemas.NotStartedBody,
+    problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
+}
+_CLAIM_EXAMPLE = {
+    "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    "coupon_name": "summer-sale",
+    "user_id": "user-1",
+    "claimed_at": "2026-01-02T03:04:05Z",
+    "expires_at": None,
+}
+_OF_A_CLAIM = {
+    problems.ALREADY_CLAIMED: {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
+    problems.CLAIM_CANCELLED: {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    problems.HOLD_EXPIRED: {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
+}
+
+
 def _problem_body(problem: problems.Problem, route: Route) -> type[schemas.ProblemBody]:
     """The shape of a problem's body, which `problems` gives it."""
     if problem is problems.BAD_REQUEST:
         return schemas.BadRequestBody
-    if problem is problems.ALREADY_CLAIMED:
-        return schemas.AlreadyClaimedBody
+    if problem in _BODIES:
+        return _BODIES[problem]
     return schemas.UnreadyBody if route.path == "/readyz" else schemas.ProblemBody
 
 
@@ -188,14 +220,12 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
     if body is schemas.BadRequestBody:
         in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
         example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
-    elif body is schemas.AlreadyClaimedBody:
-        example["claim"] = {
-            "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
-            "coupon_name": "summer-sale",
-            "user_id": "user-1",
-            "state": "active",
-            "claimed_at": "2026-01-02T03:04:05Z",
-        }
+    elif problem in _OF_A_CLAIM:
+        example["claim"] = _OF_A_CLAIM[problem]
+    elif body is schemas.NotStartedBody:
+        example["starts_at"] = "2026-11-27T00:00:00Z"
+    elif body is schemas.AmountBelowClaimedBody:
+        example["claimed"] = 42
     elif body is schemas.UnreadyBody:
         example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
     return example

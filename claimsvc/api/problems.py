@@ -129,6 +129,13 @@ AMOUNT_BELOW_CLAIMED = Problem(
     "More units are claimed or held than the new amount; nothing was changed. `claimed` says how many.",
     "Choose an amount that is no less, or cancel claims first.",
 )
+EMPTY_PERIOD = Problem(
+    "empty-period",
+    409,
+    "It would end before it starts",
+    "The coupon's `ends_at` would not be after its `starts_at`, so nobody could ever claim it; nothing was changed.",
+    "Choose a later end, or an earlier start.",
+)
 HOLD_EXPIRED = Problem(
     "hold-expired",
     410,
@@ -245,6 +252,7 @@ PROBLEMS: Mapping[str, Problem] = {
         PAUSED,
         CLAIM_CANCELLED,
         AMOUNT_BELOW_CLAIMED,
+        EMPTY_PERIOD,
         HOLD_EXPIRED,
         KEY_REUSED,
         KEY_IN_FLIGHT,
@@ -277,6 +285,7 @@ Refusal = (
     | domain.HoldExpired
     | domain.UnknownClaim
     | domain.AmountBelowClaimed
+    | domain.PeriodIsEmpty
     | domain.CouponExists
     | domain.LockNotHeld
 )
@@ -293,6 +302,7 @@ _OUTCOMES: Mapping[type[Refusal], Problem] = {
     domain.HoldExpired: HOLD_EXPIRED,
     domain.UnknownClaim: UNKNOWN_CLAIM,
     domain.AmountBelowClaimed: AMOUNT_BELOW_CLAIMED,
+    domain.PeriodIsEmpty: EMPTY_PERIOD,
     domain.CouponExists: COUPON_EXISTS,
     domain.LockNotHeld: LOCK_NOT_HELD,
 }

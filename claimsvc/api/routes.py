@@ -4,21 +4,49 @@ from typing import Any
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
-from multidict import istr
 
 from claimsvc import domain
-from claimsvc.api import console, locks, operations, parameters, problems, schemas
+from claimsvc.api import (
+    campaign_schemas,
+    campaigns,
+    console,
+    locks,
+    operations,
+    parameters,
+    problems,
+    schemas,
+    transitions,
+)
 from claimsvc.api.answer import Reply
+from claimsvc.api.idempotency import IN_FLIGHT, REPLAYED, once_of
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
+from claimsvc.ports import ClaimAnswer
 
 
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
-    """Claim one unit of a coupon for a user."""
-    answer = request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id)
-    request[CLAIM] = Claim(body.coupon_name, answer)
-    return claim_reply(await answer, request[REQUEST_ID])
+    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed.
+
+    A hold that is asked for again goes on as it was, and one that is asked for as a claim is confirmed: both are
+    answered 200.
+    """
+    once = once_of(request, body)
+
+    def begin() -> ClaimAnswer:
+        answer = request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id, want_of(body, once))
+        request[CLAIM] = Claim(body.coupon_name, answer)
+        return answer
+
+    outcome = await (begin() if once is None else request.app[IN_FLIGHT].join(once, begin))
+    return claim_reply(outcome, request[REQUEST_ID])
+
+
+def want_of(asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> domain.Want | None:
+    """What is asked for beyond a unit; None for the usual claim."""
+    if asked.hold_seconds is None and once is None:
+        return None
+    return domain.Want(hold_seconds=asked.hold_seconds, once=once)
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
@@ -29,19 +57,9 @@ def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
         return ok(schemas.claim_body(outcome.claim))
     if isinstance(outcome, domain.Replayed):
         reply = claim_reply(outcome.outcome, outcome.request_id)
-        reply.headers[_REPLAYED] = "true"
+        reply.headers[REPLAYED] = "true"
         return reply
     return problems.from_outcome(outcome, request_id)
-
-
-async def create_coupon(request: web.Request, body: schemas.CreateCoupon) -> Reply:
-    """Offer a new coupon."""
-    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy)
-    if isinstance(made, domain.Coupon):
-        if live := request.app[SERVICES].live:
-            live.coupon_created(made)
-        return created(schemas.coupon_body(made), f"/api/coupons/{made.name}")
-    return problems.from_outcome(made, request[REQUEST_ID])
 
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
@@ -60,7 +78,7 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
         return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
-    return ok(schemas.coupon_detail_body(found))
+    return ok(campaign_schemas.campaign_detail_body(found))
 
 
 async def get_coupon_named_claim(request: web.Request) -> Reply:
@@ -95,17 +113,13 @@ def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
     return reply
 
 
-_REPLAYED = istr("Idempotency-Replayed")
 _LOCATION = {"Location": "the path of what was made"}
 _COUPON = Success(
-    200, f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.", schemas.CouponDetailBody
+    200,
+    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.",
+    campaign_schemas.CampaignDetailBody,
 )
 # What can be asked next, for clients and test programs that follow links.
-_OF_A_COUPON: dict[str, dict[str, Any]] = {
-    "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/name"}},
-    "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/name"}},
-    "claim": {"operationId": "claim_coupon", "requestBody": {"coupon_name": "$response.body#/name"}},
-}
 _OF_A_CLAIM: dict[str, dict[str, Any]] = {
     "self": {"operationId": "get_claim", "parameters": {"id": "$response.body#/id"}},
     "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/coupon_name"}},
@@ -127,9 +141,13 @@ ROUTES: tuple[Route, ...] = (
             problems.UNKNOWN_COUPON,
             problems.ALREADY_CLAIMED,
             problems.SOLD_OUT,
+            problems.NOT_STARTED,
+            problems.ENDED,
+            problems.PAUSED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),
+        keyed=True,
     ),
     Route(
         "GET",
@@ -139,16 +157,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a claim up",
         success=Success(200, "The claim.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
-    ),
-    Route(
-        "POST",
-        "/api/coupons",
-        create_coupon,
-        tag="coupons",
-        summary="Offer a new coupon",
-        success=Success(201, "The coupon is on offer.", schemas.CouponBody, headers=_LOCATION, links=_OF_A_COUPON),
-        problems=(problems.COUPON_EXISTS, problems.UNAVAILABLE),
-        admin=True,
     ),
     Route(
         "GET",
@@ -186,6 +194,8 @@ ROUTES: tuple[Route, ...] = (
         success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
     ),
+    *campaigns.ROUTES,
+    *transitions.ROUTES,
     *locks.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,

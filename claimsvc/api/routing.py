@@ -19,6 +19,8 @@ from claimsvc.api.bodies import read_body
 from claimsvc.api.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
+    KEY_IN_FLIGHT,
+    KEY_REUSED,
     REQUEST_TIMEOUT,
     UNAUTHORIZED,
     UNSUPPORTED_MEDIA_TYPE,
@@ -52,7 +54,10 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves."""
+    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
+
+    `keyed` says that it may be sent under an Idempotency-Key.
+    """
 
     method: str
     path: str
@@ -62,6 +67,7 @@ class Route:
     success: Success
     problems: tuple[Problem, ...] = ()
     admin: bool = False
+    keyed: bool = False
     documented: bool = True
 
     @property
@@ -81,6 +87,8 @@ class Route:
             implied.append(UNAUTHORIZED)
         if any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
+        if self.keyed:
+            implied += [KEY_IN_FLIGHT, KEY_REUSED]
         if self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return (*implied, *self.problems)

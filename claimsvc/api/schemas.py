@@ -64,18 +64,21 @@ Strategy = Annotated[
 ]
 
 
+HoldSeconds = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_HOLD_SECONDS,
+        description="for how many seconds the unit is held until it is confirmed, from 1 to 86400",
+        examples=[300],
+    ),
+]
+
+
 class Request(BaseModel):
     """What every part of a request obeys: exact types, no field that is not known, no input in an error."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
-
-
-class CreateCoupon(Request):
-    """A coupon to be offered."""
-
-    name: CouponName
-    amount: Amount
-    strategy: Strategy = domain.StrategyName.REDLOCK
 
 
 class ClaimCoupon(Request):
@@ -83,6 +86,7 @@ class ClaimCoupon(Request):
 
     user_id: UserId
     coupon_name: CouponName
+    hold_seconds: HoldSeconds | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +98,6 @@ class CouponBody:
     remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
     strategy: Strategy
     created_at: datetime
-
-
-@dataclass(frozen=True, slots=True)
-class CouponDetailBody(CouponBody):
-    """A coupon and its first claimants, oldest first, all of one moment."""
-
-    claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +117,8 @@ class ClaimBody:
     user_id: UserId
     state: domain.ClaimState
     claimed_at: datetime
+    expires_at: Annotated[datetime | None, Field(description="of a claim that is held: when it expires")]
+    ended_at: Annotated[datetime | None, Field(description="when it was cancelled, or had expired")]
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,19 +240,8 @@ def coupon_body(coupon: domain.Coupon) -> CouponBody:
     return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
 
 
-def coupon_detail_body(detail: domain.CouponDetail) -> CouponDetailBody:
-    """A coupon with its claimants as it goes over the wire."""
-    coupon = detail.coupon
-    return CouponDetailBody(
-        coupon.name,
-        coupon.amount,
-        coupon.remaining_amount,
-        coupon.strategy,
-        coupon.created_at,
-        list(detail.claimed_by),
-    )
-
-
 def claim_body(claim: domain.Claim) -> ClaimBody:
     """A claim as it goes over the wire."""
-    return ClaimBody(claim.id, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at)
+    return ClaimBody(
+        claim.id, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.expires_at, claim.ended_at
+    )

@@ -81,6 +81,8 @@ class Services:
 
     strategy: ports.Claims
     storage: ports.Storage
+    campaigns: ports.Campaigns
+    transitions: ports.Transitions
     locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)

@@ -1,10 +1,10 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
 from claimsvc.domain.campaigns import (
+    PLAIN,
     AmountBelowClaimed,
     Campaign,
     CouponDetail,
-    CouponDraft,
     CouponExists,
     PeriodIsEmpty,
 )
@@ -59,6 +59,7 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
     "AlreadyCancelled",
@@ -74,7 +75,6 @@ __all__ = [
     "Confirmed",
     "Coupon",
     "CouponDetail",
-    "CouponDraft",
     "CouponExists",
     "Ended",
     "HeldLock",

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from claimsvc.domain.claims import Coupon, StrategyName
+from claimsvc.domain.claims import Coupon
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,15 +30,13 @@ class Campaign:
     benefit: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
 
+    def is_empty(self) -> bool:
+        """Whether it would end before it starts."""
+        return self.starts_at is not None and self.ends_at is not None and self.starts_at >= self.ends_at
 
-@dataclass(frozen=True, slots=True)
-class CouponDraft:
-    """A coupon that is to be."""
 
-    name: str
-    amount: int
-    strategy: StrategyName = StrategyName.REDLOCK
-    campaign: Campaign = field(default_factory=Campaign)
+PLAIN = Campaign()
+"""No rules: nothing but the stock decides."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ class CouponDetail:
 
     coupon: Coupon
     claimed_by: tuple[str, ...]
-    campaign: Campaign = field(default_factory=Campaign)
+    campaign: Campaign = PLAIN
 
 
 # What changing a coupon can come to.

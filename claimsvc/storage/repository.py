@@ -1,5 +1,6 @@
 """Coupons, claims and the audit as they are written, listed and read; what decides claims is in `admission`."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,7 +10,9 @@ from sqlalchemy import Row, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
+    PLAIN,
     AuditEntry,
+    Campaign,
     Claim,
     ClaimPosition,
     ClaimState,
@@ -22,33 +25,61 @@ from claimsvc.domain import (
 )
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
+from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.storage.migrations import newest_revision
-from claimsvc.storage.tables import audit, coupons, user_claims
+from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
+from claimsvc.storage.transitions import PostgresTransitions, claim_of
 
 _CREATE_COUPON = text("""
-INSERT INTO coupons (name, amount, remaining_amount, strategy) VALUES (:name, :amount, :amount, :strategy)
-ON CONFLICT (name) DO NOTHING
-RETURNING name, amount, remaining_amount, strategy, created_at
+WITH made AS (
+    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
+    VALUES (:name, :amount, :amount, :strategy, CASE
+        WHEN :paused OR :per_user_limit > 1 OR CAST(:starts_at AS timestamptz) > clock_timestamp()
+        THEN timestamptz 'epoch' ELSE CAST(:ends_at AS timestamptz)
+    END)
+    ON CONFLICT (name) DO NOTHING
+    RETURNING name, amount, remaining_amount, strategy, created_at
+), ruled AS (
+    INSERT INTO campaigns
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata)
+    SELECT name, :starts_at, :ends_at, :paused, :per_user_limit, :per_user_limit > 1, :type,
+        CAST(:benefit AS jsonb), CAST(:metadata AS jsonb)
+    FROM made WHERE :has_rules
+)
+SELECT * FROM made
 """)
 
-_COUPON_DETAIL = text("""
-SELECT name, amount, remaining_amount, strategy, created_at,
+_COUPON_DETAIL = text(f"""
+SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at,
     ARRAY(
         SELECT user_id FROM user_claims
-        WHERE coupon_name = coupons.name AND state = 'active'
+        WHERE coupon_name = coupon.name AND state = 'active'
         ORDER BY claimed_at, id
         LIMIT :claimants
-    ) AS claimed_by
-FROM coupons WHERE name = :name
-""")
+    ) AS claimed_by,
+    {CAMPAIGN_COLUMNS}
+FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
+WHERE coupon.name = :name
+""")  # noqa: S608 - of constants
+
+_COUPON_COLUMNS = (
+    coupons.c.name,
+    coupons.c.amount,
+    coupons.c.remaining_amount,
+    coupons.c.strategy,
+    coupons.c.created_at,
+)
+_IS_ARCHIVED = select(campaigns.c.coupon_name).where(
+    campaigns.c.coupon_name == coupons.c.name, campaigns.c.archived_at.is_not(None)
+)
 
 _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class PostgresStorage:
-    """`ports.Storage` and `ports.AuditLog` on PostgreSQL.
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns` and `transitions` are on the same connections.
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
@@ -58,6 +89,8 @@ class PostgresStorage:
         self._engine = engine
         self._deciding = Deciding(engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer)
         self._unit_timeout_seconds = unit_timeout_seconds
+        self.campaigns = PostgresCampaigns(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
@@ -66,16 +99,25 @@ class PostgresStorage:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return await self._deciding.look(attempts)
 
-    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
-        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy})
+    async def create_coupon(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
+    ) -> Coupon | CouponExists:
+        values = asdict(campaign) | {
+            "benefit": None if campaign.benefit is None else json.dumps(campaign.benefit),
+            "metadata": json.dumps(campaign.metadata),
+            "has_rules": campaign != PLAIN,
+        }
+        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy, **values})
         return CouponExists() if row is None else _coupon(row)
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         rows = await self._read(_COUPON_DETAIL, {"name": name, "claimants": claimants})
-        return CouponDetail(_coupon(rows[0]), tuple(rows[0].claimed_by)) if rows else None
+        if not rows:
+            return None
+        return CouponDetail(_coupon(rows[0]), tuple(rows[0].claimed_by), campaign_of(rows[0]._asdict()))
 
     async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        query = select(coupons).order_by(coupons.c.name).limit(limit)
+        query = select(*_COUPON_COLUMNS).where(~_IS_ARCHIVED.exists()).order_by(coupons.c.name).limit(limit)
         if search:
             query = query.where(coupons.c.name.icontains(search, autoescape=True))
         if after is not None:
@@ -103,7 +145,7 @@ class PostgresStorage:
         return _claim(rows[0]) if rows else None
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
-        return [_coupon(row) for row in await self._read(select(coupons).where(coupons.c.name.in_(names)))]
+        return [_coupon(row) for row in await self._read(select(*_COUPON_COLUMNS).where(coupons.c.name.in_(names)))]
 
     async def record(self, entry: AuditEntry) -> None:
         values = {name: value for name, value in asdict(entry).items() if name != "at"}
@@ -148,7 +190,7 @@ def _coupon(row: Row[Any]) -> Coupon:
 
 
 def _claim(row: Row[Any]) -> Claim:
-    return Claim(str(row.id), row.coupon_name, row.user_id, ClaimState(row.state), row.claimed_at)
+    return claim_of(str(row.id), row.coupon_name, row.user_id, row.state, row.claimed_at, row.held_until, row.ended_at)
 
 
 def _entry(row: Row[Any]) -> AuditEntry:

@@ -1,10 +1,11 @@
 """A service in memory behind the real HTTP server: honest within one process, and gone with it."""
 
 import hashlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import aiohttp
 import structlog
@@ -13,21 +14,31 @@ from uuid_utils.compat import uuid7
 
 from claimsvc.api import Services, create_runner
 from claimsvc.domain import (
+    PLAIN,
+    AlreadyCancelled,
     AlreadyClaimed,
+    AmountBelowClaimed,
+    AuditEntry,
+    Campaign,
+    Cancelled,
     Claim,
     Claimed,
     ClaimPosition,
     ClaimState,
+    Confirmed,
     Coupon,
     CouponDetail,
     CouponExists,
     HeldLock,
+    HoldExpired,
     LockNotHeld,
     LockReleased,
     LocksSeen,
     Outcome,
+    PeriodIsEmpty,
     SoldOut,
     StrategyName,
+    UnknownClaim,
     UnknownCoupon,
     WaitingInstance,
     Want,
@@ -47,6 +58,9 @@ class MemoryStore:
     def __init__(self) -> None:
         self.amounts: dict[str, Coupon] = {}
         self.claims_of: dict[str, list[Claim]] = {}
+        self.ended: dict[str, Claim] = {}
+        self.campaign_of: dict[str, Campaign] = {}
+        self.entries: list[AuditEntry] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -72,10 +86,13 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return [None for _ in attempts]
 
-    async def create_coupon(self, name: str, amount: int, strategy: StrategyName) -> Coupon | CouponExists:
+    async def create_coupon(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
+    ) -> Coupon | CouponExists:
         self._fail()
         if name in self.amounts:
             return CouponExists()
+        self.campaign_of[name] = campaign
         self.amounts[name] = Coupon(name, amount, amount, strategy, datetime(2026, 1, 1, tzinfo=UTC))
         self.claims_of[name] = []
         return self.amounts[name]
@@ -90,11 +107,18 @@ class MemoryStore:
         self._fail()
         if name not in self.amounts:
             return None
-        return CouponDetail(self._now(name), tuple(claim.user_id for claim in self.claims_of[name][:claimants]))
+        claimed_by = tuple(claim.user_id for claim in self.claims_of[name][:claimants])
+        return CouponDetail(self._now(name), claimed_by, self.campaign_of[name])
 
     async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
         self._fail()
-        names = sorted(name for name in self.amounts if (search or "").lower() in name.lower() and name > (after or ""))
+        names = sorted(
+            name
+            for name in self.amounts
+            if (search or "").lower() in name.lower()
+            and name > (after or "")
+            and self.campaign_of[name].archived_at is None
+        )
         return [self._now(name) for name in names[:limit]]
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
@@ -107,7 +131,44 @@ class MemoryStore:
 
     async def claim(self, claim_id: str) -> Claim | None:
         self._fail()
-        return next((each for claims in self.claims_of.values() for each in claims if each.id == claim_id), None)
+        made = (each for claims in self.claims_of.values() for each in claims if each.id == claim_id)
+        return next(made, self.ended.get(claim_id))
+
+    async def change(
+        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
+    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self._fail()
+        if name not in self.amounts:
+            return UnknownCoupon()
+        claimed = len(self.claims_of[name])
+        if change.get("amount", claimed) < claimed:
+            return AmountBelowClaimed(claimed)
+        rules = {rule: value for rule, value in change.items() if rule != "amount"}
+        if archive:
+            rules["archived_at"] = datetime(2026, 1, 1, tzinfo=UTC)
+        campaign = replace(self.campaign_of[name], **rules)
+        if campaign.is_empty():
+            return PeriodIsEmpty()
+        self.campaign_of[name] = campaign
+        self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
+        self.entries.append(entry)
+        return CouponDetail(self._now(name), (), campaign)
+
+    async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
+        claim = await self.claim(claim_id)
+        if claim is None:
+            return UnknownClaim()
+        if claim_id not in self.ended:
+            self.claims_of[claim.coupon_name].remove(claim)
+            self.ended[claim_id] = replace(claim, state=ClaimState.CANCELLED, ended_at=claim.claimed_at)
+            self.entries.append(entry)
+        return Cancelled(self.ended[claim_id])
+
+    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
+        claim = await self.claim(claim_id)
+        if claim is None:
+            return UnknownClaim()
+        return AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
@@ -197,6 +258,8 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
         **{  # type: ignore[arg-type]
             "strategy": MemoryStrategy(store),
             "storage": store,
+            "campaigns": store,
+            "transitions": store,
             "locksmith": MemoryLocksmith(),
             "health_checks": checks,
             "observer": observations,

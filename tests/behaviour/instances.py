@@ -11,7 +11,7 @@ from claimsvc.counters import RedisCounters
 from claimsvc.domain import StrategyName
 from claimsvc.lock import open_redlocks
 from claimsvc.masters import open_masters
-from claimsvc.ports import Storage, Strategy
+from claimsvc.ports import Strategy
 from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from tests.observed import Observed
@@ -32,7 +32,7 @@ _LIMITS = EngineLimits(
 @dataclass(frozen=True, slots=True)
 class Instance:
     strategy: Strategy
-    storage: Storage
+    storage: PostgresStorage
     observed: Observed
     waiting_limit: int
     database_url: str

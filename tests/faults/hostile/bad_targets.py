@@ -24,13 +24,15 @@ _QUERIES = {
 }
 _CLAIM_CURSORS = ["garbage", "0" * 47, "0" * 49, "f" * 48, "0" * 47 + "g", "%00" * 48]
 _METHODS = {
-    "/api/coupons/claim": ("PUT", "DELETE", "PATCH", "TRACE", "OPTIONS"),
+    "/api/coupons/claim": ("PUT", "DELETE", "TRACE", "OPTIONS"),
     "/api/coupons": ("PUT", "DELETE", "TRACE"),
     "/api/coupons/plenty": ("POST", "DELETE", "PURGE"),
     "/api/locks": ("POST", "DELETE", "PUT"),
     "/api/locks/plenty": ("GET", "POST", "PUT"),
     "/livez": ("POST", "TRACE", "PROPFIND"),
-    "/api/claims/00000000-0000-0000-0000-000000000000": ("DELETE", "POST"),
+    "/api/claims/00000000-0000-0000-0000-000000000000": ("PATCH", "POST"),
+    "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "DELETE"),
+    "/api/coupons/plenty/archive": ("GET", "DELETE"),
 }
 _NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
 _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"

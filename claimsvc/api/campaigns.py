@@ -1,0 +1,115 @@
+"""The routes of whoever offers coupons; each asks for an admin key."""
+
+from aiohttp import web
+
+from claimsvc import domain
+from claimsvc.api import campaign_schemas, parameters, problems
+from claimsvc.api.answer import Reply
+from claimsvc.api.routing import Route, Success, created, ok
+from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
+
+
+async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupon) -> Reply:
+    """Offer a new coupon."""
+    campaign = body.campaign()
+    if campaign.is_empty():
+        return problems.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
+    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy, campaign)
+    if isinstance(made, domain.Coupon):
+        if live := request.app[SERVICES].live:
+            live.coupon_created(made)
+        return created(campaign_schemas.campaign_body(made, campaign), f"/api/coupons/{made.name}")
+    return problems.from_outcome(made, request[REQUEST_ID])
+
+
+async def change_coupon(
+    request: web.Request, path: parameters.CouponPath, body: campaign_schemas.ChangeCoupon
+) -> Reply:
+    """Change a coupon's amount or rules; what is left out stays. Claims before it see the old, claims after it the new.
+
+    The amount never falls below what is claimed or held.
+    """
+    entry = _entry(request, "coupon.change", path.name, sorted(body.model_fields_set))
+    return _reply(await request.app[SERVICES].campaigns.change(path.name, body.change(), entry), request)
+
+
+async def change_coupon_named_claim(request: web.Request, body: campaign_schemas.ChangeCoupon) -> Reply:
+    """Change the coupon that is named `claim`, whose path is also that of claiming."""
+    return await change_coupon(request, parameters.CouponPath(name="claim"), body)
+
+
+async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
+    """Close a coupon for good: it can be claimed no more, and is left out of the listing. Its claims stay."""
+    entry = _entry(request, "coupon.archive", path.name, [])
+    return _reply(await request.app[SERVICES].campaigns.change(path.name, {}, entry, archive=True), request)
+
+
+def _entry(request: web.Request, action: str, name: str, fields: list[str]) -> domain.AuditEntry:
+    details = {"fields": fields} if fields else {}
+    return domain.AuditEntry(request[ACTOR], action, "coupon", name, request_id=request[REQUEST_ID], details=details)
+
+
+def _reply(
+    changed: domain.CouponDetail | domain.UnknownCoupon | domain.AmountBelowClaimed | domain.PeriodIsEmpty,
+    request: web.Request,
+) -> Reply:
+    if isinstance(changed, domain.CouponDetail):
+        return ok(campaign_schemas.campaign_body(changed.coupon, changed.campaign))
+    return problems.from_outcome(changed, request[REQUEST_ID])
+
+
+_LOCATION = {"Location": "the path of what was made"}
+# What can be asked next, for clients and test programs that follow links.
+_LINKS = {
+    "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/name"}},
+    "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/name"}},
+    "claim": {"operationId": "claim_coupon", "requestBody": {"coupon_name": "$response.body#/name"}},
+}
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/api/coupons",
+        create_coupon,
+        tag="coupons",
+        summary="Offer a new coupon",
+        success=Success(201, "It is on offer.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
+        problems=(problems.COUPON_EXISTS, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
+        admin=True,
+    ),
+    Route(
+        "PATCH",
+        "/api/coupons/{name}",
+        change_coupon,
+        tag="coupons",
+        summary="Change a coupon",
+        success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
+        problems=(problems.UNKNOWN_COUPON, problems.AMOUNT_BELOW_CLAIMED, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
+        admin=True,
+    ),
+    Route(
+        "PATCH",
+        "/api/coupons/claim",
+        change_coupon_named_claim,
+        tag="coupons",
+        summary="Change the coupon named `claim`",
+        success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
+        problems=(
+            problems.UNKNOWN_COUPON,
+            problems.AMOUNT_BELOW_CLAIMED,
+            problems.EMPTY_PERIOD,
+            problems.UNAVAILABLE,
+        ),
+        admin=True,
+    ),
+    Route(
+        "POST",
+        "/api/coupons/{name}/archive",
+        archive_coupon,
+        tag="coupons",
+        summary="Close a coupon for good",
+        success=Success(200, "It is closed.", campaign_schemas.CampaignBody),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        admin=True,
+    ),
+)

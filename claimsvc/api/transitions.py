@@ -1,0 +1,73 @@
+"""The routes of what becomes of a claim after it was made."""
+
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field
+
+from claimsvc import domain
+from claimsvc.api import parameters, problems, schemas
+from claimsvc.api.answer import Reply
+from claimsvc.api.routing import Route, Success, ok
+from claimsvc.api.services import REQUEST_ID, SERVICES
+
+
+class CancelClaim(schemas.Request):
+    """Why a claim is given back; the audit keeps it."""
+
+    reason: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=domain.MAX_REASON_LENGTH,
+            pattern=domain.REASON_PATTERN,
+            description="1 to 500 characters on one line, the first of them visible",
+            examples=["bought something else"],
+        ),
+    ]
+
+
+async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
+    """Give a claim back, held or confirmed: its unit is free for anybody, and its user may claim again. Asked for
+    again, it is answered alike, and nothing more comes back."""
+    entry = domain.AuditEntry(
+        "claimant", "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
+    )
+    ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
+    return _reply(ended, request)
+
+
+async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
+    """Keep a unit that is held for good. Asked for again, it is answered alike."""
+    return _reply(await request.app[SERVICES].transitions.confirm(path.id), request)
+
+
+def _reply(
+    became: domain.Cancelled | domain.Confirmed | domain.HoldExpired | domain.AlreadyCancelled | domain.UnknownClaim,
+    request: web.Request,
+) -> Reply:
+    if isinstance(became, domain.Cancelled | domain.Confirmed):
+        return ok(schemas.claim_body(became.claim))
+    return problems.from_outcome(became, request[REQUEST_ID])
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "DELETE",
+        "/api/claims/{id}",
+        cancel_claim,
+        tag="claims",
+        summary="Give a claim back",
+        success=Success(200, "The claim is given back.", schemas.ClaimBody),
+        problems=(problems.UNKNOWN_CLAIM, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+    ),
+    Route(
+        "POST",
+        "/api/claims/{id}/confirm",
+        confirm_claim,
+        tag="claims",
+        summary="Confirm a claim that is held",
+        success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
+        problems=(problems.UNKNOWN_CLAIM, problems.CLAIM_CANCELLED, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+    ),
+)

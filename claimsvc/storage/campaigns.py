@@ -1,0 +1,130 @@
+"""Changing a coupon and its rules, in transactions that hold its row: claims before and after see one or the other."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from psycopg.rows import dict_row
+from psycopg.types.json import Jsonb
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import (
+    AmountBelowClaimed,
+    AuditEntry,
+    Campaign,
+    Coupon,
+    CouponDetail,
+    PeriodIsEmpty,
+    StrategyName,
+    UnknownCoupon,
+)
+from claimsvc.storage.admission import LOCK_COUPONS
+from claimsvc.storage.auditing import AUDIT, audited
+from claimsvc.storage.engine import Driver
+from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.ruled import SETTLE_HOLDS
+from claimsvc.storage.transactions import decided
+
+CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
+    campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
+    coalesce(campaign.metadata, '{}') AS metadata"""
+"""What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
+
+_READ = f"""
+SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS}
+FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
+WHERE coupon.name = %(name)s
+"""  # noqa: S608 - of constants
+
+_CHANGE_AMOUNT = """
+UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + %(amount)s - amount
+WHERE name = %(name)s
+"""
+
+_CHANGE_RULES = """
+INSERT INTO campaigns AS old
+    (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata)
+VALUES (
+    %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
+    CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
+    %(type)s, %(benefit)s, %(metadata)s
+)
+ON CONFLICT (coupon_name) DO UPDATE SET
+    starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
+    archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
+    had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
+    benefit = excluded.benefit, metadata = excluded.metadata
+"""
+
+_RULES = tuple(field.name for field in fields(Campaign))
+
+
+class PostgresCampaigns:
+    """`ports.Campaigns` on PostgreSQL.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+
+    async def change(
+        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
+    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        async def once(
+            driver: Driver, in_doubt: bool
+        ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+            coupons = {"coupon_names": [name]}
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
+                await driver.execute(SETTLE_HOLDS, coupons)
+                before = await _read(driver, name)
+            found = await before.fetchone()
+            refusal = _refusal(found, change)
+            if found is None or refusal is not None:
+                await driver.execute("COMMIT", prepare=False)
+                return refusal or UnknownCoupon()
+            rules = {rule: change.get(rule, found[rule]) for rule in _RULES}
+            rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
+            async with driver.pipeline():
+                if "amount" in change:
+                    await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
+                await driver.execute(_CHANGE_RULES, {"name": name, **rules})
+                await driver.execute(RECKON_PLAINNESS, coupons)
+                await driver.execute(AUDIT, audited(entry))
+                after = await _read(driver, name)
+                await driver.execute("COMMIT", prepare=False)
+            row = await after.fetchone()
+            return UnknownCoupon() if row is None else CouponDetail(_coupon(row), (), campaign_of(row))
+
+        return await decided(self._engine, self._unit_timeout_seconds, once)
+
+
+def _refusal(found: Mapping[str, Any] | None, change: Mapping[str, Any]) -> AmountBelowClaimed | PeriodIsEmpty | None:
+    if found is None:
+        return None
+    claimed = found["amount"] - found["remaining_amount"]
+    if change.get("amount", claimed) < claimed:
+        return AmountBelowClaimed(claimed)
+    period = {name: change.get(name, found[name]) for name in ("starts_at", "ends_at")}
+    return PeriodIsEmpty() if Campaign(**period).is_empty() else None
+
+
+async def _read(driver: Driver, name: str) -> Any:
+    return await driver.cursor(row_factory=dict_row).execute(_READ, {"name": name})
+
+
+def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
+    return None if value is None else Jsonb(dict(value))
+
+
+def _coupon(row: Mapping[str, Any]) -> Coupon:
+    return Coupon(row["name"], row["amount"], row["remaining_amount"], StrategyName(row["strategy"]), row["created_at"])
+
+
+def campaign_of(row: Mapping[str, Any]) -> Campaign:
+    """The rules in a row that has `CAMPAIGN_COLUMNS`."""
+    return Campaign(**{rule: row[rule] for rule in _RULES})
