@@ -14,8 +14,17 @@ _LATENCY = 0.99
 _LATENCY_SECONDS = 0.25
 
 _CLAIMING = 'HERE, route="/api/coupons/claim", method="POST"'
-_FAILED = 'COUPON, outcome=~"lock-busy|unavailable|internal-error"'
-_DECIDED = 'HERE, outcome=~"claimed|already-claimed|sold-out"'
+FAILED = "lock-busy|unavailable|internal-error"
+"""The outcomes that are failures of the service: answered with a 5xx."""
+NOBODYS = "cancelled|unknown-coupon"
+"""The outcomes that count for no objective: the client hung up, or no coupon has that name."""
+AGAINST_THE_RULES = "not-started|ended|paused"
+"""The outcomes of claims that a coupon's own rules refuse, with stock left or without."""
+
+_FAILED = f'COUPON, outcome=~"{FAILED}"'
+# All the rest, so that an outcome that is new counts as an answer until it is named here.
+_DECIDED = f'HERE, outcome!~"{FAILED}|{NOBODYS}"'
+_REFUSED_BY_RULES = f'COUPON, outcome=~"{AGAINST_THE_RULES}"'
 
 
 def claims() -> Dashboard:
@@ -26,7 +35,7 @@ def claims() -> Dashboard:
         {
             "Objectives, over the time range shown": _objectives(),
             "Claims": _outcomes(),
-            "Stock": _stock(),
+            "Stock and rules": _stock(),
             "Requests": _requests(),
         },
     )
@@ -57,7 +66,7 @@ def _objectives() -> list[Panel]:
         *_objective(
             "Availability",
             "Which share of the claims asked for was answered without a 5xx? The objective is 99.9 % over 30 days."
-            " Sold out and already claimed are good answers.",
+            " Sold out, already claimed, paused, ended and the like are good answers.",
             "Availability budget left",
             "How much of the failures that the objective allows is left? 100 %: none happened. Below 0 the objective is"
             " missed for the range shown.",
@@ -66,8 +75,8 @@ def _objectives() -> list[Panel]:
         ),
         *_objective(
             "Decided within 250 ms",
-            "Which share of the claims that were decided (claimed, already claimed, sold out) was so within 250 ms? The"
-            " objective is 99 % over 30 days.",
+            "Which share of the claims that were decided, by a coupon's stock or by its rules, was so within 250 ms?"
+            " The objective is 99 % over 30 days.",
             "Latency budget left",
             "How much of the slow claims that the objective allows is left? Below 0 the objective is missed for the"
             " range shown.",
@@ -107,7 +116,8 @@ def _outcomes() -> list[Panel]:
         graph(
             "Claims by outcome",
             "What do claims come to? lock-busy, unavailable and internal-error are failures; everything else is an"
-            " answer.",
+            " answer: not-started, ended and paused by the coupon's rules, replayed from the one that is kept under"
+            " the request's Idempotency-Key.",
             "reqps",
             Query(per_second("claimsvc_claims_total", "outcome", COUPON), "{{outcome}}"),
             stacked=True,
@@ -157,19 +167,35 @@ def _stock() -> list[Panel]:
                 "{{coupon}}",
             ),
             most=1,
+            width=6,
         ),
         graph(
             "Units left",
-            "How many units of each coupon are left? The ten with the fewest. Read every 2 s by each instance.",
+            "How many units of each coupon are left? The ten with the fewest. Read every 2 s by each instance. A unit"
+            " that is held until it is confirmed is not left; one that is given back is again.",
             COUNT,
             Query(f"bottomk(10, {left})", "{{coupon}}"),
+            width=6,
         ),
         graph(
             "Time until sold out",
             "When is each coupon sold out, if it goes on like this? The ten that are soonest. Coupons that nobody gets"
-            " now have no line.",
+            " now have no line. Units that are given back, and changes of the amount, are not foreseen.",
             "s",
             Query(f"bottomk(10, {left} / ({claimed} > 0))", "{{coupon}}"),
+            width=6,
+        ),
+        graph(
+            "Refused by their rules, by coupon",
+            "Of which coupon are claims refused though stock may be left, and why? not-started: it begins later."
+            " ended: its time is over, or it was archived. paused: somebody has paused it. No line: none. That is no"
+            " failure, but somebody may have set it by mistake.",
+            "reqps",
+            Query(
+                ten_most(per_second("claimsvc_claims_total", "coupon, outcome", _REFUSED_BY_RULES)),
+                "{{coupon}} {{outcome}}",
+            ),
+            width=6,
         ),
     ]
 

@@ -133,56 +133,57 @@ def _who_holds() -> list[Panel]:
 
 
 def _waiting() -> list[Panel]:
-    return [
-        quantile_graph(
-            "Wait: quantiles",
-            "How long does a batch wait for its coupon's lock, until it has it or gives up? It gives up after 1.5 s;"
-            " within a bucket of the histogram a quantile is an estimate, so that is read as up to 1.6 s.",
-            _WAIT,
-            _WAITED,
-            width=6,
-        ),
-        heatmap("Wait: spread", "Does it wait long every time, or now and then?", _WAIT, _WAITED, width=6),
-        graph(
-            "Wait: p99 by coupon",
-            "For which coupon does it wait longest? The ten worst." + _SOLD_OUT,
-            "s",
-            Query(ten_most(not_sold_out(quantile(0.99, _WAIT, "coupon", _WAITED))), "{{coupon}}"),
-            width=6,
-        ),
-        _by_instance("Wait", "does it wait", _WAIT, _WAITED),
-    ]
+    return _durations(
+        "Wait",
+        _WAIT,
+        _WAITED,
+        "How long does a batch wait for its coupon's lock, until it has it or gives up? It gives up after 1.5 s;"
+        " within a bucket of the histogram a quantile is an estimate, so that is read as up to 1.6 s.",
+        verb="it wait",
+        leave_out_sold_out=True,
+    )
 
 
 def _holding() -> list[Panel]:
-    return [
-        quantile_graph(
-            "Hold: quantiles",
-            "How long is a lock held? It should be some ms; a slow database shows here.",
-            _HOLD,
-            COUPON,
-            width=6,
-        ),
-        heatmap("Hold: spread", "Does holding take long every time, or now and then?", _HOLD, COUPON, width=6),
-        graph(
-            "Hold: p99 by coupon",
-            "For which coupon does holding take longest? The ten worst.",
-            "s",
-            Query(ten_most(quantile(0.99, _HOLD, "coupon", COUPON)), "{{coupon}}"),
-            width=6,
-        ),
-        _by_instance("Hold", "does holding take", _HOLD, COUPON),
-    ]
-
-
-def _by_instance(title: str, what: str, histogram: str, where: str) -> Panel:
-    return graph(
-        f"{title}: p99 by instance",
-        f"On which instance {what} longest? One that differs from the rest has a reason of its own.",
-        "s",
-        Query(quantile(0.99, histogram, "instance", where), "{{instance}}"),
-        width=6,
+    return _durations(
+        "Hold",
+        _HOLD,
+        COUPON,
+        "How long is a lock held? It should be some ms; a slow database shows here.",
+        verb="holding take",
+        leave_out_sold_out=False,
     )
+
+
+def _durations(
+    title: str, histogram: str, where: str, question: str, *, verb: str, leave_out_sold_out: bool
+) -> list[Panel]:
+    """How long something takes: its quantiles, its spread, and for whom and where it is longest."""
+    by_coupon = quantile(0.99, histogram, "coupon", where)
+    return [
+        quantile_graph(f"{title}: quantiles", question, histogram, where, width=6),
+        heatmap(
+            f"{title}: spread",
+            f"Does {verb} long every time, or now and then?",
+            histogram,
+            where,
+            width=6,
+        ),
+        graph(
+            f"{title}: p99 by coupon",
+            f"For which coupon does {verb} longest? The ten worst." + (_SOLD_OUT if leave_out_sold_out else ""),
+            "s",
+            Query(ten_most(not_sold_out(by_coupon) if leave_out_sold_out else by_coupon), "{{coupon}}"),
+            width=6,
+        ),
+        graph(
+            f"{title}: p99 by instance",
+            f"On which instance does {verb} longest? One that differs from the rest has a reason of its own.",
+            "s",
+            Query(quantile(0.99, histogram, "instance", where), "{{instance}}"),
+            width=6,
+        ),
+    ]
 
 
 def _attempts() -> list[Panel]:

@@ -24,6 +24,9 @@ DRIFTING = "drifting"
 SOLD_OUT = "scarce"
 """Has no units left, and its lock is held by nobody of ours either."""
 
+PAUSED = "halted"
+"""Somebody has paused it."""
+
 SERIES = re.compile(r"(?<![\w:])(?:claimsvc_\w+|job\w*:[\w:]+|up)(?![\w:])")
 """The series that an expression of a rule asks for."""
 
@@ -97,7 +100,9 @@ async def _trouble(watched: WatchedStage) -> AsyncIterator[None]:
     await stage.create_coupon(10_000, "counter", name=DRIFTING)
     await stage.create_coupon(10_000_000, "row_lock", name="by-row")
     await stage.create_coupon(20, name=SOLD_OUT)
-    async with watched.load([HOT, "by-row", SOLD_OUT], clients=12, per_second=200):
+    await stage.create_coupon(10_000, name=PAUSED)
+    await watched.change(PAUSED, paused=True)
+    async with watched.load([HOT, "by-row", SOLD_OUT, PAUSED], clients=12, per_second=240):
         async with watched.load([HELD, DRIFTING], clients=24, per_second=60):
             for coupon in (HELD, DRIFTING):  # until every instance has a label for them
                 claimed = f'claimsvc_claims_total{{coupon="{coupon}", outcome="claimed"}}'

@@ -1,10 +1,12 @@
 """A stage that is watched: instances of the service, and a real Prometheus that scrapes them."""
 
 import asyncio
+import json
 import os
 import random
 import sys
 import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from tests.proxy import Proxy, proxy_to
 
 _A_STRANGER = "somebody-else"
 _UP_SECONDS = 30.0
+_HTTP_SECONDS = 10.0
 
 
 def on_the_stage(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
@@ -69,6 +72,16 @@ class WatchedStage:
         self.prometheus.scrape(*(each.port for each in self.instances))
         await self.prometheus.until(f'sum(up{{job="{JOB}"}}) == {len(self.instances)}', _UP_SECONDS)
         self.complete_at = time.time()
+
+    async def change(self, coupon: str, **changes: object) -> None:
+        """Change a coupon's amount or rules over HTTP; see `PATCH /api/coupons/{name}`."""
+        request = urllib.request.Request(
+            f"{self.instances[0].url}/api/coupons/{coupon}",
+            data=json.dumps(changes).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"},
+            method="PATCH",
+        )
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=_HTTP_SECONDS).close())
 
     def load(self, coupons: Sequence[str], *, clients: int = 24, per_second: float | None = None) -> Load:
         """Clients that claim these coupons from all instances, for as long as the context lasts."""

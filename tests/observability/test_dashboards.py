@@ -3,14 +3,19 @@
 import re
 from collections.abc import Mapping
 from itertools import combinations
+from typing import get_args
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from claimsvc.api.problems import PROBLEMS, outcome_name
+from claimsvc.domain import Outcome
 from claimsvc.metrics import Metrics
 from dashboards.all import rendered
+from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS
 from dashboards.panels import COUNT
 from tests.observability.panels import FOLDER, Panel, dashboards, panels
+from tests.observability.rules import recordings
 
 UIDS = {
     "claims.json": "claimsvc-claims",
@@ -182,6 +187,23 @@ def test_a_query_of_a_histogram_brings_its_exemplars(panel: Panel) -> None:
         if panel.model["type"] == "heatmap":
             assert target["format"] == "heatmap"
             assert panel.model["options"]["yAxis"]["unit"] in UNITS
+
+
+def test_every_outcome_of_a_claim_is_a_failure_a_refusal_by_rules_or_an_answer_and_only_5xx_are_failures() -> None:
+    answers = {"claimed", "already-claimed", "hold-continued", "sold-out", "replayed", "key-reused"}
+    failures, nobodys, refusals = (set(names.split("|")) for names in (FAILED, NOBODYS, AGAINST_THE_RULES))
+    decided = {outcome_name(object.__new__(kind)) for kind in get_args(Outcome)} - nobodys
+    assert decided == answers | refusals, "say in dashboards/claims.py what it is that is new"
+    assert failures <= {slug for slug, problem in PROBLEMS.items() if problem.status >= 500}
+    assert not {slug for slug in decided & set(PROBLEMS) if PROBLEMS[slug].status >= 500}
+
+
+def test_rules_and_dashboards_mean_the_same_by_decided() -> None:
+    expressions = [rule["expr"] for rule in recordings().values()]
+    expressions += [target["expr"] for panel in panels() for target in panel.targets if "0.25" in target["expr"]]
+    asked = [found for each in expressions for found in re.findall(r"claim_duration\w+\{[^}]*outcome([^,}\s]*)", each)]
+    assert len(asked) > 20
+    assert set(asked) == {f'!~"{FAILED}|{NOBODYS}"'}
 
 
 def test_every_metric_of_the_service_is_on_some_dashboard(labels: dict[str, set[str]]) -> None:

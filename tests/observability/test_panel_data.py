@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dashboards.panels import COUNT
-from tests.observability.contention import DRIFTING, HELD, HOT, SOLD_OUT, Seen
+from tests.observability.contention import DRIFTING, HELD, HOT, PAUSED, SOLD_OUT, Seen
 from tests.observability.panels import Panel
 from tests.observability.prometheus import Sample, needs_prometheus
 from tests.observability.stage import on_the_stage
@@ -160,3 +160,11 @@ async def test_the_dashboard_of_claims_says_what_is_hot_what_is_gone_and_what_fa
     assert claims["Claims by coupon"].of(coupon=HOT) > 1
     assert claims["Failed claims by coupon"].of(coupon=HELD, outcome="lock-busy") > 0
     assert claims["Availability"].of() < 1
+
+
+async def test_a_coupon_that_is_paused_is_shown_and_does_not_count_as_failing(seen: Seen) -> None:
+    claims = dashboard(seen, "claims")
+    assert claims["Claims by outcome"].of(outcome="paused") > 1
+    [refused] = claims["Refused by their rules, by coupon"].samples
+    assert (refused.labels["coupon"], refused.labels["outcome"]) == (PAUSED, "paused")
+    assert not claims["Claims by outcome"].of(outcome="internal-error") > 0  # there may be none at all

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon, Want
+from claimsvc.api.problems import INTERNAL_ERROR, outcome_name
+from claimsvc.domain import Coupon, KeyReused, Outcome, Paused, Replayed, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
@@ -74,6 +76,23 @@ async def test_every_outcome_is_counted_under_its_name() -> None:
         line = f'claimsvc_claims_total{{coupon="spring",outcome="{outcome}",strategy="redlock"}} 1.0'
         assert line in exposition
         assert f'claimsvc_claim_duration_seconds_count{{outcome="{outcome}",strategy="redlock"}} 1.0' in exposition
+
+
+@pytest.mark.parametrize("kind", get_args(Outcome))
+def test_an_outcome_has_the_name_by_which_answers_and_log_lines_know_it(kind: type[Outcome], metrics: Metrics) -> None:
+    outcome = object.__new__(kind)  # what it says does not matter
+    metrics.claim_ended("spring", "redlock", outcome, 0.01)
+    counted = {name for name, value in lines(metrics).items() if name.startswith("claimsvc_claims_total{") and value}
+    assert outcome_name(outcome) != INTERNAL_ERROR.slug
+    assert counted == {f'claimsvc_claims_total{{coupon="spring",outcome="{outcome_name(outcome)}",strategy="redlock"}}'}
+
+
+def test_a_coupon_that_is_refused_by_its_rules_has_a_label_and_one_asked_for_under_a_key_has_none() -> None:
+    metrics = Metrics()
+    metrics.claim_ended("paused", "redlock", Paused(), 0.01)
+    metrics.claim_ended("made-up", "redlock", KeyReused(), 0.01)
+    metrics.claim_ended("made-up-too", "redlock", Replayed(UnknownCoupon(), "r-1"), 0.01)
+    assert metrics.coupons.names() == ["paused"]
 
 
 async def test_made_up_names_make_no_series() -> None:
