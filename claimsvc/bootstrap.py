@@ -16,7 +16,7 @@ from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, open_redlocks
+from claimsvc.lock import Locksmith, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
@@ -58,6 +58,7 @@ async def application(
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        instance = instance_name()
         lock: Lock = await stack.enter_async_context(
             open_redlocks(
                 masters.all,
@@ -65,6 +66,7 @@ async def application(
                 retries=settings.lock_retries,
                 retry_wait_seconds=settings.lock_retry_wait_seconds,
                 observer=metrics,
+                instance=instance,
             )
         )
         if failpoints is not None:
@@ -83,7 +85,15 @@ async def application(
         await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
-        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        live = Live(
+            metrics,
+            masters.all,
+            database.stock,
+            locksmith.look,
+            instance=instance,
+            pool_size=settings.database_pool_size,
+        )
         await stack.enter_async_context(live.running())
         yield create_app(
             Services(
@@ -91,7 +101,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
-                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
+                locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,

@@ -19,6 +19,7 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    HeldLock,
     HoldExpired,
     LockNotHeld,
     LockReleased,
@@ -191,10 +192,14 @@ class Lock(Protocol):
 
 
 class Locksmith(Protocol):
-    """What operators see of the locks, and do to one. Both raise `UnavailableError` without a majority of masters."""
+    """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
 
     async def held(self) -> LocksSeen:
         """The locks of this moment. Takes none, and keeps nobody waiting."""
+        ...
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        """The same of one coupon, however many others there are: usually one, none if it is free."""
         ...
 
     async def release(

@@ -192,7 +192,7 @@ def _stock() -> list[Panel]:
             " failure, but somebody may have set it by mistake.",
             "reqps",
             Query(
-                ten_most(per_second("claimsvc_claims_total", "coupon, outcome", _REFUSED_BY_RULES)),
+                ten_most(f"{per_second('claimsvc_claims_total', 'coupon, outcome', _REFUSED_BY_RULES)} > 0"),
                 "{{coupon}} {{outcome}}",
             ),
             width=6,

@@ -9,6 +9,7 @@ from claimsvc.domain.campaigns import (
     PeriodIsEmpty,
 )
 from claimsvc.domain.claims import (
+    OUTCOME_NAMES,
     AlreadyCancelled,
     AlreadyClaimed,
     Cancelled,
@@ -59,6 +60,7 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",

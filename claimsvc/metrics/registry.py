@@ -12,58 +12,23 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
-from claimsvc.domain import (
-    AlreadyClaimed,
-    Claimed,
-    Coupon,
-    Ended,
-    HoldContinued,
-    KeyReused,
-    NotStarted,
-    Outcome,
-    Paused,
-    Replayed,
-    SoldOut,
-    UnknownCoupon,
-)
+from claimsvc.domain import OUTCOME_NAMES, Coupon, KeyReused, Outcome, Replayed, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.metrics.families import Families
 from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.metrics.workers import WorkersCollector
 
-_USUAL_OUTCOMES: dict[type, str] = {
-    Claimed: "claimed",
-    AlreadyClaimed: "already-claimed",
-    SoldOut: "sold-out",
-    UnknownCoupon: "unknown-coupon",
+_OUTCOMES: dict[type, str] = {
+    **OUTCOME_NAMES,
     LockBusyError: "lock-busy",
     UnavailableError: "unavailable",
     asyncio.CancelledError: "cancelled",
 }
 _DEFECT = "internal-error"
-# Of these none is alarming at 1, so their series begin with the first of them.
-_OTHER_OUTCOMES: dict[type, str] = {
-    HoldContinued: "hold-continued",
-    NotStarted: "not-started",
-    Ended: "ended",
-    Paused: "paused",
-    Replayed: "replayed",
-    KeyReused: "key-reused",
-}
-_OUTCOMES = _USUAL_OUTCOMES | _OTHER_OUTCOMES
-_EXPECTED_OUTCOMES = (*_USUAL_OUTCOMES.values(), _DEFECT)
-# What only a coupon that exists can come to; a made-up name may well be asked for under a key.
-_OF_COUPONS_THAT_EXIST = (
-    Claimed,
-    AlreadyClaimed,
-    SoldOut,
-    HoldContinued,
-    NotStarted,
-    Ended,
-    Paused,
-    LockBusyError,
-)
+# A repetition says nothing of the coupon that it names now.
+_OF_COUPONS_THAT_EXIST = {*OUTCOME_NAMES, LockBusyError} - {UnknownCoupon, Replayed, KeyReused}
+_ALL_OUTCOMES = (*_OUTCOMES.values(), _DEFECT)
 
 _REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
 
@@ -89,9 +54,7 @@ class Metrics:
         )
         self._families = families = Families(self._registry)
         self._introduce(OTHER)
-        self._claims_by = Tallies(
-            families.claims, lambda labels: [(*labels[:2], outcome) for outcome in _EXPECTED_OUTCOMES]
-        )
+        self._claims_by = Tallies(families.claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
         self._claim_duration_by = Tallies(families.claim_duration, trace_id=trace_id)
         self._attempts_by = Tallies(families.attempts)
         self._wait_by = Tallies(families.wait, trace_id=trace_id)
@@ -240,7 +203,7 @@ class Metrics:
         outcome = _OUTCOMES.get(type(result), _DEFECT)
         # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
         # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
-        exists = isinstance(result, _OF_COUPONS_THAT_EXIST)
+        exists = type(result) in _OF_COUPONS_THAT_EXIST
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)

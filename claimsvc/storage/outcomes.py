@@ -8,26 +8,16 @@ from pydantic import TypeAdapter
 
 from claimsvc import domain
 
-# The names are stored: none may ever mean anything else.
+# What a repetition is told is never kept itself.
 _KINDS: Mapping[str, type[domain.Outcome]] = MappingProxyType(
-    {
-        "claimed": domain.Claimed,
-        "already-claimed": domain.AlreadyClaimed,
-        "hold-continued": domain.HoldContinued,
-        "sold-out": domain.SoldOut,
-        "unknown-coupon": domain.UnknownCoupon,
-        "not-started": domain.NotStarted,
-        "ended": domain.Ended,
-        "paused": domain.Paused,
-    }
+    {name: kind for kind, name in domain.OUTCOME_NAMES.items() if kind not in (domain.Replayed, domain.KeyReused)}
 )
-_NAMES = {kind: name for name, kind in _KINDS.items()}
 _CODECS: Mapping[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for name, kind in _KINDS.items()}
 
 
 def encode(outcome: domain.Outcome) -> dict[str, Any]:
     """The outcome as JSON has it."""
-    name = _NAMES[type(outcome)]
+    name = domain.OUTCOME_NAMES[type(outcome)]
     return {"kind": name, "value": _CODECS[name].dump_python(outcome, mode="json")}
 
 

@@ -195,6 +195,9 @@ class MemoryLocksmith:
         lock = HeldLock("plenty", "web-1", True, 0.0025, {"a:1": 19.9, "b:1": 19.8}, "", waiting)
         return LocksSeen(("a:1", "b:1", "c:1"), ("c:1",), () if self.released else (lock,), True)
 
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        return [lock for lock in (await self.held()).locks if lock.coupon_name == coupon_name]
+
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
     ) -> LockReleased | LockNotHeld:
