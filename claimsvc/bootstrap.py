@@ -149,7 +149,7 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.PostgresStorage]:
     """The storage alone, for commands that need no lock.
 
     Raises:

@@ -1,5 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.answers import ANSWER_NAMES, Answer
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -54,6 +55,7 @@ from claimsvc.domain.operators import (
 )
 
 __all__ = [
+    "ANSWER_NAMES",
     "COUPON_NAME_PATTERN",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
@@ -67,6 +69,7 @@ __all__ = [
     "AlreadyCancelled",
     "AlreadyClaimed",
     "AmountBelowClaimed",
+    "Answer",
     "AuditEntry",
     "Campaign",
     "Cancelled",

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
+from typing import Any
 
 
 class StrategyName(StrEnum):
@@ -131,7 +132,7 @@ class Paused:
 class Replayed:
     """This was asked before under the same key: its answer then, and the id of the request that it answered."""
 
-    outcome: "Outcome"
+    answer: Any
     request_id: str
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import structlog
@@ -31,11 +31,14 @@ from claimsvc.domain import (
     CouponExists,
     HeldLock,
     HoldExpired,
+    KeyReused,
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    Once,
     Outcome,
     PeriodIsEmpty,
+    Replayed,
     SoldOut,
     StrategyName,
     UnknownClaim,
@@ -43,11 +46,14 @@ from claimsvc.domain import (
     WaitingInstance,
     Want,
 )
-from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
+from claimsvc.ports import Attempt, ChangeAnswer, ClaimAnswer, Decision, HealthCheck
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+
+
+_T = TypeVar("_T")
 
 
 class MemoryStore:
@@ -58,6 +64,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.amounts: dict[str, Coupon] = {}
         self.claims_of: dict[str, list[Claim]] = {}
+        self.kept: dict[str, tuple[Once, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
@@ -86,10 +93,31 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return [None for _ in attempts]
 
+    def _told_again(self, once: Once | None) -> Replayed | KeyReused | None:
+        kept = self.kept.get(once.key) if once is not None else None
+        if once is None or kept is None:
+            return None
+        first, answer = kept
+        return Replayed(answer, first.request_id) if first.fingerprint == once.fingerprint else KeyReused()
+
+    def _keep(self, once: Once | None, answer: _T) -> _T:
+        if once is not None:
+            self.kept[once.key] = once, answer
+        return answer
+
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
     ) -> Coupon | CouponExists:
+        made = await self.create(name, amount, strategy, campaign)
+        return made if isinstance(made, Coupon) else CouponExists()
+
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
+
+    def _create(self, name: str, amount: int, strategy: StrategyName, campaign: Campaign) -> Coupon | CouponExists:
         if name in self.amounts:
             return CouponExists()
         self.campaign_of[name] = campaign
@@ -135,9 +163,18 @@ class MemoryStore:
         return next(made, self.ended.get(claim_id))
 
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._change(name, change, entry, archive))
+
+    def _change(self, name: str, change: Mapping[str, Any], entry: AuditEntry, archive: bool) -> ChangeAnswer:
         if name not in self.amounts:
             return UnknownCoupon()
         claimed = len(self.claims_of[name])
@@ -164,11 +201,14 @@ class MemoryStore:
             self.entries.append(entry)
         return Cancelled(self.ended[claim_id])
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
-        return AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        return self._told_again(once) or self._keep(once, answer)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
