@@ -99,7 +99,7 @@ def test_every_command_of_the_runbook_is_one_that_there_is_with_the_options_that
             path.append(given.pop(0))
             command = command.commands[path[-1]]  # type: ignore[attr-defined]
         assert path, f"there is no `claimsvc {words}`"
-        options = {option for parameter in command.params for option in parameter.opts}
+        options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
         assert {word for word in given if word.startswith("--")} <= options, f"`claimsvc {words}`"
 
 
