@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.jobs import job_panels
 from dashboards.page import page
 from dashboards.panels import COUNT, Panel, Query, Steps, figure, graph, heatmap, quantile_graph, timeline
 from dashboards.promql import COUPON, happened, per_second, quantile, ten_most
@@ -24,6 +25,7 @@ def dependencies() -> Dashboard:
             "Now: how it does": _how_it_does(),
             "Redis masters": _masters(),
             "PostgreSQL": _database(),
+            "Jobs": job_panels(),
             "Processes": _load_of_processes() + _life_of_processes(),
         },
     )

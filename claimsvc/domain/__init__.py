@@ -53,6 +53,7 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
@@ -94,6 +95,7 @@ __all__ = [
     "Outcome",
     "Paused",
     "PeriodIsEmpty",
+    "PurgeReport",
     "Replayed",
     "SoldOut",
     "StrategyName",

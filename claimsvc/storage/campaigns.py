@@ -111,7 +111,7 @@ class PostgresCampaigns:
             row = await made.fetchone()
             if row is None and in_doubt and once is None:
                 raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
-            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row))
+            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row), in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, make)
 
@@ -135,7 +135,7 @@ class PostgresCampaigns:
             old = await before.fetchone()
             refusal = _refusal(old, change)
             if old is None or refusal is not None:
-                return await concluded(driver, once, kept, refusal or UnknownCoupon())
+                return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
             rules = {rule: change.get(rule, old[rule]) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
             async with driver.pipeline():
@@ -146,7 +146,7 @@ class PostgresCampaigns:
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
             [row] = await after.fetchall()
-            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)))
+            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)), in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, decide)
 
