@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
+_MEMORY_SAMPLE_SECONDS = 5.0
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -80,6 +81,7 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
+        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
         await stack.enter_async_context(
             jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
         )

@@ -455,10 +455,12 @@ class MasterObserver(Protocol):
     """What the clients of the masters tell whoever watches them.
 
     Whether a master is up is told once at the start, then after each probe. A call's `seconds` end with its answer or
-    with its failure; a call that was not made, because the master is known to be down, is not told.
+    with its failure; a call that was not made, because the master is known to be down, is not told. Of a master's
+    memory, `limit_bytes` is what it may use, or what its machine has.
     """
 
     def master_probed(self, master: str, up: bool) -> None: ...
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None: ...
     def master_called(self, master: str, seconds: float) -> None: ...
 
 
