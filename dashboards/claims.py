@@ -221,4 +221,15 @@ def _requests() -> list[Panel]:
             "reqps",
             Query(per_second("claimsvc_claims_total", "instance, strategy", COUPON), "{{instance}} {{strategy}}"),
         ),
+        graph(
+            "Quotas",
+            "Who is refused for asking too often, by user or by address? unknown: a master was late or down, so the"
+            " request was let through. A single line at 0: no quota is set, or nobody asks.",
+            "reqps",
+            Query(
+                f"{per_second('claimsvc_quota_decisions_total', 'policy, result')} or vector(0)",
+                "{{policy}} {{result}}",
+            ),
+            width=24,
+        ),
     ]

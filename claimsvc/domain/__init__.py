@@ -1,6 +1,16 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
 from claimsvc.domain.answers import ANSWER_NAMES, Answer
+from claimsvc.domain.callers import (
+    ANYBODY,
+    EVERY_SCOPE,
+    NOBODY,
+    ApiKey,
+    Caller,
+    Scope,
+    TokenRefused,
+    TokenUser,
+)
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -53,16 +63,20 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.quotas import Quota, QuotaStanding
 from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
+    "ANYBODY",
     "COUPON_NAME_PATTERN",
+    "EVERY_SCOPE",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "NOBODY",
     "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
@@ -71,7 +85,9 @@ __all__ = [
     "AlreadyClaimed",
     "AmountBelowClaimed",
     "Answer",
+    "ApiKey",
     "AuditEntry",
+    "Caller",
     "Campaign",
     "Cancelled",
     "Claim",
@@ -96,9 +112,14 @@ __all__ = [
     "Paused",
     "PeriodIsEmpty",
     "PurgeReport",
+    "Quota",
+    "QuotaStanding",
     "Replayed",
+    "Scope",
     "SoldOut",
     "StrategyName",
+    "TokenRefused",
+    "TokenUser",
     "UnknownClaim",
     "UnknownCoupon",
     "WaitingInstance",

@@ -62,6 +62,9 @@ class Families:
         self.master_memory = shared("redis_memory_bytes", "Memory that the master uses.", "master")
         self.master_memory_limit = shared("redis_memory_limit_bytes", "Memory that the master may use.", "master")
         self.call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
+        self.quota_decisions = counter(
+            "quota_decisions_total", "Requests that were counted against a quota, or could not be.", "policy", "result"
+        )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
         # Not by `job`: that label is Prometheus's own, of whatever it scrapes.
         self.job_runs = counter("job_runs_total", "Passes of a background job.", "name", "result")

@@ -62,6 +62,7 @@ class Metrics:
         self._calls_by = Tallies(families.call, trace_id=trace_id)
         self._requests_by = Tallies(families.requests)
         self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
+        self._quota_decisions_by = Tallies(families.quota_decisions)
         self._held_locks = HeldLocks(families.held, self.coupons)
         self._flusher = Flusher(
             (
@@ -73,6 +74,7 @@ class Metrics:
                 self._calls_by,
                 self._requests_by,
                 self._request_duration_by,
+                self._quota_decisions_by,
                 self._held_locks,
             ),
             by_itself=self._shared,
@@ -155,6 +157,12 @@ class Metrics:
 
     def claims_waiting(self, count: int) -> None:
         self._families.waiting.set(count)
+
+    # ports.QuotaObserver
+
+    def quota_decided(self, quota_name: str, result: str) -> None:
+        self._quota_decisions_by[quota_name, result].inc()
+        self._flusher.changed()
 
     # ports.StorageObserver
 
