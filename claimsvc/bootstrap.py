@@ -19,7 +19,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
+from claimsvc.ports import Claims, Counters, Eligibility, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -89,6 +89,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
+                eligibility=database.eligibility,
                 locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
@@ -146,6 +147,14 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         yield database
+
+
+@asynccontextmanager
+async def open_eligibility(settings: DatabaseSettings) -> AsyncIterator[Eligibility]:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
+    async with _open_storage(settings, Metrics()) as database:
+        await _require("CLAIMSVC_DATABASE_URL", database.check())
+        yield database.eligibility
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -20,6 +20,8 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     HoldExpired,
+    ListKind,
+    ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
@@ -313,6 +315,32 @@ class Transitions(Protocol):
 
     async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
         """Make a claim that is held its user's for good."""
+        ...
+
+
+class Eligibility(Protocol):
+    """Who may claim. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def obstacles(self, coupon_name: str, user_id: str, want: Want) -> list[Outcome]:
+        """All that would refuse such a claim in this moment, what it would be told first; empty if nothing would."""
+        ...
+
+    async def replace_list(
+        self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
+    ) -> ListReplaced | UnknownCoupon:
+        """Load a list, and put it in force in one moment: a claim sees the old list or the new one, and that whole.
+
+        Nothing of it is kept if `users` raises. Of two that are loaded at the same time, the one that was begun last is
+        in force in the end.
+
+        Args:
+            users: in any order, and as often as they like; some at a time.
+            entry: the audit's, kept when the list is put in force, with the number of users.
+        """
+        ...
+
+    async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
+        """Take a list away, if there is one; the audit's entry is of that alone."""
         ...
 
 

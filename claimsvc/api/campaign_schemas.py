@@ -5,11 +5,21 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any
 
-import orjson
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from claimsvc import domain
-from claimsvc.api.schemas import MAX_CLAIMANTS, Amount, CouponBody, CouponName, Request, Strategy, UserId
+from claimsvc.api.eligibility_schemas import CouponRules, rules_body
+from claimsvc.api.schemas import (
+    MAX_CLAIMANTS,
+    Amount,
+    CouponBody,
+    CouponName,
+    Number,
+    Request,
+    Strategy,
+    UserId,
+    bytes_of_jsonb,
+)
 
 MAX_METADATA_BYTES = 8192
 
@@ -55,7 +65,7 @@ CouponType = Annotated[
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+    if bytes_of_jsonb(metadata) > MAX_METADATA_BYTES:
         raise ValueError("Too large")
     return metadata
 
@@ -63,7 +73,7 @@ def _small(metadata: dict[str, Any]) -> dict[str, Any]:
 # PostgreSQL has no U+0000 in its texts, nor in its jsonb.
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[
-    dict[_Word, _Word | bool | int | float | None],
+    dict[_Word, _Word | bool | Number | None],
     AfterValidator(_small),
     Field(
         description="names with their values, of at most 8192 bytes in all",
@@ -111,6 +121,7 @@ class CreateCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
         """The rules that the coupon is to have."""
@@ -122,6 +133,7 @@ class CreateCoupon(Request):
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            rules=self.rules.rules() if self.rules is not None else None,
         )
 
 
@@ -136,12 +148,15 @@ class ChangeCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
         """New values by the names of `domain.Campaign`, and `amount`; only those that were given."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if self.benefit is not None:
             given["benefit"] = self.benefit.model_dump()
+        if self.rules is not None:
+            given["rules"] = self.rules.rules()
         return given
 
 
@@ -157,6 +172,9 @@ class CampaignBody(CouponBody):
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    rules: dict[str, Any] | None
+    has_allow_list: bool
+    has_deny_list: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,4 +209,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "rules": rules_body(campaign.rules),
+        "has_allow_list": campaign.has_allow_list,
+        "has_deny_list": campaign.has_deny_list,
     }

@@ -10,6 +10,7 @@ from claimsvc.api import (
     campaign_schemas,
     campaigns,
     console,
+    eligibility,
     locks,
     operations,
     parameters,
@@ -44,9 +45,9 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
 
 def want_of(asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> domain.Want | None:
     """What is asked for beyond a unit; None for the usual claim."""
-    if asked.hold_seconds is None and once is None:
+    if asked.hold_seconds is None and once is None and not asked.attributes:
         return None
-    return domain.Want(hold_seconds=asked.hold_seconds, once=once)
+    return domain.Want(hold_seconds=asked.hold_seconds, once=once, attributes=asked.attributes or {})
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
@@ -144,6 +145,7 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.NOT_ELIGIBLE,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),
@@ -196,6 +198,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *campaigns.ROUTES,
     *transitions.ROUTES,
+    *eligibility.ROUTES,
     *locks.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,

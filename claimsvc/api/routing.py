@@ -27,6 +27,7 @@ from claimsvc.api.problems import (
     Problem,
 )
 from claimsvc.api.services import ACTOR, SERVICES
+from claimsvc.api.streams import Streamed, Upload, on_expectation
 from claimsvc.api.validation import validate_path, validate_query
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -56,7 +57,7 @@ class Success:
 class Route:
     """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
 
-    `keyed` says that it may be sent under an Idempotency-Key.
+    `keyed` says that it may be sent under an Idempotency-Key; `streamed` that the handler takes an `upload`.
     """
 
     method: str
@@ -69,6 +70,7 @@ class Route:
     admin: bool = False
     keyed: bool = False
     documented: bool = True
+    streamed: Streamed | None = None
 
     @property
     def operation_id(self) -> str:
@@ -85,11 +87,11 @@ class Route:
         implied: list[Problem] = []
         if self.admin:
             implied.append(UNAUTHORIZED)
-        if any(self.model(name) for name in ("path", "query", "body")):
+        if self.streamed or any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
         if self.keyed:
             implied += [KEY_IN_FLIGHT, KEY_REUSED]
-        if self.model("body"):
+        if self.streamed or self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return (*implied, *self.problems)
 
@@ -100,7 +102,8 @@ def install(app: web.Application, routes: Iterable[Route]) -> None:
         # aiohttp's own `{name}` does not match braces, and a name with one in it is a bad name, not a missing route.
         pattern = route.path.replace("}", ":[^/]+}")
         endpoint = _endpoint(route)
-        app.router.add_route(route.method, pattern, endpoint)
+        most_bytes = route.streamed.most_bytes if route.streamed is not None else schemas.MAX_BODY_BYTES
+        app.router.add_route(route.method, pattern, endpoint, expect_handler=on_expectation(most_bytes))
         if route.method == hdrs.METH_GET:
             app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
 
@@ -131,7 +134,7 @@ def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
 
 def _endpoint(route: Route) -> Endpoint:
     """The handler with its inputs: who asks is settled before what they ask is looked at."""
-    handler, admin = route.handler, route.admin
+    handler, admin, streamed = route.handler, route.admin, route.streamed
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
@@ -145,6 +148,8 @@ def _endpoint(route: Route) -> Endpoint:
         if body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
             inputs["body"] = await read_body(request, body_model, timeout_seconds=timeout_seconds)
+        if streamed is not None:
+            inputs["upload"] = Upload(request, streamed)
         answer = await handler(request, **inputs)
         return Answer(answer) if isinstance(answer, Reply) else answer
 

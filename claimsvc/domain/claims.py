@@ -1,8 +1,10 @@
 """Coupons, claims, and every answer that a claim can have: values, known to every room."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+
+from claimsvc.domain.eligibility import Attributes, Reason
 
 
 class StrategyName(StrEnum):
@@ -67,10 +69,14 @@ class Want:
     Args:
         hold_seconds: how long the unit is held until it is confirmed; None to have it for good.
         once: that this is answered once, and its repetitions alike.
+        attributes: what the request says of the user.
+        token: what the user's token says, which was verified.
     """
 
     hold_seconds: int | None = None
     once: Once | None = None
+    attributes: Attributes = field(default_factory=dict, hash=False)
+    token: Attributes = field(default_factory=dict, hash=False)
 
 
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.
@@ -126,6 +132,13 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class NotEligible:
+    """The coupon is not for this user; nothing of it was taken."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """This was asked before under the same key: its answer then, and the id of the request that it answered."""
 
@@ -147,6 +160,7 @@ Outcome = (
     | NotStarted
     | Ended
     | Paused
+    | NotEligible
     | Replayed
     | KeyReused
 )

@@ -1,7 +1,7 @@
 """Changing a coupon and its rules, in transactions that hold its row: claims before and after see one or the other."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -20,6 +20,7 @@ from claimsvc.domain import (
 )
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
+from claimsvc.storage.eligibility import rules_of
 from claimsvc.storage.engine import Driver
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.ruled import SETTLE_HOLDS
@@ -27,7 +28,8 @@ from claimsvc.storage.transactions import decided
 
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
-    coalesce(campaign.metadata, '{}') AS metadata"""
+    coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
+    campaign.deny_version IS NOT NULL AS has_deny_list"""
 """What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
 
 _READ = f"""
@@ -43,17 +45,18 @@ WHERE name = %(name)s
 
 _CHANGE_RULES = """
 INSERT INTO campaigns AS old
-    (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata)
+    (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
+    rules)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s
+    %(type)s, %(benefit)s, %(metadata)s, %(rules)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
-    benefit = excluded.benefit, metadata = excluded.metadata
+    benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules
 """
 
 _RULES = tuple(field.name for field in fields(Campaign))
@@ -87,8 +90,10 @@ class PostgresCampaigns:
             if found is None or refusal is not None:
                 await driver.execute("COMMIT", prepare=False)
                 return refusal or UnknownCoupon()
-            rules = {rule: change.get(rule, found[rule]) for rule in _RULES}
+            old = campaign_of(found)
+            rules = {rule: change.get(rule, getattr(old, rule)) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
+            rules["rules"] = _json(asdict(rules["rules"]) if rules["rules"] is not None else None)
             async with driver.pipeline():
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
@@ -127,4 +132,4 @@ def _coupon(row: Mapping[str, Any]) -> Coupon:
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
     """The rules in a row that has `CAMPAIGN_COLUMNS`."""
-    return Campaign(**{rule: row[rule] for rule in _RULES})
+    return Campaign(**{rule: row[rule] for rule in _RULES} | {"rules": rules_of(row["rules"])})

@@ -19,6 +19,7 @@ _KINDS: Mapping[str, type[domain.Outcome]] = MappingProxyType(
         "not-started": domain.NotStarted,
         "ended": domain.Ended,
         "paused": domain.Paused,
+        "not-eligible": domain.NotEligible,
     }
 )
 _NAMES = {kind: name for name, kind in _KINDS.items()}

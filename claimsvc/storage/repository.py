@@ -28,6 +28,7 @@ from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.lists import PostgresEligibility
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
 from claimsvc.storage.transitions import PostgresTransitions, claim_of
@@ -37,15 +38,17 @@ WITH made AS (
     INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
     VALUES (:name, :amount, :amount, :strategy, CASE
         WHEN :paused OR :per_user_limit > 1 OR CAST(:starts_at AS timestamptz) > clock_timestamp()
+            OR CAST(:rules AS jsonb) IS NOT NULL
         THEN timestamptz 'epoch' ELSE CAST(:ends_at AS timestamptz)
     END)
     ON CONFLICT (name) DO NOTHING
     RETURNING name, amount, remaining_amount, strategy, created_at
 ), ruled AS (
     INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata)
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata,
+        rules)
     SELECT name, :starts_at, :ends_at, :paused, :per_user_limit, :per_user_limit > 1, :type,
-        CAST(:benefit AS jsonb), CAST(:metadata AS jsonb)
+        CAST(:benefit AS jsonb), CAST(:metadata AS jsonb), CAST(:rules AS jsonb)
     FROM made WHERE :has_rules
 )
 SELECT * FROM made
@@ -79,7 +82,8 @@ _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class PostgresStorage:
-    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns` and `transitions` are on the same connections.
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns`, `transitions` and `eligibility` are on
+    the same connections.
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
@@ -91,6 +95,7 @@ class PostgresStorage:
         self._unit_timeout_seconds = unit_timeout_seconds
         self.campaigns = PostgresCampaigns(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.eligibility = PostgresEligibility(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
@@ -105,6 +110,7 @@ class PostgresStorage:
         values = asdict(campaign) | {
             "benefit": None if campaign.benefit is None else json.dumps(campaign.benefit),
             "metadata": json.dumps(campaign.metadata),
+            "rules": None if campaign.rules is None else json.dumps(asdict(campaign.rules)),
             "has_rules": campaign != PLAIN,
         }
         row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy, **values})

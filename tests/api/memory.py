@@ -31,11 +31,15 @@ from claimsvc.domain import (
     CouponExists,
     HeldLock,
     HoldExpired,
+    ListKind,
+    ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    NotEligible,
     Outcome,
     PeriodIsEmpty,
+    Rules,
     SoldOut,
     StrategyName,
     UnknownClaim,
@@ -61,6 +65,7 @@ class MemoryStore:
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
+        self.lists: dict[tuple[str, ListKind], set[str]] = {}
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -170,6 +175,32 @@ class MemoryStore:
             return UnknownClaim()
         return AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
 
+    async def obstacles(self, coupon_name: str, user_id: str, want: Want) -> list[Outcome]:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return [UnknownCoupon()]
+        rules = self.campaign_of[coupon_name].rules or Rules()
+        reasons = tuple(rules.broken(want.attributes, want.token, lambda _: False))
+        return [NotEligible(reasons)] if reasons else []
+
+    async def replace_list(
+        self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
+    ) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists[coupon_name, kind] = {user async for some in users for user in some}
+        self.entries.append(entry)
+        return ListReplaced(coupon_name, kind, len(self.lists[coupon_name, kind]))
+
+    async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists.pop((coupon_name, kind), None)
+        self.entries.append(entry)
+        return ListReplaced(coupon_name, kind, None)
+
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
 
@@ -260,6 +291,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "campaigns": store,
             "transitions": store,
+            "eligibility": store,
             "locksmith": MemoryLocksmith(),
             "health_checks": checks,
             "observer": observations,

@@ -31,6 +31,8 @@ def credentials() -> Iterator[Case]:
         yield Case(f"credentials: {name}", data, 401, "unauthorized")
         data = request("DELETE", "/api/locks/plenty", b'{"reason": "because"}', **headers)
         yield Case(f"credentials for a lock: {name}", data, 401, "unauthorized")
+        data = request("DELETE", "/api/coupons/plenty/deny-list", None, **headers)
+        yield Case(f"credentials for a list: {name}", data, 401, "unauthorized")
         yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")
