@@ -16,10 +16,10 @@ from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, open_redlocks
+from claimsvc.lock import Locksmith, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Claims, Counters, Eligibility, Lock, Storage, Strategy
+from claimsvc.ports import Audience, Claims, Counters, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -57,6 +57,7 @@ async def application(
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        instance = instance_name()
         lock: Lock = await stack.enter_async_context(
             open_redlocks(
                 masters.all,
@@ -64,6 +65,7 @@ async def application(
                 retries=settings.lock_retries,
                 retry_wait_seconds=settings.lock_retry_wait_seconds,
                 observer=metrics,
+                instance=instance,
             )
         )
         if failpoints is not None:
@@ -81,7 +83,15 @@ async def application(
         )
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
-        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        live = Live(
+            metrics,
+            masters.all,
+            database.stock,
+            locksmith.look,
+            instance=instance,
+            pool_size=settings.database_pool_size,
+        )
         await stack.enter_async_context(live.running())
         yield create_app(
             Services(
@@ -89,8 +99,8 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
-                eligibility=database.eligibility,
-                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
+                audience=database.audience,
+                locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
@@ -138,7 +148,7 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.PostgresStorage]:
     """The storage alone, for commands that need no lock.
 
     Raises:
@@ -150,11 +160,11 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
-async def open_eligibility(settings: DatabaseSettings) -> AsyncIterator[Eligibility]:
+async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
     """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
-        yield database.eligibility
+        yield database.audience
 
 
 @asynccontextmanager

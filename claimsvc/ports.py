@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claimsvc.domain import (
-    PLAIN,
     AlreadyCancelled,
     AmountBelowClaimed,
     AuditEntry,
@@ -19,14 +18,19 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
+    HeldLock,
     HoldExpired,
+    KeyReused,
     ListKind,
     ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    Once,
     Outcome,
     PeriodIsEmpty,
+    Replayed,
     StrategyName,
     UnknownClaim,
     UnknownCoupon,
@@ -193,10 +197,14 @@ class Lock(Protocol):
 
 
 class Locksmith(Protocol):
-    """What operators see of the locks, and do to one. Both raise `UnavailableError` without a majority of masters."""
+    """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
 
     async def held(self) -> LocksSeen:
         """The locks of this moment. Takes none, and keeps nobody waiting."""
+        ...
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        """The same of one coupon, however many others there are: usually one, none if it is free."""
         ...
 
     async def release(
@@ -264,10 +272,6 @@ class Storage(Protocol):
         """
         ...
 
-    async def create_coupon(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
-    ) -> Coupon | CouponExists: ...
-
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         """The coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
         ...
@@ -291,17 +295,33 @@ class Storage(Protocol):
         ...
 
 
+ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty | Replayed | KeyReused
+
+
 class Campaigns(Protocol):
-    """Coupons whose rules change. Every method raises `UnavailableError` as those of `Storage`."""
+    """Offering coupons, and changing them. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
+        """Offer a coupon. With `once` the answer is kept, and told again to who asks again."""
+        ...
 
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
         """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
 
         Args:
             change: new values by the names of `Campaign`, and `amount`; what is not there stays.
             archive: also close it for good; once it is closed it stays so.
+            once: that the answer is kept, and told again to who asks again.
         """
         ...
 
@@ -313,16 +333,20 @@ class Transitions(Protocol):
         """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone."""
         ...
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
-        """Make a claim that is held its user's for good."""
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
+        """Make a claim that is held its user's for good. With `once` the answer is kept, and told again."""
         ...
 
 
-class Eligibility(Protocol):
+class Audience(Protocol):
     """Who may claim. Every method raises `UnavailableError` as those of `Storage`."""
 
-    async def obstacles(self, coupon_name: str, user_id: str, want: Want) -> list[Outcome]:
-        """All that would refuse such a claim in this moment, what it would be told first; empty if nothing would."""
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+        """What would become of such a claim in this moment, without claiming."""
         ...
 
     async def replace_list(

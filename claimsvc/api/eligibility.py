@@ -1,12 +1,14 @@
 """The routes of who may claim: asked by anybody, and set by whoever offers the coupon."""
 
 from collections.abc import AsyncIterator, Sequence
+from functools import partial
 
 from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.api import eligibility_schemas, parameters, problems
 from claimsvc.api.answer import Reply
+from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.schemas import BodyError
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
@@ -20,19 +22,19 @@ async def check_eligibility(
     """Whether a user could claim a coupon in this moment, and if not, everything that is in the way. Nothing is
     claimed."""
     want = domain.Want(attributes=body.attributes or {})
-    found = await request.app[SERVICES].eligibility.obstacles(path.name, body.user_id, want)
-    if domain.UnknownCoupon() in found:
-        return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
-    reasons = [reason for each in found for reason in _reasons(each)]
-    return ok(eligibility_schemas.EligibilityBody(not reasons, reasons))
+    check = partial(request.app[SERVICES].audience.eligibility, path.name, body.user_id, want)
+    return _checked(await once_only(request, body, check), request[REQUEST_ID])
 
 
-def _reasons(obstacle: domain.Outcome) -> list[eligibility_schemas.ReasonBody]:
-    """What an outcome of claiming gives for reasons: the rules that are not met, or the problem that it is."""
-    if isinstance(obstacle, domain.NotEligible):
-        return [eligibility_schemas.reason_body(reason) for reason in obstacle.reasons]
-    problem = problems.PROBLEMS[problems.outcome_name(obstacle)]
-    return [eligibility_schemas.ReasonBody(problem.slug, None, problem.title + ".")]
+def _checked(
+    found: domain.Eligibility | domain.UnknownCoupon | domain.Replayed | domain.KeyReused, request_id: str
+) -> Reply:
+    if isinstance(found, domain.Eligibility):
+        reasons = [eligibility_schemas.reason_body(reason) for reason in found.reasons]
+        return ok(eligibility_schemas.EligibilityBody(not reasons, reasons))
+    if isinstance(found, domain.Replayed):
+        return replayed(_checked(found.answer, found.request_id))
+    return problems.from_outcome(found, request_id)
 
 
 async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
@@ -57,12 +59,12 @@ async def delete_deny_list(request: web.Request, path: parameters.CouponPath) ->
 
 async def _put(request: web.Request, name: str, kind: domain.ListKind, upload: Upload) -> Reply:
     entry = _entry(request, name, kind, "replace")
-    return _reply(await request.app[SERVICES].eligibility.replace_list(name, kind, _users(upload), entry), request)
+    return _reply(await request.app[SERVICES].audience.replace_list(name, kind, _users(upload), entry), request)
 
 
 async def _delete(request: web.Request, name: str, kind: domain.ListKind) -> Reply:
     entry = _entry(request, name, kind, "remove")
-    return _reply(await request.app[SERVICES].eligibility.remove_list(name, kind, entry), request)
+    return _reply(await request.app[SERVICES].audience.remove_list(name, kind, entry), request)
 
 
 async def _users(upload: Upload) -> AsyncIterator[Sequence[str]]:
@@ -111,6 +113,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Ask whether a user could claim a coupon",
         success=Success(200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        keyed=True,
     ),
     Route(
         "PUT",

@@ -85,7 +85,7 @@ class CheckEligibility(Request):
 class ReasonBody:
     """Why not. `rule` points into the coupon's `rules` (RFC 6901, as a URI fragment); null if it is none of them."""
 
-    code: Annotated[str, Field(examples=["not-listed"])]
+    code: domain.ReasonCode
     rule: Annotated[str | None, Field(examples=["#/attributes/0"])]
     detail: str
 
@@ -121,6 +121,11 @@ _DETAILS = {
     domain.ReasonCode.ATTRIBUTE_REFUSED: "An attribute is not as the coupon asks for.",
     domain.ReasonCode.MUST_HOLD: "The user has no claim of a coupon that is asked for.",
     domain.ReasonCode.MUST_NOT_HOLD: "The user has a claim of a coupon that excludes this one.",
+    domain.ReasonCode.ALREADY_CLAIMED: "The user has as many units as the coupon allows.",
+    domain.ReasonCode.ENDED: "The coupon can be claimed no more.",
+    domain.ReasonCode.PAUSED: "The coupon cannot be claimed for now.",
+    domain.ReasonCode.NOT_STARTED: "The coupon cannot be claimed yet.",
+    domain.ReasonCode.SOLD_OUT: "No unit of the coupon is left.",
 }
 
 

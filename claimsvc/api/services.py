@@ -83,7 +83,7 @@ class Services:
     storage: ports.Storage
     campaigns: ports.Campaigns
     transitions: ports.Transitions
-    eligibility: ports.Eligibility
+    audience: ports.Audience
     locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)

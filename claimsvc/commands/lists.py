@@ -9,8 +9,8 @@ import typer
 from rich.console import Console
 
 from claimsvc.api.user_lists import BadListError, ListFormat, ListReader
-from claimsvc.bootstrap import open_eligibility
-from claimsvc.commands.shared import CouponName, check_coupon_name, os_user
+from claimsvc.bootstrap import open_audience
+from claimsvc.commands.shared import CouponName, check_coupon_name, os_actor
 from claimsvc.config import load_database_settings
 from claimsvc.domain import AuditEntry, ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
@@ -39,11 +39,11 @@ def load_list(
     """Replace a coupon's list. It is in force whole, or not at all, and claims go on meanwhile."""
     check_coupon_name(name)
     list_format = _FORMATS.get(Path(file.name).suffix.lower(), ListFormat.LINES)
-    entry = AuditEntry(os_user(), f"{kind}-list.replace", "coupon", name)
+    entry = AuditEntry(os_actor(), f"{kind}-list.replace", "coupon", name)
 
     async def load() -> ListReplaced | UnknownCoupon:
-        async with open_eligibility(load_database_settings()) as eligibility:
-            return await eligibility.replace_list(name, kind, _users(file, list_format), entry)
+        async with open_audience(load_database_settings()) as audience:
+            return await audience.replace_list(name, kind, _users(file, list_format), entry)
 
     try:
         replaced = asyncio.run(load())
@@ -56,11 +56,11 @@ def load_list(
 def remove_list(name: CouponName, kind: Kind) -> None:
     """Take a coupon's list away. Whom the coupon's rules and its other list admit may claim it."""
     check_coupon_name(name)
-    entry = AuditEntry(os_user(), f"{kind}-list.remove", "coupon", name)
+    entry = AuditEntry(os_actor(), f"{kind}-list.remove", "coupon", name)
 
     async def remove() -> ListReplaced | UnknownCoupon:
-        async with open_eligibility(load_database_settings()) as eligibility:
-            return await eligibility.remove_list(name, kind, entry)
+        async with open_audience(load_database_settings()) as audience:
+            return await audience.remove_list(name, kind, entry)
 
     _print(name, kind, asyncio.run(remove()))
 

@@ -19,7 +19,7 @@ from claimsvc.commands.shared import (
     CouponName,
     check_coupon_name,
     check_text,
-    os_user,
+    os_actor,
     print_json,
     print_table,
 )
@@ -71,7 +71,7 @@ def release_lock(
 
     async def release() -> LockReleased | LockNotHeld:
         async with open_locksmith(settings) as locksmith:
-            return await locksmith.release(name, actor=os_user(), reason=reason)
+            return await locksmith.release(name, actor=os_actor(), reason=reason)
 
     released = asyncio.run(release())
     if isinstance(released, LockNotHeld):

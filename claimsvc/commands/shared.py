@@ -36,8 +36,8 @@ def check_text(text: str, option: str) -> None:
         raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
 
 
-def os_user() -> str:
-    """Who runs this, as the system knows it, for the audit: variables such as USER can be set to anything."""
+def os_actor() -> str:
+    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

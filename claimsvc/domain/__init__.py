@@ -1,5 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.answers import ANSWER_NAMES, Answer
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -9,6 +10,7 @@ from claimsvc.domain.campaigns import (
     PeriodIsEmpty,
 )
 from claimsvc.domain.claims import (
+    OUTCOME_NAMES,
     AlreadyCancelled,
     AlreadyClaimed,
     Cancelled,
@@ -37,6 +39,7 @@ from claimsvc.domain.claims import (
 from claimsvc.domain.eligibility import (
     AttributeRule,
     Attributes,
+    Eligibility,
     ListKind,
     ListReplaced,
     Reason,
@@ -66,6 +69,7 @@ from claimsvc.domain.operators import (
 )
 
 __all__ = [
+    "ANSWER_NAMES",
     "COUPON_NAME_PATTERN",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
@@ -73,12 +77,14 @@ __all__ = [
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
     "AlreadyCancelled",
     "AlreadyClaimed",
     "AmountBelowClaimed",
+    "Answer",
     "AttributeRule",
     "Attributes",
     "AuditEntry",
@@ -92,6 +98,7 @@ __all__ = [
     "Coupon",
     "CouponDetail",
     "CouponExists",
+    "Eligibility",
     "Ended",
     "HeldLock",
     "HoldContinued",

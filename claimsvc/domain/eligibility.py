@@ -24,7 +24,7 @@ class ListKind(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Why somebody is not eligible; part of the contract."""
+    """Why somebody is not eligible, or cannot claim in this moment; part of the contract."""
 
     NOT_LISTED = "not-listed"
     DENIED = "denied"
@@ -32,6 +32,12 @@ class ReasonCode(StrEnum):
     ATTRIBUTE_REFUSED = "attribute-refused"
     MUST_HOLD = "must-hold"
     MUST_NOT_HOLD = "must-not-hold"
+    # What else a claim would be refused for: the names of outcomes.
+    ALREADY_CLAIMED = "already-claimed"
+    ENDED = "ended"
+    PAUSED = "paused"
+    NOT_STARTED = "not-started"
+    SOLD_OUT = "sold-out"
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +110,13 @@ class Rules:
 def _is_among(value: Scalar, values: Collection[Scalar]) -> bool:
     """As JSON has it: 1 and 1.0 are the same number, and true is none."""
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
+
+
+@dataclass(frozen=True, slots=True)
+class Eligibility:
+    """All that is in a claim's way, what it would be told first; nothing is if it would succeed."""
+
+    reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)

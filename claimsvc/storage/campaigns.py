@@ -9,19 +9,27 @@ from psycopg.types.json import Jsonb
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
+    PLAIN,
     AmountBelowClaimed,
     AuditEntry,
     Campaign,
     Coupon,
     CouponDetail,
+    CouponExists,
+    KeyReused,
+    Once,
     PeriodIsEmpty,
+    Replayed,
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.errors import UnavailableError
+from claimsvc.ports import ChangeAnswer
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.eligibility import rules_of
 from claimsvc.storage.engine import Driver
+from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.ruled import SETTLE_HOLDS
 from claimsvc.storage.transactions import decided
@@ -37,6 +45,26 @@ SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, cou
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
+
+_CREATE = """
+WITH made AS (
+    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
+    VALUES (%(name)s, %(amount)s, %(amount)s, %(strategy)s, CASE
+        WHEN %(paused)s OR %(per_user_limit)s > 1 OR %(starts_at)s::timestamptz > clock_timestamp()
+            OR %(rules)s::jsonb IS NOT NULL
+        THEN timestamptz 'epoch' ELSE %(ends_at)s::timestamptz
+    END)
+    ON CONFLICT (name) DO NOTHING
+    RETURNING name, amount, remaining_amount, strategy, created_at
+), ruled AS (
+    INSERT INTO campaigns
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules)
+    SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb
+    FROM made WHERE %(has_rules)s
+)
+SELECT * FROM made
+"""
 
 _CHANGE_AMOUNT = """
 UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + %(amount)s - amount
@@ -73,23 +101,46 @@ class PostgresCampaigns:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
 
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
+        rules = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
+        rules["rules"] = _json(rules["rules"])
+        values = {"name": name, "amount": amount, "strategy": strategy, "has_rules": campaign != PLAIN, **rules}
+
+        async def make(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                kept = await look_up(driver, once)
+                made = await driver.cursor(row_factory=dict_row).execute(_CREATE, values)
+            row = await made.fetchone()
+            if row is None and in_doubt and once is None:
+                raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
+            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row))
+
+        return await decided(self._engine, self._unit_timeout_seconds, make)
+
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
-        async def once(
-            driver: Driver, in_doubt: bool
-        ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
+        async def decide(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, coupons)
+                kept = await look_up(driver, once)
                 before = await _read(driver, name)
             found = await before.fetchone()
             refusal = _refusal(found, change)
             if found is None or refusal is not None:
-                await driver.execute("COMMIT", prepare=False)
-                return refusal or UnknownCoupon()
+                return await concluded(driver, once, kept, refusal or UnknownCoupon())
             old = campaign_of(found)
             rules = {rule: change.get(rule, getattr(old, rule)) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
@@ -101,11 +152,10 @@ class PostgresCampaigns:
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
-                await driver.execute("COMMIT", prepare=False)
-            row = await after.fetchone()
-            return UnknownCoupon() if row is None else CouponDetail(_coupon(row), (), campaign_of(row))
+            [row] = await after.fetchall()
+            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)))
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        return await decided(self._engine, self._unit_timeout_seconds, decide)
 
 
 def _refusal(found: Mapping[str, Any] | None, change: Mapping[str, Any]) -> AmountBelowClaimed | PeriodIsEmpty | None:

@@ -13,12 +13,28 @@ from typing import Any
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.domain import AuditEntry, ListKind, ListReplaced, Outcome, UnknownCoupon, Want
+from claimsvc.domain import (
+    OUTCOME_NAMES,
+    AuditEntry,
+    Eligibility,
+    KeyReused,
+    ListKind,
+    ListReplaced,
+    NotEligible,
+    Once,
+    Outcome,
+    Reason,
+    ReasonCode,
+    Replayed,
+    UnknownCoupon,
+    Want,
+)
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import audited
 from claimsvc.storage.engine import Driver
+from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.ruled import RuledAdmission
 from claimsvc.storage.transactions import decided
@@ -116,8 +132,8 @@ _PUTS_OUT_OF_FORCE = _of_each_kind(_PUT_OUT_OF_FORCE)
 _FINDS_OLD_VERSIONS = _of_each_kind(_OLD_VERSIONS)
 
 
-class PostgresEligibility:
-    """`ports.Eligibility` on PostgreSQL.
+class PostgresAudience:
+    """`ports.Audience` on PostgreSQL.
 
     Args:
         unit_timeout_seconds: see `decided`.
@@ -128,8 +144,25 @@ class PostgresEligibility:
         self._unit_timeout_seconds = unit_timeout_seconds
         self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds)
 
-    async def obstacles(self, coupon_name: str, user_id: str, want: Want) -> list[Outcome]:
-        return await self._ruled.obstacles(Attempt(_NO_ID, coupon_name, user_id, want))
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+        found = await self._ruled.obstacles(Attempt(_NO_ID, coupon_name, user_id, want))
+        answer: Eligibility | UnknownCoupon
+        if UnknownCoupon() in found:
+            answer = UnknownCoupon()
+        else:
+            answer = Eligibility(tuple(reason for each in found for reason in _reasons(each)))
+        if once is None:
+            return answer
+
+        async def conclude(driver: Driver, in_doubt: bool) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                kept = await look_up(driver, once)
+            return await concluded(driver, once, kept, answer)
+
+        return await decided(self._engine, self._unit_timeout_seconds, conclude)
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
@@ -210,3 +243,9 @@ class PostgresEligibility:
             return await done.fetchall() if done.description else []
 
         return await decided(self._engine, self._unit_timeout_seconds, once)
+
+
+def _reasons(refusal: Outcome) -> tuple[Reason, ...]:
+    if isinstance(refusal, NotEligible):
+        return refusal.reasons
+    return (Reason(ReasonCode(OUTCOME_NAMES[type(refusal)])),)

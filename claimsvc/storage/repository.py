@@ -1,6 +1,5 @@
 """Coupons, claims and the audit as they are written, listed and read; what decides claims is in `admission`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -28,31 +27,10 @@ from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
-from claimsvc.storage.lists import PostgresEligibility
+from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
 from claimsvc.storage.transitions import PostgresTransitions, claim_of
-
-_CREATE_COUPON = text("""
-WITH made AS (
-    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
-    VALUES (:name, :amount, :amount, :strategy, CASE
-        WHEN :paused OR :per_user_limit > 1 OR CAST(:starts_at AS timestamptz) > clock_timestamp()
-            OR CAST(:rules AS jsonb) IS NOT NULL
-        THEN timestamptz 'epoch' ELSE CAST(:ends_at AS timestamptz)
-    END)
-    ON CONFLICT (name) DO NOTHING
-    RETURNING name, amount, remaining_amount, strategy, created_at
-), ruled AS (
-    INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata,
-        rules)
-    SELECT name, :starts_at, :ends_at, :paused, :per_user_limit, :per_user_limit > 1, :type,
-        CAST(:benefit AS jsonb), CAST(:metadata AS jsonb), CAST(:rules AS jsonb)
-    FROM made WHERE :has_rules
-)
-SELECT * FROM made
-""")
 
 _COUPON_DETAIL = text(f"""
 SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at,
@@ -82,7 +60,7 @@ _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class PostgresStorage:
-    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns`, `transitions` and `eligibility` are on
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns`, `transitions` and `audience` are on
     the same connections.
 
     Args:
@@ -95,7 +73,7 @@ class PostgresStorage:
         self._unit_timeout_seconds = unit_timeout_seconds
         self.campaigns = PostgresCampaigns(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self.eligibility = PostgresEligibility(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
@@ -107,14 +85,9 @@ class PostgresStorage:
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
     ) -> Coupon | CouponExists:
-        values = asdict(campaign) | {
-            "benefit": None if campaign.benefit is None else json.dumps(campaign.benefit),
-            "metadata": json.dumps(campaign.metadata),
-            "rules": None if campaign.rules is None else json.dumps(asdict(campaign.rules)),
-            "has_rules": campaign != PLAIN,
-        }
-        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy, **values})
-        return CouponExists() if row is None else _coupon(row)
+        """`campaigns.create`, of which nothing is kept under a key."""
+        made = await self.campaigns.create(name, amount, strategy, campaign)
+        return made if isinstance(made, Coupon) else CouponExists()
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         rows = await self._read(_COUPON_DETAIL, {"name": name, "claimants": claimants})

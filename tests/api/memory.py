@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import structlog
@@ -29,16 +29,19 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
     HeldLock,
     HoldExpired,
+    KeyReused,
     ListKind,
     ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
-    NotEligible,
+    Once,
     Outcome,
     PeriodIsEmpty,
+    Replayed,
     Rules,
     SoldOut,
     StrategyName,
@@ -47,11 +50,14 @@ from claimsvc.domain import (
     WaitingInstance,
     Want,
 )
-from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
+from claimsvc.ports import Attempt, ChangeAnswer, ClaimAnswer, Decision, HealthCheck
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+
+
+_T = TypeVar("_T")
 
 
 class MemoryStore:
@@ -62,6 +68,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.amounts: dict[str, Coupon] = {}
         self.claims_of: dict[str, list[Claim]] = {}
+        self.kept: dict[str, tuple[Once, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
@@ -91,10 +98,31 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return [None for _ in attempts]
 
+    def _told_again(self, once: Once | None) -> Replayed | KeyReused | None:
+        kept = self.kept.get(once.key) if once is not None else None
+        if once is None or kept is None:
+            return None
+        first, answer = kept
+        return Replayed(answer, first.request_id) if first.fingerprint == once.fingerprint else KeyReused()
+
+    def _keep(self, once: Once | None, answer: _T) -> _T:
+        if once is not None:
+            self.kept[once.key] = once, answer
+        return answer
+
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
     ) -> Coupon | CouponExists:
+        made = await self.create(name, amount, strategy, campaign)
+        return made if isinstance(made, Coupon) else CouponExists()
+
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
+
+    def _create(self, name: str, amount: int, strategy: StrategyName, campaign: Campaign) -> Coupon | CouponExists:
         if name in self.amounts:
             return CouponExists()
         self.campaign_of[name] = campaign
@@ -140,9 +168,18 @@ class MemoryStore:
         return next(made, self.ended.get(claim_id))
 
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._change(name, change, entry, archive))
+
+    def _change(self, name: str, change: Mapping[str, Any], entry: AuditEntry, archive: bool) -> ChangeAnswer:
         if name not in self.amounts:
             return UnknownCoupon()
         claimed = len(self.claims_of[name])
@@ -169,19 +206,25 @@ class MemoryStore:
             self.entries.append(entry)
         return Cancelled(self.ended[claim_id])
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
-        return AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        return self._told_again(once) or self._keep(once, answer)
 
-    async def obstacles(self, coupon_name: str, user_id: str, want: Want) -> list[Outcome]:
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         self._fail()
-        if coupon_name not in self.amounts:
-            return [UnknownCoupon()]
-        rules = self.campaign_of[coupon_name].rules or Rules()
-        reasons = tuple(rules.broken(want.attributes, want.token, lambda _: False))
-        return [NotEligible(reasons)] if reasons else []
+        campaign = self.campaign_of.get(coupon_name)
+        if campaign is None:
+            return self._told_again(once) or self._keep(once, UnknownCoupon())
+        rules = campaign.rules or Rules()
+        found = Eligibility(tuple(rules.broken(want.attributes, want.token, lambda _: False)))
+        return self._told_again(once) or self._keep(once, found)
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
@@ -225,6 +268,9 @@ class MemoryLocksmith:
         waiting = (WaitingInstance("web-2", 0.25),)
         lock = HeldLock("plenty", "web-1", True, 0.0025, {"a:1": 19.9, "b:1": 19.8}, "", waiting)
         return LocksSeen(("a:1", "b:1", "c:1"), ("c:1",), () if self.released else (lock,), True)
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        return [lock for lock in (await self.held()).locks if lock.coupon_name == coupon_name]
 
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
@@ -291,7 +337,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "campaigns": store,
             "transitions": store,
-            "eligibility": store,
+            "audience": store,
             "locksmith": MemoryLocksmith(),
             "health_checks": checks,
             "observer": observations,

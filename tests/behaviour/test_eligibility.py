@@ -4,6 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
@@ -13,14 +14,16 @@ from claimsvc.domain import (
     AuditEntry,
     Campaign,
     Claimed,
+    Eligibility,
     HoldContinued,
     ListKind,
     ListReplaced,
     NotEligible,
+    Once,
     Outcome,
-    Paused,
     Reason,
     ReasonCode,
+    Replayed,
     Rules,
     SoldOut,
     Source,
@@ -140,7 +143,7 @@ async def pieces(*users: str) -> AsyncIterator[Sequence[str]]:
 
 
 async def load(instance: Instance, kind: ListKind, *users: str, name: str = "spring") -> None:
-    assert await instance.storage.eligibility.replace_list(name, kind, pieces(*users), ENTRY) == ListReplaced(
+    assert await instance.storage.audience.replace_list(name, kind, pieces(*users), ENTRY) == ListReplaced(
         name, kind, len(users)
     )
 
@@ -160,8 +163,8 @@ async def test_only_those_on_the_one_list_and_not_on_the_other_get_a_unit(
     assert codes(outcomes[2 * 35]) == [ReasonCode.DENIED]
     assert codes(outcomes[2 * 50]) == [ReasonCode.NOT_LISTED, ReasonCode.DENIED]
     assert codes(outcomes[2 * 65]) == [ReasonCode.NOT_LISTED]
-    await there.storage.eligibility.remove_list("spring", ListKind.ALLOW, ENTRY)
-    await there.storage.eligibility.remove_list("spring", ListKind.DENY, ENTRY)
+    await there.storage.audience.remove_list("spring", ListKind.ALLOW, ENTRY)
+    await there.storage.audience.remove_list("spring", ListKind.DENY, ENTRY)
     outcomes = await asyncio.gather(*(here.strategy.claim("spring", f"user-{n}") for n in range(70)))
     assert Counter(map(type, outcomes)) == {AlreadyClaimed: 30, Claimed: 19, SoldOut: 21}
     assert await left(here) == 0
@@ -202,19 +205,39 @@ async def test_while_lists_are_replaced_each_claim_sees_one_of_them_whole(
 
 
 async def test_asking_tells_everything_in_the_way_and_claims_nothing(here: Instance) -> None:
-    await offer(here, rules=ADULT)
-    ask = here.storage.eligibility.obstacles
-    fit = said(age=30, country="JP")
-    assert await ask("winter", "ada", fit) == [UnknownCoupon()]
-    assert await ask("spring", "ada", fit) == []
+    await offer(here, rules=Rules(ADULT.attributes[:1]))
+    fit = said(age=30)
+
+    async def ask(user: str, want: Want) -> list[ReasonCode]:
+        found = await here.storage.audience.eligibility("spring", user, want)
+        assert isinstance(found, Eligibility)
+        return [reason.code for reason in found.reasons]
+
+    assert await here.storage.audience.eligibility("winter", "ada", fit) == UnknownCoupon()
+    assert await ask("ada", fit) == []
     assert await left(here) == 1
     await here.storage.campaigns.change("spring", {"paused": True}, ENTRY)
-    assert [type(each) for each in await ask("spring", "ada", Want())] == [Paused, NotEligible]
+    assert await ask("ada", Want()) == [ReasonCode.PAUSED, ReasonCode.ATTRIBUTE_MISSING]
     await here.storage.campaigns.change("spring", {"paused": False}, ENTRY)
     held = await here.strategy.claim("spring", "ada", Want(hold_seconds=60, attributes=fit.attributes))
     assert isinstance(held, Claimed)
     # What one holds can be gone on with, and confirmed.
-    assert await ask("spring", "ada", Want()) == []
-    assert [type(each) for each in await ask("spring", "bob", Want())] == [NotEligible, SoldOut]
+    assert await ask("ada", Want()) == []
+    assert await ask("bob", Want()) == [ReasonCode.ATTRIBUTE_MISSING, ReasonCode.SOLD_OUT]
     assert isinstance(await here.strategy.claim("spring", "ada"), HoldContinued)
-    assert [type(each) for each in await ask("spring", "ada", fit)] == [AlreadyClaimed, SoldOut]
+    assert await ask("ada", fit) == [ReasonCode.ALREADY_CLAIMED, ReasonCode.SOLD_OUT]
+
+
+async def test_what_was_told_under_a_key_is_told_again_whatever_has_changed(here: Instance) -> None:
+    await offer(here, amount=5, rules=ADULT)
+    once = Once("anybody", "key", b"asked", "request-1")
+    again = Once("anybody", "key", b"asked", "request-2")
+    told = await here.strategy.claim("spring", "ada", Want(once=once))
+    assert isinstance(told, NotEligible)
+    asked = await here.storage.audience.eligibility("spring", "ada", Want(), replace(once, key="another"))
+    await here.storage.campaigns.change("spring", {"rules": None}, ENTRY)
+    assert await here.strategy.claim("spring", "ada", Want(once=again)) == Replayed(told, "request-1")
+    replayed = await here.storage.audience.eligibility("spring", "ada", Want(), replace(again, key="another"))
+    assert replayed == Replayed(asked, "request-1")
+    assert isinstance(asked, Eligibility)
+    assert len(asked.reasons) == 2

@@ -10,9 +10,9 @@ import pytest
 from claimsvc.domain import (
     AuditEntry,
     CouponDetail,
+    Eligibility,
     ListKind,
     ListReplaced,
-    NotEligible,
     Reason,
     ReasonCode,
     StrategyName,
@@ -49,14 +49,14 @@ def stored(database_url: str) -> list[tuple[object, ...]]:
 
 async def test_a_list_that_is_replaced_is_cleared_away(storage: PostgresStorage, database_url: str) -> None:
     users = [f"user-{n}" for n in range(7000)]
-    replace = storage.eligibility.replace_list
+    replace = storage.audience.replace_list
     assert await replace("spring", ALLOW, pieces(*users, *users), ENTRY) == ListReplaced("spring", ALLOW, 7000)
     assert await replace("spring", DENY, pieces("eve"), ENTRY) == ListReplaced("spring", DENY, 1)
     assert await replace("spring", ALLOW, pieces("ada", "eve"), ENTRY) == ListReplaced("spring", ALLOW, 2)
     assert stored(database_url) == [("allow", 2, 2), ("deny", 1, 1)]
     assert kinds(await storage.admit(attempts("ada", "eve", "user-1"))) == ["Claimed", "NotEligible", "NotEligible"]
-    assert await storage.eligibility.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
-    assert await storage.eligibility.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
+    assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
+    assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
     assert stored(database_url) == [("deny", 1, 1)]
     details = [entry.details for entry in await storage.trail("coupon", "spring", limit=10)]
     assert details == [{}, {"users": 2}, {"users": 1}, {"users": 7000}]
@@ -69,7 +69,7 @@ async def test_a_coupon_with_a_list_is_not_plain_and_is_again_without(
         return administrate(database_url, "SELECT plain_until IS NULL FROM coupons") == [(True,)]
 
     for kind in ListKind:
-        await storage.eligibility.replace_list("spring", kind, pieces("ada"), ENTRY)
+        await storage.audience.replace_list("spring", kind, pieces("ada"), ENTRY)
         assert not is_plain()
         detail = await storage.coupon("spring", claimants=0)
         assert isinstance(detail, CouponDetail)
@@ -77,23 +77,23 @@ async def test_a_coupon_with_a_list_is_not_plain_and_is_again_without(
         # What changes a coupon otherwise leaves its lists alone.
         await storage.campaigns.change("spring", {"amount": 2000}, ENTRY)
         assert not is_plain()
-        await storage.eligibility.remove_list("spring", kind, ENTRY)
+        await storage.audience.remove_list("spring", kind, ENTRY)
         assert is_plain()
 
 
 async def test_what_breaks_off_leaves_the_list_as_it_was(storage: PostgresStorage, database_url: str) -> None:
-    await storage.eligibility.replace_list("spring", ALLOW, pieces("ada"), ENTRY)
+    await storage.audience.replace_list("spring", ALLOW, pieces("ada"), ENTRY)
 
     async def breaking() -> AsyncIterator[Sequence[str]]:
         yield [f"user-{n}" for n in range(3000)]
         raise RuntimeError("it broke off")
 
     with pytest.raises(RuntimeError, match="it broke off"):
-        await storage.eligibility.replace_list("spring", ALLOW, breaking(), ENTRY)
+        await storage.audience.replace_list("spring", ALLOW, breaking(), ENTRY)
     assert stored(database_url) == [("allow", 1, 1)]
-    assert await storage.eligibility.obstacles("spring", "ada", Want()) == []
-    unlisted = NotEligible((Reason(ReasonCode.NOT_LISTED),))
-    assert await storage.eligibility.obstacles("spring", "user-1", Want()) == [unlisted]
+    eligibility = storage.audience.eligibility
+    assert await eligibility("spring", "ada", Want()) == Eligibility(())
+    assert await eligibility("spring", "user-1", Want()) == Eligibility((Reason(ReasonCode.NOT_LISTED),))
 
 
 async def test_a_load_that_is_cancelled_leaves_nothing(storage: PostgresStorage, database_url: str) -> None:
@@ -103,7 +103,7 @@ async def test_a_load_that_is_cancelled_leaves_nothing(storage: PostgresStorage,
         await asyncio.Event().wait()
 
     loaded = asyncio.Event()
-    load = asyncio.create_task(storage.eligibility.replace_list("spring", ALLOW, endless(), ENTRY))
+    load = asyncio.create_task(storage.audience.replace_list("spring", ALLOW, endless(), ENTRY))
     await asyncio.wait_for(loaded.wait(), 10)
     assert stored(database_url) == [("allow", None, 3000)]
     load.cancel()
@@ -122,9 +122,9 @@ async def test_of_two_loads_at_once_the_one_that_was_begun_last_is_in_force(
         yield ["slow"]
 
     begun, goes_on = asyncio.Event(), asyncio.Event()
-    first = asyncio.create_task(storage.eligibility.replace_list("spring", ALLOW, slow(), ENTRY))
+    first = asyncio.create_task(storage.audience.replace_list("spring", ALLOW, slow(), ENTRY))
     await asyncio.wait_for(begun.wait(), 10)
-    await storage.eligibility.replace_list("spring", ALLOW, pieces("quick"), ENTRY)
+    await storage.audience.replace_list("spring", ALLOW, pieces("quick"), ENTRY)
     goes_on.set()
     assert await first == ListReplaced("spring", ALLOW, 2001)
     assert stored(database_url) == [("allow", 1, 1)]
@@ -134,16 +134,16 @@ async def test_of_two_loads_at_once_the_one_that_was_begun_last_is_in_force(
 async def test_no_list_is_kept_of_a_coupon_that_is_not_there_or_goes_away(
     storage: PostgresStorage, database_url: str
 ) -> None:
-    eligibility = storage.eligibility
-    assert await eligibility.replace_list("winter", ALLOW, pieces("ada"), ENTRY) == UnknownCoupon()
-    assert await eligibility.remove_list("winter", ALLOW, ENTRY) == UnknownCoupon()
+    audience = storage.audience
+    assert await audience.replace_list("winter", ALLOW, pieces("ada"), ENTRY) == UnknownCoupon()
+    assert await audience.remove_list("winter", ALLOW, ENTRY) == UnknownCoupon()
 
     async def purging() -> AsyncIterator[Sequence[str]]:
         yield [f"user-{n}" for n in range(3000)]
         administrate(database_url, "DELETE FROM coupons")
         yield ["ada"]
 
-    assert await eligibility.replace_list("spring", ALLOW, purging(), ENTRY) == UnknownCoupon()
+    assert await audience.replace_list("spring", ALLOW, purging(), ENTRY) == UnknownCoupon()
     assert stored(database_url) == []
 
 
@@ -155,7 +155,7 @@ async def test_loading_waits_for_nobody_who_has_the_coupon_and_keeps_nobody_wait
         claiming.execute("SELECT FROM coupons WHERE name = 'spring' FOR NO KEY UPDATE")
         claiming.execute("UPDATE coupons SET remaining_amount = remaining_amount - 1, amount = amount - 1")
         users = [f"user-{n}" for n in range(5000)]
-        load = asyncio.create_task(storage.eligibility.replace_list("spring", ALLOW, pieces(*users), ENTRY))
+        load = asyncio.create_task(storage.audience.replace_list("spring", ALLOW, pieces(*users), ENTRY))
         await until(lambda: stored(database_url) == [("allow", None, 5000)], "all users are loaded")
         assert not load.done()
         claiming.commit()
@@ -172,7 +172,7 @@ async def test_a_list_whose_end_was_lost_sight_of_is_in_force_once(storage: Post
             # The next thing that is asked is how many there are, and then the transaction at its end.
             proxy.cut_after(b"COMMIT", cut.set)
 
-        replaced = await through.eligibility.replace_list("spring", ALLOW, users(), ENTRY)
+        replaced = await through.audience.replace_list("spring", ALLOW, users(), ENTRY)
     assert cut.is_set()
     assert replaced == ListReplaced("spring", ALLOW, 3001)
     assert stored(database_url) == [("allow", 3001, 3001)]
