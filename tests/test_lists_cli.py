@@ -1,5 +1,6 @@
 """`claimsvc lists`, as real processes."""
 
+import json
 from pathlib import Path
 
 import psycopg
@@ -41,3 +42,14 @@ def test_what_cannot_be_loaded_is_told_and_changes_nothing(spring: dict[str, str
     told = claimsvc("lists", "load", "winter", "allow", str(bad), **spring)
     assert (told.returncode, "there is no coupon winter" in told.stderr) == (1, True)
     assert claimsvc("lists", "load", "spring", "allow", str(tmp_path / "none"), **spring).returncode == 2
+
+
+def test_rules_are_set_and_taken_away(spring: dict[str, str]) -> None:
+    told = claimsvc("coupon", "change", "spring", "--rules", '{"holds": ["welcome"]}', **spring)
+    assert told.returncode == 0, told.stderr
+    shown = json.loads(claimsvc("coupon", "show", "spring", "--json", **spring).stdout)
+    assert shown["rules"] == {"attributes": [], "holds": ["welcome"], "holds_not": []}
+    assert claimsvc("coupon", "change", "spring", "--rules", "none", **spring).returncode == 0
+    assert json.loads(claimsvc("coupon", "show", "spring", "--json", **spring).stdout)["rules"] is None
+    told = claimsvc("coupon", "change", "spring", "--rules", '{"holds": 5}', **spring)
+    assert (told.returncode, "--rules" in told.stderr) == (2, True)

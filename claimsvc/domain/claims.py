@@ -81,6 +81,11 @@ class Want:
     attributes: Attributes = field(default_factory=dict, hash=False)
     token: Attributes = field(default_factory=dict, hash=False)
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether only a coupon's rules could tell it from a claim without."""
+        return self.hold_seconds is None and self.once is None
+
 
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.
 

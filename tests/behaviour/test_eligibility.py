@@ -99,6 +99,14 @@ async def test_a_rule_about_the_token_is_not_met_by_what_the_request_says(here: 
     assert isinstance(await here.strategy.claim("spring", "ada", Want(token={"tier": "gold"})), Claimed)
 
 
+async def test_what_is_said_of_a_user_changes_nothing_where_nobody_asks(here: Instance) -> None:
+    await offer(here, amount=5)
+    outcomes = await asyncio.gather(*(here.strategy.claim("spring", f"user-{n}", said(age=n)) for n in range(8)))
+    assert Counter(map(type, outcomes)) == {Claimed: 5, SoldOut: 3}
+    [again] = {type(await here.strategy.claim("spring", "user-0", said(age=0)))}
+    assert again is AlreadyClaimed
+
+
 async def test_a_coupon_may_ask_for_a_claim_of_another_or_exclude_it(here: Instance) -> None:
     await offer(here, amount=10, name="first")
     await offer(here, amount=10, name="second", rules=Rules(holds=("first",)))
