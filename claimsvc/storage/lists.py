@@ -5,6 +5,7 @@ short transaction under the coupon's lock then puts it in force, and the version
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -41,9 +42,11 @@ from claimsvc.storage.transactions import decided
 
 # Of no claim: nothing is made here.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
-# So many take some hundredths of a second, in which nobody has to wait for them.
-_ADDED_AT_ONCE = 2000
-_CLEARED_AT_ONCE = 5000
+# So many take about a hundredth of a second.
+_ADDED_AT_ONCE = 1000
+_CLEARED_AT_ONCE = 1000
+# After each of those, claims have the database and this process to themselves for so many times as long as it took.
+_REST = 2.0
 
 _BEGIN_VERSION = """
 INSERT INTO eligibility_versions (coupon_name, kind) SELECT name, %(kind)s FROM coupons WHERE name = %(coupon_name)s
@@ -177,7 +180,7 @@ class PostgresAudience:
             async for some in users:
                 waiting += some
                 if len(waiting) >= _ADDED_AT_ONCE:
-                    await self._execute(_ADD_USERS, {**version, "users": waiting})
+                    await self._execute_at_leisure(_ADD_USERS, {**version, "users": waiting})
                     waiting = []
             await self._execute(_ADD_USERS, {**version, "users": waiting})
             [(count,)] = await self._execute(_COUNT_USERS, version)
@@ -232,8 +235,14 @@ class PostgresAudience:
         after: str | None = ""
         while after is not None:
             limits = {"after": after, "limit": _CLEARED_AT_ONCE}
-            [(after,)] = await self._execute(_CLEAR_USERS, {**version, **limits})
+            [(after,)] = await self._execute_at_leisure(_CLEAR_USERS, {**version, **limits})
         await self._execute(_CLEAR_VERSION, version)
+
+    async def _execute_at_leisure(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+        started = time.monotonic()
+        rows = await self._execute(statement, parameters)
+        await asyncio.sleep(_REST * (time.monotonic() - started))
+        return rows
 
     async def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """One statement, a transaction by itself; each of those above may be carried out twice."""
