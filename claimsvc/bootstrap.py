@@ -5,7 +5,9 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc import storage
 from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
@@ -14,12 +16,13 @@ from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.counters import RedisCounters
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
-from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
+from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, instance_name, open_redlocks
+from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Audience, Claims, Counters, Lock, Storage, Strategy
+from claimsvc.ports import ApiKeys, Audience, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -27,6 +30,9 @@ if TYPE_CHECKING:
     from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
+_MEMORY_SAMPLE_SECONDS = 5.0
+
+_log = structlog.get_logger("claimsvc.server")
 
 migrate = storage.migrate
 
@@ -53,21 +59,15 @@ async def application(
         metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
-        database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
+        engine = await stack.enter_async_context(_open_engine(settings, metrics, failpoints))
+        database = _storage(settings, engine, metrics)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
         instance = instance_name()
-        lock: Lock = await stack.enter_async_context(
-            open_redlocks(
-                masters.all,
-                ttl_seconds=settings.lock_ttl_seconds,
-                retries=settings.lock_retries,
-                retry_wait_seconds=settings.lock_retry_wait_seconds,
-                observer=metrics,
-                instance=instance,
-            )
-        )
+        redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
+        jobs = _jobs(settings, redlocks.unobserved(), engine, database, RedisCounters(masters.all), metrics)
+        lock: Lock = redlocks
         if failpoints is not None:
             lock = failpoints.lock(lock)
         if tracing is not None:
@@ -81,8 +81,10 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
-        reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
-        await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
+        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
+        await stack.enter_async_context(
+            jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
+        )
         locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
@@ -93,6 +95,10 @@ async def application(
             pool_size=settings.database_pool_size,
         )
         await stack.enter_async_context(live.running())
+        tokens = await stack.enter_async_context(_open_tokens(settings))
+        quotas: Quotas | None = None
+        if settings.quotas():
+            quotas = await stack.enter_async_context(open_quotas(masters.all, settings.quotas(), metrics))
         yield create_app(
             Services(
                 strategy=strategy,
@@ -105,13 +111,33 @@ async def application(
                 observer=metrics,
                 render_metrics=metrics.render,
                 admin_key_digests=settings.admin_keys,
+                api_keys=database.keys,
+                tokens=tokens,
                 body_timeout_seconds=settings.body_timeout_seconds,
                 log_requests_per_second=settings.log_requests_per_second,
                 tracer=tracing.requests if tracing is not None else None,
                 live=live,
                 stress=stress(live) if stress is not None else None,
+                quotas=quotas,
+                trusted_proxies=settings.trusted_proxies,
             )
         )
+
+
+@asynccontextmanager
+async def _open_tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
+    if settings.jwt_jwks is None or settings.jwt_issuer is None or settings.jwt_audience is None:
+        _log.warning("claiming_is_open", reason="CLAIMSVC_JWT_JWKS is not set, so anybody may claim for anybody")
+        yield None
+        return
+    # Here and not above: cryptography takes its time, and only who serves and has tokens needs it.
+    from claimsvc.tokens import REFRESH_SECONDS, open_tokens
+
+    async with (
+        open_tokens(settings.jwt_jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience) as tokens,
+        repeated(tokens.refresh, every_seconds=REFRESH_SECONDS),
+    ):
+        yield tokens
 
 
 def _strategies(
@@ -162,22 +188,31 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.Post
 @asynccontextmanager
 async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
     """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
-    async with _open_storage(settings, Metrics()) as database:
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
+    async with open_storage(settings) as database:
         yield database.audience
 
 
 @asynccontextmanager
-async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[Drift]]]]:
-    """One pass of the reconciler, for the command that runs it by hand. Raises as `application`."""
+async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
+    """The keys, for the commands that make and revoke them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.keys
+
+
+@asynccontextmanager
+async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
+    """The jobs, for the commands that run one by hand. Raises as `application`."""
     metrics = Metrics()
     async with (
-        _open_storage(settings, metrics) as database,
+        _open_engine(settings, metrics) as engine,
         _open_masters(settings, metrics) as masters,
+        _open_redlocks(settings, masters, metrics) as redlocks,
     ):
+        database = _storage(settings, engine, metrics)
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        yield _reconciler(settings, database, RedisCounters(masters.all), metrics)
+        lock, counters = redlocks.unobserved(), RedisCounters(masters.all)
+        yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
 
 
 @asynccontextmanager
@@ -197,17 +232,63 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
 
 
 @asynccontextmanager
-async def _open_storage(
+async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[storage.PostgresStorage]:
+    async with _open_engine(settings, metrics) as engine:
+        yield _storage(settings, engine, metrics)
+
+
+@asynccontextmanager
+async def _open_engine(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
-) -> AsyncIterator[storage.PostgresStorage]:
+) -> AsyncIterator[AsyncEngine]:
     async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
-        yield storage.PostgresStorage(
-            engine,
-            unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
-            observer=metrics,
-        )
+        yield engine
+
+
+def _storage(settings: DatabaseSettings, engine: AsyncEngine, metrics: Metrics) -> storage.PostgresStorage:
+    return storage.PostgresStorage(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics)
+
+
+def _unit_timeout_seconds(settings: DatabaseSettings) -> float:
+    return settings.database_statement_timeout_seconds + 1.0
+
+
+def _jobs(
+    settings: Settings,
+    lock: Lock,
+    engine: AsyncEngine,
+    database: Storage,
+    counters: Counters,
+    metrics: Metrics,
+    *,
+    patient: bool = False,
+) -> Jobs:
+    return Jobs(
+        lock,
+        database,
+        storage.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
+        counters,
+        metrics,
+        settle_seconds=settings.claim_patience_seconds,
+        drifted=metrics.counter_drifted,
+        purge_after_days=settings.purge_after_days,
+        patient=patient,
+    )
+
+
+def _open_redlocks(
+    settings: Settings, masters: Masters, metrics: Metrics, instance: str | None = None
+) -> AbstractAsyncContextManager[Redlocks]:
+    return open_redlocks(
+        masters.all,
+        ttl_seconds=settings.lock_ttl_seconds,
+        retries=settings.lock_retries,
+        retry_wait_seconds=settings.lock_retry_wait_seconds,
+        observer=metrics,
+        instance=instance,
+    )
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:
@@ -222,7 +303,7 @@ def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
 async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
     """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
     async with storage.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
-        return await storage.read_facts(engine, timeout_seconds=settings.database_statement_timeout_seconds + 1.0)
+        return await storage.read_facts(engine, timeout_seconds=_unit_timeout_seconds(settings))
 
 
 def _engine_limits(settings: DatabaseSettings) -> storage.EngineLimits:
@@ -242,18 +323,6 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
         raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
-
-
-def _reconciler(
-    settings: Settings, database: Storage, counters: Counters, metrics: Metrics
-) -> Callable[[], Awaitable[list[Drift]]]:
-    return partial(
-        reconcile_once,
-        database,
-        counters,
-        settle_seconds=settings.claim_patience_seconds,
-        observe=metrics.counter_drifted,
-    )
 
 
 async def sample_stock_once(database: Storage, metrics: Metrics) -> None:

@@ -1,7 +1,7 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from claimsvc.domain import (
     AlreadyCancelled,
     AmountBelowClaimed,
+    ApiKey,
     AuditEntry,
     Campaign,
     Cancelled,
@@ -30,8 +31,14 @@ from claimsvc.domain import (
     Once,
     Outcome,
     PeriodIsEmpty,
+    PurgeReport,
+    Quota,
+    QuotaStanding,
     Replayed,
+    Scope,
     StrategyName,
+    TokenRefused,
+    TokenUser,
     UnknownClaim,
     UnknownCoupon,
     Want,
@@ -295,6 +302,57 @@ class Storage(Protocol):
         ...
 
 
+class Upkeep(Protocol):
+    """What keeps the database in order. To be done by anybody at any time, and by several at once.
+
+    Every method raises `UnavailableError` as those of `Storage`. Names come in order, from just after `after`; each
+    removal is one transaction, of at most `limit` rows of a table.
+    """
+
+    async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]: ...
+
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
+        """Give back the units of holds that are over, of the oldest first. Returns how many."""
+        ...
+
+    async def purge_answers(self, *, limit: int) -> int:
+        """Remove answers that are not given again any more. Returns how many."""
+        ...
+
+    async def purge_lists(self, *, limit: int) -> int:
+        """Remove entries of lists that were replaced. Returns how many."""
+        ...
+
+    async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
+        """Coupons that ended or were archived so many days ago, whichever came first."""
+        ...
+
+    async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
+        """Remove claims of a coupon with their codes; if there are none, what else it has; and then the coupon.
+
+        Nothing is removed unless it is over for so long. An audit entry of what is removed is written with it.
+        """
+        ...
+
+    async def count_purgeable(self) -> PurgeReport:
+        """How many answers and entries of lists could be removed."""
+        ...
+
+    async def count_coupon(self, coupon_name: str) -> PurgeReport:
+        """What would have to be removed for this coupon to be gone."""
+        ...
+
+
+class JobObserver(Protocol):
+    """What the jobs tell whoever watches them.
+
+    A `job` is `sweep`, `reconcile` or `purge`. Its `result` is `done`, `failed`, or `elsewhere` when another instance
+    was at it. Its `items` are holds that ended, counters that had drifted, or rows that were removed.
+    """
+
+    def job_ended(self, job: str, result: str, seconds: float, items: int) -> None: ...
+
+
 ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty | Replayed | KeyReused
 
 
@@ -368,6 +426,39 @@ class Audience(Protocol):
         ...
 
 
+class ApiKeys(Protocol):
+    """Keys of those who may do what not everybody may. Each method raises `UnavailableError` without the database."""
+
+    async def create(
+        self, digest: bytes, *, label: str, scopes: Collection[Scope], expires_seconds: float | None, actor: str
+    ) -> ApiKey:
+        """Keep a key that was made, by its SHA-256. It is audited in the same transaction."""
+        ...
+
+    async def revoke(self, key_id: str, *, actor: str) -> bool:
+        """End a key, and audit it; whether there was one of that id that had not been revoked."""
+        ...
+
+    async def all(self) -> list[ApiKey]:
+        """Every key there ever was, oldest first."""
+        ...
+
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256; None if there is none, or it has expired or was revoked.
+
+        What it says of revoking may be some seconds old.
+        """
+        ...
+
+
+class Tokens(Protocol):
+    """Users' tokens."""
+
+    async def user_of(self, token: str) -> TokenUser | TokenRefused:
+        """Whom a token is for. It is looked at closely, and nothing of it is believed before its signature is."""
+        ...
+
+
 class HealthCheck(Protocol):
     """One dependency, as `/readyz` sees it."""
 
@@ -395,10 +486,12 @@ class MasterObserver(Protocol):
     """What the clients of the masters tell whoever watches them.
 
     Whether a master is up is told once at the start, then after each probe. A call's `seconds` end with its answer or
-    with its failure; a call that was not made, because the master is known to be down, is not told.
+    with its failure; a call that was not made, because the master is known to be down, is not told. Of a master's
+    memory, `limit_bytes` is what it may use, or what its machine has.
     """
 
     def master_probed(self, master: str, up: bool) -> None: ...
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None: ...
     def master_called(self, master: str, seconds: float) -> None: ...
 
 
@@ -418,3 +511,30 @@ class LockObserver(Protocol):
     def lost(self, coupon_name: str) -> None: ...
     def hinted(self, result: str) -> None: ...
     def lock_waiters(self, change: int) -> None: ...
+
+
+class Quotas(Protocol):
+    """How often somebody may ask, for as long as that can be learnt: whatever cannot is let through."""
+
+    @property
+    def quotas(self) -> Sequence[Quota]:
+        """Those that there are."""
+        ...
+
+    async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
+        """Count a request, unless a quota is exceeded. It raises nothing, and waits for nothing that is late.
+
+        Args:
+            subjects: whose request it is, by the names of the quotas.
+
+        Returns:
+            How the subjects stand, without those of whom that cannot be learnt. The first quota that is exceeded is the
+            last one that was asked about.
+        """
+        ...
+
+
+class QuotaObserver(Protocol):
+    """What the quotas tell whoever watches them. A `result` is `allowed`, `refused` or `unknown`."""
+
+    def quota_decided(self, quota_name: str, result: str) -> None: ...

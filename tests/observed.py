@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class Observed:
-    """`ports.MasterObserver`, `LockObserver`, `BatchObserver` and `StorageObserver` in one."""
+    """`ports.MasterObserver`, `LockObserver`, `BatchObserver`, `StorageObserver` and `JobObserver` in one."""
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
@@ -14,15 +14,21 @@ class Observed:
         self.held_now: set[str] = set()
         self.holds: list[float] = []
         self.calls: Counter[str] = Counter()
+        self.memory: dict[str, tuple[int, int]] = {}
         self.lost_locks = 0
         self.hints: Counter[str] = Counter()
         self.waiters = 0
         self.batches: list[int] = []
         self.connections: Counter[str] = Counter()
         self.violations = 0
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.job_items: Counter[str] = Counter()
 
     def master_probed(self, master: str, up: bool) -> None:
         pass
+
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
+        self.memory[master] = (used_bytes, limit_bytes)
 
     def master_called(self, master: str, seconds: float) -> None:
         self.calls[master] += 1
@@ -66,3 +72,7 @@ class Observed:
 
     def invariant_violated(self) -> None:
         self.violations += 1
+
+    def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
+        self.jobs[job, result] += 1
+        self.job_items[job] += items

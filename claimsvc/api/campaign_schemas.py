@@ -1,8 +1,9 @@
 """What goes over the wire about a coupon's rules: see `claimsvc.api.schemas`, whose rules these obey."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
@@ -11,6 +12,7 @@ from claimsvc import domain
 from claimsvc.api.eligibility_schemas import CouponRules, rules_body
 from claimsvc.api.schemas import (
     MAX_CLAIMANTS,
+    MAX_NUMBER,
     Amount,
     CouponBody,
     CouponName,
@@ -24,22 +26,35 @@ from claimsvc.api.schemas import (
 MAX_METADATA_BYTES = 8192
 
 
-def _text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("Not a text")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # pydantic also takes a number within a string, for seconds since 1970.
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("Not of the right form")
     return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Out of range") from None
 
 
 _TIME = "a time with its offset from UTC, as RFC 3339 has it"
 # Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
 StartsAt = Annotated[
     AwareDatetime,
-    BeforeValidator(_text),
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
     Field(strict=False, description=_TIME, examples=["2026-11-27T09:00:00+09:00"]),
 ]
 EndsAt = Annotated[
     AwareDatetime,
-    BeforeValidator(_text),
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
     Field(strict=False, description=_TIME, examples=["2026-11-28T09:00:00+09:00"]),
 ]
 
@@ -92,7 +107,7 @@ class PercentOff(Request):
 class AmountOff(Request):
     """So much less, in the smallest units of a currency (ISO 4217)."""
 
-    amount_off: Annotated[int, Field(ge=1, le=2**53 - 1, examples=[5000])]
+    amount_off: Annotated[int, Field(ge=1, le=MAX_NUMBER, examples=[5000])]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
 
 

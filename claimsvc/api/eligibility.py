@@ -8,10 +8,11 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.api import eligibility_schemas, parameters, problems
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import only, users_and
 from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.schemas import BodyError
-from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.api.services import ACTOR, CALLER, REQUEST_ID, SERVICES
 from claimsvc.api.streams import Streamed, Upload
 from claimsvc.api.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
 
@@ -21,7 +22,7 @@ async def check_eligibility(
 ) -> Reply:
     """Whether a user could claim a coupon in this moment, and if not, everything that is in the way. Nothing is
     claimed."""
-    want = domain.Want(attributes=body.attributes or {})
+    want = domain.Want(attributes=body.attributes or {}, token=domain.attributes_of(request[CALLER].token))
     check = partial(request.app[SERVICES].audience.eligibility, path.name, body.user_id, want)
     return _checked(await once_only(request, body, check), request[REQUEST_ID])
 
@@ -113,6 +114,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Ask whether a user could claim a coupon",
         success=Success(200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=users_and(domain.Scope.CLAIMS_WRITE),
         keyed=True,
     ),
     Route(
@@ -123,7 +125,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Replace a coupon's allow list",
         success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
         streamed=_LIST,
     ),
     Route(
@@ -134,7 +136,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Replace a coupon's deny list",
         success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
         streamed=_LIST,
     ),
     Route(
@@ -145,7 +147,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Take a coupon's allow list away",
         success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
         "DELETE",
@@ -155,6 +157,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Take a coupon's deny list away",
         success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
     ),
 )

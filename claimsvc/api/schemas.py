@@ -77,9 +77,9 @@ HoldSeconds = Annotated[
 ]
 
 
-# What every reader of JSON has exactly. PostgreSQL gives 1e300 back as a whole number, which is more than we can write.
-_MOST = 2**53 - 1
-Number = Annotated[int, Field(ge=-_MOST, le=_MOST)] | Annotated[float, Field(ge=-_MOST, le=_MOST)]
+# Beyond it programs read different numbers from the same digits (RFC 7493), and jsonb gives 1e300 back as a whole one.
+MAX_NUMBER = 2**53 - 1
+Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
 # PostgreSQL has no U+0000 in its texts, nor in its jsonb.
 Scalar = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | bool | Number
 Attributes = Annotated[
@@ -254,6 +254,13 @@ class AmountBelowClaimedBody(ProblemBody):
     """How many units are claimed or held."""
 
     claimed: int
+
+
+@dataclass(frozen=True, slots=True)
+class QuotaExceededBody(ProblemBody):
+    """Which quotas are exceeded; the member has its name from the draft of the headers."""
+
+    violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,16 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
 from claimsvc.domain.answers import ANSWER_NAMES, Answer
+from claimsvc.domain.callers import (
+    ANYBODY,
+    EVERY_SCOPE,
+    NOBODY,
+    ApiKey,
+    Caller,
+    Scope,
+    TokenRefused,
+    TokenUser,
+)
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -47,6 +57,7 @@ from claimsvc.domain.eligibility import (
     Rules,
     Scalar,
     Source,
+    attributes_of,
 )
 from claimsvc.domain.limits import (
     COUPON_NAME_PATTERN,
@@ -67,16 +78,21 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.quotas import Quota, QuotaStanding
+from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
+    "ANYBODY",
     "COUPON_NAME_PATTERN",
+    "EVERY_SCOPE",
     "MAX_AMOUNT",
     "MAX_HOLD_SECONDS",
     "MAX_LISTED_USERS",
     "MAX_NAME_LENGTH",
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
+    "NOBODY",
     "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
@@ -85,9 +101,11 @@ __all__ = [
     "AlreadyClaimed",
     "AmountBelowClaimed",
     "Answer",
+    "ApiKey",
     "AttributeRule",
     "Attributes",
     "AuditEntry",
+    "Caller",
     "Campaign",
     "Cancelled",
     "Claim",
@@ -115,16 +133,23 @@ __all__ = [
     "Outcome",
     "Paused",
     "PeriodIsEmpty",
+    "PurgeReport",
+    "Quota",
+    "QuotaStanding",
     "Reason",
     "ReasonCode",
     "Replayed",
     "Rules",
     "Scalar",
+    "Scope",
     "SoldOut",
     "Source",
     "StrategyName",
+    "TokenRefused",
+    "TokenUser",
     "UnknownClaim",
     "UnknownCoupon",
     "WaitingInstance",
     "Want",
+    "attributes_of",
 ]

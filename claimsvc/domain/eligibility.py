@@ -3,10 +3,22 @@
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
 
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar | Collection[Scalar]]
 """What is said of somebody, by name. Tokens say some things in the plural; requests do not."""
+
+
+def attributes_of(token: Mapping[str, Any]) -> Attributes:
+    """What rules can be about of all that a token says: not what is nested."""
+    said: dict[str, Scalar | Collection[Scalar]] = {}
+    for name, value in token.items():
+        if isinstance(value, Scalar):
+            said[name] = value
+        elif isinstance(value, list):
+            said[name] = tuple(each for each in value if isinstance(each, Scalar))
+    return said
 
 
 class Source(StrEnum):

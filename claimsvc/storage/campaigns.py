@@ -116,7 +116,7 @@ class PostgresCampaigns:
             row = await made.fetchone()
             if row is None and in_doubt and once is None:
                 raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
-            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row))
+            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row), in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, make)
 
@@ -140,7 +140,7 @@ class PostgresCampaigns:
             found = await before.fetchone()
             refusal = _refusal(found, change)
             if found is None or refusal is not None:
-                return await concluded(driver, once, kept, refusal or UnknownCoupon())
+                return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(found)
             rules = {rule: change.get(rule, getattr(old, rule)) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
@@ -153,7 +153,7 @@ class PostgresCampaigns:
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
             [row] = await after.fetchall()
-            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)))
+            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)), in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, decide)
 

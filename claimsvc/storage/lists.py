@@ -163,7 +163,7 @@ class PostgresAudience:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 kept = await look_up(driver, once)
-            return await concluded(driver, once, kept, answer)
+            return await concluded(driver, once, kept, answer, in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, conclude)
 

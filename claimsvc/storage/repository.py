@@ -27,6 +27,7 @@ from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
@@ -75,6 +76,7 @@ class PostgresStorage:
         self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
+        self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._deciding.admit(attempts)

@@ -98,9 +98,9 @@ class Decisions:
         return not (self.given or self.confirmed or self.kept)
 
 
-def decide(facts: Facts, attempts: Sequence[Attempt]) -> Decisions:
+def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> Decisions:
     """Decide the attempts in their order, each as if those before it were written already."""
-    line = _Line(facts)
+    line = _Line(facts, in_doubt)
     for attempt in attempts:
         line.decisions.outcomes.append(line.answer(attempt))
     return line.decisions
@@ -108,17 +108,18 @@ def decide(facts: Facts, attempts: Sequence[Attempt]) -> Decisions:
 
 def obstacles(facts: Facts, attempt: Attempt) -> list[Outcome]:
     """Everything in the way of one attempt; `decide` tells the first of it, and gives a unit if there is none."""
-    return _Line(facts).obstacles(attempt)
+    return _Line(facts, in_doubt=False).obstacles(attempt)
 
 
 class _Line:
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, in_doubt: bool) -> None:
         self.decisions = Decisions()
         self._facts = facts
         self._coupons = facts.coupons
         self._left = {name: coupon.remaining_amount for name, coupon in facts.coupons.items()}
         self._claims = {holder: list(claims) for holder, claims in facts.claims.items()}
         self._answers = dict(facts.answers)
+        self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> Outcome:
         once = attempt.want.once if attempt.want is not None else None
@@ -130,7 +131,7 @@ class _Line:
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
             return outcome
-        told: Outcome = told_again(stored, once)
+        told: Outcome = told_again(stored, once, self._in_doubt)
         return told
 
     def _decide(self, attempt: Attempt) -> Outcome:
@@ -207,12 +208,13 @@ class _Line:
         return Claimed(claim)
 
 
-def told_again(stored: StoredAnswer, once: Once) -> Any:
-    """What a request is told under whose key an answer is kept."""
+def told_again(stored: StoredAnswer, once: Once, in_doubt: bool) -> Any:
+    """What a request is told under whose key an answer is kept; `in_doubt` as of `storage.transactions.decided`."""
     if stored.fingerprint != once.fingerprint:
         return KeyReused()
-    # The request's own answer, where the end of its transaction was in doubt.
-    is_its_own = stored.request_id == once.request_id
+    # The request's own answer, where the end of its transaction was in doubt. The id alone does not tell: whoever
+    # sends a request again may keep it.
+    is_its_own = in_doubt and stored.request_id == once.request_id
     return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
 

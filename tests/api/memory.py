@@ -18,6 +18,7 @@ from claimsvc.domain import (
     AlreadyCancelled,
     AlreadyClaimed,
     AmountBelowClaimed,
+    ApiKey,
     AuditEntry,
     Campaign,
     Cancelled,
@@ -43,6 +44,7 @@ from claimsvc.domain import (
     PeriodIsEmpty,
     Replayed,
     Rules,
+    Scope,
     SoldOut,
     StrategyName,
     UnknownClaim,
@@ -73,6 +75,7 @@ class MemoryStore:
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
         self.lists: dict[tuple[str, ListKind], set[str]] = {}
+        self.wants: list[Want | None] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -283,6 +286,32 @@ class MemoryLocksmith:
         return LockReleased(coupon_name, ("web-1",), ("a:1", "b:1"), ("c:1",), True)
 
 
+@dataclass
+class MemoryKeys:
+    """`ports.ApiKeys`: a key `key-for-<scope>` for each scope."""
+
+    found: dict[bytes, ApiKey] = field(
+        default_factory=lambda: {
+            hashlib.sha256(f"key-for-{scope}".encode()).digest(): ApiKey(
+                f"of-{scope}", scope, frozenset({scope}), datetime(2026, 1, 1, tzinfo=UTC)
+            )
+            for scope in Scope
+        }
+    )
+
+    async def create(self, *_: object, **__: object) -> ApiKey:
+        raise NotImplementedError
+
+    async def revoke(self, *_: object, **__: object) -> bool:
+        raise NotImplementedError
+
+    async def all(self) -> list[ApiKey]:
+        raise NotImplementedError
+
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        return self.found.get(digest)
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -293,6 +322,7 @@ class MemoryStrategy:
 
     def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
+        self._store.wants.append(want)
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
 
@@ -339,6 +369,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "transitions": store,
             "audience": store,
             "locksmith": MemoryLocksmith(),
+            "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,
             "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),

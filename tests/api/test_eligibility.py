@@ -4,13 +4,19 @@ import asyncio
 import gzip
 import io
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
+import aiohttp
+import orjson
 import pytest
 
-from claimsvc.domain import ListKind
+from claimsvc.api import create_app
+from claimsvc.domain import AttributeRule, Campaign, ListKind, Rules, Source, StrategyName
+from claimsvc.tokens import open_tokens
 from tests.api.asking import create, get
-from tests.api.memory import ADMIN, Service
+from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
+from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
 
 RULES: dict[str, Any] = {
     "attributes": [
@@ -229,3 +235,24 @@ async def test_a_list_is_taken_away_and_taking_it_away_again_changes_nothing(ser
         headers = {**ADMIN, "Content-Type": "text/plain"}
         status, problem = await send(service, method, f"/api/coupons/no-such/{path}", headers=headers, data=b"ann")
         assert (status, problem["type"]) == (404, "/problems/unknown-coupon")
+
+
+async def test_a_rule_about_the_token_is_met_by_what_the_user_s_token_says(tmp_path: Path) -> None:
+    issuer, store = Issuer(), MemoryStore()
+    rules = Rules((AttributeRule("tier", Source.TOKEN, one_of=("gold",)), AttributeRule("groups", Source.TOKEN)))
+    await store.create_coupon("spring", 5, StrategyName.REDLOCK, Campaign(rules=rules))
+    jwks = tmp_path / "keys.json"
+    jwks.write_bytes(orjson.dumps({"keys": [issuer.public()]}))
+    token = bearer(issuer.token("ann", tier="gold", groups=["new", {"a": 1}], nested={"a": 1}))
+    async with open_tokens(str(jwks), issuer=ISSUER, audience=AUDIENCE) as tokens:
+        app = create_app(memory_services(store, Observations(), tokens=tokens))
+        async with served(app) as port, aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=token) as client:
+            async with client.post("/api/coupons/spring/eligibility", json={}) as response:
+                assert (response.status, await response.json()) == (200, {"eligible": True, "reasons": []})
+            async with client.post("/api/coupons/spring/eligibility", json={"user_id": "eve"}) as response:
+                assert response.status == 403
+            async with client.post("/api/coupons/claim", json={"coupon_name": "spring"}) as response:
+                assert response.status == 201
+    [want] = store.wants
+    assert want is not None
+    assert (want.token["tier"], want.token["groups"], "nested" in want.token) == ("gold", ("new",), False)
