@@ -100,7 +100,7 @@ _LIST = Streamed(
             "schema": {"type": "string", "pattern": r"^user_id(\r?\n[!#-+\--~]{1,255})+(\r?\n)?$"},
             "example": "user_id,city\nuser-1,Seoul\n",
         },
-        ListFormat.NDJSON: {"schema": {"type": "string"}, "example": '{"user_id": "user-1"}\n'},
+        ListFormat.NDJSON: {"schema": {"type": "string", "description": "on each line an object with `user_id`"}},
     },
     MAX_LIST_BYTES,
 )

@@ -67,7 +67,7 @@ SELECT * FROM made
 """
 
 _CHANGE_AMOUNT = """
-UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + %(amount)s - amount
+UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + (%(amount)s - amount)
 WHERE name = %(name)s
 """
 
