@@ -21,7 +21,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import ApiKeys, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import ApiKeys, Audience, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
@@ -105,6 +105,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
+                audience=database.audience,
                 locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
@@ -182,6 +183,13 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.Post
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         yield database
+
+
+@asynccontextmanager
+async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.audience
 
 
 @asynccontextmanager

@@ -115,6 +115,10 @@ async def test_only_what_operators_do_asks_for_a_key(service: Service) -> None:
         "change_coupon",
         "change_coupon_named_claim",
         "archive_coupon",
+        "put_allow_list",
+        "put_deny_list",
+        "delete_allow_list",
+        "delete_deny_list",
         "list_locks",
         "release_lock",
     }
