@@ -21,7 +21,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import ApiKeys, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import ApiKeys, Audience, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
+_MEMORY_SAMPLE_SECONDS = 5.0
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -80,6 +81,7 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
+        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
         await stack.enter_async_context(
             jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
         )
@@ -103,6 +105,7 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
+                audience=database.audience,
                 locksmith=locksmith,
                 audit=database,
                 exports=database.exports,
@@ -183,6 +186,13 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.Post
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         yield database
+
+
+@asynccontextmanager
+async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.audience
 
 
 @asynccontextmanager

@@ -21,10 +21,13 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
     Erased,
     HeldLock,
     HoldExpired,
     KeyReused,
+    ListKind,
+    ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
@@ -437,6 +440,34 @@ class Transitions(Protocol):
         ...
 
 
+class Audience(Protocol):
+    """Who may claim. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+        """What would become of such a claim in this moment, without claiming."""
+        ...
+
+    async def replace_list(
+        self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
+    ) -> ListReplaced | UnknownCoupon:
+        """Load a list, and put it in force in one moment: a claim sees the old list or the new one, and that whole.
+
+        Nothing of it is kept if `users` raises. Of two that are loaded at the same time, the one that was begun last is
+        in force in the end.
+
+        Args:
+            users: in any order, and as often as they like; some at a time.
+            entry: the audit's, kept when the list is put in force, with the number of users.
+        """
+        ...
+
+    async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
+        """Take a list away, if there is one; the audit's entry is of that alone."""
+        ...
+
+
 class ApiKeys(Protocol):
     """Keys of those who may do what not everybody may. Each method raises `UnavailableError` without the database."""
 
@@ -497,10 +528,12 @@ class MasterObserver(Protocol):
     """What the clients of the masters tell whoever watches them.
 
     Whether a master is up is told once at the start, then after each probe. A call's `seconds` end with its answer or
-    with its failure; a call that was not made, because the master is known to be down, is not told.
+    with its failure; a call that was not made, because the master is known to be down, is not told. Of a master's
+    memory, `limit_bytes` is what it may use, or what its machine has.
     """
 
     def master_probed(self, master: str, up: bool) -> None: ...
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None: ...
     def master_called(self, master: str, seconds: float) -> None: ...
 
 

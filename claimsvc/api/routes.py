@@ -1,6 +1,8 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
@@ -11,6 +13,7 @@ from claimsvc.api import (
     campaign_schemas,
     campaigns,
     console,
+    eligibility,
     exports,
     locks,
     operations,
@@ -30,6 +33,8 @@ from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
 from claimsvc.domain import Scope
 from claimsvc.ports import ClaimAnswer
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 @within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
@@ -40,18 +45,27 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     """
 
     def begin(once: domain.Once | None) -> ClaimAnswer:
-        answer = request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id, want_of(body, once))
+        answer = request.app[SERVICES].strategy.claim(
+            body.coupon_name, body.user_id, want_of(body, once, request[CALLER].token)
+        )
         request[CLAIM] = Claim(body.coupon_name, answer)
         return answer
 
     return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
 
 
-def want_of(asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> domain.Want | None:
+def want_of(
+    asked: schemas.ClaimCoupon, once: domain.Once | None = None, token: Mapping[str, Any] = _NOTHING
+) -> domain.Want | None:
     """What is asked for beyond a unit; None for the usual claim."""
-    if asked.hold_seconds is None and once is None:
+    if asked.hold_seconds is None and once is None and not asked.attributes and not token:
         return None
-    return domain.Want(hold_seconds=asked.hold_seconds, once=once)
+    return domain.Want(
+        hold_seconds=asked.hold_seconds,
+        once=once,
+        attributes=asked.attributes or {},
+        token=domain.attributes_of(token),
+    )
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
@@ -142,6 +156,7 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.NOT_ELIGIBLE,
             problems.QUOTA_EXCEEDED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
@@ -200,6 +215,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *campaigns.ROUTES,
     *transitions.ROUTES,
+    *eligibility.ROUTES,
     *locks.ROUTES,
     *audit.ROUTES,
     *exports.ROUTES,

@@ -85,6 +85,7 @@ class Services:
     storage: ports.Storage
     campaigns: ports.Campaigns
     transitions: ports.Transitions
+    audience: ports.Audience
     locksmith: ports.Locksmith
     audit: ports.AuditLog
     exports: ports.Exports

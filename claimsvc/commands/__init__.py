@@ -3,7 +3,7 @@
 import typer
 
 from claimsvc import logs
-from claimsvc.commands import audit, claims, coupons, doctor, keys, locks, serving, upkeep, users
+from claimsvc.commands import audit, claims, coupons, doctor, keys, lists, locks, serving, upkeep, users
 
 _EPILOG = (
     "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
@@ -39,5 +39,6 @@ app.add_typer(claims.app, name="claims")
 app.add_typer(keys.app, name="key")
 app.add_typer(locks.app, name="locks")
 app.add_typer(users.app, name="user")
+app.add_typer(lists.app, name="lists")
 
 __all__ = ["app"]

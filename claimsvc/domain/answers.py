@@ -16,6 +16,7 @@ from claimsvc.domain.claims import (
     Replayed,
     UnknownClaim,
 )
+from claimsvc.domain.eligibility import Eligibility
 
 Answer = (
     Outcome
@@ -29,6 +30,7 @@ Answer = (
     | CouponDetail
     | AmountBelowClaimed
     | PeriodIsEmpty
+    | Eligibility
 )
 
 ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
@@ -45,6 +47,7 @@ ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
         CouponDetail: "coupon-changed",
         AmountBelowClaimed: "amount-below-claimed",
         PeriodIsEmpty: "empty-period",
+        Eligibility: "eligibility",
     }
 )
 """No name may ever mean another: answers that an older version has kept are read under it."""

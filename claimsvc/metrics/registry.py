@@ -109,6 +109,10 @@ class Metrics:
     def master_probed(self, master: str, up: bool) -> None:
         self._families.master_up.labels(master).set(up)
 
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
+        self._families.master_memory.labels(master).set(used_bytes)
+        self._families.master_memory_limit.labels(master).set(limit_bytes)
+
     def master_called(self, master: str, seconds: float) -> None:
         self._calls_by[master,].observe(seconds)
         self._flusher.changed()

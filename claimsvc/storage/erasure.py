@@ -22,28 +22,16 @@ from claimsvc.storage.transactions import decided
 _PAGE_COUPONS = 500
 _PAGE_ANSWERS = 2_000
 
-# From each version of each of the coupon's lists to the next, whose entry of the user is then looked up by the whole
-# key. LIMIT keeps each of these a look-up, in all of this file; see `admission`.
+# In each version of each of the coupon's lists the user is looked up by the whole key. LIMIT keeps each of these a
+# look-up, in all of this file; see `admission`.
 _ENTRIES = """
-    WITH RECURSIVE list (kind, version) AS (
-        (
-            SELECT kind, version FROM eligibility_lists
-            WHERE coupon_name = {coupon} ORDER BY kind, version LIMIT 1
-        )
-        UNION ALL
-        SELECT following.kind, following.version
-        FROM list CROSS JOIN LATERAL (
-            SELECT kind, version FROM eligibility_lists
-            WHERE coupon_name = {coupon} AND (kind, version) > (list.kind, list.version)
-            ORDER BY kind, version LIMIT 1
-        ) AS following
-    )
     SELECT entry.place
-    FROM list CROSS JOIN LATERAL (
+    FROM eligibility_versions AS list CROSS JOIN LATERAL (
         SELECT ctid AS place FROM eligibility_lists
         WHERE coupon_name = {coupon} AND kind = list.kind AND version = list.version AND user_id = %(user_id)s
         LIMIT 1
     ) AS entry
+    WHERE list.coupon_name = {coupon}
 """
 
 # There is no index by user alone, which every claim would pay for. There is one by coupon and user for active claims,

@@ -33,6 +33,7 @@ from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavail
 from claimsvc.storage.erasure import PostgresErasure
 from claimsvc.storage.exports import PostgresExports
 from claimsvc.storage.keys import PostgresKeys
+from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
 from claimsvc.storage.transitions import PostgresTransitions, claim_of
@@ -65,7 +66,8 @@ _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class PostgresStorage:
-    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns` and `transitions` are on the same connections.
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns`, `transitions` and `audience` are on
+    the same connections.
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
@@ -77,6 +79,7 @@ class PostgresStorage:
         self._unit_timeout_seconds = unit_timeout_seconds
         self.campaigns = PostgresCampaigns(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
         self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
         self.exports = PostgresExports(engine, unit_timeout_seconds=unit_timeout_seconds)

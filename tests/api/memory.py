@@ -32,10 +32,13 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
     Erased,
     HeldLock,
     HoldExpired,
     KeyReused,
+    ListKind,
+    ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
@@ -43,6 +46,7 @@ from claimsvc.domain import (
     Outcome,
     PeriodIsEmpty,
     Replayed,
+    Rules,
     Scope,
     SoldOut,
     StrategyName,
@@ -73,6 +77,8 @@ class MemoryStore:
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries_kept: list[AuditEntry] = []
+        self.lists: dict[tuple[str, ListKind], set[str]] = {}
+        self.wants: list[Want | None] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -228,6 +234,35 @@ class MemoryStore:
         self._fail()
         return []
 
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+        self._fail()
+        campaign = self.campaign_of.get(coupon_name)
+        if campaign is None:
+            return self._told_again(once) or self._keep(once, UnknownCoupon())
+        rules = campaign.rules or Rules()
+        found = Eligibility(tuple(rules.broken(want.attributes, want.token, lambda _: False)))
+        return self._told_again(once) or self._keep(once, found)
+
+    async def replace_list(
+        self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
+    ) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists[coupon_name, kind] = {user async for some in users for user in some}
+        self.entries_kept.append(entry)
+        return ListReplaced(coupon_name, kind, len(self.lists[coupon_name, kind]))
+
+    async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists.pop((coupon_name, kind), None)
+        self.entries_kept.append(entry)
+        return ListReplaced(coupon_name, kind, None)
+
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
 
@@ -325,6 +360,7 @@ class MemoryStrategy:
 
     def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
+        self._store.wants.append(want)
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
 
@@ -369,6 +405,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "campaigns": store,
             "transitions": store,
+            "audience": store,
             "locksmith": MemoryLocksmith(),
             "audit": store,
             "exports": MemoryExports(store),

@@ -71,9 +71,11 @@ async def a_life_of(storage: PostgresStorage, database_url: str, user_id: str) -
     administrate(
         database_url,
         f"""
+        INSERT INTO eligibility_versions (coupon_name, kind) VALUES
+            ('winter', 'allow'), ('winter', 'allow'), ('winter', 'deny'), ('winter', 'deny');
         INSERT INTO eligibility_lists (coupon_name, kind, version, user_id)
-            SELECT 'winter', kind, version, listed FROM unnest(ARRAY['allow', 'deny']) AS kind,
-            unnest(ARRAY[1, 7]) AS version, unnest(ARRAY['a', '{quoted}', 'z']) AS listed
+            SELECT 'winter', kind, version, listed FROM eligibility_versions,
+            unnest(ARRAY['a', '{quoted}', 'z']) AS listed
         """,
     )
 
@@ -150,7 +152,9 @@ async def test_coupons_and_lists_that_do_not_name_the_user_are_not_read_through(
         INSERT INTO coupons (name, amount, remaining_amount) VALUES ('huge', 200000, 100000);
         INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
             SELECT gen_random_uuid(), 'huge', 'u' || n, 'active', now() FROM generate_series(1, 20000) AS n;
-        INSERT INTO eligibility_lists SELECT 'huge', 'allow', 1, 'u' || n FROM generate_series(1, 20000) AS n;
+        INSERT INTO eligibility_versions (coupon_name, kind) VALUES ('huge', 'allow');
+        INSERT INTO eligibility_lists
+            SELECT 'huge', 'allow', version, 'u' || n FROM eligibility_versions, generate_series(1, 20000) AS n;
         """,
     )
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"

@@ -27,6 +27,8 @@ _OF_COUPONS = (
     ("POST", "/api/coupons/plenty/archive", None),
     ("GET", "/api/coupons/plenty/claims/export", None),
     ("DELETE", "/api/users/ann", None),
+    ("DELETE", "/api/coupons/plenty/deny-list", None),
+    ("PUT", "/api/coupons/plenty/allow-list", b"ann"),
 )
 
 

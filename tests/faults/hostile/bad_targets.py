@@ -49,6 +49,8 @@ _METHODS = {
     "/api/claims/00000000-0000-0000-0000-000000000000": ("PATCH", "POST"),
     "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "PUT", "PATCH", "DELETE"),
     "/api/coupons/plenty/archive": ("GET", "PUT", "PATCH", "DELETE"),
+    "/api/coupons/plenty/eligibility": ("GET", "PUT"),
+    "/api/coupons/plenty/allow-list": ("GET", "POST", "PATCH"),
 }
 _NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
 _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
@@ -80,6 +82,10 @@ def targets() -> Iterator[Case]:
     data = request("GET", "/api/coupons/none/claims/export", Authorization=KEY)
     yield Case("export of an unknown coupon", data, 404, "unknown-coupon")
     yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
+    asked = post(b'{"user_id": "ann"}', "/api/coupons/none/eligibility")
+    yield Case("eligibility for an unknown coupon", asked, 404, "unknown-coupon")
+    gone = request("DELETE", "/api/coupons/none/deny-list", None, Authorization=KEY)
+    yield Case("list of an unknown coupon", gone, 404, "unknown-coupon")
     free = request("DELETE", "/api/locks/none", b'{"reason": "because"}', Authorization=KEY)
     yield Case("lock that nobody holds", free, 404, "lock-not-held")
     yield Case("unknown claim", request("GET", _UNKNOWN_ID), 404, "unknown-claim")
