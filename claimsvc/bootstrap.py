@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings and takes them down in reverse order."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +11,8 @@ from claimsvc import storage
 from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
 from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.counters import RedisCounters
+from claimsvc.counters import RedisCodeCounters, RedisCounters
+from claimsvc.echo import CodeEcho, read_counts, refresh
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
@@ -19,7 +20,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import Claims, Counters, Lock, Storage, Strategy
+from claimsvc.ports import AnyClaims, Codes, Counters, Lock, Storage, Strategy
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -53,7 +54,8 @@ async def application(
         metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
-        database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints))
+        echo = CodeEcho()
+        database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints, echo.changed))
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -71,10 +73,15 @@ async def application(
         if tracing is not None:
             tracing.masters(masters.all)
             lock = tracing.lock(lock)
-        strategy: Claims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
+        strategy: AnyClaims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
         if failpoints is not None:
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
+        code_counters = RedisCodeCounters(masters.all)
+        await stack.enter_async_context(echo.running(database.codes, code_counters))
+        await stack.enter_async_context(
+            repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds)
+        )
         await stack.enter_async_context(event_loop_watched(metrics.event_loop_lagged))
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
@@ -89,6 +96,8 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
+                codes=database.codes,
+                count_codes=partial(read_counts, database.codes, code_counters),
                 locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
@@ -107,7 +116,7 @@ def _strategies(
     settings: Settings,
     lock: Lock,
     counters: Counters,
-    database: Storage,
+    database: storage.PostgresStorage,
     metrics: Metrics,
     tracing: "Tracing | None",
 ) -> StrategyByCoupon:
@@ -149,6 +158,14 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
 
 
 @asynccontextmanager
+async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
+    """Codes alone, for commands that need no Redis: the counts there follow with the reconciler. Raises as above."""
+    async with _open_storage(settings, Metrics()) as database:
+        await _require("CLAIMSVC_DATABASE_URL", database.check())
+        yield database.codes
+
+
+@asynccontextmanager
 async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[Drift]]]]:
     """One pass of the reconciler, for the command that runs it by hand. Raises as `application`."""
     metrics = Metrics()
@@ -179,7 +196,10 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
 
 @asynccontextmanager
 async def _open_storage(
-    settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
+    settings: DatabaseSettings,
+    metrics: Metrics,
+    failpoints: Failpoints | None = None,
+    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
 ) -> AsyncIterator[storage.PostgresStorage]:
     async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
@@ -188,6 +208,7 @@ async def _open_storage(
             engine,
             unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
             observer=metrics,
+            codes_changed=codes_changed,
         )
 
 

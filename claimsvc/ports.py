@@ -1,20 +1,28 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from claimsvc.domain import (
     PLAIN,
     AlreadyCancelled,
+    AlreadyRedeemed,
     AmountBelowClaimed,
+    AmountIsCodes,
     AuditEntry,
     Campaign,
     Cancelled,
     Claim,
     ClaimPosition,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
     Confirmed,
     Coupon,
     CouponDetail,
@@ -23,10 +31,16 @@ from claimsvc.domain import (
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    NewCode,
     Outcome,
+    PatternTooSmall,
     PeriodIsEmpty,
+    Redeemed,
+    RefusedRow,
+    RowsRefused,
     StrategyName,
     UnknownClaim,
+    UnknownCode,
     UnknownCoupon,
     Want,
 )
@@ -112,6 +126,14 @@ class Claims(Protocol):
 
     async def drain(self) -> None:
         """Finish every claim that was accepted and refuse new ones with `UnavailableError`."""
+        ...
+
+
+class AnyClaims(Claims, Protocol):
+    """Where claims are made that may leave open of which coupon."""
+
+    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        """Claim one unit of the oldest coupon that has one, of this type or of any: see `Claims.claim`."""
         ...
 
 
@@ -289,12 +311,23 @@ class Storage(Protocol):
         ...
 
 
+class Shelf(Storage, Protocol):
+    """Storage that knows what may be claimed."""
+
+    async def on_offer(self, coupon_type: str | None) -> list[str]:
+        """The first coupons of a type, or of any, that can be claimed now, oldest first.
+
+        If there are none, the newest that cannot; none at all if there is no coupon of the type.
+        """
+        ...
+
+
 class Campaigns(Protocol):
     """Coupons whose rules change. Every method raises `UnavailableError` as those of `Storage`."""
 
     async def change(
         self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
         """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
 
         Args:
@@ -307,12 +340,80 @@ class Campaigns(Protocol):
 class Transitions(Protocol):
     """What becomes of claims. Every method raises `UnavailableError` as those of `Storage`; to ask again is safe."""
 
-    async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
-        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone."""
+    async def cancel(
+        self, claim_id: str, entry: AuditEntry
+    ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
+        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone.
+
+        A code that was shown is nobody's any more. Where codes are generated a new one takes its place; of a coupon
+        whose codes were brought, there is one less.
+        """
         ...
 
     async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
         """Make a claim that is held its user's for good."""
+        ...
+
+
+class Codes(Protocol):
+    """Unique codes of coupons. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def add(
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        """Add codes to a coupon, whose amount grows with them; with its first ones, it becomes how many they are.
+
+        Safe to ask again: what was added is then refused as existing.
+
+        Args:
+            atomic: all of them or none; else those that can be added, some thousand at a time.
+        """
+        ...
+
+    async def generate(
+        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        """The same with codes that are made at random, as `GENERATION_PATTERN` describes."""
+        ...
+
+    async def redeem(
+        self, code: str, entry: AuditEntry
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        """Use a code, once."""
+        ...
+
+    async def code(self, code: str) -> Code | None: ...
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        """How many codes the coupons of a type have; None for coupons without one."""
+        ...
+
+    async def types(self) -> list[str | None]:
+        """The types of which there are coupons with codes."""
+        ...
+
+
+class CodeCounters(Protocol):
+    """Counts of the codes of a type (None for coupons without one), kept outside the database for whoever reads them.
+
+    Every method raises `UnavailableError` when they cannot be reached.
+    """
+
+    async def begin(self, coupon_type: str | None) -> int:
+        """A number for a count that begins now, higher than those of all that have begun before."""
+        ...
+
+    async def put(self, coupon_type: str | None, number: int, counts: CodeCounts) -> bool:
+        """Keep this count, unless one with a higher number is kept. Whether the number is known: else begin anew."""
+        ...
+
+    async def read(self, coupon_type: str | None) -> CodeCounts | None:
+        """The counts that are kept; None if there are none."""
         ...
 
 

@@ -50,7 +50,11 @@ def _entry(request: web.Request, action: str, name: str, fields: list[str]) -> d
 
 
 def _reply(
-    changed: domain.CouponDetail | domain.UnknownCoupon | domain.AmountBelowClaimed | domain.PeriodIsEmpty,
+    changed: domain.CouponDetail
+    | domain.UnknownCoupon
+    | domain.AmountBelowClaimed
+    | domain.AmountIsCodes
+    | domain.PeriodIsEmpty,
     request: web.Request,
 ) -> Reply:
     if isinstance(changed, domain.CouponDetail):
@@ -84,7 +88,13 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Change a coupon",
         success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
-        problems=(problems.UNKNOWN_COUPON, problems.AMOUNT_BELOW_CLAIMED, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
+        problems=(
+            problems.UNKNOWN_COUPON,
+            problems.AMOUNT_BELOW_CLAIMED,
+            problems.AMOUNT_IS_CODES,
+            problems.EMPTY_PERIOD,
+            problems.UNAVAILABLE,
+        ),
         admin=True,
     ),
     Route(
@@ -97,6 +107,7 @@ ROUTES: tuple[Route, ...] = (
         problems=(
             problems.UNKNOWN_COUPON,
             problems.AMOUNT_BELOW_CLAIMED,
+            problems.AMOUNT_IS_CODES,
             problems.EMPTY_PERIOD,
             problems.UNAVAILABLE,
         ),

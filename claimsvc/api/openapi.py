@@ -8,7 +8,7 @@ from typing import Any, Literal
 import orjson
 from pydantic import TypeAdapter
 
-from claimsvc.api import problems, schemas
+from claimsvc.api import code_schemas, problems, schemas
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, MAX_KEY_LENGTH
 from claimsvc.api.routing import Route
 
@@ -24,6 +24,7 @@ large 431, headers that do not arrive 408, and a method that a path does not hav
 _TAGS = {
     "claims": "Claiming, and looking claims up.",
     "coupons": "What is on offer, and who holds it.",
+    "codes": "Unique codes: adding, redeeming and counting them.",
     "operations": "For whoever runs the service.",
 }
 
@@ -112,6 +113,12 @@ def _operation(route: Route, references: Schemas) -> dict[str, Any]:
             "description": f"At most {schemas.MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
             "content": {"application/json": {"schema": references[body]}},
         }
+    if route.streams:
+        operation["requestBody"] = {
+            "required": True,
+            "description": "A file, read as it comes.",
+            "content": {media_type: {"schema": {"type": "string"}} for media_type in route.streams},
+        }
     if route.admin:
         operation["security"] = [{_ADMIN: []}]
     return operation
@@ -184,6 +191,7 @@ _BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
     problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
     problems.NOT_STARTED: schemas.NotStartedBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
+    problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
 }
 _CLAIM_EXAMPLE = {
     "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
@@ -191,6 +199,7 @@ _CLAIM_EXAMPLE = {
     "user_id": "user-1",
     "claimed_at": "2026-01-02T03:04:05Z",
     "expires_at": None,
+    "code": None,
 }
 _OF_A_CLAIM = {
     problems.ALREADY_CLAIMED: {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
@@ -226,6 +235,8 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         example["starts_at"] = "2026-11-27T00:00:00Z"
     elif body is schemas.AmountBelowClaimedBody:
         example["claimed"] = 42
+    elif body is code_schemas.RowsRefusedBody:
+        example |= {"rejected_count": 1, "rejected": [{"row": 2, "code": "HKTA-2947", "reason": "exists"}]}
     elif body is schemas.UnreadyBody:
         example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
     return example

@@ -9,6 +9,7 @@ from claimsvc import domain
 from claimsvc.api import (
     campaign_schemas,
     campaigns,
+    codes,
     console,
     locks,
     operations,
@@ -22,11 +23,12 @@ from claimsvc.api.idempotency import IN_FLIGHT, REPLAYED, once_of
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
-from claimsvc.ports import ClaimAnswer
+from claimsvc.ports import AnyClaims, ClaimAnswer
 
 
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
-    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed.
+    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed. Without
+    `coupon_name` it is the oldest coupon that can be claimed, of the `type` if there is one.
 
     A hold that is asked for again goes on as it was, and one that is asked for as a claim is confirmed: both are
     answered 200.
@@ -34,19 +36,28 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     once = once_of(request, body)
 
     def begin() -> ClaimAnswer:
-        answer = request.app[SERVICES].strategy.claim(body.coupon_name, body.user_id, want_of(body, once))
-        request[CLAIM] = Claim(body.coupon_name, answer)
+        answer = begin_claim(request.app[SERVICES].strategy, body, once)
+        request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
     outcome = await (begin() if once is None else request.app[IN_FLIGHT].join(once, begin))
     return claim_reply(outcome, request[REQUEST_ID])
 
 
-def want_of(asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> domain.Want | None:
-    """What is asked for beyond a unit; None for the usual claim."""
-    if asked.hold_seconds is None and once is None:
-        return None
-    return domain.Want(hold_seconds=asked.hold_seconds, once=once)
+def begin_claim(claims: AnyClaims, asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> ClaimAnswer:
+    """The answer, to come, to what is asked.
+
+    Raises:
+        RefusedError: it names both a coupon and a type.
+    """
+    # None for the usual claim, which asks for no more than a unit.
+    is_usual = asked.hold_seconds is None and once is None
+    want = None if is_usual else domain.Want(hold_seconds=asked.hold_seconds, once=once)
+    if not asked.coupon_name:
+        return claims.claim_first(asked.type or None, asked.user_id, want)
+    if asked.type:
+        raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
+    return claims.claim(asked.coupon_name, asked.user_id, want)
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
@@ -196,6 +207,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *campaigns.ROUTES,
     *transitions.ROUTES,
+    *codes.ROUTES,
     *locks.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,

@@ -56,7 +56,8 @@ class Success:
 class Route:
     """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
 
-    `keyed` says that it may be sent under an Idempotency-Key.
+    `keyed` says that it may be sent under an Idempotency-Key. `streams` are the media types of a body that the handler
+    reads by itself, as it comes.
     """
 
     method: str
@@ -68,6 +69,7 @@ class Route:
     problems: tuple[Problem, ...] = ()
     admin: bool = False
     keyed: bool = False
+    streams: tuple[str, ...] = ()
     documented: bool = True
 
     @property
@@ -85,11 +87,11 @@ class Route:
         implied: list[Problem] = []
         if self.admin:
             implied.append(UNAUTHORIZED)
-        if any(self.model(name) for name in ("path", "query", "body")):
+        if self.streams or any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
         if self.keyed:
             implied += [KEY_IN_FLIGHT, KEY_REUSED]
-        if self.model("body"):
+        if self.streams or self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return (*implied, *self.problems)
 

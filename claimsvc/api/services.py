@@ -1,12 +1,12 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
-from claimsvc import ports
+from claimsvc import domain, ports
 from claimsvc.live import Live
 
 
@@ -74,15 +74,17 @@ class Services:
 
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
     the SHA-256 digests, in lower-case hex, of the keys of those who may create coupons and open locks; without any,
-    nobody may. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of those
-    beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows;
-    `stress` is there in development alone.
+    nobody may. `count_codes` counts those of a type, and may be a moment behind. Of requests that are answered as they
+    should be, `log_requests_per_second` each get a line, and of those beyond that a sample. `tracer` is None where
+    claims are not traced. `live` is what the console shows; `stress` is there in development alone.
     """
 
-    strategy: ports.Claims
+    strategy: ports.AnyClaims
     storage: ports.Storage
     campaigns: ports.Campaigns
     transitions: ports.Transitions
+    codes: ports.Codes
+    count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)

@@ -43,7 +43,12 @@ async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Rep
 
 
 def _reply(
-    became: domain.Cancelled | domain.Confirmed | domain.HoldExpired | domain.AlreadyCancelled | domain.UnknownClaim,
+    became: domain.Cancelled
+    | domain.Confirmed
+    | domain.HoldExpired
+    | domain.AlreadyCancelled
+    | domain.AlreadyRedeemed
+    | domain.UnknownClaim,
     request: web.Request,
 ) -> Reply:
     if isinstance(became, domain.Cancelled | domain.Confirmed):
@@ -59,7 +64,12 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Give a claim back",
         success=Success(200, "The claim is given back.", schemas.ClaimBody),
-        problems=(problems.UNKNOWN_CLAIM, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+        problems=(
+            problems.UNKNOWN_CLAIM,
+            problems.ALREADY_REDEEMED,
+            problems.HOLD_EXPIRED,
+            problems.UNAVAILABLE,
+        ),
     ),
     Route(
         "POST",

@@ -38,7 +38,8 @@ class Coupon:
 class Claim:
     """One unit of a coupon, held by one user. `id` is a UUID's usual text, every time is the database's.
 
-    `expires_at` is of a claim that is held, `ended_at` of one that was cancelled or has expired.
+    `expires_at` is of a claim that is held, `ended_at` of one that was cancelled or has expired. `code` is its own
+    where the coupon has codes; nobody is told it while the claim is held, and a listing names none.
     """
 
     id: str
@@ -48,6 +49,7 @@ class Claim:
     claimed_at: datetime
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,10 +69,12 @@ class Want:
     Args:
         hold_seconds: how long the unit is held until it is confirmed; None to have it for good.
         once: that this is answered once, and its repetitions alike.
+        is_final: whether a refusal is the answer too, and not only a reason to try another coupon.
     """
 
     hold_seconds: int | None = None
     once: Once | None = None
+    is_final: bool = True
 
 
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.

@@ -10,6 +10,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     AmountBelowClaimed,
+    AmountIsCodes,
     AuditEntry,
     Campaign,
     Coupon,
@@ -22,6 +23,7 @@ from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver
 from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.ruled import SETTLE_HOLDS
 from claimsvc.storage.transactions import decided
 
@@ -31,7 +33,8 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
 """What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
 
 _READ = f"""
-SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS}
+SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS},
+    coalesce(campaign.has_codes, false) AS has_codes
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
@@ -64,18 +67,20 @@ class PostgresCampaigns:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
 
     async def change(
         self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
         async def once(
             driver: Driver, in_doubt: bool
-        ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
@@ -98,14 +103,20 @@ class PostgresCampaigns:
                 after = await _read(driver, name)
                 await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()
+            if found["has_codes"] and "type" in change:
+                self._codes_changed({found["type"], change["type"]})
             return UnknownCoupon() if row is None else CouponDetail(_coupon(row), (), campaign_of(row))
 
         return await decided(self._engine, self._unit_timeout_seconds, once)
 
 
-def _refusal(found: Mapping[str, Any] | None, change: Mapping[str, Any]) -> AmountBelowClaimed | PeriodIsEmpty | None:
+def _refusal(
+    found: Mapping[str, Any] | None, change: Mapping[str, Any]
+) -> AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty | None:
     if found is None:
         return None
+    if found["has_codes"] and change.get("amount", found["amount"]) != found["amount"]:
+        return AmountIsCodes()
     claimed = found["amount"] - found["remaining_amount"]
     if change.get("amount", claimed) < claimed:
         return AmountBelowClaimed(claimed)

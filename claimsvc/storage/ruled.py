@@ -6,7 +6,7 @@ of its statements. Each statement that writes compares what it wrote with what w
 zero if they differ, so that nothing of it is kept.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.outcomes import decode, encode
 from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, StoredAnswer, decide
 from claimsvc.storage.transactions import BeginAnewError, decided
 
@@ -27,7 +28,10 @@ SETTLE_HOLDS = """
 WITH due AS (
     UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp()
     WHERE coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()
-    RETURNING coupon_name
+    RETURNING coupon_name, id
+), freed AS (
+    -- Nobody has been shown it.
+    UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
 ), returned AS (
     UPDATE coupons SET remaining_amount = coupons.remaining_amount + over.units
     FROM (SELECT coupon_name, count(*) AS units FROM due GROUP BY coupon_name) AS over
@@ -45,14 +49,14 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
         WHERE coupon_name = coupon.name AND state = 'active' AND held_until <= now()
     ) AS is_due,
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
-    coalesce(campaign.per_user_limit, 1)
+    coalesce(campaign.per_user_limit, 1), campaign.type, coalesce(campaign.has_codes, false)
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
 
 # LIMIT keeps each of these a look-up for each claimant; see `admission`.
 _CLAIMS = """
-SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until
+SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until, code.code
 FROM (
     SELECT DISTINCT coupon_name, user_id
     FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
@@ -65,6 +69,9 @@ CROSS JOIN LATERAL (
     ORDER BY slot
     LIMIT 1000
 ) AS claim
+LEFT JOIN LATERAL (
+    SELECT code FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+) AS code ON true
 """
 
 KEPT_FOR = "interval '24 hours'"
@@ -132,22 +139,28 @@ class RuledAdmission:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
 
-        async def once(driver: Driver, in_doubt: bool) -> list[Outcome]:
+        async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
             facts = await _facts(driver, attempts, locked=True)
             decisions = decide(facts, attempts)
             await _write(driver, decisions, sorted(facts.coupons))
-            return decisions.outcomes
+            with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
+            return decisions.outcomes, with_codes
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        outcomes, with_codes = await decided(self._engine, self._unit_timeout_seconds, once)
+        if with_codes:
+            self._codes_changed(with_codes)
+        return outcomes
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
@@ -170,7 +183,8 @@ def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
 
 async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
     """Begin a transaction and learn all that `decide` asks; `locked` keeps the transaction open, and the coupons."""
-    coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
+    wanted = Counter(attempt.coupon_name for attempt in attempts)
+    coupons = {"coupon_names": sorted(wanted)}
     claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
     asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
     keys = {"callers": [once.caller for once in asked], "keys": [once.key for once in asked]}
@@ -179,18 +193,23 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(SETTLE_HOLDS, coupons)
+            await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
         found = await driver.execute(_COUPONS, coupons)
         held = await driver.execute(_CLAIMS, claimants)
+        free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
         kept = await driver.execute(_ANSWERS, keys) if asked else None
         if not locked:
             await driver.execute("COMMIT", prepare=False)
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
     for coupon_name, user_id, *claim in await held.fetchall():
         claims[coupon_name, user_id].append(OwnClaim(*claim))
+    codes: dict[str, list[str]] = defaultdict(list)
+    for coupon_name, code in await free.fetchall():
+        codes[coupon_name].append(code)
     return Facts(
-        {name: _coupon_facts(*row) for name, *row in await found.fetchall()},
+        {name: _coupon_facts(codes[name], *row) for name, *row in await found.fetchall()},
         claims,
         {
             (caller, key): StoredAnswer(fingerprint, decode(answer), request_id)
@@ -200,6 +219,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
 
 
 def _coupon_facts(
+    free_codes: Sequence[str],
     remaining_amount: int,
     now: Any,
     is_due: bool,
@@ -208,11 +228,18 @@ def _coupon_facts(
     paused: bool,
     archived_at: Any,
     limit: int,
+    coupon_type: str | None,
+    has_codes: bool,
 ) -> CouponFacts:
     campaign = Campaign(
-        starts_at=starts_at, ends_at=ends_at, paused=paused, archived_at=archived_at, per_user_limit=limit
+        starts_at=starts_at,
+        ends_at=ends_at,
+        paused=paused,
+        archived_at=archived_at,
+        per_user_limit=limit,
+        type=coupon_type,
     )
-    return CouponFacts(remaining_amount, now, campaign, not is_due)
+    return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 
 
 async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) -> None:
@@ -221,6 +248,8 @@ async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) 
         async with driver.pipeline():
             if decisions.given:
                 await driver.execute(_GIVE, _units(decisions))
+            if codes := [(each.claim.id, each.claim.coupon_name, each.code) for each in decisions.given if each.code]:
+                await driver.execute(GIVE_CODES, given_codes(codes))
             if decisions.confirmed:
                 await driver.execute(_CONFIRM, _ids(decisions.confirmed))
             if decisions.kept:

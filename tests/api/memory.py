@@ -17,6 +17,7 @@ from claimsvc.domain import (
     PLAIN,
     AlreadyCancelled,
     AlreadyClaimed,
+    AlreadyRedeemed,
     AmountBelowClaimed,
     AuditEntry,
     Campaign,
@@ -25,6 +26,11 @@ from claimsvc.domain import (
     Claimed,
     ClaimPosition,
     ClaimState,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
     Confirmed,
     Coupon,
     CouponDetail,
@@ -34,11 +40,17 @@ from claimsvc.domain import (
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    NewCode,
     Outcome,
+    PatternTooSmall,
     PeriodIsEmpty,
+    Redeemed,
+    RefusedRow,
+    RowsRefused,
     SoldOut,
     StrategyName,
     UnknownClaim,
+    UnknownCode,
     UnknownCoupon,
     WaitingInstance,
     Want,
@@ -206,6 +218,36 @@ class MemoryLocksmith:
         return LockReleased(coupon_name, ("web-1",), ("a:1", "b:1"), ("c:1",), True)
 
 
+class MemoryCodes:
+    """`ports.Codes` of a service in which no coupon has any, and none is ever added."""
+
+    async def add(
+        self, coupon_name: str, rows: AsyncIterator[Sequence[NewCode | RefusedRow]], entry: AuditEntry, *, atomic: bool
+    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        async for _ in rows:
+            pass
+        return UnknownCoupon()
+
+    async def generate(
+        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        return UnknownCoupon()
+
+    async def redeem(
+        self, code: str, entry: AuditEntry
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        return UnknownCode()
+
+    async def code(self, code: str) -> Code | None:
+        return None
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        return CodeCounts()
+
+    async def types(self) -> list[str | None]:
+        return []
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -218,6 +260,10 @@ class MemoryStrategy:
         answer = ClaimAnswer()
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
+
+    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        of_type = (name for name, rules in self._store.campaign_of.items() if coupon_type in (None, rules.type))
+        return self.claim(next(of_type, ""), user_id, want)
 
     async def drain(self) -> None: ...
 
@@ -260,6 +306,8 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "campaigns": store,
             "transitions": store,
+            "codes": MemoryCodes(),
+            "count_codes": MemoryCodes().count,
             "locksmith": MemoryLocksmith(),
             "health_checks": checks,
             "observer": observations,

@@ -1,0 +1,351 @@
+"""Codes as they are added, redeemed, looked up and counted; how claims take them is in `pools`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import (
+    AlreadyRedeemed,
+    AuditEntry,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
+    CodeState,
+    NewCode,
+    PatternTooSmall,
+    Redeemed,
+    RefusedRow,
+    RowReason,
+    RowsRefused,
+    UnknownCode,
+    UnknownCoupon,
+)
+from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_codes, possibilities
+from claimsvc.storage.admission import LOCK_COUPONS
+from claimsvc.storage.auditing import AUDIT, audited
+from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import SETTLE_CODES, CodesChanged
+from claimsvc.storage.transactions import decided
+
+# So many rows are a matter of a tenth of a second.
+_ROWS_AT_ONCE = 5000
+# Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
+_ADDING_TIMEOUT_SECONDS = 60.0
+# Collisions are rare: with this many rounds even a space that is nearly used up has given what it has.
+_MOST_ROUNDS = 20
+
+_IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
+# PostgreSQL 17 also bounds transactions as a whole. Zero is no bound, and goes with the transaction.
+_UNBOUND = """
+SELECT set_config('transaction_timeout', '0', true) WHERE current_setting('server_version_num')::int >= 170000
+"""
+# In the order of the codes, so that two transactions never wait for each other. What this same upload has named before,
+# in a transaction whose end was in doubt, it has named now.
+_NAME = """
+WITH given AS (
+    SELECT code, expires_at FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[]) AS given (code, expires_at)
+), named AS (
+    INSERT INTO code_names AS old (code, coupon_name, upload_id)
+    SELECT code, %(coupon_name)s, %(upload_id)s::uuid FROM given
+    WHERE expires_at IS NULL OR expires_at > now()
+    ORDER BY code
+    ON CONFLICT (code) DO UPDATE SET upload_id = old.upload_id WHERE old.upload_id = excluded.upload_id
+    RETURNING code
+)
+SELECT code, coalesce(expires_at <= now(), false) FROM given WHERE code NOT IN (SELECT code FROM named)
+"""
+_ADD = """
+INSERT INTO codes (coupon_name, code, expires_at)
+SELECT %(coupon_name)s, code, expires_at
+FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[]) WITH ORDINALITY AS given (code, expires_at, place)
+ORDER BY place
+ON CONFLICT DO NOTHING
+"""
+# With its first codes a coupon's amount becomes what is claimed already, and them.
+_GROW = """
+UPDATE coupons SET
+    amount = CASE WHEN had_codes THEN amount ELSE amount - remaining_amount END + %(units)s,
+    remaining_amount = CASE WHEN had_codes THEN remaining_amount ELSE 0 END + %(units)s
+FROM (
+    SELECT EXISTS (SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND has_codes) AS had_codes
+) AS campaign
+WHERE name = %(coupon_name)s
+"""
+# Only where all codes are of our making can a cancelled one be replaced by a new one.
+_BE_A_POOL = """
+INSERT INTO campaigns AS old (coupon_name, has_codes, code_pattern) VALUES (%(coupon_name)s, true, %(pattern)s)
+ON CONFLICT (coupon_name) DO UPDATE SET has_codes = true,
+    code_pattern = CASE WHEN NOT old.has_codes OR old.code_pattern IS NOT NULL THEN excluded.code_pattern END
+RETURNING type
+"""
+
+_REDEEM = """
+WITH redeemed AS (
+    UPDATE codes SET redeemed_at = clock_timestamp(), redemption_id = %(redemption_id)s::uuid
+    FROM user_claims AS claim
+    WHERE codes.coupon_name = (SELECT coupon_name FROM code_names WHERE code = %(code)s) AND codes.code = %(code)s
+        AND redeemed_at IS NULL AND voided_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+        AND claim.coupon_name = codes.coupon_name AND claim.id = codes.claim_id
+        AND claim.state = 'active' AND claim.held_until IS NULL
+    RETURNING 1
+)
+INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
+SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s FROM redeemed
+"""
+_READ = """
+SELECT code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.redeemed_at,
+    code.redemption_id::text, code.voided_at IS NOT NULL, code.expires_at <= clock_timestamp(),
+    claim.held_until IS NOT NULL AND claim.state = 'active', campaign.type
+FROM code_names AS name
+JOIN codes AS code ON code.coupon_name = name.coupon_name AND code.code = name.code
+LEFT JOIN user_claims AS claim ON claim.id = code.claim_id AND claim.coupon_name = code.coupon_name
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = code.coupon_name
+WHERE name.code = %(code)s
+"""
+_COUNT = """
+SELECT count(*), count(claim_id) FILTER (WHERE voided_at IS NULL), count(redeemed_at), count(voided_at)
+FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
+WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
+"""
+_TYPES = "SELECT DISTINCT type FROM campaigns WHERE has_codes"
+_DUE = """
+SELECT DISTINCT campaigns.coupon_name, type FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
+WHERE has_codes AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
+LIMIT 100
+"""
+
+
+class PostgresCodes:
+    """`ports.Codes` on PostgreSQL.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+        changed: see `CodesChanged`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, changed: CodesChanged) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        self._changed = changed
+
+    async def add(
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+            return UnknownCoupon()
+        intake = Intake()
+        waiting: list[NewCode] = []
+        async for some in rows:
+            waiting += intake.sort(some)
+            while not atomic and len(waiting) >= _ROWS_AT_ONCE:
+                await self._add(coupon_name, waiting[:_ROWS_AT_ONCE], intake, entry, atomic=False)
+                del waiting[:_ROWS_AT_ONCE]
+        if atomic and intake.refused_count:
+            return intake.refusal()
+        await self._add(coupon_name, waiting, intake, entry, atomic=atomic)
+        return intake.refusal() if atomic and intake.refused_count else intake.result()
+
+    async def generate(
+        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+            return UnknownCoupon()
+        if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
+            return PatternTooSmall()
+        made = await asyncio.to_thread(make_codes, pattern, count)
+        upload = _Upload(coupon_name, entry, pattern)
+        # What took the place of a code that existed, and is to take it again if the transaction has to be repeated.
+        instead: dict[str, str] = {}
+
+        def one_more() -> str:
+            return make_codes(pattern, 1)[0]
+
+        async def once(driver: Driver, in_doubt: bool) -> CodesAdded | PatternTooSmall | CodeExpired:
+            await upload.begin(driver)
+            codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
+            asked = list(codes.values())
+            for _ in range(_MOST_ROUNDS):
+                taken = await upload.name(driver, asked)
+                if RowReason.EXPIRED in taken.values():
+                    break
+                if not taken:
+                    await upload.add(driver, list(codes.values()))
+                    return CodesAdded(count)
+                asked = []
+                for code in taken:
+                    if code not in instead:
+                        instead[code] = next(other for other in iter(one_more, None) if other not in codes)
+                    asked.append(replace(codes.pop(code), code=instead[code]))
+                    codes[instead[code]] = asked[-1]
+            await driver.execute("ROLLBACK", prepare=False)
+            return CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
+
+        added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, once)
+        if isinstance(added, CodesAdded):
+            self._changed([upload.type])
+        return added
+
+    async def _add(
+        self, coupon_name: str, rows: Sequence[NewCode], intake: Intake, entry: AuditEntry, *, atomic: bool
+    ) -> None:
+        """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
+        if not rows:
+            return
+        upload = _Upload(coupon_name, entry, None)
+
+        async def once(driver: Driver, in_doubt: bool) -> dict[str, RowReason]:
+            await upload.begin(driver)
+            taken = await upload.name(driver, rows)
+            if atomic and taken:
+                await driver.execute("ROLLBACK", prepare=False)
+            else:
+                await upload.add(driver, [row for row in rows if row.code not in taken])
+            return taken
+
+        taken = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, once)
+        for row in rows:
+            if row.code in taken:
+                intake.refuse(RefusedRow(row.row, row.code, taken[row.code]))
+        if not atomic or not taken:
+            intake.added += len(rows) - len(taken)
+            self._changed([upload.type])
+
+    async def redeem(
+        self, code: str, entry: AuditEntry
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        asked = {**audited(entry), "code": code, "redemption_id": str(uuid4())}
+
+        async def once(driver: Driver, in_doubt: bool) -> tuple[Any, ...] | None:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(_REDEEM, asked)
+                found = await driver.execute(_READ, asked)
+                await driver.execute("COMMIT", prepare=False)
+            return await found.fetchone()
+
+        row = await decided(self._engine, self._unit_timeout_seconds, once)
+        if row is None:
+            return UnknownCode()
+        redemption_id, is_over, code_type = row[5], row[7], row[9]
+        if redemption_id == asked["redemption_id"]:
+            self._changed([code_type])
+            return Redeemed(_code(row))
+        if redemption_id is not None:
+            return AlreadyRedeemed()
+        return CodeExpired() if is_over else CodeNotClaimed()
+
+    async def code(self, code: str) -> Code | None:
+        rows = await self._fetch(_READ, {"code": code})
+        return _code(rows[0]) if rows else None
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        [row] = await self._fetch(_COUNT, {"type": coupon_type})
+        return CodeCounts(*row)
+
+    async def types(self) -> list[str | None]:
+        return [coupon_type for (coupon_type,) in await self._fetch(_TYPES, {})]
+
+    async def expire_due(self) -> int:
+        """Take codes that can be redeemed no more out of stock; some of them, if there are many. Returns how many."""
+        due = await self._fetch(_DUE, {})
+        if not due:
+            return 0
+        coupons = {"coupon_names": sorted(coupon_name for coupon_name, _ in due)}
+
+        async def once(driver: Driver, in_doubt: bool) -> int:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
+                settled = await driver.execute(SETTLE_CODES, coupons)
+                await driver.execute("COMMIT", prepare=False)
+            [(count, _)] = await settled.fetchall()
+            return int(count)
+
+        count = await decided(self._engine, self._unit_timeout_seconds, once)
+        self._changed({coupon_type for _, coupon_type in due})
+        return count
+
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(statement, parameters)).fetchall()
+
+        return await read(self._engine, self._unit_timeout_seconds, ask)
+
+
+class _Upload:
+    """What is added to a coupon in one transaction. It may be begun again: it knows what it has added."""
+
+    def __init__(self, coupon_name: str, entry: AuditEntry, pattern: str | None) -> None:
+        self._coupon_name = coupon_name
+        self._entry = entry
+        self._pattern = pattern
+        self._id = str(uuid4())
+        self.type: str | None = None
+
+    # Statement by statement, and not in a pipeline: the server then ends it if we are paused in between.
+
+    async def begin(self, driver: Driver) -> None:
+        await driver.execute("BEGIN", prepare=False)
+        await driver.execute(_UNBOUND)
+
+    async def name(self, driver: Driver, rows: Sequence[NewCode]) -> dict[str, RowReason]:
+        """Make the codes of these rows ours. Returns those that are not, and why."""
+        refused: dict[str, RowReason] = {}
+        for parameters in self._in_parts(sorted(rows, key=lambda row: row.code)):
+            for code, is_over in await (await driver.execute(_NAME, parameters)).fetchall():
+                refused[code] = RowReason.EXPIRED if is_over else RowReason.EXISTS
+        return refused
+
+    async def add(self, driver: Driver, rows: Sequence[NewCode]) -> None:
+        """Add codes that are ours, in the order of the rows, and commit. The coupon is locked at the end only."""
+        units = 0
+        for parameters in self._in_parts(rows):
+            units += (await driver.execute(_ADD, parameters)).rowcount
+        if units:
+            coupon = {"coupon_name": self._coupon_name, "units": units, "pattern": self._pattern}
+            coupons = {"coupon_names": [self._coupon_name]}
+            entry = replace(self._entry, details={**self._entry.details, "codes": units})
+            await driver.execute(LOCK_COUPONS, coupons)
+            await driver.execute(_GROW, coupon)
+            [(self.type,)] = await (await driver.execute(_BE_A_POOL, coupon)).fetchall()
+            await driver.execute(RECKON_PLAINNESS, coupons)
+            await driver.execute(AUDIT, audited(entry))
+        await driver.execute("COMMIT", prepare=False)
+
+    def _in_parts(self, rows: Sequence[NewCode]) -> list[dict[str, Any]]:
+        parts = (rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE))
+        return [
+            {
+                "coupon_name": self._coupon_name,
+                "upload_id": self._id,
+                "codes": [row.code for row in part],
+                "expiries": [row.expires_at for row in part],
+            }
+            for part in parts
+        ]
+
+
+def _code(row: tuple[Any, ...]) -> Code:
+    code, coupon_name, claim_id, expires_at, redeemed_at, _, is_voided, _, is_held, _ = row
+    if redeemed_at is not None:
+        state = CodeState.REDEEMED
+    elif is_voided:
+        state = CodeState.VOIDED
+    elif claim_id is None:
+        state = CodeState.FREE
+    else:
+        state = CodeState.HELD if is_held else CodeState.CLAIMED
+    return Code(code, coupon_name, state, claim_id, expires_at, redeemed_at)
