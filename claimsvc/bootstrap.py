@@ -17,7 +17,7 @@ from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, open_redlocks
+from claimsvc.lock import Locksmith, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import AnyClaims, Codes, Counters, Lock, Storage, Strategy
@@ -59,6 +59,7 @@ async def application(
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        instance = instance_name()
         lock: Lock = await stack.enter_async_context(
             open_redlocks(
                 masters.all,
@@ -66,6 +67,7 @@ async def application(
                 retries=settings.lock_retries,
                 retry_wait_seconds=settings.lock_retry_wait_seconds,
                 observer=metrics,
+                instance=instance,
             )
         )
         if failpoints is not None:
@@ -88,7 +90,15 @@ async def application(
         )
         reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
         await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
-        live = Live(metrics, masters.all, database.stock, pool_size=settings.database_pool_size)
+        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        live = Live(
+            metrics,
+            masters.all,
+            database.stock,
+            locksmith.look,
+            instance=instance,
+            pool_size=settings.database_pool_size,
+        )
         await stack.enter_async_context(live.running())
         yield create_app(
             Services(
@@ -98,7 +108,7 @@ async def application(
                 transitions=database.transitions,
                 codes=database.codes,
                 count_codes=partial(read_counts, database.codes, code_counters),
-                locksmith=Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds),
+                locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
@@ -146,7 +156,7 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[Storage]:
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.PostgresStorage]:
     """The storage alone, for commands that need no lock.
 
     Raises:

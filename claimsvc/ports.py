@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any, Protocol
 
 from claimsvc.domain import (
-    PLAIN,
     AlreadyCancelled,
     AlreadyRedeemed,
     AmountBelowClaimed,
@@ -27,16 +26,20 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    HeldLock,
     HoldExpired,
+    KeyReused,
     LockNotHeld,
     LockReleased,
     LocksSeen,
     NewCode,
+    Once,
     Outcome,
     PatternTooSmall,
     PeriodIsEmpty,
     Redeemed,
     RefusedRow,
+    Replayed,
     RowsRefused,
     StrategyName,
     UnknownClaim,
@@ -213,10 +216,14 @@ class Lock(Protocol):
 
 
 class Locksmith(Protocol):
-    """What operators see of the locks, and do to one. Both raise `UnavailableError` without a majority of masters."""
+    """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
 
     async def held(self) -> LocksSeen:
         """The locks of this moment. Takes none, and keeps nobody waiting."""
+        ...
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        """The same of one coupon, however many others there are: usually one, none if it is free."""
         ...
 
     async def release(
@@ -284,10 +291,6 @@ class Storage(Protocol):
         """
         ...
 
-    async def create_coupon(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
-    ) -> Coupon | CouponExists: ...
-
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         """The coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
         ...
@@ -322,17 +325,33 @@ class Shelf(Storage, Protocol):
         ...
 
 
+ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty | Replayed | KeyReused
+
+
 class Campaigns(Protocol):
-    """Coupons whose rules change. Every method raises `UnavailableError` as those of `Storage`."""
+    """Offering coupons, and changing them. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
+        """Offer a coupon. With `once` the answer is kept, and told again to who asks again."""
+        ...
 
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
         """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
 
         Args:
             change: new values by the names of `Campaign`, and `amount`; what is not there stays.
             archive: also close it for good; once it is closed it stays so.
+            once: that the answer is kept, and told again to who asks again.
         """
         ...
 
@@ -350,8 +369,10 @@ class Transitions(Protocol):
         """
         ...
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
-        """Make a claim that is held its user's for good."""
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
+        """Make a claim that is held its user's for good. With `once` the answer is kept, and told again."""
         ...
 
 
@@ -365,10 +386,12 @@ class Codes(Protocol):
         entry: AuditEntry,
         *,
         atomic: bool,
-    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         """Add codes to a coupon, whose amount grows with them; with its first ones, it becomes how many they are.
 
-        Safe to ask again: what was added is then refused as existing.
+        Safe to ask again: what was added is then refused as existing; or with `once`, whose answer is kept as soon as
+        all is added, everything is told again.
 
         Args:
             atomic: all of them or none; else those that can be added, some thousand at a time.
@@ -376,14 +399,20 @@ class Codes(Protocol):
         ...
 
     async def generate(
-        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
-    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """The same with codes that are made at random, as `GENERATION_PATTERN` describes."""
         ...
 
     async def redeem(
-        self, code: str, entry: AuditEntry
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         """Use a code, once."""
         ...
 

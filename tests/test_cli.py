@@ -146,6 +146,43 @@ def test_coupons_are_created_listed_and_shown(database_url: str) -> None:
     assert (unknown.returncode, "no coupon autumn" in unknown.stderr) == (1, True)
 
 
+def test_coupons_are_changed_and_archived(database_url: str) -> None:
+    def coupon(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return claimsvc("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
+
+    def shown() -> dict[str, object]:
+        found: dict[str, object] = json.loads(coupon("show", "spring", "--json").stdout)
+        return found
+
+    start = ("--starts-at", "2026-11-27T09:00:00+09:00")
+    offer = ("--benefit", '{"percent_off": 15}', "--type", "welcome", "--per-user-limit", "2", "--paused")
+    assert coupon("create", "spring", "--amount", "5", *start, *offer).returncode == 0
+    assert shown()["benefit"] == {"percent_off": 15}
+    assert (shown()["type"], shown()["per_user_limit"], shown()["paused"]) == ("welcome", 2, True)
+    assert "2026-11-27" in coupon("show", "spring").stdout
+
+    assert coupon("change", "spring", "--amount", "9", "--resume", "--starts-at", "none").returncode == 0
+    assert (shown()["amount"], shown()["remaining_amount"], shown()["paused"], shown()["starts_at"]) == (
+        9,
+        9,
+        False,
+        None,
+    )
+    assert shown()["type"] == "welcome"
+    for wrong in (("--ends-at", "tomorrow"), ("--benefit", "{"), ("--benefit", '{"percent_off": 101}'), ()):
+        assert coupon("change", "spring", *wrong).returncode == 2, wrong
+    empty = coupon("change", "spring", *start, "--ends-at", "2026-11-01T00:00:00Z")
+    assert (empty.returncode, "end before it starts" in empty.stderr) == (1, True)
+    unknown = coupon("change", "autumn", "--pause")
+    assert (unknown.returncode, "no coupon autumn" in unknown.stderr) == (1, True)
+
+    assert coupon("archive", "spring").returncode == 0
+    assert json.loads(coupon("list", "--json").stdout) == []
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        told = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
+    assert told == [("coupon.change", {"fields": ["amount", "paused", "starts_at"]}), ("coupon.archive", {})]
+
+
 @pytest.mark.parametrize(
     ("name", "amount"), [("..", "1"), ("a b", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))]
 )

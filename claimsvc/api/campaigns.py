@@ -1,12 +1,16 @@
 """The routes of whoever offers coupons; each asks for an admin key."""
 
+from functools import partial
+
 from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.api import campaign_schemas, parameters, problems
 from claimsvc.api.answer import Reply
+from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.ports import ChangeAnswer
 
 
 async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupon) -> Reply:
@@ -14,12 +18,23 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
     campaign = body.campaign()
     if campaign.is_empty():
         return problems.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
-    made = await request.app[SERVICES].storage.create_coupon(body.name, body.amount, body.strategy, campaign)
+    create = request.app[SERVICES].campaigns.create
+    made = await once_only(request, body, partial(create, body.name, body.amount, body.strategy, campaign))
+    if isinstance(made, domain.Coupon) and (live := request.app[SERVICES].live):
+        live.coupon_created(made)
+    return _made(made, campaign, request[REQUEST_ID])
+
+
+def _made(
+    made: domain.Coupon | domain.CouponExists | domain.Replayed | domain.KeyReused,
+    campaign: domain.Campaign,
+    request_id: str,
+) -> Reply:
     if isinstance(made, domain.Coupon):
-        if live := request.app[SERVICES].live:
-            live.coupon_created(made)
         return created(campaign_schemas.campaign_body(made, campaign), f"/api/coupons/{made.name}")
-    return problems.from_outcome(made, request[REQUEST_ID])
+    if isinstance(made, domain.Replayed):
+        return replayed(_made(made.answer, campaign, made.request_id))
+    return problems.from_outcome(made, request_id)
 
 
 async def change_coupon(
@@ -30,7 +45,8 @@ async def change_coupon(
     The amount never falls below what is claimed or held.
     """
     entry = _entry(request, "coupon.change", path.name, sorted(body.model_fields_set))
-    return _reply(await request.app[SERVICES].campaigns.change(path.name, body.change(), entry), request)
+    changed = await request.app[SERVICES].campaigns.change(path.name, body.change(), entry)
+    return _changed(changed, request[REQUEST_ID])
 
 
 async def change_coupon_named_claim(request: web.Request, body: campaign_schemas.ChangeCoupon) -> Reply:
@@ -41,7 +57,8 @@ async def change_coupon_named_claim(request: web.Request, body: campaign_schemas
 async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
     """Close a coupon for good: it can be claimed no more, and is left out of the listing. Its claims stay."""
     entry = _entry(request, "coupon.archive", path.name, [])
-    return _reply(await request.app[SERVICES].campaigns.change(path.name, {}, entry, archive=True), request)
+    archive = partial(request.app[SERVICES].campaigns.change, path.name, {}, entry, archive=True)
+    return _changed(await once_only(request, None, lambda once: archive(once=once)), request[REQUEST_ID])
 
 
 def _entry(request: web.Request, action: str, name: str, fields: list[str]) -> domain.AuditEntry:
@@ -49,17 +66,12 @@ def _entry(request: web.Request, action: str, name: str, fields: list[str]) -> d
     return domain.AuditEntry(request[ACTOR], action, "coupon", name, request_id=request[REQUEST_ID], details=details)
 
 
-def _reply(
-    changed: domain.CouponDetail
-    | domain.UnknownCoupon
-    | domain.AmountBelowClaimed
-    | domain.AmountIsCodes
-    | domain.PeriodIsEmpty,
-    request: web.Request,
-) -> Reply:
+def _changed(changed: ChangeAnswer, request_id: str) -> Reply:
     if isinstance(changed, domain.CouponDetail):
         return ok(campaign_schemas.campaign_body(changed.coupon, changed.campaign))
-    return problems.from_outcome(changed, request[REQUEST_ID])
+    if isinstance(changed, domain.Replayed):
+        return replayed(_changed(changed.answer, changed.request_id))
+    return problems.from_outcome(changed, request_id)
 
 
 _LOCATION = {"Location": "the path of what was made"}
@@ -80,6 +92,7 @@ ROUTES: tuple[Route, ...] = (
         success=Success(201, "It is on offer.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
         problems=(problems.COUPON_EXISTS, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
         admin=True,
+        keyed=True,
     ),
     Route(
         "PATCH",
@@ -122,5 +135,6 @@ ROUTES: tuple[Route, ...] = (
         success=Success(200, "It is closed.", campaign_schemas.CampaignBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
         admin=True,
+        keyed=True,
     ),
 )

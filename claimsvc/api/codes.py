@@ -1,13 +1,19 @@
 """The routes of codes: each asks for an admin key, so that nobody finds one by trying."""
 
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.api import code_schemas, parameters, problems
+from claimsvc.api import code_schemas, parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.idempotency import IDEMPOTENCY_KEY, once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
-from claimsvc.api.uploads import CSV, NDJSON, reader_of, uploaded_rows
+from claimsvc.api.uploads import CSV, NDJSON, Row, reader_of, uploaded_rows
 
 
 async def add_codes(request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery) -> Reply:
@@ -16,23 +22,50 @@ async def add_codes(request: web.Request, path: parameters.CouponPath, query: co
     from now on is given one. At most 200000 rows and 32 MiB; sent again, what was added is rejected as `exists`."""
     services = request.app[SERVICES]
     rows = uploaded_rows(request, reader_of(request), timeout_seconds=services.body_timeout_seconds)
-    entry = _entry(request, "codes.add", "coupon", path.name)
-    return _added(request, await services.codes.add(path.name, rows, entry, atomic=query.atomic == "true"))
+    entry, atomic = _entry(request, "codes.add", "coupon", path.name), query.atomic == "true"
+
+    async def add(once: domain.Once | None) -> object:
+        # Under a key nothing is done before it is known whether this is the same file as before.
+        come = rows if once is None else _all_at_once(kept)
+        return await services.codes.add(path.name, come, entry, atomic=atomic, once=once)
+
+    kept = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
+    return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request[REQUEST_ID])
+
+
+class _Asked(schemas.Request):
+    """What makes a file of codes the same as another."""
+
+    atomic: bool
+    rows: str
+
+
+def _digest(parts: Sequence[Sequence[Row]]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for row in part:
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+async def _all_at_once(parts: Sequence[Sequence[Row]]) -> AsyncIterator[Sequence[Row]]:
+    for part in parts:
+        yield part
 
 
 async def generate_codes(request: web.Request, path: parameters.CouponPath, body: code_schemas.GenerateCodes) -> Reply:
     """Make codes at random, and add them to a coupon. Sent again, it makes as many again."""
     entry = _entry(request, "codes.generate", "coupon", path.name)
-    codes = request.app[SERVICES].codes
-    return _added(request, await codes.generate(path.name, body.count, body.pattern, body.expires_at, entry))
+    generate = request.app[SERVICES].codes.generate
+    made = partial(generate, path.name, body.count, body.pattern, body.expires_at, entry)
+    return _told(await once_only(request, body, made), request[REQUEST_ID])
 
 
 async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     """Use a code that a claim has. It can be done once: of several who try at the same time, one succeeds."""
-    redeemed = await request.app[SERVICES].codes.redeem(path.code, _entry(request, "code.redeem", "code", path.code))
-    if isinstance(redeemed, domain.Redeemed):
-        return ok(code_schemas.code_body(redeemed.code))
-    return problems.from_outcome(redeemed, request[REQUEST_ID])
+    entry = _entry(request, "code.redeem", "code", path.code)
+    redeem = partial(request.app[SERVICES].codes.redeem, path.code, entry)
+    return _told(await once_only(request, None, redeem), request[REQUEST_ID])
 
 
 async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
@@ -49,13 +82,14 @@ async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> 
     return ok(code_schemas.counts_body(coupon_type, await request.app[SERVICES].count_codes(coupon_type)))
 
 
-def _added(
-    request: web.Request,
-    added: domain.CodesAdded | domain.RowsRefused | domain.PatternTooSmall | domain.CodeExpired | domain.UnknownCoupon,
-) -> Reply:
-    if isinstance(added, domain.CodesAdded):
-        return ok(code_schemas.added_body(added))
-    return problems.from_outcome(added, request[REQUEST_ID])
+def _told(answer: Any, request_id: str) -> Reply:
+    if isinstance(answer, domain.CodesAdded):
+        return ok(code_schemas.added_body(answer))
+    if isinstance(answer, domain.Redeemed):
+        return ok(code_schemas.code_body(answer.code))
+    if isinstance(answer, domain.Replayed):
+        return replayed(_told(answer.answer, answer.request_id))
+    return problems.from_outcome(answer, request_id)
 
 
 def _entry(request: web.Request, action: str, subject_type: str, subject: str) -> domain.AuditEntry:
@@ -72,6 +106,7 @@ ROUTES: tuple[Route, ...] = (
         success=Success(200, "They are added.", code_schemas.CodesAddedBody),
         problems=(problems.ROWS_REFUSED, problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
         admin=True,
+        keyed=True,
         streams=(CSV, NDJSON),
     ),
     Route(
@@ -88,6 +123,7 @@ ROUTES: tuple[Route, ...] = (
             problems.UNAVAILABLE,
         ),
         admin=True,
+        keyed=True,
     ),
     Route(
         "POST",
@@ -104,6 +140,7 @@ ROUTES: tuple[Route, ...] = (
             problems.UNAVAILABLE,
         ),
         admin=True,
+        keyed=True,
     ),
     Route(
         "GET",

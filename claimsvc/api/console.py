@@ -4,6 +4,8 @@
 """
 
 import asyncio
+import contextlib
+import socket
 import time
 from typing import Annotated
 
@@ -14,10 +16,11 @@ from pydantic import Field
 
 from claimsvc.api import problems, schemas
 from claimsvc.api.answer import Head, Reply
+from claimsvc.api.middlewares import X_REQUEST_ID
 from claimsvc.api.pages import Pages
 from claimsvc.api.problems import RefusedError
 from claimsvc.api.routing import Route, Success
-from claimsvc.api.services import SERVICES
+from claimsvc.api.services import REQUEST_ID, SERVICES
 from claimsvc.live import Live
 
 _POLICY = (
@@ -31,6 +34,7 @@ _FILES = (
     "main.js",
     "stream.js",
     "history.js",
+    "outcomes.js",
     "charts.js",
     "coupons.js",
     "panels.js",
@@ -45,6 +49,8 @@ _EVENT_STREAM = {
 _ACCEPTED = Head(202, {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"})
 # A viewer that has taken nothing for so long is gone, or as good as gone.
 _PATIENCE_SECONDS = 10.0
+# Some pictures. The system would keep a hundred times as much for who does not read, and they would be old when read.
+_SEND_BUFFER_BYTES = 64 * 1024
 
 
 class Console(Pages):
@@ -74,15 +80,17 @@ class EventStream(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         writer = await super().prepare(request)
-        if isinstance(writer, StreamWriter):
+        if isinstance(writer, StreamWriter) and self._writer is None:
             self._writer, self._transport = writer, request.transport
+            _keep_little(self._transport)
         return writer
 
-    async def send(self, frame: bytes) -> None:
+    async def send(self, frame: bytes) -> bool:
         writer, transport = self._writer, self._transport
-        if writer is None or transport is None or transport.is_closing():
-            self.end()
-            return
+        if writer is None:
+            return True  # its head is still to be sent
+        if transport is None or transport.is_closing():
+            return False
         now = time.monotonic()
         if not transport.get_write_buffer_size():
             self._taken_at = now
@@ -90,22 +98,22 @@ class EventStream(web.StreamResponse):
                 # Nothing is waited for: this is the same task that sends to all.
                 await writer.write(frame, drain=False)
             except ConnectionError:
-                self.end()
+                return False
         elif now - self._taken_at > _PATIENCE_SECONDS:
             transport.abort()
-            self.end()
+            return False
+        return True
 
     def end(self) -> None:
         self._ended.set()
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Called by aiohttp once the head is sent: stay until the end."""
-        if not self._must_be_empty_body:
-            await self._live.join(self)
-            try:
+        try:
+            if not self._must_be_empty_body:
                 await self._ended.wait()
-            finally:
-                self._live.leave(self)
+        finally:
+            self._live.leave(self)
         await super().write_eof(data)
 
 
@@ -126,11 +134,30 @@ async def console_events(request: web.Request) -> web.StreamResponse:
         raise RefusedError(problems.UNAVAILABLE, "There is no console here.")
     if live.is_stopping:
         raise RefusedError(problems.UNAVAILABLE, "This instance is stopping.", close=True)
-    if live.viewers >= live.most_viewers:
+    if live.is_full:
         raise RefusedError(
             problems.TOO_MANY_VIEWERS, f"This instance has {live.viewers} viewers of the console and takes no more."
         )
-    return EventStream(live)
+    stream = EventStream(live)
+    if request.method == hdrs.METH_HEAD:
+        return stream
+    # Nothing was waited for since it was seen that there is a place: who comes in a crowd finds the same limit.
+    live.join(stream)
+    try:
+        stream.headers[X_REQUEST_ID] = request[REQUEST_ID]
+        await stream.prepare(request)
+        await live.greet(stream)
+    except BaseException:
+        live.leave(stream)
+        raise
+    return stream
+
+
+def _keep_little(transport: asyncio.Transport | None) -> None:
+    wire = transport.get_extra_info("socket") if transport is not None else None
+    if wire is not None:
+        with contextlib.suppress(OSError):  # it is being closed
+            wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
 class StartStressTest(schemas.Request):

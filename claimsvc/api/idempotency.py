@@ -8,31 +8,33 @@ being worked on right now.
 import asyncio
 import hashlib
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
 import orjson
 from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel
 
+from claimsvc.api.answer import Reply
 from claimsvc.api.problems import BAD_REQUEST, KEY_IN_FLIGHT, RefusedError
 from claimsvc.api.schemas import ParameterError
 from claimsvc.api.services import REQUEST_ID
-from claimsvc.domain import KeyReused, Once, Outcome, Replayed
-from claimsvc.ports import ClaimAnswer
+from claimsvc.domain import KeyReused, Once, Replayed
 
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
 REPLAYED = istr("Idempotency-Replayed")
-MAX_KEY_LENGTH = 255
 # How long a repetition waits for the answer to the first. Longer than a claim takes while all is well.
 _WAIT_SECONDS = 2.0
 # A string as in RFC 9651, or without its quotation marks as most clients send it.
-_KEY = re.compile(r'"((?:[ !#-\[\]-~]|\\["\\])+)"|([!#-+\--~]+)', re.ASCII)
+KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
+_KEY = re.compile(KEY_PATTERN, re.ASCII)
+_ESCAPED = re.compile(r'\\(["\\])')
 # Who asks while nobody has to say who they are.
 ANYBODY = "anybody"
 
 
-def once_of(request: web.Request, body: BaseModel) -> Once | None:
+def once_of(request: web.Request, body: BaseModel | None) -> Once | None:
     """What makes this request the same as another; None without a key.
 
     Raises:
@@ -42,11 +44,12 @@ def once_of(request: web.Request, body: BaseModel) -> Once | None:
     if not keys:
         return None
     found = _KEY.fullmatch(keys[0].strip()) if len(keys) == 1 else None
-    key = found and (found[1] or found[2])
-    if not key or len(key) > MAX_KEY_LENGTH:
+    if found is None:
         error = ParameterError("One string of 1 to 255 visible ASCII characters is needed.", IDEMPOTENCY_KEY)
         raise RefusedError(BAD_REQUEST, errors=[error])
-    asked = orjson.dumps([request.method, request.path, body.model_dump(mode="json")], option=orjson.OPT_SORT_KEYS)
+    document = None if body is None else body.model_dump(mode="json")
+    asked = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
+    key = found[2] or _ESCAPED.sub(r"\1", found[1])
     return Once(ANYBODY, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
 
 
@@ -54,10 +57,10 @@ class InFlight:
     """The keyed requests that this process works on."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, str], tuple[Once, ClaimAnswer]] = {}
+        self._under_way: dict[tuple[str, str], tuple[Once, asyncio.Future[Any]]] = {}
 
-    async def join(self, once: Once, begin: Callable[[], ClaimAnswer]) -> Outcome:
-        """The outcome of what `begin` begins; or of the same request, if that is under way, within two seconds.
+    async def join(self, once: Once, begin: Callable[[], Awaitable[Any]]) -> Any:
+        """The answer to what `begin` begins; or of the same request, if that is under way, within two seconds.
 
         Raises:
             RefusedError: that takes longer.
@@ -65,19 +68,37 @@ class InFlight:
         place = once.caller, once.key
         first = self._under_way.get(place)
         if first is None:
-            answer = begin()
+            answer: asyncio.Future[Any] = asyncio.ensure_future(begin())
             self._under_way[place] = once, answer
             answer.add_done_callback(lambda _: self._under_way.pop(place))
             # Whoever asked first may hang up: others wait for the same answer, and it is kept for those who come later.
             return await asyncio.shield(answer)
-        asked, answer = first
+        asked, under_way = first
         if asked.fingerprint != once.fingerprint:
             return KeyReused()
-        done, _ = await asyncio.wait([answer], timeout=_WAIT_SECONDS)
-        if not done or answer.cancelled():
+        done, _ = await asyncio.wait([under_way], timeout=_WAIT_SECONDS)
+        if not done or under_way.cancelled():
             raise RefusedError(KEY_IN_FLIGHT)
-        outcome = answer.result()
-        return outcome if isinstance(outcome, Replayed) else Replayed(outcome, asked.request_id)
+        told = under_way.result()
+        return told if isinstance(told, Replayed) else Replayed(told, asked.request_id)
+
+
+async def once_only(
+    request: web.Request, body: BaseModel | None, begin: Callable[[Once | None], Awaitable[Any]]
+) -> Any:
+    """What `begin` answers, which keeps its answer with what it does; or what was answered under the request's key.
+
+    Raises:
+        RefusedError: the key is not one, or the same request is under way.
+    """
+    once = once_of(request, body)
+    return await (begin(None) if once is None else request.app[IN_FLIGHT].join(once, lambda: begin(once)))
+
+
+def replayed(reply: Reply) -> Reply:
+    """The reply, marked as told again."""
+    reply.headers[REPLAYED] = "true"
+    return reply
 
 
 IN_FLIGHT: web.AppKey[InFlight] = web.AppKey("in_flight", InFlight)

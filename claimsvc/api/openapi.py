@@ -9,7 +9,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc.api import code_schemas, problems, schemas
-from claimsvc.api.idempotency import IDEMPOTENCY_KEY, MAX_KEY_LENGTH
+from claimsvc.api.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
 from claimsvc.api.routing import Route
 
 _REF = "#/components/schemas/{model}"
@@ -34,7 +34,7 @@ _KEY: dict[str, Any] = {
     "required": False,
     "description": "Of your making, new for every new request: sent again under its key, a request is answered as it "
     "was for 24 hours, with `Idempotency-Replayed: true`, and done once. 429 and 5xx are not kept.",
-    "schema": {"type": "string", "minLength": 1, "maxLength": MAX_KEY_LENGTH, "pattern": "^[A-Za-z0-9._:/-]+$"},
+    "schema": {"type": "string", "pattern": f"^[ \\t]*({KEY_PATTERN})[ \\t]*$"},
     "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
 

@@ -384,9 +384,7 @@ _FAILURES: Mapping[type[errors.TransientError], Problem] = {
     errors.TransientError: UNAVAILABLE,
 }
 _OUTCOME_NAMES: Mapping[type, str] = {
-    domain.Claimed: "claimed",
-    domain.HoldContinued: "hold-continued",
-    domain.Replayed: "replayed",
+    **domain.OUTCOME_NAMES,
     asyncio.CancelledError: "cancelled",
     **{kind: problem.slug for kind, problem in (*_OUTCOMES.items(), *_FAILURES.items())},
 }

@@ -19,7 +19,7 @@ from claimsvc.api import (
     transitions,
 )
 from claimsvc.api.answer import Reply
-from claimsvc.api.idempotency import IN_FLIGHT, REPLAYED, once_of
+from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
@@ -33,15 +33,13 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     A hold that is asked for again goes on as it was, and one that is asked for as a claim is confirmed: both are
     answered 200.
     """
-    once = once_of(request, body)
 
-    def begin() -> ClaimAnswer:
+    def begin(once: domain.Once | None) -> ClaimAnswer:
         answer = begin_claim(request.app[SERVICES].strategy, body, once)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
-    outcome = await (begin() if once is None else request.app[IN_FLIGHT].join(once, begin))
-    return claim_reply(outcome, request[REQUEST_ID])
+    return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
 
 
 def begin_claim(claims: AnyClaims, asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> ClaimAnswer:
@@ -67,9 +65,7 @@ def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
     if isinstance(outcome, domain.HoldContinued):
         return ok(schemas.claim_body(outcome.claim))
     if isinstance(outcome, domain.Replayed):
-        reply = claim_reply(outcome.outcome, outcome.request_id)
-        reply.headers[REPLAYED] = "true"
-        return reply
+        return replayed(claim_reply(outcome.answer, outcome.request_id))
     return problems.from_outcome(outcome, request_id)
 
 

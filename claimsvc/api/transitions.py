@@ -1,5 +1,6 @@
 """The routes of what becomes of a claim after it was made."""
 
+from functools import partial
 from typing import Annotated
 
 from aiohttp import web
@@ -8,6 +9,7 @@ from pydantic import Field
 from claimsvc import domain
 from claimsvc.api import parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import REQUEST_ID, SERVICES
 
@@ -34,12 +36,13 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
         "claimant", "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
     )
     ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
-    return _reply(ended, request)
+    return _reply(ended, request[REQUEST_ID])
 
 
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
-    return _reply(await request.app[SERVICES].transitions.confirm(path.id), request)
+    services = request.app[SERVICES]
+    return _reply(await once_only(request, None, partial(services.transitions.confirm, path.id)), request[REQUEST_ID])
 
 
 def _reply(
@@ -48,12 +51,16 @@ def _reply(
     | domain.HoldExpired
     | domain.AlreadyCancelled
     | domain.AlreadyRedeemed
-    | domain.UnknownClaim,
-    request: web.Request,
+    | domain.UnknownClaim
+    | domain.Replayed
+    | domain.KeyReused,
+    request_id: str,
 ) -> Reply:
     if isinstance(became, domain.Cancelled | domain.Confirmed):
         return ok(schemas.claim_body(became.claim))
-    return problems.from_outcome(became, request[REQUEST_ID])
+    if isinstance(became, domain.Replayed):
+        return replayed(_reply(became.answer, became.request_id))
+    return problems.from_outcome(became, request_id)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -79,5 +86,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Confirm a claim that is held",
         success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.CLAIM_CANCELLED, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+        keyed=True,
     ),
 )

@@ -1,10 +1,7 @@
 """`claimsvc locks`: who holds which lock, and giving one back by force."""
 
 import asyncio
-import os
-import pwd
 import re
-import socket
 import sys
 from dataclasses import asdict
 from typing import Annotated
@@ -17,7 +14,15 @@ from rich.table import Table
 from claimsvc import domain
 from claimsvc.api.lock_schemas import locks_body
 from claimsvc.bootstrap import open_locksmith
-from claimsvc.commands.shared import AsJson, CouponName, check_coupon_name, check_text, print_json, print_table
+from claimsvc.commands.shared import (
+    AsJson,
+    CouponName,
+    check_coupon_name,
+    check_text,
+    os_actor,
+    print_json,
+    print_table,
+)
 from claimsvc.config import load_settings
 from claimsvc.domain import HeldLock, LockNotHeld, LockReleased, LocksSeen
 from claimsvc.errors import ClaimsvcError
@@ -66,7 +71,7 @@ def release_lock(
 
     async def release() -> LockReleased | LockNotHeld:
         async with open_locksmith(settings) as locksmith:
-            return await locksmith.release(name, actor=_actor(), reason=reason)
+            return await locksmith.release(name, actor=os_actor(), reason=reason)
 
     released = asyncio.run(release())
     if isinstance(released, LockNotHeld):
@@ -78,15 +83,6 @@ def release_lock(
         console.print(f"{master} could not be asked: the lock stays there until it expires.")
     if released.woke_another:
         console.print("The instance that has waited longest was woken.")
-
-
-def _actor() -> str:
-    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
-    try:
-        name = pwd.getpwuid(os.getuid()).pw_name
-    except KeyError:
-        name = str(os.getuid())
-    return f"os-user:{name}@{socket.gethostname()}"
 
 
 def _print_locks(seen: LocksSeen) -> None:

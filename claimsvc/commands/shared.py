@@ -1,7 +1,10 @@
 """What several commands take and print."""
 
 import json
+import os
+import pwd
 import re
+import socket
 import sys
 from typing import Annotated
 
@@ -31,6 +34,15 @@ def check_text(text: str, option: str) -> None:
         text.encode()
     except UnicodeEncodeError:
         raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
+
+
+def os_actor() -> str:
+    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
+    try:
+        name = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        name = str(os.getuid())
+    return f"os-user:{name}@{socket.gethostname()}"
 
 
 def print_table(table: Table) -> None:

@@ -1,5 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
+from claimsvc.domain.answers import ANSWER_NAMES, Answer
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -9,6 +10,7 @@ from claimsvc.domain.campaigns import (
     PeriodIsEmpty,
 )
 from claimsvc.domain.claims import (
+    OUTCOME_NAMES,
     AlreadyCancelled,
     AlreadyClaimed,
     Cancelled,
@@ -75,6 +77,7 @@ from claimsvc.domain.operators import (
 )
 
 __all__ = [
+    "ANSWER_NAMES",
     "CODE_PATTERN",
     "COUPON_NAME_PATTERN",
     "GENERATION_PATTERN",
@@ -86,6 +89,7 @@ __all__ = [
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
     "MAX_ROWS",
+    "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
     "USER_ID_PATTERN",
@@ -94,6 +98,7 @@ __all__ = [
     "AlreadyRedeemed",
     "AmountBelowClaimed",
     "AmountIsCodes",
+    "Answer",
     "AuditEntry",
     "Campaign",
     "Cancelled",

@@ -1,8 +1,11 @@
 """Coupons, claims, and every answer that a claim can have: values, known to every room."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from types import MappingProxyType
+from typing import Any
 
 
 class StrategyName(StrEnum):
@@ -133,7 +136,7 @@ class Paused:
 class Replayed:
     """This was asked before under the same key: its answer then, and the id of the request that it answered."""
 
-    outcome: "Outcome"
+    answer: Any
     request_id: str
 
 
@@ -154,6 +157,22 @@ Outcome = (
     | Replayed
     | KeyReused
 )
+
+OUTCOME_NAMES: Mapping[type[Outcome], str] = MappingProxyType(
+    {
+        Claimed: "claimed",
+        AlreadyClaimed: "already-claimed",
+        HoldContinued: "hold-continued",
+        SoldOut: "sold-out",
+        UnknownCoupon: "unknown-coupon",
+        NotStarted: "not-started",
+        Ended: "ended",
+        Paused: "paused",
+        Replayed: "replayed",
+        KeyReused: "key-reused",
+    }
+)
+"""What outcomes are called wherever they are shown, counted or kept. Some are kept: no name may ever mean another."""
 
 
 # What becomes of a claim later.

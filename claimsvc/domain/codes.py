@@ -5,7 +5,7 @@ import re
 import unicodedata
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
@@ -173,7 +173,7 @@ class Intake:
     added: int = 0
     refused_count: int = 0
     refused: list[RefusedRow] = field(default_factory=list)
-    _seen: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
 
     def sort(self, rows: Iterable[NewCode | RefusedRow]) -> list[NewCode]:
         """Those of the rows that may be added."""
@@ -181,10 +181,10 @@ class Intake:
         for row in rows:
             if isinstance(row, RefusedRow):
                 self.refuse(row)
-            elif row.code in self._seen:
+            elif row.code in self.seen:
                 self.refuse(RefusedRow(row.row, row.code, RowReason.DUPLICATE))
             else:
-                self._seen.add(row.code)
+                self.seen.add(row.code)
                 fit.append(row)
         return fit
 
@@ -193,6 +193,14 @@ class Intake:
         self.refused_count += 1
         if len(self.refused) < _MOST_REFUSED_SHOWN:
             self.refused.append(row)
+
+    def without(self, rows: Sequence[NewCode], taken: Mapping[str, RowReason]) -> "Intake":
+        """This and these rows, of which all were added but those whose codes are `taken`."""
+        noted = replace(self, refused=list(self.refused), added=self.added + len(rows) - len(taken))
+        for row in rows:
+            if row.code in taken:
+                noted.refuse(RefusedRow(row.row, row.code, taken[row.code]))
+        return noted
 
     def result(self) -> CodesAdded:
         """What came of it, in the order of the rows."""

@@ -19,8 +19,9 @@ class HeldLock:
     """A coupon's lock, as the masters had it in one moment.
 
     `holder` is an instance, empty if its token does not say. `ttl_seconds` is what is left of its life, by the name of
-    each master that has it; `is_held` says that these are a majority. With fewer it is being taken or given back, or
-    was left over. `held_seconds` is reckoned from this life. `turn` is the instance that was woken for it, if one was.
+    each master that has it, 0 where it has no end; `is_held` says that these are a majority. With fewer it is being
+    taken or given back, or was left over. `held_seconds` is reckoned from this life. `turn` is the instance that was
+    woken for it, if one was.
     """
 
     coupon_name: str

@@ -30,7 +30,7 @@ class Event:
     Args:
         number: of this instance's events, from 1.
         at: when it last happened (seconds since 1970).
-        kind: see `picture.TEXTS`.
+        kind: see `picture._TEXTS`.
         subject: the coupon, master or instance that it is about.
         count: how often, or how much.
     """

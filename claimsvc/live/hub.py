@@ -6,9 +6,6 @@ is one picture for all of them, put into bytes once.
 
 import asyncio
 import contextlib
-import os
-import secrets
-import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -17,16 +14,19 @@ from typing import Protocol
 import orjson
 import structlog
 
-from claimsvc.domain import Coupon
+from claimsvc.domain import Coupon, HeldLock
 from claimsvc.errors import TransientError
+from claimsvc.live.attendance import Attendance, Heard
 from claimsvc.live.events import Events
-from claimsvc.live.merge import Heard, Painter
-from claimsvc.live.picture import StressTest
+from claimsvc.live.locks import Looked
+from claimsvc.live.merge import Painter
+from claimsvc.live.picture import Picture, StressTest
 from claimsvc.live.relay import Relay
 from claimsvc.live.summary import Summary, Window
-from claimsvc.live.verdict import Verdict, judge
+from claimsvc.live.verdict import Verdict, judge, suspect
 from claimsvc.masters import Master, being_cancelled
 from claimsvc.metrics import Metrics, read_totals
+from claimsvc.metrics.busiest import OTHER
 
 _log = structlog.get_logger("claimsvc.live")
 
@@ -34,14 +34,13 @@ UPDATE_SECONDS = 0.1
 _IDLE_SECONDS = 0.5
 _STOCK_SECONDS = 0.2
 _VERDICT_SECONDS = 1.0
-# An instance that says nothing for so long is called silent; one that is silent for so long is forgotten.
-_SILENT_SECONDS = 2.5
-_FORGOTTEN_SECONDS = 60.0
-_MOST_INSTANCES = 200
+_LOOK_SECONDS = 1.0
+# Stock that was read longer ago than this is old, and said to be.
+_OLD_STOCK_SECONDS = 2.0
+_LONGEST_HOST = 20
 # While nothing happens a picture is sent this seldom, and if it says what the last one said, not at all: a beat says
 # that we live.
 _BEAT_SECONDS = 1.0
-_BEAT = b"event: beat\ndata: {}\n\n"
 # Tells the browser how long to wait before it connects again, in milliseconds.
 _GREETING = b"retry: 1000\n\n"
 _FAREWELL = b"event: farewell\ndata: {}\n\n"
@@ -50,8 +49,11 @@ _FAREWELL = b"event: farewell\ndata: {}\n\n"
 class Viewer(Protocol):
     """Somebody who watches."""
 
-    async def send(self, frame: bytes) -> None:
-        """Pass on one message, or leave it out if the last ones were not taken yet: never wait, never keep many."""
+    async def send(self, frame: bytes) -> bool:
+        """Pass on one message, or leave it out if the last ones were not taken yet: never wait, never keep many.
+
+        Returns whether there is still somebody.
+        """
         ...
 
     def end(self) -> None:
@@ -65,7 +67,9 @@ class Live:
     Args:
         metrics: this process's figures.
         masters: all masters of the lock.
-        stock: looks coupons up.
+        stock: looks coupons up, all in one moment.
+        look: asks the masters who holds a coupon's lock. Used while somebody watches, for one coupon a second at most.
+        instance: this instance's name, unique, as the tokens of its locks begin with: host, process and chance.
         pool_size: most connections to PostgreSQL.
         most_viewers: more are refused.
     """
@@ -75,7 +79,9 @@ class Live:
         metrics: Metrics,
         masters: Sequence[Master],
         stock: Callable[[Sequence[str]], Awaitable[list[Coupon]]],
+        look: Callable[[str], Awaitable[Sequence[HeldLock]]],
         *,
+        instance: str,
         pool_size: int,
         most_viewers: int = 100,
     ) -> None:
@@ -86,17 +92,24 @@ class Live:
         self.is_stopping = False
         self._metrics = metrics
         self._read_stock = stock
+        self._look = look
         self._events = Events()
-        self._window = Window(secrets.token_hex(8), f"{socket.gethostname()[:20]}:{os.getpid()}", pool_size)
+        self._window = Window(instance, _shown(instance), pool_size)
         self._relay = Relay(masters, self._hear)
-        self._heard: dict[str, tuple[Summary, float]] = {}
+        self._others = Attendance(self._events)
         self._painter = Painter()
         self._stock: dict[str, Coupon] = {}
+        self._stock_read_at = 0.0
+        self._suspect: str | None = None
+        self._looked: Looked | None = None
         self._names: list[str] = []
         self._listeners = 0
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()  # set while there are viewers
-        self._verdict: tuple[float, Verdict] | None = None
+        self._verdict: Verdict | None = None
+        self._judged_at = 0.0
+        self._judged_by: Looked | None = None
+        self._verdict_since = 0.0  # seconds since 1970
         self._last_picture = b""
         self._frame: bytes | None = None
         self._sent_at = 0.0
@@ -114,10 +127,17 @@ class Live:
         self.stress_test = test
         self._events.add("stress-test", test.scenario)
 
-    async def join(self, viewer: Viewer) -> None:
-        """Begin to send it pictures: the last one at once, if there is one."""
+    @property
+    def is_full(self) -> bool:
+        return len(self._viewers) >= self.most_viewers
+
+    def join(self, viewer: Viewer) -> None:
+        """Begin to send it pictures."""
         self._viewers.add(viewer)
         self._watched.set()
+
+    async def greet(self, viewer: Viewer) -> None:
+        """Send it the last picture at once, if there is one. Who joined may have had a newer one meanwhile."""
         await viewer.send(_GREETING + (self._frame or b""))
 
     def leave(self, viewer: Viewer) -> None:
@@ -137,7 +157,10 @@ class Live:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Live while inside."""
-        tasks = [asyncio.create_task(_for_ever(work)) for work in (self._tick, self._tell, self._serve_viewers)]
+        tasks = [
+            asyncio.create_task(_for_ever(work))
+            for work in (self._tick, self._tell, self._serve_viewers, self._look_at_suspect)
+        ]
         try:
             yield
         finally:
@@ -178,40 +201,52 @@ class Live:
     async def _serve_viewers(self) -> None:
         """While there are viewers: hear the others, and keep the stock up to date."""
         await self._watched.wait()
+        self._others.begin()
+        self._stock_read_at = time.monotonic()
         async with self._relay.listening():
             while self._viewers:
                 with contextlib.suppress(TransientError):
-                    if self._names:
-                        self._stock = {coupon.name: coupon for coupon in await self._read_stock(self._names)}
+                    # A coupon of that name shares its figures with all that have none of their own.
+                    if names := [name for name in self._names if name != OTHER]:
+                        stock = await self._read_stock(names)
+                        self._stock = {coupon.name: coupon for coupon in stock}
+                    self._stock_read_at = time.monotonic()
                 await asyncio.sleep(_STOCK_SECONDS)
-        self._heard.clear()
-        self._frame, self._verdict, self._stock = None, None, {}
+        self._frame, self._verdict, self._stock, self._suspect = None, None, {}, None
+
+    async def _look_at_suspect(self) -> None:
+        """Ask the masters of the one lock that the figures do not explain."""
+        await self._watched.wait()
+        if (name := self._suspect) is None:
+            self._looked = None
+        else:
+            try:
+                self._looked = Looked(name, tuple(await self._look(name)))
+            except TransientError:
+                self._looked = Looked(name, None)
+        await asyncio.sleep(_LOOK_SECONDS if name else UPDATE_SECONDS)
 
     def _hear(self, summary: Summary) -> None:
-        if summary.id == self._window.id:
-            return
-        if summary.is_leaving:
-            self._heard.pop(summary.id, None)
-            return
-        if summary.id in self._heard or len(self._heard) < _MOST_INSTANCES:
-            self._heard[summary.id] = summary, time.monotonic()
+        if summary.id != self._window.id:
+            self._others.hear(summary)
 
     async def _show(self) -> None:
         """Paint the picture and send it, if it is not the last one again."""
         now = time.monotonic()
-        self._heard = {key: each for key, each in self._heard.items() if now - each[1] < _FORGOTTEN_SECONDS}
-        here = Heard(self._window.summary(self._events), 0.0, is_here=True)
-        others = [
-            Heard(summary, now - at, is_silent=now - at > _SILENT_SECONDS) for summary, at in self._heard.values()
-        ]
-        heard = [here, *sorted(others, key=lambda each: each.summary.name)]
+        heard = [Heard(self._window.summary(self._events), 0.0, is_here=True), *self._others.heard()]
         self._names = self._painter.coupons_shown(heard)
-        picture = self._painter.paint(heard, self._names, self._stock, hears_others=self._relay.hears)
-        if self._verdict is None or now - self._verdict[0] >= _VERDICT_SECONDS:
-            self._verdict = now, judge(picture)
+        stock_age = now - self._stock_read_at
+        picture = self._painter.paint(
+            heard,
+            self._names,
+            self._stock,
+            hears_others=self._relay.hears,
+            stock_age_seconds=int(stock_age) if stock_age > _OLD_STOCK_SECONDS else 0,
+        )
         told = orjson.dumps(
             {
-                "verdict": self._verdict[1],
+                "verdict": self._judge(picture, now),
+                "verdict_since": self._verdict_since,
                 "picture": picture,
                 "viewers": len(self._viewers),
                 "stress_test": self.stress_test,
@@ -219,17 +254,44 @@ class Live:
             }
         )
         is_due = now - self._sent_at >= _BEAT_SECONDS
+        at = time.time() * 1000
         if self._frame is None or (told != self._last_picture and (is_due or picture.is_busy)):
             self._last_picture = told
-            self._frame = b'event: picture\ndata: {"at":%d,%b\n\n' % (time.time() * 1000, told[1:])
+            self._frame = b'event: picture\ndata: {"at":%d,%b\n\n' % (at, told[1:])
             await self._send(self._frame, now)
         elif is_due:
-            await self._send(_BEAT, now)
+            # With the time, because the ages that are shown go on.
+            await self._send(b'event: beat\ndata: {"at":%d}\n\n' % at, now)
+
+    def _judge(self, picture: Picture, now: float) -> Verdict:
+        """The verdict, which stays for a moment: figures that change ten times a second cannot be read."""
+        self._suspect = suspect(picture)
+        is_first_look = (self._looked is None) != (self._judged_by is None)
+        if self._verdict is None or is_first_look or now - self._judged_at >= _VERDICT_SECONDS:
+            self._judged_by = self._looked
+            verdict = judge(picture, self._looked)
+            if self._verdict is None or verdict.kind != self._verdict.kind:
+                self._verdict_since = round(time.time(), 1)
+            self._verdict, self._judged_at = verdict, now
+        return self._verdict
 
     async def _send(self, frame: bytes, now: float) -> None:
         self._sent_at = now
         for viewer in tuple(self._viewers):
-            await viewer.send(frame)
+            try:
+                is_here = await viewer.send(frame)
+            except Exception:  # noqa: BLE001 - one that fails must not keep the picture from those after it
+                _log.exception("a viewer of the console failed")
+                is_here = False
+            if not is_here:
+                viewer.end()
+                self.leave(viewer)
+
+
+def _shown(instance: str) -> str:
+    """The name for people: without chance, and no longer than a table has room for."""
+    host, _, process = instance.rpartition(":")[0].rpartition(":")
+    return f"{host[:_LONGEST_HOST]}:{process}"
 
 
 async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:

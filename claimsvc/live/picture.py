@@ -1,17 +1,32 @@
 """One picture of all instances: what the console shows, made of their summaries."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from claimsvc.live.attendance import Heard
 from claimsvc.live.events import Event
 from claimsvc.live.summary import Summary
 from claimsvc.metrics import LATENCY_BOUNDS, Numbers
+from claimsvc.metrics.busiest import OTHER
 
 MOST_COUPONS = 12
 MOST_EVENTS = 40
-OTHER = "other"
+OUTCOMES = ("claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "unavailable", "internal-error")
 
-OUTCOMES = ("claimed", "already-claimed", "sold-out", "lock-busy", "unavailable", "internal-error")
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """What one turn at a lock is made of, in milliseconds.
+
+    Args:
+        redis: taking the lock and giving it back: two calls.
+        transactions: of those decided under it, the wait for a connection included.
+        rest: of the time it is held: this service itself, which gathers claims, waits for CPU, or asks Redis.
+    """
+
+    redis: float
+    transactions: float
+    rest: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +38,11 @@ class CouponRow:
         wait_ms, hold_ms: means, of a lock that was waited for or held.
         waiting_share: of the time that leaders spent waiting for the lock or holding it, how much they waited.
         busy_share: attempts to take the lock that found it another's, of all.
+        held_share: of the time, how much the instances that we hear held the lock.
+        turn: None where the figures cannot tell, because more than this coupon is decided.
+        lock: what is to be said of the lock: see `locks.lock_state`.
         gave_up: claims that gave up waiting for the lock, in the last `RECENT_SECONDS`.
+        gave_up_age_seconds: how long ago the last of them did.
         turns: how much of the time each instance held the lock, by its number in `Picture.instances`.
         holder: the number of the instance that holds it now.
         held_seconds: for how long, at least.
@@ -42,7 +61,11 @@ class CouponRow:
     hold_ms: float
     waiting_share: float
     busy_share: float
+    held_share: float
+    turn: Turn | None
+    lock: str
     gave_up: int
+    gave_up_age_seconds: int | None
     turns: list[tuple[int, float]]
     holder: int | None
     held_seconds: float
@@ -55,12 +78,24 @@ class CouponRow:
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
-    """One instance (a process) now. `silent_seconds` is how long nothing was heard of it."""
+    """One instance (a process) now.
+
+    Args:
+        started_at: when it began (seconds since 1970, by our clock).
+        restarts: see `attendance.Heard`.
+        silent_seconds: how long nothing was heard of it.
+        masters_down: the masters that it does not reach.
+        has_quorum: whether it reaches a majority of its masters.
+    """
 
     id: str
     name: str
     is_here: bool
+    started_at: float
+    restarts: int
     silent_seconds: float
+    masters_down: list[str]
+    has_quorum: bool
     rate: float
     waiting: int
     lock_waiters: int
@@ -71,11 +106,16 @@ class InstanceRow:
 
 @dataclass(frozen=True, slots=True)
 class MasterRow:
-    """One master: for how many of the instances it is up, and how long a call takes."""
+    """One master.
+
+    Args:
+        up_at, down_at: the numbers, in `Picture.instances`, of those that reach it, and of those that do not.
+        call_ms: what a call takes those that reach it. The others make none: they only ask whether it is back.
+    """
 
     name: str
-    up_for: int
-    down_for: int
+    up_at: list[int]
+    down_at: list[int]
     call_ms: float
 
 
@@ -114,7 +154,11 @@ class StressTest:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Everything that the console shows, but for the verdict."""
+    """Everything that the console shows, but for the verdict.
+
+    Args:
+        stock_age_seconds: how old the coupons' stock is, all read in one moment; 0 while it is what it should be.
+    """
 
     coupons: list[CouponRow]
     instances: list[InstanceRow]
@@ -128,6 +172,7 @@ class Picture:
     times: Times
     transaction_ms: float
     hears_others: bool
+    stock_age_seconds: int
 
     @property
     def is_busy(self) -> bool:
@@ -136,6 +181,7 @@ class Picture:
 
 
 RECENT_SECONDS = 30.0
+_SAME_SECONDS = 10.0
 
 _TEXTS: Mapping[str, tuple[str, str]] = {
     "gave-up": ("bad", "{count:,} claims on {subject} gave up waiting for its lock"),
@@ -147,28 +193,42 @@ _TEXTS: Mapping[str, tuple[str, str]] = {
     "master-down": ("bad", "Master {subject} is down"),
     "master-up": ("good", "Master {subject} is up again"),
     "invariant": ("bad", "A transaction was rolled back because a promise would have been broken: see the log, now"),
+    "instance-new": ("info", "Instance {subject} has begun"),
+    "instance-left": ("info", "Instance {subject} has stopped"),
     "instance-silent": ("warning", "Instance {subject} is silent"),
-    "instance-new": ("info", "Instance {subject} is here"),
+    "instance-back": ("good", "Instance {subject} is heard again"),
     "stress-test": ("info", "The stress test {subject} was started from here"),
 }
 
 
 def describe(event: Event, instance: Summary) -> EventRow:
     """An event in words."""
-    level, text = _TEXTS.get(event.kind, ("info", event.kind))
+    level, text = _TEXTS[event.kind]
     shown = text.format(subject="others" if event.subject == OTHER else event.subject, count=event.count)
     if event.count == 1:
         shown = shown.replace("1 claims", "1 claim")
     return EventRow(event.at, level, shown, instance.name, f"{instance.id}-{event.number}")
 
 
-def merge_events(summaries: Iterable[Summary]) -> list[tuple[Event, Summary]]:
-    """The events of all, newest first. What several have seen (a coupon that is sold out) is one, the earliest."""
+def merge_events(heard: Iterable[Heard]) -> list[tuple[Event, Summary]]:
+    """The events of all by our clock, newest first. What several have seen (a coupon is sold out) is one, the earliest.
+
+    Of kinds that a newer version may know, nothing is said.
+    """
     found: dict[tuple[str, str], tuple[Event, Summary]] = {}
-    for summary in summaries:
-        for event in summary.events:
-            shared = event.kind in {"sold-out", "instance-new", "instance-silent"}
-            key = (event.kind, event.subject) if shared else (summary.id, str(event.number))
+    for each in heard:
+        summary = each.summary
+        for told in summary.events:
+            if told.kind not in _TEXTS:
+                continue
+            offset = each.clock_offset_seconds
+            event = replace(told, at=told.at + offset) if offset else told
+            if event.kind == "sold-out":
+                key = event.kind, event.subject
+            elif event.kind.startswith("instance-"):  # several see it, some sooner than others
+                key = f"{event.kind} {event.at // _SAME_SECONDS:.0f}", event.subject
+            else:
+                key = summary.id, str(event.number)
             if key not in found or event.at < found[key][0].at:
                 found[key] = event, summary
     return sorted(found.values(), key=lambda pair: pair[0].at, reverse=True)[:MOST_EVENTS]

@@ -52,8 +52,13 @@ class Relay:
         return 0
 
     async def publish(self, summary: Summary) -> int:
-        """Tell the others, by the master that `listeners` asked. Returns how many have heard it."""
-        master = self._masters[self._turn]
+        """Tell the others, by the master whose turn it is. Returns how many have heard it.
+
+        By each in turn here too: who listens may not reach every master.
+        """
+        master = self._next_master()
+        if master is None:
+            return 0
         with contextlib.suppress(RedisError):
             return int(await master.execute_command("PUBLISH", CHANNEL, summary.to_bytes())) - (
                 master in self._subscribed

@@ -1,21 +1,25 @@
 """What one instance tells the others: its figures of about the last second."""
 
+import time
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass
 from operator import sub
 
 import orjson
+from pydantic import TypeAdapter, ValidationError
 
 from claimsvc.live.events import Event
-from claimsvc.metrics import Numbers, Totals
+from claimsvc.metrics import LATENCY_BOUNDS, Numbers, Totals
 
 # Of the layout below. Instances that speak another are passed over, while a new version is rolled out.
-_VERSION = 1
+_VERSION = 2
 WINDOW_SECONDS = 1.0
 # A reading is this much younger than the window at most, so that one is not held back for a millisecond.
 _SLACK_SECONDS = 0.05
 _MOST_COUPONS = 20
+# Several times what the largest has: longer names cannot be, nor more of them.
+_MOST_BYTES = 256 * 1024
 _NOW = ("waiting", "lock_waiters", "pool_in_use", "pool_idle")
 # What makes a coupon busy: claims of any outcome, and attempts to take its lock.
 _NOT_BUSY = {"wait_seconds", "hold_seconds", "waits", "holds"}
@@ -28,6 +32,7 @@ class Summary:
     Args:
         id: tells it from all others.
         name: the same for people.
+        started_at, told_at: when the instance began, and when it says this, by its own clock (seconds since 1970).
         seconds: how long the figures were counted.
         coupons: what the busiest coupons' figures grew by; see `metrics.Totals`.
         all_coupons: the same of all coupons together.
@@ -42,6 +47,8 @@ class Summary:
 
     id: str
     name: str
+    started_at: float
+    told_at: float
     seconds: float
     coupons: dict[str, Numbers]
     all_coupons: Numbers
@@ -60,15 +67,20 @@ class Summary:
 
     @classmethod
     def from_bytes(cls, text: bytes) -> "Summary | None":
-        """What another instance has sent; None if it is of another version."""
-        try:
-            fields = orjson.loads(text)
-            if fields["version"] != _VERSION:
-                return None
-            fields["events"] = [Event(**event) for event in fields["events"]]
-            return cls(**fields)
-        except (ValueError, TypeError, KeyError):
+        """What another instance has sent; None if it is of another version, or no summary at all.
+
+        Every field is checked: what is believed here is painted for all viewers, again and again.
+        """
+        if len(text) > _MOST_BYTES:
             return None
+        try:
+            summary = _SUMMARY.validate_json(text)
+        except ValidationError:
+            return None
+        return summary if summary.version == _VERSION and len(summary.latency) == len(LATENCY_BOUNDS) else None
+
+
+_SUMMARY = TypeAdapter(Summary)
 
 
 class Window:
@@ -81,6 +93,7 @@ class Window:
     def __init__(self, id: str, name: str, pool_size: int) -> None:  # noqa: A002 - it is the field's name
         self.id = id
         self.name = name
+        self._started_at = time.time()
         self._pool_size = pool_size
         self._readings: deque[Totals] = deque()
         # Since when, and after how many holds, a lock was seen held: another hold is another time.
@@ -108,9 +121,11 @@ class Window:
         return Summary(
             id=self.id,
             name=self.name,
+            started_at=self._started_at,
+            told_at=time.time(),
             seconds=last.at - first.at,
             coupons={name: growth[name] for name in busiest},
-            all_coupons=_sum(growth.values()),
+            all_coupons=add_up(growth.values()),
             known=sorted(last.coupons, key=lambda name: _busyness(last.coupons[name]), reverse=True)[:_MOST_COUPONS],
             held=self._held_for(last.at),
             process={**_less(last.process, first.process), **{name: last.process[name] for name in _NOW}},
@@ -137,7 +152,8 @@ def _less(now: Numbers, before: Numbers) -> Numbers:
     return {name: grown for name, value in now.items() if (grown := value - before.get(name, 0.0)) > 0}
 
 
-def _sum(each: Iterable[Numbers]) -> Numbers:
+def add_up(each: Iterable[Numbers]) -> Numbers:
+    """The sums of figures of the same names."""
     total: Numbers = {}
     for numbers in each:
         for name, value in numbers.items():

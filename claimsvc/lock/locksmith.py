@@ -91,6 +91,9 @@ class Locksmith:
             is_complete=len(names) <= _MOST_LOCKS and all(complete for _, complete in scans.values()),
         )
 
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        return [lock for lock, _ in await self._look_at([coupon_name])]
+
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
     ) -> LockReleased | LockNotHeld:

@@ -12,7 +12,7 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
-from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, Outcome, SoldOut, UnknownCoupon
+from claimsvc.domain import OUTCOME_NAMES, Coupon, KeyReused, Outcome, Replayed, UnknownCoupon
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.metrics.families import Families
@@ -20,15 +20,14 @@ from claimsvc.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.metrics.workers import WorkersCollector
 
 _OUTCOMES: dict[type, str] = {
-    Claimed: "claimed",
-    AlreadyClaimed: "already-claimed",
-    SoldOut: "sold-out",
-    UnknownCoupon: "unknown-coupon",
+    **OUTCOME_NAMES,
     LockBusyError: "lock-busy",
     UnavailableError: "unavailable",
     asyncio.CancelledError: "cancelled",
 }
 _DEFECT = "internal-error"
+# A repetition says nothing of the coupon that it names now.
+_OF_COUPONS_THAT_EXIST = {*OUTCOME_NAMES, LockBusyError} - {UnknownCoupon, Replayed, KeyReused}
 _ALL_OUTCOMES = (*_OUTCOMES.values(), _DEFECT)
 
 _REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
@@ -200,7 +199,7 @@ class Metrics:
         outcome = _OUTCOMES.get(type(result), _DEFECT)
         # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
         # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
-        exists = isinstance(result, Claimed | AlreadyClaimed | SoldOut | LockBusyError)
+        exists = type(result) in _OF_COUPONS_THAT_EXIST
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
         self._claims_by[label, strategy, outcome].inc()
         self._claim_duration_by[strategy, outcome].observe(seconds)

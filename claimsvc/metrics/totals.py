@@ -25,9 +25,9 @@ class Totals:
 
     Args:
         at: when it was read (monotonic seconds).
-        coupons: of each coupon with a label: claims by outcome, lock attempts by result (`attempts-acquired`,
-            `attempts-busy`, `attempts-unavailable`), `waits`, `wait_seconds`, `holds`, `hold_seconds`, `retries`, and
-            `lost`.
+        coupons: of each coupon with a label: claims by outcome, where what differs for the claimant only is counted
+            together (repetitions; `not-open`), lock attempts by result (`attempts-acquired`, `attempts-busy`,
+            `attempts-unavailable`), `waits`, `wait_seconds`, `holds`, `hold_seconds`, `retries`, and `lost`.
         held: coupons whose lock is held now.
         process: `transactions`, `transaction_seconds`, `violations`; and now: `waiting`, `lock_waiters`, `pool_in_use`,
             `pool_idle`.
@@ -65,11 +65,21 @@ def read_totals(metrics: Metrics) -> Totals:
     )
 
 
+# What differs for a claimant, but not for whoever watches.
+_GROUPS = {
+    "hold-continued": "already-claimed",
+    "replayed": "already-claimed",
+    "not-started": "not-open",
+    "ended": "not-open",
+    "paused": "not-open",
+}
+
+
 def _coupons(metrics: Metrics) -> dict[str, Numbers]:
     coupons: defaultdict[str, Numbers] = defaultdict(dict)
     for (coupon, _, outcome), claims in metrics._claims_by.items():
-        numbers = coupons[coupon]
-        numbers[outcome] = numbers.get(outcome, 0.0) + claims.total()  # of all strategies
+        numbers, group = coupons[coupon], _GROUPS.get(outcome, outcome)
+        numbers[group] = numbers.get(group, 0.0) + claims.total()  # of all strategies
     for (coupon, result), attempts in metrics._attempts_by.items():
         coupons[coupon][f"attempts-{result}"] = attempts.total()
     for (coupon, _), waits in metrics._wait_by.items():

@@ -27,6 +27,7 @@ SCENARIOS: dict[str, Sequence[str]] = {
 _LIMIT_SECONDS = 120.0
 _POLL_SECONDS = 0.1
 _MOST_PROBLEMS = 5
+_LONGEST_PROBLEM = 300
 _STATES = {0: "passed", 1: "failed"}
 
 
@@ -52,7 +53,7 @@ class StressTests:
 
     def start(self, scenario: str) -> bool:
         """Start a scenario, unless one is running; whether it was started."""
-        if self._running is not None and not self._running.done():
+        if self._is_ending or (self._running is not None and not self._running.done()):
             return False
         test = StressTest(scenario, "running", time.time())
         self._live.stress_test_started(test)
@@ -93,7 +94,7 @@ class StressTests:
             if result.exists():
                 _read(result, test)
             else:
-                test.problems = output.read_text(errors="replace").strip().splitlines()[-_MOST_PROBLEMS:]
+                test.problems = _shown(output.read_text(errors="replace").strip().splitlines()[-_MOST_PROBLEMS:])
             return _STATES.get(status, "ended")
 
 
@@ -101,7 +102,12 @@ def _read(result: Path, test: StressTest) -> None:
     document = orjson.loads(result.read_bytes())
     test.claims_per_second = round(document["claims_per_second"])
     test.outcomes = {name: row["count"] for name, row in document["outcomes"].items()}
-    test.problems = [violation["sentence"] for violation in document["violations"]][:_MOST_PROBLEMS]
+    test.problems = _shown([violation["sentence"] for violation in document["violations"]][:_MOST_PROBLEMS])
+
+
+def _shown(problems: Sequence[str]) -> list[str]:
+    # Every picture has them, ten times a second.
+    return [problem[:_LONGEST_PROBLEM] for problem in problems]
 
 
 @asynccontextmanager

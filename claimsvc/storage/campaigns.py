@@ -1,7 +1,7 @@
 """Changing a coupon and its rules, in transactions that hold its row: claims before and after see one or the other."""
 
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -9,19 +9,27 @@ from psycopg.types.json import Jsonb
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
+    PLAIN,
     AmountBelowClaimed,
     AmountIsCodes,
     AuditEntry,
     Campaign,
     Coupon,
     CouponDetail,
+    CouponExists,
+    KeyReused,
+    Once,
     PeriodIsEmpty,
+    Replayed,
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.errors import UnavailableError
+from claimsvc.ports import ChangeAnswer
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver
+from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.ruled import SETTLE_HOLDS
@@ -38,6 +46,25 @@ SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, cou
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
+
+_CREATE = """
+WITH made AS (
+    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
+    VALUES (%(name)s, %(amount)s, %(amount)s, %(strategy)s, CASE
+        WHEN %(paused)s OR %(per_user_limit)s > 1 OR %(starts_at)s::timestamptz > clock_timestamp()
+        THEN timestamptz 'epoch' ELSE %(ends_at)s::timestamptz
+    END)
+    ON CONFLICT (name) DO NOTHING
+    RETURNING name, amount, remaining_amount, strategy, created_at
+), ruled AS (
+    INSERT INTO campaigns
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata)
+    SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
+        %(benefit)s::jsonb, %(metadata)s::jsonb
+    FROM made WHERE %(has_rules)s
+)
+SELECT * FROM made
+"""
 
 _CHANGE_AMOUNT = """
 UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + %(amount)s - amount
@@ -75,24 +102,46 @@ class PostgresCampaigns:
         self._unit_timeout_seconds = unit_timeout_seconds
         self._codes_changed = codes_changed
 
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
+        rules = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
+        values = {"name": name, "amount": amount, "strategy": strategy, "has_rules": campaign != PLAIN, **rules}
+
+        async def make(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                kept = await look_up(driver, once)
+                made = await driver.cursor(row_factory=dict_row).execute(_CREATE, values)
+            row = await made.fetchone()
+            if row is None and in_doubt and once is None:
+                raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
+            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row))
+
+        return await decided(self._engine, self._unit_timeout_seconds, make)
+
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
-        async def once(
-            driver: Driver, in_doubt: bool
-        ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
+        async def decide(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, coupons)
+                kept = await look_up(driver, once)
                 before = await _read(driver, name)
-            found = await before.fetchone()
-            refusal = _refusal(found, change)
-            if found is None or refusal is not None:
-                await driver.execute("COMMIT", prepare=False)
-                return refusal or UnknownCoupon()
-            rules = {rule: change.get(rule, found[rule]) for rule in _RULES}
+            old = await before.fetchone()
+            refusal = _refusal(old, change)
+            if old is None or refusal is not None:
+                return await concluded(driver, once, kept, refusal or UnknownCoupon())
+            rules = {rule: change.get(rule, old[rule]) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
             async with driver.pipeline():
                 if "amount" in change:
@@ -101,13 +150,13 @@ class PostgresCampaigns:
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
-                await driver.execute("COMMIT", prepare=False)
-            row = await after.fetchone()
-            if found["has_codes"] and "type" in change:
-                self._codes_changed({found["type"], change["type"]})
-            return UnknownCoupon() if row is None else CouponDetail(_coupon(row), (), campaign_of(row))
+            [row] = await after.fetchall()
+            told = await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)))
+            if old["has_codes"] and "type" in change:
+                self._codes_changed({old["type"], change["type"]})
+            return told
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        return await decided(self._engine, self._unit_timeout_seconds, decide)
 
 
 def _refusal(

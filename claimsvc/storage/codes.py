@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 from uuid import uuid4
 
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -18,10 +18,13 @@ from claimsvc.domain import (
     CodeNotClaimed,
     CodesAdded,
     CodeState,
+    KeyReused,
     NewCode,
+    Once,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
+    Replayed,
     RowReason,
     RowsRefused,
     UnknownCode,
@@ -31,6 +34,7 @@ from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_co
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import SETTLE_CODES, CodesChanged
 from claimsvc.storage.transactions import decided
@@ -41,6 +45,8 @@ _ROWS_AT_ONCE = 5000
 _ADDING_TIMEOUT_SECONDS = 60.0
 # Collisions are rare: with this many rounds even a space that is nearly used up has given what it has.
 _MOST_ROUNDS = 20
+
+_T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
 
 _IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
 # PostgreSQL 17 also bounds transactions as a whole. Zero is no bound, and goes with the transaction.
@@ -143,28 +149,66 @@ class PostgresCodes:
         entry: AuditEntry,
         *,
         atomic: bool,
-    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
-            return UnknownCoupon()
+            return await self._only_told(once, UnknownCoupon())
         intake = Intake()
         waiting: list[NewCode] = []
         async for some in rows:
             waiting += intake.sort(some)
-            while not atomic and len(waiting) >= _ROWS_AT_ONCE:
-                await self._add(coupon_name, waiting[:_ROWS_AT_ONCE], intake, entry, atomic=False)
+            while not atomic and len(waiting) > _ROWS_AT_ONCE:
+                _, intake = await self._add(coupon_name, waiting[:_ROWS_AT_ONCE], intake, entry)
                 del waiting[:_ROWS_AT_ONCE]
         if atomic and intake.refused_count:
-            return intake.refusal()
-        await self._add(coupon_name, waiting, intake, entry, atomic=atomic)
-        return intake.refusal() if atomic and intake.refused_count else intake.result()
+            return await self._only_told(once, intake.refusal())
+        told, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+        return told
+
+    async def _add(
+        self,
+        coupon_name: str,
+        rows: Sequence[NewCode],
+        intake: Intake,
+        entry: AuditEntry,
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+    ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
+        """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
+        upload = _Upload(coupon_name, entry, None)
+
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
+            await upload.begin(driver)
+            kept = await look_up(driver, once)
+            taken = await upload.name(driver, rows)
+            noted = intake.without(rows, taken)
+            if not (atomic and taken):
+                await upload.add(driver, [row for row in rows if row.code not in taken])
+                return await concluded(driver, once, kept, noted.result()), noted
+            await driver.execute("ROLLBACK", prepare=False)
+            await driver.execute("BEGIN", prepare=False)
+            return await concluded(driver, once, await look_up(driver, once), noted.refusal()), noted
+
+        told = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
+        self._changed([upload.type])
+        return told
 
     async def generate(
-        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
-    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
-            return UnknownCoupon()
+            return await self._only_told(once, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
-            return PatternTooSmall()
+            return await self._only_told(once, PatternTooSmall())
         made = await asyncio.to_thread(make_codes, pattern, count)
         upload = _Upload(coupon_name, entry, pattern)
         # What took the place of a code that existed, and is to take it again if the transaction has to be repeated.
@@ -173,8 +217,11 @@ class PostgresCodes:
         def one_more() -> str:
             return make_codes(pattern, 1)[0]
 
-        async def once(driver: Driver, in_doubt: bool) -> CodesAdded | PatternTooSmall | CodeExpired:
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> CodesAdded | PatternTooSmall | CodeExpired | Replayed | KeyReused:
             await upload.begin(driver)
+            kept = await look_up(driver, once)
             codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
             asked = list(codes.values())
             for _ in range(_MOST_ROUNDS):
@@ -183,7 +230,7 @@ class PostgresCodes:
                     break
                 if not taken:
                     await upload.add(driver, list(codes.values()))
-                    return CodesAdded(count)
+                    return await concluded(driver, once, kept, CodesAdded(count))
                 asked = []
                 for code in taken:
                     if code not in instead:
@@ -191,61 +238,50 @@ class PostgresCodes:
                     asked.append(replace(codes.pop(code), code=instead[code]))
                     codes[instead[code]] = asked[-1]
             await driver.execute("ROLLBACK", prepare=False)
-            return CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
+            await driver.execute("BEGIN", prepare=False)
+            refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
+            return await concluded(driver, once, await look_up(driver, once), refusal)
 
-        added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, once)
-        if isinstance(added, CodesAdded):
-            self._changed([upload.type])
+        added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
+        self._changed([upload.type])
         return added
 
-    async def _add(
-        self, coupon_name: str, rows: Sequence[NewCode], intake: Intake, entry: AuditEntry, *, atomic: bool
-    ) -> None:
-        """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
-        if not rows:
-            return
-        upload = _Upload(coupon_name, entry, None)
+    async def _only_told(self, once: Once | None, answer: _T) -> _T | Replayed | KeyReused:
+        """An answer for which nothing is written, unless it is to be kept."""
+        if once is None:
+            return answer
 
-        async def once(driver: Driver, in_doubt: bool) -> dict[str, RowReason]:
-            await upload.begin(driver)
-            taken = await upload.name(driver, rows)
-            if atomic and taken:
-                await driver.execute("ROLLBACK", prepare=False)
-            else:
-                await upload.add(driver, [row for row in rows if row.code not in taken])
-            return taken
+        async def write(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
+            await driver.execute("BEGIN", prepare=False)
+            return await concluded(driver, once, await look_up(driver, once), answer)
 
-        taken = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, once)
-        for row in rows:
-            if row.code in taken:
-                intake.refuse(RefusedRow(row.row, row.code, taken[row.code]))
-        if not atomic or not taken:
-            intake.added += len(rows) - len(taken)
-            self._changed([upload.type])
+        return await decided(self._engine, self._unit_timeout_seconds, write)
 
     async def redeem(
-        self, code: str, entry: AuditEntry
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         asked = {**audited(entry), "code": code, "redemption_id": str(uuid4())}
+        types: set[str | None] = set()
 
-        async def once(driver: Driver, in_doubt: bool) -> tuple[Any, ...] | None:
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
+                kept = await look_up(driver, once)
                 await driver.execute(_REDEEM, asked)
                 found = await driver.execute(_READ, asked)
-                await driver.execute("COMMIT", prepare=False)
-            return await found.fetchone()
+                if once is None:
+                    await driver.execute("COMMIT", prepare=False)
+            row = await found.fetchone()
+            answer = _redeemed(row, asked["redemption_id"])
+            if row is not None and isinstance(answer, Redeemed):
+                types.add(row[-1])
+            return answer if once is None else await concluded(driver, once, kept, answer)
 
-        row = await decided(self._engine, self._unit_timeout_seconds, once)
-        if row is None:
-            return UnknownCode()
-        redemption_id, is_over, code_type = row[5], row[7], row[9]
-        if redemption_id == asked["redemption_id"]:
-            self._changed([code_type])
-            return Redeemed(_code(row))
-        if redemption_id is not None:
-            return AlreadyRedeemed()
-        return CodeExpired() if is_over else CodeNotClaimed()
+        told = await decided(self._engine, self._unit_timeout_seconds, write)
+        self._changed(types)
+        return told
 
     async def code(self, code: str) -> Code | None:
         rows = await self._fetch(_READ, {"code": code})
@@ -310,7 +346,7 @@ class _Upload:
         return refused
 
     async def add(self, driver: Driver, rows: Sequence[NewCode]) -> None:
-        """Add codes that are ours, in the order of the rows, and commit. The coupon is locked at the end only."""
+        """Add codes that are ours, in the order of the rows. The coupon is locked at the end only."""
         units = 0
         for parameters in self._in_parts(rows):
             units += (await driver.execute(_ADD, parameters)).rowcount
@@ -323,7 +359,6 @@ class _Upload:
             [(self.type,)] = await (await driver.execute(_BE_A_POOL, coupon)).fetchall()
             await driver.execute(RECKON_PLAINNESS, coupons)
             await driver.execute(AUDIT, audited(entry))
-        await driver.execute("COMMIT", prepare=False)
 
     def _in_parts(self, rows: Sequence[NewCode]) -> list[dict[str, Any]]:
         parts = (rows[start : start + _ROWS_AT_ONCE] for start in range(0, len(rows), _ROWS_AT_ONCE))
@@ -336,6 +371,18 @@ class _Upload:
             }
             for part in parts
         ]
+
+
+def _redeemed(
+    row: tuple[Any, ...] | None, redemption_id: str
+) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+    """What has come of redeeming what `_READ` says now."""
+    if row is None:
+        return UnknownCode()
+    redeemed_by, is_over = row[5], row[7]
+    if redeemed_by is not None:
+        return Redeemed(_code(row)) if redeemed_by == redemption_id else AlreadyRedeemed()
+    return CodeExpired() if is_over else CodeNotClaimed()
 
 
 def _code(row: tuple[Any, ...]) -> Code:

@@ -1,6 +1,5 @@
 """Coupons, claims and the audit as they are written, listed and read; what decides claims is in `admission`."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -33,25 +32,6 @@ from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.tables import audit, campaigns, codes, coupons, user_claims
 from claimsvc.storage.transitions import PostgresTransitions, claim_of
-
-_CREATE_COUPON = text("""
-WITH made AS (
-    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
-    VALUES (:name, :amount, :amount, :strategy, CASE
-        WHEN :paused OR :per_user_limit > 1 OR CAST(:starts_at AS timestamptz) > clock_timestamp()
-        THEN timestamptz 'epoch' ELSE CAST(:ends_at AS timestamptz)
-    END)
-    ON CONFLICT (name) DO NOTHING
-    RETURNING name, amount, remaining_amount, strategy, created_at
-), ruled AS (
-    INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata)
-    SELECT name, :starts_at, :ends_at, :paused, :per_user_limit, :per_user_limit > 1, :type,
-        CAST(:benefit AS jsonb), CAST(:metadata AS jsonb)
-    FROM made WHERE :has_rules
-)
-SELECT * FROM made
-""")
 
 _COUPON_DETAIL = text(f"""
 SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at,
@@ -140,13 +120,9 @@ class PostgresStorage:
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
     ) -> Coupon | CouponExists:
-        values = asdict(campaign) | {
-            "benefit": None if campaign.benefit is None else json.dumps(campaign.benefit),
-            "metadata": json.dumps(campaign.metadata),
-            "has_rules": campaign != PLAIN,
-        }
-        row = await self._write(_CREATE_COUPON, {"name": name, "amount": amount, "strategy": strategy, **values})
-        return CouponExists() if row is None else _coupon(row)
+        """`campaigns.create`, of which nothing is kept under a key."""
+        made = await self.campaigns.create(name, amount, strategy, campaign)
+        return made if isinstance(made, Coupon) else CouponExists()
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
         rows = await self._read(_COUPON_DETAIL, {"name": name, "claimants": claimants})

@@ -11,17 +11,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from psycopg.types.json import Jsonb
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Campaign, Claim, Claimed, Once, Outcome, SoldOut
 from claimsvc.ports import Attempt
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.engine import Driver, UnitOfWork, read
-from claimsvc.storage.outcomes import decode, encode
+from claimsvc.storage.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
-from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, StoredAnswer, decide
+from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide
 from claimsvc.storage.transactions import BeginAnewError, decided
 
 SETTLE_HOLDS = """
@@ -74,18 +73,6 @@ LEFT JOIN LATERAL (
 ) AS code ON true
 """
 
-KEPT_FOR = "interval '24 hours'"
-_ANSWERS = f"""
-SELECT asked.caller, asked.key, kept.fingerprint, kept.answer, kept.request_id
-FROM unnest(%(callers)s::text[], %(keys)s::text[]) AS asked (caller, key)
-CROSS JOIN LATERAL (
-    SELECT fingerprint, answer, request_id
-    FROM idempotent_answers
-    WHERE caller = asked.caller AND key = asked.key AND kept_at > now() - {KEPT_FOR}
-    LIMIT 1
-) AS kept
-"""  # noqa: S608 - of constants
-
 _GIVE = """
 WITH given AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, slot, held_until)
@@ -114,24 +101,6 @@ WITH confirmed AS (
 )
 SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """
-
-# In the order of the keys, so that two transactions never wait for each other. An answer that is too old is replaced;
-# one that another transaction has kept meanwhile is not, and then nothing of this is kept: the number has no digits.
-KEEP_ANSWERS = f"""
-WITH kept AS (
-    INSERT INTO idempotent_answers AS old (caller, key, fingerprint, answer, request_id)
-    SELECT caller, key, fingerprint, answer, request_id
-    FROM unnest(
-        %(callers)s::text[], %(keys)s::text[], %(fingerprints)s::bytea[], %(answers)s::jsonb[], %(request_ids)s::text[]
-    ) AS answer (caller, key, fingerprint, answer, request_id)
-    ORDER BY caller, key
-    ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer,
-        request_id = excluded.request_id, kept_at = clock_timestamp()
-        WHERE old.kept_at <= now() - {KEPT_FOR}
-    RETURNING 1
-)
-SELECT CASE WHEN count(*) = %(count)s THEN '1' ELSE 'kept by another' END::int FROM kept
-"""  # noqa: S608 - of constants
 
 
 class RuledAdmission:
@@ -187,7 +156,6 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     coupons = {"coupon_names": sorted(wanted)}
     claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
     asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
-    keys = {"callers": [once.caller for once in asked], "keys": [once.key for once in asked]}
     async with driver.pipeline():
         if locked:
             await driver.execute("BEGIN", prepare=False)
@@ -196,10 +164,10 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
             await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
-        found = await driver.execute(_COUPONS, coupons)
+        rows = await driver.execute(_COUPONS, coupons)
         held = await driver.execute(_CLAIMS, claimants)
         free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
-        kept = await driver.execute(_ANSWERS, keys) if asked else None
+        kept = await look_up(driver, *asked)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
@@ -209,12 +177,9 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     for coupon_name, code in await free.fetchall():
         codes[coupon_name].append(code)
     return Facts(
-        {name: _coupon_facts(codes[name], *row) for name, *row in await found.fetchall()},
+        {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
         claims,
-        {
-            (caller, key): StoredAnswer(fingerprint, decode(answer), request_id)
-            for caller, key, fingerprint, answer, request_id in (await kept.fetchall() if kept is not None else ())
-        },
+        await found(kept),
     )
 
 
@@ -252,11 +217,10 @@ async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) 
                 await driver.execute(GIVE_CODES, given_codes(codes))
             if decisions.confirmed:
                 await driver.execute(_CONFIRM, _ids(decisions.confirmed))
-            if decisions.kept:
-                await driver.execute(KEEP_ANSWERS, answers(decisions.kept))
+            await keep(driver, decisions.kept)
             await driver.execute(RECKON_PLAINNESS, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
-    except (psycopg.errors.InvalidTextRepresentation, psycopg.errors.DeadlockDetected) as error:
+    except (KEPT_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
         raise BeginAnewError from error
 
 
@@ -276,18 +240,6 @@ def _ids(claims: Sequence[Claim]) -> dict[str, Any]:
         "ids": [claim.id for claim in claims],
         "names": [claim.coupon_name for claim in claims],
         "units": len(claims),
-    }
-
-
-def answers(kept: Sequence[tuple[Once, Outcome]]) -> dict[str, Any]:
-    """The parameters of `KEEP_ANSWERS`."""
-    return {
-        "callers": [once.caller for once, _ in kept],
-        "keys": [once.key for once, _ in kept],
-        "fingerprints": [once.fingerprint for once, _ in kept],
-        "answers": [Jsonb(encode(outcome)) for _, outcome in kept],
-        "request_ids": [once.request_id for once, _ in kept],
-        "count": len(kept),
     }
 
 

@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import Any
 
 from claimsvc.domain import (
     AlreadyClaimed,
+    Answer,
     Campaign,
     Claim,
     Claimed,
@@ -55,7 +57,7 @@ class StoredAnswer:
     """What was answered under a key, to which request."""
 
     fingerprint: bytes
-    outcome: Outcome
+    answer: Answer
     request_id: str
 
 
@@ -123,11 +125,8 @@ class _Line:
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
             return outcome
-        if stored.fingerprint != once.fingerprint:
-            return KeyReused()
-        # The request's own answer, where the end of its transaction was in doubt.
-        is_its_own = stored.request_id == once.request_id
-        return stored.outcome if is_its_own else Replayed(stored.outcome, stored.request_id)
+        told: Outcome = told_again(stored, once)
+        return told
 
     def _decide(self, attempt: Attempt) -> Outcome:
         coupon = self._coupons.get(attempt.coupon_name)
@@ -169,6 +168,15 @@ class _Line:
         claim = _claim(attempt, made)
         self.decisions.given.append(Given(claim, slot, code))
         return Claimed(claim)
+
+
+def told_again(stored: StoredAnswer, once: Once) -> Any:
+    """What a request is told under whose key an answer is kept."""
+    if stored.fingerprint != once.fingerprint:
+        return KeyReused()
+    # The request's own answer, where the end of its transaction was in doubt.
+    is_its_own = stored.request_id == once.request_id
+    return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
 
 def _left(coupon: CouponFacts) -> int:

@@ -4,8 +4,9 @@ Each is one transaction in one round trip. It holds the coupon's row, as whoever
 coupon that would make a claim that is given back wait behind all that are made.
 """
 
+from collections.abc import Callable
 from datetime import datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -18,12 +19,16 @@ from claimsvc.domain import (
     ClaimState,
     Confirmed,
     HoldExpired,
+    KeyReused,
+    Once,
+    Replayed,
     UnknownClaim,
 )
 from claimsvc.domain.codes import make_codes
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
+from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.storage.ruled import SETTLE_HOLDS
@@ -49,6 +54,9 @@ WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND hel
 """
 
 
+_T = TypeVar("_T", Cancelled | HoldExpired | AlreadyRedeemed, Confirmed | HoldExpired | AlreadyCancelled)
+
+
 class PostgresTransitions:
     """`ports.Transitions` on PostgreSQL.
 
@@ -65,51 +73,69 @@ class PostgresTransitions:
     async def cancel(
         self, claim_id: str, entry: AuditEntry
     ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
-        claim = await self._change(claim_id, CANCEL, audited(entry))
-        if claim is None:
-            return UnknownClaim()
-        if claim.state is ClaimState.ACTIVE:
-            return AlreadyRedeemed()
-        return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Cancelled(claim)
+        answer: Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim
+        answer = await self._change(claim_id, CANCEL, audited(entry), _cancelled)
+        return answer
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
-        claim = await self._change(claim_id, _CONFIRM, {})
-        if claim is None:
-            return UnknownClaim()
-        if claim.state is ClaimState.CANCELLED:
-            return AlreadyCancelled(claim)
-        return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Confirmed(claim)
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
+        answer: Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused
+        answer = await self._change(claim_id, _CONFIRM, {}, _confirmed, once)
+        return answer
 
-    async def _change(self, claim_id: str, statement: str, parameters: dict[str, Any]) -> Claim | None:
+    async def _change(
+        self,
+        claim_id: str,
+        statement: str,
+        parameters: dict[str, Any],
+        became: Callable[[Claim], _T],
+        once: Once | None = None,
+    ) -> Any:
         async def ask(unit: UnitOfWork) -> Any:
             return await (await unit.driver.execute(_COUPON_OF, {"id": claim_id})).fetchone()
 
         # A claim never changes its coupon.
         found = await read(self._engine, self._unit_timeout_seconds, ask)
         if found is None:
-            return None
+            return UnknownClaim()
         coupon_name, code_pattern, has_codes, coupon_type = found
         spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
         asked = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
+        coupons = {"coupon_names": [coupon_name]}
 
-        async def once(driver: Driver, in_doubt: bool) -> Claim:
-            coupons = {"coupon_names": [coupon_name]}
+        async def decide(driver: Driver, in_doubt: bool) -> _T | UnknownClaim | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
+                kept = await look_up(driver, once)
                 await driver.execute(SETTLE_HOLDS, coupons)
                 await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | asked)
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 after = await driver.execute(_READ, asked)
-                await driver.execute("COMMIT", prepare=False)
-            [row] = await after.fetchall()
-            return claim_of(*row)
+                if once is None:
+                    await driver.execute("COMMIT", prepare=False)
+            row = await after.fetchone()
+            answer = UnknownClaim() if row is None else became(claim_of(*row))
+            return answer if once is None else await concluded(driver, once, kept, answer)
 
-        claim = await decided(self._engine, self._unit_timeout_seconds, once)
+        told = await decided(self._engine, self._unit_timeout_seconds, decide)
         if has_codes:
             self._codes_changed([coupon_type])
-        return claim
+        return told
+
+
+def _cancelled(claim: Claim) -> Cancelled | HoldExpired | AlreadyRedeemed:
+    if claim.state is ClaimState.ACTIVE:
+        return AlreadyRedeemed()
+    return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Cancelled(claim)
+
+
+def _confirmed(claim: Claim) -> Confirmed | HoldExpired | AlreadyCancelled:
+    if claim.state is ClaimState.CANCELLED:
+        return AlreadyCancelled(claim)
+    return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Confirmed(claim)
 
 
 def claim_of(

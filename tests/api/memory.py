@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, TypeVar
 
 import aiohttp
 import structlog
@@ -37,15 +37,18 @@ from claimsvc.domain import (
     CouponExists,
     HeldLock,
     HoldExpired,
+    KeyReused,
     LockNotHeld,
     LockReleased,
     LocksSeen,
     NewCode,
+    Once,
     Outcome,
     PatternTooSmall,
     PeriodIsEmpty,
     Redeemed,
     RefusedRow,
+    Replayed,
     RowsRefused,
     SoldOut,
     StrategyName,
@@ -55,11 +58,14 @@ from claimsvc.domain import (
     WaitingInstance,
     Want,
 )
-from claimsvc.ports import Attempt, ClaimAnswer, Decision, HealthCheck
+from claimsvc.ports import Attempt, ChangeAnswer, ClaimAnswer, Decision, HealthCheck
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
 ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
+
+
+_T = TypeVar("_T")
 
 
 class MemoryStore:
@@ -70,6 +76,7 @@ class MemoryStore:
     def __init__(self) -> None:
         self.amounts: dict[str, Coupon] = {}
         self.claims_of: dict[str, list[Claim]] = {}
+        self.kept: dict[str, tuple[Once, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
@@ -98,10 +105,31 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return [None for _ in attempts]
 
+    def _told_again(self, once: Once | None) -> Replayed | KeyReused | None:
+        kept = self.kept.get(once.key) if once is not None else None
+        if once is None or kept is None:
+            return None
+        first, answer = kept
+        return Replayed(answer, first.request_id) if first.fingerprint == once.fingerprint else KeyReused()
+
+    def _keep(self, once: Once | None, answer: _T) -> _T:
+        if once is not None:
+            self.kept[once.key] = once, answer
+        return answer
+
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
     ) -> Coupon | CouponExists:
+        made = await self.create(name, amount, strategy, campaign)
+        return made if isinstance(made, Coupon) else CouponExists()
+
+    async def create(
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+    ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
+
+    def _create(self, name: str, amount: int, strategy: StrategyName, campaign: Campaign) -> Coupon | CouponExists:
         if name in self.amounts:
             return CouponExists()
         self.campaign_of[name] = campaign
@@ -147,9 +175,18 @@ class MemoryStore:
         return next(made, self.ended.get(claim_id))
 
     async def change(
-        self, name: str, change: Mapping[str, Any], entry: AuditEntry, *, archive: bool = False
-    ) -> CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty:
+        self,
+        name: str,
+        change: Mapping[str, Any],
+        entry: AuditEntry,
+        *,
+        archive: bool = False,
+        once: Once | None = None,
+    ) -> ChangeAnswer:
         self._fail()
+        return self._told_again(once) or self._keep(once, self._change(name, change, entry, archive))
+
+    def _change(self, name: str, change: Mapping[str, Any], entry: AuditEntry, archive: bool) -> ChangeAnswer:
         if name not in self.amounts:
             return UnknownCoupon()
         claimed = len(self.claims_of[name])
@@ -176,11 +213,14 @@ class MemoryStore:
             self.entries.append(entry)
         return Cancelled(self.ended[claim_id])
 
-    async def confirm(self, claim_id: str) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim:
+    async def confirm(
+        self, claim_id: str, once: Once | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
-        return AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
+        return self._told_again(once) or self._keep(once, answer)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
@@ -207,6 +247,9 @@ class MemoryLocksmith:
         lock = HeldLock("plenty", "web-1", True, 0.0025, {"a:1": 19.9, "b:1": 19.8}, "", waiting)
         return LocksSeen(("a:1", "b:1", "c:1"), ("c:1",), () if self.released else (lock,), True)
 
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        return [lock for lock in (await self.held()).locks if lock.coupon_name == coupon_name]
+
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
     ) -> LockReleased | LockNotHeld:
@@ -222,20 +265,32 @@ class MemoryCodes:
     """`ports.Codes` of a service in which no coupon has any, and none is ever added."""
 
     async def add(
-        self, coupon_name: str, rows: AsyncIterator[Sequence[NewCode | RefusedRow]], entry: AuditEntry, *, atomic: bool
-    ) -> CodesAdded | RowsRefused | UnknownCoupon:
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         async for _ in rows:
             pass
         return UnknownCoupon()
 
     async def generate(
-        self, coupon_name: str, count: int, pattern: str, expires_at: datetime | None, entry: AuditEntry
-    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon:
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         return UnknownCoupon()
 
     async def redeem(
-        self, code: str, entry: AuditEntry
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         return UnknownCode()
 
     async def code(self, code: str) -> Code | None:

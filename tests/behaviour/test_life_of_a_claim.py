@@ -22,7 +22,9 @@ from claimsvc.domain import (
     Claimed,
     ClaimState,
     Confirmed,
+    Coupon,
     CouponDetail,
+    CouponExists,
     Ended,
     HoldContinued,
     HoldExpired,
@@ -283,7 +285,7 @@ async def test_the_same_claim_fifty_times_under_one_key_is_one_claim_with_one_an
     first = [each for each in outcomes if isinstance(each, Claimed)]
     replayed = [each for each in outcomes if isinstance(each, Replayed)]
     assert (len(first), len(replayed)) == (1, 49)
-    assert {each.outcome for each in replayed} == set(first)
+    assert {each.answer for each in replayed} == set(first)
     assert await left(instances[0]) == 99
 
 
@@ -294,7 +296,7 @@ async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_
     await here.storage.campaigns.change("spring", {"amount": 2}, ENTRY)
     replayed = await here.strategy.claim("spring", "bob", keyed("k"))
     assert isinstance(replayed, Replayed)
-    assert isinstance(replayed.outcome, SoldOut)
+    assert isinstance(replayed.answer, SoldOut)
     assert await here.strategy.claim("spring", "bob", keyed("k", "something else")) == KeyReused()
     assert isinstance(await here.strategy.claim("spring", "bob", keyed("another")), Claimed)
     assert isinstance(await here.strategy.claim("winter", "bob", keyed("unknown")), UnknownCoupon)
@@ -362,3 +364,35 @@ async def test_holders_confirm_expire_cancel_and_claim_again_at_random(instances
 
     await until(all_is_sold, "five of the next ten have a unit")
     assert await left(here) == 0
+
+
+def once(key: str, asked: str = "the same", request_id: str = "first") -> Once:
+    return Once("ada's program", key, hashlib.sha256(asked.encode()).digest(), request_id)
+
+
+async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answered_alike(here: Instance) -> None:
+    campaigns, transitions = here.storage.campaigns, here.storage.transitions
+
+    async def offered(each: Once) -> object:
+        return await campaigns.create("spring", 5, StrategyName.REDLOCK, Campaign(), each)
+
+    many = [once("offer", request_id=f"request {number}") for number in range(10)]
+    made = await asyncio.gather(*(offered(each) for each in many))
+    [coupon] = [each for each in made if isinstance(each, Coupon)]
+    assert [each.answer for each in made if isinstance(each, Replayed)] == [coupon] * 9
+    assert await offered(once("offer", "another amount")) == KeyReused()
+    assert await offered(once("another key")) == CouponExists()
+    assert await offered(once("another key", request_id="second")) == Replayed(CouponExists(), "first")
+
+    held = await claimed(here, "ada", HELD)
+    confirmed = await transitions.confirm(held, once("confirm"))
+    assert isinstance(confirmed, Confirmed)
+    await transitions.cancel(held, ENTRY)
+    assert await transitions.confirm(held, once("confirm", request_id="second")) == Replayed(confirmed, "first")
+    assert isinstance(await transitions.confirm(held, once("later")), AlreadyCancelled)
+
+    closed = await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive"))
+    assert isinstance(closed, CouponDetail)
+    again = await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive", request_id="second"))
+    assert again == Replayed(closed, "first")
+    assert len(await here.storage.trail(ENTRY.subject_type, ENTRY.subject, limit=10)) == 2  # and that of cancelling

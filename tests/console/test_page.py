@@ -15,7 +15,8 @@ from claimsvc.live import Live
 from claimsvc.server.stress import StressTests
 from tests.api.memory import ADMIN_KEY, served
 from tests.console.conftest import Open
-from tests.console.watching import Instance
+from tests.console.watching import Instance, coupon
+from tests.waiting import until
 
 # Longer than Playwright's 5 s: other tests run on the same machine.
 expect.set_options(timeout=20_000)
@@ -27,8 +28,11 @@ _PHONE = {"width": 360, "height": 740}
 
 
 @pytest.fixture
-async def look(browser: Browser) -> AsyncIterator[Look]:
-    """Opens consoles. Whatever their pages complain of, the policy's refusals included, fails the test."""
+async def look(browser: Browser, open_instance: Open) -> AsyncIterator[Look]:
+    """Opens consoles. Whatever their pages complain of, the policy's refusals included, fails the test.
+
+    It asks for `open_instance` so that it ends first: a page whose service is gone complains, and is right.
+    """
     complaints: list[str] = []
 
     async def open_page(instance: Instance, **options: object) -> Page:
@@ -93,16 +97,23 @@ async def test_claims_that_give_up_are_told_with_what_to_do(look: Look, open_ins
     await here.create("spring", 50)
     await asyncio.gather(here.claim("spring"), there.claim("spring"))
     page = await look(here)
-    with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
+    url = database_url.replace("+psycopg", "")
+    with psycopg.connect(url) as obstacle:
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
         held_up = asyncio.create_task(there.claim("spring"))
-        await asyncio.sleep(0.2)
+        with psycopg.connect(url, autocommit=True) as looker:
+            block = "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+            await until(lambda: looker.execute(block).fetchone() is not None, "a claim holds the lock, and is held up")
         assert await here.claim("spring", 3) == [503] * 3
         await expect(page.locator("#verdict")).to_have_attribute("data-level", "bad")
         await expect(page.locator("#verdict-text")).to_contain_text("gave up waiting for the lock")
-        await expect(page.locator("#verdict-text")).to_contain_text("units left")
+        await expect(page.locator("#verdict-text")).to_contain_text("with stock left")
+        await expect(page.locator("#verdict-evidence")).to_contain_text("3 claims gave up, the last")
         await expect(page.locator("#tile-gave-up .value")).to_have_text("3")
     await held_up
+    await expect(page.locator("#verdict-text")).to_contain_text("That has ended")
+    await expect(page.locator("#verdict")).to_have_attribute("data-level", "warning")
+    await expect(page.locator("#verdict-age")).to_contain_text("It has been so for")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -164,20 +175,23 @@ async def test_everything_is_reached_and_worked_by_keyboard(look: Look, instance
     await instance.claim("spring", 5)
     await expect(page.locator("#coupons tbody tr")).to_have_count(1)
     reached = []
-    for _ in range(6):
+    for _ in range(7):
         await page.keyboard.press("Tab")
         reached.append(await page.evaluate("document.activeElement.textContent.trim().slice(0, 20)"))
         outline = await page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
         assert outline != "none", reached
     assert reached[0] == "Skip to the coupons"
     assert "Pause" in reached
+    assert "What the columns mea" in reached
     # The stock is looked at every two seconds, and later where much else goes on.
     await expect(page.locator("#coupons .stock")).to_contain_text("95 of 100")
     await page.locator("#pause").focus()
     await page.keyboard.press("Enter")
     await expect(page.locator("#connection-text")).to_have_text("paused")
-    await instance.claim("spring", 5)
-    await asyncio.sleep(0.5)
+    async with instance.watched() as watcher:
+        await instance.claim("spring", 5)
+        await watcher.sees(lambda seen: coupon(seen, "spring").get("remaining") == 90)
+        await watcher.sees(lambda _: len(watcher.pictures) > 3)
     await expect(page.locator("#coupons .stock")).to_contain_text("95 of 100")
     await page.keyboard.press("Space")
     await expect(page.locator("#coupons .stock")).to_contain_text("90 of 100")
@@ -244,19 +258,92 @@ async def test_in_development_a_button_fires_the_stress_test_and_shows_its_resul
         await page.goto(f"{url}/console")
         await page.get_by_label("Scenario").select_option("stampede")
         fire = page.locator("#fire")
+        await fire.evaluate(_NOTE_TEXTS)
         await fire.focus()
         await page.keyboard.press("Enter")
-        await expect(fire).to_have_text("Running")
-        refused = await page.evaluate(
-            """async () => (await fetch("/console/stress-test", {method: "POST",
-                headers: {"Content-Type": "application/json"}, body: '{"scenario":"stampede"}'})).status"""
-        )
-        assert refused == 409
         await expect(page.locator("#stress-state")).to_contain_text("✓ passed", timeout=60_000)
         await expect(page.locator("#stress-outcomes")).to_contain_text("409 sold-out")
         await expect(page.locator("#stress-outcomes")).to_contain_text("999")
         await expect(page.locator("#coupons tbody tr").first).to_contain_text("stampede")
         await expect(fire).to_have_text("Fire")
+        assert await page.evaluate("window.texts") == ["Running", "Fire"]
+
+
+# A stress test may be over before anybody looks at the button.
+_NOTE_TEXTS = """button => {
+    window.texts = [];
+    new MutationObserver(() => window.texts.push(button.textContent)).observe(button, {childList: true, subtree: true,
+        characterData: true});
+}"""
+_PRESS_OFTEN = """times => Promise.all(Array.from({length: times}, async () => (await fetch("/console/stress-test", {
+    method: "POST", headers: {"Content-Type": "application/json"}, body: '{"scenario":"stampede"}'})).status))"""
+
+
+async def test_however_often_it_is_fired_at_once_one_stress_test_runs(browser: Browser, settings: Settings) -> None:
+    async with in_development(settings) as url:
+        page = await browser.new_page()
+        await page.goto(f"{url}/console")
+        statuses = await page.evaluate(_PRESS_OFTEN, 20)
+        assert sorted(statuses) == [202, *[409] * 19]
+
+
+async def test_every_column_is_defined_where_a_reader_finds_it(look: Look, instance: Instance) -> None:
+    await instance.create("spring", 100)
+    page = await look(instance)
+    await instance.claim("spring", 5)
+    await expect(page.locator("#coupons tbody tr")).to_have_count(1)
+    for heading in await page.locator("thead th").all():
+        definition = await page.locator(f"#{await heading.get_attribute('aria-describedby')}").text_content()
+        assert definition
+        assert await heading.get_attribute("title") == definition
+    details = page.locator("#coupons + details, #coupons ~ details").first
+    await details.locator("summary").focus()
+    await page.keyboard.press("Enter")
+    await expect(details.locator("dd").first).to_be_visible()
+    await expect(details).to_contain_text("in the last second")
+
+
+async def test_no_series_is_red(look: Look, instance: Instance) -> None:
+    """Red says that something is bad; what a colour only tells apart must have another."""
+    for scheme in ("light", "dark"):
+        page = await look(instance, color_scheme=scheme)
+        hues = await page.evaluate(_HUES)
+        assert len(hues) >= 13
+        red = {name: hue for name, hue in hues.items() if hue is not None and (hue < 18 or hue > 335)}
+        assert red == {}, scheme
+
+
+_HUES = """() => {
+    const names = ["claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "unavailable", "internal-error",
+        "redis", ...[0, 1, 2, 3, 4, 5].map(place => `turn-${place}`)];
+    const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
+    return Object.fromEntries(names.map(name => {
+        const colour = getComputedStyle(document.documentElement).getPropertyValue(`--${name}`).trim();
+        if (!colour) throw new Error(name);
+        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data.map(value => value);
+        const high = Math.max(r, g, b), range = high - Math.min(r, g, b);
+        if (range < 40) return [name, null];
+        const hue = high === r ? (g - b) / range : high === g ? 2 + (b - r) / range : 4 + (r - g) / range;
+        return [name, (60 * hue + 360) % 360];
+    }));
+}"""
+
+
+async def test_a_page_that_was_refused_comes_back_though_it_was_hidden_meanwhile(
+    browser: Browser, instance: Instance
+) -> None:
+    instance.live.most_viewers = 0
+    page = await browser.new_page()
+    await page.goto(f"{instance.url}/console")
+    await expect(page.locator("#connection-text")).to_contain_text("too many viewers")
+    for hidden in ("true", "false"):
+        await page.evaluate(
+            f"Object.defineProperty(document, 'hidden', {{value: {hidden}, configurable: true}});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+    instance.live.most_viewers = 10
+    await expect(page.locator("#connection-text")).to_have_text("live")
 
 
 async def test_outside_development_there_is_no_button(look: Look, instance: Instance) -> None:

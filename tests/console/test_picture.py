@@ -1,25 +1,27 @@
-"""How readings become figures, figures one picture, and the picture one sentence; without servers."""
+"""How readings become figures, and figures one picture; without servers."""
 
+import dataclasses
 import os
 import subprocess
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
+import orjson
 import pytest
 
-from claimsvc.domain import Claim, Claimed, ClaimState, Coupon, SoldOut, StrategyName
+from claimsvc.domain import Claim, Claimed, ClaimState, SoldOut
 from claimsvc.errors import LockBusyError
-from claimsvc.live.events import KEPT, Events
-from claimsvc.live.merge import Heard, Painter
-from claimsvc.live.picture import Picture, quantile_ms
-from claimsvc.live.summary import Summary, Window, _sum
-from claimsvc.live.verdict import Verdict, judge
-from claimsvc.metrics import LATENCY_BOUNDS, Metrics, Numbers, read_totals
+from claimsvc.live.attendance import Attendance
+from claimsvc.live.events import KEPT, Event, Events
+from claimsvc.live.merge import Painter
+from claimsvc.live.picture import quantile_ms
+from claimsvc.live.summary import Summary, Window
+from claimsvc.metrics import LATENCY_BOUNDS, Metrics, read_totals
+from tests.console.summaries import SOLD_OUT_SPRING, TAKES_TURNS, down, heard, picture, row, summary, with_figures
 
 CLAIMED = Claimed(Claim("id", "spring", "ada", ClaimState.ACTIVE, datetime(2026, 1, 1, tzinfo=UTC)))
-SPRING = Coupon("spring", 100, 34, StrategyName.REDLOCK, datetime(2026, 1, 1, tzinfo=UTC))
 
 
 @pytest.fixture
@@ -65,7 +67,9 @@ def test_a_summary_is_what_has_grown_and_survives_its_way_over_redis(metrics: Me
     assert received.events == summary.events
 
 
-@pytest.mark.parametrize("text", [b"", b"{}", b"[]", b'{"version": 1}', b'{"version": 2, "id": "x"}', b"\xff"])
+@pytest.mark.parametrize(
+    "text", [b"", b"{}", b"[]", b'{"version": 1}', b'{"version": 2, "id": "x"}', b"\xff", b" " * 300_000]
+)
 def test_what_is_no_summary_of_this_version_is_passed_over(text: bytes) -> None:
     assert Summary.from_bytes(text) is None
 
@@ -99,131 +103,146 @@ def test_quantiles_lie_between_the_bounds_that_were_counted() -> None:
     assert quantile_ms(counts, 0.99) == pytest.approx(20_000)
 
 
-def heard(name: str, coupons: dict[str, Numbers] | None = None, **changes: Any) -> Heard:
-    silent = changes.pop("silent_seconds", 0.0)
-    fields: dict[str, Any] = {
-        "id": name,
-        "name": name,
-        "seconds": 1.0,
-        "coupons": coupons or {},
-        "all_coupons": _sum((coupons or {}).values()),
-        "known": list(coupons or {}),
-        "held": {},
-        "process": {},
-        "latency": [0.0] * len(LATENCY_BOUNDS),
-        "masters": dict.fromkeys(("a", "b", "c"), (True, 10, 0.002)),
-        "pool_size": 10,
-        "events": [],
-        **changes,
-    }
-    return Heard(Summary(**fields), silent, is_here=name == "here", is_silent=silent > 0)
+def test_what_says_something_else_than_a_summary_is_passed_over() -> None:
+    told = orjson.loads(summary("there").to_bytes())
+    assert Summary.from_bytes(orjson.dumps(told)) is not None
+    for field, value in (
+        ("coupons", []),
+        ("coupons", {"spring": {"claimed": "x"}}),
+        ("held", None),
+        ("latency", [1.0]),
+    ):
+        assert Summary.from_bytes(orjson.dumps({**told, field: value})) is None, field
 
 
-def picture(*summaries: Heard) -> Picture:
-    painter = Painter()
-    return painter.paint(summaries, painter.coupons_shown(summaries), {"spring": SPRING}, hears_others=True)
-
-
-def verdict(*summaries: Heard) -> Verdict:
-    return judge(picture(*summaries))
-
-
-TAKES_TURNS: Numbers = {
-    "claimed": 1000,
-    "attempts-acquired": 30,
-    "attempts-busy": 60,
-    "waits": 30,
-    "wait_seconds": 0.66,
-    "holds": 30,
-    "hold_seconds": 0.33,
-}
+def test_events_of_a_kind_that_is_not_known_are_passed_over() -> None:
+    odd = [Event(1, time.time(), "{count.__class__}", "spring"), Event(2, time.time(), "sold-out", "spring")]
+    assert [event.text for event in picture(heard("there", events=odd)).events] == ["spring is sold out"]
 
 
 def test_figures_of_instances_add_up_and_their_turns_are_kept_apart() -> None:
-    seen = picture(heard("here", {"spring": TAKES_TURNS}), heard("there", {"spring": TAKES_TURNS}))
-    [row] = seen.coupons
-    assert row.outcomes == {"claimed": 2000}
-    assert row.turns == [(0, 0.33), (1, 0.33)]
-    assert row.waiting_share == pytest.approx(0.667, abs=0.001)
-    assert (row.amount, row.remaining) == (100, 34)
+    seen = row(heard("here", {"spring": TAKES_TURNS}), heard("there", {"spring": TAKES_TURNS}))
+    assert seen.outcomes == {"claimed": 2000}
+    assert seen.turns == [(0, 0.33), (1, 0.33)]
+    assert seen.waiting_share == pytest.approx(0.667, abs=0.001)
+    assert (seen.amount, seen.remaining) == (100, 34)
+    assert seen.lock == "contended"
 
 
-def test_an_instance_that_is_silent_counts_nothing_but_still_holds_what_it_held() -> None:
-    silent = heard("there", {"spring": TAKES_TURNS}, held={"spring": 0.5}, silent_seconds=12.0)
-    seen = picture(heard("here", {"spring": {"claimed": 5, "attempts-busy": 3}}), silent)
-    assert seen.coupons[0].outcomes == {"claimed": 5}
-    assert (seen.coupons[0].holder, seen.coupons[0].held_seconds) == (1, 12.5)
-    assert "there has held it for 12 s and is silent" in judge(seen).text
-
-
-def down(*names: str) -> dict[str, tuple[bool, int, float]]:
-    return {name: (name not in names, 10, 0.002) for name in ("a", "b", "c")}
+def test_a_sold_out_coupon_that_is_looked_at_in_turns_is_not_contended() -> None:
+    looked_at = with_figures(TAKES_TURNS, claimed=0) | {"sold-out": 1000}
+    both = heard("here", {"spring": looked_at}), heard("there", {"spring": looked_at})
+    assert row(*both, stock=SOLD_OUT_SPRING).lock == "sold-out"
+    # Where the stock is not known, the answers are.
+    painter = Painter()
+    [seen] = painter.paint(both, painter.coupons_shown(both), {}, hears_others=True).coupons
+    assert seen.lock == "sold-out"
 
 
 @pytest.mark.parametrize(
-    ("summaries", "level", "words"),
+    ("figures", "lock"),
     [
-        pytest.param([heard("here")], "quiet", "nobody is claiming", id="quiet"),
-        pytest.param(
-            [heard("here", {"spring": {"claimed": 500, "attempts-acquired": 20, "waits": 20, "wait_seconds": 0.02}})],
-            "good",
-            "spring is hot: 500 claims a second",
-            id="hot",
-        ),
-        pytest.param([heard("here", {"spring": {"sold-out": 500}})], "good", "spring is sold out", id="sold out"),
-        pytest.param(
-            [heard("here", {"spring": TAKES_TURNS}), heard("there", {"spring": TAKES_TURNS})],
-            "good",
-            "spring is contended: 2 instances take turns, and 67% of their time is waiting for its lock",
-            id="contended",
-        ),
-        pytest.param(
-            [heard("here", {"spring": TAKES_TURNS}, masters=down("b"))],
-            "warning",
-            "1 of 3 masters is down",
-            id="one down",
-        ),
-        pytest.param([heard("here", masters=down("b", "c"))], "bad", "2 of 3 masters are down", id="quorum lost"),
-        pytest.param(
-            [heard("here", {"spring": TAKES_TURNS}, process={"transactions": 10, "transaction_seconds": 2.5})],
-            "warning",
-            "Claims wait for PostgreSQL: a transaction takes 250 ms",
-            id="slow database",
-        ),
-        pytest.param(
-            [heard("here", {"spring": TAKES_TURNS}, masters=dict.fromkeys("abc", (True, 10, 0.5)))],
-            "warning",
-            "Claims wait for Redis: a call takes 50 ms",
-            id="slow redis",
-        ),
-        pytest.param(
-            [heard("here", {"spring": {"unavailable": 40}}, process={"pool_in_use": 10})],
-            "bad",
-            "PostgreSQL cannot keep up: 40 claims a second fail",
-            id="pool exhausted",
-        ),
-        pytest.param(
-            [heard("here", {"spring": {"attempts-busy": 4}})],
-            "warning",
-            "held by nobody that we hear of",
-            id="dead holder",
-        ),
+        pytest.param({"attempts-busy": 4}, "stranger", id="nobody gets it"),
+        pytest.param({"attempts-busy": 40, "attempts-acquired": 9, "hold_seconds": 0.03}, "stranger", id="few get it"),
+        pytest.param({"attempts-busy": 1, "attempts-acquired": 1, "hold_seconds": 0.003}, "free", id="one collision"),
+        pytest.param({"attempts-busy": 40, "attempts-acquired": 9, "hold_seconds": 0.5}, "free", id="held by ours"),
+        pytest.param({"claimed": 5, "attempts-acquired": 5, "hold_seconds": 0.01}, "free", id="never refused"),
+        pytest.param({}, "idle", id="nobody wants it"),
     ],
 )
-def test_the_worst_that_is_true_is_said(summaries: list[Heard], level: str, words: str) -> None:
-    said = verdict(*summaries)
-    assert words in said.text
-    assert said.level == level
-    assert said.advice or level in ("quiet", "good")
+def test_a_lock_is_a_strangers_if_it_is_refused_much_and_hardly_held(figures: dict[str, float], lock: str) -> None:
+    assert row(heard("here", {"spring": figures})).lock == lock
 
 
-def test_claims_that_gave_up_are_said_before_the_contention_that_made_them() -> None:
-    events = Events()
-    events.add("gave-up", "spring", 12)
-    said = verdict(heard("here", {"spring": TAKES_TURNS}, events=list(events)), heard("there", {"spring": TAKES_TURNS}))
-    assert said.level == "bad"
-    assert said.text == "spring: 12 claims gave up waiting for the lock in the last 30 s, with 34 units left."
-    assert said.advice
+def test_what_redis_needs_to_take_a_lock_and_give_it_back_is_no_strangers() -> None:
+    figures: dict[str, float] = {"attempts-busy": 40, "attempts-acquired": 9, "hold_seconds": 0.03}
+    slow = dict.fromkeys("abc", (True, 10, 0.5))  # 50 ms a call: nine turns are 900 ms of nothing else
+    assert row(heard("here", {"spring": figures}, masters=slow)).lock == "free"
+
+
+def test_a_lock_is_called_a_strangers_only_after_a_while() -> None:
+    refused = heard("here", {"spring": {"attempts-busy": 4}})
+    painter = Painter(strange_after_seconds=3600)
+    [seen] = painter.paint([refused], ["spring"], {}, hears_others=True).coupons
+    assert seen.lock != "stranger"
+
+
+def test_a_turn_is_split_where_the_figures_can_tell() -> None:
+    process = {"transactions": 30, "transaction_seconds": 0.12}
+    turn = row(heard("here", {"spring": TAKES_TURNS}, process=process)).turn
+    assert turn is not None
+    assert (turn.redis, turn.transactions, turn.rest) == (0.4, 4.0, 7.0)
+    others = heard("here", {"spring": TAKES_TURNS, "autumn": TAKES_TURNS}, process=process)
+    assert [each.turn for each in picture(others).coupons] == [None, None]
+
+
+def test_a_master_is_shown_as_each_instance_sees_it() -> None:
+    silent = heard("gone", masters=down("a", "b", "c"), silent_seconds=9.0)
+    cut_off = heard("there", masters={**down("b"), "b": (False, 50, 10.0)})
+    masters = {each.name: each for each in picture(heard("here"), cut_off, silent).masters}
+    assert (masters["a"].up_at, masters["a"].down_at) == ([0, 1], [])
+    assert (masters["b"].up_at, masters["b"].down_at) == ([0], [1])
+    # What it takes to find out that it is still down is no call that a claim makes.
+    assert masters["b"].call_ms == pytest.approx(0.2)
+
+
+def test_a_coupon_that_is_named_like_the_rest_gets_no_stock_of_its_own() -> None:
+    """`other` has no figures of its own: they would stand beside a stock that is not theirs."""
+    assert Painter().coupons_shown([heard("here", {"other": TAKES_TURNS})]) == ["other"]
+
+
+class Clocks:
+    """Two clocks that are moved by hand."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+
+    def attendance(self, events: Events | None = None) -> Attendance:
+        return Attendance(events or Events(), clock=lambda: self.now, wall_clock=lambda: self.now + 1e9)
+
+
+def test_an_instance_whose_clock_is_wrong_is_shown_by_ours() -> None:
+    clocks = Clocks()
+    others = clocks.attendance()
+    for told_at in (400.0, 400.1, 400.25):  # ten minutes behind, and its way here varies
+        others.hear(summary("web:1", told_at=1e9 + told_at, started_at=1e9 + 340))
+        clocks.now += 0.15
+    [there] = others.heard()
+    assert there.clock_offset_seconds == 600.0
+    gave_up = [Event(1, time.time() - 605, "gave-up", "spring", 3)]
+    late = heard("there", {"spring": TAKES_TURNS}, events=gave_up)
+    assert row(late).gave_up == 0
+    seen = row(dataclasses.replace(late, clock_offset_seconds=600.0))
+    assert (seen.gave_up, seen.gave_up_age_seconds) == (3, 5)
+
+
+def test_a_process_that_follows_another_on_its_host_is_a_restart() -> None:
+    clocks, events = Clocks(), Events()
+    others = clocks.attendance(events)
+    others.hear(summary("web:1"))
+    others.hear(summary("db:1"))
+    clocks.now += 3
+    others.hear(summary("web:2"))
+    others.hear(summary("db:1"))
+    assert [(each.summary.name, each.restarts) for each in others.heard()] == [("db:1", 0), ("web:1", 0), ("web:2", 1)]
+    told = [(event.kind, event.subject) for event in events]
+    assert told == [("instance-new", "web:2"), ("instance-silent", "web:1")]
+    others.hear(summary("web:1"))  # it was only paused
+    assert [each.restarts for each in others.heard()] == [0, 0, 0]
+    others.hear(summary("web:1", is_leaving=True))
+    assert [each.restarts for each in others.heard()] == [0, 1]
+
+
+def test_who_is_silent_for_long_is_forgotten_and_so_many_are_remembered_at_most() -> None:
+    clocks = Clocks()
+    others = clocks.attendance()
+    for number in range(1000):
+        others.hear(summary(f"web-{number}:1"))
+    assert len(others.heard()) == 200
+    clocks.now += 30
+    assert all(each.is_silent for each in others.heard())
+    clocks.now += 31
+    assert others.heard() == []
 
 
 def test_with_several_workers_each_reads_its_own_totals(tmp_path: Path) -> None:

@@ -3,7 +3,8 @@
 import asyncio
 import itertools
 import time
-from collections.abc import AsyncIterator, Callable
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -78,6 +79,8 @@ class Watcher:
     answer: aiohttp.ClientResponse
     pictures: list[dict[str, Any]] = field(default_factory=list)
     events: list[str] = field(default_factory=list)
+    picture_times: list[float] = field(default_factory=list)
+    event_times: list[float] = field(default_factory=list)
     ended: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def read(self) -> None:
@@ -89,8 +92,10 @@ class Watcher:
                     kind = value
                 elif name == "data":
                     self.events.append(kind)
+                    self.event_times.append(time.monotonic())
                     if kind == "picture":
                         self.pictures.append(orjson.loads(value))
+                        self.picture_times.append(time.monotonic())
         finally:
             self.ended.set()
 
@@ -105,6 +110,11 @@ class Watcher:
                     return picture
             await asyncio.sleep(0.01)
         raise AssertionError(f"not seen in {looked_at} pictures; the last: {self.pictures[-1:]}")
+
+
+def most_within(times: Sequence[float], seconds: float) -> int:
+    """How many of these moments, in their order, lie within so long of one another at most."""
+    return max((bisect_right(times, first + seconds) - place for place, first in enumerate(times)), default=0)
 
 
 def coupon(message: dict[str, Any], name: str) -> dict[str, Any]:

@@ -38,8 +38,9 @@ async def open_service(database_url: str, redis_urls: tuple[str, ...]) -> AsyncI
                 database_url=database_url,
                 redis_urls=redis_urls,
                 admin_keys=(ADMIN_KEY_DIGEST,),
-                database_lock_timeout_seconds=4.0,
-                database_statement_timeout_seconds=5.0,
+                database_lock_timeout_seconds=30.0,
+                database_statement_timeout_seconds=40.0,
+                claim_timeout_seconds=60.0,
             )
             app = await stack.enter_async_context(application(settings))
             port = await stack.enter_async_context(served(app, header_timeout_seconds=10))

@@ -24,7 +24,7 @@ async def locksmith_of(redis_urls: tuple[str, ...], database_url: str = NOWHERE)
 
 async def trail(database_url: str, coupon_name: str = "spring") -> list[AuditEntry]:
     async with open_storage(Settings(database_url=database_url, redis_urls=("redis://unused",))) as storage:
-        found: list[AuditEntry] = await storage.trail("coupon", coupon_name, limit=10)  # type: ignore[attr-defined]
+        found: list[AuditEntry] = await storage.trail("coupon", coupon_name, limit=10)
         return found
 
 

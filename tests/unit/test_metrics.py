@@ -7,10 +7,23 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from claimsvc.domain import Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon, Want
+from claimsvc.domain import (
+    OUTCOME_NAMES,
+    Coupon,
+    Ended,
+    KeyReused,
+    NotStarted,
+    Outcome,
+    Paused,
+    SoldOut,
+    StrategyName,
+    UnknownCoupon,
+    Want,
+)
 from claimsvc.errors import LockBusyError
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.metrics.busiest import OTHER, BusiestCoupons
@@ -74,6 +87,20 @@ async def test_every_outcome_is_counted_under_its_name() -> None:
         line = f'claimsvc_claims_total{{coupon="spring",outcome="{outcome}",strategy="redlock"}} 1.0'
         assert line in exposition
         assert f'claimsvc_claim_duration_seconds_count{{outcome="{outcome}",strategy="redlock"}} 1.0' in exposition
+
+
+def test_every_answer_of_a_claim_has_a_name_of_its_own() -> None:
+    assert set(OUTCOME_NAMES) == set(get_args(Outcome))
+    assert len(set(OUTCOME_NAMES.values())) == len(OUTCOME_NAMES)
+
+
+@pytest.mark.parametrize("outcome", [Paused(), Ended(), NotStarted(datetime.now(UTC), 1.0), KeyReused()])
+def test_a_coupon_that_is_not_open_is_no_failure(metrics: Metrics, outcome: Outcome) -> None:
+    metrics.claim_ended("spring", "redlock", outcome, 0.1)
+    exposition = metrics.render()[0].decode()
+    [failed] = re.findall(r'claims_total{coupon="[^"]+",outcome="internal-error",strategy="redlock"} (\S+)', exposition)
+    assert float(failed) == 0
+    assert f'outcome="{OUTCOME_NAMES[type(outcome)]}",strategy="redlock"}} 1.0' in exposition
 
 
 async def test_made_up_names_make_no_series() -> None:

@@ -3,22 +3,22 @@
 import { Sparkline } from "./charts.js";
 import { byId, cell, count, duration, fill, keepRows, letter, make, mark, percent, rate, row, rowHeading, say } from "./dom.js";
 import { History } from "./history.js";
+import { OUTCOMES, total } from "./outcomes.js";
 
-const CONTENDED = 0.5;
 const MOST_TURNS = 8;
 
-const total = (outcomes) => Object.values(outcomes).reduce((sum, value) => sum + value, 0);
-
-/** What is to be said of the lock, in a word or two and one number. */
-function lockState(coupon) {
-  if (coupon.strategy && coupon.strategy !== "redlock") return ["none", `none: ${coupon.strategy}`];
-  if (!coupon.acquired && !coupon.busy && !coupon.turns.length) return ["idle", "idle"];
-  if (coupon.busy && !coupon.acquired && !total(coupon.outcomes)) return ["stuck", "taken, and none gets it"];
-  const share = percent(coupon.waiting_share);
-  if (coupon.turns.length > 1 && coupon.waiting_share >= CONTENDED) return ["contended", `contended: ${share} waiting`];
-  if (coupon.turns.length > 1) return ["shared", `shared: ${share} waiting`];
-  return ["free", "uncontended"];
-}
+// The service decides what is to be said of a lock; how, is said here.
+const LOCKS = {
+  none: ({ strategy }) => `none: ${strategy}`,
+  idle: () => "idle",
+  stuck: () => "stuck: it does not move",
+  stranger: () => "not ours: refused, and held by none of us",
+  "sold-out": () => "sold out: only looked at",
+  contended: ({ waiting_share }) => `contended: ${percent(waiting_share)} waiting`,
+  shared: ({ waiting_share }) => `shared: ${percent(waiting_share)} waiting`,
+  free: () => "uncontended",
+};
+const WITH_WAITING = ["contended", "shared"];
 
 class CouponRow {
   #history = new History();
@@ -37,6 +37,7 @@ class CouponRow {
   #acquired = make("span", "strong");
   #busy = make("span", "sub");
   #gaveUp = make("span", "strong");
+  #gaveUpAge = make("span", "sub");
   #turns = make("span", "turns");
   #holder = make("span", "sub");
 
@@ -48,7 +49,7 @@ class CouponRow {
       cell("Lock", "lock", this.#lock, make("span", "bar thin", this.#waiting)),
       cell("Wait, hold", "", this.#wait, this.#hold),
       cell("Attempts a second", "", this.#acquired, this.#busy),
-      cell("Gave up", "gave-up", this.#gaveUp),
+      cell("Gave up", "gave-up", this.#gaveUp, this.#gaveUpAge),
       cell("Held by", "holders", this.#turns, this.#holder),
     );
   }
@@ -75,14 +76,13 @@ class CouponRow {
   }
 
   #showLock(coupon, instances) {
-    const [state, text] = lockState(coupon);
-    say(this.#lock, text);
-    mark(this.#lock, "state", state);
-    fill(this.#waiting, coupon.turns.length > 1 ? coupon.waiting_share : 0);
+    say(this.#lock, LOCKS[coupon.lock](coupon));
+    mark(this.#lock, "state", coupon.lock);
+    fill(this.#waiting, WITH_WAITING.includes(coupon.lock) ? coupon.waiting_share : 0);
     const locked = coupon.acquired > 0;
     say(this.#wait, locked ? duration(coupon.wait_ms) : "–");
-    say(this.#hold, locked ? `held ${duration(coupon.hold_ms)}` : "");
-    say(this.#acquired, locked || coupon.busy ? rate(coupon.acquired) : "–");
+    say(this.#hold, locked ? describeTurn(coupon) : "");
+    say(this.#acquired, locked || coupon.busy ? `${rate(coupon.acquired)} got it` : "–");
     const extra = [];
     if (coupon.busy) extra.push(`${rate(coupon.busy)} busy`);
     if (coupon.retries) extra.push(`${rate(coupon.retries)} retries`);
@@ -90,10 +90,11 @@ class CouponRow {
     say(this.#busy, extra.join(", "));
     say(this.#gaveUp, coupon.gave_up ? count(coupon.gave_up) : "none");
     mark(this.#gaveUp, "level", coupon.gave_up ? "bad" : "good");
+    say(this.#gaveUpAge, coupon.gave_up ? `${coupon.gave_up_age_seconds} s ago` : "");
     this.#showTurns(coupon, instances);
   }
 
-  #showTurns({ turns, holder, held_seconds }, instances) {
+  #showTurns({ turns, holder, held_seconds, lock }, instances) {
     const shown = turns.slice(0, MOST_TURNS);
     while (this.#turns.children.length > shown.length) this.#turns.lastChild.remove();
     while (this.#turns.children.length < shown.length) this.#turns.append(make("span", "turn"));
@@ -108,22 +109,20 @@ class CouponRow {
     const long = holder !== null && held_seconds >= 1;
     const taking = shown.map(([place, share]) => `${letter(place)} ${percent(share)}`).join(", ");
     say(this.#holder, long ? `${letter(holder)} for ${held_seconds} s` : taking || "nobody");
-    mark(this.#holder, "level", long ? "bad" : "good");
+    // One that nobody else wants is kept for seconds, which is as it should be.
+    mark(this.#holder, "level", lock === "stuck" ? "bad" : "good");
   }
 }
 
-const WORDS = {
-  claimed: "claimed",
-  "already-claimed": "repeated",
-  "sold-out": "sold out",
-  "lock-busy": "gave up",
-  unavailable: "failed",
-  "internal-error": "broken",
-};
+function describeTurn({ turn, hold_ms }) {
+  if (!turn) return hold_ms ? `held ${duration(hold_ms)}` : "";
+  const parts = `Redis ${duration(turn.redis)}, transactions ${duration(turn.transactions)}, rest ${duration(turn.rest)}`;
+  return `a turn ${duration(turn.redis + turn.transactions + turn.rest)}: ${parts}`;
+}
 
 function describeOutcomes(outcomes) {
   const told = Object.entries(outcomes).filter(([name, value]) => name !== "claimed" && value > 0);
-  return told.map(([name, value]) => `${rate(value)} ${WORDS[name] ?? name}`).join(", ");
+  return told.map(([name, value]) => `${rate(value)} ${OUTCOMES[name] ?? name}`).join(", ");
 }
 
 export class CouponTable {

@@ -47,6 +47,15 @@ export function duration(milliseconds) {
   return `${small.format(milliseconds)} ms`;
 }
 
+/** How long, in the two largest units that one wants to know. */
+export function age(seconds) {
+  const whole = Math.max(0, Math.floor(seconds));
+  if (whole < 60) return `${whole} s`;
+  if (whole < 3600) return `${Math.floor(whole / 60)} min ${whole % 60} s`;
+  if (whole < 86400) return `${Math.floor(whole / 3600)} h ${Math.floor((whole % 3600) / 60)} min`;
+  return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
+}
+
 /** Keep one element for each key, in the order of the keys: `create(key)` makes one, which stays while its key does. */
 export function keepRows(parent, kept, keys, create) {
   for (const [key, element] of kept) {

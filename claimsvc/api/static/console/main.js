@@ -13,6 +13,8 @@ const stress = new StressPanel();
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 let last = null;
+// What the service's clock says, less what ours does (milliseconds): ages go on between two pictures.
+let clock = 0;
 let isPaused = false;
 let isDue = false;
 let shownAt = -Infinity;
@@ -26,18 +28,22 @@ function show() {
   if (shownAt === -Infinity) performance.mark("first-figures");
   shownAt = now;
   const { picture } = last;
-  if (!isOld) verdict.update(last.verdict, now);
+  const at = now + clock;
+  if (!isOld) verdict.update(last.verdict, now, last.verdict_since * 1000, at);
   figures.update(picture, now);
   coupons.update(picture.coupons, picture.instances, now);
-  surroundings.update(picture);
+  surroundings.update(picture, at);
   stress.update(last.scenarios, last.stress_test);
   byId("scope").hidden = picture.hears_others;
   say(byId("scope"), "Redis does not answer, so other instances are not heard: this is this process alone.");
+  byId("stock-age").hidden = !picture.stock_age_seconds;
+  say(byId("stock-age"), `The stock shown is ${picture.stock_age_seconds} s old: PostgreSQL does not tell it.`);
   say(byId("viewers"), `${last.viewers} ${last.viewers === 1 ? "viewer" : "viewers"} here`);
 }
 
-function heard(message) {
-  last = message ?? last;
+function heard(kind, message) {
+  clock = message.at - performance.now();
+  if (kind === "picture") last = message;
   if (!isDue) {
     isDue = true;
     requestAnimationFrame(show);
@@ -61,8 +67,14 @@ function changed(state, age) {
   mark(document.body, "old", String(isOld));
   if (isOld) {
     const text = "No news for some seconds: what is shown below is old.";
-    verdict.update({ level: "warning", text, advice: "It goes on by itself as soon as the service answers." }, performance.now());
+    const advice = "It goes on by itself as soon as the service answers.";
+    verdict.update({ kind: "old", level: "warning", text, evidence: "", advice }, performance.now(), null, null);
   }
+}
+
+// What a column means, for a mouse too; a screen reader is told by `aria-describedby`.
+for (const heading of document.querySelectorAll("th[aria-describedby]")) {
+  heading.title = byId(heading.getAttribute("aria-describedby")).textContent;
 }
 
 byId("pause").addEventListener("click", () => {

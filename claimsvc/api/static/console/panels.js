@@ -1,30 +1,26 @@
 // What stands around the coupons: verdict, key figures, times, instances, masters, events, stress test.
 
 import { Sparkline, StackedChart } from "./charts.js";
-import { byId, cell, count, duration, fill, keepRows, letter, make, mark, percent, rate, row, rowHeading, say } from "./dom.js";
+import { age, byId, cell, count, duration, fill, keepRows, letter, make, mark, percent, rate, row, rowHeading, say } from "./dom.js";
 import { History } from "./history.js";
+import { OUTCOMES, total } from "./outcomes.js";
 
-export const OUTCOMES = {
-  claimed: "claimed",
-  "already-claimed": "repeated",
-  "sold-out": "sold out",
-  "lock-busy": "gave up",
-  unavailable: "failed",
-  "internal-error": "broken",
-};
 const LEVELS = { quiet: ["·", "Quiet"], good: ["✓", "Fine"], warning: ["!", "Look"], bad: ["✕", "Act"] };
-const total = (outcomes) => Object.values(outcomes).reduce((sum, value) => sum + value, 0);
 
 // A reader that speaks must get to the end of a sentence before it hears the next one.
 const VERDICT_STAYS = 2500;
 
 export class VerdictPanel {
-  #shown = { level: "", at: -VERDICT_STAYS };
+  #shown = { kind: "", level: "", at: -VERDICT_STAYS };
 
-  update({ level, text, advice }, now) {
+  /** `since` is when this began to be so, and `at` what time it is (milliseconds); both null where nobody knows. */
+  update({ kind, level, text, evidence, advice }, now, since, at) {
+    this.#showAge(level, since, at);
+    // Figures beside those of the rest of the page, which go on; only the sentence stays.
+    if (kind === this.#shown.kind) this.#showEvidence(evidence);
     const isWorse = level !== this.#shown.level;
     if (!isWorse && now - this.#shown.at < VERDICT_STAYS) return;
-    this.#shown = { level, at: now };
+    this.#shown = { kind, level, at: now };
     const [sign, word] = LEVELS[level] ?? LEVELS.quiet;
     mark(byId("verdict"), "level", level);
     say(document.querySelector("#verdict .sign"), sign);
@@ -32,6 +28,19 @@ export class VerdictPanel {
     say(byId("verdict-text"), text);
     say(byId("verdict-advice"), advice);
     byId("verdict-advice").hidden = !advice;
+    this.#showEvidence(evidence);
+  }
+
+  #showEvidence(evidence) {
+    say(byId("verdict-evidence"), evidence);
+    byId("verdict-evidence").hidden = !evidence;
+  }
+
+  /** Outside of what a screen reader is told by itself: it would be told every second. */
+  #showAge(level, since, at) {
+    const isKnown = since !== null && level !== "quiet";
+    byId("verdict-age").hidden = !isKnown;
+    if (isKnown) say(byId("verdict-age"), `It has been so for ${age((at - since) / 1000)}.`);
   }
 }
 
@@ -89,7 +98,7 @@ export class Figures {
   }
 
   #showTimes({ times, transaction_ms, masters }) {
-    const calls = masters.filter((master) => master.up_for);
+    const calls = masters.filter((master) => master.up_at.length);
     const call = calls.length ? Math.max(...calls.map((master) => master.call_ms)) : 0;
     const told = [
       ["lock", "The lock: another instance's turn", times.lock, ""],
@@ -155,7 +164,7 @@ export class Surroundings {
   #masters = new PlainTable("masters");
   #events = new Map();
 
-  update(picture) {
+  update(picture, at) {
     this.#instances.update(
       picture.instances.map((instance, place) => ({
         key: instance.id,
@@ -165,6 +174,7 @@ export class Surroundings {
         note: instance.silent_seconds ? `silent for ${Math.round(instance.silent_seconds)} s` : instance.is_here ? "you are here" : "",
         level: instance.silent_seconds ? "bad" : "good",
         cells: [
+          [age(at / 1000 - instance.started_at), describeRestarts(instance.restarts)],
           [rate(instance.rate)],
           [count(instance.waiting)],
           [`${instance.pool_in_use} of ${instance.pool_size}`, "in use"],
@@ -176,10 +186,10 @@ export class Surroundings {
       picture.masters.map((master) => ({
         key: master.name,
         name: master.name,
-        level: master.down_for ? "bad" : "good",
+        level: master.down_at.length ? "bad" : "good",
         cells: [
-          [master.down_for ? "✕ down" : "✓ up", master.down_for && master.up_for ? `for ${master.down_for} of ${master.down_for + master.up_for}` : ""],
-          [master.call_ms ? duration(master.call_ms) : "–"],
+          describeMaster(master, picture.instances),
+          [master.call_ms ? duration(master.call_ms) : "–", master.up_at.length ? "" : "only asked whether it is back"],
         ],
       })),
     );
@@ -204,6 +214,16 @@ export class Surroundings {
     byId("no-events").hidden = events.length > 0;
     byId("events").hidden = !events.length;
   }
+}
+
+const describeRestarts = (restarts) => (restarts ? `${restarts} ${restarts === 1 ? "restart" : "restarts"}` : "");
+
+/** What the instances see of a master, and who sees what if they do not agree. */
+function describeMaster({ up_at, down_at }, instances) {
+  const names = (places) => places.map((place) => `${letter(place)} (${instances[place]?.name ?? "?"})`).join(", ");
+  if (!down_at.length) return ["✓ up", up_at.length > 1 ? `for all ${up_at.length} instances` : ""];
+  if (!up_at.length) return ["✕ down", down_at.length > 1 ? `for all ${down_at.length} instances` : ""];
+  return [`✕ down for ${names(down_at)}`, `up for ${names(up_at)}`];
 }
 
 export class StressPanel {

@@ -3,6 +3,8 @@
 const STALE_AFTER = 3000;
 const AGAIN_AFTER = 5000;
 const HIDDEN_FOR = 10000;
+// A connection may be dead without anybody having said so: after sleep, or behind a proxy that forgot it.
+const DEAD_AFTER = 10000;
 
 export class Stream {
   #url;
@@ -10,10 +12,11 @@ export class Stream {
   #changed;
   #source = null;
   #heardAt = performance.now();
+  #openedAt = 0;
   #state = "connecting";
   #timer = 0;
 
-  /** `heard(message)` gets each picture, or null for a beat; `changed(state, age)` is told how the connection is. */
+  /** `heard(kind, message)` gets each picture, and each beat; `changed(state, age)` is told how the connection is. */
   constructor(url, heard, changed) {
     this.#url = url;
     this.#heard = heard;
@@ -26,9 +29,10 @@ export class Stream {
 
   open() {
     this.#close();
+    this.#openedAt = performance.now();
     const source = (this.#source = new EventSource(this.#url));
-    source.addEventListener("picture", (event) => this.#got(JSON.parse(event.data)));
-    source.addEventListener("beat", () => this.#got(null));
+    source.addEventListener("picture", (event) => this.#got("picture", JSON.parse(event.data)));
+    source.addEventListener("beat", (event) => this.#got("beat", JSON.parse(event.data)));
     source.addEventListener("farewell", () => this.#become("stopping"));
     source.addEventListener("error", () => {
       if (source.readyState === EventSource.CLOSED) this.#refused();
@@ -42,10 +46,10 @@ export class Stream {
     this.#source = null;
   }
 
-  #got(message) {
+  #got(kind, message) {
     this.#heardAt = performance.now();
     this.#state = "live";
-    this.#heard(message);
+    this.#heard(kind, message);
     this.#report();
   }
 
@@ -56,12 +60,15 @@ export class Stream {
 
   /** The browser gives up when the answer is not a stream. Ask why, and try again later. */
   async #refused() {
+    this.#close();
     this.#become("lost");
-    clearTimeout(this.#timer);
     this.#timer = setTimeout(() => this.open(), AGAIN_AFTER);
+    const asking = new AbortController();
     try {
-      const answer = await fetch(this.#url, { method: "HEAD" });
-      if (answer.status === 503) this.#become("full");
+      const answer = await fetch(this.#url, { signal: asking.signal });
+      if (answer.ok) asking.abort();
+      else if ((await answer.json()).type.endsWith("/too-many-viewers")) this.#become("full");
+      else this.#become("stopping");
     } catch {
       // It is gone; that is shown already.
     }
@@ -75,7 +82,9 @@ export class Stream {
   }
 
   #report() {
-    const age = performance.now() - this.#heardAt;
+    const now = performance.now();
+    const age = now - this.#heardAt;
+    if (this.#source && age > DEAD_AFTER && now - this.#openedAt > DEAD_AFTER) this.open();
     this.#changed(this.#state === "live" && age > STALE_AFTER ? "stale" : this.#state, age);
   }
 }
