@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, BinaryIO, TypeVar
+from typing import Annotated, BinaryIO
 
 import typer
 from rich.console import Console
@@ -23,8 +23,6 @@ from claimsvc.domain.codes import normalized
 from claimsvc.errors import ClaimsvcError
 
 _PIECE_BYTES = 65_536
-
-_T = TypeVar("_T")
 
 app = typer.Typer(help="Add codes to coupons, look them up and redeem them, directly in the database.")
 
@@ -48,7 +46,10 @@ def upload_codes(
         async with open_codes(load_database_settings()) as codes:
             with _opened(file) as opened:
                 rows = _rows(opened, RowReader(NDJSON if file.endswith(".ndjson") else CSV))
-                return _of_a_coupon(name, await codes.add(name, rows, _entry("codes.add", name), atomic=not partial))
+                added = await codes.add(name, rows, _entry("codes.add", name), atomic=not partial)
+        if isinstance(added, domain.CodesAdded | domain.RowsRefused):
+            return added
+        raise ClaimsvcError(f"there is no coupon {name}")
 
     done = asyncio.run(upload())
     added = done.added if isinstance(done, domain.CodesAdded) else 0
@@ -84,8 +85,10 @@ def generate_codes(
 
     async def generate() -> domain.CodesAdded | domain.PatternTooSmall | domain.CodeExpired:
         async with open_codes(load_database_settings()) as codes:
-            entry = _entry("codes.generate", name)
-            return _of_a_coupon(name, await codes.generate(name, count, pattern, expires_at, entry))
+            made = await codes.generate(name, count, pattern, expires_at, _entry("codes.generate", name))
+        if isinstance(made, domain.CodesAdded | domain.PatternTooSmall | domain.CodeExpired):
+            return made
+        raise ClaimsvcError(f"there is no coupon {name}")
 
     made = asyncio.run(generate())
     if isinstance(made, domain.PatternTooSmall):
@@ -135,12 +138,6 @@ def redeem_code(code: CodeText) -> None:
             raise ClaimsvcError(f"no claim has {code}")
         case _:
             raise ClaimsvcError(f"there is no code {code}")
-
-
-def _of_a_coupon(name: str, done: _T | domain.UnknownCoupon | domain.Replayed | domain.KeyReused) -> _T:
-    if isinstance(done, domain.UnknownCoupon | domain.Replayed | domain.KeyReused):
-        raise ClaimsvcError(f"there is no coupon {name}")
-    return done
 
 
 def _entry(action: str, name: str) -> domain.AuditEntry:

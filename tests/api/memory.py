@@ -225,6 +225,12 @@ class MemoryStore:
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
 
+    def of_type(self, coupon_type: str | None) -> list[str]:
+        return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
+
+    async def on_offer(self, coupon_type: str | None) -> list[str]:
+        return self.of_type(coupon_type)
+
     async def check(self) -> None:
         self._fail()
 
@@ -317,8 +323,7 @@ class MemoryStrategy:
         return answer
 
     def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        of_type = (name for name, rules in self._store.campaign_of.items() if coupon_type in (None, rules.type))
-        return self.claim(next(of_type, ""), user_id, want)
+        return self.claim(next(iter(self._store.of_type(coupon_type)), ""), user_id, want)
 
     async def drain(self) -> None: ...
 

@@ -115,6 +115,11 @@ async def test_only_what_operators_do_asks_for_a_key(service: Service) -> None:
         "change_coupon",
         "change_coupon_named_claim",
         "archive_coupon",
+        "add_codes",
+        "generate_codes",
+        "redeem_code",
+        "get_code",
+        "count_codes",
         "list_locks",
         "release_lock",
     }
