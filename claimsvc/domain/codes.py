@@ -93,7 +93,7 @@ class CodesAdded:
     """So many were added, and the first of the rows that were not, of `refused_count`."""
 
     added: int
-    refused: Sequence[RefusedRow] = ()
+    refused: tuple[RefusedRow, ...] = ()
     refused_count: int = 0
 
 
@@ -101,7 +101,7 @@ class CodesAdded:
 class RowsRefused:
     """Nothing was added, because not all of it could be: the first of the rows that could not, of `refused_count`."""
 
-    refused: Sequence[RefusedRow]
+    refused: tuple[RefusedRow, ...]
     refused_count: int
 
 
@@ -210,8 +210,8 @@ class Intake:
         """The same where nothing is taken unless everything is."""
         return RowsRefused(self._in_order(), self.refused_count)
 
-    def _in_order(self) -> list[RefusedRow]:
-        return sorted(self.refused, key=lambda refused: refused.row)
+    def _in_order(self) -> tuple[RefusedRow, ...]:
+        return tuple(sorted(self.refused, key=lambda refused: refused.row))
 
 
 # Of characters that are taken for each other when they are handwritten, printed small or read aloud, one at most, in

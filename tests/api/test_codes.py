@@ -157,7 +157,7 @@ async def test_the_counts_follow_and_what_redis_lost_or_has_wrong_is_set_right(
 async def _kept(url: str) -> dict[str, str]:
     async with Redis.from_url(url, decode_responses=True) as master:
         found = await master.hgetall("claim:codes:{welcome}")
-    return {name: value for name, value in found.items() if name not in ("begun", "number")}
+    return {str(name): str(value) for name, value in found.items() if name not in ("begun", "number")}
 
 
 async def test_a_claim_by_type_is_given_the_oldest_coupon_that_has_a_unit(shop: Shop) -> None:

@@ -318,16 +318,16 @@ async def test_rows_are_refused_one_by_one_or_all_together(alone: Instance) -> N
     doubled = NewCode(3, "new")
     rows: list[NewCode | RefusedRow]
     rows = [NewCode(1, "C-3"), NewCode(2, "new"), doubled, bad, NewCode(5, "old", past), NewCode(6, "fine")]
-    expected = [
+    expected = (
         RefusedRow(1, "C-3", RowReason.EXISTS),
         RefusedRow(3, "new", RowReason.DUPLICATE),
         bad,
         RefusedRow(5, "old", RowReason.EXPIRED),
-    ]
+    )
     # What is found without the database is told without it.
-    assert await add(alone, rows) == RowsRefused([expected[1], bad], 2)
+    assert await add(alone, rows) == RowsRefused((expected[1], bad), 2)
     fit = [row for row in rows if row not in (doubled, bad)]
-    assert await add(alone, fit) == RowsRefused([expected[0], expected[3]], 2)
+    assert await add(alone, fit) == RowsRefused((expected[0], expected[3]), 2)
     assert await stock(alone) == (3, 3)
     assert await add(alone, rows, atomic=False) == CodesAdded(2, expected, 4)
     assert await stock(alone) == (5, 5)
