@@ -149,7 +149,7 @@ AMOUNT_IS_CODES = Problem(
 )
 ROWS_REFUSED = Problem(
     "rows-refused",
-    400,
+    422,
     "Some rows cannot be added",
     "Not every row can be added, so none was. `rejected` says which and why: `bad-row`, `bad-code`, `bad-expiry`, "
     "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
@@ -176,7 +176,7 @@ ALREADY_REDEEMED = Problem(
 CODE_NOT_CLAIMED = Problem(
     "code-not-claimed",
     409,
-    "The code is nobody's",
+    "No claim has the code",
     "No claim has this code: none was made or confirmed yet, or it was cancelled.",
     "Claim the coupon first, or confirm the claim.",
 )

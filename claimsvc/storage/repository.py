@@ -61,7 +61,8 @@ _CLAIM = select(user_claims, codes.c.code).outerjoin(
     codes, and_(codes.c.coupon_name == user_claims.c.coupon_name, codes.c.claim_id == user_claims.c.id)
 )
 
-# Of the second part there is a row only if the first has none.
+# Of the second part there is a row only if the first has none. It looks at all coupons, or at all of the type, to find
+# the oldest: it is asked once a second, and an index for it would be taken for the names' one while there are few.
 _SHELF = """
 WITH shelf AS (
     SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND NOT coalesce(campaign.paused, false)

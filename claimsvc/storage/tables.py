@@ -52,8 +52,6 @@ coupons = Table(
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
-    # Who claims without naming a coupon is given the oldest that has stock.
-    Index("coupons_created_at_idx", "created_at", "name"),
     # Claims rewrite the same few rows over and over: room on the page keeps those updates off the index (HOT).
     postgresql_with={"fillfactor": 50},
 )
@@ -182,7 +180,6 @@ codes = Table(
         "expires_at",
         postgresql_where=text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
     ),
-    Index("codes_redeemed_idx", "coupon_name", postgresql_where=text("redeemed_at IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )
 

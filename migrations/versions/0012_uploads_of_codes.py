@@ -17,13 +17,8 @@ def upgrade() -> None:
         ["coupon_name", "expires_at"],
         postgresql_where=sa.text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
     )
-    op.create_index("codes_redeemed_idx", "codes", ["coupon_name"], postgresql_where=sa.text("redeemed_at IS NOT NULL"))
-    # Who claims without naming a coupon is given the oldest that has stock.
-    op.create_index("coupons_created_at_idx", "coupons", ["created_at", "name"])
 
 
 def downgrade() -> None:
-    op.drop_index("coupons_created_at_idx", "coupons")
-    op.drop_index("codes_redeemed_idx", "codes")
     op.drop_index("codes_expiry_idx", "codes")
     op.drop_column("code_names", "upload_id")

@@ -89,7 +89,7 @@ async def test_rows_that_cannot_be_added_are_named_with_their_numbers(shop: Shop
         {"row": 5, "code": "A-2", "reason": "bad-expiry"},
     ]
     status, problem = await shop.add(rows, media_type=NDJSON)
-    assert (status, problem["type"], problem["rejected"]) == (400, "/problems/rows-refused", refused)
+    assert (status, problem["type"], problem["rejected"]) == (422, "/problems/rows-refused", refused)
     status, added = await shop.add(rows, "?atomic=false", NDJSON)
     assert (status, added) == (200, {"added": 2, "rejected_count": 3, "rejected": refused})
 
