@@ -6,6 +6,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc import storage
 from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
@@ -15,9 +16,9 @@ from claimsvc.counters import RedisCodeCounters, RedisCounters
 from claimsvc.echo import CodeEcho, read_counts, refresh
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
-from claimsvc.jobs import Drift, event_loop_watched, reconcile_once, repeated
+from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.live import Live
-from claimsvc.lock import Locksmith, instance_name, open_redlocks
+from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
 from claimsvc.ports import AnyClaims, Codes, Counters, Lock, Storage, Strategy
@@ -55,21 +56,15 @@ async def application(
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
         echo = CodeEcho()
-        database = await stack.enter_async_context(_open_storage(settings, metrics, failpoints, echo.changed))
+        engine = await stack.enter_async_context(_open_engine(settings, metrics, failpoints))
+        database = _storage(settings, engine, metrics, echo.changed)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
         instance = instance_name()
-        lock: Lock = await stack.enter_async_context(
-            open_redlocks(
-                masters.all,
-                ttl_seconds=settings.lock_ttl_seconds,
-                retries=settings.lock_retries,
-                retry_wait_seconds=settings.lock_retry_wait_seconds,
-                observer=metrics,
-                instance=instance,
-            )
-        )
+        redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
+        jobs = _jobs(settings, redlocks.unobserved(), engine, database, RedisCounters(masters.all), metrics)
+        lock: Lock = redlocks
         if failpoints is not None:
             lock = failpoints.lock(lock)
         if tracing is not None:
@@ -88,8 +83,9 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
-        reconcile = _reconciler(settings, database, RedisCounters(masters.all), metrics)
-        await stack.enter_async_context(repeated(reconcile, every_seconds=settings.reconcile_seconds))
+        await stack.enter_async_context(
+            jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
+        )
         locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
@@ -176,16 +172,19 @@ async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
 
 
 @asynccontextmanager
-async def open_reconciler(settings: Settings) -> AsyncIterator[Callable[[], Awaitable[list[Drift]]]]:
-    """One pass of the reconciler, for the command that runs it by hand. Raises as `application`."""
+async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
+    """The jobs, for the commands that run one by hand. Raises as `application`."""
     metrics = Metrics()
     async with (
-        _open_storage(settings, metrics) as database,
+        _open_engine(settings, metrics) as engine,
         _open_masters(settings, metrics) as masters,
+        _open_redlocks(settings, masters, metrics) as redlocks,
     ):
+        database = _storage(settings, engine, metrics)
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        yield _reconciler(settings, database, RedisCounters(masters.all), metrics)
+        lock, counters = redlocks.unobserved(), RedisCounters(masters.all)
+        yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
 
 
 @asynccontextmanager
@@ -205,21 +204,73 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
 
 
 @asynccontextmanager
-async def _open_storage(
-    settings: DatabaseSettings,
-    metrics: Metrics,
-    failpoints: Failpoints | None = None,
-    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
-) -> AsyncIterator[storage.PostgresStorage]:
+async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[storage.PostgresStorage]:
+    async with _open_engine(settings, metrics) as engine:
+        yield _storage(settings, engine, metrics)
+
+
+@asynccontextmanager
+async def _open_engine(
+    settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
+) -> AsyncIterator[AsyncEngine]:
     async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
-        yield storage.PostgresStorage(
-            engine,
-            unit_timeout_seconds=settings.database_statement_timeout_seconds + 1.0,
-            observer=metrics,
-            codes_changed=codes_changed,
-        )
+        yield engine
+
+
+def _storage(
+    settings: DatabaseSettings,
+    engine: AsyncEngine,
+    metrics: Metrics,
+    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+) -> storage.PostgresStorage:
+    return storage.PostgresStorage(
+        engine,
+        unit_timeout_seconds=_unit_timeout_seconds(settings),
+        observer=metrics,
+        codes_changed=codes_changed,
+    )
+
+
+def _unit_timeout_seconds(settings: DatabaseSettings) -> float:
+    return settings.database_statement_timeout_seconds + 1.0
+
+
+def _jobs(
+    settings: Settings,
+    lock: Lock,
+    engine: AsyncEngine,
+    database: Storage,
+    counters: Counters,
+    metrics: Metrics,
+    *,
+    patient: bool = False,
+) -> Jobs:
+    return Jobs(
+        lock,
+        database,
+        storage.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
+        counters,
+        metrics,
+        settle_seconds=settings.claim_patience_seconds,
+        drifted=metrics.counter_drifted,
+        purge_after_days=settings.purge_after_days,
+        patient=patient,
+    )
+
+
+def _open_redlocks(
+    settings: Settings, masters: Masters, metrics: Metrics, instance: str | None = None
+) -> AbstractAsyncContextManager[Redlocks]:
+    return open_redlocks(
+        masters.all,
+        ttl_seconds=settings.lock_ttl_seconds,
+        retries=settings.lock_retries,
+        retry_wait_seconds=settings.lock_retry_wait_seconds,
+        observer=metrics,
+        instance=instance,
+    )
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:
@@ -234,7 +285,7 @@ def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
 async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
     """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
     async with storage.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
-        return await storage.read_facts(engine, timeout_seconds=settings.database_statement_timeout_seconds + 1.0)
+        return await storage.read_facts(engine, timeout_seconds=_unit_timeout_seconds(settings))
 
 
 def _engine_limits(settings: DatabaseSettings) -> storage.EngineLimits:
@@ -254,18 +305,6 @@ async def _require(variable: str, check: Awaitable[None]) -> None:
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
         raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
-
-
-def _reconciler(
-    settings: Settings, database: Storage, counters: Counters, metrics: Metrics
-) -> Callable[[], Awaitable[list[Drift]]]:
-    return partial(
-        reconcile_once,
-        database,
-        counters,
-        settle_seconds=settings.claim_patience_seconds,
-        observe=metrics.counter_drifted,
-    )
 
 
 async def sample_stock_once(database: Storage, metrics: Metrics) -> None:

@@ -147,6 +147,18 @@ class Settings(DatabaseSettings):
     reconcile_seconds: float = Field(
         60.0, gt=0, le=86_400, description="pause between two passes that compare counters with PostgreSQL"
     )
+    sweep_seconds: float = Field(
+        1.0, gt=0, le=3600, description="pause between two passes that give back the units of holds that are over"
+    )
+    purge_seconds: float = Field(
+        3600.0, gt=0, le=86_400, description="pause between two passes that remove what nobody asks for any more"
+    )
+    purge_after_days: int = Field(
+        0,
+        ge=0,
+        le=36_500,
+        description="days after which a coupon that ended or was archived is removed, claims and all; 0 is never",
+    )
     batch_size: int = Field(256, ge=1, le=10_000, description="most claims of one coupon that a transaction admits")
     claims_waiting_limit: int = Field(
         10_000, ge=1, le=1_000_000, description="most claims that may wait in this process; more are refused"

@@ -84,7 +84,9 @@ async def count_once(codes: Codes, counters: CodeCounters, coupon_type: str | No
 
 
 async def refresh(codes: Codes, counters: CodeCounters) -> None:
-    """Count every type, so that whatever went wrong before is right again."""
+    """Take codes that have expired out of stock, and count every type: whatever went wrong before is right again."""
+    while await codes.expire_due():
+        pass
     for coupon_type in await codes.types():
         await count_once(codes, counters, coupon_type)
 

@@ -2,6 +2,7 @@
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
+from dashboards.jobs import job_panels
 from dashboards.page import page
 from dashboards.panels import Query, figure, graph, heatmap
 from dashboards.promql import buckets, per_second, quantile
@@ -148,6 +149,7 @@ def dependencies() -> Dashboard:
                     width=12,
                 ),
             ],
+            "Jobs": job_panels(),
             "Processes": [
                 graph(
                     "Event-loop lag by instance, p99",

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class Observed:
-    """`ports.MasterObserver`, `LockObserver`, `BatchObserver` and `StorageObserver` in one."""
+    """`ports.MasterObserver`, `LockObserver`, `BatchObserver`, `StorageObserver` and `JobObserver` in one."""
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
@@ -20,6 +20,8 @@ class Observed:
         self.batches: list[int] = []
         self.connections: Counter[str] = Counter()
         self.violations = 0
+        self.jobs: Counter[tuple[str, str]] = Counter()
+        self.job_items: Counter[str] = Counter()
 
     def master_probed(self, master: str, up: bool) -> None:
         pass
@@ -66,3 +68,7 @@ class Observed:
 
     def invariant_violated(self) -> None:
         self.violations += 1
+
+    def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
+        self.jobs[job, result] += 1
+        self.job_items[job] += items

@@ -75,6 +75,7 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
@@ -131,6 +132,7 @@ __all__ = [
     "PatternTooSmall",
     "Paused",
     "PeriodIsEmpty",
+    "PurgeReport",
     "Redeemed",
     "RefusedRow",
     "Replayed",

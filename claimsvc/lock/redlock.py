@@ -6,6 +6,7 @@ master was asked.
 """
 
 import asyncio
+import copy
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
@@ -111,6 +112,12 @@ class Redlocks:
         finally:
             if lease.coupon_names:
                 await self._release_surely(lease)
+
+    def unobserved(self) -> "Redlocks":
+        """The same, closed with this one, whose observer is not told: for locks that are no coupon's."""
+        twin = copy.copy(self)
+        twin._observer = _Nobody()
+        return twin
 
     async def aclose(self) -> None:
         """Wait until every lock that was being undone or given back is."""
@@ -239,6 +246,19 @@ class Redlocks:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
+
+
+class _Nobody:
+    """`ports.LockObserver` that is not interested."""
+
+    def attempted(self, coupon_name: str, result: str) -> None: ...
+    def retried(self, coupon_name: str) -> None: ...
+    def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None: ...
+    def taken(self, coupon_names: Sequence[str]) -> None: ...
+    def held(self, coupon_names: Sequence[str], seconds: float) -> None: ...
+    def lost(self, coupon_name: str) -> None: ...
+    def hinted(self, result: str) -> None: ...
+    def lock_waiters(self, change: int) -> None: ...
 
 
 @asynccontextmanager

@@ -56,6 +56,10 @@ class Families:
         self.master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
         self.call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
         self.loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
+        # Not by `job`: that label is Prometheus's own, of whatever it scrapes.
+        self.job_runs = counter("job_runs_total", "Passes of a background job.", "name", "result")
+        self.job_duration = histogram("job_seconds", "One pass of a background job that was done or failed.", "name")
+        self.job_items = counter("job_items_total", "Holds ended, counters mended, rows removed by jobs.", "name")
         self.violations = counter(
             "invariant_violations_total",
             "Transactions that were rolled back because a promise would have been broken.",
@@ -73,3 +77,7 @@ class Families:
             self.pool.labels(state)
         for result in ("sent", "used", "late"):
             self.hints.labels(result)
+        for job in ("sweep", "reconcile", "purge"):
+            self.job_items.labels(job)
+            for result in ("done", "elsewhere", "failed"):
+                self.job_runs.labels(job, result)

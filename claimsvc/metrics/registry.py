@@ -167,6 +167,14 @@ class Metrics:
         """Told once, of the pool that claims use."""
         self._families.pool_limit.set(connections)
 
+    # ports.JobObserver
+
+    def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
+        self._families.job_runs.labels(job, result).inc()
+        self._families.job_items.labels(job).inc(items)
+        if result != "elsewhere":
+            self._families.job_duration.labels(job).observe(seconds)
+
     # the API's observer
 
     def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:

@@ -116,7 +116,7 @@ class PostgresCampaigns:
             row = await made.fetchone()
             if row is None and in_doubt and once is None:
                 raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
-            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row))
+            return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row), in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, make)
 
@@ -140,7 +140,7 @@ class PostgresCampaigns:
             old = await before.fetchone()
             refusal = _refusal(old, change)
             if old is None or refusal is not None:
-                return await concluded(driver, once, kept, refusal or UnknownCoupon())
+                return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
             rules = {rule: change.get(rule, old[rule]) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
             async with driver.pipeline():
@@ -151,7 +151,8 @@ class PostgresCampaigns:
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
             [row] = await after.fetchall()
-            told = await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)))
+            detail = CouponDetail(_coupon(row), (), campaign_of(row))
+            told = await concluded(driver, once, kept, detail, in_doubt)
             if old["has_codes"] and "type" in change:
                 self._codes_changed({old["type"], change["type"]})
             return told

@@ -187,10 +187,10 @@ class PostgresCodes:
             noted = intake.without(rows, taken)
             if not (atomic and taken):
                 await upload.add(driver, [row for row in rows if row.code not in taken])
-                return await concluded(driver, once, kept, noted.result()), noted
+                return await concluded(driver, once, kept, noted.result(), in_doubt), noted
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
-            return await concluded(driver, once, await look_up(driver, once), noted.refusal()), noted
+            return await concluded(driver, once, await look_up(driver, once), noted.refusal(), in_doubt), noted
 
         told = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
         self._changed([upload.type])
@@ -230,7 +230,7 @@ class PostgresCodes:
                     break
                 if not taken:
                     await upload.add(driver, list(codes.values()))
-                    return await concluded(driver, once, kept, CodesAdded(count))
+                    return await concluded(driver, once, kept, CodesAdded(count), in_doubt)
                 asked = []
                 for code in taken:
                     if code not in instead:
@@ -240,7 +240,7 @@ class PostgresCodes:
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
             refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
-            return await concluded(driver, once, await look_up(driver, once), refusal)
+            return await concluded(driver, once, await look_up(driver, once), refusal, in_doubt)
 
         added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
         self._changed([upload.type])
@@ -253,7 +253,7 @@ class PostgresCodes:
 
         async def write(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
             await driver.execute("BEGIN", prepare=False)
-            return await concluded(driver, once, await look_up(driver, once), answer)
+            return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
 
         return await decided(self._engine, self._unit_timeout_seconds, write)
 
@@ -277,7 +277,7 @@ class PostgresCodes:
             answer = _redeemed(row, asked["redemption_id"])
             if row is not None and isinstance(answer, Redeemed):
                 types.add(row[-1])
-            return answer if once is None else await concluded(driver, once, kept, answer)
+            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
         told = await decided(self._engine, self._unit_timeout_seconds, write)
         self._changed(types)
@@ -295,7 +295,6 @@ class PostgresCodes:
         return [coupon_type for (coupon_type,) in await self._fetch(_TYPES, {})]
 
     async def expire_due(self) -> int:
-        """Take codes that can be redeemed no more out of stock; some of them, if there are many. Returns how many."""
         due = await self._fetch(_DUE, {})
         if not due:
             return 0

@@ -88,11 +88,14 @@ async def keep(driver: Driver, kept: Sequence[tuple[Once, Answer]]) -> None:
     )
 
 
-async def concluded(driver: Driver, once: Once | None, rows: Rows | None, answer: _T) -> _T | Replayed | KeyReused:
+async def concluded(
+    driver: Driver, once: Once | None, rows: Rows | None, answer: _T, in_doubt: bool
+) -> _T | Replayed | KeyReused:
     """End a transaction that came to `answer`: it is kept with what it answers; or all is undone, if there is one.
 
     Args:
         rows: what `look_up` asked for once the transaction had begun.
+        in_doubt: see `storage.transactions.decided`.
 
     Raises:
         BeginAnewError: another transaction has kept one meanwhile.
@@ -100,7 +103,7 @@ async def concluded(driver: Driver, once: Once | None, rows: Rows | None, answer
     stored = (await found(rows)).get((once.caller, once.key)) if once is not None else None
     if once is not None and stored is not None:
         await driver.execute("ROLLBACK", prepare=False)
-        told: _T | Replayed | KeyReused = told_again(stored, once)
+        told: _T | Replayed | KeyReused = told_again(stored, once, in_doubt)
         return told
     try:
         async with driver.pipeline():

@@ -23,10 +23,10 @@ from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesCh
 from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide
 from claimsvc.storage.transactions import BeginAnewError, decided
 
-SETTLE_HOLDS = """
+_IS_DUE = "coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()"
+_SETTLE = """
 WITH due AS (
-    UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp()
-    WHERE coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()
+    UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
     RETURNING coupon_name, id
 ), freed AS (
     -- Nobody has been shown it.
@@ -39,7 +39,18 @@ WITH due AS (
 )
 SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
 """
+SETTLE_HOLDS = _SETTLE.format(which=f"WHERE {_IS_DUE}")
 """Gives back the units of holds that are over, once the coupons' rows are locked. Returns how many."""
+
+SETTLE_SOME_HOLDS = _SETTLE.format(
+    which=f"""FROM (
+        SELECT coupon_name AS name, claimed_at AS at, id AS claim_id FROM user_claims WHERE {_IS_DUE}
+        ORDER BY coupon_name, held_until
+        LIMIT %(most)s
+    ) AS over
+    WHERE coupon_name = over.name AND claimed_at = over.at AND id = over.claim_id"""  # noqa: S608 - of constants
+)
+"""The same for so many at most, those that were over first."""
 
 _COUPONS = """
 SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
@@ -121,7 +132,7 @@ class RuledAdmission:
 
         async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
             facts = await _facts(driver, attempts, locked=True)
-            decisions = decide(facts, attempts)
+            decisions = decide(facts, attempts, in_doubt=in_doubt)
             await _write(driver, decisions, sorted(facts.coupons))
             with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
             return decisions.outcomes, with_codes

@@ -94,9 +94,9 @@ class Decisions:
         return not (self.given or self.confirmed or self.kept)
 
 
-def decide(facts: Facts, attempts: Sequence[Attempt]) -> Decisions:
+def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> Decisions:
     """Decide the attempts in their order, each as if those before it were written already."""
-    line = _Line(facts)
+    line = _Line(facts, in_doubt)
     for attempt in attempts:
         line.decisions.outcomes.append(line.answer(attempt))
     return line.decisions
@@ -106,13 +106,14 @@ _GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
 
 
 class _Line:
-    def __init__(self, facts: Facts) -> None:
+    def __init__(self, facts: Facts, in_doubt: bool) -> None:
         self.decisions = Decisions()
         self._coupons = facts.coupons
         self._left = {name: _left(coupon) for name, coupon in facts.coupons.items()}
         self._codes = {name: iter(coupon.free_codes) for name, coupon in facts.coupons.items()}
         self._claims = {holder: list(claims) for holder, claims in facts.claims.items()}
         self._answers = dict(facts.answers)
+        self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> Outcome:
         if attempt.want is None or (once := attempt.want.once) is None:
@@ -125,7 +126,7 @@ class _Line:
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
             return outcome
-        told: Outcome = told_again(stored, once)
+        told: Outcome = told_again(stored, once, self._in_doubt)
         return told
 
     def _decide(self, attempt: Attempt) -> Outcome:
@@ -170,12 +171,13 @@ class _Line:
         return Claimed(claim)
 
 
-def told_again(stored: StoredAnswer, once: Once) -> Any:
-    """What a request is told under whose key an answer is kept."""
+def told_again(stored: StoredAnswer, once: Once, in_doubt: bool) -> Any:
+    """What a request is told under whose key an answer is kept; `in_doubt` as of `storage.transactions.decided`."""
     if stored.fingerprint != once.fingerprint:
         return KeyReused()
-    # The request's own answer, where the end of its transaction was in doubt.
-    is_its_own = stored.request_id == once.request_id
+    # The request's own answer, where the end of its transaction was in doubt. The id alone does not tell: whoever
+    # sends a request again may keep it.
+    is_its_own = in_doubt and stored.request_id == once.request_id
     return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
 

@@ -118,7 +118,7 @@ class PostgresTransitions:
                     await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()
             answer = UnknownClaim() if row is None else became(claim_of(*row))
-            return answer if once is None else await concluded(driver, once, kept, answer)
+            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
         told = await decided(self._engine, self._unit_timeout_seconds, decide)
         if has_codes:

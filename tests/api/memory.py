@@ -305,6 +305,9 @@ class MemoryCodes:
     async def count(self, coupon_type: str | None) -> CodeCounts:
         return CodeCounts()
 
+    async def expire_due(self) -> int:
+        return 0
+
     async def types(self) -> list[str | None]:
         return []
 

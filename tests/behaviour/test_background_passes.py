@@ -15,7 +15,7 @@ from claimsvc.counters import RedisCounters
 from claimsvc.domain import Claimed, StrategyName
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.errors import UnavailableError
-from claimsvc.jobs import reconcile_once, repeated
+from claimsvc.jobs import reconcile, repeated
 from claimsvc.masters import open_masters
 from claimsvc.metrics import Metrics
 from tests.behaviour.instances import open_instance
@@ -63,9 +63,14 @@ async def passes(servers: EmbeddedServices) -> AsyncIterator[Passes]:
         await counters.forget("spring", 9)
         await counters.learn("spring", 3)
         metrics.coupons.count("spring")  # which makes it one of those whose stock is shown
+
+        async def reconcile_all() -> None:
+            async for _ in reconcile(storage, counters, settle_seconds=0.01, observe=metrics.counter_drifted):
+                pass
+
         yield Passes(
             lambda: sample_stock_once(storage, metrics),
-            lambda: reconcile_once(storage, counters, settle_seconds=0.01, observe=metrics.counter_drifted),
+            reconcile_all,
             metrics,
             counters,
         )

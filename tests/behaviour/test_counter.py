@@ -9,7 +9,7 @@ import pytest
 from claimsvc.counters import RedisCounters
 from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
 from claimsvc.errors import UnavailableError
-from claimsvc.jobs import Drift, reconcile_once
+from claimsvc.jobs import Drift, reconcile
 from claimsvc.masters import open_masters
 from tests.behaviour.instances import Instance, open_instance
 from tests.observed import Observed
@@ -58,15 +58,19 @@ async def test_a_count_that_is_wrong_sells_neither_more_nor_less(
 async def test_a_count_that_has_drifted_is_found_and_learnt_anew(instance: Instance, counters: RedisCounters) -> None:
     await counters.learn("spring", 3)
     observed: dict[str, int] = {}
-    drifts = await reconcile_once(
-        instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: observed.update({name: units})
-    )
-    assert drifts == [Drift("spring", counted=3, remaining_amount=10)]
+
+    async def drifts() -> list[Drift]:
+        pages = reconcile(
+            instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: observed.update({name: units})
+        )
+        return [drift async for page in pages for drift in page]
+
+    assert await drifts() == [Drift("spring", counted=3, remaining_amount=10)]
     assert observed == {"spring": -7}
     assert await counters.count("spring") is None
     await claim(instance, 0, 1)
     assert await counters.count("spring") == 9
-    assert not await reconcile_once(instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: None)
+    assert await drifts() == []
 
 
 async def test_a_counter_that_cannot_be_reached_is_done_without(

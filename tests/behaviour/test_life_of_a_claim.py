@@ -289,6 +289,15 @@ async def test_the_same_claim_fifty_times_under_one_key_is_one_claim_with_one_an
     assert await left(instances[0]) == 99
 
 
+async def test_a_repetition_is_told_that_it_is_one_though_it_has_the_request_id_of_the_first(here: Instance) -> None:
+    await offer(here)
+    want = keyed("k")
+    first = await here.strategy.claim("spring", "ada", want)
+    assert isinstance(first, Claimed)
+    assert want.once is not None
+    assert await here.strategy.claim("spring", "ada", want) == Replayed(first, want.once.request_id)
+
+
 async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_is_refused(here: Instance) -> None:
     await offer(here)
     await claimed(here, "ada")
@@ -395,4 +404,7 @@ async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answ
     assert isinstance(closed, CouponDetail)
     again = await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive", request_id="second"))
     assert again == Replayed(closed, "first")
+    assert await transitions.confirm(held, once("confirm")) == Replayed(confirmed, "first")
+    assert await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive")) == Replayed(closed, "first")
+    assert await offered(once("another key")) == Replayed(CouponExists(), "first")
     assert len(await here.storage.trail(ENTRY.subject_type, ENTRY.subject, limit=10)) == 2  # and that of cancelling

@@ -16,6 +16,7 @@ from tests.program import DEADLINE_SECONDS, claimsvc, environment
 
 # A few limits one after the other, and the start of Python on a busy machine.
 _SOON_SECONDS = 25.0
+_JOBS = [("reconcile",), ("sweep",), ("purge",)]
 _COMMANDS = [("coupon", "list"), ("coupon", "create", "spring", "--amount", "1"), ("reconcile",)]
 
 
@@ -60,7 +61,7 @@ def fails_soon(command: tuple[str, ...], settings: Mapping[str, str]) -> subproc
     return told
 
 
-@pytest.mark.parametrize("command", [*_COMMANDS, ("serve",)], ids=" ".join)
+@pytest.mark.parametrize("command", [*_COMMANDS, ("sweep",), ("purge",), ("serve",)], ids=" ".join)
 def test_a_postgresql_that_hangs_is_given_up_on_as_one_that_cannot_be_reached(
     servers: EmbeddedServices, settings: dict[str, str], command: tuple[str, ...]
 ) -> None:
@@ -70,7 +71,7 @@ def test_a_postgresql_that_hangs_is_given_up_on_as_one_that_cannot_be_reached(
     assert "CLAIMSVC_DATABASE_URL" in told.stderr
 
 
-@pytest.mark.parametrize("command", [("reconcile",), ("serve",)], ids=" ".join)
+@pytest.mark.parametrize("command", [*_JOBS, ("serve",)], ids=" ".join)
 def test_masters_that_hang_are_given_up_on_as_those_that_cannot_be_reached(
     servers: EmbeddedServices, settings: dict[str, str], command: tuple[str, ...]
 ) -> None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import psycopg
 
 LOCK_KEYS = "claim:coupon:*"
+# The jobs' locks are taken again and again, whether or not anything is claimed.
+JOB_LOCKS = b"claim:coupon:job:"
 
 
 @dataclass(frozen=True, slots=True)

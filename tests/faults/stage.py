@@ -21,7 +21,7 @@ from claimsvc.embedded import (
     embedded_services,
     temporary_state_dir,
 )
-from tests.faults.facts import LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
+from tests.faults.facts import JOB_LOCKS, LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
 from tests.faults.instance import SERVICE, Instance, StageError
 
 __all__ = ["ADMIN_KEY", "SERVICE", "Instance", "Stage", "StageError", "open_stage"]
@@ -162,7 +162,8 @@ class Stage:
         for master in self.masters:
             if master.running:
                 with redis.Redis.from_url(master.url, socket_timeout=2, socket_connect_timeout=2) as client:
-                    held += [f"{key.decode()} on {master.name}" for key in client.scan_iter(LOCK_KEYS, count=1000)]
+                    keys = client.scan_iter(LOCK_KEYS, count=1000)
+                    held += [f"{key.decode()} on {master.name}" for key in keys if not key.startswith(JOB_LOCKS)]
         return held
 
     def _transactions(self) -> list[str]:

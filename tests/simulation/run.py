@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from claimsvc.domain import StrategyName
-from claimsvc.jobs import reconcile_once
+from claimsvc.jobs import reconcile
 from tests.simulation import properties
 from tests.simulation.border import Border
 from tests.simulation.database import SimulatedDatabase
@@ -140,10 +140,12 @@ class Simulation:
         counted = any(coupon.strategy is StrategyName.COUNTER for coupon in self.scenario.coupons)
         serving = [instance for instance in self._living() if not instance.is_stopping]
         if counted and serving:
-            reconciling = reconcile_once(
-                self.database, serving[0].counters, settle_seconds=0.1, observe=lambda name, units: None
-            )
-            await self.loop.create_task(reconciling, context=context_of(serving[0].process))
+            await self.loop.create_task(self._reconcile(serving[0]), context=context_of(serving[0].process))
+
+    async def _reconcile(self, instance: Instance) -> None:
+        pages = reconcile(self.database, instance.counters, settle_seconds=0.1, observe=lambda name, units: None)
+        async for _ in pages:
+            pass
 
     def _living(self) -> list[Instance]:
         return [instance for instance in self.instances if instance.process not in self.killed]

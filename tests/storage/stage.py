@@ -8,7 +8,7 @@ import psycopg
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.ports import Attempt
-from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
+from claimsvc.storage import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
 from tests.observed import Observed
 from tests.proxy import Proxy, proxy_to
 
@@ -27,6 +27,12 @@ async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage
     observed = Observed()
     async with open_engine(database_url, LIMITS, observed) as engine:
         yield PostgresStorage(engine, unit_timeout_seconds=3.0, observer=observed), observed
+
+
+@asynccontextmanager
+async def open_upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        yield PostgresUpkeep(engine, unit_timeout_seconds=3.0, observer=Observed())
 
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
@@ -49,6 +55,16 @@ def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
         cursor = connection.execute(statement)
         return cursor.fetchall() if cursor.description else []
+
+
+def broken_sums(database_url: str) -> list[tuple[object, ...]]:
+    """Coupons whose units do not add up (I2), in one snapshot."""
+    return administrate(
+        database_url,
+        "SELECT name, amount, remaining_amount, count(id) FROM coupons "
+        "LEFT JOIN user_claims ON coupon_name = name AND state = 'active' "
+        "GROUP BY name HAVING amount - remaining_amount <> count(id)",
+    )
 
 
 def terminate_all_others(database_url: str) -> None:

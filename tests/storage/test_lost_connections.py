@@ -4,13 +4,14 @@ import asyncio
 import contextlib
 import gc
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from urllib.parse import urlsplit
 
 import psycopg
 import pytest
 from sqlalchemy import text
 
-from claimsvc.domain import StrategyName
+from claimsvc.domain import Once, StrategyName, Want
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
 from claimsvc.storage import PostgresStorage, open_engine
@@ -53,6 +54,19 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(database_url: str, out
             assert await remaining(storage) == 5
         assert proxy.cuts == 1
         assert observed.connections["in_use"] == 0
+
+
+async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_url: str) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
+        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+        asked = [
+            replace(each, want=Want(once=Once("anybody", each.user_id, b"f", "the caller's own id")))
+            for each in attempts("ada", "ben")
+        ]
+        proxy.cut_after(b"COMMIT")
+        assert kinds(await storage.admit(asked)) == ["Claimed", "SoldOut"]
+        assert proxy.cuts == 1
+        assert kinds(await storage.admit(asked)) == ["Replayed", "Replayed"]
 
 
 @pytest.mark.parametrize("moment", [b"application_name", b"transaction_timeout"], ids=["greeted", "set up"])

@@ -13,11 +13,22 @@ import psycopg
 from claimsvc import bootstrap
 from claimsvc.config import Settings
 from tests.faults.sweep.boundaries import Boundary, Mode
-from tests.faults.sweep.claims import Answer, Claimant, Scenario, claim_all, claimants, get
+from tests.faults.sweep.claims import (
+    Act,
+    Answer,
+    Claimant,
+    Request,
+    Scenario,
+    ask_all,
+    claim_request,
+    claimants,
+    get,
+)
 from tests.faults.sweep.invariants import (
     is_decided,
     violations_of_answers_again,
     violations_of_first_answers,
+    violations_of_transitions,
     violations_on_record,
 )
 from tests.faults.sweep.records import Records, Stock, open_records
@@ -69,11 +80,12 @@ class Result:
 
 @dataclass(slots=True)
 class _Run:
-    """One scenario on coupons of its own."""
+    """One scenario on coupons of its own; `made` are the ids of claims that there were before it."""
 
     names: list[str]
     claimants: list[Claimant]
     told: dict[Claimant, Answer] = field(default_factory=dict)
+    made: dict[Claimant, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
 
@@ -143,14 +155,29 @@ class Lane:
     def _fired(self) -> bool:
         return self._stage.conductor.fired or self._stage.service.work.fired
 
+    def _requests(self, run: _Run, those: Sequence[Claimant]) -> list[Request]:
+        return [self.scenario.request(claimant, run.made.get(claimant, "")) for claimant in those]
+
+    async def _made_before(self, those: Sequence[Claimant]) -> dict[Claimant, str]:
+        """The ids of claims that are made now, without a fault, as soon as the service is well."""
+        until = time.monotonic() + _HEALED_SECONDS
+        while True:
+            requests = [claim_request(claimant, held=self.scenario.held) for claimant in those]
+            made = await ask_all(self._stage.service.port, requests, ANSWER_SECONDS)
+            if all(answer.claim_id for answer in made) or time.monotonic() >= until:
+                return {claimant: answer.claim_id for claimant, answer in zip(those, made, strict=True)}
+
     async def _run(self, point: Point | None) -> _Run:
         number = next(self._numbers)
         names = [f"{self.strategy}-{id(self):x}-{number}-{i}" for i in range(self.scenario.coupons)]
         run = _Run(names, claimants(self.scenario, names))
         await self._records.offer(names, self.scenario.units, self.strategy)
         if self.scenario.sells:
-            await claim_all(self._stage.service.port, [Claimant(name, "first") for name in names], ANSWER_SECONDS)
+            first = [claim_request(Claimant(name, "first")) for name in names]
+            await ask_all(self._stage.service.port, first, ANSWER_SECONDS)
             await self._records.take_back(names)
+        if self.scenario.act is not Act.CLAIM:
+            run.made = await self._made_before(run.claimants)
         if self.scenario.locked_seconds:
             await self._records.lock(names, self.scenario.locked_seconds)
         stage, work = self._stage, self._stage.service.work
@@ -165,7 +192,7 @@ class Lane:
             work.begin()
         client_waits = CLIENT_PATIENCE_SECONDS if self._is_about_the_client(point) else ANSWER_SECONDS + 1.0
         try:
-            told = await claim_all(stage.http.port, run.claimants, client_waits)
+            told = await ask_all(stage.http.port, self._requests(run, run.claimants), client_waits)
             run.told = dict(zip(run.claimants, told, strict=True))
             await self._until_nothing_more_is_said(run)
         finally:
@@ -206,7 +233,11 @@ class Lane:
         """Everything that has to hold; what does not is added to `run.broken`."""
         stocks = await self._settled_stocks(run)
         run.broken += violations_on_record(stocks, run.claimants)
-        run.broken += violations_of_first_answers(stocks, run.told, answer_seconds=ANSWER_SECONDS)
+        act = self.scenario.act
+        if act is Act.CLAIM:
+            run.broken += violations_of_first_answers(stocks, run.told, answer_seconds=ANSWER_SECONDS)
+        else:
+            run.broken += violations_of_transitions(stocks, run.told, act, in_the_end=False)
         if isinstance(point and point.mode, Mode) and point.mode.kills and self._fired():  # type: ignore[union-attr]
             await self._stage.start()
         run.broken += [f"I12: {each}" for each in await self._what_is_left_behind(run, point)]
@@ -214,7 +245,10 @@ class Lane:
             again = await self._ask_again(run)
             stocks = await self._records.stocks(run.names)
             run.broken += violations_on_record(stocks, run.claimants)
-            run.broken += violations_of_answers_again(stocks, run.told, again)
+            if act is Act.CLAIM:
+                run.broken += violations_of_answers_again(stocks, run.told, again)
+            else:
+                run.broken += violations_of_transitions(stocks, again, act, in_the_end=True)
         if self.strategy == "counter":
             await self._reconcile()
             run.broken += [f"I10: {each}" for each in await self._records.counters_differ(run.names)]
@@ -261,7 +295,7 @@ class Lane:
         answers: dict[Claimant, Answer] = {}
         undecided = list(run.claimants)
         while undecided and time.monotonic() < until:
-            told = await claim_all(self._stage.service.port, undecided, ANSWER_SECONDS)
+            told = await ask_all(self._stage.service.port, self._requests(run, undecided), ANSWER_SECONDS)
             answers.update(zip(undecided, told, strict=True))
             undecided = [claimant for claimant, answer in answers.items() if not is_decided(answer)]
         return answers
@@ -281,7 +315,7 @@ async def open_lane(
     settings = Settings(database_url=database_url, redis_urls=tuple(redis_urls), claim_patience_seconds=0.01)
     async with (
         open_records(database_url, redis_urls) as records,
-        bootstrap.open_reconciler(settings) as reconcile,
+        bootstrap.open_jobs(settings) as jobs,
         open_stage(database_url, tuple(redis_urls), zygote) as stage,
     ):
-        yield Lane(stage, records, reconcile, strategy, scenario, len(redis_urls))
+        yield Lane(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls))

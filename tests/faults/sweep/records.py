@@ -18,12 +18,13 @@ _POLL_SECONDS = 0.02
 
 @dataclass(frozen=True, slots=True)
 class Stock:
-    """A coupon and its active claims, of one snapshot."""
+    """A coupon and its active claims, of one snapshot; `held` are those that are not confirmed."""
 
     amount: int
     remaining: int
     claims: dict[str, list[str]]
     """The claims' ids by user."""
+    held: frozenset[str] = frozenset()
 
     @property
     def taken(self) -> int:
@@ -70,18 +71,19 @@ class Records:
     async def stocks(self, names: Sequence[str]) -> dict[str, Stock]:
         cursor = await self._database.execute(
             """
-            SELECT name, amount, remaining_amount, array_remove(array_agg(user_id), NULL), array_agg(id::text)
+            SELECT name, amount, remaining_amount, array_remove(array_agg(user_id), NULL), array_agg(id::text),
+                array_agg(id::text) FILTER (WHERE held_until IS NOT NULL)
             FROM coupons LEFT JOIN user_claims ON coupon_name = name AND state = 'active'
             WHERE name = ANY (%s) GROUP BY name
             """,
             [list(names)],
         )
         stocks: dict[str, Stock] = {}
-        for name, amount, remaining, users, ids in await cursor.fetchall():
+        for name, amount, remaining, users, ids, held in await cursor.fetchall():
             claims: dict[str, list[str]] = {}
             for user, claim_id in zip(users, ids, strict=False):
                 claims.setdefault(user, []).append(claim_id)
-            stocks[name] = Stock(amount, remaining, claims)
+            stocks[name] = Stock(amount, remaining, claims, frozenset(held or ()))
         return stocks
 
     async def counters_differ(self, names: Sequence[str]) -> list[str]:

@@ -41,6 +41,8 @@ _SETTINGS: Mapping[str, str] = {
     "database_lock_timeout_seconds": "0.4",
     "database_idle_in_transaction_timeout_seconds": "4",
     "claim_patience_seconds": str(_CLAIM_PATIENCE_SECONDS),
+    # What comes by the clock is no boundary of a claim.
+    "sweep_seconds": "3600",
     "log_level": "error",
 }
 # Longer than any of the time-outs that it is to outlast.

@@ -15,7 +15,19 @@ from claimsvc import bootstrap
 from claimsvc.domain import StrategyName
 from claimsvc.embedded import PostgresServer, embedded_services, temporary_state_dir
 from tests.faults.sweep.boundaries import Boundary, Mode
-from tests.faults.sweep.claims import BATCH, GROUP, SALE, SHORT_SALE, SINGLE, WAITING, Scenario
+from tests.faults.sweep.claims import (
+    BATCH,
+    CANCELLED,
+    CONFIRMED,
+    GROUP,
+    HOLDS,
+    KEYED,
+    SALE,
+    SHORT_SALE,
+    SINGLE,
+    WAITING,
+    Scenario,
+)
 from tests.faults.sweep.lane import Lane, Point, Result, open_lane
 from tests.faults.sweep.service import Zygote, open_zygote
 from tests.faults.sweep.work import Await, AwaitMode
@@ -33,9 +45,9 @@ FAMILIES = (LATE[:1], LATE[1:], BREAKS, CANCELS, DEATHS[:1], DEATHS[1:], AWAITS[
 FAMILIES_OF_A_CHOICE = (LATE + BREAKS + CANCELS + AWAITS, DEATHS)
 
 SCENARIOS_OF: dict[str, Sequence[Scenario]] = {
-    StrategyName.REDLOCK: (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE),
-    StrategyName.ROW_LOCK: (SINGLE, BATCH, GROUP, SALE, SHORT_SALE),
-    StrategyName.COUNTER: (SINGLE, BATCH, GROUP),
+    StrategyName.REDLOCK: (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED),
+    StrategyName.ROW_LOCK: (SINGLE, BATCH, GROUP, SALE, SHORT_SALE, HOLDS, KEYED),
+    StrategyName.COUNTER: (SINGLE, BATCH, GROUP, HOLDS, KEYED, CONFIRMED, CANCELLED),
 }
 
 # Each has up to seven connections to PostgreSQL, which takes a hundred.

@@ -1,0 +1,276 @@
+"""The client: what can be asked of the service, each as a method that answers with one of its outcomes."""
+
+import copy
+import uuid
+from collections.abc import AsyncGenerator, Mapping
+from datetime import datetime
+from typing import Any, Self
+from urllib.parse import quote, urlencode
+
+from claimsvc.client.errors import ProblemError, UnknownCouponError
+from claimsvc.client.outcomes import (
+    Cancelled,
+    CancelOutcome,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    Confirmed,
+    ConfirmOutcome,
+    Coupon,
+    CouponCreated,
+    CreateOutcome,
+    HoldContinued,
+    Refused,
+    UnknownClaim,
+    UnknownCoupon,
+)
+from claimsvc.client.reading import claim_of, coupon_of, page_of
+from claimsvc.client.refusals import (
+    OF_A_CLAIM,
+    OF_A_COUPON,
+    OF_CANCELLING,
+    OF_CLAIMING,
+    OF_CONFIRMING,
+    OF_CREATING,
+    refusal,
+)
+from claimsvc.client.retries import Retries
+from claimsvc.client.sending import Answer, Request, Sender
+
+_NOT_IN_A_KEY = '"\\'
+_LONGEST_KEY = 255
+_LARGEST_PAGE = 100  # of the contract
+
+
+class ClaimClient:
+    """A client of one claim service, for use by several tasks at once.
+
+    Each request is sent again while that may help, for `deadline_seconds` at most, and never does its work twice: a
+    POST has an Idempotency-Key, kept over its retries. Expected refusals are values (see `claimsvc.client.outcomes`);
+    what is left raises one of `claimsvc.client.errors`. Use it as an async context manager, or `close()` it.
+
+    Args:
+        url: of the service, such as `https://claims.example.com`.
+        token: sent with every request as `Authorization: Bearer`; an admin key, or a user's token.
+        deadline_seconds: longest wait for an answer, pauses and retries included.
+        silence_seconds: how long the service may say nothing before the request is sent again; longer than its
+            longest wait of a claim (`CLAIMSVC_CLAIM_TIMEOUT_SECONDS`, 10 s).
+        connections: most of them at once; further requests wait for one.
+        retries: how long to pause between attempts, and how many to make.
+
+    Raises:
+        ValueError: the URL is not that of a service.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        *,
+        token: str | None = None,
+        deadline_seconds: float = 30.0,
+        silence_seconds: float = 12.0,
+        connections: int = 100,
+        retries: Retries | None = None,
+    ) -> None:
+        self._sender = Sender(
+            url,
+            retries=retries or Retries(),
+            deadline_seconds=deadline_seconds,
+            silence_seconds=silence_seconds,
+            connections=connections,
+        )
+        self._token = token
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections; what is under way fails. Closing twice is closing once."""
+        await self._sender.close()
+
+    def with_token(self, token: str | None) -> Self:
+        """The same client for another caller; both share their connections, and are closed together."""
+        other = copy.copy(self)
+        other._token = token
+        return other
+
+    async def claim(
+        self,
+        coupon_name: str,
+        user_id: str,
+        *,
+        hold_seconds: int | None = None,
+        key: str | None = None,
+        request_id: str | None = None,
+    ) -> ClaimOutcome:
+        """Claim one unit of a coupon for a user.
+
+        Args:
+            coupon_name: the coupon.
+            user_id: who is to have it.
+            hold_seconds: keep the unit for so long, until it is confirmed; None to have it for good.
+            key: the Idempotency-Key, 1 to 255 visible ASCII characters but `"` and `\\`; a new one unless told. Give
+                your own to ask again after a crash of yours: within 24 h the same request has the same answer.
+            request_id: of the request that this one is part of; a new one unless told.
+
+        Raises:
+            ClaimClientError: see `claimsvc.client.errors`.
+            ValueError: the key is none.
+        """
+        body: dict[str, Any] = {"user_id": user_id, "coupon_name": coupon_name}
+        if hold_seconds is not None:
+            body["hold_seconds"] = hold_seconds
+        answer = await self._post("/api/coupons/claim", body, key, request_id)
+        if answer.status == 201:
+            return Claimed(answer.read(claim_of), **answer.about())
+        if answer.status == 200:
+            return HoldContinued(answer.read(claim_of), **answer.about())
+        return refusal(answer, OF_CLAIMING)
+
+    async def confirm(self, claim_id: str, *, key: str | None = None, request_id: str | None = None) -> ConfirmOutcome:
+        """Make a held claim its user's for good; confirming twice is confirming once. Arguments as of `claim`."""
+        answer = await self._post(f"/api/claims/{_quoted(claim_id)}/confirm", None, key, request_id)
+        if answer.status == 200:
+            return Confirmed(answer.read(claim_of), **answer.about())
+        return refusal(answer, OF_CONFIRMING)
+
+    async def cancel(self, claim_id: str, reason: str, *, request_id: str | None = None) -> CancelOutcome:
+        """Give a claim back, held or not; cancelling twice is cancelling once.
+
+        Args:
+            claim_id: the claim.
+            reason: one line, kept with it.
+            request_id: as of `claim`.
+        """
+        answer = await self._send("DELETE", f"/api/claims/{_quoted(claim_id)}", request_id, body={"reason": reason})
+        if answer.status == 200:
+            return Cancelled(answer.read(claim_of), **answer.about())
+        return refusal(answer, OF_CANCELLING)
+
+    async def claim_by_id(self, claim_id: str, *, request_id: str | None = None) -> Claim | UnknownClaim | Refused:
+        """A claim as it is now."""
+        answer = await self._send("GET", f"/api/claims/{_quoted(claim_id)}", request_id)
+        return answer.read(claim_of) if answer.status == 200 else refusal(answer, OF_A_CLAIM)
+
+    async def claims(
+        self, coupon_name: str, *, page_size: int = _LARGEST_PAGE, request_id: str | None = None
+    ) -> AsyncGenerator[Claim, None]:
+        """All claims of a coupon, oldest first, read page by page as they are asked for.
+
+        Args:
+            coupon_name: the coupon.
+            page_size: claims to a request, from 1 to 100.
+            request_id: as of `claim`.
+
+        Raises:
+            UnknownCouponError: there is no such coupon.
+            ClaimClientError: see `claimsvc.client.errors`.
+        """
+        path, cursor = f"/api/coupons/{_quoted(coupon_name)}/claims", None
+        while True:
+            query = {"limit": page_size} | ({"cursor": cursor} if cursor is not None else {})
+            answer = await self._send("GET", f"{path}?{urlencode(query)}", request_id)
+            if answer.status != 200:
+                refused = refusal(answer, OF_A_COUPON)
+                raise (
+                    UnknownCouponError(coupon_name)
+                    if isinstance(refused, UnknownCoupon)
+                    else ProblemError(refused.problem)
+                )
+            page, next_cursor = answer.read(page_of)
+            for claim in page:
+                yield claim
+            if next_cursor is None:
+                return
+            if next_cursor == cursor:
+                raise answer.unexpected("the next page is this page")
+            cursor = next_cursor
+
+    async def coupon(self, name: str, *, request_id: str | None = None) -> Coupon | UnknownCoupon | Refused:
+        """A coupon as it is now, with its first claimants."""
+        answer = await self._send("GET", f"/api/coupons/{_quoted(name)}", request_id)
+        return answer.read(coupon_of) if answer.status == 200 else refusal(answer, OF_A_COUPON)
+
+    async def create_coupon(
+        self,
+        name: str,
+        amount: int,
+        *,
+        strategy: str | None = None,
+        starts_at: datetime | None = None,
+        ends_at: datetime | None = None,
+        paused: bool | None = None,
+        per_user_limit: int | None = None,
+        coupon_type: str | None = None,
+        benefit: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        key: str | None = None,
+        request_id: str | None = None,
+    ) -> CreateOutcome:
+        """Offer a new coupon; this needs an admin key as the client's token.
+
+        Args:
+            name: 1 to 255 of `A-Z a-z 0-9 . _ -`.
+            amount: how many units there are.
+            strategy: `redlock`, `row_lock` or `counter`.
+            starts_at, ends_at: when it can be claimed; both know their offset from UTC.
+            paused: True if it is not to be claimed yet.
+            per_user_limit: how many units one user may have at a time.
+            coupon_type: what groups coupons.
+            benefit: what it is worth, `{"percent_off": 15}` for one.
+            metadata: whatever you want to find on it.
+            key, request_id: as of `claim`.
+
+        What is None is left to the service.
+
+        Raises:
+            UnauthorizedError: the token is no admin key.
+            ClaimClientError: see `claimsvc.client.errors`.
+        """
+        rules = {
+            "strategy": strategy,
+            "starts_at": starts_at.isoformat() if starts_at is not None else None,
+            "ends_at": ends_at.isoformat() if ends_at is not None else None,
+            "paused": paused,
+            "per_user_limit": per_user_limit,
+            "type": coupon_type,
+            "benefit": benefit,
+            "metadata": metadata,
+        }
+        given = {member: value for member, value in rules.items() if value is not None}
+        answer = await self._post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)
+        if answer.status == 201:
+            return CouponCreated(answer.read(coupon_of), **answer.about())
+        return refusal(answer, OF_CREATING)
+
+    async def _post(self, path: str, body: Mapping[str, Any] | None, key: str | None, request_id: str | None) -> Answer:
+        return await self._send("POST", path, request_id, key=_checked(key), body=body)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        request_id: str | None,
+        *,
+        key: str | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Answer:
+        # Made once for all attempts, so that they are found together in the service's log.
+        request_id = request_id or str(uuid.uuid4())
+        return await self._sender.send(Request(method, path, request_id, self._token, key, body))
+
+
+def _quoted(part: str) -> str:
+    return quote(part, safe="")
+
+
+def _checked(key: str | None) -> str:
+    """A key that can be sent as it is, a string of RFC 9651 in which nothing has to be escaped; a new one for None."""
+    if key is None:
+        return str(uuid.uuid4())
+    if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" and each not in _NOT_IN_A_KEY for each in key):
+        raise ValueError('an Idempotency-Key is 1 to 255 visible ASCII characters other than " and \\')
+    return key

@@ -1,0 +1,122 @@
+"""What an answer says, from its JSON: a member that is missing or of the wrong kind is a ValueError that names it.
+
+Members that are not known here are kept as they are, so that a newer service is understood as far as that goes.
+"""
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any, TypeVar
+
+from claimsvc.client.errors import Problem
+from claimsvc.client.outcomes import Claim, Coupon
+
+_Kind = TypeVar("_Kind")
+
+
+class Members:
+    """The members of a JSON object, each taken once."""
+
+    def __init__(self, document: object) -> None:
+        if not isinstance(document, dict):
+            raise ValueError("it is no JSON object")
+        self.rest: dict[str, Any] = dict(document)
+
+    def take(self, name: str, kind: type[_Kind]) -> _Kind:
+        """A member that has to be there."""
+        value = self.maybe(name, kind)
+        if value is None:
+            raise ValueError(f"`{name}` is missing")
+        return value
+
+    def maybe(self, name: str, kind: type[_Kind]) -> _Kind | None:
+        """A member that may be missing, or null."""
+        value = self.rest.pop(name, None)
+        # True is an int to Python, and none to JSON.
+        if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
+            raise ValueError(f"`{name}` is no {kind.__name__}")
+        return value
+
+    def time(self, name: str) -> datetime:
+        """A time that has to be there."""
+        return _time(name, self.take(name, str))
+
+    def maybe_time(self, name: str) -> datetime | None:
+        """A time that may be missing, or null."""
+        text = self.maybe(name, str)
+        return None if text is None else _time(name, text)
+
+
+def _time(name: str, text: str) -> datetime:
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError(f"`{name}` is no time") from None
+    if moment.tzinfo is None:
+        raise ValueError(f"`{name}` has no offset from UTC")
+    return moment
+
+
+def claim_of(document: object) -> Claim:
+    """A claim."""
+    members = Members(document)
+    return Claim(
+        members.take("id", str),
+        members.take("coupon_name", str),
+        members.take("user_id", str),
+        members.take("state", str),
+        members.time("claimed_at"),
+        members.maybe_time("expires_at"),
+        members.maybe_time("ended_at"),
+        members.rest,
+    )
+
+
+def coupon_of(document: object) -> Coupon:
+    """A coupon, with its claimants or without."""
+    members = Members(document)
+    return Coupon(
+        name=members.take("name", str),
+        amount=members.take("amount", int),
+        remaining_amount=members.take("remaining_amount", int),
+        strategy=members.take("strategy", str),
+        created_at=members.time("created_at"),
+        claimed_by=tuple(members.maybe("claimed_by", list) or ()),
+        starts_at=members.maybe_time("starts_at"),
+        ends_at=members.maybe_time("ends_at"),
+        paused=members.maybe("paused", bool) or False,
+        archived_at=members.maybe_time("archived_at"),
+        per_user_limit=members.maybe("per_user_limit", int) or 1,
+        type=members.maybe("type", str),
+        benefit=members.maybe("benefit", dict),
+        metadata=members.maybe("metadata", dict) or {},
+        more=members.rest,
+    )
+
+
+def page_of(document: object) -> tuple[list[Claim], str | None]:
+    """Some claims, and the cursor of those after them; None if these are the last."""
+    members = Members(document)
+    return [claim_of(item) for item in members.take("items", list)], members.maybe("next_cursor", str)
+
+
+def problem_of(status: int, document: object) -> Problem | None:
+    """The problem that a document is; None if it is none of the service's own."""
+    try:
+        members = Members(document)
+        kind = members.take("type", str)
+        title, detail = members.take("title", str), members.take("detail", str)
+        request_id = members.take("request_id", str)
+    except ValueError:
+        return None
+    whole: Mapping[str, Any] = Members(document).rest
+    return Problem(kind.rpartition("/")[2], status, title, detail, request_id, whole)
+
+
+def document_of(body: bytes) -> object:
+    """The JSON of a body; None where it is not JSON."""
+    try:
+        document: object = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    return document

@@ -1,0 +1,222 @@
+"""One request until it is answered: on connections that are kept, again where `retries` says so, within a deadline."""
+
+import asyncio
+import json
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, TypeVar
+
+import aiohttp
+from yarl import URL
+
+from claimsvc.client.errors import Problem, UnavailableError, UnexpectedAnswerError
+from claimsvc.client.reading import document_of, problem_of
+from claimsvc.client.retries import Retries, advised_seconds, is_transient
+
+_Read = TypeVar("_Read")
+
+# Far more than any answer of the contract: a coupon with a thousand claimants is less than 300 kB.
+_LONGEST_ANSWER_BYTES = 4 * 1024 * 1024
+# A master or a proxy that takes no connection within this time is better asked anew.
+_CONNECT_SECONDS = 5.0
+_SHOWN_CHARACTERS = 200
+
+# What a broken connection is to aiohttp; the other errors of its are answers that are not HTTP.
+_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
+# These are connection errors to aiohttp, and no other attempt would do better.
+_HOPELESS = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
+
+_log = logging.getLogger("claimsvc.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """What is sent, the same in each attempt. `path` is quoted already; `token` and `key` None send none."""
+
+    method: str
+    path: str
+    request_id: str
+    token: str | None = None
+    key: str | None = None
+    body: Mapping[str, Any] | None = None
+
+    def headers(self) -> dict[str, str]:
+        """Those that say who asks, and what makes this the same request as another."""
+        headers = {"X-Request-ID": self.request_id, "Accept": "application/json"}
+        if self.token is not None:
+            headers["Authorization"] = f"Bearer {self.token}"
+        if self.key is not None:
+            headers["Idempotency-Key"] = f'"{self.key}"'
+        if self.body is not None:
+            headers["Content-Type"] = "application/json"
+        return headers
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What came back. `problem` is what the service said was wrong, if it did."""
+
+    status: int
+    document: object
+    problem: Problem | None
+    request_id: str
+    replayed: bool
+    retry_after_seconds: float | None
+    start: str
+
+    def about(self) -> dict[str, Any]:
+        """What its outcome has besides what it says: see `claimsvc.client.outcomes.Outcome`."""
+        return {"request_id": self.request_id, "replayed": self.replayed}
+
+    def read(self, reader: Callable[[object], _Read]) -> _Read:
+        """What the document is.
+
+        Raises:
+            UnexpectedAnswerError: it is not what `reader` reads.
+        """
+        try:
+            return reader(self.document)
+        except ValueError as error:
+            raise self.unexpected(str(error)) from error
+
+    def unexpected(self, reason: str) -> UnexpectedAnswerError:
+        """The error of an answer that makes no sense here."""
+        return UnexpectedAnswerError(
+            f"{reason}, in an answer with status {self.status} that begins {self.start!r} (request {self.request_id})"
+        )
+
+
+class Sender:
+    """Sends requests to one service, from as many tasks as like to.
+
+    Args:
+        url: of the service, without a path of the API.
+        retries: how patiently.
+        deadline_seconds: longest wait for an answer, over all attempts.
+        silence_seconds: longest time that the service may say nothing before a connection counts as lost.
+        connections: most of them at once; further requests wait for one.
+
+    Raises:
+        ValueError: the URL is not one of HTTP, or has more than a host, a port and a path.
+    """
+
+    def __init__(
+        self, url: str, *, retries: Retries, deadline_seconds: float, silence_seconds: float, connections: int
+    ) -> None:
+        parsed = URL(url)
+        if parsed.scheme not in {"http", "https"} or not parsed.host:
+            raise ValueError(f"not the URL of a service: {url!r}; it begins with http:// or https://")
+        if parsed.user or parsed.password or parsed.query_string or parsed.fragment:
+            raise ValueError("the URL of a service has no user, no query and no fragment; a token is given by itself")
+        self._url = str(parsed).rstrip("/")
+        self._retries = retries
+        self._deadline_seconds = deadline_seconds
+        self._timeout = aiohttp.ClientTimeout(
+            total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence_seconds
+        )
+        self._connections = connections
+        self._session: aiohttp.ClientSession | None = None
+        self._is_closed = False
+
+    async def close(self) -> None:
+        """Close the connections; a request that is under way fails."""
+        self._is_closed = True
+        if self._session is not None:
+            await self._session.close()
+
+    async def send(self, request: Request) -> Answer:
+        """The answer to a request.
+
+        Raises:
+            UnavailableError: none came in time that would not be another one later.
+            UnexpectedAnswerError: what came is not HTTP.
+            RuntimeError: it is closed.
+        """
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + self._deadline_seconds
+        for retry in count():
+            answer, failure = await self._attempt(request, deadline)
+            if answer is not None and not is_transient(answer.status, _slug(answer.problem)):
+                return answer
+            advised = answer.retry_after_seconds if answer is not None else None
+            pause = self._retries.pause_seconds(retry, advised)
+            reason = _reason(answer, failure)
+            if (
+                isinstance(failure, _HOPELESS)
+                or (self._retries.most is not None and retry >= self._retries.most)
+                or clock() + pause >= deadline
+            ):
+                raise UnavailableError(
+                    reason,
+                    attempts=retry + 1,
+                    key=request.key,
+                    request_id=request.request_id,
+                    problem=answer.problem if answer is not None else None,
+                    retry_after_seconds=advised,
+                ) from failure
+            _log.debug("request %s is sent again in %.3f s: %s", request.request_id, pause, reason)
+            await asyncio.sleep(pause)
+        raise AssertionError("count() has an end")
+
+    async def _attempt(self, request: Request, deadline: float) -> tuple[Answer | None, Exception | None]:
+        """What one attempt came to: its answer, or why there is none."""
+        try:
+            async with asyncio.timeout_at(deadline):
+                return await self._ask(request), None
+        except _LOST as failure:
+            if self._is_closed:
+                raise RuntimeError("the client is closed") from failure
+            return None, failure
+        except aiohttp.ClientError as failure:
+            raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
+
+    async def _ask(self, request: Request) -> Answer:
+        async with self._opened().request(
+            request.method,
+            # As it is: yarl would take `..` for a step.
+            URL(self._url + request.path, encoded=True),
+            data=None if request.body is None else json.dumps(request.body).encode(),
+            headers=request.headers(),
+            # Elsewhere a POST may become a GET, and the token is nobody else's business.
+            allow_redirects=False,
+        ) as response:
+            body = bytearray()
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > _LONGEST_ANSWER_BYTES:
+                    raise UnexpectedAnswerError(f"the answer is longer than {_LONGEST_ANSWER_BYTES} bytes")
+            document = document_of(bytes(body))
+            return Answer(
+                response.status,
+                document,
+                problem_of(response.status, document) if response.status >= 400 else None,
+                response.headers.get("X-Request-ID", request.request_id),
+                response.headers.get("Idempotency-Replayed") == "true",
+                advised_seconds(response.headers.get("Retry-After")),
+                bytes(body[:_SHOWN_CHARACTERS]).decode("utf-8", "replace"),
+            )
+
+    def _opened(self) -> aiohttp.ClientSession:
+        """The session, which needs a running event loop to be made."""
+        if self._is_closed:
+            raise RuntimeError("the client is closed")
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=self._connections),
+                cookie_jar=aiohttp.DummyCookieJar(),
+                timeout=self._timeout,
+            )
+        return self._session
+
+
+def _slug(problem: Problem | None) -> str | None:
+    return problem.slug if problem is not None else None
+
+
+def _reason(answer: Answer | None, failure: Exception | None) -> str:
+    """Why an attempt was not enough, in a few words."""
+    if answer is None:
+        return f"no answer: {failure or type(failure).__name__}"
+    return f"{answer.status} {answer.problem.slug}" if answer.problem is not None else f"status {answer.status}"

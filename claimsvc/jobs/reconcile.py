@@ -1,0 +1,66 @@
+"""Setting counters right that have drifted from PostgreSQL."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from dataclasses import dataclass
+
+from claimsvc.domain import Coupon, StrategyName
+from claimsvc.ports import Counters, Storage
+
+_PAGE = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """A counter that differs from the database."""
+
+    coupon_name: str
+    counted: int
+    remaining_amount: int
+
+
+async def reconcile(
+    storage: Storage, counters: Counters, *, settle_seconds: float, observe: Callable[[str, int], None]
+) -> AsyncGenerator[list[Drift], None]:
+    """Forget every counter that has drifted from PostgreSQL, so that the next claim learns it anew. A page at a time.
+
+    Units on their way into the database make a counter differ for a moment. So it is looked at twice, and has drifted
+    only if neither side has moved between the looks.
+
+    Args:
+        settle_seconds: time between the two looks, longer than a claim takes.
+        observe: told each coupon's difference, the counter less the database.
+    """
+    after: str | None = None
+    while page := await storage.coupons(search=None, after=after, limit=_PAGE):
+        after = page[-1].name
+        drifts = await _reconcile_page(
+            storage, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
+        )
+        for drift in drifts:
+            observe(drift.coupon_name, drift.counted - drift.remaining_amount)
+        yield drifts
+
+
+async def _reconcile_page(
+    storage: Storage, counters: Counters, coupons: list[Coupon], settle_seconds: float
+) -> list[Drift]:
+    suspects = [drift for coupon in coupons if (drift := await _drift(counters, coupon))]
+    if not suspects:
+        return []
+    await asyncio.sleep(settle_seconds)
+    again = {
+        coupon.name: await _drift(counters, coupon)
+        for coupon in await storage.stock([suspect.coupon_name for suspect in suspects])
+    }
+    drifts = [suspect for suspect in suspects if again.get(suspect.coupon_name) == suspect]
+    for drift in drifts:
+        await counters.forget(drift.coupon_name, drift.counted)
+    return drifts
+
+
+async def _drift(counters: Counters, coupon: Coupon) -> Drift | None:
+    counted = await counters.count(coupon.name)
+    if counted is None or counted == coupon.remaining_amount:
+        return None
+    return Drift(coupon.name, counted, coupon.remaining_amount)
