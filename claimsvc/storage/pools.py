@@ -86,7 +86,12 @@ WITH claim AS (
 ), returned AS (
     UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units
     FROM cancelled
-    CROSS JOIN (SELECT (SELECT count(*) FROM voided) - (SELECT count(*) FROM replaced) AS units) AS lost
+    CROSS JOIN (
+        SELECT CASE
+            WHEN EXISTS (SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND has_codes)
+            THEN 1 - (SELECT count(*) FROM freed) - (SELECT count(*) FROM replaced) ELSE 0
+        END AS units
+    ) AS lost
     WHERE name = cancelled.coupon_name
     RETURNING name
 ), told AS (
@@ -96,8 +101,8 @@ WITH claim AS (
 SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
 """
 """Gives a claim back. A unit comes back for a row that changes its state just here, and for no other: asked for again,
-nothing happens; nor if its code was redeemed. The unit of a code that was shown comes back as the first of
-`spare_codes` that is new, and not at all if there is none."""
+nothing happens; nor if its code was redeemed. Where there are codes, a unit is one: that of a code that was shown comes
+back as the first of `spare_codes` that is new, and not at all if there is none, nor if the claim never had one."""
 
 
 def given_codes(given: Sequence[tuple[str, str, str]]) -> dict[str, Any]:

@@ -31,9 +31,18 @@ WITH due AS (
 ), freed AS (
     -- Nobody has been shown it.
     UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
+    RETURNING due.id
 ), returned AS (
-    UPDATE coupons SET remaining_amount = coupons.remaining_amount + over.units
-    FROM (SELECT coupon_name, count(*) AS units FROM due GROUP BY coupon_name) AS over
+    -- Where there are codes, a unit is one: what was held before there were any does not come back.
+    UPDATE coupons SET amount = coupons.amount - over.lost,
+        remaining_amount = coupons.remaining_amount + over.units - over.lost
+    FROM (
+        SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
+        FROM due
+        LEFT JOIN freed ON freed.id = due.id
+        LEFT JOIN campaigns ON campaigns.coupon_name = due.coupon_name
+        GROUP BY due.coupon_name
+    ) AS over
     WHERE name = over.coupon_name
     RETURNING over.units
 )

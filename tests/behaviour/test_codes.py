@@ -286,6 +286,16 @@ async def test_claims_that_were_made_before_have_no_code_and_stay(here: Instance
     assert (await claimed(here, "bob")).code == "C-1"
     assert await here.storage.campaigns.change("spring", {"amount": 9}, ENTRY) == AmountIsCodes()
     assert isinstance(await here.storage.transitions.cancel(before.id, ENTRY), Cancelled)
+    assert await stock(here) == (2, 1)
+
+
+async def test_a_hold_that_was_made_before_leaves_no_unit_without_a_code(here: Instance) -> None:
+    await offer(here, 0)
+    await claimed(here, "ada", HELD)
+    await add(here, new_codes(2))
+    await execute(here, "UPDATE user_claims SET held_until = now() - interval '1 second'")
+    assert (await claimed(here, "bob")).code == "C-1"
+    assert await stock(here) == (2, 1)
 
 
 async def test_codes_that_are_added_while_claims_run_are_given_too(instances: Sequence[Instance]) -> None:
@@ -348,7 +358,7 @@ async def test_a_code_belongs_to_one_coupon_only(alone: Instance) -> None:
 async def test_two_uploads_of_the_same_codes_at_once_add_each_once(
     alone: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_codes, "_ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(storage_codes, "ROWS_AT_ONCE", 50)
     await offer(alone, 0)
     rows = new_codes(500)
     added = await asyncio.gather(add(alone, rows, atomic=False), add(alone, rows[::-1], atomic=False))
