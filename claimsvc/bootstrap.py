@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontext
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -21,7 +22,8 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import AnyClaims, Codes, Counters, Lock, Storage, Strategy
+from claimsvc.ports import AnyClaims, ApiKeys, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
 
@@ -29,6 +31,9 @@ if TYPE_CHECKING:
     from claimsvc.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
+_MEMORY_SAMPLE_SECONDS = 5.0
+
+_log = structlog.get_logger("claimsvc.server")
 
 migrate = storage.migrate
 
@@ -83,6 +88,7 @@ async def application(
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
         )
+        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
         await stack.enter_async_context(
             jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
         )
@@ -96,6 +102,10 @@ async def application(
             pool_size=settings.database_pool_size,
         )
         await stack.enter_async_context(live.running())
+        tokens = await stack.enter_async_context(_open_tokens(settings))
+        quotas: Quotas | None = None
+        if settings.quotas():
+            quotas = await stack.enter_async_context(open_quotas(masters.all, settings.quotas(), metrics))
         yield create_app(
             Services(
                 strategy=strategy,
@@ -109,13 +119,33 @@ async def application(
                 observer=metrics,
                 render_metrics=metrics.render,
                 admin_key_digests=settings.admin_keys,
+                api_keys=database.keys,
+                tokens=tokens,
                 body_timeout_seconds=settings.body_timeout_seconds,
                 log_requests_per_second=settings.log_requests_per_second,
                 tracer=tracing.requests if tracing is not None else None,
                 live=live,
                 stress=stress(live) if stress is not None else None,
+                quotas=quotas,
+                trusted_proxies=settings.trusted_proxies,
             )
         )
+
+
+@asynccontextmanager
+async def _open_tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
+    if settings.jwt_jwks is None or settings.jwt_issuer is None or settings.jwt_audience is None:
+        _log.warning("claiming_is_open", reason="CLAIMSVC_JWT_JWKS is not set, so anybody may claim for anybody")
+        yield None
+        return
+    # Here and not above: cryptography takes its time, and only who serves and has tokens needs it.
+    from claimsvc.tokens import REFRESH_SECONDS, open_tokens
+
+    async with (
+        open_tokens(settings.jwt_jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience) as tokens,
+        repeated(tokens.refresh, every_seconds=REFRESH_SECONDS),
+    ):
+        yield tokens
 
 
 def _strategies(
@@ -165,10 +195,16 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.Post
 
 @asynccontextmanager
 async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
-    """Codes alone, for commands that need no Redis: the counts there follow with the reconciler. Raises as above."""
-    async with _open_storage(settings, Metrics()) as database:
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
+    """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
         yield database.codes
+
+
+@asynccontextmanager
+async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
+    """The keys, for the commands that make and revoke them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.keys
 
 
 @asynccontextmanager

@@ -1,13 +1,15 @@
 """Settings: every `CLAIMSVC_*` variable, its default and its check. The environment is read here and nowhere else."""
 
 import re
+from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import SplitResult, urlsplit
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 from redis.asyncio import ConnectionPool
 
+from claimsvc.domain import Quota
 from claimsvc.errors import SettingsError
 
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -73,7 +75,7 @@ def _check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
         if not _SHA256_HEX.fullmatch(digest):
             raise ValueError(
                 "each must be the SHA-256 of a key in 64 lower-case hex digits, never the key itself; "
-                "`claimsvc key create` makes both"
+                "`claimsvc key create --digest-only` makes both"
             )
     return digests
 
@@ -82,6 +84,42 @@ def _check_tracing_url(url: str | None) -> str | None:
     if url is not None and (_split_url(url).scheme not in {"http", "https"} or not _split_url(url).hostname):
         raise ValueError("must look like http://collector:4318/v1/traces")
     return url
+
+
+def _check_jwks(source: str | None) -> str | None:
+    if source is None or "://" not in source:
+        return source
+    parts = _split_url(source)
+    # Whoever can change the set on its way can sign what it likes.
+    if parts.scheme == "https" and parts.hostname:
+        return source
+    if parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}:
+        return source
+    raise ValueError("must be a file, or look like https://issuer.example/keys.json")
+
+
+def _check_goes_with_jwks(value: str | None, info: ValidationInfo) -> str | None:
+    if (value is None) != (info.data.get("jwt_jwks") is None) and "jwt_jwks" in info.data:
+        raise ValueError("is set where CLAIMSVC_JWT_JWKS is, and only there")
+    return value
+
+
+def _check_quota(text: str | None) -> str | None:
+    if text is not None:
+        Quota.parse("", text)
+    return text
+
+
+def _parse_networks(value: Any) -> Any:
+    try:
+        return tuple(ip_network(part) for part in _split_commas(value))
+    except (TypeError, ValueError):
+        raise ValueError(
+            "each must look like 10.0.0.7, 10.0.0.0/8 or fd00::/8 (no bit set beyond the prefix), separated by commas"
+        ) from None
+
+
+_QuotaText = Annotated[str | None, BeforeValidator(lambda text: text or None), AfterValidator(_check_quota)]
 
 
 class DatabaseSettings(BaseSettings):
@@ -118,8 +156,23 @@ class Settings(DatabaseSettings):
         tuple[str, ...], NoDecode, BeforeValidator(_split_commas), AfterValidator(_check_admin_keys)
     ] = Field(
         (),
-        description="SHA-256 digests of the keys that may create coupons and open locks, separated by commas",
+        description="SHA-256 digests of keys that may do everything, separated by commas",
         repr=False,
+    )
+
+    jwt_jwks: Annotated[str | None, BeforeValidator(lambda source: source or None), AfterValidator(_check_jwks)] = (
+        Field(
+            None,
+            description="keys of users' tokens, a JSON Web Key Set: a file, or an https address; none: all may claim",
+        )
+    )
+    jwt_issuer: Annotated[
+        str | None, BeforeValidator(lambda name: name or None), AfterValidator(_check_goes_with_jwks)
+    ] = Field(None, validate_default=True, description="who makes users' tokens: their `iss`")
+    jwt_audience: Annotated[
+        str | None, BeforeValidator(lambda name: name or None), AfterValidator(_check_goes_with_jwks)
+    ] = Field(
+        None, validate_default=True, description="whom users' tokens are for: their `aud` is this, or contains it"
     )
 
     lock_ttl_seconds: float = Field(
@@ -198,9 +251,27 @@ class Settings(DatabaseSettings):
     )
     traces_per_second: int = Field(100, ge=0, le=1_000_000, description="most claims that each worker traces")
 
+    quota_user: _QuotaText = Field(
+        None, description="how often each user may ask for a claim, as 10/60 for 10 requests within 60 seconds"
+    )
+    quota_address: _QuotaText = Field(
+        None, description="how often each client's address may ask for a claim, likewise; of IPv6 each /64"
+    )
+    trusted_proxies: Annotated[tuple[IPv4Network | IPv6Network, ...], NoDecode, BeforeValidator(_parse_networks)] = (
+        Field(
+            (),
+            description="networks of the proxies whose X-Forwarded-For tells a client's address, separated by commas",
+        )
+    )
+
     failpoints: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_commas)] = Field(
         (), description="for the fault suite alone: where this process fails on purpose; see `claimsvc/failpoints.py`"
     )
+
+    def quotas(self) -> tuple[Quota, ...]:
+        """Those that are set. That of the address comes first, so that nobody fills the masters with made-up users."""
+        texts = {"address": self.quota_address, "user": self.quota_user}
+        return tuple(Quota.parse(name, text) for name, text in texts.items() if text is not None)
 
 
 def load_settings(**overrides: Any) -> Settings:

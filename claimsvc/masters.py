@@ -154,6 +154,16 @@ class Masters:
         self._observer.master_probed(master.name, master.up)
         return master.up
 
+    async def sample_memory(self) -> None:
+        """Ask each master how much memory it uses. One that is down, or does not tell, is passed over."""
+        for master in self.all:
+            with contextlib.suppress(RedisError):
+                told = await master.info("memory")
+                # A hosted Redis may leave out any of them.
+                limit = int(told.get("maxmemory", 0)) or int(told.get("total_system_memory", 0))
+                if limit and "used_memory" in told:
+                    self._observer.master_memory(master.name, int(told["used_memory"]), limit)
+
     async def watch(self, master: Master) -> None:
         """Probe the master for ever; at once when a command found it down."""
         was_up = master.up

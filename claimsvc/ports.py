@@ -1,7 +1,7 @@
 """The protocols between the rooms: what a strategy offers, and what it needs."""
 
 import asyncio
-from collections.abc import AsyncIterator, Coroutine, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from datetime import datetime
@@ -12,6 +12,7 @@ from claimsvc.domain import (
     AlreadyRedeemed,
     AmountBelowClaimed,
     AmountIsCodes,
+    ApiKey,
     AuditEntry,
     Campaign,
     Cancelled,
@@ -38,11 +39,16 @@ from claimsvc.domain import (
     PatternTooSmall,
     PeriodIsEmpty,
     PurgeReport,
+    Quota,
+    QuotaStanding,
     Redeemed,
     RefusedRow,
     Replayed,
     RowsRefused,
+    Scope,
     StrategyName,
+    TokenRefused,
+    TokenUser,
     UnknownClaim,
     UnknownCode,
     UnknownCoupon,
@@ -505,6 +511,39 @@ class CodeCounters(Protocol):
         ...
 
 
+class ApiKeys(Protocol):
+    """Keys of those who may do what not everybody may. Each method raises `UnavailableError` without the database."""
+
+    async def create(
+        self, digest: bytes, *, label: str, scopes: Collection[Scope], expires_seconds: float | None, actor: str
+    ) -> ApiKey:
+        """Keep a key that was made, by its SHA-256. It is audited in the same transaction."""
+        ...
+
+    async def revoke(self, key_id: str, *, actor: str) -> bool:
+        """End a key, and audit it; whether there was one of that id that had not been revoked."""
+        ...
+
+    async def all(self) -> list[ApiKey]:
+        """Every key there ever was, oldest first."""
+        ...
+
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        """The key with this SHA-256; None if there is none, or it has expired or was revoked.
+
+        What it says of revoking may be some seconds old.
+        """
+        ...
+
+
+class Tokens(Protocol):
+    """Users' tokens."""
+
+    async def user_of(self, token: str) -> TokenUser | TokenRefused:
+        """Whom a token is for. It is looked at closely, and nothing of it is believed before its signature is."""
+        ...
+
+
 class HealthCheck(Protocol):
     """One dependency, as `/readyz` sees it."""
 
@@ -532,10 +571,12 @@ class MasterObserver(Protocol):
     """What the clients of the masters tell whoever watches them.
 
     Whether a master is up is told once at the start, then after each probe. A call's `seconds` end with its answer or
-    with its failure; a call that was not made, because the master is known to be down, is not told.
+    with its failure; a call that was not made, because the master is known to be down, is not told. Of a master's
+    memory, `limit_bytes` is what it may use, or what its machine has.
     """
 
     def master_probed(self, master: str, up: bool) -> None: ...
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None: ...
     def master_called(self, master: str, seconds: float) -> None: ...
 
 
@@ -555,3 +596,30 @@ class LockObserver(Protocol):
     def lost(self, coupon_name: str) -> None: ...
     def hinted(self, result: str) -> None: ...
     def lock_waiters(self, change: int) -> None: ...
+
+
+class Quotas(Protocol):
+    """How often somebody may ask, for as long as that can be learnt: whatever cannot is let through."""
+
+    @property
+    def quotas(self) -> Sequence[Quota]:
+        """Those that there are."""
+        ...
+
+    async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
+        """Count a request, unless a quota is exceeded. It raises nothing, and waits for nothing that is late.
+
+        Args:
+            subjects: whose request it is, by the names of the quotas.
+
+        Returns:
+            How the subjects stand, without those of whom that cannot be learnt. The first quota that is exceeded is the
+            last one that was asked about.
+        """
+        ...
+
+
+class QuotaObserver(Protocol):
+    """What the quotas tell whoever watches them. A `result` is `allowed`, `refused` or `unknown`."""
+
+    def quota_decided(self, quota_name: str, result: str) -> None: ...

@@ -1,7 +1,7 @@
 """Is the work done that nobody waits for?"""
 
-from dashboards.panels import Panel, Query, graph
-from dashboards.promql import per_second, quantile
+from dashboards.panels import COUNT, Panel, Query, graph
+from dashboards.promql import HERE, happened, per_second, quantile
 
 
 def job_panels() -> list[Panel]:
@@ -23,7 +23,7 @@ def job_panels() -> list[Panel]:
         graph(
             "What jobs did",
             "How much is there to do: holds that ended, counters that were mended, rows that were removed?",
-            "short",
-            Query("sum by (name) (increase(claimsvc_job_items_total{HERE}[$__rate_interval]))", "{{name}}"),
+            COUNT,
+            Query(happened("claimsvc_job_items_total", "$__rate_interval", "name", HERE), "{{name}}"),
         ),
     ]

@@ -30,13 +30,22 @@ from grafana_foundation_sdk.models.dashboard import Threshold, ThresholdsMode
 from grafana_foundation_sdk.models.heatmap import HeatmapColorMode
 from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
-from dashboards.promql import selected
+from dashboards.promql import HERE, buckets, quantiles, selected
 
 Panel = TimeseriesPanel | StatPanel | HeatmapPanel | StateTimelinePanel
 
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
+COUNT = "locale"
+"""The unit of what is counted: whole numbers, written out. `short` would say 10 K of 9,950 units."""
+
 _WIDTH = 24
+_HEIGHT = 8
+
+Steps = Sequence[tuple[float | None, str]]
+"""From which value on something has which colour, from the least (None) upwards."""
+
+NO_VERDICT: Steps = ((None, "blue"),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +55,13 @@ class Query:
     Args:
         expression: see `promql`.
         legend: what its series are called, with `{{label}}` for a label's value.
+        now: asked for this moment alone. For what is of the whole time range; and where which series there are changes,
+            because a figure would show the last value of each that ever was.
     """
 
     expression: str
     legend: str = ""
+    now: bool = False
 
     def builder(self, number: int = 0) -> Dataquery:
         """For Grafana, as the panel's query of that number. Quantiles come with the traces behind them."""
@@ -61,8 +73,7 @@ class Query:
             .legend_format(self.legend or "__auto")
             .exemplar("_bucket{" in self.expression)
         )
-        # What is of the whole time range is asked once, not anew for each moment of it.
-        return query.instant() if "[$__range]" in self.expression else query.range()
+        return query.instant() if self.now else query.range()
 
 
 def graph(
@@ -90,7 +101,7 @@ def graph(
         .description(question)
         .unit(unit)
         .datasource(SOURCE)
-        .height(8)
+        .height(_HEIGHT)
         .span(width)
         .min(0)
         .fill_opacity(30 if stacked else 5)
@@ -108,7 +119,17 @@ def graph(
     )
     if stacked:
         panel.stacking(StackingConfig().mode(StackingMode.NORMAL))
+    if unit == COUNT:
+        panel.decimals(0)
     return panel if most is None else panel.max(most)
+
+
+def quantile_graph(
+    title: str, question: str, histogram: str, where: str = HERE, *, width: int = _WIDTH // 3
+) -> TimeseriesPanel:
+    """The quantiles of a histogram of seconds. Arguments as of `graph` and `promql.quantile`."""
+    queries = [Query(expression, name) for name, expression in quantiles(histogram, where=where).items()]
+    return graph(title, question, "s", *queries, width=width)
 
 
 def figure(
@@ -118,14 +139,14 @@ def figure(
     query: Query,
     *,
     width: int = 4,
-    steps: Sequence[tuple[float | None, str]] = ((None, "green"),),
+    steps: Steps = NO_VERDICT,
 ) -> StatPanel:
     """One figure, large, with its course behind it.
 
     Args:
         title, question, unit, width: see `graph`.
         query: its value, or a few.
-        steps: from which value on it has which colour, from the least (None) upwards.
+        steps: see `Steps`; blue where no value is better than another.
     """
     panel = (
         StatPanel()
@@ -137,47 +158,57 @@ def figure(
         .span(width)
         .graph_mode(BigValueGraphMode.AREA)
         .reduce_options(ReduceDataOptions().calcs(["lastNotNull"]))
-        .thresholds(
-            ThresholdsConfig()
-            .mode(ThresholdsMode.ABSOLUTE)
-            .steps([Threshold(value=value, color=color) for value, color in steps])
-        )
+        .thresholds(_thresholds(steps))
         .targets([query.builder()])
     )
+    if unit == COUNT:
+        panel.decimals(0)
     return panel.text_mode(BigValueTextMode.VALUE_AND_NAME) if query.legend else panel
 
 
-def heatmap(title: str, question: str, unit: str, buckets: str, *, width: int = _WIDTH // 3) -> HeatmapPanel:
-    """How a histogram's observations are spread, over time. `buckets` is an expression of `promql.buckets`."""
+def _thresholds(steps: Steps) -> ThresholdsConfig:
+    return (
+        ThresholdsConfig()
+        .mode(ThresholdsMode.ABSOLUTE)
+        .steps([Threshold(value=value, color=color) for value, color in steps])
+    )
+
+
+def heatmap(
+    title: str, question: str, histogram: str, where: str = HERE, *, unit: str = "s", width: int = _WIDTH // 3
+) -> HeatmapPanel:
+    """How a histogram's observations are spread, over time.
+
+    Args:
+        title, question, width: see `graph`.
+        histogram, where: see `promql.quantile`.
+        unit: of what is observed.
+    """
     return (
         HeatmapPanel()
         .title(title)
         .description(question)
         .unit("reqps")
         .datasource(SOURCE)
-        .height(8)
+        .height(_HEIGHT)
         .span(width)
         .calculate(False)
         .y_axis(YAxisConfig().unit(unit))
         .color(HeatmapColorOptions().mode(HeatmapColorMode.SCHEME).scheme("Oranges").steps(64))
-        .targets([Query(buckets, "{{le}}").builder().format(PromQueryFormat.HEATMAP)])
+        .targets([Query(buckets(histogram, where), "{{le}}").builder().format(PromQueryFormat.HEATMAP)])
     )
 
 
-def timeline(title: str, question: str, unit: str, query: Query, *, width: int = _WIDTH) -> StateTimelinePanel:
-    """What state each series is in, over time."""
+def timeline(title: str, question: str, query: Query, *, steps: Steps, width: int = _WIDTH // 2) -> StateTimelinePanel:
+    """What state each series is in, over time, as a colour. Arguments as of `figure`."""
     return (
         StateTimelinePanel()
         .title(title)
         .description(question)
-        .unit(unit)
+        .unit("none")
         .datasource(SOURCE)
-        .height(8)
+        .height(_HEIGHT)
         .span(width)
-        .thresholds(
-            ThresholdsConfig()
-            .mode(ThresholdsMode.ABSOLUTE)
-            .steps([Threshold(value=None, color="transparent"), Threshold(value=1, color="blue")])
-        )
+        .thresholds(_thresholds(steps))
         .targets([query.builder()])
     )

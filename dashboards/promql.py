@@ -28,6 +28,11 @@ def quantile(share: float, histogram: str, by: str = "", where: str = HERE) -> s
     return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}[$__rate_interval])))"
 
 
+def quantiles(histogram: str, by: str = "", where: str = HERE) -> dict[str, str]:
+    """The quantiles that are looked at, by what they are called. Arguments as of `quantile`."""
+    return {f"p{share * 100:g}": quantile(share, histogram, by, where) for share in (0.5, 0.9, 0.99)}
+
+
 def buckets(histogram: str, where: str = HERE) -> str:
     """Observations per second in each bucket of a histogram: a heatmap's rows."""
     return f"sum by (le) (rate({histogram}_bucket{{{where}}}[$__rate_interval]))"
@@ -36,3 +41,32 @@ def buckets(histogram: str, where: str = HERE) -> str:
 def per_second(counter: str, by: str = "", where: str = HERE) -> str:
     """The rate of a counter over the last moments, added up for each value of the labels `by`."""
     return f"sum by ({by}) (rate({counter}{{{where}}}[$__rate_interval]))"
+
+
+def happened(counter: str, over: str, by: str, where: str = COUPON) -> str:
+    """How often something happened, as a whole number.
+
+    `increase` cannot see what a series begins with, and those of rare events may begin with all that happened. So the
+    value of a series that is new counts as well; one that Prometheus has only missed for a moment is not new.
+
+    Args:
+        counter, where: see `quantile`.
+        over: within which time, as Grafana names it.
+        by: labels that are counted apart, separated by commas.
+    """
+    series = f"{counter}{{{where}}}"
+    return (
+        f"round(sum by ({by}) (({series} unless last_over_time({series}[1h] offset {over}))"
+        f" or increase({series}[{over}])))"
+    )
+
+
+def not_sold_out(expression: str) -> str:
+    """Those coupons of `expression` that are not known to be sold out: the claims of the others are refused for good,
+    so whoever waits for a lock to be told so is refused no stock."""
+    return f"{expression} unless on (coupon) (min by (coupon) (claimsvc_coupon_remaining{{COUPON}}) == 0)"
+
+
+def ten_most(expression: str) -> str:
+    """The ten series with the largest values."""
+    return f"topk(10, {expression})"

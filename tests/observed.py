@@ -14,6 +14,7 @@ class Observed:
         self.held_now: set[str] = set()
         self.holds: list[float] = []
         self.calls: Counter[str] = Counter()
+        self.memory: dict[str, tuple[int, int]] = {}
         self.lost_locks = 0
         self.hints: Counter[str] = Counter()
         self.waiters = 0
@@ -25,6 +26,9 @@ class Observed:
 
     def master_probed(self, master: str, up: bool) -> None:
         pass
+
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
+        self.memory[master] = (used_bytes, limit_bytes)
 
     def master_called(self, master: str, seconds: float) -> None:
         self.calls[master] += 1

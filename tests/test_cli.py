@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import psycopg
@@ -64,12 +65,57 @@ def test_a_database_that_does_not_answer_is_told_without_a_traceback(command: tu
     assert "Traceback" not in told.stderr
 
 
-def test_a_key_is_made_with_the_digest_that_the_service_is_given() -> None:
-    first, second = claimsvc("key", "create").stdout, claimsvc("key", "create").stdout
+def test_a_key_for_everything_is_made_with_the_digest_that_the_service_is_given() -> None:
+    first, second = [claimsvc("key", "create", "--digest-only").stdout for _ in range(2)]
     assert first != second
     key = first.splitlines()[1].strip()
     assert len(key) >= 40
     assert f"CLAIMSVC_ADMIN_KEYS={hashlib.sha256(key.encode()).hexdigest()}" in first
+
+
+def test_keys_are_made_listed_and_revoked_and_none_is_ever_shown_again(database_url: str) -> None:
+    def key(*words: str) -> subprocess.CompletedProcess[str]:
+        return claimsvc("key", *words, CLAIMSVC_DATABASE_URL=database_url)
+
+    made = key("create", "--label", "the [red]shop", "--scope", "coupons:write", "--scope", "claims:read")
+    for_days = key("create", "--label", "support", "--scope", "claims:write", "--expires-days", "30")
+    secret = made.stdout.splitlines()[1].strip()
+    first, second = json.loads(key("list", "--json").stdout)
+    assert first["id"] in made.stdout
+    assert first["label"] == "the [red]shop"
+    assert (first["scopes"], first["expires_at"]) == (["claims:read", "coupons:write"], None)
+    ends = datetime.fromisoformat(second["expires_at"]) - datetime.fromisoformat(second["created_at"])
+    assert abs(ends - timedelta(days=30)) < timedelta(minutes=1)
+    assert second["id"] in for_days.stdout
+
+    revoked, again = key("revoke", first["id"]), key("revoke", first["id"])
+    assert (revoked.returncode, again.returncode) == (0, 1)
+    assert "Traceback" not in again.stderr
+    table = key("list").stdout
+    assert "the [red]shop" in table
+    assert [each["revoked_at"] is None for each in json.loads(key("list", "--json").stdout)] == [False, True]
+    assert secret not in table
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        kept = connection.execute("SELECT array_agg(api_keys::text) || array_agg(audit::text) FROM api_keys, audit")
+        assert secret not in str(kept.fetchall())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        (),
+        ("--label", "the shop"),
+        ("--scope", "claims:read"),
+        ("--label", " ", "--scope", "claims:read"),
+        ("--label", "l" * 101, "--scope", "claims:read"),
+        ("--label", "the shop", "--scope", "claims:fly"),
+        ("--label", "the shop", "--scope", "claims:read", "--expires-days", "0"),
+    ],
+)
+def test_a_key_that_is_for_nothing_in_particular_is_wrong_usage(words: tuple[str, ...]) -> None:
+    told = claimsvc("key", "create", *words)
+    assert told.returncode == 2
+    assert "Traceback" not in told.stderr
 
 
 def test_migrate_makes_the_schema_and_may_be_run_again(postgres: PostgresServer) -> None:

@@ -22,7 +22,7 @@ def create_app(services: Services) -> web.Application:
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)
-    app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES)
+    app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES, with_tokens=services.tokens is not None)
     install(app, ROUTES)
     if services.stress is not None:
         install(app, DEVELOPMENT_ROUTES)

@@ -9,6 +9,7 @@ import json
 import math
 import zlib
 from collections import Counter
+from collections.abc import Mapping
 from decimal import Decimal
 from typing import Any, Never
 
@@ -35,22 +36,30 @@ _GZIP_WINDOW = 16 + zlib.MAX_WBITS
 _MAX_DIGITS = 32
 # A body too large to be taken is still looked at for this long, so that one that is nested without end is told so.
 _PEEK_SECONDS = 0.25
+_NOTHING: Mapping[str, Any] = {}
 
 
-async def read_body(request: web.Request, model: type[Model], *, timeout_seconds: float) -> Model:
+async def read_body(
+    request: web.Request, model: type[Model], *, timeout_seconds: float, given: Mapping[str, Any] = _NOTHING
+) -> Model:
     """The body as a `model`.
+
+    Args:
+        timeout_seconds: how long it may take to arrive.
+        given: what is known without the body, where that does not say otherwise.
 
     Raises:
         RefusedError: it is not JSON, not in time, too large, or not what the model asks for.
     """
     gzipped = _check_headers(request)
     raw = await _read_raw(request, timeout_seconds)
-    return parse_body(model, _inflate(raw) if gzipped else raw)
+    return parse_body(model, _inflate(raw) if gzipped else raw, given)
 
 
-def parse_body(model: type[Model], raw: bytes) -> Model:
+def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """A body that is all there, and not compressed, as a `model`. Raises as `read_body`."""
-    return validate_body(model, decode_object(raw))
+    document = decode_object(raw)
+    return validate_body(model, {**given, **document} if given else document)
 
 
 def _check_headers(request: web.Request) -> bool:

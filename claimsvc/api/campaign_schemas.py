@@ -1,8 +1,9 @@
 """What goes over the wire about a coupon's rules: see `claimsvc.api.schemas`, whose rules these obey."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import orjson
@@ -12,24 +13,39 @@ from claimsvc import domain
 from claimsvc.api.schemas import MAX_CLAIMANTS, Amount, CouponBody, CouponName, CouponType, Request, Strategy, UserId
 
 MAX_METADATA_BYTES = 8192
+# Beyond it programs read different numbers from the same digits (RFC 7493), and jsonb writes out every digit.
+_MAX_NUMBER = 2**53 - 1
 
 
-def _text(value: object) -> object:
-    if not isinstance(value, str):
-        raise ValueError("Not a text")
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # pydantic also takes a number within a string, for seconds since 1970.
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("Not of the right form")
     return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Out of range") from None
 
 
 _TIME = "a time with its offset from UTC, as RFC 3339 has it"
 # Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
 StartsAt = Annotated[
     AwareDatetime,
-    BeforeValidator(_text),
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
     Field(strict=False, description=_TIME, examples=["2026-11-27T09:00:00+09:00"]),
 ]
 EndsAt = Annotated[
     AwareDatetime,
-    BeforeValidator(_text),
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
     Field(strict=False, description=_TIME, examples=["2026-11-28T09:00:00+09:00"]),
 ]
 
@@ -52,8 +68,10 @@ def _small(metadata: dict[str, Any]) -> dict[str, Any]:
 
 # PostgreSQL has no U+0000 in its texts, nor in its jsonb.
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
+_Whole = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
+_Number = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
 Metadata = Annotated[
-    dict[_Word, _Word | bool | int | float | None],
+    dict[_Word, _Word | bool | _Whole | _Number | None],
     AfterValidator(_small),
     Field(
         description="names with their values, of at most 8192 bytes in all",
@@ -72,7 +90,7 @@ class PercentOff(Request):
 class AmountOff(Request):
     """So much less, in the smallest units of a currency (ISO 4217)."""
 
-    amount_off: Annotated[int, Field(ge=1, le=2**53 - 1, examples=[5000])]
+    amount_off: Annotated[int, Field(ge=1, le=_MAX_NUMBER, examples=[5000])]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
 
 

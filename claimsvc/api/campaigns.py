@@ -1,4 +1,4 @@
-"""The routes of whoever offers coupons; each asks for an admin key."""
+"""The routes of whoever offers coupons; each asks for a key."""
 
 from functools import partial
 
@@ -7,6 +7,7 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.api import campaign_schemas, parameters, problems
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import only
 from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, created, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
@@ -91,7 +92,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Offer a new coupon",
         success=Success(201, "It is on offer.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
         problems=(problems.COUPON_EXISTS, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
         keyed=True,
     ),
     Route(
@@ -108,7 +109,7 @@ ROUTES: tuple[Route, ...] = (
             problems.EMPTY_PERIOD,
             problems.UNAVAILABLE,
         ),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
         "PATCH",
@@ -124,7 +125,7 @@ ROUTES: tuple[Route, ...] = (
             problems.EMPTY_PERIOD,
             problems.UNAVAILABLE,
         ),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
         "POST",
@@ -134,7 +135,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Close a coupon for good",
         success=Success(200, "It is closed.", campaign_schemas.CampaignBody),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.COUPONS_WRITE),
         keyed=True,
     ),
 )

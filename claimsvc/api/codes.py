@@ -1,4 +1,4 @@
-"""The routes of codes: each asks for an admin key, so that nobody finds one by trying."""
+"""The routes of codes: each is for holders of keys alone, so that nobody finds a code by trying."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -10,6 +10,7 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.api import code_schemas, parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import only
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
@@ -105,7 +106,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Add codes to a coupon",
         success=Success(200, "They are added.", code_schemas.CodesAddedBody),
         problems=(problems.ROWS_REFUSED, problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.CODES_WRITE),
         keyed=True,
         streams=(CSV, NDJSON),
     ),
@@ -122,7 +123,7 @@ ROUTES: tuple[Route, ...] = (
             problems.CODE_EXPIRED,
             problems.UNAVAILABLE,
         ),
-        admin=True,
+        access=only(domain.Scope.CODES_WRITE),
         keyed=True,
     ),
     Route(
@@ -139,7 +140,7 @@ ROUTES: tuple[Route, ...] = (
             problems.CODE_EXPIRED,
             problems.UNAVAILABLE,
         ),
-        admin=True,
+        access=only(domain.Scope.CODES_REDEEM),
         keyed=True,
     ),
     Route(
@@ -150,7 +151,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a code up",
         success=Success(200, "The code.", code_schemas.CodeBody),
         problems=(problems.UNKNOWN_CODE, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.CODES_READ),
     ),
     Route(
         "GET",
@@ -160,6 +161,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Count codes",
         success=Success(200, "The counts.", code_schemas.CodeCountsBody),
         problems=(problems.UNAVAILABLE,),
-        admin=True,
+        access=only(domain.Scope.CODES_READ),
     ),
 )

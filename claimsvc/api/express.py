@@ -114,3 +114,10 @@ class Express:
             claim.answer = ClaimAnswer()
             claim.answer.set_exception(failure)
         return claim
+
+
+class NoExpress(Express):
+    """Where somebody has to be asked before a claim may begin."""
+
+    def takes(self, message: object, body: StreamReader) -> bool:
+        return False

@@ -19,7 +19,7 @@ from pydantic import BaseModel
 from claimsvc.api.answer import Reply
 from claimsvc.api.problems import BAD_REQUEST, KEY_IN_FLIGHT, RefusedError
 from claimsvc.api.schemas import ParameterError
-from claimsvc.api.services import REQUEST_ID
+from claimsvc.api.services import CALLER, REQUEST_ID
 from claimsvc.domain import KeyReused, Once, Replayed
 
 IDEMPOTENCY_KEY = istr("Idempotency-Key")
@@ -30,8 +30,6 @@ _WAIT_SECONDS = 2.0
 KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
 _KEY = re.compile(KEY_PATTERN, re.ASCII)
 _ESCAPED = re.compile(r'\\(["\\])')
-# Who asks while nobody has to say who they are.
-ANYBODY = "anybody"
 
 
 def once_of(request: web.Request, body: BaseModel | None) -> Once | None:
@@ -50,7 +48,7 @@ def once_of(request: web.Request, body: BaseModel | None) -> Once | None:
     document = None if body is None else body.model_dump(mode="json")
     asked = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
     key = found[2] or _ESCAPED.sub(r"\1", found[1])
-    return Once(ANYBODY, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
+    return Once(request[CALLER].name, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
 
 
 class InFlight:

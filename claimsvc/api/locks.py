@@ -1,10 +1,11 @@
-"""The routes of whoever has to look after the locks; both ask for an admin key."""
+"""The routes of whoever has to look after the locks; both ask for a key."""
 
 from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.api import lock_schemas, parameters, problems
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import only
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
 
@@ -36,7 +37,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Which locks are held?",
         success=Success(200, "The locks of this moment.", lock_schemas.LocksBody),
         problems=(problems.UNAVAILABLE,),
-        admin=True,
+        access=only(domain.Scope.LOCKS_READ),
     ),
     Route(
         "DELETE",
@@ -46,6 +47,6 @@ ROUTES: tuple[Route, ...] = (
         summary="Release a lock by force",
         success=Success(200, "It is released.", lock_schemas.LockReleasedBody),
         problems=(problems.LOCK_NOT_HELD, problems.UNAVAILABLE),
-        admin=True,
+        access=only(domain.Scope.LOCKS_WRITE),
     ),
 )

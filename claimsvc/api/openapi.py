@@ -9,11 +9,14 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc.api import code_schemas, problems, schemas
+from claimsvc.api.auth import Access, Asked
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
+from claimsvc.api.quota import DOCUMENTED
 from claimsvc.api.routing import Route
 
 _REF = "#/components/schemas/{model}"
-_ADMIN = "adminKey"
+_KEY = "key"
+_USER = "userToken"
 _DESCRIPTION = """Claims limited-stock coupons, many at once, each exactly once.
 
 Every answer carries `X-Request-ID`: yours, if you sent one of 1 to 128 letters, digits and `._-`, or a new one.
@@ -28,7 +31,13 @@ _TAGS = {
     "operations": "For whoever runs the service.",
 }
 
-_KEY: dict[str, Any] = {
+_OF_USERS = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A user's token. `user_id` may be left out of bodies then: it is the token's subject.",
+}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": str(IDEMPOTENCY_KEY),
     "in": "header",
     "required": False,
@@ -41,8 +50,12 @@ _KEY: dict[str, Any] = {
 Schemas = dict[type, dict[str, Any]]
 
 
-def document(routes: Iterable[Route]) -> bytes:
+def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
     """The document as JSON.
+
+    Args:
+        routes: what is served.
+        with_tokens: whether users have to show tokens.
 
     Raises:
         pydantic.ValidationError: the route table makes no valid OpenAPI document; a mistake in the table.
@@ -54,7 +67,7 @@ def document(routes: Iterable[Route]) -> bytes:
     references, definitions = _schemas(shown)
     paths: dict[str, dict[str, Any]] = defaultdict(dict)
     for route in shown:
-        paths[route.path][route.method.lower()] = _operation(route, references)
+        paths[route.path][route.method.lower()] = _operation(route, references, with_tokens)
     described = OpenAPI.model_validate(
         {
             "openapi": "3.1.1",
@@ -70,11 +83,13 @@ def document(routes: Iterable[Route]) -> bytes:
             "components": {
                 "schemas": definitions,
                 "securitySchemes": {
-                    _ADMIN: {
+                    _KEY: {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "An admin key whose SHA-256 is in CLAIMSVC_ADMIN_KEYS.",
-                    }
+                        "description": "A key with the scope, from `claimsvc key create`; or one whose SHA-256 is in "
+                        "CLAIMSVC_ADMIN_KEYS.",
+                    },
+                    **({_USER: _OF_USERS} if with_tokens else {}),
                 },
             },
         }
@@ -97,13 +112,17 @@ def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
     return {model: dict(schema) for (model, _), schema in references.items()}, definitions["$defs"]
 
 
-def _operation(route: Route, references: Schemas) -> dict[str, Any]:
+def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.operation_id,
         "tags": [route.tag],
         "summary": route.summary,
         "description": (route.handler.__doc__ or "").strip(),
-        "parameters": [*_parameters(route, "path"), *_parameters(route, "query"), *([_KEY] if route.keyed else [])],
+        "parameters": [
+            *_parameters(route, "path"),
+            *_parameters(route, "query"),
+            *([_IDEMPOTENCY_KEY] if route.keyed else []),
+        ],
         "responses": _responses(route, references),
     }
     body = route.model("body")
@@ -119,9 +138,18 @@ def _operation(route: Route, references: Schemas) -> dict[str, Any]:
             "description": "A file, read as it comes.",
             "content": {media_type: {"schema": {"type": "string"}} for media_type in route.streams},
         }
-    if route.admin:
-        operation["security"] = [{_ADMIN: []}]
+    if security := _security(route.access, with_tokens):
+        operation["security"] = security
     return operation
+
+
+def _security(access: Access, with_tokens: bool) -> list[dict[str, list[str]]]:
+    """What may be shown, one of them; an empty one is that nothing need be."""
+    if access.asked is Asked.NEVER or (access.asked is not Asked.ALWAYS and not with_tokens):
+        return []
+    found: list[dict[str, list[str]]] = [{_USER: []}] if access.for_users else []
+    found.append({_KEY: [access.scope] if access.scope is not None else []})
+    return [{}, *found] if access.asked is Asked.IF_GIVEN else found
 
 
 def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
@@ -171,8 +199,10 @@ def _problem_response(several: Sequence[problems.Problem], route: Route, referen
     models = list(dict.fromkeys(_problem_body(problem, route) for problem in several))
     schema = references[models[0]] if len(models) == 1 else {"anyOf": [references[model] for model in models]}
     own_headers = {name: "see RFC 9110" for problem in several for name in problem.headers or {}}
-    if any(problem.status == 503 for problem in several):
+    if any(problem.status in (429, 503) for problem in several):
         own_headers["Retry-After"] = "whole seconds, at least 1"
+    if problems.QUOTA_EXCEEDED in several:
+        own_headers |= DOCUMENTED
     return {
         "description": " Or: ".join(f"`{problem.slug}`: {problem.meaning}" for problem in several),
         "headers": _headers(own_headers),
@@ -192,6 +222,7 @@ _BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
     problems.NOT_STARTED: schemas.NotStartedBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
     problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
+    problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
 }
 _CLAIM_EXAMPLE = {
     "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
@@ -237,6 +268,8 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         example["claimed"] = 42
     elif body is code_schemas.RowsRefusedBody:
         example |= {"rejected_count": 1, "rejected": [{"row": 2, "code": "HKTA-2947", "reason": "exists"}]}
+    elif body is schemas.QuotaExceededBody:
+        example["violated-policies"] = ["user"]
     elif body is schemas.UnreadyBody:
         example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
     return example

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aiohttp import hdrs, web
+from pydantic import TypeAdapter
 
 from claimsvc import domain, errors
 from claimsvc.api import code_schemas, schemas
@@ -45,10 +46,24 @@ BAD_REQUEST = Problem(
 UNAUTHORIZED = Problem(
     "unauthorized",
     401,
-    "An admin key is needed",
-    "The request carries no admin key, or none that is known here.",
-    "Send `Authorization: Bearer <key>`; whoever runs the service lists its digest in CLAIMSVC_ADMIN_KEYS.",
+    "A key or a token is needed",
+    "The request carries no key and no token, or one that is not good here, or not any more.",
+    "Send `Authorization: Bearer <key or token>`; `claimsvc key create` makes keys, and your identity provider tokens.",
     {hdrs.WWW_AUTHENTICATE: "Bearer"},
+)
+FORBIDDEN = Problem(
+    "forbidden",
+    403,
+    "Not for this caller",
+    "The key or token is good, but not for this.",
+    "Ask for a key with the scope that this operation names.",
+)
+NOT_YOUR_CLAIM = Problem(
+    "not-your-claim",
+    403,
+    "For the user alone",
+    "The claim, or what is asked for, is another user's than the token's.",
+    "Leave `user_id` out, or send a token of that user.",
 )
 NOT_FOUND = Problem(
     "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
@@ -209,6 +224,13 @@ KEY_IN_FLIGHT = Problem(
     "Ask again after `Retry-After` seconds, under the same key.",
     {hdrs.RETRY_AFTER: "1"},
 )
+QUOTA_EXCEEDED = Problem(
+    "quota-exceeded",
+    429,
+    "Asked too often",
+    "This user, or this address, has asked more often than it may; nothing was done. `violated-policies` says which.",
+    "Ask again after `Retry-After` seconds; `RateLimit-Policy` says how often is often enough.",
+)
 COUPON_EXISTS = Problem(
     "coupon-exists",
     409,
@@ -290,6 +312,8 @@ PROBLEMS: Mapping[str, Problem] = {
     for problem in (
         BAD_REQUEST,
         UNAUTHORIZED,
+        FORBIDDEN,
+        NOT_YOUR_CLAIM,
         NOT_FOUND,
         UNKNOWN_COUPON,
         UNKNOWN_CLAIM,
@@ -314,6 +338,7 @@ PROBLEMS: Mapping[str, Problem] = {
         HOLD_EXPIRED,
         KEY_REUSED,
         KEY_IN_FLIGHT,
+        QUOTA_EXCEEDED,
         COUPON_EXISTS,
         BODY_TOO_LARGE,
         URI_TOO_LONG,
@@ -328,6 +353,7 @@ PROBLEMS: Mapping[str, Problem] = {
     )
 }
 
+_QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
 _LONGEST_RETRY_AFTER_SECONDS = 86_400
 
 # What is left of the unions of outcomes when the successes are taken away.
@@ -501,6 +527,15 @@ def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object,
         case domain.RowsRefused():
             return code_schemas.RowsRefusedBody, (outcome.refused_count, code_schemas.refused_bodies(outcome))
     return None
+
+
+def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
+    """The answer to a request beyond the quotas of these names."""
+    problem = QUOTA_EXCEEDED
+    body = schemas.QuotaExceededBody(
+        problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)
+    )
+    return Reply(_HEADS[problem], _QUOTA_EXCEEDED.dump_json(body, by_alias=True))
 
 
 def from_failure(failure: BaseException, request_id: str) -> Reply:

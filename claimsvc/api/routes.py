@@ -1,5 +1,6 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode
 
@@ -19,13 +20,17 @@ from claimsvc.api import (
     transitions,
 )
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import SHOWS_USERS, require_sight, unless_open, users_and
 from claimsvc.api.idempotency import once_only, replayed
+from claimsvc.api.quota import DOCUMENTED, within_quota
 from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import Route, Success, created, ok
-from claimsvc.api.services import REQUEST_ID, SERVICES
+from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
+from claimsvc.domain import Scope
 from claimsvc.ports import AnyClaims, ClaimAnswer
 
 
+@within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed. Without
     `coupon_name` it is the oldest coupon that can be claimed, of the `type` if there is one.
@@ -85,7 +90,8 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
         return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
-    return ok(campaign_schemas.campaign_detail_body(found))
+    seen = tuple(user_id for user_id in found.claimed_by if request[CALLER].sees(user_id))
+    return ok(campaign_schemas.campaign_detail_body(replace(found, claimed_by=seen)))
 
 
 async def get_coupon_named_claim(request: web.Request) -> Reply:
@@ -109,6 +115,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     claim = await request.app[SERVICES].storage.claim(path.id)
     if claim is None:
         return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
+    require_sight(request, claim.user_id)
     return ok(schemas.claim_body(claim))
 
 
@@ -123,7 +130,7 @@ def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
 _LOCATION = {"Location": "the path of what was made"}
 _COUPON = Success(
     200,
-    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}.",
+    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}, and those that the caller may see.",
     campaign_schemas.CampaignDetailBody,
 )
 # What can be asked next, for clients and test programs that follow links.
@@ -143,7 +150,9 @@ ROUTES: tuple[Route, ...] = (
         claim_coupon,
         tag="claims",
         summary="Claim one unit of a coupon",
-        success=Success(201, "The claim is committed.", schemas.ClaimBody, headers=_LOCATION, links=_OF_A_CLAIM),
+        success=Success(
+            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+        ),
         problems=(
             problems.UNKNOWN_COUPON,
             problems.ALREADY_CLAIMED,
@@ -151,9 +160,11 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.QUOTA_EXCEEDED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
         ),
+        access=users_and(Scope.CLAIMS_WRITE),
         keyed=True,
     ),
     Route(
@@ -164,6 +175,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a claim up",
         success=Success(200, "The claim.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
+        access=users_and(Scope.CLAIMS_READ),
     ),
     Route(
         "GET",
@@ -182,6 +194,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look a coupon and its claimants up",
         success=_COUPON,
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=SHOWS_USERS,
     ),
     Route(
         "GET",
@@ -191,6 +204,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Look the coupon named `claim` up",
         success=_COUPON,
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=SHOWS_USERS,
     ),
     Route(
         "GET",
@@ -200,6 +214,7 @@ ROUTES: tuple[Route, ...] = (
         summary="List a coupon's claims, oldest first",
         success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=unless_open(Scope.CLAIMS_READ),
     ),
     *campaigns.ROUTES,
     *transitions.ROUTES,

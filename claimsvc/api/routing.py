@@ -14,19 +14,22 @@ from pydantic import BaseModel
 
 from claimsvc.api import schemas
 from claimsvc.api.answer import Answer, Head, Reply
-from claimsvc.api.auth import require_admin
+from claimsvc.api.auth import OPEN, Access, Asked, authorize
 from claimsvc.api.bodies import read_body
 from claimsvc.api.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
+    FORBIDDEN,
     KEY_IN_FLIGHT,
     KEY_REUSED,
+    NOT_YOUR_CLAIM,
     REQUEST_TIMEOUT,
     UNAUTHORIZED,
     UNSUPPORTED_MEDIA_TYPE,
     Problem,
+    RefusedError,
 )
-from claimsvc.api.services import ACTOR, SERVICES
+from claimsvc.api.services import SERVICES
 from claimsvc.api.validation import validate_path, validate_query
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -67,7 +70,7 @@ class Route:
     summary: str
     success: Success
     problems: tuple[Problem, ...] = ()
-    admin: bool = False
+    access: Access = OPEN
     keyed: bool = False
     streams: tuple[str, ...] = ()
     documented: bool = True
@@ -85,8 +88,12 @@ class Route:
     def all_problems(self) -> tuple[Problem, ...]:
         """Every problem that this operation can be answered with, below the transport."""
         implied: list[Problem] = []
-        if self.admin:
+        if self.access.asked is not Asked.NEVER:
             implied.append(UNAUTHORIZED)
+        if self.access.scope is not None:
+            implied.append(FORBIDDEN)
+            if self.access.for_users:
+                implied.append(NOT_YOUR_CLAIM)
         if self.streams or any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
         if self.keyed:
@@ -133,12 +140,12 @@ def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
 
 def _endpoint(route: Route) -> Endpoint:
     """The handler with its inputs: who asks is settled before what they ask is looked at."""
-    handler, admin = route.handler, route.admin
+    handler, access = route.handler, route.access
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
+    names_user = body_model is not None and "user_id" in body_model.model_fields
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
-        if admin:
-            request[ACTOR] = require_admin(request)
+        caller = await authorize(request, access)
         inputs: dict[str, Any] = {}
         if path_model is not None:
             inputs["path"] = validate_path(path_model, request)
@@ -146,7 +153,12 @@ def _endpoint(route: Route) -> Endpoint:
             inputs["query"] = validate_query(query_model, request)
         if body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
-            inputs["body"] = await read_body(request, body_model, timeout_seconds=timeout_seconds)
+            # What a token says need not be said again.
+            given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}
+            body = await read_body(request, body_model, timeout_seconds=timeout_seconds, given=given)
+            if names_user and access.for_users and not caller.acts_for(getattr(body, "user_id", "")):
+                raise RefusedError(NOT_YOUR_CLAIM)
+            inputs["body"] = body
         answer = await handler(request, **inputs)
         return Answer(answer) if isinstance(answer, Reply) else answer
 

@@ -253,6 +253,13 @@ class AmountBelowClaimedBody(ProblemBody):
 
 
 @dataclass(frozen=True, slots=True)
+class QuotaExceededBody(ProblemBody):
+    """Which quotas are exceeded; the member has its name from the draft of the headers."""
+
+    violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
+
+
+@dataclass(frozen=True, slots=True)
 class UnreadyBody(ProblemBody):
     """Which dependency is down."""
 

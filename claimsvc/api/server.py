@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from claimsvc.api.express import Express
+from claimsvc.api.express import Express, NoExpress
 from claimsvc.api.fairness import Turnstile
 from claimsvc.api.middlewares import Edge
 from claimsvc.api.operations import READINESS
@@ -118,4 +118,6 @@ class Runner(web.AppRunner):
             records = TracedRecords(services.observer, services.log_requests_per_second, tracer)
             edge = TracedEdge(handler, records, turnstile, tracer)
             express = TracedExpress(services.strategy, records, turnstile, tracer)
+        if services.tokens is not None or services.quotas is not None:
+            express = NoExpress(services.strategy, records, turnstile)
         return _Server(server, edge, express, self._header_timeout_seconds, self._write_timeout_seconds)

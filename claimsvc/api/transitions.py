@@ -9,9 +9,10 @@ from pydantic import Field
 from claimsvc import domain
 from claimsvc.api import parameters, problems, schemas
 from claimsvc.api.answer import Reply
+from claimsvc.api.auth import require_action, users_and
 from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
-from claimsvc.api.services import REQUEST_ID, SERVICES
+from claimsvc.api.services import ACTOR, CALLER, REQUEST_ID, SERVICES
 
 
 class CancelClaim(schemas.Request):
@@ -32,8 +33,9 @@ class CancelClaim(schemas.Request):
 async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
     """Give a claim back, held or confirmed: its unit is free for anybody, and its user may claim again. Asked for
     again, it is answered alike, and nothing more comes back."""
+    await _require_own(request, path.id)
     entry = domain.AuditEntry(
-        "claimant", "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
+        request[ACTOR], "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
     )
     ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
     return _reply(ended, request[REQUEST_ID])
@@ -41,8 +43,19 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
 
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
+    await _require_own(request, path.id)
     services = request.app[SERVICES]
     return _reply(await once_only(request, None, partial(services.transitions.confirm, path.id)), request[REQUEST_ID])
+
+
+async def _require_own(request: web.Request, claim_id: str) -> None:
+    """Raise `RefusedError` unless the claim is the caller's, or the caller may do this for everybody."""
+    if domain.Scope.CLAIMS_WRITE in request[CALLER].scopes:
+        return
+    # A claim never changes its user, so what is read here still holds when it is changed.
+    claim = await request.app[SERVICES].storage.claim(claim_id)
+    if claim is not None:
+        require_action(request, claim.user_id)
 
 
 def _reply(
@@ -77,6 +90,7 @@ ROUTES: tuple[Route, ...] = (
             problems.HOLD_EXPIRED,
             problems.UNAVAILABLE,
         ),
+        access=users_and(domain.Scope.CLAIMS_WRITE),
     ),
     Route(
         "POST",
@@ -86,6 +100,7 @@ ROUTES: tuple[Route, ...] = (
         summary="Confirm a claim that is held",
         success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
         problems=(problems.UNKNOWN_CLAIM, problems.CLAIM_CANCELLED, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+        access=users_and(domain.Scope.CLAIMS_WRITE),
         keyed=True,
     ),
 )

@@ -26,7 +26,7 @@ def validate_body(model: type[Model], document: Any) -> Model:
         return model.model_validate(document)
     except ValidationError as error:
         found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
-        errors = [BodyError(_explain(each, model), _pointer(each["loc"])) for each in found]
+        errors = list(dict.fromkeys(BodyError(_explain(each, model), _pointer(each, document)) for each in found))
         raise RefusedError(BAD_REQUEST, errors=errors) from None
 
 
@@ -64,8 +64,18 @@ def _is_fit(text: str) -> bool:
     return len(text) <= _MAX_SHOWN and text.isascii() and text.isprintable()
 
 
-def _pointer(location: Sequence[int | str]) -> str:
-    parts = [str(part) for part in location]
+def _pointer(error: Mapping[str, Any], document: Any) -> str:
+    """The pointer to where an error is; what pydantic says of which models it has tried there is left out."""
+    parts = []
+    for part in error["loc"]:
+        if isinstance(document, dict) and (
+            part in document or (error["type"] == "missing" and part == error["loc"][-1])
+        ):
+            parts.append(str(part))
+            document = document.get(part)
+        elif isinstance(document, list) and isinstance(part, int):
+            parts.append(str(part))
+            document = document[part]
     if not all(map(_is_fit, parts)):
         return "#"
     return "#" + "".join("/" + quote(part.replace("~", "~0").replace("/", "~1"), safe="~") for part in parts)
@@ -78,6 +88,8 @@ def _name(location: Sequence[int | str]) -> str:
 
 def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     """One finding of pydantic's, with the rule of its field, which is also what the OpenAPI document says of it."""
+    if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
+        return "Unknown here."
     if error["type"] == "extra_forbidden":
         return f"Unknown; known are: {', '.join(model.model_fields)}."
     field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None
@@ -85,5 +97,9 @@ def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return f"Required{rule}."
     # The pattern itself says less to a reader than the rule does.
-    message = "Not of the right form" if error["type"] == "string_pattern_mismatch" else str(error["msg"])
+    message = (
+        "Not of the right form"
+        if error["type"] == "string_pattern_mismatch"
+        else str(error["msg"]).removeprefix("Value error, ")
+    )
     return f"{message}{rule}."

@@ -18,8 +18,8 @@ def judge_settings(settings: Settings) -> Findings:
     if not settings.admin_keys:
         yield warning(
             _SUBJECT,
-            "CLAIMSVC_ADMIN_KEYS is empty, so nobody can create coupons or open locks over HTTP",
-            "run `claimsvc key create` and set the digest that it prints",
+            "CLAIMSVC_ADMIN_KEYS is empty, so only keys from `claimsvc key create` can create coupons over HTTP",
+            "nothing, if there are some; else run `claimsvc key create --label NAME --scope coupons:write`",
         )
     if settings.database_statement_timeout_seconds + 1 >= settings.lock_ttl_seconds:
         yield warning(
@@ -33,6 +33,18 @@ def judge_settings(settings: Settings) -> Findings:
             _SUBJECT,
             "a claim is given up before it has made all its tries for the lock",
             "raise CLAIMSVC_CLAIM_TIMEOUT_SECONDS, or lower CLAIMSVC_LOCK_RETRIES",
+        )
+    if settings.quota_address is not None and not settings.trusted_proxies:
+        yield warning(
+            _SUBJECT,
+            "CLAIMSVC_QUOTA_ADDRESS counts who connects, which behind a proxy is the proxy for everybody",
+            "name the proxies in CLAIMSVC_TRUSTED_PROXIES; where there are none, 127.0.0.1",
+        )
+    if any(network.prefixlen == 0 for network in settings.trusted_proxies):
+        yield warning(
+            _SUBJECT,
+            "CLAIMSVC_TRUSTED_PROXIES trusts every address, so any client may say that it has another",
+            "name the networks of the proxies alone",
         )
 
 

@@ -1,6 +1,16 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
 from claimsvc.domain.answers import ANSWER_NAMES, Answer
+from claimsvc.domain.callers import (
+    ANYBODY,
+    EVERY_SCOPE,
+    NOBODY,
+    ApiKey,
+    Caller,
+    Scope,
+    TokenRefused,
+    TokenUser,
+)
 from claimsvc.domain.campaigns import (
     PLAIN,
     AmountBelowClaimed,
@@ -75,12 +85,15 @@ from claimsvc.domain.operators import (
     LocksSeen,
     WaitingInstance,
 )
+from claimsvc.domain.quotas import Quota, QuotaStanding
 from claimsvc.domain.upkeep import PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
+    "ANYBODY",
     "CODE_PATTERN",
     "COUPON_NAME_PATTERN",
+    "EVERY_SCOPE",
     "GENERATION_PATTERN",
     "MAX_AMOUNT",
     "MAX_CODE_LENGTH",
@@ -90,6 +103,7 @@ __all__ = [
     "MAX_PER_USER_LIMIT",
     "MAX_REASON_LENGTH",
     "MAX_ROWS",
+    "NOBODY",
     "OUTCOME_NAMES",
     "PLAIN",
     "REASON_PATTERN",
@@ -100,7 +114,9 @@ __all__ = [
     "AmountBelowClaimed",
     "AmountIsCodes",
     "Answer",
+    "ApiKey",
     "AuditEntry",
+    "Caller",
     "Campaign",
     "Cancelled",
     "Claim",
@@ -133,13 +149,18 @@ __all__ = [
     "Paused",
     "PeriodIsEmpty",
     "PurgeReport",
+    "Quota",
+    "QuotaStanding",
     "Redeemed",
     "RefusedRow",
     "Replayed",
     "RowReason",
     "RowsRefused",
+    "Scope",
     "SoldOut",
     "StrategyName",
+    "TokenRefused",
+    "TokenUser",
     "UnknownClaim",
     "UnknownCode",
     "UnknownCoupon",

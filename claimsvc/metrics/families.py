@@ -5,8 +5,10 @@ from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-# Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken.
-BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 1.5, 2.0, 5.0, 10.0, 20.0)
+# Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken. Who waits
+# until a limit (0.5 s for a master or a retry, 1.5 s for the lock) tells so a little after it: a bound of just that
+# would put all of them into the bucket above, and quantiles would be read as up to twice what anybody can have waited.
+BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.6, 1.0, 1.6, 2.0, 5.0, 10.0, 20.0)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
@@ -25,6 +27,9 @@ class Families:
 
         def shared(name: str, text: str, *labels: str) -> Gauge:  # the same whichever worker is asked
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="mostrecent")
+
+        def least(name: str, text: str, *labels: str) -> Gauge:  # of what the workers say
+            return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livemin")
 
         self.claims = counter("claims_total", "Claims answered.", "coupon", "strategy", "outcome")
         self.claim_duration = histogram(
@@ -53,8 +58,13 @@ class Families:
             "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
         )
         self.drifts = counter("drifts_mended_total", "Times that a counter was found wrong and set right.", "coupon")
-        self.master_up = shared("redis_master_up", "1 if the master answers, else 0.", "master")
+        self.master_up = least("redis_master_up", "1 if the master answers every worker, else 0.", "master")
+        self.master_memory = shared("redis_memory_bytes", "Memory that the master uses.", "master")
+        self.master_memory_limit = shared("redis_memory_limit_bytes", "Memory that the master may use.", "master")
         self.call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
+        self.quota_decisions = counter(
+            "quota_decisions_total", "Requests that were counted against a quota, or could not be.", "policy", "result"
+        )
         self.loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
         # Not by `job`: that label is Prometheus's own, of whatever it scrapes.
         self.job_runs = counter("job_runs_total", "Passes of a background job.", "name", "result")

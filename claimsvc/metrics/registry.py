@@ -62,6 +62,7 @@ class Metrics:
         self._calls_by = Tallies(families.call, trace_id=trace_id)
         self._requests_by = Tallies(families.requests)
         self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
+        self._quota_decisions_by = Tallies(families.quota_decisions)
         self._held_locks = HeldLocks(families.held, self.coupons)
         self._flusher = Flusher(
             (
@@ -73,6 +74,7 @@ class Metrics:
                 self._calls_by,
                 self._requests_by,
                 self._request_duration_by,
+                self._quota_decisions_by,
                 self._held_locks,
             ),
             by_itself=self._shared,
@@ -106,6 +108,10 @@ class Metrics:
 
     def master_probed(self, master: str, up: bool) -> None:
         self._families.master_up.labels(master).set(up)
+
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
+        self._families.master_memory.labels(master).set(used_bytes)
+        self._families.master_memory_limit.labels(master).set(limit_bytes)
 
     def master_called(self, master: str, seconds: float) -> None:
         self._calls_by[master,].observe(seconds)
@@ -151,6 +157,12 @@ class Metrics:
 
     def claims_waiting(self, count: int) -> None:
         self._families.waiting.set(count)
+
+    # ports.QuotaObserver
+
+    def quota_decided(self, quota_name: str, result: str) -> None:
+        self._quota_decisions_by[quota_name, result].inc()
+        self._flusher.changed()
 
     # ports.StorageObserver
 

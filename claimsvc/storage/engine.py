@@ -22,6 +22,8 @@ from claimsvc.ports import StorageObserver
 # Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
 # grown, and is not worth making anew for each claim.
 _PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]
+# Whatever the server's own zone: east or west of it, the first and the last times that Python knows cannot be read.
+_ZONE_OPTIONS = ["-c timezone=UTC"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +59,9 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
             "connect_timeout": limits.connect_timeout_seconds,
             "application_name": "claimsvc",
             "options": " ".join(
-                [f"-c {name}={int(seconds * 1000)}" for name, seconds in options.items()] + _PLAN_OPTIONS
+                [f"-c {name}={int(seconds * 1000)}" for name, seconds in options.items()]
+                + _PLAN_OPTIONS
+                + _ZONE_OPTIONS
             ),
             # A peer that vanished without a word is noticed by the kernel within this time, in milliseconds.
             "tcp_user_timeout": int((limits.statement_timeout_seconds + limits.connect_timeout_seconds) * 1000),

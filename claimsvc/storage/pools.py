@@ -41,11 +41,12 @@ CROSS JOIN LATERAL (
 """
 """The next codes of each coupon, as many as there are claims of it."""
 
+# Whether a code is free is asked in words that no index is for, or all free ones might be looked through for it.
 GIVE_CODES = """
 WITH given AS (
     UPDATE codes SET claim_id = claim.id
     FROM unnest(%(names)s::text[], %(codes)s::text[], %(ids)s::uuid[]) AS claim (coupon_name, code, id)
-    WHERE codes.coupon_name = claim.coupon_name AND codes.code = claim.code AND claim_id IS NULL AND voided_at IS NULL
+    WHERE codes.coupon_name = claim.coupon_name AND codes.code = claim.code AND num_nonnulls(claim_id, voided_at) = 0
     RETURNING 1
 )
 SELECT 1 / (count(*) = %(units)s)::int FROM given

@@ -28,6 +28,7 @@ from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, camp
 from claimsvc.storage.codes import PostgresCodes
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.tables import audit, campaigns, codes, coupons, user_claims
@@ -111,6 +112,7 @@ class PostgresStorage:
         )
         self.codes = PostgresCodes(engine, unit_timeout_seconds=unit_timeout_seconds, changed=codes_changed)
         self._newest_revision = newest_revision()
+        self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._deciding.admit(attempts)

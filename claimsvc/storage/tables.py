@@ -5,6 +5,7 @@ Every unique key of `coupons` and `user_claims` contains the coupon's name, so t
 """
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     Boolean,
     CheckConstraint,
@@ -191,6 +192,22 @@ code_names = Table(
     Column("coupon_name", _NAME, nullable=False),
     # What is added together has an id in common, by which it is known again if the end of its transaction is in doubt.
     Column("upload_id", Uuid),
+)
+
+# A scope that this version does not know gives no right here, and may to the next.
+api_keys = Table(
+    "api_keys",
+    metadata,
+    Column("id", _NAME, primary_key=True),
+    Column("digest", LargeBinary, nullable=False),
+    Column("label", Text, nullable=False),
+    Column("scopes", ARRAY(Text), nullable=False),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
+    Column("expires_at", DateTime(timezone=True)),
+    Column("revoked_at", DateTime(timezone=True)),
+    CheckConstraint("octet_length(digest) = 32", name="digest"),
+    CheckConstraint("cardinality(scopes) > 0", name="scopes"),
+    Index("api_keys_digest_idx", "digest", unique=True),
 )
 
 # Who did what, when, to which thing. A trigger refuses to change or remove an entry.

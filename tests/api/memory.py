@@ -19,6 +19,7 @@ from claimsvc.domain import (
     AlreadyClaimed,
     AlreadyRedeemed,
     AmountBelowClaimed,
+    ApiKey,
     AuditEntry,
     Campaign,
     Cancelled,
@@ -50,6 +51,7 @@ from claimsvc.domain import (
     RefusedRow,
     Replayed,
     RowsRefused,
+    Scope,
     SoldOut,
     StrategyName,
     UnknownClaim,
@@ -312,6 +314,32 @@ class MemoryCodes:
         return []
 
 
+@dataclass
+class MemoryKeys:
+    """`ports.ApiKeys`: a key `key-for-<scope>` for each scope."""
+
+    found: dict[bytes, ApiKey] = field(
+        default_factory=lambda: {
+            hashlib.sha256(f"key-for-{scope}".encode()).digest(): ApiKey(
+                f"of-{scope}", scope, frozenset({scope}), datetime(2026, 1, 1, tzinfo=UTC)
+            )
+            for scope in Scope
+        }
+    )
+
+    async def create(self, *_: object, **__: object) -> ApiKey:
+        raise NotImplementedError
+
+    async def revoke(self, *_: object, **__: object) -> bool:
+        raise NotImplementedError
+
+    async def all(self) -> list[ApiKey]:
+        raise NotImplementedError
+
+    async def of_digest(self, digest: bytes) -> ApiKey | None:
+        return self.found.get(digest)
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -372,6 +400,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "codes": MemoryCodes(),
             "count_codes": MemoryCodes().count,
             "locksmith": MemoryLocksmith(),
+            "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,
             "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),

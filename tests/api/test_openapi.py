@@ -164,3 +164,11 @@ async def test_docs_are_sent_once(service: Service) -> None:
         assert response.status == 304
     async with service.client.get(f"{service.url}/docs/..%2Findex.py") as response:
         assert response.status == 404
+
+
+async def test_the_document_tells_of_quotas_in_their_draft_s_words(service: Service) -> None:
+    found = await document(service)
+    answers = found["paths"]["/api/coupons/claim"]["post"]["responses"]
+    assert {"RateLimit", "RateLimit-Policy"} <= answers["201"]["headers"].keys()
+    assert {"RateLimit", "RateLimit-Policy", "Retry-After"} <= answers["429"]["headers"].keys()
+    assert "violated-policies" in found["components"]["schemas"]["QuotaExceededBody"]["required"]

@@ -19,9 +19,10 @@ SCHEMA = CHART / "values.schema.json"
 # Given by the chart itself, or kept in a Secret, or for tests alone.
 NOT_IN_VALUES = {"database_url", "redis_urls", "admin_keys", "host", "port", "failpoints"}
 
-needs_helm = pytest.mark.skipif(
-    find_spec("helm_python") is None, reason="helm-python-sdk, which is Helm's engine, has no wheel for this platform"
+NEEDED = (
+    "needs the extra `chart`: pip install -e '.[chart]', as `make check` does; its Helm is for Linux on x86_64 alone"
 )
+needs_helm = pytest.mark.skipif(find_spec("helm_python") is None, reason=NEEDED)
 
 Object = dict[str, Any]
 

@@ -1,8 +1,12 @@
 """What docker-compose.yml mounts: the configurations agree with its services, the settings and each other."""
 
+import json
 import re
 import shutil
 import subprocess
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -11,8 +15,11 @@ import pytest
 import yaml
 from typer.main import get_command
 
+from claimsvc.embedded import free_port
 from stress_test.__main__ import app as stress_test
 from tests.deploy.files import ROOT, environment_of, mounts, services
+from tests.observability.rules import alerts
+from tests.waiting import block_until
 
 INSTANCES = [name for name in services() if name.startswith("app")]
 
@@ -37,6 +44,7 @@ def assert_reachable(caller: str, address: str) -> None:
 
 @pytest.mark.parametrize("name", list(services()))
 def test_every_file_that_is_mounted_exists(name: str) -> None:
+    assert bool(mounts(name)) == (name in {"lb", "prometheus", "alertmanager", "grafana"})
     for source, target in mounts(name):
         assert (ROOT / source).exists(), f"{source} is missing"
         assert Path(source).suffix == Path(target).suffix
@@ -129,6 +137,59 @@ def test_prometheus_takes_its_configuration_with_the_rules(tmp_path: Path) -> No
 
 def test_alertmanager_takes_its_configuration() -> None:
     accepted_by("amtool", "prometheus-alertmanager", "check-config", str(ROOT / "deploy/compose/alertmanager.yml"))
+
+
+def test_who_is_called_out_gets_no_ticket_for_the_same_trouble(tmp_path: Path) -> None:
+    """A real Alertmanager is told of every alert of ours, all in the same job."""
+    if shutil.which("prometheus-alertmanager") is None:
+        pytest.skip("prometheus-alertmanager is not installed (Debian: apt-get install prometheus-alertmanager)")
+    with alertmanager(tmp_path) as url:
+        labels = [{"alertname": name, "job": "claimsvc", **rule["labels"]} for name, rule in alerts().items()]
+        told = json.dumps([{"labels": each} for each in labels]).encode()
+        request = urllib.request.Request(f"{url}/api/v2/alerts", told, {"Content-Type": "application/json"})
+        urllib.request.urlopen(request, timeout=10).close()
+
+        def silenced() -> set[str]:
+            with urllib.request.urlopen(f"{url}/api/v2/alerts", timeout=10) as answer:
+                known = json.load(answer)
+            assert {each["labels"]["alertname"] for each in known} == set(alerts())
+            return {each["labels"]["alertname"] for each in known if each["status"]["inhibitedBy"]}
+
+        tickets = {
+            *("ClaimsvcAvailabilityBurnSlow", "ClaimsvcLatencyBurnSlow"),
+            *("ClaimsvcMasterDown", "ClaimsvcInstanceDown"),
+        }
+        block_until(lambda: silenced() == tickets, "the tickets for what pages are held back, and no others")
+
+
+@contextmanager
+def alertmanager(folder: Path) -> Iterator[str]:
+    """A real one, with the configuration as it stands; its URL."""
+    port = free_port()
+    url = f"http://127.0.0.1:{port}"
+    with (folder / "log").open("wb") as log:
+        process = subprocess.Popen(
+            [
+                *("prometheus-alertmanager", f"--config.file={ROOT / 'deploy/compose/alertmanager.yml'}"),
+                *(f"--storage.path={folder / 'data'}", f"--web.listen-address=127.0.0.1:{port}"),
+                "--cluster.listen-address=",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+
+    def is_ready() -> bool:
+        assert process.poll() is None, (folder / "log").read_text()
+        with suppress(OSError), urllib.request.urlopen(f"{url}/-/ready", timeout=10):
+            return True
+        return False
+
+    try:
+        block_until(is_ready, "Alertmanager is ready")
+        yield url
+    finally:
+        process.terminate()
+        process.wait(timeout=10)
 
 
 @pytest.mark.parametrize("severity", ["page", "ticket", "info"])

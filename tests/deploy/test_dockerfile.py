@@ -1,6 +1,7 @@
 """The Dockerfile and .dockerignore; the health check is run as it stands there."""
 
 import re
+import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -49,6 +50,15 @@ def test_the_image_runs_as_a_numbered_user_without_rights() -> None:
     assert [one.arguments for one in final_stage("USER")] == ["10001:10001"]
     last_written = max(dockerfile().index(one) for word in ("COPY", "RUN") for one in final_stage(word))
     assert dockerfile().index(final_stage("USER")[0]) > last_written
+
+
+def test_the_image_has_all_that_the_service_needs_and_what_traces_need() -> None:
+    (listing,) = [one.arguments for one in dockerfile() if "requirements.txt" in one.arguments]
+    program = shlex.split(listing.partition(">")[0])
+    assert program[:2] == ["python", "-c"]
+    listed = subprocess.run([sys.executable, *program[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    wanted = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tracing"]}
+    assert set(listed.stdout.splitlines()) == wanted
 
 
 def test_nothing_is_installed_in_the_image_itself() -> None:

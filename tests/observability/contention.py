@@ -1,14 +1,19 @@
-"""The stress test and every kind of contention at once, with a Prometheus that watches."""
+"""The stress test and every kind of contention at once, and what panels and rules say of it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from pathlib import Path
+from dataclasses import dataclass
+from typing import Any
 
 import redis
 
 from tests.faults.injectors.masters import forget_keys
-from tests.observability.stage import WatchedStage, watched_stage
+from tests.observability.panels import Panel, marks, panels, substituted
+from tests.observability.prometheus import Sample
+from tests.observability.rules import alerts, recordings
+from tests.observability.stage import WatchedStage
 
 HOT = "hot"
 """Claimed from every instance, as fast as its clients get answers."""
@@ -17,54 +22,106 @@ HELD = "held"
 DRIFTING = "drifting"
 """Its counter in Redis said too little, and was set right."""
 SOLD_OUT = "scarce"
-"""Has no units left."""
+"""Has no units left, and its lock is held by nobody of ours either."""
 
-_SETTINGS = {
-    # A drift is to be found within the test: by two looks, the second when a claim's patience is over.
-    "CLAIMSVC_RECONCILE_SECONDS": "1",
-    "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "2",
-}
+PAUSED = "halted"
+"""Somebody has paused it."""
+
+SERIES = re.compile(r"(?<![\w:])(?:claimsvc_\w+|job\w*:[\w:]+|up)(?![\w:])")
+"""The series that an expression of a rule asks for."""
+
 _DRIFT_UNITS = 7
 
 
-@asynccontextmanager
-async def contended_stage(
-    *, workers: Sequence[int] = (1, 2), rule_files: Sequence[Path] = ()
-) -> AsyncIterator[WatchedStage]:
-    """A stage on which everything that the metrics tell of has just happened, and load goes on.
-
-    The stress test has passed; three workers want one coupon; locks were lost; a counter has drifted; a stranger holds
-    a lock, so that claims give up; and one of three masters hangs.
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What Prometheus answered.
 
     Args:
-        workers, rule_files: see `watched_stage`.
+        panels: each panel with one of its expressions, and the answer.
+        marks: what the dashboards' annotations said when the instances had just begun.
+        recorded: the series of each recording rule.
+        firing: the answer to the expression of each alert.
+        rules: each rule with its health, as Prometheus tells it.
+        missing: series that an alert is made from, and that are not there.
     """
-    async with watched_stage(workers=workers, rule_files=rule_files, settings=_SETTINGS) as watched:
-        stage, prometheus = watched.stage, watched.prometheus
-        await stage.create_coupon(10_000_000, name=HOT)
-        await stage.create_coupon(10_000, name=HELD)
-        await stage.create_coupon(10_000, "counter", name=DRIFTING)
-        await stage.create_coupon(10_000_000, "row_lock", name="by-row")
-        await stage.create_coupon(20, name=SOLD_OUT)
-        async with watched.load([HOT, "by-row", SOLD_OUT], clients=12, per_second=200):
-            async with watched.load([HELD, DRIFTING], clients=24, per_second=60):
-                for coupon in (HELD, DRIFTING):  # until every worker has a label for them
-                    claimed = f'claimsvc_claims_total{{coupon="{coupon}", outcome="claimed"}}'
-                    await prometheus.until(f"count({claimed} >= 5) == {len(workers)}")
-            await _drift(watched)
-            while not await watched.query("sum(claimsvc_lock_lost_total) > 0"):
-                forget_keys(stage.masters)
-                await asyncio.sleep(0.05)
-            await watched.stress("flash-sale", "--claims", "60", "--quota", "5")
-            with watched.held_by_a_stranger(HELD):
-                async with watched.load([HELD], clients=4):
-                    await prometheus.until(f'claimsvc_claims_total{{coupon="{HELD}", outcome="lock-busy"}} > 0')
-                    stage.masters[-1].pause()
-                    try:
-                        await prometheus.until("claimsvc_redis_master_up == 0")
-                        yield watched
-                    finally:
-                        stage.masters[-1].resume()
+
+    panels: Sequence[tuple[Panel, str, Sequence[Sample]]]
+    marks: Sequence[Sequence[Sample]]
+    recorded: Mapping[str, Sequence[Sample]]
+    firing: Mapping[str, Sequence[Sample]]
+    rules: Mapping[str, Mapping[str, Any]]
+    missing: Sequence[str]
+
+
+async def contended(watched: WatchedStage) -> Seen:
+    """Have everything happen that the metrics tell of, and ask for all that is told."""
+    prometheus = watched.prometheus
+    async with _trouble(watched):
+        for name in recordings():
+            await prometheus.until(f"{name} > -1000000")
+        [refused] = [panel for panel in panels() if panel.title == "Refused, though nobody known holds it"]
+        [(_, expression, _)] = await _asked(watched, refused)
+        await prometheus.until(expression)  # until what was before is out of sight
+        told = {rule["name"]: rule for rule in await prometheus.rules()}
+        return Seen(
+            panels=[answer for panel in panels() for answer in await _asked(watched, panel)],
+            marks=[
+                await prometheus.query(substituted(mark, rate_interval="", time_range=""), at=watched.complete_at)
+                for mark in marks()
+            ],
+            recorded={name: await prometheus.query(name) for name in recordings()},
+            firing={name: await prometheus.query(told[name]["query"]) for name in alerts()},
+            rules=told,
+            missing=[
+                f"{series} of {name}"
+                for name, rule in alerts().items()
+                for series in sorted(set(SERIES.findall(rule["expr"])))
+                if not await prometheus.query(f"count(last_over_time({series}[30s]))")
+            ],
+        )
+
+
+async def _asked(watched: WatchedStage, panel: Panel) -> list[tuple[Panel, str, Sequence[Sample]]]:
+    asked = [substituted(target["expr"], rate_interval="10s", time_range="2m") for target in panel.targets]
+    return [(panel, expression, await watched.query(expression)) for expression in asked]
+
+
+@asynccontextmanager
+async def _trouble(watched: WatchedStage) -> AsyncIterator[None]:
+    """Everything that the metrics tell of has just happened, and load goes on.
+
+    The stress test has passed; four workers want one coupon; locks were lost; a counter has drifted; a stranger holds
+    two locks, so that claims of one coupon give up with stock left; and one of three masters hangs.
+    """
+    stage, prometheus = watched.stage, watched.prometheus
+    await stage.create_coupon(10_000_000, name=HOT)
+    await stage.create_coupon(10_000, name=HELD)
+    await stage.create_coupon(10_000, "counter", name=DRIFTING)
+    await stage.create_coupon(10_000_000, "row_lock", name="by-row")
+    await stage.create_coupon(20, name=SOLD_OUT)
+    await stage.create_coupon(10_000, name=PAUSED)
+    await watched.change(PAUSED, paused=True)
+    async with watched.load([HOT, "by-row", SOLD_OUT, PAUSED], clients=12, per_second=240):
+        async with watched.load([HELD, DRIFTING], clients=24, per_second=60):
+            for coupon in (HELD, DRIFTING):  # until every instance has a label for them
+                claimed = f'claimsvc_claims_total{{coupon="{coupon}", outcome="claimed"}}'
+                await prometheus.until(f"count({claimed} >= 5) == {len(watched.instances)}")
+        await _drift(watched)
+        while not await watched.query("sum(claimsvc_lock_lost_total) > 0"):
+            forget_keys(stage.masters)
+            await asyncio.sleep(0.05)
+        await watched.stress("flash-sale", "--claims", "60", "--quota", "5")
+        with watched.held_by_a_stranger(HELD), watched.held_by_a_stranger(SOLD_OUT):
+            async with watched.load([HELD, SOLD_OUT], clients=8):
+                await prometheus.until(f'claimsvc_claims_total{{coupon="{HELD}", outcome="lock-busy"}} > 0')
+                await prometheus.until(f'claimsvc_claims_total{{coupon="{SOLD_OUT}", outcome="lock-busy"}} > 0')
+                stage.masters[-1].pause()
+                try:
+                    await prometheus.until(f"count(claimsvc_redis_master_up == 0) == {len(watched.instances)}")
+                    yield
+                finally:
+                    stage.masters[-1].resume()
 
 
 async def _drift(watched: WatchedStage) -> None:

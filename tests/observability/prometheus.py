@@ -67,13 +67,18 @@ class Prometheus:
         fresh.write_text(json.dumps(groups))
         fresh.replace(self._targets)
 
-    async def query(self, expression: str) -> list[Sample]:
-        """The value of an expression now, one sample for each series.
+    async def query(self, expression: str, at: float | None = None) -> list[Sample]:
+        """The value of an expression, one sample for each series.
+
+        Args:
+            expression: what is asked.
+            at: the moment that it is asked of (Unix seconds); now by default.
 
         Raises:
             PrometheusError: it is no valid expression, or does not end in time.
         """
-        answer = await self._get("query", query=expression)
+        moment = {} if at is None else {"time": f"{at:.3f}"}
+        answer = await self._get("query", query=expression, **moment)
         if answer["resultType"] == "scalar":
             return [Sample({}, float(answer["result"][1]))]
         return [Sample(each["metric"], float(each["value"][1])) for each in answer["result"]]
@@ -127,7 +132,7 @@ def open_prometheus(
     targets, config, log = folder / "targets.json", folder / "prometheus.yml", folder / "prometheus.log"
     targets.write_text("[]")
     interval = f"{scrape_seconds * 1000:.0f}ms"
-    discovery = {"files": [str(targets)], "refresh_interval": "1s"}
+    discovery = {"files": [str(targets)], "refresh_interval": "500ms"}
     config.write_text(
         yaml.safe_dump(
             {

@@ -10,7 +10,7 @@ import yaml
 
 DASHBOARDS = Path(__file__).parents[2] / "dashboards"
 RULES = DASHBOARDS / "rules"
-RULE_FILES = (RULES / "recording.yml", RULES / "alerts.yml")
+RULE_FILES = tuple(sorted(RULES.glob("*.yml")))
 TEST_FILES = tuple(sorted((RULES / "tests").glob("*.yml")))
 
 HASTE = 60
@@ -34,13 +34,13 @@ class UnitTest:
 @cache
 def alerts() -> dict[str, dict[str, Any]]:
     """The alerting rules by name."""
-    return {rule["alert"]: rule for rule in _rules(RULE_FILES[1])}
+    return {rule["alert"]: rule for rule in _rules() if "alert" in rule}
 
 
 @cache
 def recordings() -> dict[str, dict[str, Any]]:
     """The recording rules by name."""
-    return {rule["record"]: rule for rule in _rules(RULE_FILES[0])}
+    return {rule["record"]: rule for rule in _rules() if "record" in rule}
 
 
 @cache
@@ -90,6 +90,7 @@ def _shorten(text: str, haste: float) -> str:
     return _DURATION.sub(lambda found: f"{max(1, round(int(found[1]) * _UNITS[found[2]] * 1000 / haste))}ms", text)
 
 
-def _rules(path: Path) -> list[dict[str, Any]]:
-    groups = yaml.safe_load(path.read_text())["groups"]
-    return [rule for group in groups for rule in group["rules"]]
+@cache
+def _rules() -> list[dict[str, Any]]:
+    files = [yaml.safe_load(path.read_text()) for path in RULE_FILES]
+    return [rule for content in files for group in content["groups"] for rule in group["rules"]]

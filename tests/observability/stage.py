@@ -1,13 +1,17 @@
 """A stage that is watched: instances of the service, and a real Prometheus that scrapes them."""
 
 import asyncio
+import json
 import os
 import random
 import sys
+import time
+import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 
+import pytest
 import redis
 
 from tests.faults.history import History
@@ -15,9 +19,24 @@ from tests.faults.injectors.masters import client_of
 from tests.faults.load import Load, Plan
 from tests.faults.stage import ADMIN_KEY, Instance, Stage, open_stage
 from tests.observability.prometheus import JOB, Prometheus, Sample, open_prometheus
+from tests.proxy import Proxy, proxy_to
 
 _A_STRANGER = "somebody-else"
 _UP_SECONDS = 30.0
+_HTTP_SECONDS = 10.0
+
+
+def on_the_stage(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
+    """The marks of a module whose tests share the stage: one worker, one event loop.
+
+    Args:
+        timeout_seconds: for each test, building the stage included.
+    """
+    return [
+        pytest.mark.asyncio(loop_scope="session"),
+        pytest.mark.xdist_group("observability"),
+        pytest.mark.timeout(timeout_seconds),
+    ]
 
 
 class WatchedStage:
@@ -25,12 +44,16 @@ class WatchedStage:
 
     Args:
         stage: of the fault suite; it has the faults, too.
-        prometheus: scrapes every instance that was started here.
+        prometheus: scrapes every instance.
+        database: what all of them reach PostgreSQL through.
     """
 
-    def __init__(self, stage: Stage, prometheus: Prometheus) -> None:
+    def __init__(self, stage: Stage, prometheus: Prometheus, database: Proxy) -> None:
         self.stage = stage
         self.prometheus = prometheus
+        self.database = database
+        self.complete_at = 0.0
+        """When all instances had been scraped, in Unix seconds."""
 
     @property
     def instances(self) -> Sequence[Instance]:
@@ -40,12 +63,25 @@ class WatchedStage:
         """The value of an expression now; see `Prometheus.query`."""
         return await self.prometheus.query(expression)
 
-    async def start(self, *, workers: int = 1, settings: Mapping[str, str] | None = None) -> Instance:
-        """Start one more instance, and wait until Prometheus has scraped it."""
-        [instance] = await self.stage.start(1, {"CLAIMSVC_WORKERS": str(workers)} | dict(settings or {}))
-        self.prometheus.scrape(*(each.port for each in self.stage.instances))
-        await self.prometheus.until(f'up{{job="{JOB}", instance="127.0.0.1:{instance.port}"}} == 1', _UP_SECONDS)
-        return instance
+    async def start(self, settings: Sequence[Mapping[str, str]]) -> None:
+        """Start an instance for each of these settings, side by side, and wait until Prometheus has scraped them."""
+        port = self.stage.postgres.port
+        assert self.stage.database_url.count(f":{port}/") == 1
+        through = {"CLAIMSVC_DATABASE_URL": self.stage.database_url.replace(f":{port}/", f":{self.database.port}/")}
+        await asyncio.gather(*(self.stage.start(1, through | dict(each)) for each in settings))
+        self.prometheus.scrape(*(each.port for each in self.instances))
+        await self.prometheus.until(f'sum(up{{job="{JOB}"}}) == {len(self.instances)}', _UP_SECONDS)
+        self.complete_at = time.time()
+
+    async def change(self, coupon: str, **changes: object) -> None:
+        """Change a coupon's amount or rules over HTTP; see `PATCH /api/coupons/{name}`."""
+        request = urllib.request.Request(
+            f"{self.instances[0].url}/api/coupons/{coupon}",
+            data=json.dumps(changes).encode(),
+            headers={"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"},
+            method="PATCH",
+        )
+        await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=_HTTP_SECONDS).close())
 
     def load(self, coupons: Sequence[str], *, clients: int = 24, per_second: float | None = None) -> Load:
         """Clients that claim these coupons from all instances, for as long as the context lasts."""
@@ -91,18 +127,19 @@ class WatchedStage:
 
 @asynccontextmanager
 async def watched_stage(
-    *, workers: Sequence[int] = (1, 2), rule_files: Sequence[Path] = (), settings: Mapping[str, str] | None = None
+    settings: Sequence[Mapping[str, str]], *, rule_files: Sequence[Path] = ()
 ) -> AsyncIterator[WatchedStage]:
-    """PostgreSQL, three masters, one instance for each of `workers`, and a Prometheus; everything ends on leaving.
+    """PostgreSQL, three masters, instances, and a Prometheus; everything ends on leaving.
 
     Args:
-        workers: how many processes each instance has. One with several answers with the figures of all of them.
-        rule_files: rules that Prometheus evaluates, every second.
-        settings: variables that every instance gets.
+        settings: variables of each instance. One with several workers answers with the figures of all of them.
+        rule_files: rules that Prometheus evaluates as often as it scrapes.
     """
-    with ExitStack() as opened:
+    async with AsyncExitStack() as opened:
         # In a thread, because migrating runs an event loop of its own.
         stage = await asyncio.to_thread(opened.enter_context, open_stage(durable=False))
-        watched = WatchedStage(stage, opened.enter_context(open_prometheus(stage.folder, rule_files=rule_files)))
-        await asyncio.gather(*(watched.start(workers=count, settings=settings) for count in workers))
+        database = await opened.enter_async_context(proxy_to("127.0.0.1", stage.postgres.port))
+        prometheus = opened.enter_context(open_prometheus(stage.folder, rule_files=rule_files))
+        watched = WatchedStage(stage, prometheus, database)
+        await watched.start(settings)
         yield watched

@@ -7,23 +7,31 @@ from itertools import combinations
 import pytest
 from prometheus_client import CollectorRegistry
 
+from claimsvc.api.problems import PROBLEMS
+from claimsvc.domain import OUTCOME_NAMES
 from claimsvc.metrics import Metrics
 from dashboards.all import rendered
+from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS
+from dashboards.panels import COUNT
 from tests.observability.panels import FOLDER, Panel, dashboards, panels
+from tests.observability.rules import recordings
 
 UIDS = {
     "claims.json": "claimsvc-claims",
     "dependencies.json": "claimsvc-dependencies",
     "lock-contention.json": "claimsvc-lock-contention",
 }
-UNITS = {"s", "percentunit", "reqps", "ops", "short", "bytes", "none"}
+UNITS = {"s", "percentunit", "reqps", "ops", COUNT, "bytes", "none"}
 
 # The unit of an expression, by the first form that it has.
 _UNITS_OF_FORMS = (
     (r"histogram_quantile\(.*_seconds_bucket", {"s"}),
-    (r"histogram_quantile\(", {"short"}),
+    (r"ceil\(|_sum.* / .*claimsvc_batch_size", {"none"}),  # claims, of which the average is a fraction
     (r"^sum by \(coupon, instance\) \(claimsvc_lock_held", {"none"}),  # the rest of it only chooses coupons
-    (r"^time\(\) - ", {"s"}),
+    (r"^count\(|round\(", {COUNT}),
+    (r"claimsvc_lock_attempts_total.* / .*claimsvc_lock_attempts_total", {"percentunit"}),  # of others it only chooses
+    (r"time\(\) - ", {"s"}),
+    (r"_memory_bytes.* / .*_memory_limit_bytes", {"percentunit"}),
     (r"claimsvc_coupon_remaining\S* .*\) / \(sum by \(coupon\) \(rate", {"s"}),  # units / (units / second)
     (r"claimsvc_coupon_remaining.* / claimsvc_coupon_amount", {"percentunit"}),
     (r"process_open_fds.* / process_max_fds", {"percentunit"}),
@@ -32,9 +40,9 @@ _UNITS_OF_FORMS = (
     (r"_bytes", {"bytes"}),
     (r"^\(1 - .* / \(1 - ", {"none"}),  # a burn rate: how many times
     (r"rate\(.* / .*rate\(", {"percentunit"}),
-    (r"increase\(", {"short"}),
     (r"rate\(", {"reqps", "ops"}),
-    (r"", {"short", "none"}),
+    (r"claimsvc_redis_master_up", {COUNT, "none"}),  # how many there are, or the state of one
+    (r"", {COUNT}),
 )
 
 _METRIC = re.compile(r"\b((?:claimsvc|process)_\w+|up)\b(\{[^}]*\})?")
@@ -152,8 +160,23 @@ def test_a_query_is_of_what_is_chosen(panel: Panel, labels: dict[str, set[str]])
 def test_a_query_looks_back_over_what_grafana_chooses(panel: Panel) -> None:
     for target in panel.targets:
         ranges = set(_RANGE.findall(target["expr"]))
-        assert ranges <= {"$__rate_interval", "$__range"}
-        assert target["instant"] == ("$__range" in ranges), "what is of the whole range is asked once"
+        # An hour is how long ago a series must not have been there to be new: see `promql.happened`.
+        assert ranges - {"1h"} <= {"$__rate_interval", "$__range"}
+        chosen = panel.model["type"] == "stat" and "topk(" in target["expr"]
+        assert target["instant"] == ("$__range" in ranges or chosen), "what is of the whole range is asked once"
+
+
+@every_panel
+def test_what_is_counted_is_shown_in_whole_numbers(panel: Panel) -> None:
+    assert (panel.model["fieldConfig"]["defaults"].get("decimals") == 0) == (panel.unit == COUNT)
+
+
+def test_the_figures_of_instances_are_green_only_if_all_are_there() -> None:
+    [up] = [panel for panel in panels() if panel.title == "Instances up"]
+    [missing] = [panel for panel in panels() if panel.title == "Instances missing"]
+    assert not {"green"} & {step["color"] for step in up.model["fieldConfig"]["defaults"]["thresholds"]["steps"]}
+    good, bad = missing.model["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert (good["value"], good["color"], bad["value"], bad["color"]) == (None, "green", 1, "red")
 
 
 @every_panel
@@ -163,6 +186,23 @@ def test_a_query_of_a_histogram_brings_its_exemplars(panel: Panel) -> None:
         if panel.model["type"] == "heatmap":
             assert target["format"] == "heatmap"
             assert panel.model["options"]["yAxis"]["unit"] in UNITS
+
+
+def test_every_outcome_of_a_claim_is_a_failure_a_refusal_by_rules_or_an_answer_and_only_5xx_are_failures() -> None:
+    answers = {"claimed", "already-claimed", "hold-continued", "sold-out", "replayed", "key-reused"}
+    failures, nobodys, refusals = (set(names.split("|")) for names in (FAILED, NOBODYS, AGAINST_THE_RULES))
+    decided = set(OUTCOME_NAMES.values()) - nobodys
+    assert decided == answers | refusals, "say in dashboards/claims.py what it is that is new"
+    assert failures <= {slug for slug, problem in PROBLEMS.items() if problem.status >= 500}
+    assert not {slug for slug in decided & set(PROBLEMS) if PROBLEMS[slug].status >= 500}
+
+
+def test_rules_and_dashboards_mean_the_same_by_decided() -> None:
+    expressions = [rule["expr"] for rule in recordings().values()]
+    expressions += [target["expr"] for panel in panels() for target in panel.targets if "0.25" in target["expr"]]
+    asked = [found for each in expressions for found in re.findall(r"claim_duration\w+\{[^}]*outcome([^,}\s]*)", each)]
+    assert len(asked) > 20
+    assert set(asked) == {f'!~"{FAILED}|{NOBODYS}"'}
 
 
 def test_every_metric_of_the_service_is_on_some_dashboard(labels: dict[str, set[str]]) -> None:

@@ -2,34 +2,27 @@
 
 import asyncio
 import subprocess
-from collections.abc import AsyncIterator
-
-import pytest
 
 from tests.observability.prometheus import needs_prometheus
-from tests.observability.stage import WatchedStage, watched_stage
+from tests.observability.stage import WatchedStage, on_the_stage
 
-pytestmark = [needs_prometheus, pytest.mark.timeout(120)]
-
-
-@pytest.fixture
-async def watched() -> AsyncIterator[WatchedStage]:
-    async with watched_stage() as opened:
-        yield opened
+pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=120)]
 
 
 async def test_workers_behind_one_port_report_together_counters_gauges_and_the_process(watched: WatchedStage) -> None:
-    _, two_workers = watched.instances
+    _, two_workers, _ = watched.instances
     there = f'instance="127.0.0.1:{two_workers.port}"'
     coupon = await watched.stage.create_coupon(1_000_000)
-    async with watched.load([coupon], per_second=200) as load:
+    async with watched.load([coupon], clients=48, per_second=200) as load:
         await watched.prometheus.until(f'claimsvc_lock_held{{coupon="{coupon}", {there}}} == 1')
         with watched.held_by_a_stranger(coupon):
             # One leader waits in each worker, for all the claims that have come to it.
             await watched.prometheus.until(f"claimsvc_lock_waiters{{{there}}} == 2")
             await watched.prometheus.until(f"claimsvc_claims_waiting{{{there}}} >= 2")
     acknowledged = load.history.acknowledged
-    await watched.prometheus.until(f'sum(claimsvc_claims_total{{outcome="claimed"}}) == {acknowledged}')
+    await watched.prometheus.until(
+        f'sum(claimsvc_claims_total{{coupon="{coupon}", outcome="claimed"}}) == {acknowledged}'
+    )
     await watched.prometheus.until(f'claimsvc_lock_held{{coupon="{coupon}", {there}}} == 0')
     await watched.prometheus.until(f'sum(claimsvc_db_pool_connections{{{there}, state="in_use"}}) == 0')
     # Two workers and their supervisor, of which each has some tens of MB.

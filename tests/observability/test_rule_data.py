@@ -1,19 +1,17 @@
 """Every rule, evaluated by a real Prometheus that watches real instances in trouble."""
 
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import pytest
-
-from tests.observability.contention import contended_stage
+from tests.observability.contention import Seen
 from tests.observability.prometheus import Sample, needs_prometheus
-from tests.observability.rules import alerts, quickened, recordings
+from tests.observability.rules import alerts, recordings
+from tests.observability.stage import on_the_stage
 
-pytestmark = [needs_prometheus, pytest.mark.timeout(180)]
+pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=180)]
 
 REPORT = Path("build/observability/rules.txt")
-
-_SERIES = re.compile(r"(?<![\w:])(?:claimsvc_\w+|job\w*:[\w:]+|up)(?![\w:])")
 
 # The least and the most that a rule may record, by how its name ends.
 _PLAUSIBLE = {
@@ -25,29 +23,20 @@ _PLAUSIBLE = {
 }
 
 
-async def test_every_rule_is_evaluated_and_has_plausible_data(tmp_path: Path) -> None:
+async def test_every_rule_is_evaluated_and_has_plausible_data(seen: Seen) -> None:
     """What it saw is in build/observability/rules.txt.
 
     An alert has no data unless something is wrong, so for alerts it is asked of all that they are made from.
     """
-    async with contended_stage(rule_files=quickened(tmp_path)) as watched:
-        for name in recordings():
-            await watched.prometheus.until(f"{name} > -1000000")
-        recorded = {name: await watched.query(name) for name in recordings()}
-        told = {rule["name"]: rule for rule in await watched.prometheus.rules()}
-        firing = {name: await watched.query(told[name]["query"]) for name in alerts()}
-        missing = [
-            f"{series} of {name}"
-            for name, rule in alerts().items()
-            for series in set(_SERIES.findall(rule["expr"]))
-            if not await watched.query(f"count({series})")
-        ]
-    _report(recorded | firing)
-    assert set(told) == set(alerts()) | set(recordings())
-    assert [rule for rule in told.values() if rule["health"] != "ok"] == []
-    assert missing == []
+    _report({**seen.recorded, **seen.firing})
+    assert set(seen.rules) == set(alerts()) | set(recordings())
+    assert [rule for rule in seen.rules.values() if rule["health"] != "ok"] == []
+    assert seen.missing == []
     assert [
-        f"{name} {sample}" for name in recorded for sample in recorded[name] if not _is_plausible(name, sample)
+        f"{name} {sample}"
+        for name, samples in seen.recorded.items()
+        for sample in samples
+        if not _is_plausible(name, sample)
     ] == []
 
 
@@ -56,7 +45,7 @@ def _is_plausible(name: str, sample: Sample) -> bool:
     return not sample.is_number or least <= sample.value <= most
 
 
-def _report(answers: dict[str, list[Sample]]) -> None:
+def _report(answers: Mapping[str, Sequence[Sample]]) -> None:
     """Leave the list of rules with their values for whoever wants to read it."""
     REPORT.parent.mkdir(parents=True, exist_ok=True)
     lines = []

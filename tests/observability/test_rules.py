@@ -5,7 +5,9 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from claimsvc.__main__ import app
 from tests.observability.panels import panels
 from tests.observability.prometheus import needs_prometheus
 from tests.observability.rules import (
@@ -80,10 +82,25 @@ def test_the_runbook_names_only_panels_that_are_there() -> None:
 
 
 def test_every_incident_of_the_runbook_names_panels_that_show_it_and_alerts_that_fire() -> None:
-    assert len(incidents()) == 4
+    assert len(incidents()) == 5
     for incident in incidents().values():
         assert incident.panels
         assert set(incident.alerts) <= set(alerts())
+
+
+def test_every_command_of_the_runbook_is_one_that_there_is_with_the_options_that_it_has() -> None:
+    text = re.sub(r"\s+", " ", RUNBOOK.read_text())
+    found = set(re.findall(r"\bclaimsvc ([a-z][^`]*)`", text))
+    assert len(found) > 5
+    for words in found:
+        command, given = get_command(app), words.split()
+        path = []
+        while given and given[0] in getattr(command, "commands", {}):
+            path.append(given.pop(0))
+            command = command.commands[path[-1]]  # type: ignore[attr-defined]
+        assert path, f"there is no `claimsvc {words}`"
+        options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)}
+        assert {word for word in given if word.startswith("--")} <= options, f"`claimsvc {words}`"
 
 
 def test_every_rule_that_is_recorded_is_used() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from claimsvc.config import Settings
 from claimsvc.doctor import Finding, Level, examine
+from claimsvc.doctor.settings import judge_settings
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
 from claimsvc.storage.migrations import newest_revision
 from tests.faults.injectors import clock
@@ -322,3 +323,19 @@ def test_a_clock_that_is_off_is_found_wherever_it_is(sound_database_url: str, so
             )
     assert told.returncode == 0, told.stdout
     assert told.stdout.count("its clock is 60.0 s ahead of this machine's") == 4
+
+
+@pytest.mark.parametrize(
+    ("quotas", "found"),
+    [
+        ({"quota_user": "10/60"}, ""),
+        ({"quota_address": "10/60"}, "behind a proxy is the proxy for everybody"),
+        ({"quota_address": "10/60", "trusted_proxies": "10.0.0.0/8"}, ""),
+        ({"quota_address": "10/60", "trusted_proxies": "10.0.0.0/8,::/0"}, "any client may say that it has another"),
+    ],
+)
+def test_a_quota_that_takes_one_client_for_another_is_found(quotas: dict[str, str], found: str) -> None:
+    masters = ("redis://a", "redis://b", "redis://c")
+    told = troubles(list(judge_settings(settings_of("postgresql://user:password@host/db", masters, **quotas))))
+    assert len(told) == bool(found)
+    assert all(level is Level.WARNING and found in text for level, text in told)

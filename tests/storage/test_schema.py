@@ -12,7 +12,7 @@ from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
 from claimsvc.storage.admission import _ADMIT, _SELL
-from claimsvc.storage.pools import FREE_CODES, GIVE_CODES
+from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES
 from claimsvc.storage.tables import metadata
 from tests.storage.stage import administrate, open_storage
 
@@ -103,11 +103,15 @@ def test_the_next_code_is_found_by_one_look_up_whatever_the_table_held_when_it_w
         connection.execute(f"PREPARE free (text[], int[]) AS {free}")
         connection.execute(f"PREPARE give (text[], text[], uuid[], int) AS {give}")
         plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE free ('{}', '{}')"))
+        connection.execute(f"PREPARE settle (text[]) AS {_numbered(SETTLE_CODES, 'coupon_names')}")
+        settling = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE settle ('{}')"))
         giving = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE give ('{}', '{}', '{}', 1)"))
     assert "Index Scan using codes_free_idx" in plan
     assert "Sort" not in plan
     assert "Index Scan using codes_pkey" in giving
-    assert "Seq Scan" not in plan + giving
+    assert "using codes_expiry_idx" in settling
+    assert "using codes_free_idx" not in settling + giving
+    assert "Seq Scan" not in plan + giving + settling
 
 
 def _numbered(statement: str, *names: str) -> str:

@@ -5,6 +5,7 @@ from hashlib import sha256
 import pytest
 
 from claimsvc.config import load_database_settings, load_settings
+from claimsvc.domain import Quota
 from claimsvc.errors import SettingsError
 
 DATABASE = "postgresql://user:secret@localhost:5432/claims"
@@ -50,6 +51,19 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("TRACING_URL", "collector:4318", "must look like http://collector:4318/v1/traces"),
         ("TRACING_URL", "ftp://collector/", "must look like http://collector:4318/v1/traces"),
         ("TRACING_URL", "http://", "must look like http://collector:4318/v1/traces"),
+        ("JWT_JWKS", "http://issuer.example/keys.json", "must be a file, or look like https://"),
+        ("JWT_JWKS", "ftp://issuer.example/keys.json", "must be a file, or look like https://"),
+        ("JWT_JWKS", "https:///keys.json", "must be a file, or look like https://"),
+        ("JWT_ISSUER", "https://issuer.example", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
+        ("JWT_AUDIENCE", "claims", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
+        ("QUOTA_USER", "10", "must look like 10/60"),
+        ("QUOTA_USER", "0/60", "must look like 10/60"),
+        ("QUOTA_ADDRESS", "10/0", "must look like 10/60"),
+        ("QUOTA_ADDRESS", "10 / 60", "must look like 10/60"),
+        ("QUOTA_ADDRESS", "100001/60", "at most 100000 within 86400"),
+        ("QUOTA_ADDRESS", "1/86401", "at most 100000 within 86400"),
+        ("TRUSTED_PROXIES", "10.0.0.1/8", "must look like 10.0.0.7, 10.0.0.0/8"),
+        ("TRUSTED_PROXIES", "10.0.0.7,proxy.example", "must look like 10.0.0.7, 10.0.0.0/8"),
     ],
 )
 def test_a_wrong_value_is_named_with_what_it_should_be(
@@ -60,6 +74,22 @@ def test_a_wrong_value_is_named_with_what_it_should_be(
         load_settings()
     assert str(refusal.value).startswith(f"CLAIMSVC_{variable}")
     assert words in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    "source", ["https://issuer.example/keys.json", "http://127.0.0.1:9/keys", "http://localhost/keys", "/etc/keys.json"]
+)
+def test_whose_tokens_are_good_is_said_wholly_or_not_at_all(environment: pytest.MonkeyPatch, source: str) -> None:
+    environment.setenv("CLAIMSVC_JWT_JWKS", source)
+    with pytest.raises(SettingsError) as refusal:
+        load_settings()
+    assert [line.split(":")[0] for line in str(refusal.value).splitlines()] == [
+        "CLAIMSVC_JWT_ISSUER",
+        "CLAIMSVC_JWT_AUDIENCE",
+    ]
+    environment.setenv("CLAIMSVC_JWT_ISSUER", "https://issuer.example")
+    environment.setenv("CLAIMSVC_JWT_AUDIENCE", "claims")
+    assert load_settings().jwt_jwks == source
 
 
 def test_everything_that_is_missing_is_named_at_once(environment: pytest.MonkeyPatch) -> None:
@@ -99,3 +129,13 @@ def test_a_command_that_needs_only_the_database_asks_for_no_masters(environment:
 def test_the_command_line_wins_over_the_environment(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("CLAIMSVC_PORT", "1")
     assert load_settings(port=2, host=None).port == 2
+
+
+def test_quotas_are_off_unless_they_are_set_and_an_empty_value_sets_nothing(environment: pytest.MonkeyPatch) -> None:
+    assert load_settings().quotas() == ()
+    environment.setenv("CLAIMSVC_QUOTA_USER", "")
+    environment.setenv("CLAIMSVC_TRUSTED_PROXIES", "")
+    assert (load_settings().quotas(), load_settings().trusted_proxies) == ((), ())
+    environment.setenv("CLAIMSVC_QUOTA_USER", "10/60")
+    environment.setenv("CLAIMSVC_QUOTA_ADDRESS", "100000/86400")
+    assert load_settings().quotas() == (Quota("address", 100_000, 86_400), Quota("user", 10, 60))

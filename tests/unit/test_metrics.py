@@ -197,12 +197,34 @@ def test_a_coupon_whose_lock_is_never_had_is_named_all_the_same(metrics: Metrics
 
 def test_calls_of_masters_and_lags_of_the_event_loop_are_told(metrics: Metrics) -> None:
     metrics.master_probed("a:6379", True)
+    metrics.master_memory("a:6379", 2_000_000, 64_000_000)
     metrics.master_called("a:6379", 0.003)
     metrics.event_loop_lagged(0.03)
     seen = lines(metrics)
     assert seen['claimsvc_redis_master_up{master="a:6379"}'] == 1
+    assert seen['claimsvc_redis_memory_bytes{master="a:6379"}'] == 2_000_000
+    assert seen['claimsvc_redis_memory_limit_bytes{master="a:6379"}'] == 64_000_000
     assert seen['claimsvc_redis_call_seconds_sum{master="a:6379"}'] == 0.003
     assert seen["claimsvc_event_loop_lag_seconds_count"] == 1
+
+
+@pytest.mark.parametrize(("limit", "just_after"), [(0.5, 0.51), (1.5, 1.52)])
+def test_a_quantile_of_waits_that_end_at_a_limit_is_read_as_hardly_more_than_the_limit(
+    metrics: Metrics, limit: float, just_after: float
+) -> None:
+    metrics.waited(["spring"], "busy", just_after)
+    within = [float(bound) for bound, seen in _buckets(metrics, "claimsvc_lock_wait_seconds").items() if seen]
+    assert limit < min(within) <= limit + 0.1
+
+
+def _buckets(metrics: Metrics, histogram: str) -> dict[str, float]:
+    found = {
+        name.split('le="')[1].split('"')[0]: value
+        for name, value in lines(metrics).items()
+        if name.startswith(f"{histogram}_bucket")
+    }
+    assert found
+    return found
 
 
 def test_what_several_workers_use_is_added_up_and_one_that_has_ended_is_passed_over(tmp_path: Path) -> None:

@@ -45,13 +45,13 @@ _DEEP = {
     "nested 100,000 deep": b"[" * 100_000,
     "nested 100,000 deep, and closed": b'{"a":' * 100_000 + b"1" + b"}" * 100_000,
 }
-_AMOUNTS = {
+AMOUNTS = {
     **{each: each for each in ("null", "true", "1.5", '"5"', "0", "-1", "-0.0", "1e300", "[1]", "{}", "2147483648.0")},
     "2^31": str(MAX_AMOUNT + 1),
     "a number that rounds to 1": "0." + "9" * 30,
     "10^20": str(10**20),
 }
-_COUPON_NAMES: dict[str, Any] = {
+COUPON_NAMES: dict[str, Any] = {
     "empty": "",
     "blank": " ",
     "too long": "a" * 256,
@@ -75,10 +75,10 @@ _COUPON_NAMES: dict[str, Any] = {
     "array": ["a"],
     "object": {},
 }
-_USER_IDS = {**_COUPON_NAMES}
+_USER_IDS = {**COUPON_NAMES}
 for _fine in ("dots only", "slash"):
     del _USER_IDS[_fine]
-_REASONS: dict[str, Any] = {
+REASONS: dict[str, Any] = {
     "empty": "",
     "blank": " ",
     "too long": "a" * 501,
@@ -136,18 +136,18 @@ def bodies() -> Iterator[Case]:
         yield Case(f"body: {name}", post(body), 400, "bad-request")
     for name, body in _DEEP.items():
         yield Case(f"body: {name}", post(body), 400, "bad-request", "#", ends=True)
-    for name, amount in _AMOUNTS.items():
+    for name, amount in AMOUNTS.items():
         body = f'{{"name": "new", "amount": {amount}}}'.encode()
         yield Case(f"amount: {name}", post(body, "/api/coupons"), 400, "bad-request", "#/amount")
-    for name, value in _COUPON_NAMES.items():
+    for name, value in COUPON_NAMES.items():
         body = json.dumps({"name": value, "amount": 5}).encode()
         yield Case(f"new coupon: {name}", post(body, "/api/coupons"), 400, "bad-request", "#/name")
-    values: Mapping[str, dict[str, Any]] = {"coupon_name": _COUPON_NAMES, "user_id": _USER_IDS}
+    values: Mapping[str, dict[str, Any]] = {"coupon_name": COUPON_NAMES, "user_id": _USER_IDS}
     for field, its_values in values.items():
         for name, value in its_values.items():
             body = json.dumps({"user_id": "ann", "coupon_name": "plenty", field: value}).encode()
             yield Case(f"{field}: {name}", post(body), 400, "bad-request", f"#/{field}")
-    for name, value in _REASONS.items():
+    for name, value in REASONS.items():
         data = request("DELETE", "/api/locks/plenty", json.dumps({"reason": value}).encode(), Authorization=KEY)
         yield Case(f"reason: {name}", data, 400, "bad-request", "#/reason")
     for name, (media_type, file, status, slug) in _FILES.items():
@@ -158,7 +158,7 @@ def bodies() -> Iterator[Case]:
         yield Case(f"codes to be made: {name}", data, 400, "bad-request")
     both = b'{"user_id": "ann", "coupon_name": "plenty", "type": "welcome"}'
     yield Case("coupon and type", post(both), 400, "bad-request", "#/type")
-    for name, value in _COUPON_NAMES.items():
+    for name, value in COUPON_NAMES.items():
         body = json.dumps({"user_id": "ann", "type": value}).encode()
         yield Case(f"type: {name}", post(body), 400, "bad-request", "#/type")
     for name, (key, pointer) in _UNKNOWN_KEYS.items():

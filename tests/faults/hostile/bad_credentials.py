@@ -1,4 +1,4 @@
-"""Whoever may not create coupons or open locks, whatever is sent for a key."""
+"""Whoever may not offer or change coupons or open locks, whatever is sent for a key."""
 
 from collections.abc import Iterator
 
@@ -21,6 +21,11 @@ _NO_CREDENTIALS = {
     "8,000 characters": "Bearer " + "k" * 8000,
     "a token without signature": "Bearer eyJhbGciOiJub25lIn0.eyJzdWIiOiJhZG1pbiJ9.",
 }
+_OF_COUPONS = (
+    ("PATCH", "/api/coupons/plenty", b'{"amount": 5000}'),
+    ("PATCH", "/api/coupons/claim", b'{"amount": 5000}'),
+    ("POST", "/api/coupons/plenty/archive", None),
+)
 
 
 def credentials() -> Iterator[Case]:
@@ -31,6 +36,9 @@ def credentials() -> Iterator[Case]:
         yield Case(f"credentials: {name}", data, 401, "unauthorized")
         data = request("DELETE", "/api/locks/plenty", b'{"reason": "because"}', **headers)
         yield Case(f"credentials for a lock: {name}", data, 401, "unauthorized")
+        for method, path, its_body in _OF_COUPONS:
+            data = request(method, path, its_body, **headers)
+            yield Case(f"credentials for {method} {path}: {name}", data, 401, "unauthorized")
         yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")

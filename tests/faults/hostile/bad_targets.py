@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from tests.faults.hostile.case import CLAIM, KEY, Case, post
 from tests.faults.hostile.wire import request
 
-_PATH_NAMES = [
+PATH_NAMES = [
     *("%00", "a%2Fb", "%2F", "a%0D%0AX:%20y", "%0A", "%E2%80%8B", "%FF", "%ED%A0%80", "%C0%AF", "%zz", "%", "a%20b"),
     *("%7Bname%7D", "..", ".", "%2e%2e", "a" * 256, "%F0%9F%98%80", "a;b", "a%3Fb", "%25", "%2500", "a%5Cb", "'--"),
 ]
-_CLAIM_IDS = [
+CLAIM_IDS = [
     *("1", "%00", "{00000000-0000-0000-0000-000000000000}", "urn:uuid:00000000-0000-0000-0000-000000000000"),
     *("00000000000000000000000000000000", "00000000-0000-0000-0000-00000000000g", "a" * 4000, "%0D%0A"),
 ]
@@ -31,8 +31,8 @@ _METHODS = {
     "/api/locks/plenty": ("GET", "POST", "PUT"),
     "/livez": ("POST", "TRACE", "PROPFIND"),
     "/api/claims/00000000-0000-0000-0000-000000000000": ("PATCH", "POST"),
-    "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "DELETE"),
-    "/api/coupons/plenty/archive": ("GET", "DELETE"),
+    "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "PUT", "PATCH", "DELETE"),
+    "/api/coupons/plenty/archive": ("GET", "PUT", "PATCH", "DELETE"),
     "/api/coupons/plenty/codes": ("GET", "DELETE"),
     "/api/coupons/plenty/codes/generate": ("GET", "PUT"),
     "/api/codes": ("POST", "DELETE"),
@@ -46,9 +46,9 @@ _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
 
 def targets() -> Iterator[Case]:
     for path in ("/api/coupons/{}", "/api/coupons/{}/claims"):
-        for name in _PATH_NAMES:
+        for name in PATH_NAMES:
             yield Case(f"path: {path} {name[:20]}", request("GET", path.format(name)), 400, "bad-request", "name")
-    for claim_id in _CLAIM_IDS:
+    for claim_id in CLAIM_IDS:
         yield Case(f"claim id: {claim_id[:20]}", request("GET", f"/api/claims/{claim_id}"), 400, "bad-request", "id")
     for query, parameter in _QUERIES.items():
         data = request("GET", f"/api/coupons?{query}")

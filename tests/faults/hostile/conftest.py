@@ -71,8 +71,11 @@ class Victim:
             return probe.connect_ex(("127.0.0.1", self.port)) == 0
 
     def stored(self) -> tuple[Any, ...]:
-        """Everything that was written: how many coupons, units and claims there are."""
-        counted = "SELECT count(*), sum(remaining_amount), (SELECT count(*) FROM user_claims) FROM coupons"
+        """Everything that was written: how many coupons, units, claims, rules and kept answers there are."""
+        counted = (
+            "SELECT count(*), sum(remaining_amount), (SELECT count(*) FROM user_claims),"
+            " (SELECT count(*) FROM campaigns), (SELECT count(*) FROM idempotent_answers) FROM coupons"
+        )
         row = self.database.execute(counted).fetchone()
         assert row is not None
         return row

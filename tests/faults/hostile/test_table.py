@@ -1,13 +1,16 @@
 """Every bad input is answered with its problem, told to the log once, writes nothing, and misleads nobody after it."""
 
 import json
+from datetime import datetime
+from typing import Any
 
 import pytest
 
 from tests.faults.hostile.case import Case
-from tests.faults.hostile.conftest import Victim
+from tests.faults.hostile.conftest import ADMIN, Serve, Victim
 from tests.faults.hostile.table import CASES
 from tests.faults.hostile.wire import Answer, connected, request
+from tests.waiting import until
 
 _LEAKS = ("Traceback", 'File "', "psycopg", "SELECT", "Error(", "Exception", "aiohttp", "pydantic", "postgres", "redis")
 _CANARY = request("GET", "/api/coupons/canary", X_Request_ID="canary", Connection="close")
@@ -88,3 +91,46 @@ async def test_chunks_in_every_lawful_form_are_one_body(victim: Victim, user: by
     async with connected(victim.port) as wire:
         await wire.send(_CHUNKED + chunks + b"0\r\n" + end + b"\r\n" + _CANARY)
         assert [answer.status for answer in await wire.answers()] == [201, 404]
+
+
+EXTREMES = {
+    "times": {"starts_at": "0001-01-01T00:00:00Z", "ends_at": "9999-12-31T23:59:59.999999Z"},
+    "zones": {"starts_at": "0001-01-01T23:59:00+23:59", "ends_at": "9999-12-31T00:00:00-23:59"},
+    "lower case": {"starts_at": "2026-01-01t00:00:00z", "ends_at": "2026-01-01 00:00:00.5Z"},
+    "numbers": {"metadata": {"most": 2**53 - 1, "least": -(2**53) + 1, "small": 5e-324, "zero": -0.0}},
+    "texts": {"metadata": {"": "", "\U0001f600": "\u202e\x1b[2J\x7f"}, "benefit": {"text": "'; --\n\ufffe"}},
+    "money": {"benefit": {"amount_off": 2**53 - 1, "currency": "KRW"}},
+    "little": {"benefit": {"percent_off": 5e-324}},
+    "all taken away": {"starts_at": None, "ends_at": None, "type": None, "benefit": None, "metadata": {}},
+}
+
+
+@pytest.mark.parametrize("change", EXTREMES.values(), ids=EXTREMES.keys())
+async def test_the_most_extreme_rules_that_are_taken_can_be_read_again(serve: Serve, change: dict[str, Any]) -> None:
+    """By whoever looks the coupon up, and by its claims, which must not fail for what is written there."""
+    victim = serve()
+    # As far from UTC as servers are, for connections that are made from now on.
+    name = victim.database.info.dbname
+    victim.database.execute(f"ALTER DATABASE {name} SET timezone = 'Pacific/Kiritimati'".encode())
+    victim.database.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        " WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    body = json.dumps({"paused": True, **change}).encode()
+    answers = []
+
+    async def is_changed() -> bool:
+        answers.append(await victim.ask("PATCH", "/api/coupons/plenty", body, **ADMIN))
+        return answers[-1].status == 200
+
+    await until(is_changed, "it is changed, over a new connection")
+    changed = answers[-1]
+    shown = await victim.ask("GET", "/api/coupons/plenty")
+    assert shown.status == 200
+    for name, value in change.items():
+        if name not in ("starts_at", "ends_at"):
+            assert json.loads(shown.body)[name] == value == json.loads(changed.body)[name]
+        elif value is not None:
+            assert datetime.fromisoformat(json.loads(shown.body)[name]) == datetime.fromisoformat(value.upper())
+    claimed = await victim.ask("POST", "/api/coupons/claim", _CLAIM % b"ann")
+    assert claimed.problem["type"] in ("/problems/paused", "/problems/ended")
