@@ -22,7 +22,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import AnyClaims, ApiKeys, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import AnyClaims, ApiKeys, Audience, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
@@ -114,6 +114,7 @@ async def application(
                 transitions=database.transitions,
                 codes=database.codes,
                 count_codes=partial(read_counts, database.codes, code_counters),
+                audience=database.audience,
                 locksmith=locksmith,
                 health_checks={"postgresql": database.check, "redis": masters.check},
                 observer=metrics,
@@ -198,6 +199,13 @@ async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
     """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
     async with open_storage(settings) as database:
         yield database.codes
+
+
+@asynccontextmanager
+async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.audience
 
 
 @asynccontextmanager

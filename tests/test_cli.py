@@ -28,7 +28,7 @@ from tests.program import (
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",), ("doctor",)]
+    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",), ("lists",), ("doctor",)]
 )
 def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
     told = claimsvc(*command, "--help")

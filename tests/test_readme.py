@@ -134,7 +134,7 @@ def test_every_heading_linked_to_exists() -> None:
 
 def test_the_routes_are_those_that_are_served() -> None:
     served = {f"{route.method} {route.path}" for route in (*ROUTES, *DEVELOPMENT_ROUTES)}
-    named = {f"{method} {path}" for method, path in re.findall(r"\b(GET|POST|PATCH|DELETE) (/[\w/{}.]+)", README)}
+    named = {f"{method} {path}" for method, path in re.findall(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}.-]+)", README)}
     assert named <= served
     said_elsewhere = {
         *("GET /openapi.json", "GET /docs", "GET /docs/{file}"),

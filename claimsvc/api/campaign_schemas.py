@@ -6,15 +6,25 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-import orjson
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
 
 from claimsvc import domain
-from claimsvc.api.schemas import MAX_CLAIMANTS, Amount, CouponBody, CouponName, CouponType, Request, Strategy, UserId
+from claimsvc.api.eligibility_schemas import CouponRules, rules_body
+from claimsvc.api.schemas import (
+    MAX_CLAIMANTS,
+    MAX_NUMBER,
+    Amount,
+    CouponBody,
+    CouponName,
+    CouponType,
+    Number,
+    Request,
+    Strategy,
+    UserId,
+    bytes_of_jsonb,
+)
 
 MAX_METADATA_BYTES = 8192
-# Beyond it programs read different numbers from the same digits (RFC 7493), and jsonb writes out every digit.
-_MAX_NUMBER = 2**53 - 1
 
 
 _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
@@ -61,17 +71,15 @@ PerUserLimit = Annotated[
 
 
 def _small(metadata: dict[str, Any]) -> dict[str, Any]:
-    if len(orjson.dumps(metadata)) > MAX_METADATA_BYTES:
+    if bytes_of_jsonb(metadata) > MAX_METADATA_BYTES:
         raise ValueError("Too large")
     return metadata
 
 
 # PostgreSQL has no U+0000 in its texts, nor in its jsonb.
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
-_Whole = Annotated[int, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
-_Number = Annotated[float, Field(ge=-_MAX_NUMBER, le=_MAX_NUMBER)]
 Metadata = Annotated[
-    dict[_Word, _Word | bool | _Whole | _Number | None],
+    dict[_Word, _Word | bool | Number | None],
     AfterValidator(_small),
     Field(
         description="names with their values, of at most 8192 bytes in all",
@@ -90,7 +98,7 @@ class PercentOff(Request):
 class AmountOff(Request):
     """So much less, in the smallest units of a currency (ISO 4217)."""
 
-    amount_off: Annotated[int, Field(ge=1, le=_MAX_NUMBER, examples=[5000])]
+    amount_off: Annotated[int, Field(ge=1, le=MAX_NUMBER, examples=[5000])]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
 
 
@@ -119,6 +127,7 @@ class CreateCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
         """The rules that the coupon is to have."""
@@ -130,6 +139,7 @@ class CreateCoupon(Request):
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            rules=self.rules.rules() if self.rules is not None else None,
         )
 
 
@@ -144,12 +154,15 @@ class ChangeCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
         """New values by the names of `domain.Campaign`, and `amount`; only those that were given."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if self.benefit is not None:
             given["benefit"] = self.benefit.model_dump()
+        if self.rules is not None:
+            given["rules"] = self.rules.rules()
         return given
 
 
@@ -165,6 +178,9 @@ class CampaignBody(CouponBody):
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    rules: dict[str, Any] | None
+    has_allow_list: bool
+    has_deny_list: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,4 +215,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "rules": rules_body(campaign.rules),
+        "has_allow_list": campaign.has_allow_list,
+        "has_deny_list": campaign.has_deny_list,
     }

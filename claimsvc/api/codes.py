@@ -14,21 +14,23 @@ from claimsvc.api.auth import only
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, once_only, replayed
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.services import ACTOR, REQUEST_ID, SERVICES
-from claimsvc.api.uploads import CSV, NDJSON, Row, reader_of, uploaded_rows
+from claimsvc.api.streams import Upload
+from claimsvc.api.uploads import CODES, Row, rows_of
 
 
-async def add_codes(request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery) -> Reply:
+async def add_codes(
+    request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery, upload: Upload
+) -> Reply:
     """Add codes to a coupon: `text/csv` with `code` or `code,expires_at` a line, or `application/x-ndjson` with
     `{"code": ..., "expires_at": ...}` a line. Its amount becomes what is claimed already and its codes, and each claim
     from now on is given one. At most 200000 rows and 32 MiB; sent again, what was added is rejected as `exists`."""
-    services = request.app[SERVICES]
-    rows = uploaded_rows(request, reader_of(request), timeout_seconds=services.body_timeout_seconds)
+    codes, rows = request.app[SERVICES].codes, rows_of(upload)
     entry, atomic = _entry(request, "codes.add", "coupon", path.name), query.atomic == "true"
 
     async def add(once: domain.Once | None) -> object:
         # Under a key nothing is done before it is known whether this is the same file as before.
         come = rows if once is None else _all_at_once(kept)
-        return await services.codes.add(path.name, come, entry, atomic=atomic, once=once)
+        return await codes.add(path.name, come, entry, atomic=atomic, once=once)
 
     kept = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
     return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request[REQUEST_ID])
@@ -108,7 +110,7 @@ ROUTES: tuple[Route, ...] = (
         problems=(problems.ROWS_REFUSED, problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
         access=only(domain.Scope.CODES_WRITE),
         keyed=True,
-        streams=(CSV, NDJSON),
+        streamed=CODES,
     ),
     Route(
         "POST",

@@ -17,7 +17,6 @@ from claimsvc.api import problems
 from claimsvc.api.answer import Answer
 from claimsvc.api.fairness import Turnstile
 from claimsvc.api.records import CLAIM, Records
-from claimsvc.api.schemas import MAX_BODY_BYTES
 from claimsvc.api.services import REQUEST_ID
 from claimsvc.errors import TransientError
 
@@ -113,14 +112,9 @@ class Edge:
 
 
 def _check_expectation(request: web.Request) -> None:
-    """Refuse an unknown `Expect`, and a body that is too large before it is sent; aiohttp does the rest."""
-    expectation = request.headers.get(hdrs.EXPECT)
-    if expectation is None:
-        return
-    if expectation.lower() != "100-continue":
+    """Refuse an unknown `Expect`; what is known is up to the route."""
+    if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
         raise problems.RefusedError(problems.EXPECTATION_FAILED)
-    if (request.content_length or 0) > MAX_BODY_BYTES:
-        raise problems.RefusedError(problems.BODY_TOO_LARGE, close=True)
 
 
 def _route(request: web.Request) -> str:

@@ -2,13 +2,15 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
+from dataclasses import asdict
 from importlib.metadata import version
 from typing import Any, Literal
 
 import orjson
 from pydantic import TypeAdapter
 
-from claimsvc.api import code_schemas, problems, schemas
+from claimsvc import domain
+from claimsvc.api import code_schemas, eligibility_schemas, problems, schemas
 from claimsvc.api.auth import Access, Asked
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
 from claimsvc.api.quota import DOCUMENTED
@@ -132,11 +134,11 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
             "description": f"At most {schemas.MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
             "content": {"application/json": {"schema": references[body]}},
         }
-    if route.streams:
+    if route.streamed is not None:
         operation["requestBody"] = {
             "required": True,
-            "description": "A file, read as it comes.",
-            "content": {media_type: {"schema": {"type": "string"}} for media_type in route.streams},
+            "description": f"At most {route.streamed.most_bytes} bytes, not compressed, taken as they arrive.",
+            "content": {kind: dict(described) for kind, described in route.streamed.content.items()},
         }
     if security := _security(route.access, with_tokens):
         operation["security"] = security
@@ -220,6 +222,7 @@ _BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
     problems.CLAIM_CANCELLED: schemas.ClaimProblemBody,
     problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
     problems.NOT_STARTED: schemas.NotStartedBody,
+    problems.NOT_ELIGIBLE: eligibility_schemas.NotEligibleBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
     problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
     problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
@@ -264,6 +267,9 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         example["claim"] = _OF_A_CLAIM[problem]
     elif body is schemas.NotStartedBody:
         example["starts_at"] = "2026-11-27T00:00:00Z"
+    elif body is eligibility_schemas.NotEligibleBody:
+        reason = domain.Reason(domain.ReasonCode.ATTRIBUTE_REFUSED, "#/attributes/0")
+        example["reasons"] = [asdict(eligibility_schemas.reason_body(reason))]
     elif body is schemas.AmountBelowClaimedBody:
         example["claimed"] = 42
     elif body is code_schemas.RowsRefusedBody:

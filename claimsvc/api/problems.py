@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from pydantic import TypeAdapter
 
 from claimsvc import domain, errors
-from claimsvc.api import code_schemas, schemas
+from claimsvc.api import code_schemas, eligibility_schemas, schemas
 from claimsvc.api.answer import Head, Reply
 
 CONTENT_TYPE = "application/problem+json"
@@ -74,6 +74,13 @@ UNKNOWN_COUPON = Problem(
     "Unknown coupon",
     "There is no coupon of that name, or none of that type.",
     "Check the name; it is case-sensitive.",
+)
+NOT_ELIGIBLE = Problem(
+    "not-eligible",
+    403,
+    "Not for this user",
+    "The coupon's rules or lists do not admit this user; `reasons` says what is not met.",
+    "Nothing, unless what is said of the user changes.",
 )
 UNKNOWN_CLAIM = Problem(
     "unknown-claim",
@@ -317,6 +324,7 @@ PROBLEMS: Mapping[str, Problem] = {
         NOT_FOUND,
         UNKNOWN_COUPON,
         UNKNOWN_CLAIM,
+        NOT_ELIGIBLE,
         LOCK_NOT_HELD,
         METHOD_NOT_ALLOWED,
         REQUEST_TIMEOUT,
@@ -364,6 +372,7 @@ Refusal = (
     | domain.NotStarted
     | domain.Ended
     | domain.Paused
+    | domain.NotEligible
     | domain.KeyReused
     | domain.AlreadyCancelled
     | domain.HoldExpired
@@ -388,6 +397,7 @@ _OUTCOMES: Mapping[type[Refusal], Problem] = {
     domain.NotStarted: NOT_STARTED,
     domain.Ended: ENDED,
     domain.Paused: PAUSED,
+    domain.NotEligible: NOT_ELIGIBLE,
     domain.KeyReused: KEY_REUSED,
     domain.AlreadyCancelled: CLAIM_CANCELLED,
     domain.HoldExpired: HOLD_EXPIRED,
@@ -522,6 +532,8 @@ def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object,
             return schemas.ClaimProblemBody, (schemas.claim_body(claim),)
         case domain.NotStarted(starts_at):
             return schemas.NotStartedBody, (starts_at,)
+        case domain.NotEligible(reasons):
+            return eligibility_schemas.NotEligibleBody, ([eligibility_schemas.reason_body(each) for each in reasons],)
         case domain.AmountBelowClaimed(claimed):
             return schemas.AmountBelowClaimedBody, (claimed,)
         case domain.RowsRefused():

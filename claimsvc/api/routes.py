@@ -1,6 +1,8 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 from urllib.parse import urlencode
 
@@ -12,6 +14,7 @@ from claimsvc.api import (
     campaigns,
     codes,
     console,
+    eligibility,
     locks,
     operations,
     parameters,
@@ -29,6 +32,8 @@ from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
 from claimsvc.domain import Scope
 from claimsvc.ports import AnyClaims, ClaimAnswer
 
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
 
 @within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
@@ -40,27 +45,47 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     """
 
     def begin(once: domain.Once | None) -> ClaimAnswer:
-        answer = begin_claim(request.app[SERVICES].strategy, body, once)
+        answer = begin_claim(request.app[SERVICES].strategy, body, once, request[CALLER].token)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
     return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
 
 
-def begin_claim(claims: AnyClaims, asked: schemas.ClaimCoupon, once: domain.Once | None = None) -> ClaimAnswer:
+def begin_claim(
+    claims: AnyClaims,
+    asked: schemas.ClaimCoupon,
+    once: domain.Once | None = None,
+    token: Mapping[str, Any] = _NOTHING,
+) -> ClaimAnswer:
     """The answer, to come, to what is asked.
+
+    Args:
+        token: what the user's token says.
 
     Raises:
         RefusedError: it names both a coupon and a type.
     """
-    # None for the usual claim, which asks for no more than a unit.
-    is_usual = asked.hold_seconds is None and once is None
-    want = None if is_usual else domain.Want(hold_seconds=asked.hold_seconds, once=once)
+    want = want_of(asked, once, token)
     if not asked.coupon_name:
         return claims.claim_first(asked.type or None, asked.user_id, want)
     if asked.type:
         raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
     return claims.claim(asked.coupon_name, asked.user_id, want)
+
+
+def want_of(
+    asked: schemas.ClaimCoupon, once: domain.Once | None = None, token: Mapping[str, Any] = _NOTHING
+) -> domain.Want | None:
+    """What is asked for beyond a unit; None for the usual claim."""
+    if asked.hold_seconds is None and once is None and not asked.attributes and not token:
+        return None
+    return domain.Want(
+        hold_seconds=asked.hold_seconds,
+        once=once,
+        attributes=asked.attributes or {},
+        token=domain.attributes_of(token),
+    )
 
 
 def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
@@ -160,6 +185,7 @@ ROUTES: tuple[Route, ...] = (
             problems.NOT_STARTED,
             problems.ENDED,
             problems.PAUSED,
+            problems.NOT_ELIGIBLE,
             problems.QUOTA_EXCEEDED,
             problems.LOCK_BUSY,
             problems.UNAVAILABLE,
@@ -219,6 +245,7 @@ ROUTES: tuple[Route, ...] = (
     *campaigns.ROUTES,
     *transitions.ROUTES,
     *codes.ROUTES,
+    *eligibility.ROUTES,
     *locks.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,

@@ -30,6 +30,7 @@ from claimsvc.api.problems import (
     RefusedError,
 )
 from claimsvc.api.services import SERVICES
+from claimsvc.api.streams import Streamed, Upload, on_expectation
 from claimsvc.api.validation import validate_path, validate_query
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -59,8 +60,7 @@ class Success:
 class Route:
     """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
 
-    `keyed` says that it may be sent under an Idempotency-Key. `streams` are the media types of a body that the handler
-    reads by itself, as it comes.
+    `keyed` says that it may be sent under an Idempotency-Key; `streamed` that the handler takes an `upload`.
     """
 
     method: str
@@ -72,8 +72,8 @@ class Route:
     problems: tuple[Problem, ...] = ()
     access: Access = OPEN
     keyed: bool = False
-    streams: tuple[str, ...] = ()
     documented: bool = True
+    streamed: Streamed | None = None
 
     @property
     def operation_id(self) -> str:
@@ -94,11 +94,11 @@ class Route:
             implied.append(FORBIDDEN)
             if self.access.for_users:
                 implied.append(NOT_YOUR_CLAIM)
-        if self.streams or any(self.model(name) for name in ("path", "query", "body")):
+        if self.streamed or any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
         if self.keyed:
             implied += [KEY_IN_FLIGHT, KEY_REUSED]
-        if self.streams or self.model("body"):
+        if self.streamed or self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return (*implied, *self.problems)
 
@@ -109,7 +109,8 @@ def install(app: web.Application, routes: Iterable[Route]) -> None:
         # aiohttp's own `{name}` does not match braces, and a name with one in it is a bad name, not a missing route.
         pattern = route.path.replace("}", ":[^/]+}")
         endpoint = _endpoint(route)
-        app.router.add_route(route.method, pattern, endpoint)
+        most_bytes = route.streamed.most_bytes if route.streamed is not None else schemas.MAX_BODY_BYTES
+        app.router.add_route(route.method, pattern, endpoint, expect_handler=on_expectation(most_bytes))
         if route.method == hdrs.METH_GET:
             app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
 
@@ -140,7 +141,7 @@ def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
 
 def _endpoint(route: Route) -> Endpoint:
     """The handler with its inputs: who asks is settled before what they ask is looked at."""
-    handler, access = route.handler, route.access
+    handler, access, streamed = route.handler, route.access, route.streamed
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
     names_user = body_model is not None and "user_id" in body_model.model_fields
 
@@ -159,6 +160,8 @@ def _endpoint(route: Route) -> Endpoint:
             if names_user and access.for_users and not caller.acts_for(getattr(body, "user_id", "")):
                 raise RefusedError(NOT_YOUR_CLAIM)
             inputs["body"] = body
+        if streamed is not None:
+            inputs["upload"] = Upload(request, streamed)
         answer = await handler(request, **inputs)
         return Answer(answer) if isinstance(answer, Reply) else answer
 

@@ -4,8 +4,10 @@ Requests are pydantic models, because they validate; answers are plain dataclass
 already and orjson writes them as they are.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from decimal import Decimal
 from functools import partial
 from typing import Annotated, Any, Literal
 
@@ -85,6 +87,22 @@ HoldSeconds = Annotated[
 ]
 
 
+# Beyond it programs read different numbers from the same digits (RFC 7493), and jsonb gives 1e300 back as a whole one.
+MAX_NUMBER = 2**53 - 1
+Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+# PostgreSQL has no U+0000 in its texts, nor in its jsonb.
+Scalar = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | bool | Number
+Attributes = Annotated[
+    dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], Scalar],
+    Field(
+        max_length=20,
+        description="what is said of the user, by at most 20 names: texts, numbers, true or false",
+        examples=[{"country": "KR"}],
+        json_schema_extra={"additionalProperties": False},
+    ),
+]
+
+
 class Request(BaseModel):
     """What every part of a request obeys: exact types, no field that is not known, no input in an error."""
 
@@ -106,6 +124,16 @@ class ClaimCoupon(Request):
     coupon_name: CouponName = ""
     type: CouponType = ""
     hold_seconds: HoldSeconds | None = None
+    attributes: Attributes | None = None
+
+
+def bytes_of_jsonb(value: object) -> int:
+    """About as many as PostgreSQL takes to write it: 1e-300 is three hundred digits there."""
+    if isinstance(value, Mapping):
+        return sum(bytes_of_jsonb(name) + bytes_of_jsonb(each) for name, each in value.items())
+    if isinstance(value, list | tuple):
+        return sum(map(bytes_of_jsonb, value))
+    return len(f"{Decimal(repr(value)):f}" if isinstance(value, float) else orjson.dumps(value)) + 2
 
 
 @dataclass(frozen=True, slots=True)

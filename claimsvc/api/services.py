@@ -88,6 +88,7 @@ class Services:
     transitions: ports.Transitions
     codes: ports.Codes
     count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
+    audience: ports.Audience
     locksmith: ports.Locksmith
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)

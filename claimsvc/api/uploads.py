@@ -1,23 +1,17 @@
 """Files of codes, read row by row as they come: CSV, or JSON documents one a line."""
 
-import asyncio
 import csv
-import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from types import MappingProxyType
 
-from aiohttp import hdrs, web
-
 from claimsvc.api.bodies import decode_object
-from claimsvc.api.problems import BAD_REQUEST, BODY_TOO_LARGE, REQUEST_TIMEOUT, UNSUPPORTED_MEDIA_TYPE, RefusedError
+from claimsvc.api.problems import BAD_REQUEST, BODY_TOO_LARGE, RefusedError
+from claimsvc.api.streams import Streamed, Upload
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 
 MAX_UPLOAD_BYTES = 32 * 1024 * 1024
-# Of a file that comes without pauses, but slowly.
-_LONGEST_UPLOAD_SECONDS = 120.0
 _LONGEST_ROW_BYTES = 4096
-_UTF_8 = frozenset({"utf-8", "utf8"})
 
 Row = NewCode | RefusedRow
 
@@ -48,6 +42,13 @@ def _json_row(number: int, line: str) -> Row | None:
 
 
 CSV, NDJSON = "text/csv", "application/x-ndjson"
+CODES = Streamed(
+    {
+        CSV: {"schema": {"type": "string"}, "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n"},
+        NDJSON: {"schema": {"type": "string"}, "example": '{"code": "HKTA-2947"}\n'},
+    },
+    MAX_UPLOAD_BYTES,
+)
 _READERS: Mapping[str, Callable[[int, str], Row | None]] = MappingProxyType({CSV: _csv_row, NDJSON: _json_row})
 
 
@@ -89,51 +90,9 @@ class RowReader:
         return self._read(self._number, text) if text else None
 
 
-def reader_of(request: web.Request) -> RowReader:
-    """What reads the request's body.
-
-    Raises:
-        RefusedError: it is of another media type.
-    """
-    if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
-        raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "Files of codes are not taken compressed.", close=True)
-    charset = request.charset
-    if request.content_type not in _READERS or (charset is not None and charset.lower() not in _UTF_8):
-        raise RefusedError(UNSUPPORTED_MEDIA_TYPE, f"Send {' or '.join(_READERS)} in UTF-8.", close=True)
-    return RowReader(request.content_type)
-
-
-async def uploaded_rows(request: web.Request, reader: RowReader, *, timeout_seconds: float) -> AsyncIterator[list[Row]]:
-    """The rows of the request's body as they come.
-
-    Args:
-        timeout_seconds: longest pause in it.
-
-    Raises:
-        RefusedError: it is too large, too slow, or breaks off; what was yielded before is all there is.
-    """
-    if (request.content_length or 0) > MAX_UPLOAD_BYTES:
-        raise _too_large()
-    size = 0
-    ends_at = time.monotonic() + _LONGEST_UPLOAD_SECONDS
-    while True:
-        try:
-            async with asyncio.timeout(min(timeout_seconds, ends_at - time.monotonic())):
-                piece = await request.content.readany()
-        except TimeoutError:
-            raise RefusedError(REQUEST_TIMEOUT, close=True) from None
-        except (web.RequestPayloadError, ConnectionError):
-            raise RefusedError(
-                BAD_REQUEST, "The body is not as its headers say, or it broke off.", close=True
-            ) from None
-        if not piece:
-            yield reader.finish()
-            return
-        size += len(piece)
-        if size > MAX_UPLOAD_BYTES:
-            raise _too_large()
+async def rows_of(upload: Upload) -> AsyncIterator[list[Row]]:
+    """The rows of a body as they come; raises as `Upload.pieces` and `RowReader.feed`."""
+    reader = RowReader(upload.content_type)
+    async for piece in upload.pieces():
         yield reader.feed(piece)
-
-
-def _too_large() -> RefusedError:
-    return RefusedError(BODY_TOO_LARGE, f"A file of codes is larger than {MAX_UPLOAD_BYTES} bytes.", close=True)
+    yield reader.finish()

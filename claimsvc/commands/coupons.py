@@ -41,6 +41,9 @@ PerUserLimit = Annotated[int | None, typer.Option(min=1, help="Units that one us
 CouponType = Annotated[str | None, typer.Option("--type", help="What groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
 Metadata = Annotated[str | None, typer.Option(help="""JSON, such as '{"channel": "app"}'.""")]
+Rules = Annotated[
+    str | None, typer.Option("--rules", help="""Who may claim: JSON, such as '{"holds": ["welcome"]}'.""")
+]
 
 
 @app.command("create")
@@ -57,10 +60,11 @@ def create_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    eligibility: Rules = None,
 ) -> None:
     """Create a coupon."""
     check_coupon_name(name)
-    rules = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata)
+    rules = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
     campaign = domain.Campaign(**rules, paused=paused)
     if campaign.is_empty():
         raise typer.BadParameter("it would end before it starts", param_hint="--ends-at")
@@ -85,9 +89,10 @@ def change_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    eligibility: Rules = None,
 ) -> None:
-    """Change a coupon; what is not given stays, and 'none' takes a time, type or benefit away. Audited."""
-    change = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata)
+    """Change a coupon; what is not given stays, and 'none' takes a time, type, benefit or rules away. Audited."""
+    change = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
         raise typer.BadParameter("say what to change; see --help", param_hint="OPTIONS")
@@ -131,6 +136,7 @@ def asked_rules(
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
+    eligibility: str | None,
 ) -> dict[str, Any]:
     """The rules that were asked for, by the names of `domain.Campaign`, held to what the API asks of them.
 
@@ -139,7 +145,7 @@ def asked_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked["per_user_limit"] = per_user_limit
+    asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     try:
         return dict(ChangeCoupon.model_validate(given).change())

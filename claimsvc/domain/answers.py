@@ -27,6 +27,7 @@ from claimsvc.domain.codes import (
     RowsRefused,
     UnknownCode,
 )
+from claimsvc.domain.eligibility import Eligibility
 
 Answer = (
     Outcome
@@ -49,6 +50,7 @@ Answer = (
     | CodeExpired
     | CodeNotClaimed
     | UnknownCode
+    | Eligibility
 )
 
 ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
@@ -74,6 +76,7 @@ ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
         CodeExpired: "code-expired",
         CodeNotClaimed: "code-not-claimed",
         UnknownCode: "unknown-code",
+        Eligibility: "eligibility",
     }
 )
 """No name may ever mean another: answers that an older version has kept are read under it."""

@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Any
 
 from claimsvc.domain.claims import Coupon
+from claimsvc.domain.eligibility import Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +20,9 @@ class Campaign:
         per_user_limit: how many units one user may have at a time.
         benefit: what it is worth, as the contract's `Benefit`.
         metadata: whatever its owner wants to find on it.
+        rules: who may claim it.
+        has_allow_list: only those on its allow list may claim it.
+        has_deny_list: those on its deny list may not.
     """
 
     starts_at: datetime | None = None
@@ -29,6 +33,9 @@ class Campaign:
     type: str | None = None
     benefit: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    rules: Rules | None = None
+    has_allow_list: bool = False
+    has_deny_list: bool = False
 
     def is_empty(self) -> bool:
         """Whether it would end before it starts."""

@@ -1,11 +1,13 @@
 """Coupons, claims, and every answer that a claim can have: values, known to every room."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from types import MappingProxyType
 from typing import Any
+
+from claimsvc.domain.eligibility import Attributes, Reason
 
 
 class StrategyName(StrEnum):
@@ -73,11 +75,20 @@ class Want:
         hold_seconds: how long the unit is held until it is confirmed; None to have it for good.
         once: that this is answered once, and its repetitions alike.
         is_final: whether a refusal is the answer too, and not only a reason to try another coupon.
+        attributes: what the request says of the user.
+        token: what the user's token says, which was verified.
     """
 
     hold_seconds: int | None = None
     once: Once | None = None
+    attributes: Attributes = field(default_factory=dict, hash=False)
+    token: Attributes = field(default_factory=dict, hash=False)
     is_final: bool = True
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether only a coupon's rules could tell it from a claim without."""
+        return self.hold_seconds is None and self.once is None
 
 
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.
@@ -133,6 +144,13 @@ class Paused:
 
 
 @dataclass(frozen=True, slots=True)
+class NotEligible:
+    """The coupon is not for this user; nothing of it was taken."""
+
+    reasons: tuple[Reason, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Replayed:
     """This was asked before under the same key: its answer then, and the id of the request that it answered."""
 
@@ -154,6 +172,7 @@ Outcome = (
     | NotStarted
     | Ended
     | Paused
+    | NotEligible
     | Replayed
     | KeyReused
 )
@@ -168,6 +187,7 @@ OUTCOME_NAMES: Mapping[type[Outcome], str] = MappingProxyType(
         NotStarted: "not-started",
         Ended: "ended",
         Paused: "paused",
+        NotEligible: "not-eligible",
         Replayed: "replayed",
         KeyReused: "key-reused",
     }

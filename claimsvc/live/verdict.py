@@ -279,7 +279,9 @@ def _busy(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             text = f"{name} is sold out, and still asked for {rate} times a second."
             yield Verdict(f"sold-out {name}", "good", text)
     elif hottest.outcomes.get("not-open", 0.0) > hottest.rate / 2:
-        text = f"{name} is not open (not begun, paused, or over), and asked for {rate} times a second."
+        text = (
+            f"{name} is not open (not begun, paused, over, or not for who asks), and asked for {rate} times a second."
+        )
         yield Verdict(f"not-open {name}", "good", text)
     elif hottest.rate >= max(_HOT_SHARE * total, _BUSY_RATE):
         wait = (

@@ -72,6 +72,7 @@ _GROUPS = {
     "not-started": "not-open",
     "ended": "not-open",
     "paused": "not-open",
+    "not-eligible": "not-open",
 }
 
 

@@ -28,6 +28,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import AUDIT, audited
+from claimsvc.storage.eligibility import rules_of
 from claimsvc.storage.engine import Driver
 from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
@@ -37,7 +38,8 @@ from claimsvc.storage.transactions import decided
 
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
-    coalesce(campaign.metadata, '{}') AS metadata"""
+    coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
+    campaign.deny_version IS NOT NULL AS has_deny_list"""
 """What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
 
 _READ = f"""
@@ -52,38 +54,40 @@ WITH made AS (
     INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
     VALUES (%(name)s, %(amount)s, %(amount)s, %(strategy)s, CASE
         WHEN %(paused)s OR %(per_user_limit)s > 1 OR %(starts_at)s::timestamptz > clock_timestamp()
+            OR %(rules)s::jsonb IS NOT NULL
         THEN timestamptz 'epoch' ELSE %(ends_at)s::timestamptz
     END)
     ON CONFLICT (name) DO NOTHING
     RETURNING name, amount, remaining_amount, strategy, created_at
 ), ruled AS (
     INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata)
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
-        %(benefit)s::jsonb, %(metadata)s::jsonb
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb
     FROM made WHERE %(has_rules)s
 )
 SELECT * FROM made
 """
 
 _CHANGE_AMOUNT = """
-UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + %(amount)s - amount
+UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + (%(amount)s - amount)
 WHERE name = %(name)s
 """
 
 _CHANGE_RULES = """
 INSERT INTO campaigns AS old
-    (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata)
+    (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
+    rules)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s
+    %(type)s, %(benefit)s, %(metadata)s, %(rules)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
-    benefit = excluded.benefit, metadata = excluded.metadata
+    benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules
 """
 
 _RULES = tuple(field.name for field in fields(Campaign))
@@ -106,6 +110,7 @@ class PostgresCampaigns:
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         rules = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
+        rules["rules"] = _json(rules["rules"])
         values = {"name": name, "amount": amount, "strategy": strategy, "has_rules": campaign != PLAIN, **rules}
 
         async def make(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
@@ -137,12 +142,14 @@ class PostgresCampaigns:
                 await driver.execute(SETTLE_HOLDS, coupons)
                 kept = await look_up(driver, once)
                 before = await _read(driver, name)
-            old = await before.fetchone()
-            refusal = _refusal(old, change)
-            if old is None or refusal is not None:
+            found = await before.fetchone()
+            refusal = _refusal(found, change)
+            if found is None or refusal is not None:
                 return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
-            rules = {rule: change.get(rule, old[rule]) for rule in _RULES}
+            old = campaign_of(found)
+            rules = {rule: change.get(rule, getattr(old, rule)) for rule in _RULES}
             rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
+            rules["rules"] = _json(asdict(rules["rules"]) if rules["rules"] is not None else None)
             async with driver.pipeline():
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
@@ -153,8 +160,8 @@ class PostgresCampaigns:
             [row] = await after.fetchall()
             detail = CouponDetail(_coupon(row), (), campaign_of(row))
             told = await concluded(driver, once, kept, detail, in_doubt)
-            if old["has_codes"] and "type" in change:
-                self._codes_changed({old["type"], change["type"]})
+            if found["has_codes"] and "type" in change:
+                self._codes_changed({old.type, change["type"]})
             return told
 
         return await decided(self._engine, self._unit_timeout_seconds, decide)
@@ -188,4 +195,4 @@ def _coupon(row: Mapping[str, Any]) -> Coupon:
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
     """The rules in a row that has `CAMPAIGN_COLUMNS`."""
-    return Campaign(**{rule: row[rule] for rule in _RULES})
+    return Campaign(**{rule: row[rule] for rule in _RULES} | {"rules": rules_of(row["rules"])})

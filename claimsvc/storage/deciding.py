@@ -76,7 +76,7 @@ class Deciding:
         return {
             each.coupon_name
             for each in attempts
-            if each.want is not None or self._with_rules.get(each.coupon_name, now) > now
+            if not _is_plain(each) or self._with_rules.get(each.coupon_name, now) > now
         }
 
     async def _admit_all(self, attempts: Sequence[Attempt]) -> list[Decision]:
@@ -145,7 +145,11 @@ class Deciding:
         for attempt, seen in zip(attempts, first, strict=True):
             if (
                 isinstance(seen, HasRules)
-                and attempt.want is None
+                and _is_plain(attempt)
                 and self._with_rules.get(attempt.coupon_name, now) <= now
             ):
                 self._with_rules[attempt.coupon_name] = now + _RULES_BELIEVED_SECONDS
+
+
+def _is_plain(attempt: Attempt) -> bool:
+    return attempt.want is None or attempt.want.is_plain

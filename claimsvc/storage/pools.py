@@ -13,6 +13,7 @@ WITH over AS (
     CROSS JOIN LATERAL (
         SELECT code FROM codes
         WHERE coupon_name = asked.coupon_name AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
+        ORDER BY expires_at
         LIMIT 1000
     ) AS due
     WHERE codes.coupon_name = asked.coupon_name AND codes.code = due.code

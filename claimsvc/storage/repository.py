@@ -29,6 +29,7 @@ from claimsvc.storage.codes import PostgresCodes
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.storage.keys import PostgresKeys
+from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
 from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.tables import audit, campaigns, codes, coupons, user_claims
@@ -111,6 +112,7 @@ class PostgresStorage:
             engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed
         )
         self.codes = PostgresCodes(engine, unit_timeout_seconds=unit_timeout_seconds, changed=codes_changed)
+        self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
         self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
 

@@ -13,14 +13,15 @@ from typing import Any
 import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.domain import Campaign, Claim, Claimed, Once, Outcome, SoldOut
+from claimsvc.domain import Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
 from claimsvc.ports import Attempt
 from claimsvc.storage.admission import LOCK_COUPONS
+from claimsvc.storage.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
-from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide
+from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide, obstacles
 from claimsvc.storage.transactions import BeginAnewError, decided
 
 _IS_DUE = "coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()"
@@ -68,7 +69,8 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
         WHERE coupon_name = coupon.name AND state = 'active' AND held_until <= now()
     ) AS is_due,
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
-    coalesce(campaign.per_user_limit, 1), campaign.type, coalesce(campaign.has_codes, false)
+    coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
+    campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false)
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
@@ -131,7 +133,9 @@ class RuledAdmission:
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged = lambda _: None
+    ) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
         self._codes_changed = codes_changed
@@ -160,6 +164,14 @@ class RuledAdmission:
         facts = await read(self._engine, self._unit_timeout_seconds, ask)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
 
+    async def obstacles(self, attempt: Attempt) -> list[Outcome]:
+        """Everything in the attempt's way in this moment, in the order in which it would be told; see `rules`."""
+
+        async def ask(unit: UnitOfWork) -> Facts:
+            return await _facts(unit.driver, [attempt], locked=False)
+
+        return obstacles(await read(self._engine, self._unit_timeout_seconds, ask), attempt)
+
 
 def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
     """What one attempt would come to, unless that is to be written."""
@@ -187,6 +199,8 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         rows = await driver.execute(_COUPONS, coupons)
         held = await driver.execute(_CLAIMS, claimants)
         free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
+        listed = await driver.execute(LISTED, claimants)
+        of_others = await driver.execute(HELD_OF_OTHERS, claimants)
         kept = await look_up(driver, *asked)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
@@ -200,6 +214,8 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
         claims,
         await found(kept),
+        {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
+        {(name, user_id) for name, user_id in await of_others.fetchall()},
     )
 
 
@@ -213,6 +229,9 @@ def _coupon_facts(
     paused: bool,
     archived_at: Any,
     limit: int,
+    rules: Any,
+    has_allow_list: bool,
+    has_deny_list: bool,
     coupon_type: str | None,
     has_codes: bool,
 ) -> CouponFacts:
@@ -223,6 +242,9 @@ def _coupon_facts(
         archived_at=archived_at,
         per_user_limit=limit,
         type=coupon_type,
+        rules=rules_of(rules),
+        has_allow_list=has_allow_list,
+        has_deny_list=has_deny_list,
     )
     return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 

@@ -1,6 +1,6 @@
 """What is decided of claims whose coupon has rules, or that ask for more than a unit. It reads and writes nothing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,13 +15,18 @@ from claimsvc.domain import (
     Ended,
     HoldContinued,
     KeyReused,
+    ListKind,
+    NotEligible,
     NotStarted,
     Once,
     Outcome,
     Paused,
+    Reason,
+    ReasonCode,
     Replayed,
     SoldOut,
     UnknownCoupon,
+    Want,
 )
 from claimsvc.ports import Attempt
 
@@ -63,11 +68,17 @@ class StoredAnswer:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is asked about: coupons by name, claims by coupon and user, answers by caller and key."""
+    """All that is asked about: coupons by name, claims by coupon and user, answers by caller and key.
+
+    `listed` has a coupon, a user and the kind of a list in force that has the user; `of_others` a coupon that is named
+    in rules, and a user with a claim of it.
+    """
 
     coupons: Mapping[str, CouponFacts]
     claims: Mapping[tuple[str, str], Sequence[OwnClaim]] = field(default_factory=dict)
     answers: Mapping[tuple[str, str], StoredAnswer] = field(default_factory=dict)
+    listed: Collection[tuple[str, str, ListKind]] = frozenset()
+    of_others: Collection[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,12 +113,18 @@ def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False)
     return line.decisions
 
 
+def obstacles(facts: Facts, attempt: Attempt) -> list[Outcome]:
+    """Everything in the way of one attempt; `decide` tells the first of it, and gives a unit if there is none."""
+    return _Line(facts, in_doubt=False).obstacles(attempt)
+
+
 _GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
 
 
 class _Line:
     def __init__(self, facts: Facts, in_doubt: bool) -> None:
         self.decisions = Decisions()
+        self._facts = facts
         self._coupons = facts.coupons
         self._left = {name: _left(coupon) for name, coupon in facts.coupons.items()}
         self._codes = {name: iter(coupon.free_codes) for name, coupon in facts.coupons.items()}
@@ -137,12 +154,47 @@ class _Line:
         for each in own:
             if each.id == attempt.claim_id:
                 return Claimed(_claim(attempt, each))
-        return (
-            self._continued(attempt, own)
-            or _refused_by_limit(attempt, own, coupon.campaign.per_user_limit)
-            or _refused_by_time(coupon)
-            or self._given(attempt, own, coupon)
-        )
+        continued = self._continued(attempt, own)
+        if continued is not None:
+            return continued
+        refused = next(self._refusals(attempt, own, coupon), None)
+        return refused if refused is not None else self._given(attempt, own, coupon)
+
+    def obstacles(self, attempt: Attempt) -> list[Outcome]:
+        coupon = self._coupons.get(attempt.coupon_name)
+        if coupon is None:
+            return [UnknownCoupon()]
+        own = self._claims.setdefault((attempt.coupon_name, attempt.user_id), [])
+        if any(each.held_until is not None for each in own):
+            return []  # it is theirs to go on with
+        found = list(self._refusals(attempt, own, coupon))
+        # A unit that is about to come back is there for whoever claims, because that brings it back.
+        return [each for each in found if coupon.is_settled or not isinstance(each, SoldOut)]
+
+    def _refusals(self, attempt: Attempt, own: Sequence[OwnClaim], coupon: CouponFacts) -> Iterator[Outcome]:
+        if len(own) >= coupon.campaign.per_user_limit:
+            yield AlreadyClaimed(_claim(attempt, max(own, key=lambda each: each.claimed_at)))
+        yield from _refused_by_time(coupon)
+        reasons = tuple(self._ineligible(attempt, coupon.campaign))
+        if reasons:
+            yield NotEligible(reasons)
+        if not self._left[attempt.coupon_name]:
+            yield SoldOut()
+
+    def _ineligible(self, attempt: Attempt, campaign: Campaign) -> Iterator[Reason]:
+        name, user_id = attempt.coupon_name, attempt.user_id
+        if campaign.has_allow_list and (name, user_id, ListKind.ALLOW) not in self._facts.listed:
+            yield Reason(ReasonCode.NOT_LISTED)
+        if campaign.has_deny_list and (name, user_id, ListKind.DENY) in self._facts.listed:
+            yield Reason(ReasonCode.DENIED)
+        if campaign.rules is not None:
+            want = attempt.want or Want()
+            yield from campaign.rules.broken(want.attributes, want.token, lambda other: self._holds(other, user_id))
+
+    def _holds(self, coupon_name: str, user_id: str) -> bool:
+        """Whether they have a claim of it, be it one that was given in this line."""
+        holder = coupon_name, user_id
+        return holder in self._facts.of_others or bool(self._claims.get(holder))
 
     def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> Outcome | None:
         """What becomes of the user's hold: asked for again it goes on, and asked for as a claim it is confirmed."""
@@ -156,8 +208,6 @@ class _Line:
         return None
 
     def _given(self, attempt: Attempt, own: list[OwnClaim], coupon: CouponFacts) -> Outcome:
-        if not self._left[attempt.coupon_name]:
-            return SoldOut()
         self._left[attempt.coupon_name] -= 1
         taken = {each.slot for each in own}
         slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
@@ -185,21 +235,14 @@ def _left(coupon: CouponFacts) -> int:
     return min(coupon.remaining_amount, len(coupon.free_codes)) if coupon.has_codes else coupon.remaining_amount
 
 
-def _refused_by_limit(attempt: Attempt, own: Sequence[OwnClaim], limit: int) -> Outcome | None:
-    if len(own) < limit:
-        return None
-    return AlreadyClaimed(_claim(attempt, max(own, key=lambda each: each.claimed_at)))
-
-
-def _refused_by_time(coupon: CouponFacts) -> Outcome | None:
+def _refused_by_time(coupon: CouponFacts) -> Iterator[Outcome]:
     campaign = coupon.campaign
     if campaign.archived_at is not None or (campaign.ends_at is not None and campaign.ends_at <= coupon.now):
-        return Ended()
+        yield Ended()
     if campaign.paused:
-        return Paused()
+        yield Paused()
     if campaign.starts_at is not None and coupon.now < campaign.starts_at:
-        return NotStarted(campaign.starts_at, (campaign.starts_at - coupon.now).total_seconds())
-    return None
+        yield NotStarted(campaign.starts_at, (campaign.starts_at - coupon.now).total_seconds())
 
 
 def _claim(attempt: Attempt, own: OwnClaim) -> Claim:

@@ -12,6 +12,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     ForeignKey,
+    ForeignKeyConstraint,
     Identity,
     Index,
     Integer,
@@ -137,13 +138,32 @@ idempotent_answers = Table(
     Index("idempotent_answers_kept_at_idx", "kept_at"),
 )
 
-eligibility_lists = Table(
-    "eligibility_lists",
+# Lists that are in force, or are being loaded, or were replaced just now. Their users refer to these rows and not to
+# the coupon's, which would be locked for each of them.
+eligibility_versions = Table(
+    "eligibility_versions",
     metadata,
     Column("coupon_name", _NAME, ForeignKey("coupons.name", ondelete="CASCADE"), primary_key=True),
     Column("kind", Text, primary_key=True),
+    Column("version", Integer, Identity(always=True), primary_key=True),
+    # How many it has, once it is complete.
+    Column("users", Integer),
+    Column("begun_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
+    CheckConstraint("kind IN ('allow', 'deny')", name="kind"),
+)
+
+eligibility_lists = Table(
+    "eligibility_lists",
+    metadata,
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("kind", Text, primary_key=True),
     Column("version", Integer, primary_key=True),
     Column("user_id", _NAME, primary_key=True),
+    ForeignKeyConstraint(
+        ["coupon_name", "kind", "version"],
+        ["eligibility_versions.coupon_name", "eligibility_versions.kind", "eligibility_versions.version"],
+        ondelete="CASCADE",
+    ),
     CheckConstraint("kind IN ('allow', 'deny')", name="kind"),
     CheckConstraint("octet_length(user_id) BETWEEN 1 AND 255", name="user_id_length"),
 )

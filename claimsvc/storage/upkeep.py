@@ -56,16 +56,21 @@ SELECT count(*) FROM gone
 """  # noqa: S608 - of constants
 _COUNT_ANSWERS = f"SELECT count(*) FROM idempotent_answers WHERE kept_at <= now() - {KEPT_FOR}"  # noqa: S608
 
-# Those before the version in force. Newer ones may be on their way.
-_REPLACED = """
-    campaigns AS campaign
-    CROSS JOIN LATERAL (
-        VALUES ('allow', campaign.allow_version), ('deny', campaign.deny_version)
-    ) AS in_force (kind, version)
-    JOIN eligibility_lists AS entry
-        ON entry.coupon_name = campaign.coupon_name AND entry.kind = in_force.kind AND entry.version < in_force.version
-    WHERE campaign.allow_version IS NOT NULL OR campaign.deny_version IS NOT NULL
+# As whoever replaces a list does, for those that were cut off: versions that are complete and no more in force, and
+# those that nobody can be loading any more.
+_REPLACED_VERSIONS = """
+    eligibility_versions AS listed
+    LEFT JOIN campaigns AS campaign ON campaign.coupon_name = listed.coupon_name
+    WHERE (listed.users IS NOT NULL OR listed.begun_at < clock_timestamp() - interval '1 day')
+        AND listed.version IS DISTINCT FROM
+            CASE listed.kind WHEN 'allow' THEN campaign.allow_version ELSE campaign.deny_version END
 """
+_REPLACED = f"""
+    (SELECT listed.coupon_name, listed.kind, listed.version FROM {_REPLACED_VERSIONS}) AS replaced
+    JOIN eligibility_lists AS entry
+        ON entry.coupon_name = replaced.coupon_name AND entry.kind = replaced.kind AND entry.version = replaced.version
+"""  # noqa: S608 - of constants
+# A version goes when the pass before has left none of its entries.
 _PURGE_LISTS = f"""
 WITH old AS MATERIALIZED (
     SELECT entry.coupon_name, entry.kind, entry.version, entry.user_id
@@ -77,6 +82,16 @@ WITH old AS MATERIALIZED (
     WHERE entry.coupon_name = old.coupon_name AND entry.kind = old.kind AND entry.version = old.version
         AND entry.user_id = old.user_id
     RETURNING 1
+), emptied AS (
+    DELETE FROM eligibility_versions AS version USING (
+        SELECT listed.coupon_name, listed.kind, listed.version FROM {_REPLACED_VERSIONS}
+            AND NOT EXISTS (
+                SELECT FROM eligibility_lists AS entry
+                WHERE entry.coupon_name = listed.coupon_name AND entry.kind = listed.kind
+                    AND entry.version = listed.version
+            )
+    ) AS empty
+    WHERE version.coupon_name = empty.coupon_name AND version.kind = empty.kind AND version.version = empty.version
 )
 SELECT count(*) FROM gone
 """  # noqa: S608 - of constants

@@ -36,9 +36,12 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
     HeldLock,
     HoldExpired,
     KeyReused,
+    ListKind,
+    ListReplaced,
     LockNotHeld,
     LockReleased,
     LocksSeen,
@@ -51,6 +54,7 @@ from claimsvc.domain import (
     RefusedRow,
     Replayed,
     RowsRefused,
+    Rules,
     Scope,
     SoldOut,
     StrategyName,
@@ -82,6 +86,8 @@ class MemoryStore:
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries: list[AuditEntry] = []
+        self.lists: dict[tuple[str, ListKind], set[str]] = {}
+        self.wants: list[Want | None] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -224,6 +230,35 @@ class MemoryStore:
         answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
         return self._told_again(once) or self._keep(once, answer)
 
+    async def eligibility(
+        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+    ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
+        self._fail()
+        campaign = self.campaign_of.get(coupon_name)
+        if campaign is None:
+            return self._told_again(once) or self._keep(once, UnknownCoupon())
+        rules = campaign.rules or Rules()
+        found = Eligibility(tuple(rules.broken(want.attributes, want.token, lambda _: False)))
+        return self._told_again(once) or self._keep(once, found)
+
+    async def replace_list(
+        self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
+    ) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists[coupon_name, kind] = {user async for some in users for user in some}
+        self.entries.append(entry)
+        return ListReplaced(coupon_name, kind, len(self.lists[coupon_name, kind]))
+
+    async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
+        self._fail()
+        if coupon_name not in self.amounts:
+            return UnknownCoupon()
+        self.lists.pop((coupon_name, kind), None)
+        self.entries.append(entry)
+        return ListReplaced(coupon_name, kind, None)
+
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
 
@@ -350,6 +385,7 @@ class MemoryStrategy:
 
     def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
+        self._store.wants.append(want)
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
 
@@ -399,6 +435,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "transitions": store,
             "codes": MemoryCodes(),
             "count_codes": MemoryCodes().count,
+            "audience": store,
             "locksmith": MemoryLocksmith(),
             "api_keys": MemoryKeys(),
             "health_checks": checks,

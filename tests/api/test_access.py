@@ -37,6 +37,11 @@ WITH_TOKENS: dict[str, set[str]] = {
     "PATCH /api/coupons/{name}": {"admin", "coupons:write"},
     "PATCH /api/coupons/claim": {"admin", "coupons:write"},
     "POST /api/coupons/{name}/archive": {"admin", "coupons:write"},
+    "POST /api/coupons/{name}/eligibility": {"ann", "admin", "claims:write"},
+    "PUT /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
+    "PUT /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
+    "DELETE /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
+    "DELETE /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "GET /api/coupons": ALL,
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
@@ -68,6 +73,10 @@ WITHOUT_TOKENS = {
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
     "GET /api/codes/{code}": {"admin", "codes:read"},
     "GET /api/codes": {"admin", "codes:read"},
+    "PUT /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
+    "PUT /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
+    "DELETE /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
+    "DELETE /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
 }
@@ -75,6 +84,7 @@ WITHOUT_TOKENS = {
 # Where a route takes a body, so that nobody is refused for what was sent.
 BODIES: dict[str, dict[str, object]] = {
     "POST /api/coupons/claim": {"user_id": "ann", "coupon_name": "plenty"},
+    "POST /api/coupons/{name}/eligibility": {"user_id": "ann"},
     "DELETE /api/claims/{id}": {"reason": "not needed"},
     "POST /api/coupons": {"name": "plenty", "amount": 1},
     "PATCH /api/coupons/{name}": {"paused": True},

@@ -121,6 +121,10 @@ async def test_only_what_operators_do_asks_for_a_key(service: Service) -> None:
         "redeem_code",
         "get_code",
         "count_codes",
+        "put_allow_list",
+        "put_deny_list",
+        "delete_allow_list",
+        "delete_deny_list",
         "list_locks",
         "release_lock",
     }

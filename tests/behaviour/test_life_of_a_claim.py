@@ -14,6 +14,7 @@ import psycopg
 import pytest
 
 from claimsvc.domain import (
+    MAX_AMOUNT,
     AlreadyCancelled,
     AlreadyClaimed,
     AuditEntry,
@@ -249,6 +250,13 @@ async def test_an_amount_that_is_changed_under_load_neither_oversells_nor_unders
     made += sum(isinstance(each, Claimed) for each in rest)
     assert made == 100
     assert await left(here) == 0
+
+
+async def test_an_amount_can_be_the_largest_there_is(here: Instance) -> None:
+    await offer(here, amount=50)
+    changed = await here.storage.campaigns.change("spring", {"amount": MAX_AMOUNT}, ENTRY)
+    assert isinstance(changed, CouponDetail)
+    assert (changed.coupon.amount, changed.coupon.remaining_amount) == (MAX_AMOUNT, MAX_AMOUNT)
 
 
 async def test_nothing_is_lost_when_a_rule_meets_claims_that_take_the_quick_way(

@@ -86,15 +86,22 @@ async def test_versions_of_a_list_that_were_replaced_go_and_those_on_their_way_s
         await storage.create_coupon(name, 5, StrategyName.REDLOCK)
         administrate(
             database_url,
-            f"INSERT INTO campaigns (coupon_name, allow_version) VALUES ('{name}', 2);"
-            "INSERT INTO eligibility_lists SELECT '" + name + "', kind, version, 'u' || i "
-            "FROM unnest(ARRAY['allow', 'deny']) AS kind, generate_series(1, 3) AS version, generate_series(1, 5) AS i",
+            f"""
+            INSERT INTO campaigns (coupon_name, allow_version) VALUES ('{name}', 2);
+            INSERT INTO eligibility_versions (coupon_name, kind, version, users, begun_at) OVERRIDING SYSTEM VALUE
+            VALUES
+                ('{name}', 'allow', 1, 5, now()), ('{name}', 'allow', 2, 5, now()), ('{name}', 'allow', 3, NULL, now()),
+                ('{name}', 'deny', 1, NULL, now() - interval '25 hours'), ('{name}', 'deny', 2, NULL, now());
+            INSERT INTO eligibility_lists
+                SELECT coupon_name, kind, version, 'u' || i FROM eligibility_versions, generate_series(1, 5) AS i
+                WHERE coupon_name = '{name}'
+            """,
         )
-    assert (await upkeep.count_purgeable()).list_entries == 10
-    assert [await upkeep.purge_lists(limit=4) for _ in range(4)] == [4, 4, 2, 0]
-    assert administrate(
-        database_url, "SELECT DISTINCT kind, version FROM eligibility_lists WHERE coupon_name = 'spring' ORDER BY 1, 2"
-    ) == [("allow", 2), ("allow", 3), ("deny", 1), ("deny", 2), ("deny", 3)]
+    assert (await upkeep.count_purgeable()).list_entries == 20
+    assert [await upkeep.purge_lists(limit=7) for _ in range(4)] == [7, 7, 6, 0]
+    for table in ("eligibility_lists", "eligibility_versions"):
+        left = f"SELECT DISTINCT kind, version FROM {table} WHERE coupon_name = 'spring' ORDER BY 1, 2"
+        assert administrate(database_url, left) == [("allow", 2), ("allow", 3), ("deny", 2)], table
 
 
 async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_all_of_it(
@@ -107,7 +114,15 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
     administrate(database_url, "UPDATE user_claims SET state = 'cancelled', ended_at = now() WHERE user_id = 'u3'")
     administrate(database_url, "UPDATE coupons SET remaining_amount = remaining_amount + 1")
     give_codes(database_url)
-    administrate(database_url, "INSERT INTO eligibility_lists SELECT 'spring', 'deny', 1, 'x' || generate_series(1, 9)")
+    administrate(
+        database_url,
+        "INSERT INTO eligibility_versions (coupon_name, kind) VALUES ('spring', 'deny')",
+    )
+    administrate(
+        database_url,
+        "INSERT INTO eligibility_lists SELECT 'spring', 'deny', version, 'x' || generate_series(1, 9)"
+        " FROM eligibility_versions",
+    )
     end(database_url)
     expected = PurgeReport(list_entries=9, coupons=1, claims=20, codes=32)
     assert await upkeep.coupons_over(after="", limit=5, for_days=10) == ["spring"]

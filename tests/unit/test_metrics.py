@@ -16,6 +16,7 @@ from claimsvc.domain import (
     Coupon,
     Ended,
     KeyReused,
+    NotEligible,
     NotStarted,
     Outcome,
     Paused,
@@ -94,7 +95,9 @@ def test_every_answer_of_a_claim_has_a_name_of_its_own() -> None:
     assert len(set(OUTCOME_NAMES.values())) == len(OUTCOME_NAMES)
 
 
-@pytest.mark.parametrize("outcome", [Paused(), Ended(), NotStarted(datetime.now(UTC), 1.0), KeyReused()])
+@pytest.mark.parametrize(
+    "outcome", [Paused(), Ended(), NotStarted(datetime.now(UTC), 1.0), NotEligible(()), KeyReused()]
+)
 def test_a_coupon_that_is_not_open_is_no_failure(metrics: Metrics, outcome: Outcome) -> None:
     metrics.claim_ended("spring", "redlock", outcome, 0.1)
     exposition = metrics.render()[0].decode()

@@ -120,6 +120,43 @@ _GENERATED: dict[str, dict[str, Any]] = {
     "other syllable": {"count": 1, "pattern": "나나나나나"},
     "no zone": {"count": 1, "pattern": "AAAA-9999", "expires_at": "2126-01-01T00:00:00"},
 }
+_ATTRIBUTES: dict[str, Any] = {
+    "array": [],
+    "nested": {"a": {"b": 1}},
+    "null inside": {"a": None},
+    "21 of them": {f"a{number}": 1 for number in range(21)},
+    "too long": {"a": "x" * 256},
+    "NUL": {"a": "\x00"},
+    "lone surrogate": {"a": "\ud800"},
+    "2^53": {"a": 2**53},
+    "1e300": {"a": 1e300},
+    "an escape sequence for a name": {"\x1b[2J": 1},
+    "no name": {"": 1},
+}
+_RULES: dict[str, Any] = {
+    "array": [],
+    "unknown kind": {"any": []},
+    "no name": {"attributes": [{"one_of": ["a"]}]},
+    "code for a value": {"attributes": [{"name": "a", "one_of": [{"$where": "1"}]}]},
+    "text for a number": {"attributes": [{"name": "a", "at_least": "1"}]},
+    "unknown source": {"attributes": [{"name": "a", "source": "header"}]},
+    "21 coupons": {"holds": ["a"] * 21},
+    "a coupon of dots": {"holds_not": [".."]},
+    "a megabyte of digits": {"attributes": [{"name": "a", "one_of": [1e-300] * 200}] * 5},
+}
+_LISTS: dict[str, tuple[str, bytes, int, str]] = {
+    "empty": ("text/plain", b"", 400, "bad-request"),
+    "NUL": ("text/plain", b"ann\n\x00\n", 400, "bad-request"),
+    "blank in an id": ("text/plain", b"ann bob", 400, "bad-request"),
+    "bad UTF-8": ("text/plain", b"\xff\xfe", 400, "bad-request"),
+    "a line without end": ("text/plain", b"x" * 60_000, 400, "bad-request"),
+    "an open quotation mark": ("text/csv", b'user_id\n"ann\nbob', 400, "bad-request"),
+    "CSV without the column": ("text/csv", b"id\nann", 400, "bad-request"),
+    "NDJSON, nested": ("application/x-ndjson", b"[" * 4000, 400, "bad-request"),
+    "NDJSON, a duplicate key": ("application/x-ndjson", b'{"user_id": "a", "user_id": "b"}', 400, "bad-request"),
+    "JSON": ("application/json", b'["ann"]', 415, "unsupported-media-type"),
+    "UTF-16": ("text/plain; charset=utf-16", "ann".encode("utf-16"), 415, "unsupported-media-type"),
+}
 _UNKNOWN_KEYS = {
     "plain": ("extra", "#/extra"),
     "escaped": ("a/b~c", "#/a~1b~0c"),
@@ -161,6 +198,17 @@ def bodies() -> Iterator[Case]:
     for name, value in COUPON_NAMES.items():
         body = json.dumps({"user_id": "ann", "type": value}).encode()
         yield Case(f"type: {name}", post(body), 400, "bad-request", "#/type")
+    for name, attributes in _ATTRIBUTES.items():
+        for path, names in (("claim", {"coupon_name": "plenty"}), ("plenty/eligibility", {})):
+            body = json.dumps({"user_id": "ann", **names, "attributes": attributes}).encode()
+            data = post(body, f"/api/coupons/{path}")
+            yield Case(f"attributes for {path}: {name}", data, 400, "bad-request")
+    for name, rules in _RULES.items():
+        body = json.dumps({"name": "new", "amount": 5, "rules": rules}).encode()
+        yield Case(f"rules: {name}", post(body, "/api/coupons"), 400, "bad-request")
+    for name, (kind, body, status, slug) in _LISTS.items():
+        data = request("PUT", "/api/coupons/plenty/allow-list", body, content_type=kind, Authorization=KEY)
+        yield Case(f"list: {name}", data, status, slug, ends=True)
     for name, (key, pointer) in _UNKNOWN_KEYS.items():
         body = json.dumps({"user_id": "ann", "coupon_name": "plenty", key: 1}).encode()
         yield Case(f"unknown field: {name}", post(body), 400, "bad-request", pointer)

@@ -25,6 +25,8 @@ _OF_COUPONS = (
     ("PATCH", "/api/coupons/plenty", b'{"amount": 5000}'),
     ("PATCH", "/api/coupons/claim", b'{"amount": 5000}'),
     ("POST", "/api/coupons/plenty/archive", None),
+    ("DELETE", "/api/coupons/plenty/deny-list", None),
+    ("PUT", "/api/coupons/plenty/allow-list", b"ann"),
 )
 
 

@@ -38,6 +38,8 @@ _METHODS = {
     "/api/codes": ("POST", "DELETE"),
     "/api/codes/C-1": ("POST", "DELETE"),
     "/api/codes/C-1/redeem": ("GET", "DELETE"),
+    "/api/coupons/plenty/eligibility": ("GET", "PUT"),
+    "/api/coupons/plenty/allow-list": ("GET", "POST", "PATCH"),
 }
 _CODES = ["a" * 65, "..", "%00", "%2F", "a%0A", "%E2%80%8B", "%FF", "a%20b", "%E1%84%80", "%C3%A9", "*", "%7Bcode%7D"]
 _NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
@@ -70,6 +72,10 @@ def targets() -> Iterator[Case]:
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
     yield Case("claims of an unknown coupon", request("GET", "/api/coupons/none/claims"), 404, "unknown-coupon")
     yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
+    asked = post(b'{"user_id": "ann"}', "/api/coupons/none/eligibility")
+    yield Case("eligibility for an unknown coupon", asked, 404, "unknown-coupon")
+    gone = request("DELETE", "/api/coupons/none/deny-list", None, Authorization=KEY)
+    yield Case("list of an unknown coupon", gone, 404, "unknown-coupon")
     free = request("DELETE", "/api/locks/none", b'{"reason": "because"}', Authorization=KEY)
     yield Case("lock that nobody holds", free, 404, "lock-not-held")
     yield Case("unknown claim", request("GET", _UNKNOWN_ID), 404, "unknown-claim")
