@@ -3,7 +3,7 @@
 import typer
 
 from claimsvc import logs
-from claimsvc.commands import coupons, doctor, keys, lists, locks, serving, upkeep
+from claimsvc.commands import codes, coupons, doctor, keys, lists, locks, serving, upkeep
 
 _EPILOG = (
     "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
@@ -34,6 +34,7 @@ app.command()(upkeep.sweep)
 app.command()(upkeep.purge)
 app.command()(doctor.doctor)
 app.add_typer(coupons.app, name="coupon")
+app.add_typer(codes.app, name="codes")
 app.add_typer(keys.app, name="key")
 app.add_typer(locks.app, name="locks")
 app.add_typer(lists.app, name="lists")

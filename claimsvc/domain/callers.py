@@ -13,6 +13,9 @@ class Scope(StrEnum):
     COUPONS_WRITE = "coupons:write"
     CLAIMS_READ = "claims:read"
     CLAIMS_WRITE = "claims:write"
+    CODES_READ = "codes:read"
+    CODES_WRITE = "codes:write"
+    CODES_REDEEM = "codes:redeem"
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
 
