@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings and takes them down in reverse order."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -13,7 +13,8 @@ from claimsvc import storage
 from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
 from claimsvc.batching import BatchLimits, WaitingRoom
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.counters import RedisCounters
+from claimsvc.counters import RedisCodeCounters, RedisCounters
+from claimsvc.echo import CodeEcho, read_counts, refresh
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
@@ -21,7 +22,7 @@ from claimsvc.live import Live
 from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
 from claimsvc.masters import Masters, open_masters
 from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.ports import ApiKeys, Audience, Claims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import AnyClaims, ApiKeys, Audience, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.quotas import open_quotas
 from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.tracing import open_tracing
@@ -59,8 +60,9 @@ async def application(
         metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
+        echo = CodeEcho()
         engine = await stack.enter_async_context(_open_engine(settings, metrics, failpoints))
-        database = _storage(settings, engine, metrics)
+        database = _storage(settings, engine, metrics, echo.changed)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -73,10 +75,15 @@ async def application(
         if tracing is not None:
             tracing.masters(masters.all)
             lock = tracing.lock(lock)
-        strategy: Claims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
+        strategy: AnyClaims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
         if failpoints is not None:
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
+        code_counters = RedisCodeCounters(masters.all)
+        await stack.enter_async_context(echo.running(database.codes, code_counters))
+        await stack.enter_async_context(
+            repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds)
+        )
         await stack.enter_async_context(event_loop_watched(metrics.event_loop_lagged))
         await stack.enter_async_context(
             repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
@@ -105,6 +112,8 @@ async def application(
                 storage=database,
                 campaigns=database.campaigns,
                 transitions=database.transitions,
+                codes=database.codes,
+                count_codes=partial(read_counts, database.codes, code_counters),
                 audience=database.audience,
                 locksmith=locksmith,
                 audit=database,
@@ -147,7 +156,7 @@ def _strategies(
     settings: Settings,
     lock: Lock,
     counters: Counters,
-    database: Storage,
+    database: storage.PostgresStorage,
     metrics: Metrics,
     tracing: "Tracing | None",
 ) -> StrategyByCoupon:
@@ -186,6 +195,13 @@ async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.Post
     async with _open_storage(settings, Metrics()) as database:
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         yield database
+
+
+@asynccontextmanager
+async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
+    """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.codes
 
 
 @asynccontextmanager
@@ -250,8 +266,18 @@ async def _open_engine(
         yield engine
 
 
-def _storage(settings: DatabaseSettings, engine: AsyncEngine, metrics: Metrics) -> storage.PostgresStorage:
-    return storage.PostgresStorage(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics)
+def _storage(
+    settings: DatabaseSettings,
+    engine: AsyncEngine,
+    metrics: Metrics,
+    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+) -> storage.PostgresStorage:
+    return storage.PostgresStorage(
+        engine,
+        unit_timeout_seconds=_unit_timeout_seconds(settings),
+        observer=metrics,
+        codes_changed=codes_changed,
+    )
 
 
 def _unit_timeout_seconds(settings: DatabaseSettings) -> float:

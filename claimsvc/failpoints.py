@@ -29,7 +29,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Outcome, Want
 from claimsvc.errors import SettingsError
-from claimsvc.ports import ClaimAnswer, Claims, Lease, Lock
+from claimsvc.ports import AnyClaims, ClaimAnswer, Lease, Lock
 
 AFTER_LOCK = "after-lock"
 BEFORE_COMMIT = "before-commit"
@@ -109,7 +109,7 @@ class Failpoints:
     def lock(self, lock: Lock) -> Lock:
         return _FailingLock(lock, self)
 
-    def claims(self, claims: Claims) -> Claims:
+    def claims(self, claims: AnyClaims) -> AnyClaims:
         return _FailingClaims(claims, self)
 
     def transactions(self, engine: AsyncEngine) -> None:
@@ -160,19 +160,24 @@ class _FailingLock:
 
 
 class _FailingClaims:
-    """`ports.Claims`."""
+    """`ports.AnyClaims`."""
 
-    def __init__(self, claims: Claims, failpoints: Failpoints) -> None:
+    def __init__(self, claims: AnyClaims, failpoints: Failpoints) -> None:
         self._claims = claims
         self._failpoints = failpoints
 
     def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
         answer = ClaimAnswer()
-        answer.follow(self._claim(coupon_name, user_id, want))
+        answer.follow(self._decided(self._claims.claim(coupon_name, user_id, want)))
         return answer
 
-    async def _claim(self, coupon_name: str, user_id: str, want: Want | None) -> Outcome:
-        outcome = await self._claims.claim(coupon_name, user_id, want)
+    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        answer = ClaimAnswer()
+        answer.follow(self._decided(self._claims.claim_first(coupon_type, user_id, want)))
+        return answer
+
+    async def _decided(self, answer: ClaimAnswer) -> Outcome:
+        outcome = await answer
         await self._failpoints.reach(BEFORE_REPLY)
         return outcome
 

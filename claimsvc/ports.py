@@ -4,11 +4,14 @@ import asyncio
 from collections.abc import AsyncIterator, Collection, Coroutine, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any, Protocol
 
 from claimsvc.domain import (
     AlreadyCancelled,
+    AlreadyRedeemed,
     AmountBelowClaimed,
+    AmountIsCodes,
     ApiKey,
     AuditEntry,
     AuditFilter,
@@ -17,6 +20,11 @@ from claimsvc.domain import (
     Cancelled,
     Claim,
     ClaimPosition,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
     Confirmed,
     Coupon,
     CouponDetail,
@@ -31,18 +39,24 @@ from claimsvc.domain import (
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    NewCode,
     Once,
     Outcome,
+    PatternTooSmall,
     PeriodIsEmpty,
     PurgeReport,
     Quota,
     QuotaStanding,
+    Redeemed,
+    RefusedRow,
     Replayed,
+    RowsRefused,
     Scope,
     StrategyName,
     TokenRefused,
     TokenUser,
     UnknownClaim,
+    UnknownCode,
     UnknownCoupon,
     Want,
 )
@@ -128,6 +142,14 @@ class Claims(Protocol):
 
     async def drain(self) -> None:
         """Finish every claim that was accepted and refuse new ones with `UnavailableError`."""
+        ...
+
+
+class AnyClaims(Claims, Protocol):
+    """Where claims are made that may leave open of which coupon."""
+
+    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        """Claim one unit of the oldest coupon that has one, of this type or of any: see `Claims.claim`."""
         ...
 
 
@@ -335,6 +357,17 @@ class Storage(Protocol):
         ...
 
 
+class Shelf(Storage, Protocol):
+    """Storage that knows what may be claimed."""
+
+    async def on_offer(self, coupon_type: str | None) -> list[str]:
+        """The first coupons of a type, or of any, that can be claimed now, oldest first.
+
+        If there are none, the newest that cannot; none at all if there is no coupon of the type.
+        """
+        ...
+
+
 class Upkeep(Protocol):
     """What keeps the database in order. To be done by anybody at any time, and by several at once.
 
@@ -386,7 +419,7 @@ class JobObserver(Protocol):
     def job_ended(self, job: str, result: str, seconds: float, items: int) -> None: ...
 
 
-ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | PeriodIsEmpty | Replayed | KeyReused
+ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty | Replayed | KeyReused
 
 
 class Campaigns(Protocol):
@@ -428,8 +461,14 @@ class Campaigns(Protocol):
 class Transitions(Protocol):
     """What becomes of claims. Every method raises `UnavailableError` as those of `Storage`; to ask again is safe."""
 
-    async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
-        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone."""
+    async def cancel(
+        self, claim_id: str, entry: AuditEntry
+    ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
+        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone.
+
+        A code that was shown is nobody's any more. Where codes are generated a new one takes its place; of a coupon
+        whose codes were brought, there is one less.
+        """
         ...
 
     async def confirm(
@@ -437,6 +476,83 @@ class Transitions(Protocol):
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         """Make a claim that is held its user's for good, and keep the audit's entry of it; the user itself does so,
         unless `actor` says otherwise. With `once` the answer is kept, and told again."""
+        ...
+
+
+class Codes(Protocol):
+    """Unique codes of coupons. Every method raises `UnavailableError` as those of `Storage`."""
+
+    async def add(
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
+        """Add codes to a coupon, whose amount grows with them; with its first ones, it becomes how many they are.
+
+        Safe to ask again: what was added is then refused as existing; or with `once`, whose answer is kept as soon as
+        all is added, everything is told again.
+
+        Args:
+            atomic: all of them or none; else those that can be added, some thousand at a time.
+        """
+        ...
+
+    async def generate(
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
+        """The same with codes that are made at random, as `GENERATION_PATTERN` describes."""
+        ...
+
+    async def redeem(
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+        """Use a code, once."""
+        ...
+
+    async def code(self, code: str) -> Code | None: ...
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        """How many codes the coupons of a type have; None for coupons without one."""
+        ...
+
+    async def expire_due(self) -> int:
+        """Take codes out of stock that nobody has and that can be redeemed no more; some of them, if there are many.
+
+        Returns how many.
+        """
+        ...
+
+    async def types(self) -> list[str | None]:
+        """The types of which there are coupons with codes."""
+        ...
+
+
+class CodeCounters(Protocol):
+    """Counts of the codes of a type (None for coupons without one), kept outside the database for whoever reads them.
+
+    Every method raises `UnavailableError` when they cannot be reached.
+    """
+
+    async def begin(self, coupon_type: str | None) -> int:
+        """A number for a count that begins now, higher than those of all that have begun before."""
+        ...
+
+    async def put(self, coupon_type: str | None, number: int, counts: CodeCounts) -> bool:
+        """Keep this count, unless one with a higher number is kept. Whether the number is known: else begin anew."""
+        ...
+
+    async def read(self, coupon_type: str | None) -> CodeCounts | None:
+        """The counts that are kept; None if there are none."""
         ...
 
 

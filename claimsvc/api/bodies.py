@@ -58,7 +58,7 @@ async def read_body(
 
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """A body that is all there, and not compressed, as a `model`. Raises as `read_body`."""
-    document = _decode(raw)
+    document = decode_object(raw)
     return validate_body(model, {**given, **document} if given else document)
 
 
@@ -143,7 +143,8 @@ def _inflate(raw: bytes) -> bytes:
     return content
 
 
-def _decode(raw: bytes) -> Any:
+def decode_object(raw: bytes) -> dict[str, Any]:
+    """The JSON object that this is, with nothing in it that JSON leaves open. Raises as `read_body`."""
     if (usual := _decode_usual(raw)) is not None:
         return usual
     if not raw:
@@ -159,7 +160,7 @@ def _decode(raw: bytes) -> Any:
         raise bad_body(f"It is not JSON: {reason} at line {error.lineno}, column {error.colno}.") from None
     except RecursionError:
         raise _too_deep() from None
-    if type(document) is not dict:
+    if not isinstance(document, dict):
         raise bad_body("A JSON object is needed.")
     return document
 

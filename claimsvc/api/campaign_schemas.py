@@ -16,6 +16,7 @@ from claimsvc.api.schemas import (
     Amount,
     CouponBody,
     CouponName,
+    CouponType,
     Number,
     Request,
     Strategy,
@@ -65,16 +66,6 @@ PerUserLimit = Annotated[
         le=domain.MAX_PER_USER_LIMIT,
         description="how many units one user may have at a time, from 1 to 1000",
         examples=[1],
-    ),
-]
-CouponType = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=domain.MAX_NAME_LENGTH,
-        pattern=domain.COUPON_NAME_PATTERN,
-        description="what groups coupons: 1 to 255 of the characters A-Z a-z 0-9 . _ -, and not dots only",
-        examples=["welcome"],
     ),
 ]
 

@@ -110,7 +110,13 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Change a coupon",
         success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
-        problems=(problems.UNKNOWN_COUPON, problems.AMOUNT_BELOW_CLAIMED, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
+        problems=(
+            problems.UNKNOWN_COUPON,
+            problems.AMOUNT_BELOW_CLAIMED,
+            problems.AMOUNT_IS_CODES,
+            problems.EMPTY_PERIOD,
+            problems.UNAVAILABLE,
+        ),
         access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
@@ -123,6 +129,7 @@ ROUTES: tuple[Route, ...] = (
         problems=(
             problems.UNKNOWN_COUPON,
             problems.AMOUNT_BELOW_CLAIMED,
+            problems.AMOUNT_IS_CODES,
             problems.EMPTY_PERIOD,
             problems.UNAVAILABLE,
         ),

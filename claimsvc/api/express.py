@@ -18,10 +18,10 @@ from claimsvc.api.fairness import Turnstile
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY
 from claimsvc.api.middlewares import EXPECTED, X_REQUEST_ID, request_id_of
 from claimsvc.api.records import Records
-from claimsvc.api.routes import CLAIM_PATH, claim_reply, want_of
+from claimsvc.api.routes import CLAIM_PATH, begin_claim, claim_reply
 from claimsvc.api.schemas import ClaimCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import ClaimAnswer, Claims
+from claimsvc.ports import AnyClaims, ClaimAnswer
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
 _LONGEST_BODY = 1024
@@ -30,7 +30,7 @@ _UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING, 
 
 
 class ExpressClaim:
-    """One claim under way: `answer` is what it comes to. `coupon_name` is None where that could not be read."""
+    """One claim under way: `answer` is what it comes to. `coupon_name` is None where it was left open, or unread."""
 
     __slots__ = ("_records", "_remote", "_request_id", "_started", "answer", "coupon_name")
 
@@ -83,7 +83,7 @@ class Express:
 
     claim_class = ExpressClaim
 
-    def __init__(self, claims: Claims, records: Records, turnstile: Turnstile) -> None:
+    def __init__(self, claims: AnyClaims, records: Records, turnstile: Turnstile) -> None:
         self.turnstile = turnstile
         self._claims = claims
         self._records = records
@@ -108,8 +108,8 @@ class Express:
         claim = self.claim_class(request_id_of(message.headers), remote, self._records)
         try:
             asked = parse_body(ClaimCoupon, body.read_nowait())
-            claim.answer = self._claims.claim(asked.coupon_name, asked.user_id, want_of(asked))
-            claim.coupon_name = asked.coupon_name
+            claim.answer = begin_claim(self._claims, asked)
+            claim.coupon_name = asked.coupon_name or None
         except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
             claim.answer = ClaimAnswer()
             claim.answer.set_exception(failure)

@@ -10,7 +10,7 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc import domain
-from claimsvc.api import eligibility_schemas, problems, schemas
+from claimsvc.api import code_schemas, eligibility_schemas, problems, schemas
 from claimsvc.api.auth import Access, Asked
 from claimsvc.api.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
 from claimsvc.api.quota import DOCUMENTED
@@ -29,6 +29,7 @@ large 431, headers that do not arrive 408, and a method that a path does not hav
 _TAGS = {
     "claims": "Claiming, and looking claims up.",
     "coupons": "What is on offer, and who holds it.",
+    "codes": "Unique codes: adding, redeeming and counting them.",
     "operations": "For whoever runs the service.",
 }
 
@@ -223,6 +224,7 @@ _BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
     problems.NOT_STARTED: schemas.NotStartedBody,
     problems.NOT_ELIGIBLE: eligibility_schemas.NotEligibleBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
+    problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
     problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
 }
 _CLAIM_EXAMPLE = {
@@ -231,6 +233,7 @@ _CLAIM_EXAMPLE = {
     "user_id": "user-1",
     "claimed_at": "2026-01-02T03:04:05Z",
     "expires_at": None,
+    "code": None,
 }
 _OF_A_CLAIM = {
     problems.ALREADY_CLAIMED: {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
@@ -269,6 +272,8 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         example["reasons"] = [asdict(eligibility_schemas.reason_body(reason))]
     elif body is schemas.AmountBelowClaimedBody:
         example["claimed"] = 42
+    elif body is code_schemas.RowsRefusedBody:
+        example |= {"rejected_count": 1, "rejected": [{"row": 2, "code": "HKTA-2947", "reason": "exists"}]}
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
     elif body is schemas.UnreadyBody:

@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from pydantic import TypeAdapter
 
 from claimsvc import domain, errors
-from claimsvc.api import eligibility_schemas, schemas
+from claimsvc.api import code_schemas, eligibility_schemas, schemas
 from claimsvc.api.answer import Head, Reply
 
 CONTENT_TYPE = "application/problem+json"
@@ -69,7 +69,11 @@ NOT_FOUND = Problem(
     "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
 )
 UNKNOWN_COUPON = Problem(
-    "unknown-coupon", 404, "Unknown coupon", "There is no coupon of that name.", "Check the name; it is case-sensitive."
+    "unknown-coupon",
+    404,
+    "Unknown coupon",
+    "There is no coupon of that name, or none of that type.",
+    "Check the name; it is case-sensitive.",
 )
 NOT_ELIGIBLE = Problem(
     "not-eligible",
@@ -157,6 +161,53 @@ EMPTY_PERIOD = Problem(
     "It would end before it starts",
     "The coupon's `ends_at` would not be after its `starts_at`, so nobody could ever claim it; nothing was changed.",
     "Choose a later end, or an earlier start.",
+)
+AMOUNT_IS_CODES = Problem(
+    "amount-is-codes",
+    409,
+    "The amount is the number of its codes",
+    "The coupon has codes, so its amount is how many there are; nothing was changed.",
+    "Add codes to raise it.",
+)
+ROWS_REFUSED = Problem(
+    "rows-refused",
+    422,
+    "Some rows cannot be added",
+    "Not every row can be added, so none was. `rejected` says which and why: `bad-row`, `bad-code`, `bad-expiry`, "
+    "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
+    "Correct these rows, or send `atomic=false` to add the others.",
+)
+PATTERN_TOO_SMALL = Problem(
+    "pattern-too-small",
+    409,
+    "The pattern makes too few codes",
+    "A pattern has to make at least 1000 times as many codes as are asked for, so that they cannot be guessed; "
+    "nothing was added.",
+    "Use a longer pattern.",
+)
+UNKNOWN_CODE = Problem(
+    "unknown-code", 404, "Unknown code", "There is no such code.", "Check the code; it is case-sensitive."
+)
+ALREADY_REDEEMED = Problem(
+    "already-redeemed",
+    409,
+    "Already redeemed",
+    "The code was redeemed before, so it cannot be redeemed again, nor its claim be cancelled.",
+    "Nothing: asking again will not help.",
+)
+CODE_NOT_CLAIMED = Problem(
+    "code-not-claimed",
+    409,
+    "No claim has the code",
+    "No claim has this code: none was made or confirmed yet, or it was cancelled.",
+    "Claim the coupon first, or confirm the claim.",
+)
+CODE_EXPIRED = Problem(
+    "code-expired",
+    410,
+    "The code has expired",
+    "The time until which the code could be redeemed is over.",
+    "Nothing: asking again will not help.",
 )
 HOLD_EXPIRED = Problem(
     "hold-expired",
@@ -285,6 +336,13 @@ PROBLEMS: Mapping[str, Problem] = {
         CLAIM_CANCELLED,
         AMOUNT_BELOW_CLAIMED,
         EMPTY_PERIOD,
+        AMOUNT_IS_CODES,
+        ROWS_REFUSED,
+        PATTERN_TOO_SMALL,
+        UNKNOWN_CODE,
+        ALREADY_REDEEMED,
+        CODE_NOT_CLAIMED,
+        CODE_EXPIRED,
         HOLD_EXPIRED,
         KEY_REUSED,
         KEY_IN_FLIGHT,
@@ -323,6 +381,13 @@ Refusal = (
     | domain.PeriodIsEmpty
     | domain.CouponExists
     | domain.LockNotHeld
+    | domain.AmountIsCodes
+    | domain.RowsRefused
+    | domain.PatternTooSmall
+    | domain.UnknownCode
+    | domain.AlreadyRedeemed
+    | domain.CodeNotClaimed
+    | domain.CodeExpired
 )
 
 _OUTCOMES: Mapping[type[Refusal], Problem] = {
@@ -341,6 +406,13 @@ _OUTCOMES: Mapping[type[Refusal], Problem] = {
     domain.PeriodIsEmpty: EMPTY_PERIOD,
     domain.CouponExists: COUPON_EXISTS,
     domain.LockNotHeld: LOCK_NOT_HELD,
+    domain.AmountIsCodes: AMOUNT_IS_CODES,
+    domain.RowsRefused: ROWS_REFUSED,
+    domain.PatternTooSmall: PATTERN_TOO_SMALL,
+    domain.UnknownCode: UNKNOWN_CODE,
+    domain.AlreadyRedeemed: ALREADY_REDEEMED,
+    domain.CodeNotClaimed: CODE_NOT_CLAIMED,
+    domain.CodeExpired: CODE_EXPIRED,
 }
 _FAILURES: Mapping[type[errors.TransientError], Problem] = {
     errors.LockBusyError: LOCK_BUSY,
@@ -464,6 +536,8 @@ def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object,
             return eligibility_schemas.NotEligibleBody, ([eligibility_schemas.reason_body(each) for each in reasons],)
         case domain.AmountBelowClaimed(claimed):
             return schemas.AmountBelowClaimedBody, (claimed,)
+        case domain.RowsRefused():
+            return code_schemas.RowsRefusedBody, (outcome.refused_count, code_schemas.refused_bodies(outcome))
     return None
 
 

@@ -23,7 +23,7 @@ _SAMPLED_ONE_IN = 100
 
 
 class ClaimUnderWay(Protocol):
-    """What a request claims, and the answer to come. Without a name nothing was claimed: it was refused before."""
+    """What a request claims, and the answer to come. Without a name it was left open, or was refused before."""
 
     @property
     def coupon_name(self) -> str | None: ...
@@ -35,7 +35,7 @@ class ClaimUnderWay(Protocol):
 class Claim:
     """`ClaimUnderWay`."""
 
-    coupon_name: str
+    coupon_name: str | None
     answer: ClaimAnswer
 
 

@@ -12,6 +12,7 @@ from claimsvc.api import (
     audit,
     campaign_schemas,
     campaigns,
+    codes,
     console,
     eligibility,
     exports,
@@ -31,27 +32,48 @@ from claimsvc.api.records import CLAIM, Claim
 from claimsvc.api.routing import NEXT, Route, Success, created, ok, with_next
 from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
 from claimsvc.domain import Scope
-from claimsvc.ports import ClaimAnswer
+from claimsvc.ports import AnyClaims, ClaimAnswer
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 @within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
-    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed.
+    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed. Without
+    `coupon_name` it is the oldest coupon that can be claimed, of the `type` if there is one.
 
     A hold that is asked for again goes on as it was, and one that is asked for as a claim is confirmed: both are
     answered 200.
     """
 
     def begin(once: domain.Once | None) -> ClaimAnswer:
-        answer = request.app[SERVICES].strategy.claim(
-            body.coupon_name, body.user_id, want_of(body, once, request[CALLER].token)
-        )
-        request[CLAIM] = Claim(body.coupon_name, answer)
+        answer = begin_claim(request.app[SERVICES].strategy, body, once, request[CALLER].token)
+        request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
     return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
+
+
+def begin_claim(
+    claims: AnyClaims,
+    asked: schemas.ClaimCoupon,
+    once: domain.Once | None = None,
+    token: Mapping[str, Any] = _NOTHING,
+) -> ClaimAnswer:
+    """The answer, to come, to what is asked.
+
+    Args:
+        token: what the user's token says.
+
+    Raises:
+        RefusedError: it names both a coupon and a type.
+    """
+    want = want_of(asked, once, token)
+    if not asked.coupon_name:
+        return claims.claim_first(asked.type or None, asked.user_id, want)
+    if asked.type:
+        raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
+    return claims.claim(asked.coupon_name, asked.user_id, want)
 
 
 def want_of(
@@ -215,6 +237,7 @@ ROUTES: tuple[Route, ...] = (
     ),
     *campaigns.ROUTES,
     *transitions.ROUTES,
+    *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,
     *audit.ROUTES,

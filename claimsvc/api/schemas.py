@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import orjson
 from aiohttp import hdrs
@@ -66,6 +66,16 @@ Strategy = Annotated[
 ]
 
 
+CouponType = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        pattern=domain.COUPON_NAME_PATTERN,
+        description="what groups coupons: 1 to 255 of the characters A-Z a-z 0-9 . _ -, and not dots only",
+        examples=["welcome"],
+    ),
+]
 HoldSeconds = Annotated[
     int,
     Field(
@@ -99,11 +109,20 @@ class Request(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
+def _either(schema: dict[str, Any]) -> None:
+    for name in ("coupon_name", "type"):
+        del schema["properties"][name]["default"]
+    schema["not"] = {"required": ["coupon_name", "type"]}
+
+
 class ClaimCoupon(Request):
-    """A user who wants one unit of a coupon."""
+    """A user who wants one unit of a coupon, of any coupon of a type, or of any. Empty is what was left out."""
+
+    model_config = ConfigDict(json_schema_extra=_either)
 
     user_id: UserId
-    coupon_name: CouponName
+    coupon_name: CouponName = ""
+    type: CouponType = ""
     hold_seconds: HoldSeconds | None = None
     attributes: Attributes | None = None
 
@@ -122,7 +141,8 @@ class CouponBody:
     """A coupon: `amount` units were offered, `remaining_amount` of them are left."""
 
     name: CouponName
-    amount: Amount
+    # Not at least one: of a coupon with codes there may be fewer than were offered first.
+    amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[100])]
     remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
     strategy: Strategy
     created_at: datetime
@@ -147,6 +167,10 @@ class ClaimBody:
     claimed_at: datetime
     expires_at: Annotated[datetime | None, Field(description="of a claim that is held: when it expires")]
     ended_at: Annotated[datetime | None, Field(description="when it was cancelled, or had expired")]
+    code: Annotated[
+        str | None,
+        Field(description="its own, where the coupon has codes; null while it is held, and in listings"),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,5 +302,12 @@ def coupon_body(coupon: domain.Coupon) -> CouponBody:
 def claim_body(claim: domain.Claim) -> ClaimBody:
     """A claim as it goes over the wire."""
     return ClaimBody(
-        claim.id, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.expires_at, claim.ended_at
+        claim.id,
+        claim.coupon_name,
+        claim.user_id,
+        claim.state,
+        claim.claimed_at,
+        claim.expires_at,
+        claim.ended_at,
+        claim.code,
     )

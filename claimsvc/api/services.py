@@ -1,6 +1,6 @@
 """What the routes need, and who watches them; handed down by the composition root."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
@@ -76,15 +76,18 @@ class Services:
     `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
     the SHA-256 digests, in lower-case hex, of keys that may do everything; `api_keys` are those with scopes. `tokens`
     tell users apart; without them everybody may claim for everybody. `quotas` are on claiming, if there are any;
-    `trusted_proxies` are believed whose requests they forward. Of requests that are answered as they should be,
-    `log_requests_per_second` each get a line, and of those beyond that a sample. `tracer` is None where claims are not
-    traced. `live` is what the console shows; `stress` is there in development alone.
+    `trusted_proxies` are believed whose requests they forward. `count_codes` counts those of a type, and may be a
+    moment behind. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of
+    those beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows; `stress`
+    is there in development alone.
     """
 
-    strategy: ports.Claims
+    strategy: ports.AnyClaims
     storage: ports.Storage
     campaigns: ports.Campaigns
     transitions: ports.Transitions
+    codes: ports.Codes
+    count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     audience: ports.Audience
     locksmith: ports.Locksmith
     audit: ports.AuditLog

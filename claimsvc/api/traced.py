@@ -13,7 +13,7 @@ from claimsvc.api.middlewares import Edge, Handler
 from claimsvc.api.records import ClaimUnderWay, Records
 from claimsvc.api.routes import CLAIM_PATH
 from claimsvc.api.services import HttpObserver, RequestTrace, RequestTracer
-from claimsvc.ports import Claims
+from claimsvc.ports import AnyClaims
 
 
 class TracedRecords(Records):
@@ -51,7 +51,7 @@ class TracedExpress(Express):
 
     claim_class = _TracedClaim
 
-    def __init__(self, claims: Claims, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
+    def __init__(self, claims: AnyClaims, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
         super().__init__(claims, records, turnstile)
         self._tracer = tracer
 

@@ -64,6 +64,7 @@ def _reply(
     | domain.Confirmed
     | domain.HoldExpired
     | domain.AlreadyCancelled
+    | domain.AlreadyRedeemed
     | domain.UnknownClaim
     | domain.Replayed
     | domain.KeyReused,
@@ -84,7 +85,12 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Give a claim back",
         success=Success(200, "The claim is given back.", schemas.ClaimBody),
-        problems=(problems.UNKNOWN_CLAIM, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+        problems=(
+            problems.UNKNOWN_CLAIM,
+            problems.ALREADY_REDEEMED,
+            problems.HOLD_EXPIRED,
+            problems.UNAVAILABLE,
+        ),
         access=users_and(domain.Scope.CLAIMS_WRITE),
     ),
     Route(

@@ -121,6 +121,8 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
             return detail
         case domain.AmountBelowClaimed(claimed):
             raise ClaimsvcError(f"{claimed} units of {name} are claimed or held; nothing was changed")
+        case domain.AmountIsCodes():
+            raise ClaimsvcError(f"{name} has codes, and its amount is how many; `claimsvc codes` adds some")
         case domain.PeriodIsEmpty():
             raise ClaimsvcError(f"{name} would end before it starts; nothing was changed")
         case _:

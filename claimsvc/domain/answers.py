@@ -16,6 +16,17 @@ from claimsvc.domain.claims import (
     Replayed,
     UnknownClaim,
 )
+from claimsvc.domain.codes import (
+    AlreadyRedeemed,
+    AmountIsCodes,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
+    PatternTooSmall,
+    Redeemed,
+    RowsRefused,
+    UnknownCode,
+)
 from claimsvc.domain.eligibility import Eligibility
 
 Answer = (
@@ -30,6 +41,15 @@ Answer = (
     | CouponDetail
     | AmountBelowClaimed
     | PeriodIsEmpty
+    | AmountIsCodes
+    | CodesAdded
+    | RowsRefused
+    | PatternTooSmall
+    | Redeemed
+    | AlreadyRedeemed
+    | CodeExpired
+    | CodeNotClaimed
+    | UnknownCode
     | Eligibility
 )
 
@@ -47,6 +67,15 @@ ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
         CouponDetail: "coupon-changed",
         AmountBelowClaimed: "amount-below-claimed",
         PeriodIsEmpty: "empty-period",
+        AmountIsCodes: "amount-is-codes",
+        CodesAdded: "codes-added",
+        RowsRefused: "rows-refused",
+        PatternTooSmall: "pattern-too-small",
+        Redeemed: "redeemed",
+        AlreadyRedeemed: "already-redeemed",
+        CodeExpired: "code-expired",
+        CodeNotClaimed: "code-not-claimed",
+        UnknownCode: "unknown-code",
         Eligibility: "eligibility",
     }
 )

@@ -43,7 +43,8 @@ class Coupon:
 class Claim:
     """One unit of a coupon, held by one user. `id` is a UUID's usual text, every time is the database's.
 
-    `expires_at` is of a claim that is held, `ended_at` of one that was cancelled or has expired.
+    `expires_at` is of a claim that is held, `ended_at` of one that was cancelled or has expired. `code` is its own
+    where the coupon has codes; nobody is told it while the claim is held, and a listing names none.
     """
 
     id: str
@@ -53,6 +54,7 @@ class Claim:
     claimed_at: datetime
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +74,7 @@ class Want:
     Args:
         hold_seconds: how long the unit is held until it is confirmed; None to have it for good.
         once: that this is answered once, and its repetitions alike.
+        is_final: whether a refusal is the answer too, and not only a reason to try another coupon.
         attributes: what the request says of the user.
         token: what the user's token says, which was verified.
     """
@@ -80,6 +83,7 @@ class Want:
     once: Once | None = None
     attributes: Attributes = field(default_factory=dict, hash=False)
     token: Attributes = field(default_factory=dict, hash=False)
+    is_final: bool = True
 
     @property
     def is_plain(self) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from claimsvc.domain import (
     PLAIN,
     AmountBelowClaimed,
+    AmountIsCodes,
     AuditEntry,
     Campaign,
     Coupon,
@@ -31,6 +32,7 @@ from claimsvc.storage.eligibility import rules_of
 from claimsvc.storage.engine import Driver
 from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.ruled import SETTLE_HOLDS
 from claimsvc.storage.transactions import decided
 
@@ -41,7 +43,8 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
 """What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
 
 _READ = f"""
-SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS}
+SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS},
+    coalesce(campaign.has_codes, false) AS has_codes
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
@@ -100,11 +103,13 @@ class PostgresCampaigns:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
 
     async def create(
         self,
@@ -167,14 +172,22 @@ class PostgresCampaigns:
                 await driver.execute(AUDIT, audited(entry))
                 after = await _read(driver, name)
             [row] = await after.fetchall()
-            return await concluded(driver, once, kept, CouponDetail(_coupon(row), (), campaign_of(row)), in_doubt)
+            detail = CouponDetail(_coupon(row), (), campaign_of(row))
+            told = await concluded(driver, once, kept, detail, in_doubt)
+            if found["has_codes"] and "type" in change:
+                self._codes_changed({old.type, change["type"]})
+            return told
 
         return await decided(self._engine, self._unit_timeout_seconds, decide)
 
 
-def _refusal(found: Mapping[str, Any] | None, change: Mapping[str, Any]) -> AmountBelowClaimed | PeriodIsEmpty | None:
+def _refusal(
+    found: Mapping[str, Any] | None, change: Mapping[str, Any]
+) -> AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty | None:
     if found is None:
         return None
+    if found["has_codes"] and change.get("amount", found["amount"]) != found["amount"]:
+        return AmountIsCodes()
     claimed = found["amount"] - found["remaining_amount"]
     if change.get("amount", claimed) < claimed:
         return AmountBelowClaimed(claimed)

@@ -10,6 +10,7 @@ from claimsvc.domain import Outcome, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
 from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.admission import Admission, HasRules, PlainOutcome
+from claimsvc.storage.pools import CodesChanged
 from claimsvc.storage.ruled import RuledAdmission
 
 _REMEMBERED = 10_000
@@ -26,11 +27,19 @@ class Deciding:
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        unit_timeout_seconds: float,
+        observer: StorageObserver,
+        codes_changed: CodesChanged,
+    ) -> None:
         self._plain = Admission(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed)
         self._observer = observer
         # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
         self._with_rules: dict[str, float] = {}

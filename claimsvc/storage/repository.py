@@ -5,7 +5,7 @@ from dataclasses import asdict
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Row, insert, select, text, tuple_
+from sqlalchemy import Row, and_, insert, select, text, tuple_
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
@@ -28,6 +28,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
 from claimsvc.storage.auditing import entries_query
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
+from claimsvc.storage.codes import PostgresCodes
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.storage.erasure import PostgresErasure
@@ -35,7 +36,8 @@ from claimsvc.storage.exports import PostgresExports
 from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
-from claimsvc.storage.tables import audit, campaigns, coupons, user_claims
+from claimsvc.storage.pools import CodesChanged
+from claimsvc.storage.tables import audit, campaigns, codes, coupons, user_claims
 from claimsvc.storage.transitions import PostgresTransitions, claim_of
 
 _COUPON_DETAIL = text(f"""
@@ -62,23 +64,59 @@ _IS_ARCHIVED = select(campaigns.c.coupon_name).where(
     campaigns.c.coupon_name == coupons.c.name, campaigns.c.archived_at.is_not(None)
 )
 
+_CLAIM = select(user_claims, codes.c.code).outerjoin(
+    codes, and_(codes.c.coupon_name == user_claims.c.coupon_name, codes.c.claim_id == user_claims.c.id)
+)
+
+# Of the second part there is a row only if the first has none. It looks at all coupons, or at all of the type, to find
+# the oldest: it is asked once a second, and an index for it would be taken for the names' one while there are few.
+_SHELF = """
+WITH shelf AS (
+    SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND NOT coalesce(campaign.paused, false)
+        AND coalesce(campaign.starts_at <= now(), true) AND coalesce(campaign.ends_at > now(), true) AS is_open
+    FROM coupons AS coupon {join} campaigns AS campaign ON campaign.coupon_name = coupon.name
+    WHERE campaign.archived_at IS NULL {of_type}
+), on_offer AS (
+    SELECT name, created_at FROM shelf WHERE is_open ORDER BY created_at, name LIMIT 20
+), newest AS (
+    SELECT name, created_at FROM shelf WHERE NOT EXISTS (SELECT FROM on_offer) ORDER BY created_at DESC, name LIMIT 1
+)
+SELECT name FROM (SELECT * FROM on_offer UNION ALL SELECT * FROM newest) AS found ORDER BY created_at, name
+"""
+_ON_OFFER = text(_SHELF.format(join="LEFT JOIN", of_type=""))
+_ON_OFFER_OF_TYPE = text(_SHELF.format(join="JOIN", of_type="AND campaign.type = :type"))
+
 _SCHEMA_REVISION = text("SELECT version_num FROM alembic_version")
 
 
 class PostgresStorage:
-    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; `campaigns`, `transitions` and `audience` are on
-    the same connections.
+    """`ports.Storage` and `ports.AuditLog` on PostgreSQL; the rest is on the same connections.
 
     Args:
         unit_timeout_seconds: see `unit_of_work`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        unit_timeout_seconds: float,
+        observer: StorageObserver,
+        codes_changed: CodesChanged = lambda _: None,
+    ) -> None:
         self._engine = engine
-        self._deciding = Deciding(engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer)
+        self._deciding = Deciding(
+            engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer, codes_changed=codes_changed
+        )
         self._unit_timeout_seconds = unit_timeout_seconds
-        self.campaigns = PostgresCampaigns(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self.transitions = PostgresTransitions(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.campaigns = PostgresCampaigns(
+            engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed
+        )
+        self.transitions = PostgresTransitions(
+            engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed
+        )
+        self.codes = PostgresCodes(engine, unit_timeout_seconds=unit_timeout_seconds, changed=codes_changed)
         self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
         self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
@@ -129,11 +167,16 @@ class PostgresStorage:
         return [_claim(row) for row in rows]
 
     async def claim(self, claim_id: str) -> Claim | None:
-        rows = await self._read(select(user_claims).where(user_claims.c.id == UUID(claim_id)))
+        rows = await self._read(_CLAIM.where(user_claims.c.id == UUID(claim_id)))
         return _claim(rows[0]) if rows else None
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [_coupon(row) for row in await self._read(select(*_COUPON_COLUMNS).where(coupons.c.name.in_(names)))]
+
+    async def on_offer(self, coupon_type: str | None) -> list[str]:
+        """See `ports.Shelf`."""
+        statement = _ON_OFFER if coupon_type is None else _ON_OFFER_OF_TYPE
+        return [row.name for row in await self._read(statement, {"type": coupon_type})]
 
     async def record(self, entry: AuditEntry) -> None:
         values = {name: value for name, value in asdict(entry).items() if name not in {"at", "id"}}
@@ -177,4 +220,13 @@ def _coupon(row: Row[Any]) -> Coupon:
 
 
 def _claim(row: Row[Any]) -> Claim:
-    return claim_of(str(row.id), row.coupon_name, row.user_id, row.state, row.claimed_at, row.held_until, row.ended_at)
+    return claim_of(
+        str(row.id),
+        row.coupon_name,
+        row.user_id,
+        row.state,
+        row.claimed_at,
+        row.held_until,
+        row.ended_at,
+        getattr(row, "code", None),
+    )

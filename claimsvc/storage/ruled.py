@@ -6,7 +6,7 @@ of its statements. Each statement that writes compares what it wrote with what w
 zero if they differ, so that nothing of it is kept.
 """
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +20,7 @@ from claimsvc.storage.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide, obstacles
 from claimsvc.storage.transactions import BeginAnewError, decided
 
@@ -28,9 +29,21 @@ _SETTLE = """
 WITH due AS (
     UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
     RETURNING coupon_name, id
+), freed AS (
+    -- Nobody has been shown it.
+    UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
+    RETURNING due.id
 ), returned AS (
-    UPDATE coupons SET remaining_amount = coupons.remaining_amount + over.units
-    FROM (SELECT coupon_name, count(*) AS units FROM due GROUP BY coupon_name) AS over
+    -- Where there are codes, a unit is one: what was held before there were any does not come back.
+    UPDATE coupons SET amount = coupons.amount - over.lost,
+        remaining_amount = coupons.remaining_amount + over.units - over.lost
+    FROM (
+        SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
+        FROM due
+        LEFT JOIN freed ON freed.id = due.id
+        LEFT JOIN campaigns ON campaigns.coupon_name = due.coupon_name
+        GROUP BY due.coupon_name
+    ) AS over
     WHERE name = over.coupon_name
     RETURNING over.units
 ), told AS (
@@ -60,14 +73,14 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     ) AS is_due,
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
-    campaign.deny_version IS NOT NULL
+    campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false)
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
 
 # LIMIT keeps each of these a look-up for each claimant; see `admission`.
 _CLAIMS = """
-SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until
+SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until, code.code
 FROM (
     SELECT DISTINCT coupon_name, user_id
     FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
@@ -80,6 +93,9 @@ CROSS JOIN LATERAL (
     ORDER BY slot
     LIMIT 1000
 ) AS claim
+LEFT JOIN LATERAL (
+    SELECT code FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+) AS code ON true
 """
 
 _GIVE = """
@@ -121,22 +137,30 @@ class RuledAdmission:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(
+        self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged = lambda _: None
+    ) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
         """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
 
-        async def once(driver: Driver, in_doubt: bool) -> list[Outcome]:
+        async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
             facts = await _facts(driver, attempts, locked=True)
             decisions = decide(facts, attempts, in_doubt=in_doubt)
             await _write(driver, decisions, sorted(facts.coupons))
-            return decisions.outcomes
+            with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
+            return decisions.outcomes, with_codes
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        outcomes, with_codes = await decided(self._engine, self._unit_timeout_seconds, once)
+        if with_codes:
+            self._codes_changed(with_codes)
+        return outcomes
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
@@ -167,7 +191,8 @@ def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
 
 async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
     """Begin a transaction and learn all that `decide` asks; `locked` keeps the transaction open, and the coupons."""
-    coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
+    wanted = Counter(attempt.coupon_name for attempt in attempts)
+    coupons = {"coupon_names": sorted(wanted)}
     claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
     asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
     async with driver.pipeline():
@@ -175,10 +200,12 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(SETTLE_HOLDS, coupons)
+            await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
         rows = await driver.execute(_COUPONS, coupons)
         held = await driver.execute(_CLAIMS, claimants)
+        free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
         listed = await driver.execute(LISTED, claimants)
         of_others = await driver.execute(HELD_OF_OTHERS, claimants)
         kept = await look_up(driver, *asked)
@@ -187,8 +214,11 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
     for coupon_name, user_id, *claim in await held.fetchall():
         claims[coupon_name, user_id].append(OwnClaim(*claim))
+    codes: dict[str, list[str]] = defaultdict(list)
+    for coupon_name, code in await free.fetchall():
+        codes[coupon_name].append(code)
     return Facts(
-        {name: _coupon_facts(*row) for name, *row in await rows.fetchall()},
+        {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
         claims,
         await found(kept),
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
@@ -197,6 +227,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
 
 
 def _coupon_facts(
+    free_codes: Sequence[str],
     remaining_amount: int,
     now: Any,
     is_due: bool,
@@ -208,6 +239,8 @@ def _coupon_facts(
     rules: Any,
     has_allow_list: bool,
     has_deny_list: bool,
+    coupon_type: str | None,
+    has_codes: bool,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -215,11 +248,12 @@ def _coupon_facts(
         paused=paused,
         archived_at=archived_at,
         per_user_limit=limit,
+        type=coupon_type,
         rules=rules_of(rules),
         has_allow_list=has_allow_list,
         has_deny_list=has_deny_list,
     )
-    return CouponFacts(remaining_amount, now, campaign, not is_due)
+    return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 
 
 async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) -> None:
@@ -228,6 +262,8 @@ async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) 
         async with driver.pipeline():
             if decisions.given:
                 await driver.execute(_GIVE, _units(decisions))
+            if codes := [(each.claim.id, each.claim.coupon_name, each.code) for each in decisions.given if each.code]:
+                await driver.execute(GIVE_CODES, given_codes(codes))
             if decisions.confirmed:
                 await driver.execute(_CONFIRM, _ids(decisions.confirmed))
             await keep(driver, decisions.kept)

@@ -1,7 +1,7 @@
 """What is decided of claims whose coupon has rules, or that ask for more than a unit. It reads and writes nothing."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -33,22 +33,28 @@ from claimsvc.ports import Attempt
 
 @dataclass(frozen=True, slots=True)
 class OwnClaim:
-    """A claim that its user has now; `held_until` is None if it is confirmed."""
+    """A claim that its user has now; `held_until` is None if it is confirmed, and `code` if its coupon has none."""
 
     id: str
     slot: int
     claimed_at: datetime
     held_until: datetime | None
+    code: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class CouponFacts:
-    """A coupon at the moment `now`. `is_settled` says that no unit is about to come back of a hold that is over."""
+    """A coupon at the moment `now`. `is_settled` says that no unit is about to come back of a hold that is over.
+
+    Where `has_codes`, each unit goes with one of `free_codes`: as many as are asked for, or all that there are.
+    """
 
     remaining_amount: int
     now: datetime
     campaign: Campaign
     is_settled: bool = True
+    has_codes: bool = False
+    free_codes: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +83,11 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A unit that is given, and in which of the user's slots."""
+    """A unit that is given, in which of the user's slots, and with which code."""
 
     claim: Claim
     slot: int
+    code: str | None = None
 
 
 @dataclass(slots=True)
@@ -111,23 +118,28 @@ def obstacles(facts: Facts, attempt: Attempt) -> list[Outcome]:
     return _Line(facts, in_doubt=False).obstacles(attempt)
 
 
+_GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
+
+
 class _Line:
     def __init__(self, facts: Facts, in_doubt: bool) -> None:
         self.decisions = Decisions()
         self._facts = facts
         self._coupons = facts.coupons
-        self._left = {name: coupon.remaining_amount for name, coupon in facts.coupons.items()}
+        self._left = {name: _left(coupon) for name, coupon in facts.coupons.items()}
+        self._codes = {name: iter(coupon.free_codes) for name, coupon in facts.coupons.items()}
         self._claims = {holder: list(claims) for holder, claims in facts.claims.items()}
         self._answers = dict(facts.answers)
         self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> Outcome:
-        once = attempt.want.once if attempt.want is not None else None
-        if once is None:
+        if attempt.want is None or (once := attempt.want.once) is None:
             return self._decide(attempt)
         stored = self._answers.get((once.caller, once.key))
         if stored is None:
             outcome = self._decide(attempt)
+            if not (attempt.want.is_final or isinstance(outcome, _GIVEN)):
+                return outcome
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
             return outcome
@@ -190,7 +202,7 @@ class _Line:
             if each.held_until is None:
                 continue
             if attempt.want is None or attempt.want.hold_seconds is None:
-                own[place] = each = OwnClaim(each.id, each.slot, each.claimed_at, None)
+                own[place] = each = replace(each, held_until=None)
                 self.decisions.confirmed.append(_claim(attempt, each))
             return HoldContinued(_claim(attempt, each))
         return None
@@ -201,10 +213,11 @@ class _Line:
         slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
         hold_seconds = attempt.want.hold_seconds if attempt.want is not None else None
         held_until = None if hold_seconds is None else coupon.now + timedelta(seconds=hold_seconds)
-        made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until)
+        code = next(self._codes[attempt.coupon_name]) if coupon.has_codes else None
+        made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until, code)
         own.append(made)
         claim = _claim(attempt, made)
-        self.decisions.given.append(Given(claim, slot))
+        self.decisions.given.append(Given(claim, slot, code))
         return Claimed(claim)
 
 
@@ -218,6 +231,10 @@ def told_again(stored: StoredAnswer, once: Once, in_doubt: bool) -> Any:
     return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
 
+def _left(coupon: CouponFacts) -> int:
+    return min(coupon.remaining_amount, len(coupon.free_codes)) if coupon.has_codes else coupon.remaining_amount
+
+
 def _refused_by_time(coupon: CouponFacts) -> Iterator[Outcome]:
     campaign = coupon.campaign
     if campaign.archived_at is not None or (campaign.ends_at is not None and campaign.ends_at <= coupon.now):
@@ -229,5 +246,14 @@ def _refused_by_time(coupon: CouponFacts) -> Iterator[Outcome]:
 
 
 def _claim(attempt: Attempt, own: OwnClaim) -> Claim:
-    state = ClaimState.ACTIVE if own.held_until is None else ClaimState.HELD
-    return Claim(own.id, attempt.coupon_name, attempt.user_id, state, own.claimed_at, expires_at=own.held_until)
+    is_held = own.held_until is not None
+    return Claim(
+        own.id,
+        attempt.coupon_name,
+        attempt.user_id,
+        ClaimState.HELD if is_held else ClaimState.ACTIVE,
+        own.claimed_at,
+        expires_at=own.held_until,
+        # Not before it is its user's for good: so the code of a hold that is over was seen by nobody.
+        code=None if is_held else own.code,
+    )

@@ -195,6 +195,12 @@ codes = Table(
         "place",
         postgresql_where=text("claim_id IS NULL AND voided_at IS NULL"),
     ),
+    Index(
+        "codes_expiry_idx",
+        "coupon_name",
+        "expires_at",
+        postgresql_where=text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
+    ),
     postgresql_with={"fillfactor": 80},
 )
 
@@ -204,6 +210,8 @@ code_names = Table(
     metadata,
     Column("code", _NAME, primary_key=True),
     Column("coupon_name", _NAME, nullable=False),
+    # What is added together has an id in common, by which it is known again if the end of its transaction is in doubt.
+    Column("upload_id", Uuid),
 )
 
 # A scope that this version does not know gives no right here, and may to the next.

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     AlreadyCancelled,
+    AlreadyRedeemed,
     AuditEntry,
     Cancelled,
     Claim,
@@ -23,35 +24,29 @@ from claimsvc.domain import (
     Replayed,
     UnknownClaim,
 )
+from claimsvc.domain.codes import make_codes
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
+from claimsvc.storage.pools import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.storage.ruled import SETTLE_HOLDS
 from claimsvc.storage.transactions import decided
 
-_COUPON_OF = "SELECT coupon_name FROM user_claims WHERE id = %(id)s"
+_COUPON_OF = """
+SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
+FROM user_claims AS claim LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+WHERE claim.id = %(id)s
+"""
 _READ = """
-SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at FROM user_claims
-WHERE coupon_name = %(coupon_name)s AND id = %(id)s
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+FROM user_claims AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 """
-
-# A unit comes back for a row that changes its state just here, and for no other: asked for again, nothing happens.
-_CANCEL = """
-WITH cancelled AS (
-    UPDATE user_claims SET state = 'cancelled', ended_at = clock_timestamp()
-    WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active'
-    RETURNING coupon_name
-), returned AS (
-    UPDATE coupons SET remaining_amount = remaining_amount + 1 FROM cancelled WHERE name = cancelled.coupon_name
-    RETURNING name
-), told AS (
-    INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
-    SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s FROM cancelled
-)
-SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
-"""
+# One of them is new, unless somebody is very unlucky: each is with a chance of at least 999 in 1000.
+_SPARE_CODES = 8
 
 _CONFIRM = """
 WITH confirmed AS (
@@ -65,7 +60,7 @@ FROM confirmed
 """
 
 
-_T = TypeVar("_T", Cancelled | HoldExpired, Confirmed | HoldExpired | AlreadyCancelled)
+_T = TypeVar("_T", Cancelled | HoldExpired | AlreadyRedeemed, Confirmed | HoldExpired | AlreadyCancelled)
 
 
 class PostgresTransitions:
@@ -73,15 +68,19 @@ class PostgresTransitions:
 
     Args:
         unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
 
-    async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
-        answer: Cancelled | HoldExpired | UnknownClaim
-        answer = await self._change(claim_id, _CANCEL, audited(entry), _cancelled)
+    async def cancel(
+        self, claim_id: str, entry: AuditEntry
+    ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
+        answer: Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim
+        answer = await self._change(claim_id, CANCEL, audited(entry), _cancelled)
         return answer
 
     async def confirm(
@@ -107,8 +106,10 @@ class PostgresTransitions:
         found = await read(self._engine, self._unit_timeout_seconds, ask)
         if found is None:
             return UnknownClaim()
-        asked = {"coupon_name": found[0], "id": claim_id}
-        coupons = {"coupon_names": [found[0]]}
+        coupon_name, code_pattern, has_codes, coupon_type = found
+        spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
+        asked = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
+        coupons = {"coupon_names": [coupon_name]}
 
         async def decide(driver: Driver, in_doubt: bool) -> _T | UnknownClaim | Replayed | KeyReused:
             async with driver.pipeline():
@@ -116,6 +117,7 @@ class PostgresTransitions:
                 await driver.execute(LOCK_COUPONS, coupons)
                 kept = await look_up(driver, once)
                 await driver.execute(SETTLE_HOLDS, coupons)
+                await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | asked)
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 after = await driver.execute(_READ, asked)
@@ -125,10 +127,15 @@ class PostgresTransitions:
             answer = UnknownClaim() if row is None else became(claim_of(*row))
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        return await decided(self._engine, self._unit_timeout_seconds, decide)
+        told = await decided(self._engine, self._unit_timeout_seconds, decide)
+        if has_codes:
+            self._codes_changed([coupon_type])
+        return told
 
 
-def _cancelled(claim: Claim) -> Cancelled | HoldExpired:
+def _cancelled(claim: Claim) -> Cancelled | HoldExpired | AlreadyRedeemed:
+    if claim.state is ClaimState.ACTIVE:
+        return AlreadyRedeemed()
     return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Cancelled(claim)
 
 
@@ -146,6 +153,7 @@ def claim_of(
     claimed_at: datetime,
     held_until: datetime | None,
     ended_at: datetime | None,
+    code: str | None = None,
 ) -> Claim:
     """A claim as its row has it. A unit that is held is `active` there, because it is taken."""
     is_held = state == "active" and held_until is not None
@@ -157,4 +165,5 @@ def claim_of(
         claimed_at,
         expires_at=held_until if is_held else None,
         ended_at=ended_at,
+        code=None if is_held else code,
     )

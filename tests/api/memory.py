@@ -17,6 +17,7 @@ from claimsvc.domain import (
     PLAIN,
     AlreadyCancelled,
     AlreadyClaimed,
+    AlreadyRedeemed,
     AmountBelowClaimed,
     ApiKey,
     AuditEntry,
@@ -28,6 +29,11 @@ from claimsvc.domain import (
     Claimed,
     ClaimPosition,
     ClaimState,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
     Confirmed,
     Coupon,
     CouponDetail,
@@ -42,15 +48,21 @@ from claimsvc.domain import (
     LockNotHeld,
     LockReleased,
     LocksSeen,
+    NewCode,
     Once,
     Outcome,
+    PatternTooSmall,
     PeriodIsEmpty,
+    Redeemed,
+    RefusedRow,
     Replayed,
+    RowsRefused,
     Rules,
     Scope,
     SoldOut,
     StrategyName,
     UnknownClaim,
+    UnknownCode,
     UnknownCoupon,
     WaitingInstance,
     Want,
@@ -266,6 +278,12 @@ class MemoryStore:
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [self._now(name) for name in names if name in self.amounts]
 
+    def of_type(self, coupon_type: str | None) -> list[str]:
+        return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
+
+    async def on_offer(self, coupon_type: str | None) -> list[str]:
+        return self.of_type(coupon_type)
+
     async def check(self) -> None:
         self._fail()
 
@@ -300,6 +318,51 @@ class MemoryLocksmith:
             return LockNotHeld()
         self.released.append((coupon_name, actor, reason, request_id))
         return LockReleased(coupon_name, ("web-1",), ("a:1", "b:1"), ("c:1",), True)
+
+
+class MemoryCodes:
+    """`ports.Codes` of a service in which no coupon has any, and none is ever added."""
+
+    async def add(
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
+        async for _ in rows:
+            pass
+        return UnknownCoupon()
+
+    async def generate(
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
+        return UnknownCoupon()
+
+    async def redeem(
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+        return UnknownCode()
+
+    async def code(self, code: str) -> Code | None:
+        return None
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        return CodeCounts()
+
+    async def expire_due(self) -> int:
+        return 0
+
+    async def types(self) -> list[str | None]:
+        return []
 
 
 @dataclass
@@ -364,6 +427,9 @@ class MemoryStrategy:
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
 
+    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        return self.claim(next(iter(self._store.of_type(coupon_type)), ""), user_id, want)
+
     async def drain(self) -> None: ...
 
 
@@ -405,6 +471,8 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "storage": store,
             "campaigns": store,
             "transitions": store,
+            "codes": MemoryCodes(),
+            "count_codes": MemoryCodes().count,
             "audience": store,
             "locksmith": MemoryLocksmith(),
             "audit": store,

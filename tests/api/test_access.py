@@ -43,6 +43,11 @@ WITH_TOKENS: dict[str, set[str]] = {
     "DELETE /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
     "DELETE /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "GET /api/coupons": ALL,
+    "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
+    "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
+    "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "GET /api/codes/{code}": {"admin", "codes:read"},
+    "GET /api/codes": {"admin", "codes:read"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
@@ -66,6 +71,11 @@ WITHOUT_TOKENS = {
     "PATCH /api/coupons/{name}": {"admin", "coupons:write"},
     "PATCH /api/coupons/claim": {"admin", "coupons:write"},
     "POST /api/coupons/{name}/archive": {"admin", "coupons:write"},
+    "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
+    "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
+    "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "GET /api/codes/{code}": {"admin", "codes:read"},
+    "GET /api/codes": {"admin", "codes:read"},
     "PUT /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
     "PUT /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "DELETE /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
@@ -85,6 +95,7 @@ BODIES: dict[str, dict[str, object]] = {
     "POST /api/coupons": {"name": "plenty", "amount": 1},
     "PATCH /api/coupons/{name}": {"paused": True},
     "PATCH /api/coupons/claim": {"paused": True},
+    "POST /api/coupons/{name}/codes/generate": {"count": 1, "pattern": "AAAA-9999"},
     "DELETE /api/locks/{coupon_name}": {"reason": "it hangs"},
     "POST /console/stress-test": {"scenario": "none"},
 }
@@ -109,7 +120,9 @@ class Stage:
     credentials: dict[str, dict[str, str]]
 
     async def ask(self, method: str, route: str, caller: str) -> tuple[int, Any]:
-        path = route.format(name="plenty", coupon_name="plenty", id=self.claim_id, slug="sold-out", file="none")
+        path = route.format(
+            name="plenty", coupon_name="plenty", id=self.claim_id, slug="sold-out", file="none", code="C-1"
+        )
         body = BODIES.get(f"{method} {route}")
         async with self.client.request(
             method, self.url + path, json=body, headers=self.credentials[caller]

@@ -15,7 +15,7 @@ from tests.api.memory import Service
 async def test_a_claim_is_answered_with_itself_and_its_place(service: Service) -> None:
     status, body, headers = await claim(service)
     assert status == 201
-    assert body.keys() == {"id", "coupon_name", "user_id", "state", "claimed_at", "expires_at", "ended_at"}
+    assert body.keys() == {"id", "coupon_name", "user_id", "state", "claimed_at", "expires_at", "ended_at", "code"}
     assert (body["coupon_name"], body["user_id"], body["state"]) == ("plenty", "ann", "active")
     assert datetime.fromisoformat(body["claimed_at"]).tzinfo is not None
     assert headers["Location"] == f"/api/claims/{body['id']}"

@@ -1,15 +1,17 @@
 """Each claim goes to the strategy of its coupon, and names are read together."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Sequence
 
 import pytest
 
-from claimsvc.domain import Claimed, Coupon, Outcome, SoldOut, StrategyName, UnknownCoupon, Want
+from claimsvc.domain import Campaign, Claimed, Coupon, Outcome, Replayed, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ClaimAnswer, Strategy
 from claimsvc.strategies import StrategyByCoupon
 from tests.behaviour.instances import Instance, open_instance
+from tests.behaviour.test_life_of_a_claim import keyed
 
 
 class Noting:
@@ -141,3 +143,51 @@ async def test_a_name_that_is_long_in_reading_is_not_waited_for_past_the_limit(
                 await by_coupon.claim("a", "ada")
         may_answer.set()
         assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
+
+
+async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        for name in "abc":
+            await instance.storage.create_coupon(name, 10, StrategyName.REDLOCK, Campaign(type="welcome"))
+        await instance.storage.create_coupon("d", 10, StrategyName.REDLOCK)
+        looks: list[str | None] = []
+        on_offer = instance.storage.on_offer
+
+        async def noted(coupon_type: str | None) -> list[str]:
+            looks.append(coupon_type)
+            return await on_offer(coupon_type)
+
+        monkeypatch.setattr(instance.storage, "on_offer", noted)
+        by_coupon = by_coupon_of(instance)
+        outcomes = await asyncio.gather(*(by_coupon.claim_first("welcome", f"u{n}") for n in range(100)))
+        given = Counter(each.claim.coupon_name for each in outcomes if isinstance(each, Claimed))
+        assert given == {"a": 10, "b": 10, "c": 10}
+        assert sum(isinstance(each, SoldOut) for each in outcomes) == 70
+        assert len(looks) < 20
+        outcomes = await asyncio.gather(*(by_coupon.claim_first(None, f"v{n}") for n in range(20)))
+        assert Counter(map(type, outcomes)) == {Claimed: 10, SoldOut: 10}
+        assert await by_coupon.claim_first("nothing", "ada") == UnknownCoupon()
+
+
+async def test_a_keyed_claim_of_a_type_keeps_its_last_answer_alone(
+    database_url: str, redis_urls: tuple[str, ...]
+) -> None:
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance)
+        for name in "ab":
+            await instance.storage.create_coupon(name, 1, StrategyName.REDLOCK, Campaign(type="welcome"))
+        await by_coupon.claim_first("welcome", "first")
+        mine = await by_coupon.claim_first("welcome", "ada", keyed("k-1"))
+        assert isinstance(mine, Claimed)
+        assert mine.claim.coupon_name == "b"
+        again = await by_coupon.claim_first("welcome", "ada", keyed("k-1"))
+        assert isinstance(again, Replayed)
+        assert again.answer == mine
+        assert isinstance(await by_coupon.claim_first("welcome", "eve", keyed("k-2")), SoldOut)
+        await instance.storage.create_coupon("c", 1, StrategyName.REDLOCK, Campaign(type="welcome"))
+        again = await by_coupon.claim_first("welcome", "eve", keyed("k-2"))
+        assert isinstance(again, Replayed)
+        assert again.answer == SoldOut()
+        assert isinstance(await by_coupon.claim_first("none", "eve", keyed("k-3")), UnknownCoupon)

@@ -12,6 +12,7 @@ from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
 from claimsvc.storage.admission import _ADMIT, _SELL
+from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES
 from claimsvc.storage.tables import metadata
 from tests.storage.stage import administrate, open_storage
 
@@ -85,6 +86,32 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
     assert "Index Cond: ((coupon_name = attempt" in plan
     assert "Index Scan using coupons_pkey" in sale_plan
     assert "Seq Scan" not in plan + sale_plan
+
+
+@pytest.mark.parametrize("rows", [0, 20_000])
+def test_the_next_code_is_found_by_one_look_up_whatever_the_table_held_when_it_was_planned(
+    database_url: str, rows: int
+) -> None:
+    free, give = _numbered(FREE_CODES, "names", "counts"), _numbered(GIVE_CODES, "names", "codes", "ids", "units")
+    options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
+        connection.execute("INSERT INTO coupons (name, amount, remaining_amount) VALUES ('spring', 100000, 80000)")
+        connection.execute(
+            "INSERT INTO codes (coupon_name, code) SELECT 'spring', 'C-' || i FROM generate_series(1, %s) AS i", [rows]
+        )
+        connection.execute("ANALYZE" if rows else "SELECT 1")
+        connection.execute(f"PREPARE free (text[], int[]) AS {free}")
+        connection.execute(f"PREPARE give (text[], text[], uuid[], int) AS {give}")
+        plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE free ('{}', '{}')"))
+        connection.execute(f"PREPARE settle (text[]) AS {_numbered(SETTLE_CODES, 'coupon_names')}")
+        settling = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE settle ('{}')"))
+        giving = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE give ('{}', '{}', '{}', 1)"))
+    assert "Index Scan using codes_free_idx" in plan
+    assert "Sort" not in plan
+    assert "Index Scan using codes_pkey" in giving
+    assert "using codes_expiry_idx" in settling
+    assert "using codes_free_idx" not in settling + giving
+    assert "Seq Scan" not in plan + giving + settling
 
 
 def _numbered(statement: str, *names: str) -> str:

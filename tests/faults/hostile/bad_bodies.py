@@ -90,6 +90,36 @@ REASONS: dict[str, Any] = {
     "null": None,
     "number": 5,
 }
+_FILES: dict[str, tuple[str, bytes, int, str]] = {
+    "JSON": ("application/json", b'[{"code": "a"}]', 415, "unsupported-media-type"),
+    "no type": ("text/plain", b"a", 415, "unsupported-media-type"),
+    "other charset": ("text/csv; charset=utf-16", b"a", 415, "unsupported-media-type"),
+    "not UTF-8": ("text/csv", b"\xff\n", 422, "rows-refused"),
+    "NUL": ("text/csv", b"a\x00b\n", 422, "rows-refused"),
+    "three columns": ("text/csv", b"a,,b\n", 422, "rows-refused"),
+    "open quotation": ("text/csv", b'"a\n', 422, "rows-refused"),
+    "formula": ("text/csv", b"=1+1\n", 422, "rows-refused"),
+    "escape sequence": ("text/csv", b"\x1b[31m\n", 422, "rows-refused"),
+    "no zone": ("text/csv", b"a,2126-01-01T00:00:00\n", 422, "rows-refused"),
+    "last moment": ("text/csv", b"a,9999-12-31T23:59:59-23:59\n", 422, "rows-refused"),
+    "long row": ("text/csv", b"a" * 5000, 400, "bad-request"),
+    "too many rows": ("text/csv", b"a\n" * 200_001, 413, "body-too-large"),
+    "nested": ("application/x-ndjson", b'{"code":' * 400 + b"\n", 422, "rows-refused"),
+    "duplicate key": ("application/x-ndjson", b'{"code": "a", "code": "b"}\n', 422, "rows-refused"),
+    "unknown key": ("application/x-ndjson", b'{"code": "a", "x": 1}\n', 422, "rows-refused"),
+    "number": ("application/x-ndjson", b'{"code": 5}\n', 422, "rows-refused"),
+    "array": ("application/x-ndjson", b'["a"]\n', 422, "rows-refused"),
+}
+_GENERATED: dict[str, dict[str, Any]] = {
+    "no count": {"pattern": "AAAA-9999"},
+    "none": {"count": 0, "pattern": "AAAA-9999"},
+    "too many": {"count": 100_001, "pattern": "AAAA-9999"},
+    "true": {"count": True, "pattern": "AAAA-9999"},
+    "lower case": {"count": 1, "pattern": "aaaa"},
+    "long": {"count": 1, "pattern": "A" * 65},
+    "other syllable": {"count": 1, "pattern": "나나나나나"},
+    "no zone": {"count": 1, "pattern": "AAAA-9999", "expires_at": "2126-01-01T00:00:00"},
+}
 _ATTRIBUTES: dict[str, Any] = {
     "array": [],
     "nested": {"a": {"b": 1}},
@@ -157,6 +187,17 @@ def bodies() -> Iterator[Case]:
     for name, value in REASONS.items():
         data = request("DELETE", "/api/locks/plenty", json.dumps({"reason": value}).encode(), Authorization=KEY)
         yield Case(f"reason: {name}", data, 400, "bad-request", "#/reason")
+    for name, (media_type, file, status, slug) in _FILES.items():
+        data = post(file, "/api/coupons/plenty/codes", **{"Content-Type": media_type})
+        yield Case(f"codes: {name}", data, status, slug, ends=slug != "rows-refused")
+    for name, document in _GENERATED.items():
+        data = post(json.dumps(document).encode(), "/api/coupons/plenty/codes/generate")
+        yield Case(f"codes to be made: {name}", data, 400, "bad-request")
+    both = b'{"user_id": "ann", "coupon_name": "plenty", "type": "welcome"}'
+    yield Case("coupon and type", post(both), 400, "bad-request", "#/type")
+    for name, value in COUPON_NAMES.items():
+        body = json.dumps({"user_id": "ann", "type": value}).encode()
+        yield Case(f"type: {name}", post(body), 400, "bad-request", "#/type")
     for name, attributes in _ATTRIBUTES.items():
         for path, names in (("claim", {"coupon_name": "plenty"}), ("plenty/eligibility", {})):
             body = json.dumps({"user_id": "ann", **names, "attributes": attributes}).encode()

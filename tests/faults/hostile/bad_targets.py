@@ -49,9 +49,15 @@ _METHODS = {
     "/api/claims/00000000-0000-0000-0000-000000000000": ("PATCH", "POST"),
     "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "PUT", "PATCH", "DELETE"),
     "/api/coupons/plenty/archive": ("GET", "PUT", "PATCH", "DELETE"),
+    "/api/coupons/plenty/codes": ("GET", "DELETE"),
+    "/api/coupons/plenty/codes/generate": ("GET", "PUT"),
+    "/api/codes": ("POST", "DELETE"),
+    "/api/codes/C-1": ("POST", "DELETE"),
+    "/api/codes/C-1/redeem": ("GET", "DELETE"),
     "/api/coupons/plenty/eligibility": ("GET", "PUT"),
     "/api/coupons/plenty/allow-list": ("GET", "POST", "PATCH"),
 }
+_CODES = ["a" * 65, "..", "%00", "%2F", "a%0A", "%E2%80%8B", "%FF", "a%20b", "%E1%84%80", "%C3%A9", "*", "%7Bcode%7D"]
 _NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
 _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
 
@@ -75,6 +81,15 @@ def targets() -> Iterator[Case]:
     for user_id in _USER_IDS:
         data = request("DELETE", f"/api/users/{user_id}", Authorization=KEY)
         yield Case(f"user: {user_id[:20]}", data, 400, "bad-request", "id")
+    for code in _CODES:
+        for method, path in (("GET", "/api/codes/{}"), ("POST", "/api/codes/{}/redeem")):
+            data = request(method, path.format(code), Authorization=KEY)
+            yield Case(f"code: {method} {code[:20]}", data, 400, "bad-request", "code")
+    for query, parameter in {"type=..": "type", "type=%00": "type", "type=a&type=a": "type", "kind=a": "kind"}.items():
+        data = request("GET", f"/api/codes?{query}", Authorization=KEY)
+        yield Case(f"counts: {query}", data, 400, "bad-request", parameter)
+    yield Case("unknown code", request("GET", "/api/codes/none", Authorization=KEY), 404, "unknown-code")
+    yield Case("redeeming nothing", request("POST", "/api/codes/none/redeem", Authorization=KEY), 404, "unknown-code")
     for path in _NOWHERE:
         yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
