@@ -14,6 +14,8 @@ from claimsvc.domain import (
     AmountIsCodes,
     ApiKey,
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     Campaign,
     Cancelled,
     Claim,
@@ -28,6 +30,7 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Eligibility,
+    Erased,
     HeldLock,
     HoldExpired,
     KeyReused,
@@ -250,14 +253,44 @@ class Locksmith(Protocol):
 
 
 class AuditLog(Protocol):
-    """What operators did, kept for ever. Both raise `UnavailableError` when the database does not answer in time."""
+    """Who did what, kept for ever. Each raises `UnavailableError` when the database does not answer in time."""
 
     async def record(self, entry: AuditEntry) -> None:
         """Write an entry; it is committed when this returns."""
         ...
 
-    async def trail(self, subject_type: str, subject: str, *, limit: int) -> list[AuditEntry]:
-        """What was done to one thing, newest first."""
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        """What was done, newest first, from just after the position `after`.
+
+        Of one claim its making is told too, as its row has it: most claims have no entry of their own.
+        """
+        ...
+
+
+class Exports(Protocol):
+    """What is handed on to other programs, in whole."""
+
+    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+        """Every claim of a coupon that there was, oldest first, as CSV with a line of names, in parts.
+
+        Raises:
+            UnavailableError: the database does not answer in time; so does the iterator, and then it is not whole.
+        """
+        ...
+
+
+class Erasure(Protocol):
+    """Forgetting users."""
+
+    async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
+        """Have nothing name this user any more, and keep all counts. It is audited, without the user.
+
+        What the user does meanwhile may be left over, and whatever is done before this fails stays done: it is safe to
+        ask again.
+
+        Raises:
+            UnavailableError: the database does not answer in time.
+        """
         ...
 
 
@@ -393,9 +426,17 @@ class Campaigns(Protocol):
     """Offering coupons, and changing them. Every method raises `UnavailableError` as those of `Storage`."""
 
     async def create(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+        self,
+        name: str,
+        amount: int,
+        strategy: StrategyName,
+        campaign: Campaign,
+        once: Once | None = None,
+        *,
+        actor: str,
+        request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
-        """Offer a coupon. With `once` the answer is kept, and told again to who asks again."""
+        """Offer a coupon, and keep the audit's entry of it. With `once` the answer is kept, and told again."""
         ...
 
     async def change(
@@ -431,9 +472,10 @@ class Transitions(Protocol):
         ...
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None
+        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
-        """Make a claim that is held its user's for good. With `once` the answer is kept, and told again."""
+        """Make a claim that is held its user's for good, and keep the audit's entry of it; the user itself does so,
+        unless `actor` says otherwise. With `once` the answer is kept, and told again."""
         ...
 
 

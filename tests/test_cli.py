@@ -226,7 +226,11 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     assert json.loads(coupon("list", "--json").stdout) == []
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         told = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
-    assert told == [("coupon.change", {"fields": ["amount", "paused", "starts_at"]}), ("coupon.archive", {})]
+    assert told == [
+        ("coupon.create", {"amount": 5, "strategy": "redlock"}),
+        ("coupon.change", {"fields": ["amount", "paused", "starts_at"]}),
+        ("coupon.archive", {}),
+    ]
 
 
 @pytest.mark.parametrize(

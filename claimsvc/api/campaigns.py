@@ -19,8 +19,16 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
     campaign = body.campaign()
     if campaign.is_empty():
         return problems.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
-    create = request.app[SERVICES].campaigns.create
-    made = await once_only(request, body, partial(create, body.name, body.amount, body.strategy, campaign))
+    create = partial(
+        request.app[SERVICES].campaigns.create,
+        body.name,
+        body.amount,
+        body.strategy,
+        campaign,
+        actor=request[ACTOR],
+        request_id=request[REQUEST_ID],
+    )
+    made = await once_only(request, body, create)
     if isinstance(made, domain.Coupon) and (live := request.app[SERVICES].live):
         live.coupon_created(made)
     return _made(made, campaign, request[REQUEST_ID])

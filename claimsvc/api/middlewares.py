@@ -29,6 +29,8 @@ X_REQUEST_ID = istr("X-Request-ID")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_LOGGED_PATH = 256
+# Who is to be forgotten is not to be kept in the log.
+_OF_USERS = "/api/users/"
 
 # The failures that are answers; any other is a defect.
 EXPECTED = (problems.RefusedError, TransientError, web.HTTPException)
@@ -128,6 +130,8 @@ def _route(request: web.Request) -> str:
 def _loggable_path(request: web.Request) -> str:
     """The path as it was sent, still percent-encoded, so that it stays one line; no query, which may be private."""
     path = request.rel_url.raw_path[:_MAX_LOGGED_PATH]
+    if path.startswith(_OF_USERS):
+        return f"{_OF_USERS}{{id}}"
     if path.isascii() and path.isprintable():
         return path
     return path.encode("unicode_escape", "replace").decode("ascii")

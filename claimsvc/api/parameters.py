@@ -12,6 +12,7 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
+from claimsvc.api.campaign_schemas import StartsAt
 from claimsvc.api.schemas import CouponName, Request
 
 MAX_PAGE = 100
@@ -25,6 +26,9 @@ _HEX_BUT_DOT = "2d|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
 _NAME_CURSOR = rf"^(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*$"
 # 8 bytes of microseconds since 1970, kept below the year 8821 by the first byte; then the 16 bytes of the id.
 _CLAIM_CURSOR = r"^0[0-2][0-9a-f]{46}$"
+# The same time, and 8 bytes of a number that is not negative.
+_AUDIT_CURSOR = r"^0[0-2][0-9a-f]{14}[0-7][0-9a-f]{15}$"
+_VISIBLE = r"^[!-~]*$"
 
 
 class CouponPath(Request):
@@ -44,6 +48,22 @@ class ClaimPath(Request):
             description="a UUID with its four hyphens",
             json_schema_extra={"format": "uuid"},
             examples=["019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90"],
+        ),
+    ]
+
+
+class UserPath(Request):
+    """The id in a user's path."""
+
+    id: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=domain.MAX_NAME_LENGTH,
+            # URLs treat `.` and `..` as steps: whoever is called that can be forgotten by `claimsvc user erase`.
+            pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
+            description="1 to 255 visible ASCII characters, and not one or two dots alone",
+            examples=["user-1"],
         ),
     ]
 
@@ -121,8 +141,66 @@ class ClaimsQuery(Request):
         if not self.cursor:
             return None
         position = bytes.fromhex(self.cursor)
-        claimed_at = _EPOCH + int.from_bytes(position[:8]) * _MICROSECOND
-        return domain.ClaimPosition(claimed_at, str(UUID(bytes=position[8:])))
+        return domain.ClaimPosition(_time_of(position[:8]), str(UUID(bytes=position[8:])))
+
+
+class AuditQuery(Request):
+    """Which page of which entries of the audit."""
+
+    subject_type: Annotated[
+        str,
+        Field(pattern=r"^[a-z]{0,32}$", description="such as coupon, claim or key; empty for all", examples=["coupon"]),
+    ] = ""
+    subject: Annotated[
+        str,
+        Field(
+            max_length=domain.MAX_NAME_LENGTH,
+            pattern=_VISIBLE,
+            description="a coupon's name, or the id of a claim or a key; empty for all",
+            examples=["summer-sale"],
+        ),
+    ] = ""
+    actor: Annotated[
+        str,
+        Field(
+            max_length=domain.MAX_NAME_LENGTH,
+            pattern=_VISIBLE,
+            description="who did it, as entries name them; empty for all",
+            examples=["key:3f9c21d07ab4"],
+        ),
+    ] = ""
+    action: Annotated[
+        str,
+        Field(pattern=r"^[a-z.-]{0,64}$", description="what was done; empty for all", examples=["coupon.change"]),
+    ] = ""
+    since: Annotated[
+        StartsAt,
+        Field(description="no entry before this time (RFC 3339, with its offset)", examples=["2026-11-27T00:00:00Z"]),
+    ] = _EPOCH
+    limit: Limit = DEFAULT_PAGE
+    cursor: Annotated[
+        str,
+        Field(
+            pattern=_AUDIT_CURSOR,
+            description="`next_cursor` of the page before",
+            examples=["00064680d83b8a00000000000000002a"],
+        ),
+    ] = ""
+
+    def filter(self) -> domain.AuditFilter:
+        """Which entries are asked for."""
+        # The database writes ids in lower case.
+        subject = self.subject.lower() if self.subject_type == "claim" else self.subject
+        return domain.AuditFilter(
+            self.subject_type or None, subject or None, self.actor or None, self.action or None, self.since
+        )
+
+    def after(self) -> domain.AuditPosition | None:
+        """The position of the last entry of the page before."""
+        if not self.cursor:
+            return None
+        position = bytes.fromhex(self.cursor)
+        return domain.AuditPosition(_time_of(position[:8]), int.from_bytes(position[8:]))
 
 
 class ReadyQuery(Request):
@@ -142,4 +220,17 @@ def coupon_cursor(coupon: domain.Coupon) -> str:
 
 def claim_cursor(claim: domain.Claim) -> str:
     """The cursor of the page after this claim."""
-    return ((claim.claimed_at - _EPOCH) // _MICROSECOND).to_bytes(8).hex() + UUID(claim.id).hex
+    return _hex_of(claim.claimed_at) + UUID(claim.id).hex
+
+
+def audit_cursor(position: domain.AuditPosition) -> str:
+    """The cursor of the page after the entry at this position."""
+    return _hex_of(position.at) + position.id.to_bytes(8).hex()
+
+
+def _hex_of(time: datetime) -> str:
+    return ((time - _EPOCH) // _MICROSECOND).to_bytes(8).hex()
+
+
+def _time_of(microseconds: bytes) -> datetime:
+    return _EPOCH + int.from_bytes(microseconds) * _MICROSECOND

@@ -4,30 +4,32 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlencode
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.api import (
+    audit,
     campaign_schemas,
     campaigns,
     codes,
     console,
     eligibility,
+    exports,
     locks,
     operations,
     parameters,
     problems,
     schemas,
     transitions,
+    users,
 )
 from claimsvc.api.answer import Reply
 from claimsvc.api.auth import SHOWS_USERS, require_sight, unless_open, users_and
 from claimsvc.api.idempotency import once_only, replayed
 from claimsvc.api.quota import DOCUMENTED, within_quota
 from claimsvc.api.records import CLAIM, Claim
-from claimsvc.api.routing import Route, Success, created, ok
+from claimsvc.api.routing import NEXT, Route, Success, created, ok, with_next
 from claimsvc.api.services import CALLER, REQUEST_ID, SERVICES
 from claimsvc.domain import Scope
 from claimsvc.ports import AnyClaims, ClaimAnswer
@@ -107,7 +109,7 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
     page = found[: query.limit]
     cursor = parameters.coupon_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.CouponPageBody([schemas.coupon_body(coupon) for coupon in page], cursor)
-    return _with_next(request, ok(body), cursor)
+    return with_next(request, ok(body), cursor)
 
 
 async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
@@ -132,7 +134,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
-    return _with_next(request, ok(body), cursor)
+    return with_next(request, ok(body), cursor)
 
 
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
@@ -142,14 +144,6 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
         return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
     require_sight(request, claim.user_id)
     return ok(schemas.claim_body(claim))
-
-
-def _with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
-    """The page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
-    if cursor is not None:
-        query = urlencode({**request.query, "cursor": cursor})
-        reply.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
-    return reply
 
 
 _LOCATION = {"Location": "the path of what was made"}
@@ -164,7 +158,6 @@ _OF_A_CLAIM: dict[str, dict[str, Any]] = {
     "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/coupon_name"}},
     "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/coupon_name"}},
 }
-_NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
 
 CLAIM_PATH = "/api/coupons/claim"
 
@@ -209,7 +202,7 @@ ROUTES: tuple[Route, ...] = (
         list_coupons,
         tag="coupons",
         summary="List coupons by name",
-        success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=_NEXT),
+        success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=NEXT),
         problems=(problems.UNAVAILABLE,),
     ),
     Route(
@@ -238,7 +231,7 @@ ROUTES: tuple[Route, ...] = (
         list_claims,
         tag="coupons",
         summary="List a coupon's claims, oldest first",
-        success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=_NEXT),
+        success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=NEXT),
         problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
         access=unless_open(Scope.CLAIMS_READ),
     ),
@@ -247,6 +240,9 @@ ROUTES: tuple[Route, ...] = (
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,
+    *audit.ROUTES,
+    *exports.ROUTES,
+    *users.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,
 )

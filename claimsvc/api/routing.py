@@ -7,6 +7,7 @@ are annotated with, and the document is generated from those same models.
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, get_type_hints
+from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
@@ -178,3 +179,15 @@ def created(body: object, location: str) -> Reply:
     reply = Reply(_CREATED, schemas.dump(body))
     reply.headers[hdrs.LOCATION] = location
     return reply
+
+
+def with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
+    """A page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
+    if cursor is not None:
+        query = urlencode({**request.query, "cursor": cursor})
+        reply.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
+    return reply
+
+
+NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
+"""The headers of a page, as the document describes them."""

@@ -90,6 +90,9 @@ class Services:
     count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     audience: ports.Audience
     locksmith: ports.Locksmith
+    audit: ports.AuditLog
+    exports: ports.Exports
+    erasure: ports.Erasure
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=Unobserved)
     render_metrics: Callable[[str], tuple[bytes, str]]

@@ -35,7 +35,7 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
     again, it is answered alike, and nothing more comes back."""
     await _require_own(request, path.id)
     entry = domain.AuditEntry(
-        request[ACTOR], "claim.cancel", "claim", path.id, reason=body.reason, request_id=request[REQUEST_ID]
+        request[ACTOR], "claim.cancel", "claim", path.id.lower(), reason=body.reason, request_id=request[REQUEST_ID]
     )
     ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
     return _reply(ended, request[REQUEST_ID])
@@ -44,8 +44,9 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
     await _require_own(request, path.id)
-    services = request.app[SERVICES]
-    return _reply(await once_only(request, None, partial(services.transitions.confirm, path.id)), request[REQUEST_ID])
+    request_id = request[REQUEST_ID]
+    confirm = partial(request.app[SERVICES].transitions.confirm, path.id, actor=request[ACTOR], request_id=request_id)
+    return _reply(await once_only(request, None, confirm), request_id)
 
 
 async def _require_own(request: web.Request, claim_id: str) -> None:

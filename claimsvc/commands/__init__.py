@@ -3,7 +3,7 @@
 import typer
 
 from claimsvc import logs
-from claimsvc.commands import codes, coupons, doctor, keys, lists, locks, serving, upkeep
+from claimsvc.commands import audit, claims, codes, coupons, doctor, keys, lists, locks, serving, upkeep, users
 
 _EPILOG = (
     "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
@@ -33,10 +33,13 @@ app.command()(upkeep.reconcile)
 app.command()(upkeep.sweep)
 app.command()(upkeep.purge)
 app.command()(doctor.doctor)
+app.command()(audit.audit)
 app.add_typer(coupons.app, name="coupon")
+app.add_typer(claims.app, name="claims")
 app.add_typer(codes.app, name="codes")
 app.add_typer(keys.app, name="key")
 app.add_typer(locks.app, name="locks")
+app.add_typer(users.app, name="user")
 app.add_typer(lists.app, name="lists")
 
 __all__ = ["app"]

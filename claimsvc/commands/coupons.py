@@ -62,7 +62,7 @@ def create_coupon(
     metadata: Metadata = None,
     eligibility: Rules = None,
 ) -> None:
-    """Create a coupon."""
+    """Create a coupon. Audited."""
     check_coupon_name(name)
     rules = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
     campaign = domain.Campaign(**rules, paused=paused)
@@ -71,7 +71,7 @@ def create_coupon(
 
     async def create() -> Coupon | CouponExists:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.create_coupon(name, amount, strategy, campaign)
+            return await storage.create_coupon(name, amount, strategy, campaign, actor=os_actor())
 
     if isinstance(asyncio.run(create()), CouponExists):
         raise ClaimsvcError(f"there is a coupon {name} already; nothing was changed")

@@ -94,6 +94,8 @@ from claimsvc.domain.limits import (
 )
 from claimsvc.domain.operators import (
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     HeldLock,
     LockNotHeld,
     LockReleased,
@@ -101,7 +103,7 @@ from claimsvc.domain.operators import (
     WaitingInstance,
 )
 from claimsvc.domain.quotas import Quota, QuotaStanding
-from claimsvc.domain.upkeep import PurgeReport
+from claimsvc.domain.upkeep import Erased, PurgeReport
 
 __all__ = [
     "ANSWER_NAMES",
@@ -134,6 +136,8 @@ __all__ = [
     "AttributeRule",
     "Attributes",
     "AuditEntry",
+    "AuditFilter",
+    "AuditPosition",
     "Caller",
     "Campaign",
     "Cancelled",
@@ -153,6 +157,7 @@ __all__ = [
     "CouponExists",
     "Eligibility",
     "Ended",
+    "Erased",
     "HeldLock",
     "HoldContinued",
     "HoldExpired",

@@ -18,6 +18,8 @@ class Scope(StrEnum):
     CODES_REDEEM = "codes:redeem"
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
+    AUDIT_READ = "audit:read"
+    USERS_ERASE = "users:erase"
 
 
 EVERY_SCOPE = frozenset(Scope)

@@ -61,7 +61,7 @@ class LockNotHeld:
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what to which thing, and why. `at` is the database's time, and None until it is written."""
+    """Who did what to which thing, and why. `at` is the database's time; it and `id` are None until it is written."""
 
     actor: str
     action: str
@@ -71,3 +71,23 @@ class AuditEntry:
     request_id: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     at: datetime | None = None
+    id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class AuditPosition:
+    """An entry's place in the audit, newest first."""
+
+    at: datetime
+    id: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditFilter:
+    """Which entries of the audit are asked for: those of which all of this is so. `since` is included."""
+
+    subject_type: str | None = None
+    subject: str | None = None
+    actor: str | None = None
+    action: str | None = None
+    since: datetime | None = None

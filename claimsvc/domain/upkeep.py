@@ -1,4 +1,4 @@
-"""What the jobs that keep the database in order have to report."""
+"""What those have to report who keep the database in order, or forget somebody."""
 
 from dataclasses import dataclass, fields
 
@@ -22,3 +22,14 @@ class PurgeReport:
         """Count what another has removed, too."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
+
+
+@dataclass(slots=True)
+class Erased:
+    """A user was forgotten: how many rows named it, and the name that its claims have instead."""
+
+    erased_as: str
+    coupons: int = 0
+    claims: int = 0
+    list_entries: int = 0
+    answers: int = 0

@@ -65,6 +65,11 @@ WITH made AS (
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
         %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb
     FROM made WHERE %(has_rules)s
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
+    SELECT %(actor)s, 'coupon.create', 'coupon', name, %(request_id)s,
+        jsonb_build_object('amount', amount, 'strategy', strategy)
+    FROM made
 )
 SELECT * FROM made
 """
@@ -107,11 +112,20 @@ class PostgresCampaigns:
         self._codes_changed = codes_changed
 
     async def create(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+        self,
+        name: str,
+        amount: int,
+        strategy: StrategyName,
+        campaign: Campaign,
+        once: Once | None = None,
+        *,
+        actor: str,
+        request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         rules = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
         rules["rules"] = _json(rules["rules"])
         values = {"name": name, "amount": amount, "strategy": strategy, "has_rules": campaign != PLAIN, **rules}
+        values |= {"actor": actor, "request_id": request_id}
 
         async def make(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():

@@ -11,6 +11,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from claimsvc.domain import (
     PLAIN,
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     Campaign,
     Claim,
     ClaimPosition,
@@ -24,10 +26,13 @@ from claimsvc.domain import (
 )
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt, Decision, StorageObserver
+from claimsvc.storage.auditing import entries_query
 from claimsvc.storage.campaigns import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
 from claimsvc.storage.codes import PostgresCodes
 from claimsvc.storage.deciding import Deciding
 from claimsvc.storage.engine import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.storage.erasure import PostgresErasure
+from claimsvc.storage.exports import PostgresExports
 from claimsvc.storage.keys import PostgresKeys
 from claimsvc.storage.lists import PostgresAudience
 from claimsvc.storage.migrations import newest_revision
@@ -115,6 +120,8 @@ class PostgresStorage:
         self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
         self._newest_revision = newest_revision()
         self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.exports = PostgresExports(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.erasure = PostgresErasure(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._deciding.admit(attempts)
@@ -123,10 +130,10 @@ class PostgresStorage:
         return await self._deciding.look(attempts)
 
     async def create_coupon(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN
+        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN, *, actor: str = "claimsvc"
     ) -> Coupon | CouponExists:
         """`campaigns.create`, of which nothing is kept under a key."""
-        made = await self.campaigns.create(name, amount, strategy, campaign)
+        made = await self.campaigns.create(name, amount, strategy, campaign, actor=actor)
         return made if isinstance(made, Coupon) else CouponExists()
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
@@ -172,17 +179,16 @@ class PostgresStorage:
         return [row.name for row in await self._read(statement, {"type": coupon_type})]
 
     async def record(self, entry: AuditEntry) -> None:
-        values = {name: value for name, value in asdict(entry).items() if name != "at"}
+        values = {name: value for name, value in asdict(entry).items() if name not in {"at", "id"}}
         await self._write(insert(audit).returning(audit.c.id), values)
 
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        statement, values = entries_query(asked, after, limit)
+        return [AuditEntry(**row._asdict()) for row in await self._read(text(statement), values)]
+
     async def trail(self, subject_type: str, subject: str, *, limit: int) -> list[AuditEntry]:
-        query = (
-            select(audit)
-            .where(audit.c.subject_type == subject_type, audit.c.subject == subject)
-            .order_by(audit.c.id.desc())
-            .limit(limit)
-        )
-        return [_entry(row) for row in await self._read(query)]
+        """What was done to one thing, newest first."""
+        return await self.entries(AuditFilter(subject_type, subject), after=None, limit=limit)
 
     async def check(self) -> None:
         rows = await self._read(_SCHEMA_REVISION)
@@ -223,17 +229,4 @@ def _claim(row: Row[Any]) -> Claim:
         row.held_until,
         row.ended_at,
         getattr(row, "code", None),
-    )
-
-
-def _entry(row: Row[Any]) -> AuditEntry:
-    return AuditEntry(
-        actor=row.actor,
-        action=row.action,
-        subject_type=row.subject_type,
-        subject=row.subject,
-        reason=row.reason,
-        request_id=row.request_id,
-        details=row.details,
-        at=row.at,
     )

@@ -46,6 +46,9 @@ WITH due AS (
     ) AS over
     WHERE name = over.coupon_name
     RETURNING over.units
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'clock', 'claim.expire', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name) FROM due
 )
 SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
 """
@@ -119,7 +122,11 @@ WITH confirmed AS (
     FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS held (coupon_name, id)
     WHERE user_claims.coupon_name = held.coupon_name AND user_claims.id = held.id AND state = 'active'
         AND held_until IS NOT NULL
-    RETURNING user_claims.id
+    RETURNING user_claims.id, user_claims.coupon_name
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'claimant', 'claim.confirm', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name)
+    FROM confirmed
 )
 SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """

@@ -244,5 +244,9 @@ audit = Table(
     Column("request_id", Text),
     Column("details", JSONB, nullable=False, server_default="{}"),
     CheckConstraint("actor <> '' AND action <> '' AND subject_type <> '' AND subject <> ''", name="named"),
-    Index("audit_subject_idx", "subject_type", "subject", "id"),
+    # Each in the order in which entries are told.
+    Index("audit_at_idx", "at", "id"),
+    Index("audit_subject_idx", "subject", "at", "id"),
+    Index("audit_actor_idx", "actor", "at", "id"),
+    Index("audit_action_idx", "action", "at", "id"),
 )

@@ -49,8 +49,14 @@ WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 _SPARE_CODES = 8
 
 _CONFIRM = """
-UPDATE user_claims SET held_until = NULL
-WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND held_until > now()
+WITH confirmed AS (
+    UPDATE user_claims SET held_until = NULL
+    WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND held_until > now()
+    RETURNING id, coupon_name
+)
+INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
+SELECT %(actor)s, 'claim.confirm', 'claim', id::text, %(request_id)s, jsonb_build_object('coupon_name', coupon_name)
+FROM confirmed
 """
 
 
@@ -78,10 +84,11 @@ class PostgresTransitions:
         return answer
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None
+        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         answer: Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused
-        answer = await self._change(claim_id, _CONFIRM, {}, _confirmed, once)
+        by = {"actor": actor, "request_id": request_id}
+        answer = await self._change(claim_id, _CONFIRM, by, _confirmed, once)
         return answer
 
     async def _change(

@@ -21,6 +21,8 @@ from claimsvc.domain import (
     AmountBelowClaimed,
     ApiKey,
     AuditEntry,
+    AuditFilter,
+    AuditPosition,
     Campaign,
     Cancelled,
     Claim,
@@ -37,6 +39,7 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Eligibility,
+    Erased,
     HeldLock,
     HoldExpired,
     KeyReused,
@@ -85,7 +88,7 @@ class MemoryStore:
         self.kept: dict[str, tuple[Once, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
-        self.entries: list[AuditEntry] = []
+        self.entries_kept: list[AuditEntry] = []
         self.lists: dict[tuple[str, ListKind], set[str]] = {}
         self.wants: list[Want | None] = []
         self.failure: Exception | None = None
@@ -132,7 +135,13 @@ class MemoryStore:
         return made if isinstance(made, Coupon) else CouponExists()
 
     async def create(
-        self, name: str, amount: int, strategy: StrategyName, campaign: Campaign, once: Once | None = None
+        self,
+        name: str,
+        amount: int,
+        strategy: StrategyName,
+        campaign: Campaign,
+        once: Once | None = None,
+        **_: object,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
         return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
@@ -208,7 +217,7 @@ class MemoryStore:
             return PeriodIsEmpty()
         self.campaign_of[name] = campaign
         self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
-        self.entries.append(entry)
+        self.entries_kept.append(entry)
         return CouponDetail(self._now(name), (), campaign)
 
     async def cancel(self, claim_id: str, entry: AuditEntry) -> Cancelled | HoldExpired | UnknownClaim:
@@ -218,17 +227,24 @@ class MemoryStore:
         if claim_id not in self.ended:
             self.claims_of[claim.coupon_name].remove(claim)
             self.ended[claim_id] = replace(claim, state=ClaimState.CANCELLED, ended_at=claim.claimed_at)
-            self.entries.append(entry)
+            self.entries_kept.append(entry)
         return Cancelled(self.ended[claim_id])
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None
+        self, claim_id: str, once: Once | None = None, **_: object
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
         answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
         return self._told_again(once) or self._keep(once, answer)
+
+    async def record(self, entry: AuditEntry) -> None:
+        self.entries_kept.append(entry)
+
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        self._fail()
+        return []
 
     async def eligibility(
         self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
@@ -248,7 +264,7 @@ class MemoryStore:
         if coupon_name not in self.amounts:
             return UnknownCoupon()
         self.lists[coupon_name, kind] = {user async for some in users for user in some}
-        self.entries.append(entry)
+        self.entries_kept.append(entry)
         return ListReplaced(coupon_name, kind, len(self.lists[coupon_name, kind]))
 
     async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
@@ -256,7 +272,7 @@ class MemoryStore:
         if coupon_name not in self.amounts:
             return UnknownCoupon()
         self.lists.pop((coupon_name, kind), None)
-        self.entries.append(entry)
+        self.entries_kept.append(entry)
         return ListReplaced(coupon_name, kind, None)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
@@ -375,6 +391,28 @@ class MemoryKeys:
         return self.found.get(digest)
 
 
+class MemoryExports:
+    """`ports.Exports` of a `MemoryStore`; after each part it raises what the store fails with."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        self._store = store
+
+    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+        return self._parts(coupon_name) if coupon_name in self._store.amounts else UnknownCoupon()
+
+    async def _parts(self, coupon_name: str) -> AsyncIterator[bytes]:
+        for claim in self._store.claims_of[coupon_name]:
+            yield f"{claim.id}\r\n".encode()
+            await self._store.check()
+
+
+class MemoryErasure:
+    """`ports.Erasure` of nothing."""
+
+    async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
+        return Erased("erased-nobody")
+
+
 class MemoryStrategy:
     """Admits claims in a `MemoryStore`."""
 
@@ -437,6 +475,9 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "count_codes": MemoryCodes().count,
             "audience": store,
             "locksmith": MemoryLocksmith(),
+            "audit": store,
+            "exports": MemoryExports(store),
+            "erasure": MemoryErasure(),
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,

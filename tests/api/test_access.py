@@ -50,6 +50,9 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/codes": {"admin", "codes:read"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
+    "GET /api/audit": {"admin", "audit:read"},
+    "DELETE /api/users/{id}": {"admin", "users:erase"},
+    "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
     "GET /readyz": ALL,
     "GET /metrics": ALL,
@@ -79,6 +82,9 @@ WITHOUT_TOKENS = {
     "DELETE /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
+    "GET /api/audit": {"admin", "audit:read"},
+    "DELETE /api/users/{id}": {"admin", "users:erase"},
+    "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
 }
 
 # Where a route takes a body, so that nobody is refused for what was sent.

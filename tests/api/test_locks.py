@@ -121,7 +121,7 @@ async def test_the_service_releases_a_lock_that_another_instance_holds(
         assert (status, released["woke_another"], len(released["released_on"])) == (200, True, 3)
         assert released["holders"] == [held[0]["holder"]]
         assert observed.lost_locks == 1
-    [entry] = await trail(database_url)
+    [entry, _] = await trail(database_url)
     assert (entry.actor, entry.reason, entry.request_id) == (
         f"admin-key:{ADMIN_KEY_DIGEST[:12]}",
         REASON["reason"],

@@ -10,7 +10,7 @@ from claimsvc.api import create_app
 from claimsvc.domain import StrategyName
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
 from tests.api.asking import claim, get
-from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 
 
 @pytest.mark.parametrize("failure", [InvariantViolatedError("secret SQL"), RuntimeError("secret SQL"), TimeoutError()])
@@ -93,3 +93,15 @@ async def test_no_line_is_made_that_nobody_reads(service: Service) -> None:
     finally:
         structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
     assert service.lines == []
+
+
+async def test_who_is_to_be_forgotten_is_not_in_the_log(service: Service) -> None:
+    for path in ("/api/users/ada", "/api/users/%61da", "/api/users/ada/claims"):
+        async with service.client.delete(service.url + path, headers=ADMIN) as response:
+            assert response.status in (200, 404)
+    assert [(line["path"], line["status"]) for line in service.lines] == [
+        ("/api/users/{id}", 200),
+        ("/api/users/{id}", 200),
+        ("/api/users/{id}", 404),
+    ]
+    assert "ada" not in str(service.lines)

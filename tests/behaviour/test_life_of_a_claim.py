@@ -391,7 +391,7 @@ async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answ
     campaigns, transitions = here.storage.campaigns, here.storage.transitions
 
     async def offered(each: Once) -> object:
-        return await campaigns.create("spring", 5, StrategyName.REDLOCK, Campaign(), each)
+        return await campaigns.create("spring", 5, StrategyName.REDLOCK, Campaign(), each, actor="key:of-shop")
 
     many = [once("offer", request_id=f"request {number}") for number in range(10)]
     made = await asyncio.gather(*(offered(each) for each in many))

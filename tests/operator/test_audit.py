@@ -32,6 +32,7 @@ async def test_entries_are_read_back_newest_first_and_those_of_one_thing_only(da
         "request-1",
         entry("").details,
         newest.at,
+        newest.id,
     )
 
 

@@ -136,7 +136,7 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
         0,
     ]
     assert administrate(database_url, "SELECT name, amount, remaining_amount FROM coupons") == [("autumn", 30, 11)]
-    entries = await storage.trail("coupon", "spring", limit=100)
+    entries = [each for each in await storage.trail("coupon", "spring", limit=100) if each.action != "coupon.create"]
     assert {(entry.actor, entry.action) for entry in entries} == {("job:purge", "coupon.purge")}
     assert [entry.details["is_gone"] for entry in entries] == [True] + [False] * (len(entries) - 1)
     for kind, rows in (("claims", 20), ("codes", 32), ("list_entries", 9)):
@@ -153,7 +153,7 @@ async def test_a_coupon_that_is_not_over_for_so_long_is_left_as_it_is(
     assert await upkeep.coupons_over(after="", limit=5, for_days=9) == []
     assert not (await purge_all(upkeep)).rows
     assert not (await purge_all(upkeep, "no-such-coupon")).rows
-    assert count(database_url, "coupons", "user_claims", "audit") == [1, 2, 0]
+    assert count(database_url, "coupons", "user_claims", "audit") == [1, 2, 1]
     # What came first counts: the end, or that it was archived.
     administrate(database_url, "UPDATE campaigns SET archived_at = now() - interval '10 days'")
     assert await upkeep.coupons_over(after="", limit=5, for_days=9) == ["spring"]

@@ -25,6 +25,8 @@ _OF_COUPONS = (
     ("PATCH", "/api/coupons/plenty", b'{"amount": 5000}'),
     ("PATCH", "/api/coupons/claim", b'{"amount": 5000}'),
     ("POST", "/api/coupons/plenty/archive", None),
+    ("GET", "/api/coupons/plenty/claims/export", None),
+    ("DELETE", "/api/users/ann", None),
     ("DELETE", "/api/coupons/plenty/deny-list", None),
     ("PUT", "/api/coupons/plenty/allow-list", b"ann"),
 )
@@ -42,5 +44,6 @@ def credentials() -> Iterator[Case]:
             data = request(method, path, its_body, **headers)
             yield Case(f"credentials for {method} {path}: {name}", data, 401, "unauthorized")
         yield Case(f"credentials for locks: {name}", request("GET", "/api/locks", None, **headers), 401, "unauthorized")
+        yield Case(f"credentials for audit: {name}", request("GET", "/api/audit", None, **headers), 401, "unauthorized")
     # Who asks is settled first: whoever may not is told nothing about the body.
     yield Case("credentials: none, and a bad body", request("POST", "/api/coupons", b"{"), 401, "unauthorized")

@@ -23,7 +23,23 @@ _QUERIES = {
     "%1b%5B31m=1": "",
 }
 _CLAIM_CURSORS = ["garbage", "0" * 47, "0" * 49, "f" * 48, "0" * 47 + "g", "%00" * 48]
+_AUDIT_QUERIES = {
+    **{
+        f"since={each}": "since" for each in ("", "yesterday", "1767225600", "2026-01-01", "2026-01-01T00:00:00", "%00")
+    },
+    "since=9999-12-31T23:59:59-23:59": "since",
+    **{f"cursor={each}": "cursor" for each in ("garbage", "0" * 31, "0" * 33, "f" * 32, "0" * 16 + "8" + "0" * 15)},
+    **{f"subject_type={each}": "subject_type" for each in ("Coupon", "%00", "a" * 33)},
+    **{f"subject={each}": "subject" for each in ("%00", "a" * 256, "a%20b", "%FF")},
+    **{f"actor={each}": "actor" for each in ("%00", "a" * 256, "%ED%A0%80")},
+    **{f"action={each}": "action" for each in ("%00", "A", "a" * 65)},
+    "limit=101": "limit",
+    "reason=because": "reason",
+}
+_USER_IDS = ["%00", "a" * 256, "a%20b", "%FF", "%0D%0A", "%E2%80%8B", ".", "..", "%2e%2e", "%C0%AF", "%F0%9F%98%80"]
 _METHODS = {
+    "/api/users/ann": ("GET", "POST", "PUT", "PATCH"),
+    "/api/audit": ("POST", "PUT", "PATCH", "DELETE"),
     "/api/coupons/claim": ("PUT", "DELETE", "TRACE", "OPTIONS"),
     "/api/coupons": ("PUT", "DELETE", "TRACE"),
     "/api/coupons/plenty": ("POST", "DELETE", "PURGE"),
@@ -47,9 +63,10 @@ _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
 
 
 def targets() -> Iterator[Case]:
-    for path in ("/api/coupons/{}", "/api/coupons/{}/claims"):
+    for path in ("/api/coupons/{}", "/api/coupons/{}/claims", "/api/coupons/{}/claims/export"):
         for name in PATH_NAMES:
-            yield Case(f"path: {path} {name[:20]}", request("GET", path.format(name)), 400, "bad-request", "name")
+            data = request("GET", path.format(name), Authorization=KEY)
+            yield Case(f"path: {path} {name[:20]}", data, 400, "bad-request", "name")
     for claim_id in CLAIM_IDS:
         yield Case(f"claim id: {claim_id[:20]}", request("GET", f"/api/claims/{claim_id}"), 400, "bad-request", "id")
     for query, parameter in _QUERIES.items():
@@ -58,6 +75,12 @@ def targets() -> Iterator[Case]:
     for cursor in _CLAIM_CURSORS:
         data = request("GET", f"/api/coupons/plenty/claims?cursor={cursor}")
         yield Case(f"cursor of claims: {cursor[:20]}", data, 400, "bad-request", "cursor")
+    for query, parameter in _AUDIT_QUERIES.items():
+        data = request("GET", f"/api/audit?{query}", Authorization=KEY)
+        yield Case(f"audit: {query[:30]}", data, 400, "bad-request", parameter)
+    for user_id in _USER_IDS:
+        data = request("DELETE", f"/api/users/{user_id}", Authorization=KEY)
+        yield Case(f"user: {user_id[:20]}", data, 400, "bad-request", "id")
     for code in _CODES:
         for method, path in (("GET", "/api/codes/{}"), ("POST", "/api/codes/{}/redeem")):
             data = request(method, path.format(code), Authorization=KEY)
@@ -71,6 +94,8 @@ def targets() -> Iterator[Case]:
         yield Case(f"nowhere: {path}", request("GET", path), 404, "not-found")
     yield Case("unknown coupon", request("GET", "/api/coupons/none"), 404, "unknown-coupon")
     yield Case("claims of an unknown coupon", request("GET", "/api/coupons/none/claims"), 404, "unknown-coupon")
+    data = request("GET", "/api/coupons/none/claims/export", Authorization=KEY)
+    yield Case("export of an unknown coupon", data, 404, "unknown-coupon")
     yield Case("claim of an unknown coupon", post(CLAIM.replace(b"plenty", b"none")), 404, "unknown-coupon")
     asked = post(b'{"user_id": "ann"}', "/api/coupons/none/eligibility")
     yield Case("eligibility for an unknown coupon", asked, 404, "unknown-coupon")
