@@ -44,8 +44,12 @@ def _json_row(number: int, line: str) -> Row | None:
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 CODES = Streamed(
     {
-        CSV: {"schema": {"type": "string"}, "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n"},
-        NDJSON: {"schema": {"type": "string"}, "example": '{"code": "HKTA-2947"}\n'},
+        # Any text is a file: rows that are none are told one by one.
+        CSV: {
+            "schema": {"description": "on each line a `code`, or a `code,expires_at`"},
+            "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n",
+        },
+        NDJSON: {"schema": {"type": "string", "description": "on each line an object with `code` and `expires_at`"}},
     },
     MAX_UPLOAD_BYTES,
 )

@@ -33,7 +33,7 @@ from claimsvc.storage.engine import Driver
 from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import CodesChanged
-from claimsvc.storage.ruled import SETTLE_HOLDS
+from claimsvc.storage.ruled import SETTLE_HOLDS, holds_of
 from claimsvc.storage.transactions import decided
 
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
@@ -153,7 +153,7 @@ class PostgresCampaigns:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
-                await driver.execute(SETTLE_HOLDS, coupons)
+                await driver.execute(SETTLE_HOLDS, holds_of([name]))
                 kept = await look_up(driver, once)
                 before = await _read(driver, name)
             found = await before.fetchone()

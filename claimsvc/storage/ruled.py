@@ -24,7 +24,7 @@ from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesCh
 from claimsvc.storage.rules import CouponFacts, Decisions, Facts, OwnClaim, decide, obstacles
 from claimsvc.storage.transactions import BeginAnewError, decided
 
-_IS_DUE = "coupon_name = ANY (%(coupon_names)s) AND state = 'active' AND held_until <= now()"
+_IS_DUE = "state = 'active' AND held_until <= now()"
 _SETTLE = """
 WITH due AS (
     UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
@@ -52,18 +52,33 @@ WITH due AS (
 )
 SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
 """
-SETTLE_HOLDS = _SETTLE.format(which=f"WHERE {_IS_DUE}")
-"""Gives back the units of holds that are over, once the coupons' rows are locked. Returns how many."""
-
-SETTLE_SOME_HOLDS = _SETTLE.format(
-    which=f"""FROM (
-        SELECT coupon_name AS name, claimed_at AS at, id AS claim_id FROM user_claims WHERE {_IS_DUE}
-        ORDER BY coupon_name, held_until
+_SETTLED_AT_ONCE = 1000
+SETTLE_HOLDS = _SETTLE.format(
+    which=f"""FROM unnest(%(coupon_names)s::text[]) AS asked (name) CROSS JOIN LATERAL (
+        SELECT claimed_at AS at, id AS claim_id FROM user_claims
+        WHERE coupon_name = asked.name AND {_IS_DUE}
+        ORDER BY held_until
         LIMIT %(most)s
     ) AS over
-    WHERE coupon_name = over.name AND claimed_at = over.at AND id = over.claim_id"""  # noqa: S608 - of constants
+    WHERE coupon_name = asked.name AND claimed_at = over.at AND id = over.claim_id"""  # noqa: S608 - of constants
 )
-"""The same for so many at most, those that were over first."""
+"""Gives back the units of holds that are over, once the coupons' rows are locked: of each coupon so many at most, those
+that were over first, so that nobody waits for long. Returns how many."""
+
+# Of those who claim now all of them, because they may want the same again.
+_SETTLE_HOLDS_OF = _SETTLE.format(
+    which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (name, claimant)
+    WHERE coupon_name = asked.name AND user_id = asked.claimant AND {_IS_DUE}"""
+)
+
+SETTLE_HOLD = _SETTLE.format(which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}")
+"""The same for one claim."""
+
+
+def holds_of(coupon_names: Sequence[str], *, claims: int = 0) -> dict[str, Any]:
+    """The parameters of `SETTLE_HOLDS` for so many claims: none of them may be told that all is gone if it is not."""
+    return {"coupon_names": coupon_names, "most": max(claims, _SETTLED_AT_ONCE)}
+
 
 _COUPONS = """
 SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
@@ -199,7 +214,8 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         if locked:
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_COUPONS, coupons)
-            await driver.execute(SETTLE_HOLDS, coupons)
+            await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
+            await driver.execute(_SETTLE_HOLDS_OF, claimants)
             await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)

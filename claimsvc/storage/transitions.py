@@ -31,7 +31,7 @@ from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import concluded, look_up
 from claimsvc.storage.plainness import RECKON_PLAINNESS
 from claimsvc.storage.pools import CANCEL, SETTLE_CODES, CodesChanged
-from claimsvc.storage.ruled import SETTLE_HOLDS
+from claimsvc.storage.ruled import SETTLE_HOLD
 from claimsvc.storage.transactions import decided
 
 _COUPON_OF = """
@@ -116,7 +116,7 @@ class PostgresTransitions:
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 kept = await look_up(driver, once)
-                await driver.execute(SETTLE_HOLDS, coupons)
+                await driver.execute(SETTLE_HOLD, asked)
                 await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | asked)
                 await driver.execute(RECKON_PLAINNESS, coupons)

@@ -14,7 +14,7 @@ from claimsvc.storage.auditing import AUDIT, audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import KEPT_FOR
 from claimsvc.storage.plainness import RECKON_PLAINNESS
-from claimsvc.storage.ruled import SETTLE_SOME_HOLDS
+from claimsvc.storage.ruled import SETTLE_HOLDS
 from claimsvc.storage.transactions import BeginAnewError, decided
 
 # From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
@@ -212,7 +212,7 @@ class PostgresUpkeep:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
-                settled = await driver.execute(SETTLE_SOME_HOLDS, coupons)
+                settled = await driver.execute(SETTLE_HOLDS, coupons)
                 await driver.execute(RECKON_PLAINNESS, coupons)
                 await driver.execute("COMMIT", prepare=False)
             [(units, _)] = await settled.fetchall()

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from claimsvc.domain import Claimed, HoldContinued, SoldOut, StrategyName, Want
+from claimsvc.domain import Claimed, HoldContinued, HoldExpired, SoldOut, StrategyName, Want
 from claimsvc.ports import Attempt
 from claimsvc.storage import PostgresStorage, PostgresUpkeep
 from claimsvc.storage.upkeep import _DUE_COUPONS
@@ -51,6 +51,29 @@ async def test_units_of_holds_that_are_over_come_back_once_and_the_coupon_is_pla
         ("ada",),
         ("ben",),
     ]
+
+
+async def test_however_many_holds_are_over_a_claim_ends_few_of_them_and_its_user_s_own(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 2000, StrategyName.REDLOCK)
+    administrate(
+        database_url,
+        """
+        INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, held_until)
+        SELECT gen_random_uuid(), 'spring', 'u' || i, 'active', now(), now() - make_interval(secs => 2001 - i)
+        FROM generate_series(1, 2000) AS i;
+        UPDATE coupons SET remaining_amount = 0, plain_until = 'epoch'
+        """,
+    )
+    of_user = "SELECT id::text FROM user_claims WHERE state = 'active' AND user_id = "
+    [(late,)] = administrate(database_url, of_user + "'u1999'")
+    assert [type(each) for each in await storage.admit(attempts("u2000", "stranger"))] == [Claimed, Claimed]
+    # A thousand, and that of u2000; then u1999 confirms too late.
+    assert administrate(database_url, "SELECT remaining_amount FROM coupons") == [(1001 - 2,)]
+    assert isinstance(await storage.transitions.confirm(str(late)), HoldExpired)
+    assert administrate(database_url, "SELECT remaining_amount FROM coupons") == [(1002 - 2,)]
+    assert broken_sums(database_url) == []
 
 
 async def test_more_holds_than_one_transaction_may_end_come_back_oldest_first(
