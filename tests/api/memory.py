@@ -407,9 +407,13 @@ class MemoryExports:
 
 
 class MemoryErasure:
-    """`ports.Erasure` of nothing."""
+    """`ports.Erasure` of nothing, which remembers who was to be forgotten, and for whom."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str]] = []
 
     async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
+        self.asked.append((user_id, actor))
         return Erased("erased-nobody")
 
 

@@ -36,7 +36,7 @@ _AUDIT_QUERIES = {
     "limit=101": "limit",
     "reason=because": "reason",
 }
-_USER_IDS = ["%00", "a" * 256, "a%20b", "%FF", "%0D%0A", "%E2%80%8B", ".", "..", "%2e%2e", "%C0%AF", "%F0%9F%98%80"]
+_USER_IDS = ["%00", "a" * 256, "a%20b", "%0D%0A", "%E2%80%8B", ".", "..", "%2e%2e", "%F0%9F%98%80"]
 _METHODS = {
     "/api/users/ann": ("GET", "POST", "PUT", "PATCH"),
     "/api/audit": ("POST", "PUT", "PATCH", "DELETE"),
