@@ -1,6 +1,7 @@
 """The command line: `claimsvc`, or `python -m claimsvc`."""
 
 import errno
+import os
 import sys
 from typing import NoReturn
 
@@ -31,6 +32,8 @@ def main() -> None:
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
+        # What could not be written would be tried again at the exit, and fail again, which has a status of its own.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         _exit(f"Nothing more can be written: {error.strerror}", server.EXIT_FAILED)
 
 

@@ -18,7 +18,7 @@ FAILED = "lock-busy|unavailable|internal-error"
 """The outcomes that are failures of the service: answered with a 5xx."""
 NOBODYS = "cancelled|unknown-coupon"
 """The outcomes that count for no objective: the client hung up, or no coupon has that name."""
-AGAINST_THE_RULES = "not-started|ended|paused"
+AGAINST_THE_RULES = "not-started|ended|paused|not-eligible"
 """The outcomes of claims that a coupon's own rules refuse, with stock left or without."""
 
 _FAILED = f'COUPON, outcome=~"{FAILED}"'

@@ -7,6 +7,7 @@ two steps the database itself is asked for I1 to I3. `STATEFUL_EXAMPLES=1000` ma
 import os
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
+from unittest.mock import patch
 
 import psycopg
 import pytest
@@ -19,6 +20,7 @@ from hypothesis.stateful import run_state_machine_as_test as run_machine
 from typer.testing import CliRunner
 from uuid_utils import uuid7
 
+from claimsvc import logs
 from claimsvc.__main__ import app as command_line
 from claimsvc.domain import SoldOut, StrategyName
 from claimsvc.ports import Attempt
@@ -180,7 +182,9 @@ class Sequences(RuleBasedStateMachine):
             "CLAIMSVC_REDIS_URLS": ",".join(self.service.redis_urls),
             "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "0.1",  # for so long the reconciler waits between its two looks
         }
-        done = CliRunner().invoke(command_line, [command], env=variables)
+        # Commands set the log up as their own, and what has logged once keeps to that: nobody else could listen.
+        with patch.object(logs, "configure"):
+            done = CliRunner().invoke(command_line, [command], env=variables)
         assert done.exit_code == 0, done.output
         assert said in done.output
 

@@ -58,7 +58,7 @@ async def test_a_list_that_is_replaced_is_cleared_away(storage: PostgresStorage,
     assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
     assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
     assert stored(database_url) == [("deny", 1, 1)]
-    details = [entry.details for entry in await storage.trail("coupon", "spring", limit=10)]
+    details = [entry.details for entry in (await storage.trail("coupon", "spring", limit=10))[:-1]]
     assert details == [{}, {"users": 2}, {"users": 1}, {"users": 7000}]
 
 
@@ -176,7 +176,7 @@ async def test_a_list_whose_end_was_lost_sight_of_is_in_force_once(storage: Post
     assert cut.is_set()
     assert replaced == ListReplaced("spring", ALLOW, 3001)
     assert stored(database_url) == [("allow", 3001, 3001)]
-    assert len(await storage.trail("coupon", "spring", limit=10)) == 1
+    assert len(await storage.trail("coupon", "spring", limit=10)) == 2  # with that of the offer
 
 
 def test_who_is_listed_and_what_they_hold_is_found_by_look_ups(database_url: str) -> None:
