@@ -1,0 +1,96 @@
+"""The lock of a coupon, and what operators see of it."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+from claimsvc.domain import (
+    HeldLock,
+    LockNotHeld,
+    LockReleased,
+    LocksSeen,
+)
+
+
+class Lease(Protocol):
+    """Locks that are held, for now."""
+
+    coupon_names: Sequence[str]
+    handed_over: Sequence[str]
+    """Once given back: those for which another instance was woken. It is its turn now, not ours."""
+
+    def seconds_left(self) -> float:
+        """How long the locks are certainly still ours; 0 or less once they may be another's."""
+        ...
+
+    async def is_wanted(self) -> bool:
+        """Whether another instance waits for them."""
+        ...
+
+
+class Lock(Protocol):
+    """Locks on coupons' names, shared by every instance.
+
+    Safe to cancel at any moment: no lock is left behind. Giving one back never raises. Both ways of holding raise
+    `UnavailableError` when a majority of the masters does not answer.
+    """
+
+    def hold_free(self, coupon_names: Sequence[str]) -> AbstractAsyncContextManager[Lease]:
+        """Take those locks that are free, in one attempt, and give them back on leaving.
+
+        The lease tells which; it may be none.
+        """
+        ...
+
+    def hold(self, coupon_name: str, *, was_busy: bool = False) -> AbstractAsyncContextManager[Lease]:
+        """Take the lock, waiting as the retry policy allows, and give it back on leaving.
+
+        Args:
+            was_busy: the first attempt was just made (by `hold_free`), so begin with the first pause.
+
+        Raises:
+            LockBusyError: others held it through every attempt.
+        """
+        ...
+
+
+class Locksmith(Protocol):
+    """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
+
+    async def held(self) -> LocksSeen:
+        """The locks of this moment. Takes none, and keeps nobody waiting."""
+        ...
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        """The same of one coupon, however many others there are: usually one, none if it is free."""
+        ...
+
+    async def release(
+        self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
+    ) -> LockReleased | LockNotHeld:
+        """Give a lock back by force, and wake who waits for it. It is audited first, or not done.
+
+        The holder is not told: its claims are decided by PostgreSQL all the same, and it finds out when it gives back.
+
+        Raises:
+            UnavailableError: also without PostgreSQL, which keeps the audit.
+        """
+        ...
+
+
+class LockObserver(Protocol):
+    """What the lock tells whoever watches it.
+
+    An attempt's or a wait's `result` is `acquired`, `busy` or `unavailable` (a wait's also `cancelled`); a hint's is
+    `sent`, `used`, or `late` when nobody here waited for it any more. Locks that are taken together were waited for
+    and are held together. `taken` begins what `held` ends.
+    """
+
+    def attempted(self, coupon_name: str, result: str) -> None: ...
+    def retried(self, coupon_name: str) -> None: ...
+    def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None: ...
+    def taken(self, coupon_names: Sequence[str]) -> None: ...
+    def held(self, coupon_names: Sequence[str], seconds: float) -> None: ...
+    def lost(self, coupon_name: str) -> None: ...
+    def hinted(self, result: str) -> None: ...
+    def lock_waiters(self, change: int) -> None: ...
