@@ -91,7 +91,10 @@ def configure(level: str, log_format: str) -> None:
     processors: list[structlog.typing.Processor]
     if console:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        rendering = [stamp, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False), _encode]
+        # Its own choice of a traceback shows the variables, and keys and tokens with them.
+        plain = structlog.dev.plain_traceback
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
+        rendering = [stamp, renderer, _encode]
         processors = [*shared, *rendering]
     else:
         rendering = [structlog.processors.format_exc_info, _to_json]

@@ -81,7 +81,7 @@ class JsonWebTokens:
     async def user_of(self, token: str) -> TokenUser | TokenRefused:
         try:
             header = jwt.get_unverified_header(token)
-        except jwt.InvalidTokenError:
+        except (jwt.InvalidTokenError, UnicodeError):  # bytes that are no text are part of a header, too
             return TokenRefused("The token is no JSON Web Token.")
         algorithm, kid = str(header.get("alg")), header.get("kid")
         if not any(algorithm in each for each in ALGORITHMS.values()):

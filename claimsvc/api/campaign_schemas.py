@@ -144,7 +144,7 @@ class CreateCoupon(Request):
 
 
 class ChangeCoupon(Request):
-    """What is to be changed, as a JSON merge patch (RFC 7396): what is left out stays, and null takes away."""
+    """What is to be changed: what is left out stays, what is given is replaced whole, and null takes away."""
 
     amount: Amount = 0
     starts_at: StartsAt | None = None

@@ -10,6 +10,7 @@ from claimsvc.api import eligibility_schemas, parameters, problems
 from claimsvc.api.answer import Reply
 from claimsvc.api.auth import only, users_and
 from claimsvc.api.idempotency import once_only, replayed
+from claimsvc.api.quota import DOCUMENTED, within_quota
 from claimsvc.api.routing import Route, Success, ok
 from claimsvc.api.schemas import BodyError
 from claimsvc.api.services import ACTOR, CALLER, REQUEST_ID, SERVICES
@@ -17,6 +18,7 @@ from claimsvc.api.streams import Streamed, Upload
 from claimsvc.api.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
 
 
+@within_quota
 async def check_eligibility(
     request: web.Request, path: parameters.CouponPath, body: eligibility_schemas.CheckEligibility
 ) -> Reply:
@@ -112,8 +114,10 @@ ROUTES: tuple[Route, ...] = (
         check_eligibility,
         tag="claims",
         summary="Ask whether a user could claim a coupon",
-        success=Success(200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        success=Success(
+            200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody, headers=DOCUMENTED
+        ),
+        problems=(problems.UNKNOWN_COUPON, problems.QUOTA_EXCEEDED, problems.UNAVAILABLE),
         access=users_and(domain.Scope.CLAIMS_WRITE),
         keyed=True,
     ),

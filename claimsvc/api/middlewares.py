@@ -30,7 +30,8 @@ _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_LOGGED_PATH = 256
 # Who is to be forgotten is not to be kept in the log.
-_OF_USERS = "/api/users/"
+# What they name stays out of the log: users who are to be forgotten, and codes that whoever has them can use.
+_NOT_LOGGED = ("/api/users/", "/api/codes/")
 
 # The failures that are answers; any other is a defect.
 EXPECTED = (problems.RefusedError, TransientError, web.HTTPException)
@@ -129,9 +130,13 @@ def _route(request: web.Request) -> str:
 
 def _loggable_path(request: web.Request) -> str:
     """The path as it was sent, still percent-encoded, so that it stays one line; no query, which may be private."""
+    route = _route(request)
     path = request.rel_url.raw_path[:_MAX_LOGGED_PATH]
-    if path.startswith(_OF_USERS):
-        return f"{_OF_USERS}{{id}}"
+    for beginning in _NOT_LOGGED:
+        if route.startswith(beginning):
+            return route
+        if path.startswith(beginning):
+            return f"{beginning}..."
     if path.isascii() and path.isprintable():
         return path
     return path.encode("unicode_escape", "replace").decode("ascii")

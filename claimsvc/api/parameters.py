@@ -29,6 +29,8 @@ _CLAIM_CURSOR = r"^0[0-2][0-9a-f]{46}$"
 # The same time, and 8 bytes of a number that is not negative.
 _AUDIT_CURSOR = r"^0[0-2][0-9a-f]{14}[0-7][0-9a-f]{15}$"
 _VISIBLE = r"^[!-~]*$"
+# Codes may have Hangul, too.
+_VISIBLE_OR_HANGUL = r"^[!-~가-힣]*$"
 
 
 class CouponPath(Request):
@@ -155,8 +157,8 @@ class AuditQuery(Request):
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
-            pattern=_VISIBLE,
-            description="a coupon's name, or the id of a claim or a key; empty for all",
+            pattern=_VISIBLE_OR_HANGUL,
+            description="a coupon's name, a code, or the id of a claim or a key; empty for all",
             examples=["summer-sale"],
         ),
     ] = ""

@@ -7,11 +7,12 @@ import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Any
 
 from aiohttp import hdrs, web
 from multidict import istr
 
-from claimsvc.api import problems, schemas
+from claimsvc.api import problems
 from claimsvc.api.answer import Reply
 from claimsvc.api.services import REQUEST_ID, SERVICES
 from claimsvc.domain import Quota, QuotaStanding
@@ -29,25 +30,26 @@ _IPV6_PREFIX = 64
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-Claiming = Callable[[web.Request, schemas.ClaimCoupon], Awaitable[Reply]]
+# It takes a `body` that has a `user_id`.
+Handler = Callable[..., Awaitable[Reply]]
 
 
-def within_quota(handler: Claiming) -> Claiming:
+def within_quota(handler: Handler) -> Handler:
     """The handler, for whoever has not asked too often; where no quota is set, the handler itself."""
 
     @wraps(handler)
-    async def limited(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
+    async def limited(request: web.Request, **inputs: Any) -> Reply:
         services = request.app[SERVICES]
         quotas = services.quotas
         if quotas is None:
-            return await handler(request, body)
-        subjects = {"user": body.user_id}
+            return await handler(request, **inputs)
+        subjects = {"user": inputs["body"].user_id}
         address = client_of(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), services.trusted_proxies)
         if address is not None:
             subjects["address"] = address
         standings = await quotas.take(subjects)
         exceeded = [each for each in standings if each.is_exceeded]
-        reply = _refusal(exceeded, request[REQUEST_ID]) if exceeded else await handler(request, body)
+        reply = _refusal(exceeded, request[REQUEST_ID]) if exceeded else await handler(request, **inputs)
         reply.headers.update(quota_headers(quotas.quotas, standings))
         return reply
 

@@ -20,7 +20,7 @@ from claimsvc.config import load_database_settings
 
 
 def audit(
-    subject: Annotated[str, typer.Option(help="Only what was done to this: a coupon's name, an id.")] = "",
+    subject: Annotated[str, typer.Option(help="Only what was done to this: a coupon's name, a code, an id.")] = "",
     subject_type: Annotated[str, typer.Option(help="Only what was done to such: coupon, claim, key.")] = "",
     actor: Annotated[str, typer.Option(help="Only what they did, named as entries name them.")] = "",
     action: Annotated[str, typer.Option(help="Only this, such as coupon.change.")] = "",

@@ -34,8 +34,9 @@ from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_co
 from claimsvc.storage.admission import LOCK_COUPONS
 from claimsvc.storage.auditing import audited
 from claimsvc.storage.engine import Driver, UnitOfWork, read
-from claimsvc.storage.idempotency import concluded, look_up
+from claimsvc.storage.idempotency import concluded, found, look_up
 from claimsvc.storage.pools import SETTLE_CODES, CodesChanged
+from claimsvc.storage.rules import told_again
 from claimsvc.storage.transactions import decided
 from claimsvc.storage.uploads import ROWS_AT_ONCE, Upload
 
@@ -105,6 +106,9 @@ class PostgresCodes:
         atomic: bool,
         once: Once | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
+        told_before = await self._told_before(once)
+        if told_before is not None:
+            return told_before
         if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
             return await self._only_told(once, UnknownCoupon())
         intake = Intake()
@@ -199,6 +203,15 @@ class PostgresCodes:
         added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
         self._changed([upload.type])
         return added
+
+    async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
+        """What is kept under the request's key, before anything is done in several transactions."""
+
+        async def ask(unit: UnitOfWork) -> Replayed | KeyReused | None:
+            stored = (await found(await look_up(unit.driver, once))).values()
+            return next((told_again(each, once, False) for each in stored if once is not None), None)
+
+        return None if once is None else await read(self._engine, self._unit_timeout_seconds, ask)
 
     async def _only_told(self, once: Once | None, answer: _T) -> _T | Replayed | KeyReused:
         """An answer for which nothing is written, unless it is to be kept."""

@@ -112,8 +112,10 @@ async def test_what_is_sent_again_under_its_key_is_told_again_and_done_once(shop
         first = await shop.ask(method, path, body, **{"Content-Type": media_type, "Idempotency-Key": "k-1"})
         assert first == await shop.ask(method, path, body, **{"Content-Type": media_type, "Idempotency-Key": "k-1"})
         assert first[0] == 200
-    status, problem = await shop.add(b"K-2\n", **{"Idempotency-Key": "k-1"})
-    assert (status, problem["type"]) == (422, "/problems/key-reused")
+    large = "".join(f"L-{number}\n" for number in range(6000)).encode()
+    for file in (b"K-2\n", large):
+        status, problem = await shop.add(file, "?atomic=false", **{"Idempotency-Key": "k-1"})
+        assert (status, problem["type"]) == (422, "/problems/key-reused")
     made = {"count": 10, "pattern": "AAAA-9999"}
     for _ in range(2):
         status, _ = await shop.ask("POST", "/api/coupons/spring/codes/generate", made, **{"Idempotency-Key": "k-2"})

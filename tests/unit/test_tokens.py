@@ -88,7 +88,7 @@ async def test_an_expiry_within_the_leeway_of_two_clocks_is_let_through(tokens: 
     assert isinstance(await tokens.user_of(issuer.token(exp=int(time.time()) - 10)), TokenUser)
 
 
-@pytest.mark.parametrize("token", ["a.b.c", "..", "e30.e30.", "a.b", "\x00.\x00.\x00"])
+@pytest.mark.parametrize("token", ["a.b.c", "..", "e30.e30.", "a.b", "\x00.\x00.\x00", "\udcff.a.b"])
 async def test_what_is_no_token_is_refused(tokens: JsonWebTokens, token: str) -> None:
     assert isinstance(await tokens.user_of(token), TokenRefused)
 
