@@ -12,6 +12,7 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import AlreadyClaimed, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import Attempt
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.transactions import BeginAnewError, decided
@@ -138,6 +139,13 @@ class HasRules:
     """Nothing was decided: more than the stock decides this coupon's claims."""
 
 
+_OVER = """
+SELECT FROM unnest(%(ids)s::uuid[], %(user_ids)s::text[]) AS attempt (id, user_id)
+JOIN user_claims AS kept ON kept.id = attempt.id
+WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> attempt.user_id
+LIMIT 1
+"""
+
 PlainOutcome = Outcome | HasRules
 _HAS_RULES = HasRules()
 
@@ -170,6 +178,8 @@ class Admission:
 
         async def once(driver: Driver, in_doubt: bool) -> list[PlainOutcome]:
             nonlocal sells
+            if in_doubt:
+                await require_none_over(driver, attempts)
             if sells and not in_doubt:
                 try:
                     return await _sell(driver, attempts)
@@ -210,6 +220,18 @@ class Admission:
             else:
                 outcomes.append(None if is_left else _SOLD_OUT)
         return outcomes
+
+
+async def require_none_over(driver: Driver, attempts: Sequence[Attempt]) -> None:
+    """To be asked before attempts whose end is in doubt are decided again: one that was kept, and has been cancelled,
+    forgotten or run out since, must not be given another unit.
+
+    Raises:
+        UnavailableError: there is one.
+    """
+    ids = {"ids": [attempt.claim_id for attempt in attempts], "user_ids": [attempt.user_id for attempt in attempts]}
+    if await (await driver.execute(_OVER, ids)).fetchone() is not None:
+        raise UnavailableError("the claim was made, and is over by now; look it up", dependency="postgresql")
 
 
 async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[PlainOutcome]:

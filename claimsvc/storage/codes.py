@@ -1,12 +1,13 @@
 """Codes as they are added, redeemed, looked up and counted; how claims take them is in `pools`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from typing import Any, TypeVar
 from uuid import uuid4
 
+import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
@@ -37,7 +38,7 @@ from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import concluded, found, look_up
 from claimsvc.storage.pools import SETTLE_CODES, CodesChanged
 from claimsvc.storage.rules import told_again
-from claimsvc.storage.transactions import decided
+from claimsvc.storage.transactions import BeginAnewError, decided
 from claimsvc.storage.uploads import ROWS_AT_ONCE, Upload
 
 # Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
@@ -45,6 +46,7 @@ _ADDING_TIMEOUT_SECONDS = 60.0
 # Collisions are rare: with this many rounds even a space that is nearly used up has given what it has.
 _MOST_ROUNDS = 20
 
+_A = TypeVar("_A")
 _T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
 
 _IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
@@ -120,7 +122,10 @@ class PostgresCodes:
                 del waiting[:ROWS_AT_ONCE]
         if atomic and intake.refused_count:
             return await self._only_told(once, intake.refusal())
-        told, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+        try:
+            told, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+        except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
+            return await self._only_told(once, UnknownCoupon())
         return told
 
     async def _add(
@@ -150,7 +155,7 @@ class PostgresCodes:
             await driver.execute("BEGIN", prepare=False)
             return await concluded(driver, once, await look_up(driver, once), noted.refusal(), in_doubt), noted
 
-        told = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
+        told = await self._adding(write)
         self._changed([upload.type])
         return told
 
@@ -200,9 +205,23 @@ class PostgresCodes:
             refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
             return await concluded(driver, once, await look_up(driver, once), refusal, in_doubt)
 
-        added = await decided(self._engine, _ADDING_TIMEOUT_SECONDS, write)
+        try:
+            added = await self._adding(write)
+        except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
+            return await self._only_told(once, UnknownCoupon())
         self._changed([upload.type])
         return added
+
+    async def _adding(self, write: Callable[[Driver, bool], Awaitable[_A]]) -> _A:
+        """What `write` comes to, which may be in the way of others that add the same codes, and they in its."""
+
+        async def attempt(driver: Driver, in_doubt: bool) -> _A:
+            try:
+                return await write(driver, in_doubt)
+            except psycopg.errors.DeadlockDetected as error:
+                raise BeginAnewError from error
+
+        return await decided(self._engine, _ADDING_TIMEOUT_SECONDS, attempt)
 
     async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
         """What is kept under the request's key, before anything is done in several transactions."""

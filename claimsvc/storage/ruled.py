@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
 from claimsvc.ports import Attempt
-from claimsvc.storage.admission import LOCK_COUPONS
+from claimsvc.storage.admission import LOCK_COUPONS, require_none_over
 from claimsvc.storage.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.storage.engine import Driver, UnitOfWork, read
 from claimsvc.storage.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
@@ -166,6 +166,8 @@ class RuledAdmission:
         """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
 
         async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
+            if in_doubt:
+                await require_none_over(driver, attempts)
             facts = await _facts(driver, attempts, locked=True)
             decisions = decide(facts, attempts, in_doubt=in_doubt)
             await _write(driver, decisions, sorted(facts.coupons))

@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TypeVar
 
 import psycopg
@@ -39,6 +40,7 @@ async def decided(
         InvariantViolatedError: nothing was written, because a promise would have been broken.
     """
     clock = asyncio.get_running_loop().time
+    backend: int | None = None
     in_doubt_until: float | None = None
     beginnings = 0
     while True:
@@ -46,6 +48,9 @@ async def decided(
         try:
             async with unit_of_work(engine, unit_timeout_seconds) as unit:
                 driver = unit.driver
+                if in_doubt_until is not None and backend is not None:
+                    await _end(driver, backend)
+                backend = driver.info.backend_pid
                 return await once(driver, in_doubt_until is not None)
         except BeginAnewError as error:
             beginnings += 1
@@ -68,3 +73,10 @@ async def decided(
                     "PostgreSQL did not say whether it was kept; ask again to learn it", dependency="postgresql"
                 ) from error
         await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
+
+
+async def _end(driver: Driver, backend: int) -> None:
+    """End the session of a connection that was lost. What it was sent may lie unread in a server that hangs: it is not
+    to be carried out when all was decided again, and something else was made of it."""
+    with suppress(psycopg.errors.InsufficientPrivilege):  # by now the number is somebody else's
+        await driver.execute("SELECT pg_terminate_backend(%(backend)s)", {"backend": backend}, prepare=False)

@@ -27,7 +27,7 @@ WITH given AS (
     INSERT INTO code_names AS old (code, coupon_name, upload_id)
     SELECT code, %(coupon_name)s, %(upload_id)s::uuid FROM given
     WHERE expires_at IS NULL OR expires_at > now()
-    ORDER BY code
+    ORDER BY code COLLATE "C"
     ON CONFLICT (code) DO UPDATE SET upload_id = old.upload_id WHERE old.upload_id = excluded.upload_id
     RETURNING code
 )

@@ -22,6 +22,7 @@ _IS_BROKEN = "SELECT NOT indisvalid FROM pg_index WHERE indexrelid = to_regclass
 
 def upgrade() -> None:
     with op.get_context().autocommit_block():
+        before = op.get_bind().execute(sa.text("SHOW lock_timeout")).scalar_one()
         op.execute(f"SET lock_timeout = '{_BUILD_TIMEOUT}'")
         for check in ("state", "ended", "slot"):
             op.execute(f"ALTER TABLE user_claims VALIDATE CONSTRAINT user_claims_{check}_check")
@@ -30,6 +31,7 @@ def upgrade() -> None:
                 op.execute(f"DROP INDEX CONCURRENTLY {name}")
             op.execute("CREATE " + index.format(f"IF NOT EXISTS {name}"))
         op.execute("DROP INDEX CONCURRENTLY IF EXISTS user_claims_one_active_per_user")
+        op.execute(f"SET lock_timeout = '{before}'")
 
 
 def downgrade() -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import contextlib
 import gc
+import os
+import signal
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from urllib.parse import urlsplit
@@ -11,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from claimsvc.domain import Once, StrategyName, Want
+from claimsvc.domain import AuditEntry, Claimed, Once, StrategyName, Want
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
 from claimsvc.storage import PostgresStorage, open_engine
@@ -27,6 +29,7 @@ from tests.storage.stage import (
     remaining,
     terminate_all_others,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.usefixtures("sold_first")
 
@@ -208,3 +211,42 @@ async def test_a_connection_whose_borrower_vanished_is_counted_no_more(database_
         assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
         async with engine.connect():
             assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
+
+
+async def test_what_a_server_has_not_read_yet_is_not_carried_out_once_it_was_decided_again(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'claimsvc'"
+    [(backend,)] = administrate(database_url, sessions)
+    assert isinstance(backend, int)
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        [claimed] = await storage.admit(attempts("ada"))
+        assert isinstance(claimed, Claimed)
+        await storage.transitions.cancel(claimed.claim.id, AuditEntry("test", "claim.cancel", "claim", "it"))
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    await until(lambda: (backend,) not in administrate(database_url, sessions), "the session has ended")
+    assert await remaining(storage) == 5
+
+
+async def test_a_claim_that_is_over_before_its_end_is_known_is_not_made_again(database_url: str) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        administrate(
+            database_url,
+            """
+            CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                UPDATE user_claims SET state = 'cancelled', ended_at = now() WHERE id = new.id;
+                UPDATE coupons SET remaining_amount = remaining_amount + 1 WHERE name = new.coupon_name;
+                RETURN NULL;
+            END $$;
+            CREATE CONSTRAINT TRIGGER cancel AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION cancel();
+            """,
+        )
+        proxy.cut_after(b"COMMIT")
+        with pytest.raises(UnavailableError, match="over by now"):
+            await storage.admit(attempts("ada"))
+        assert await remaining(storage) == 5
