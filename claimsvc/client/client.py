@@ -99,9 +99,11 @@ class ClaimClient:
 
     async def claim(
         self,
-        coupon_name: str,
+        coupon_name: str | None,
         user_id: str,
         *,
+        coupon_type: str | None = None,
+        attributes: Mapping[str, str | int | float | bool] | None = None,
         hold_seconds: int | None = None,
         key: str | None = None,
         request_id: str | None = None,
@@ -109,8 +111,9 @@ class ClaimClient:
         """Claim one unit of a coupon for a user.
 
         Args:
-            coupon_name: the coupon.
+            coupon_name: the coupon; None for the oldest of `coupon_type`, or of all, that can be claimed.
             user_id: who is to have it.
+            attributes: what the coupon's rules may ask about the user.
             hold_seconds: keep the unit for so long, until it is confirmed; None to have it for good.
             key: the Idempotency-Key, 1 to 255 visible ASCII characters but `"` and `\\`; a new one unless told. Give
                 your own to ask again after a crash of yours: within 24 h the same request has the same answer.
@@ -120,9 +123,13 @@ class ClaimClient:
             ClaimClientError: see `claimsvc.client.errors`.
             ValueError: the key is none.
         """
-        body: dict[str, Any] = {"user_id": user_id, "coupon_name": coupon_name}
-        if hold_seconds is not None:
-            body["hold_seconds"] = hold_seconds
+        asked = {
+            "coupon_name": coupon_name,
+            "type": coupon_type,
+            "attributes": attributes,
+            "hold_seconds": hold_seconds,
+        }
+        body = {"user_id": user_id, **{member: value for member, value in asked.items() if value is not None}}
         answer = await self._post("/api/coupons/claim", body, key, request_id)
         if answer.status == 201:
             return Claimed(answer.read(claim_of), **answer.about())
@@ -207,6 +214,7 @@ class ClaimClient:
         coupon_type: str | None = None,
         benefit: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
+        rules: Mapping[str, Any] | None = None,
         key: str | None = None,
         request_id: str | None = None,
     ) -> CreateOutcome:
@@ -222,6 +230,7 @@ class ClaimClient:
             coupon_type: what groups coupons.
             benefit: what it is worth, `{"percent_off": 15}` for one.
             metadata: whatever you want to find on it.
+            rules: who may claim it, `{"attributes": [...], "holds": [...], "holds_not": [...]}`.
             key, request_id: as of `claim`.
 
         What is None is left to the service.
@@ -230,7 +239,7 @@ class ClaimClient:
             UnauthorizedError: the token is no admin key.
             ClaimClientError: see `claimsvc.client.errors`.
         """
-        rules = {
+        asked = {
             "strategy": strategy,
             "starts_at": starts_at.isoformat() if starts_at is not None else None,
             "ends_at": ends_at.isoformat() if ends_at is not None else None,
@@ -239,8 +248,9 @@ class ClaimClient:
             "type": coupon_type,
             "benefit": benefit,
             "metadata": metadata,
+            "rules": rules,
         }
-        given = {member: value for member, value in rules.items() if value is not None}
+        given = {member: value for member, value in asked.items() if value is not None}
         answer = await self._post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)
         if answer.status == 201:
             return CouponCreated(answer.read(coupon_of), **answer.about())

@@ -16,6 +16,7 @@ class Claim:
         state: `active`, `held`, `cancelled` or `expired`; a newer service may know more.
         expires_at: when a held claim gives its unit back by itself.
         ended_at: when it was cancelled, or has expired.
+        code: the code that it has, if its coupon has codes and it is confirmed.
         more: whatever else the service tells of it.
     """
 
@@ -26,6 +27,7 @@ class Claim:
     claimed_at: datetime
     expires_at: datetime | None = None
     ended_at: datetime | None = None
+    code: str | None = None
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
@@ -126,6 +128,13 @@ class Paused(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
+class NotEligible(Outcome):
+    """The coupon's rules or lists do not admit the user; each of `reasons` has a `code`."""
+
+    reasons: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class KeyReused(Outcome):
     """Something else was asked before under the same key; nothing was done."""
 
@@ -191,6 +200,7 @@ ClaimOutcome = (
     | NotStarted
     | Ended
     | Paused
+    | NotEligible
     | KeyReused
     | Refused
 )

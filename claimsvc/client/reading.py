@@ -68,6 +68,7 @@ def claim_of(document: object) -> Claim:
         members.time("claimed_at"),
         members.maybe_time("expires_at"),
         members.maybe_time("ended_at"),
+        members.maybe("code", str),
         members.rest,
     )
 

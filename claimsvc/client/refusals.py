@@ -12,6 +12,7 @@ from claimsvc.client.outcomes import (
     Ended,
     HoldExpired,
     KeyReused,
+    NotEligible,
     NotStarted,
     Paused,
     Refused,
@@ -79,10 +80,17 @@ def _not_started(answer: Answer) -> NotStarted:
     return NotStarted(starts_at, answer.retry_after_seconds, **answer.about())
 
 
+def _not_eligible(answer: Answer) -> NotEligible:
+    reasons = answer.read(lambda document: Members(document).take("reasons", list))
+    return NotEligible(tuple(reasons), **answer.about())
+
+
 _KEY_REUSED: dict[str, Callable[[Answer], KeyReused]] = {"key-reused": _alone(KeyReused)}
 OF_A_COUPON: Refusals[UnknownCoupon] = {"unknown-coupon": _alone(UnknownCoupon)}
 OF_A_CLAIM: Refusals[UnknownClaim] = {"unknown-claim": _alone(UnknownClaim)}
-OF_CLAIMING: Refusals[AlreadyClaimed | SoldOut | UnknownCoupon | NotStarted | Ended | Paused | KeyReused] = {
+OF_CLAIMING: Refusals[
+    AlreadyClaimed | SoldOut | UnknownCoupon | NotStarted | Ended | Paused | NotEligible | KeyReused
+] = {
     **OF_A_COUPON,
     **_KEY_REUSED,
     "already-claimed": _with_its_claim(AlreadyClaimed),
@@ -90,6 +98,7 @@ OF_CLAIMING: Refusals[AlreadyClaimed | SoldOut | UnknownCoupon | NotStarted | En
     "not-started": _not_started,
     "ended": _alone(Ended),
     "paused": _alone(Paused),
+    "not-eligible": _not_eligible,
 }
 OF_CONFIRMING: Refusals[HoldExpired | ClaimCancelled | UnknownClaim | KeyReused] = {
     **OF_A_CLAIM,

@@ -29,6 +29,7 @@ from claimsvc.client import (
     HoldContinued,
     HoldExpired,
     KeyReused,
+    NotEligible,
     NotStarted,
     Paused,
     ProblemError,
@@ -101,6 +102,7 @@ async def answered(call: Call, *say: Say) -> object:
         ),
         (claim, refuses("ended", 409), Ended()),
         (claim, refuses("paused", 409), Paused()),
+        (claim, refuses("not-eligible", 403, reasons=[{"code": "denied"}]), NotEligible(({"code": "denied"},))),
         (claim, refuses("key-reused", 422), KeyReused()),
         (confirm, says(200, CLAIM), Confirmed(_CLAIM)),
         (confirm, refuses("hold-expired", 410, claim=CLAIM), HoldExpired(_CLAIM)),
@@ -141,9 +143,9 @@ async def test_a_coupon_has_its_rules_and_claimants() -> None:
 
 
 async def test_what_a_newer_service_tells_besides_is_kept() -> None:
-    outcome = await answered(claim, says(201, CLAIM | {"state": "redeemed", "code": "AAAA-9999"}))
+    outcome = await answered(claim, says(201, CLAIM | {"state": "redeemed", "code": "AAAA-9999", "seat": "7"}))
     assert isinstance(outcome, Claimed)
-    assert (outcome.claim.state, outcome.claim.more) == ("redeemed", {"code": "AAAA-9999"})
+    assert (outcome.claim.state, outcome.claim.code, outcome.claim.more) == ("redeemed", "AAAA-9999", {"seat": "7"})
 
 
 async def test_an_outcome_says_which_request_it_answers_and_whether_it_was_answered_before() -> None:
@@ -153,11 +155,10 @@ async def test_an_outcome_says_which_request_it_answers_and_whether_it_was_answe
 
 
 async def test_a_refusal_without_a_type_of_its_own_is_its_problem() -> None:
-    reasons = [{"code": "not-listed"}]
-    outcome = await answered(claim, refuses("not-eligible", 403, reasons=reasons))
+    outcome = await answered(claim, refuses("not-today", 403, days=["Monday"]))
     assert isinstance(outcome, Refused)
-    assert (outcome.problem.slug, outcome.problem.status) == ("not-eligible", 403)
-    assert outcome.problem.document["reasons"] == reasons
+    assert (outcome.problem.slug, outcome.problem.status) == ("not-today", 403)
+    assert outcome.problem.document["days"] == ["Monday"]
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def test_every_outcome_is_a_problem_that_the_service_has() -> None:
 async def test_every_problem_of_the_service_is_understood(kind: problems.Problem) -> None:
     """As the service writes it, and with what some of them say besides."""
     written = json.loads(problems.respond(kind, "r-1").body)
-    document = {"claim": CLAIM, "starts_at": "2026-11-27T00:00:00Z"} | written
+    document = {"claim": CLAIM, "starts_at": "2026-11-27T00:00:00Z", "reasons": []} | written
     assert document.keys() >= problem("", 0).keys()
     try:
         outcome = await answered(claim, says(kind.status, document))

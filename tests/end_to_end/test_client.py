@@ -29,6 +29,7 @@ from claimsvc.client import (
     HoldContinued,
     HoldExpired,
     KeyReused,
+    NotEligible,
     NotStarted,
     Paused,
     Refused,
@@ -129,6 +130,17 @@ async def test_the_rules_of_a_coupon_are_told_and_obeyed(client: ClaimClient) ->
     never = await client.create_coupon("never", 5, starts_at=begins, ends_at=ended)
     assert isinstance(never, Refused)
     assert never.problem.slug == "empty-period"
+
+
+async def test_attributes_and_types_are_claimed_by(client: ClaimClient) -> None:
+    rules = {"attributes": [{"name": "city", "one_of": ["Seoul"]}]}
+    await client.create_coupon("local", 5, coupon_type="welcome", rules=rules)
+    refused = await client.claim("local", "ada", attributes={"city": "Busan"})
+    assert isinstance(refused, NotEligible)
+    assert [reason["code"] for reason in refused.reasons] == ["attribute-refused"]
+    claimed = await client.claim(None, "ada", coupon_type="welcome", attributes={"city": "Seoul"})
+    assert isinstance(claimed, Claimed)
+    assert (claimed.claim.coupon_name, claimed.claim.code) == ("local", None)
 
 
 async def test_what_is_not_there_or_not_allowed_is_said(client: ClaimClient) -> None:
