@@ -5,7 +5,8 @@ VENV ?= .venv
 BIN = $(VENV)/bin
 
 # Tests run in parallel, each worker on servers of its own; tests of one xdist_group stay in one worker.
-PYTEST = $(BIN)/python -m pytest -n logical --maxprocesses 4 --dist loadgroup
+# More than there are processors, because tests mostly wait.
+PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:

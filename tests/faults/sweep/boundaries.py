@@ -230,8 +230,10 @@ class BoundaryProxy:
 
     async def delay(self) -> None:
         self.conductor.delayed += 1
-        await asyncio.sleep(self.late_seconds)
-        self.conductor.delayed -= 1
+        try:
+            await asyncio.sleep(self.late_seconds)
+        finally:  # the server may end the conversation meanwhile
+            self.conductor.delayed -= 1
 
     async def converse(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         async with connected(*self.target, writer) as (server_reader, server_writer):
