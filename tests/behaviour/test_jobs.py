@@ -155,7 +155,7 @@ async def test_holds_that_end_under_load_come_back_by_the_sweepers_of_two_instan
         # All at once, or the claim of the last would end the hold of the first.
         await administrate(database_url, "UPDATE user_claims SET held_until = now() WHERE state = 'active'")
         await until(lambda: swept() >= before + 5, "the sweepers ended what nobody else has")
-        assert await all_are_back()
+        await until(all_are_back, "their units are back")
         assert swept() <= held + 5
         assert (first_told.jobs + second_told.jobs)["sweep", "failed"] == 0
     sold = [await here.strategy.claim("spring", next(users)) for _ in range(6)]
