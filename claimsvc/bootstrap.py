@@ -81,17 +81,8 @@ async def application(
         stack.push_async_callback(strategy.drain)
         code_counters = RedisCodeCounters(masters.all)
         await stack.enter_async_context(echo.running(database.codes, code_counters))
-        await stack.enter_async_context(
-            repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds)
-        )
-        await stack.enter_async_context(event_loop_watched(metrics.event_loop_lagged))
-        await stack.enter_async_context(
-            repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS)
-        )
-        await stack.enter_async_context(repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS))
-        await stack.enter_async_context(
-            jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds))
-        )
+        for work in _background(settings, database, masters, code_counters, jobs, metrics):
+            await stack.enter_async_context(work)
         locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
@@ -134,6 +125,24 @@ async def application(
                 trusted_proxies=settings.trusted_proxies,
             )
         )
+
+
+def _background(
+    settings: Settings,
+    database: storage.PostgresStorage,
+    masters: Masters,
+    code_counters: RedisCodeCounters,
+    jobs: Jobs,
+    metrics: Metrics,
+) -> list[AbstractAsyncContextManager[object]]:
+    """What goes on by the clock, each while it is entered."""
+    return [
+        repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
+        event_loop_watched(metrics.event_loop_lagged),
+        repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
+        repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
+        jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds)),
+    ]
 
 
 @asynccontextmanager

@@ -101,10 +101,11 @@ class Edge:
     def _record(
         self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None
     ) -> None:
+        route = _route(request)
         self._records.add(
             method=request.method if request.method in _METHODS else "OTHER",
-            path=_loggable_path(request),
-            route=_route(request),
+            path=_loggable_path(request, route),
+            route=route,
             status=status,
             started=started,
             request_id=request_id,
@@ -128,9 +129,8 @@ def _route(request: web.Request) -> str:
     return resource.canonical if resource is not None else UNMATCHED
 
 
-def _loggable_path(request: web.Request) -> str:
+def _loggable_path(request: web.Request, route: str) -> str:
     """The path as it was sent, still percent-encoded, so that it stays one line; no query, which may be private."""
-    route = _route(request)
     path = request.rel_url.raw_path[:_MAX_LOGGED_PATH]
     for beginning in _NOT_LOGGED:
         if route.startswith(beginning):

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from typing import TypeVar
 
 import psycopg
@@ -41,6 +40,7 @@ async def decided(
     """
     clock = asyncio.get_running_loop().time
     backend: int | None = None
+    begun_at = clock()
     in_doubt_until: float | None = None
     beginnings = 0
     while True:
@@ -49,8 +49,8 @@ async def decided(
             async with unit_of_work(engine, unit_timeout_seconds) as unit:
                 driver = unit.driver
                 if in_doubt_until is not None and backend is not None:
-                    await _end(driver, backend)
-                backend = driver.info.backend_pid
+                    await _end(driver, backend, clock() - begun_at)
+                backend, begun_at = driver.info.backend_pid, clock()
                 return await once(driver, in_doubt_until is not None)
         except BeginAnewError as error:
             beginnings += 1
@@ -75,8 +75,19 @@ async def decided(
         await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
 
 
-async def _end(driver: Driver, backend: int) -> None:
+# Its number may be another session's by now, or that of a session of the standby that took over: those are younger.
+_END = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+WHERE pid = %(backend)s AND usename = current_user
+    AND backend_start <= clock_timestamp() - make_interval(secs => %(age)s)
+"""
+
+
+async def _end(driver: Driver, backend: int, age_seconds: float) -> None:
     """End the session of a connection that was lost. What it was sent may lie unread in a server that hangs: it is not
-    to be carried out when all was decided again, and something else was made of it."""
-    with suppress(psycopg.errors.InsufficientPrivilege):  # by now the number is somebody else's
-        await driver.execute("SELECT pg_terminate_backend(%(backend)s)", {"backend": backend}, prepare=False)
+    to be carried out when all was decided again, and something else was made of it.
+
+    Args:
+        age_seconds: how long ago that session was lent at the latest.
+    """
+    await driver.execute(_END, {"backend": backend, "age": age_seconds}, prepare=False)

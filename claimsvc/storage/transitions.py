@@ -1,7 +1,8 @@
 """What becomes of a claim after it was made: it is confirmed, or given back.
 
-Each is one transaction in one round trip. It holds the coupon's row, as whoever claims does, and no Redlock: on a hot
-coupon that would make a claim that is given back wait behind all that are made.
+First it is learnt which coupon the claim is of. Then follows one transaction, of one round trip, or of two where its
+answer is kept under a key. It holds the coupon's row, as whoever claims does, and no Redlock: on a hot coupon that
+would make a claim that is given back wait behind all that are made.
 """
 
 from collections.abc import Callable
