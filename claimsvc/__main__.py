@@ -11,7 +11,7 @@ from rich.markup import escape
 from sqlalchemy.exc import OperationalError
 
 from claimsvc import server
-from claimsvc.commands import app
+from claimsvc.cli import app
 from claimsvc.errors import ClaimsvcError, SettingsError, UnavailableError
 
 __all__ = ["app", "main"]

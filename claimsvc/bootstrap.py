@@ -9,33 +9,33 @@ import structlog
 from aiohttp import web
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc import storage
-from claimsvc.api import CLAIM_PATH, Services, StressTests, create_app
-from claimsvc.batching import BatchLimits, WaitingRoom
+from claimsvc import postgres
+from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.counters import RedisCodeCounters, RedisCounters
-from claimsvc.echo import CodeEcho, read_counts, refresh
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
+from claimsvc.http import CLAIM_PATH, Services, StressTests, create_app
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
-from claimsvc.live import Live
-from claimsvc.lock import Locksmith, Redlocks, instance_name, open_redlocks
-from claimsvc.masters import Masters, open_masters
-from claimsvc.metrics import MeteredStrategy, Metrics
+from claimsvc.jobs.code_counts import CodeEcho, read_counts, refresh
+from claimsvc.observability.console import Live
+from claimsvc.observability.metrics import MeteredStrategy, Metrics
+from claimsvc.observability.tracing import open_tracing
 from claimsvc.ports import AnyClaims, ApiKeys, Audience, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
-from claimsvc.quotas import open_quotas
-from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
-from claimsvc.tracing import open_tracing
+from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
+from claimsvc.redis.lock import Locksmith, Redlocks, instance_name, open_redlocks
+from claimsvc.redis.masters import Masters, open_masters
+from claimsvc.redis.rate_limiter import open_quotas
 
 if TYPE_CHECKING:
-    from claimsvc.tracing.tracing import Tracing
+    from claimsvc.observability.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
 _MEMORY_SAMPLE_SECONDS = 5.0
 
 _log = structlog.get_logger("claimsvc.server")
 
-migrate = storage.migrate
+migrate = postgres.migrate
 
 
 @asynccontextmanager
@@ -129,7 +129,7 @@ async def application(
 
 def _background(
     settings: Settings,
-    database: storage.PostgresStorage,
+    database: postgres.PostgresStorage,
     masters: Masters,
     code_counters: RedisCodeCounters,
     jobs: Jobs,
@@ -152,7 +152,7 @@ async def _open_tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         yield None
         return
     # Here and not above: cryptography takes its time, and only who serves and has tokens needs it.
-    from claimsvc.tokens import REFRESH_SECONDS, open_tokens
+    from claimsvc.identity.tokens import REFRESH_SECONDS, open_tokens
 
     async with (
         open_tokens(settings.jwt_jwks, issuer=settings.jwt_issuer, audience=settings.jwt_audience) as tokens,
@@ -165,7 +165,7 @@ def _strategies(
     settings: Settings,
     lock: Lock,
     counters: Counters,
-    database: storage.PostgresStorage,
+    database: postgres.PostgresStorage,
     metrics: Metrics,
     tracing: "Tracing | None",
 ) -> StrategyByCoupon:
@@ -195,7 +195,7 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[storage.PostgresStorage]:
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[postgres.PostgresStorage]:
     """The storage alone, for commands that need no lock.
 
     Raises:
@@ -260,7 +260,7 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
 
 
 @asynccontextmanager
-async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[storage.PostgresStorage]:
+async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[postgres.PostgresStorage]:
     async with _open_engine(settings, metrics) as engine:
         yield _storage(settings, engine, metrics)
 
@@ -269,7 +269,7 @@ async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIt
 async def _open_engine(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[AsyncEngine]:
-    async with storage.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
+    async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
         yield engine
@@ -280,8 +280,8 @@ def _storage(
     engine: AsyncEngine,
     metrics: Metrics,
     codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
-) -> storage.PostgresStorage:
-    return storage.PostgresStorage(
+) -> postgres.PostgresStorage:
+    return postgres.PostgresStorage(
         engine,
         unit_timeout_seconds=_unit_timeout_seconds(settings),
         observer=metrics,
@@ -306,7 +306,7 @@ def _jobs(
     return Jobs(
         lock,
         database,
-        storage.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
+        postgres.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
         counters,
         metrics,
         settle_seconds=settings.claim_patience_seconds,
@@ -338,14 +338,14 @@ def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
     )
 
 
-async def read_database_facts(settings: DatabaseSettings) -> storage.DatabaseFacts:
+async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
     """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
-    async with storage.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
-        return await storage.read_facts(engine, timeout_seconds=_unit_timeout_seconds(settings))
+    async with postgres.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
+        return await postgres.read_facts(engine, timeout_seconds=_unit_timeout_seconds(settings))
 
 
-def _engine_limits(settings: DatabaseSettings) -> storage.EngineLimits:
-    return storage.EngineLimits(
+def _engine_limits(settings: DatabaseSettings) -> postgres.EngineLimits:
+    return postgres.EngineLimits(
         pool_size=settings.database_pool_size,
         pool_timeout_seconds=settings.database_pool_timeout_seconds,
         connect_timeout_seconds=settings.database_connect_timeout_seconds,

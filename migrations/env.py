@@ -8,7 +8,7 @@ from sqlalchemy import Connection, pool, text
 from sqlalchemy.ext.asyncio import create_async_engine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.storage.tables import metadata
+from claimsvc.postgres.tables import metadata
 
 # Any constant will do, so long as nothing else in this database locks on it: "claimsvc" in ASCII.
 _MIGRATION_LOCK = 0x636C61696D737663

@@ -11,10 +11,10 @@ import pytest
 import typer
 
 from claimsvc.__main__ import app as claimsvc_app
-from claimsvc.api.console import DEVELOPMENT_ROUTES
-from claimsvc.api.routes import ROUTES
 from claimsvc.config import Settings
-from claimsvc.metrics import Metrics
+from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.resources.console.routes import DEVELOPMENT_ROUTES
+from claimsvc.observability.metrics import Metrics
 from stress_test.__main__ import app as stress_app
 
 ROOT = Path(__file__).parent.parent

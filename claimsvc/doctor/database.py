@@ -2,7 +2,7 @@
 
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
-from claimsvc.storage import DatabaseFacts
+from claimsvc.postgres import DatabaseFacts
 
 _SUBJECT = "database"
 _RELOAD = "then SELECT pg_reload_conf()"

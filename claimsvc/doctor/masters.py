@@ -15,7 +15,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from claimsvc.config import Settings
 from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
-from claimsvc.masters import Client
+from claimsvc.redis.masters import Client
 
 _SUBJECT = "masters"
 _SAMPLES = 5

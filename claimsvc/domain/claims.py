@@ -91,6 +91,17 @@ class Want:
         return self.hold_seconds is None and self.once is None
 
 
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
+    was lost sight of can be recognized. `want` is what it asks for beyond a unit."""
+
+    claim_id: str
+    coupon_name: str
+    user_id: str
+    want: Want | None = None
+
+
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.
 
 

@@ -1,6 +1,6 @@
 """What goes on in the background: single passes that a test can call, and dull loops that call them."""
 
-from claimsvc.jobs.alone import run_alone
+from claimsvc.jobs.exclusive import run_alone
 from claimsvc.jobs.loop import event_loop_watched, repeated
 from claimsvc.jobs.purge import purge, purgeable
 from claimsvc.jobs.reconcile import Drift, reconcile

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from claimsvc.domain import PurgeReport
-from claimsvc.jobs.alone import run_alone
+from claimsvc.jobs.exclusive import run_alone
 from claimsvc.jobs.loop import repeated
 from claimsvc.jobs.purge import purge, purgeable
 from claimsvc.jobs.reconcile import Drift, reconcile

@@ -2,7 +2,7 @@
 
 from claimsvc.ports.admitting import ApiKeys, Quotas, Tokens
 from claimsvc.ports.claiming import AnyClaims, ClaimAnswer, Claims, Counters, LockWait, Stages, Strategy
-from claimsvc.ports.keeping import Attempt, AuditLog, Decision, Erasure, Exports, Shelf, Storage, Upkeep
+from claimsvc.ports.keeping import AuditLog, Decision, Erasure, Exports, Shelf, Storage, Upkeep
 from claimsvc.ports.locking import Lease, Lock, LockObserver, Locksmith
 from claimsvc.ports.observing import (
     BatchObserver,
@@ -17,7 +17,6 @@ from claimsvc.ports.offering import Audience, Campaigns, ChangeAnswer, CodeCount
 __all__ = [
     "AnyClaims",
     "ApiKeys",
-    "Attempt",
     "Audience",
     "AuditLog",
     "BatchObserver",

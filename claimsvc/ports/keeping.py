@@ -1,10 +1,10 @@
 """What decides claims, and keeps them."""
 
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from claimsvc.domain import (
+    Attempt,
     AuditEntry,
     AuditFilter,
     AuditPosition,
@@ -16,7 +16,6 @@ from claimsvc.domain import (
     Outcome,
     PurgeReport,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.errors import ClaimsvcError
 
@@ -61,17 +60,6 @@ class Erasure(Protocol):
             UnavailableError: the database does not answer in time.
         """
         ...
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
-    was lost sight of can be recognized. `want` is what it asks for beyond a unit."""
-
-    claim_id: str
-    coupon_name: str
-    user_id: str
-    want: Want | None = None
 
 
 Decision = Outcome | ClaimsvcError

@@ -13,7 +13,7 @@ import orjson
 import structlog
 
 from claimsvc.embedded import GuardedProcess, current_account
-from claimsvc.live import Live, StressTest
+from claimsvc.observability.console import Live, StressTest
 
 _log = structlog.get_logger("claimsvc.stress")
 

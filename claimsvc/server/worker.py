@@ -15,11 +15,11 @@ import structlog
 import uvloop
 from aiohttp import web
 
-from claimsvc.api import StressTests, create_runner
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import SettingsError
-from claimsvc.live import Live
+from claimsvc.http import StressTests, create_runner
+from claimsvc.observability.console import Live
 
 EXIT_OK = 0
 EXIT_FAILED = 1

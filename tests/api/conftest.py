@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 import structlog
 
-from claimsvc.api import create_app
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import StrategyName
+from claimsvc.http import create_app
 from tests.api.memory import ADMIN_KEY_DIGEST, MemoryStore, Observations, Service, memory_services, served
 
 

@@ -6,9 +6,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from claimsvc.api import create_app
-from claimsvc.api.fairness import Turnstile
 from claimsvc.domain import Outcome, StrategyName
+from claimsvc.http import create_app
+from claimsvc.http.server.fair_queue import Turnstile
 from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
 from tests.waiting import until
 

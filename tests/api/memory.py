@@ -12,7 +12,6 @@ import structlog
 from aiohttp import web
 from uuid_utils.compat import uuid7
 
-from claimsvc.api import Services, create_runner
 from claimsvc.domain import (
     PLAIN,
     AlreadyCancelled,
@@ -20,6 +19,7 @@ from claimsvc.domain import (
     AlreadyRedeemed,
     AmountBelowClaimed,
     ApiKey,
+    Attempt,
     AuditEntry,
     AuditFilter,
     AuditPosition,
@@ -67,7 +67,8 @@ from claimsvc.domain import (
     WaitingInstance,
     Want,
 )
-from claimsvc.ports import Attempt, ChangeAnswer, ClaimAnswer, Decision, HealthCheck
+from claimsvc.http import Services, create_runner
+from claimsvc.ports import ChangeAnswer, ClaimAnswer, Decision, HealthCheck
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()

@@ -11,9 +11,9 @@ import orjson
 import pytest
 from aiohttp import hdrs, web
 
-from claimsvc.api import create_app
 from claimsvc.domain import Claimed, Scope, StrategyName
-from claimsvc.tokens import open_tokens
+from claimsvc.http import create_app
+from claimsvc.identity.tokens import open_tokens
 from tests.api.memory import ADMIN, MemoryStore, Observations, memory_services, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
 

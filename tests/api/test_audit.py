@@ -8,9 +8,9 @@ import aiohttp
 import psycopg
 import pytest
 
-from claimsvc.api import create_app
 from claimsvc.domain import AuditFilter, Claimed, StrategyName, Want
-from claimsvc.storage import PostgresStorage
+from claimsvc.http import create_app
+from claimsvc.postgres import PostgresStorage
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryStore, Observations, memory_services, served
 from tests.program import claimsvc
 from tests.storage.stage import administrate, attempts, open_storage

@@ -3,8 +3,8 @@
 import aiohttp
 import pytest
 
-from claimsvc.api import create_app
 from claimsvc.domain import StrategyName
+from claimsvc.http import create_app
 from tests.api.asking import claim, create, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 

@@ -11,9 +11,9 @@ import aiohttp
 import orjson
 import pytest
 
-from claimsvc.api import create_app
 from claimsvc.domain import AttributeRule, Campaign, ListKind, Rules, Source, StrategyName
-from claimsvc.tokens import open_tokens
+from claimsvc.http import create_app
+from claimsvc.identity.tokens import open_tokens
 from tests.api.asking import create, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer

@@ -10,8 +10,8 @@ import pytest
 
 from claimsvc.domain import Claimed, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.storage import PostgresStorage, open_engine
-from claimsvc.storage.exports import PostgresExports
+from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.exports import PostgresExports
 from tests.api.asking import claim, get
 from tests.api.memory import ADMIN, Service
 from tests.observed import Observed

@@ -4,8 +4,8 @@ import asyncio
 
 import aiohttp
 
-from claimsvc.api import create_app
 from claimsvc.errors import UnavailableError
+from claimsvc.http import create_app
 from tests.api.asking import get
 from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
 

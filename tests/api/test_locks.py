@@ -6,10 +6,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from claimsvc.api import create_app
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import UnavailableError
+from claimsvc.http import create_app
 from tests.api.memory import (
     ADMIN,
     ADMIN_KEY_DIGEST,

@@ -8,9 +8,9 @@ from typing import Any
 
 from openapi_pydantic import OpenAPI
 
-from claimsvc.api.problems import PROBLEMS
-from claimsvc.api.routes import ROUTES
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
+from claimsvc.http.framework.problems import PROBLEMS
+from claimsvc.http.resources.claims.routes import ROUTES
 from tests.api.memory import ADMIN, Service
 
 

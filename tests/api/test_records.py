@@ -6,9 +6,9 @@ import aiohttp
 import pytest
 import structlog
 
-from claimsvc.api import create_app
 from claimsvc.domain import StrategyName
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
+from claimsvc.http import create_app
 from tests.api.asking import claim, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 import psycopg
 
-from claimsvc.batching import BatchLimits, WaitingRoom
-from claimsvc.counters import RedisCounters
+from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from claimsvc.domain import StrategyName
-from claimsvc.lock import open_redlocks
-from claimsvc.masters import open_masters
 from claimsvc.ports import Strategy
-from claimsvc.storage import EngineLimits, PostgresStorage, open_engine
-from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
+from claimsvc.postgres import EngineLimits, PostgresStorage, open_engine
+from claimsvc.redis.counters import RedisCounters
+from claimsvc.redis.lock import open_redlocks
+from claimsvc.redis.masters import open_masters
 from tests.observed import Observed
 
 STRATEGIES = list(StrategyName)

@@ -11,13 +11,13 @@ import pytest
 
 from claimsvc import bootstrap
 from claimsvc.bootstrap import sample_stock_once
-from claimsvc.counters import RedisCounters
 from claimsvc.domain import Claimed, StrategyName
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import reconcile, repeated
-from claimsvc.masters import open_masters
-from claimsvc.metrics import Metrics
+from claimsvc.observability.metrics import Metrics
+from claimsvc.redis.counters import RedisCounters
+from claimsvc.redis.masters import open_masters
 from tests.behaviour.instances import open_instance
 from tests.waiting import until
 

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from claimsvc.claiming.strategies import StrategyByCoupon
 from claimsvc.domain import Campaign, Claimed, Coupon, Outcome, Replayed, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ClaimAnswer, Strategy
-from claimsvc.strategies import StrategyByCoupon
 from tests.behaviour.instances import Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
 

@@ -40,7 +40,7 @@ from claimsvc.domain import (
     UnknownCoupon,
     Want,
 )
-from claimsvc.storage import codes as storage_codes
+from claimsvc.postgres import codes as storage_codes
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
 

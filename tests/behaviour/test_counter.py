@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from claimsvc.counters import RedisCounters
 from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile
-from claimsvc.masters import open_masters
+from claimsvc.redis.counters import RedisCounters
+from claimsvc.redis.masters import open_masters
 from tests.behaviour.instances import Instance, open_instance
 from tests.observed import Observed
 

@@ -9,14 +9,14 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from claimsvc.counters import RedisCounters
 from claimsvc.domain import Campaign, Claimed, PurgeReport, SoldOut, StrategyName, UnknownCoupon, Want
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Jobs, Schedule
-from claimsvc.lock import open_redlocks
-from claimsvc.masters import open_masters
 from claimsvc.ports import Lease, Lock
-from claimsvc.storage import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.redis.counters import RedisCounters
+from claimsvc.redis.lock import open_redlocks
+from claimsvc.redis.masters import open_masters
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 from tests.observed import Observed
 from tests.waiting import until

@@ -22,10 +22,9 @@ from uuid_utils import uuid7
 
 from claimsvc import logs
 from claimsvc.__main__ import app as command_line
-from claimsvc.domain import SoldOut, StrategyName
-from claimsvc.ports import Attempt
-from claimsvc.storage import admission
-from claimsvc.storage.repository import PostgresStorage
+from claimsvc.domain import Attempt, SoldOut, StrategyName
+from claimsvc.postgres.claiming import fast_path
+from claimsvc.postgres.repository import PostgresStorage
 from tests.api.memory import ADMIN
 from tests.behaviour.model import Model
 from tests.behaviour.running import RunningService, running_service
@@ -222,13 +221,13 @@ def test_the_service_does_what_its_model_does(machine: type[Sequences]) -> None:
 
 def _sell_without_looking(monkeypatch: pytest.MonkeyPatch, machine: type[Sequences]) -> None:
     """The stock is neither looked at nor kept from falling below nothing."""
-    statement = admission._ADMIT
+    statement = fast_path._ADMIT
     for condition in ("position <= remaining_amount", "coupons.remaining_amount >= sold.units"):
         assert condition in statement
         statement = statement.replace(condition, "true")
-    monkeypatch.setattr(admission, "_ADMIT", statement)
-    assert "remaining_amount >= %(units)s" in admission._SELL
-    monkeypatch.setattr(admission, "_SELL", admission._SELL.replace("remaining_amount >= %(units)s", "true"))
+    monkeypatch.setattr(fast_path, "_ADMIT", statement)
+    assert "remaining_amount >= %(units)s" in fast_path._SELL
+    monkeypatch.setattr(fast_path, "_SELL", fast_path._SELL.replace("remaining_amount >= %(units)s", "true"))
     # The migration's name of it is expanded by the naming convention, so it is looked for by what it says.
     _alter(
         machine,

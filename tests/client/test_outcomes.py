@@ -10,7 +10,6 @@ import pytest
 from aiohttp import web
 
 from claimsvc import client as package
-from claimsvc.api import problems
 from claimsvc.client import (
     AlreadyClaimed,
     BadRequestError,
@@ -44,6 +43,7 @@ from claimsvc.client import (
     UnknownCouponError,
 )
 from claimsvc.client import refusals as tables
+from claimsvc.http.framework import problems
 from tests.client.scripted import CLAIM, COUPON, Say, problem, refuses, says, scripted
 
 _AT = datetime(2026, 11, 21, 2, 28, 17, 951077, tzinfo=UTC)

@@ -8,10 +8,10 @@ import aiohttp
 import pytest
 from playwright.async_api import Browser, async_playwright
 
-from claimsvc.api.services import SERVICES
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
-from claimsvc.live import Live
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.observability.console import Live
 from tests.api.memory import ADMIN_KEY_DIGEST, served
 from tests.console.watching import Instance
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import aiohttp
 from playwright.async_api import Browser, Page, async_playwright
 
-from claimsvc.api.services import SERVICES
 from claimsvc.bootstrap import application, migrate
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
+from claimsvc.http.framework.services import SERVICES
 from tests.api.memory import ADMIN_KEY_DIGEST, served
 from tests.console.conftest import CHROMIUM, FLAGS
 from tests.console.watching import Instance

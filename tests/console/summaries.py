@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from claimsvc.domain import Coupon, StrategyName
-from claimsvc.live.attendance import Heard
-from claimsvc.live.locks import Looked
-from claimsvc.live.merge import Painter
-from claimsvc.live.picture import CouponRow, Picture
-from claimsvc.live.summary import Summary, add_up
-from claimsvc.live.verdict import Verdict, judge
-from claimsvc.metrics import LATENCY_BOUNDS, Numbers
+from claimsvc.observability.console.diagnosis import Verdict, judge
+from claimsvc.observability.console.locks import Looked
+from claimsvc.observability.console.membership import Heard
+from claimsvc.observability.console.merge import Painter
+from claimsvc.observability.console.picture import CouponRow, Picture
+from claimsvc.observability.console.summary import Summary, add_up
+from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers
 
 SPRING = Coupon("spring", 100, 34, StrategyName.REDLOCK, datetime(2026, 1, 1, tzinfo=UTC))
 SOLD_OUT_SPRING = Coupon("spring", 100, 0, StrategyName.REDLOCK, datetime(2026, 1, 1, tzinfo=UTC))

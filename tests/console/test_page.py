@@ -11,7 +11,7 @@ from playwright.async_api import Browser, Page, expect
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
-from claimsvc.live import Live
+from claimsvc.observability.console import Live
 from claimsvc.server.stress import StressTests
 from tests.api.memory import ADMIN_KEY, served
 from tests.console.conftest import Open

@@ -13,12 +13,12 @@ import pytest
 
 from claimsvc.domain import Claim, Claimed, ClaimState, SoldOut
 from claimsvc.errors import LockBusyError
-from claimsvc.live.attendance import Attendance
-from claimsvc.live.events import KEPT, Event, Events
-from claimsvc.live.merge import Painter
-from claimsvc.live.picture import quantile_ms
-from claimsvc.live.summary import Summary, Window
-from claimsvc.metrics import LATENCY_BOUNDS, Metrics, read_totals
+from claimsvc.observability.console.events import KEPT, Event, Events
+from claimsvc.observability.console.membership import Attendance
+from claimsvc.observability.console.merge import Painter
+from claimsvc.observability.console.picture import quantile_ms
+from claimsvc.observability.console.summary import Summary, Window
+from claimsvc.observability.metrics import LATENCY_BOUNDS, Metrics, read_totals
 from tests.console.summaries import SOLD_OUT_SPRING, TAKES_TURNS, down, heard, picture, row, summary, with_figures
 
 CLAIMED = Claimed(Claim("id", "spring", "ada", ClaimState.ACTIVE, datetime(2026, 1, 1, tzinfo=UTC)))

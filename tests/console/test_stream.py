@@ -16,14 +16,14 @@ import pytest
 from aiohttp import web
 from redis.asyncio import Redis
 
-from claimsvc.api import create_runner
-from claimsvc.api.services import SERVICES
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import Coupon
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import UnavailableError
-from claimsvc.live.relay import CHANNEL
+from claimsvc.http import create_runner
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.observability.console.relay import CHANNEL
 from tests.api.memory import served
 from tests.console.conftest import Open
 from tests.console.watching import Instance, coupon, most_within
@@ -329,7 +329,7 @@ async def test_a_process_that_ends_and_is_followed_by_another_is_told(open_insta
 
 
 async def test_every_file_of_the_page_is_served_under_a_strict_policy(instance: Instance) -> None:
-    names = [file.name for file in (files("claimsvc.api") / "static" / "console").iterdir()]
+    names = [file.name for file in (files("claimsvc.http.resources.console") / "static").iterdir()]
     assert "main.js" in names
     for path in ("/console", *(f"/console/{name}" for name in names)):
         async with instance.client.get(f"{instance.url}{path}") as answer:

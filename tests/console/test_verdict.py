@@ -5,12 +5,12 @@ import time
 import pytest
 
 from claimsvc.domain import HeldLock
-from claimsvc.live.attendance import Heard
-from claimsvc.live.events import Event
-from claimsvc.live.locks import Looked
-from claimsvc.live.picture import Picture
-from claimsvc.live.verdict import judge, suspect
-from claimsvc.metrics import Numbers
+from claimsvc.observability.console.diagnosis import judge, suspect
+from claimsvc.observability.console.events import Event
+from claimsvc.observability.console.locks import Looked
+from claimsvc.observability.console.membership import Heard
+from claimsvc.observability.console.picture import Picture
+from claimsvc.observability.metrics import Numbers
 from tests.console.summaries import (
     SOLD_OUT_SPRING,
     TAKES_TURNS,

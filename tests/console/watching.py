@@ -12,7 +12,7 @@ from typing import Any
 import aiohttp
 import orjson
 
-from claimsvc.live import Live
+from claimsvc.observability.console import Live
 from tests.api.memory import ADMIN
 
 _users = itertools.count()

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from claimsvc.api.routes import ROUTES
 from claimsvc.config import Settings, load_settings
+from claimsvc.http.resources.claims.routes import ROUTES
 from claimsvc.server.worker import TEARDOWN_SECONDS
 from tests.deploy.chart import (
     CHART,

@@ -8,9 +8,10 @@ import sys
 from collections.abc import Callable, Sequence
 
 from claimsvc.__main__ import main
-from claimsvc.domain import SoldOut
-from claimsvc.ports import Attempt, Decision
-from claimsvc.storage import PostgresStorage, admission
+from claimsvc.domain import Attempt, SoldOut
+from claimsvc.ports import Decision
+from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres.claiming import fast_path
 
 _EVERY = 20
 
@@ -25,18 +26,18 @@ def _without(statement: str, *conditions: str) -> str:
 
 def sell_without_looking() -> None:
     """The stock is neither looked at when a claim is made nor when it is decremented."""
-    admission._ADMIT = _without(
-        admission._ADMIT, "position <= remaining_amount", "coupons.remaining_amount >= sold.units"
+    fast_path._ADMIT = _without(
+        fast_path._ADMIT, "position <= remaining_amount", "coupons.remaining_amount >= sold.units"
     )
-    admission._SELL = _without(admission._SELL, "remaining_amount >= %(units)s")
+    fast_path._SELL = _without(fast_path._SELL, "remaining_amount >= %(units)s")
 
 
 def forget_who_holds_one() -> None:
     """The look-up of those who hold a claim already finds nobody."""
     held = "state = 'active'\n        LIMIT 1"
-    if held not in admission._ADMIT:
+    if held not in fast_path._ADMIT:
         sys.exit("mutant: the look-up of the holders is another one now; say what it is")
-    admission._ADMIT = admission._ADMIT.replace(held, "state = 'none'\n        LIMIT 1")
+    fast_path._ADMIT = fast_path._ADMIT.replace(held, "state = 'none'\n        LIMIT 1")
 
 
 def refuse_too_early() -> None:

@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.lock import Redlocks
+from claimsvc.redis.lock import Redlocks
 from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, MasterFault
 from tests.lock.test_redlock import cancelled_after, clients, enter_and_leave, nobody_holds_it, open_lock, values
 from tests.waiting import until

@@ -7,7 +7,7 @@ import pytest
 import redis
 
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
-from claimsvc.masters import open_masters
+from claimsvc.redis.masters import open_masters
 from tests.observed import Observed
 
 _LIMIT = 64 * 2**20

@@ -18,8 +18,8 @@ from redis.asyncio import Redis
 
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.lock import Redlocks, open_redlocks
-from claimsvc.masters import open_masters
+from claimsvc.redis.lock import Redlocks, open_redlocks
+from claimsvc.redis.masters import open_masters
 from tests.observed import Observed
 from tests.proxy import proxy_to
 from tests.waiting import until

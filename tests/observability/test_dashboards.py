@@ -7,9 +7,9 @@ from itertools import combinations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from claimsvc.api.problems import PROBLEMS
 from claimsvc.domain import OUTCOME_NAMES
-from claimsvc.metrics import Metrics
+from claimsvc.http.framework.problems import PROBLEMS
+from claimsvc.observability.metrics import Metrics
 from dashboards.all import rendered
 from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS
 from dashboards.panels import COUNT

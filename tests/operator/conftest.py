@@ -9,7 +9,7 @@ import pytest
 
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
-from claimsvc.storage import migrate
+from claimsvc.postgres import migrate
 from tests.operator.stage import NOWHERE
 from tests.program import ADMIN_DIGEST
 

@@ -9,7 +9,7 @@ from claimsvc.domain import (
     AuditEntry,
     HeldLock,
 )
-from claimsvc.lock import Locksmith
+from claimsvc.redis.lock import Locksmith
 
 NOWHERE = "postgresql://nobody:nothing@127.0.0.1:1/none"
 ASKED = {"actor": "os-user:ann@here", "reason": "its instance hangs"}

@@ -13,7 +13,7 @@ from claimsvc.config import Settings
 from claimsvc.doctor import Finding, Level, examine
 from claimsvc.doctor.settings import judge_settings
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
-from claimsvc.storage.migrations import newest_revision
+from claimsvc.postgres.migrations import newest_revision
 from tests.faults.injectors import clock
 from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, client_of
 from tests.faults.injectors.standby import standby_of

@@ -17,7 +17,7 @@ from claimsvc.domain import (
 )
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
-from claimsvc.lock import Redlocks
+from claimsvc.redis.lock import Redlocks
 from tests.behaviour.instances import open_instance
 from tests.lock.test_hand_over import until_in_line
 from tests.lock.test_redlock import open_lock, values

@@ -9,7 +9,7 @@ import redis
 
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
-from claimsvc.lock import Locksmith
+from claimsvc.redis.lock import Locksmith
 from tests.lock.test_hand_over import until_in_line
 from tests.lock.test_redlock import clients, enter_and_leave, open_lock
 from tests.operator.stage import locksmith_of, only_lock

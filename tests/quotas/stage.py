@@ -11,8 +11,8 @@ import aiohttp
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import Quota
-from claimsvc.masters import open_masters
-from claimsvc.quotas import RedisQuotas, open_quotas
+from claimsvc.redis.masters import open_masters
+from claimsvc.redis.rate_limiter import RedisQuotas, open_quotas
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
 from tests.observed import Observed
 

@@ -6,7 +6,7 @@ import time
 from redis import Redis
 
 from claimsvc.domain import Quota
-from claimsvc.quotas import RedisQuotas
+from claimsvc.redis.rate_limiter import RedisQuotas
 from tests.quotas.stage import FIVE_AN_HOUR, quotas_on
 from tests.waiting import until
 

@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from claimsvc.api.quota import client_of
+from claimsvc.http.framework.rate_limit import client_of
 from tests.faults.hostile.wire import connected, request
 from tests.quotas.stage import service
 

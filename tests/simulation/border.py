@@ -19,8 +19,8 @@ import pottery.aioredlock
 import pottery.timer
 import structlog
 
-from claimsvc import masters as service_masters
-from claimsvc.lock import handover
+from claimsvc.redis import masters as service_masters
+from claimsvc.redis.lock import wait_queue
 from tests.simulation.loop import SimulatedLoop, current_process
 from tests.simulation.network import FIRST_PORT, MasterHost, SimulatedListener, SimulatedMaster, wire
 
@@ -76,7 +76,7 @@ def simulated_surroundings() -> Iterator[Border]:
                     patched.enter_context(patch.object(module, name, border))
         patched.enter_context(patch.object(service_masters, "Master", border.master))
         patched.enter_context(patch.object(service_masters, "Redis", wire))
-        patched.enter_context(patch.object(handover, "Client", SimpleNamespace(from_url=border.listener)))
+        patched.enter_context(patch.object(wait_queue, "Client", SimpleNamespace(from_url=border.listener)))
         patched.enter_context(patch.object(pottery.timer, "timeit", SimpleNamespace(default_timer=border.now)))
         patched.enter_context(patch.object(pottery.aioredlock, "asyncio", _AsyncioInOrder()))
         structlog.configure(processors=[border.note], wrapper_class=structlog.make_filtering_bound_logger("warning"))

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from claimsvc.domain import AlreadyClaimed, Claim, Claimed, ClaimState, Coupon, Outcome, SoldOut, UnknownCoupon
+from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, UnavailableError
-from claimsvc.ports import Attempt, Decision
+from claimsvc.ports import Decision
 from tests.api.memory import MemoryStore
 from tests.simulation.network import Answer, Network
 

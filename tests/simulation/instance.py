@@ -4,14 +4,14 @@ import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from claimsvc.batching import BatchLimits, WaitingRoom
-from claimsvc.counters import RedisCounters
+from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.domain import Outcome
 from claimsvc.errors import ClaimsvcError
-from claimsvc.lock import open_redlocks
-from claimsvc.masters import open_masters
 from claimsvc.ports import Claims, Strategy
-from claimsvc.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
+from claimsvc.redis.counters import RedisCounters
+from claimsvc.redis.lock import open_redlocks
+from claimsvc.redis.masters import open_masters
 from tests.observed import Observed
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.loop import SimulatedLoop

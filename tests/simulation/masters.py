@@ -228,7 +228,7 @@ def _digest(text: str) -> str:
 
 
 def _script(name: str) -> str:
-    return _digest(files("claimsvc").joinpath("lua", name).read_text("ascii"))
+    return _digest(files("claimsvc.redis").joinpath("lua", name).read_text("ascii"))
 
 
 _SCRIPTS: dict[str, Callable[..., Reply]] = {

@@ -9,12 +9,12 @@ from contextlib import AbstractContextManager
 from typing import Any
 from unittest.mock import patch
 
-from claimsvc.batching import Batch, Batcher, CouponQueue, queues
+from claimsvc.claiming.batching import Batch, Batcher, CouponQueue, queues
+from claimsvc.claiming.strategies import CounterStrategy
 from claimsvc.domain import SoldOut
-from claimsvc.lock.handover import HandOver, Wake
-from claimsvc.lock.redlock import RedlockLease, Redlocks
-from claimsvc.lock.single import SingleAcquisition
-from claimsvc.strategies import CounterStrategy
+from claimsvc.redis.lock.pottery_lock import SingleAcquisition
+from claimsvc.redis.lock.redlock import RedlockLease, Redlocks
+from claimsvc.redis.lock.wait_queue import HandOver, Wake
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
 
 Mutant = Callable[[], AbstractContextManager[object]]

@@ -14,7 +14,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from claimsvc.masters import Master
+from claimsvc.redis.masters import Master
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.masters import Reply, SimulatedRedis
 from tests.simulation.witness import Witness

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from tests.simulation.masters import SimulatedRedis
 
-_LUA = files("claimsvc").joinpath("lua")
+_LUA = files("claimsvc.redis").joinpath("lua")
 _TOKENS = st.sampled_from(["token-1", "token-2"])
 _INSTANCES = st.sampled_from(["i1", "i2", "i3"])
 _LOCKS = st.sampled_from(["claim:coupon:a", "claim:coupon:b"])

@@ -7,8 +7,8 @@ import psycopg
 import pytest
 
 from claimsvc.embedded import PostgresServer
-from claimsvc.storage import PostgresStorage
-from claimsvc.storage.admission import Admission
+from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres.claiming.fast_path import Admission
 from tests.storage.stage import open_storage
 
 

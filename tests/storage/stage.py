@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 import psycopg
 import uuid_utils.compat as uuid_utils
 
-from claimsvc.ports import Attempt
-from claimsvc.storage import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.domain import Attempt
+from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
 from tests.observed import Observed
 from tests.proxy import Proxy, proxy_to
 

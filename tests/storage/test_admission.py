@@ -7,10 +7,9 @@ from collections import Counter
 import psycopg
 import pytest
 
-from claimsvc.domain import AlreadyClaimed, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import AlreadyClaimed, Attempt, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, UnavailableError
-from claimsvc.ports import Attempt
-from claimsvc.storage import PostgresStorage
+from claimsvc.postgres import PostgresStorage
 from tests.storage.stage import (
     administrate,
     attempts,

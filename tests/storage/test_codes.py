@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from claimsvc.domain import AuditEntry, Cancelled, Claimed, CodesAdded, NewCode, Redeemed, StrategyName
-from claimsvc.storage import PostgresStorage
+from claimsvc.postgres import PostgresStorage
 from tests.proxy import Proxy
 from tests.storage.stage import attempts, open_storage_through_a_proxy
 

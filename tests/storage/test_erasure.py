@@ -9,9 +9,8 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from claimsvc.domain import AuditEntry, Campaign, Claimed, Once, StrategyName, Want
-from claimsvc.ports import Attempt
-from claimsvc.storage import PostgresStorage, erasure
+from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, Once, StrategyName, Want
+from claimsvc.postgres import PostgresStorage, erasure
 from tests.program import claimsvc
 from tests.storage.stage import administrate, attempts, broken_sums, kinds
 

@@ -7,8 +7,8 @@ import pytest
 
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import UnavailableError
-from claimsvc.storage import PostgresStorage, open_engine
-from claimsvc.storage.keys import PostgresKeys
+from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.keys import PostgresKeys
 from tests.observed import Observed
 from tests.storage.stage import LIMITS, administrate, open_storage
 from tests.waiting import until

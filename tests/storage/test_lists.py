@@ -19,8 +19,8 @@ from claimsvc.domain import (
     UnknownCoupon,
     Want,
 )
-from claimsvc.storage import PostgresStorage
-from claimsvc.storage.eligibility import HELD_OF_OTHERS, LISTED
+from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED
 from tests.storage.stage import administrate, attempts, kinds, open_storage_through_a_proxy
 from tests.waiting import until
 

@@ -16,8 +16,8 @@ from sqlalchemy import text
 from claimsvc.domain import AuditEntry, Claimed, Once, StrategyName, Want
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.storage import PostgresStorage, open_engine
-from claimsvc.storage.engine import database_failures, unit_of_work
+from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.connections import database_failures, unit_of_work
 from tests.observed import Observed
 from tests.storage.stage import (
     LIMITS,

@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from claimsvc.domain import Ended, PurgeReport, StrategyName, UnknownCoupon
-from claimsvc.storage import PostgresStorage, PostgresUpkeep
+from claimsvc.postgres import PostgresStorage, PostgresUpkeep
 from tests.storage.stage import administrate, attempts, broken_sums, open_storage, open_upkeep
 
 _KEPT = "INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id, kept_at) VALUES "

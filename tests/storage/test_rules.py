@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claimsvc.domain import (
+    Attempt,
     AttributeRule,
     Campaign,
     Claimed,
@@ -21,8 +22,7 @@ from claimsvc.domain import (
     Source,
     Want,
 )
-from claimsvc.ports import Attempt
-from claimsvc.storage.rules import CouponFacts, Facts, decide, obstacles
+from claimsvc.domain.admission import CouponFacts, Facts, decide, obstacles
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 USERS = ("ada", "bob", "eve")

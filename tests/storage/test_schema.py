@@ -11,9 +11,9 @@ from alembic.migration import MigrationContext
 from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.storage.admission import _ADMIT, _SELL
-from claimsvc.storage.pools import FREE_CODES, GIVE_CODES, SETTLE_CODES
-from claimsvc.storage.tables import metadata
+from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES
+from claimsvc.postgres.claiming.fast_path import _ADMIT, _SELL
+from claimsvc.postgres.tables import metadata
 from tests.storage.stage import administrate, open_storage
 
 

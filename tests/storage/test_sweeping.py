@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from claimsvc.domain import Claimed, HoldContinued, HoldExpired, SoldOut, StrategyName, Want
-from claimsvc.ports import Attempt
-from claimsvc.storage import PostgresStorage, PostgresUpkeep
-from claimsvc.storage.upkeep import _DUE_COUPONS
+from claimsvc.domain import Attempt, Claimed, HoldContinued, HoldExpired, SoldOut, StrategyName, Want
+from claimsvc.postgres import PostgresStorage, PostgresUpkeep
+from claimsvc.postgres.maintenance import _DUE_COUPONS
 from tests.storage.stage import administrate, attempts, broken_sums, open_storage, open_upkeep, remaining
 
 _ROUNDS = 25

@@ -6,10 +6,10 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 
-from claimsvc.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide_next, lock_busy
-from claimsvc.domain import Outcome, SoldOut
+from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide_next, lock_busy
+from claimsvc.domain import Attempt, Outcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.ports import Attempt, Decision
+from claimsvc.ports import Decision
 from tests.observed import Observed
 
 Work = Callable[[CouponQueue], Awaitable[None]]

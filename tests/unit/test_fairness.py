@@ -2,7 +2,7 @@
 
 import asyncio
 
-from claimsvc.api.fairness import Turnstile
+from claimsvc.http.server.fair_queue import Turnstile
 
 
 async def arrive(turnstile: Turnstile, address: str, begun: list[str]) -> None:

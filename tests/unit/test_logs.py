@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from claimsvc.api.records import Sampler
+from claimsvc.http.server.access_log import Sampler
 from claimsvc.ports import LockWait, Stages
 
 _PROGRAM = """

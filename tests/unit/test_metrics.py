@@ -26,9 +26,9 @@ from claimsvc.domain import (
     Want,
 )
 from claimsvc.errors import LockBusyError
-from claimsvc.metrics import MeteredStrategy, Metrics
-from claimsvc.metrics.busiest import OTHER, BusiestCoupons
-from claimsvc.metrics.workers import WorkersCollector
+from claimsvc.observability.metrics import MeteredStrategy, Metrics
+from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
+from claimsvc.observability.metrics.workers import WorkersCollector
 from claimsvc.ports import ClaimAnswer
 
 

@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
-from claimsvc.tokens import JsonWebTokens, open_tokens
+from claimsvc.identity.tokens import JsonWebTokens, open_tokens
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer
 
 

@@ -89,7 +89,7 @@ class Conversation(ABC):
 
 _SCRIPTS = {
     sha1(script.read_bytes(), usedforsecurity=False).hexdigest(): script.name.removesuffix(".lua")
-    for script in files("claimsvc").joinpath("lua").iterdir()
+    for script in files("claimsvc.redis").joinpath("lua").iterdir()
     if script.name.endswith(".lua")
 }
 

@@ -9,11 +9,10 @@ from collections.abc import Sequence
 
 import pytest
 
-from claimsvc.domain import Claimed, SoldOut, StrategyName
+from claimsvc.domain import Attempt, Claimed, SoldOut, StrategyName
 from claimsvc.embedded import PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import Attempt
-from claimsvc.storage.admission import Admission, PlainOutcome
+from claimsvc.postgres.claiming.fast_path import Admission, PlainOutcome
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
 from tests.faults.sweep.claims import BATCH, SALE, SINGLE

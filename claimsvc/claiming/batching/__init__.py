@@ -1,0 +1,17 @@
+"""Claims that wait for the same coupon in this process: taken in arrival order, admitted together, each answered."""
+
+from claimsvc.claiming.batching.batcher import Batcher, BatchLimits
+from claimsvc.claiming.batching.queues import Batch, CouponQueue, WaitingRoom, Watch, decide_next
+from claimsvc.claiming.batching.refusals import lock_busy, outcome_unknown
+
+__all__ = [
+    "Batch",
+    "BatchLimits",
+    "Batcher",
+    "CouponQueue",
+    "WaitingRoom",
+    "Watch",
+    "decide_next",
+    "lock_busy",
+    "outcome_unknown",
+]

@@ -1,0 +1,198 @@
+"""The tasks in which a strategy leads the queues of coupons.
+
+A claim joins its coupon's queue. A queue that nobody leads is given, together with all others in that state, to the
+strategy that leads it: it takes the locks and has the queues decided, batch by batch.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import structlog
+
+from claimsvc.claiming.batching.queues import CouponQueue, WaitingRoom, Watch
+from claimsvc.claiming.batching.refusals import full, lock_busy, outcome_unknown, overloaded, stopping
+from claimsvc.domain import Want
+from claimsvc.errors import ClaimsvcError
+from claimsvc.ports import BatchObserver, ClaimAnswer
+
+_log = structlog.get_logger("claimsvc.batching")
+
+_Result = TypeVar("_Result")
+
+# How often waiting claims are looked at for being overdue: the precision of their deadlines.
+_OVERDUE_CHECK_SECONDS = 0.1
+# When patience is over the lock is tried a last time. Its answer is waited for, this long at most.
+_LAST_ATTEMPT_SECONDS = 0.1
+
+
+class Leader(Protocol):
+    """What a strategy does with queues that have claims waiting.
+
+    It runs in a task that no caller's cancellation reaches. Claims it leaves behind by raising get its error.
+    """
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        """Have the queues decided whose turn it is at once; return those that must wait for their turn."""
+        ...
+
+    async def wait_and_lead(self, queue: CouponQueue) -> None:
+        """Wait for this queue's turn, then have it decided; or refuse its claims."""
+        ...
+
+
+class _WatchedLeader:
+    """`Leader` that is followed."""
+
+    def __init__(self, leader: Leader, watch: Watch) -> None:
+        self._leader = leader
+        self._watch = watch
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        with self._watch.leading(queues):
+            return await self._leader.lead(queues)
+
+    async def wait_and_lead(self, queue: CouponQueue) -> None:
+        with self._watch.leading([queue]):
+            await self._leader.wait_and_lead(queue)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchLimits:
+    """The bounds of a batcher.
+
+    Args:
+        batch_size: most claims of a coupon in one batch.
+        concurrent_rounds: most tasks that lead at the same time, those that wait for their turn aside. Queues that
+            become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
+        lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
+        patience_seconds: longest wait of a claim while its queue waits for anything else.
+        claim_timeout_seconds: longest wait of a claim in all, its decision included.
+    """
+
+    batch_size: int
+    lock_patience_seconds: float
+    patience_seconds: float
+    claim_timeout_seconds: float
+    concurrent_rounds: int = 2
+
+
+class Batcher:
+    """Queues by coupon, and the tasks in which a strategy leads them."""
+
+    def __init__(self, leader: Leader, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
+        self._leader = leader if room.watch is None else _WatchedLeader(leader, room.watch)
+        self._limits = limits
+        self._room = room
+        self._free_rounds = limits.concurrent_rounds
+        self._observer = observer
+        self._queues: dict[str, CouponQueue] = {}
+        self._ready: list[CouponQueue] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._draining = False
+        self._round_due = False
+        self._overdue_check_due = False
+
+    def submit(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
+        loop = asyncio.get_running_loop()
+        answer = ClaimAnswer(loop=loop)
+        if self._draining:
+            answer.set_exception(stopping())
+            return answer
+        if self._room.count >= self._room.limit:
+            answer.set_exception(full())
+            return answer
+        queue = self._queues.get(coupon_name)
+        if queue is None:
+            queue = CouponQueue(coupon_name, self._limits.batch_size, self._room, self._observer)
+            self._queues[coupon_name] = queue
+            self._ready.append(queue)
+            self._plan_round(loop)
+        queue.join(user_id, want, answer)
+        if not self._overdue_check_due:
+            self._overdue_check_due = True
+            loop.call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
+        return answer
+
+    async def drain(self) -> None:
+        """Refuse new claims, and wait until every one that was accepted has its answer."""
+        self._draining = True
+        while self._ready or self._tasks:
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+            else:
+                await asyncio.sleep(0)
+
+    def _plan_round(self, loop: asyncio.AbstractEventLoop) -> None:
+        # Not at once: claims that arrive in this same turn of the event loop can then share the round.
+        if not self._round_due and self._free_rounds and self._ready:
+            self._round_due = True
+            loop.call_soon(self._start_round)
+
+    def _start_round(self) -> None:
+        self._round_due = False
+        if self._free_rounds and self._ready:
+            queues, self._ready = self._ready, []
+            self._free_rounds -= 1
+            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues))
+
+    def _round_ended(self, queues: Sequence[CouponQueue], round_: "asyncio.Task[Sequence[CouponQueue]]") -> None:
+        self._free_rounds += 1
+        must_wait = () if self._abandon_if_failed(queues, round_) else round_.result()
+        for queue in queues:
+            if queue in must_wait:
+                self._spawn(self._leader.wait_and_lead(queue), partial(self._turn_ended, queue))
+            else:
+                self._give_up_lead(queue)
+        self._plan_round(asyncio.get_running_loop())
+
+    def _turn_ended(self, queue: CouponQueue, turn: "asyncio.Task[None]") -> None:
+        self._abandon_if_failed([queue], turn)
+        self._give_up_lead(queue)
+
+    def _give_up_lead(self, queue: CouponQueue) -> None:
+        """Nobody leads the queue now: forget it if it is empty; else it is ready for the next round."""
+        queue.waits_for_lock = False
+        if queue:
+            self._ready.append(queue)
+            self._plan_round(asyncio.get_running_loop())
+        else:
+            del self._queues[queue.coupon_name]
+
+    def _abandon_if_failed(self, queues: Sequence[CouponQueue], task: "asyncio.Task[Any]") -> bool:
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
+        if error is None:
+            return False
+        for queue in queues:
+            queue.refuse(error)
+        # The claims have had the error for an answer; what is not a known kind of failure is a defect, and logged.
+        if not isinstance(error, (ClaimsvcError, asyncio.CancelledError)):
+            _log.error("leading a queue failed", exc_info=error)
+        return True
+
+    def _refuse_overdue(self) -> None:
+        self._overdue_check_due = False
+        self._room.observe()
+        now = time.monotonic()
+        for queue in self._queues.values():
+            if queue.waits_for_lock:
+                queue.refuse(
+                    lock_busy(), arrived_before=now - self._limits.lock_patience_seconds - _LAST_ATTEMPT_SECONDS
+                )
+            else:
+                queue.refuse(overloaded(), arrived_before=now - self._limits.patience_seconds)
+            queue.leave_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
+        if self._queues:
+            self._overdue_check_due = True
+            asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
+
+    def _spawn(self, work: Coroutine[Any, Any, _Result], ended: "Callable[[asyncio.Task[_Result]], None]") -> None:
+        """Run `work` as a task of ours. `ended` is called with it even if it was cancelled before its first step."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)

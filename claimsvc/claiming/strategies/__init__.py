@@ -1,0 +1,8 @@
+"""The ways to admit a claim, one file each, and the one that chooses among them."""
+
+from claimsvc.claiming.strategies.by_coupon import StrategyByCoupon
+from claimsvc.claiming.strategies.counter import CounterStrategy
+from claimsvc.claiming.strategies.redlock import RedlockStrategy
+from claimsvc.claiming.strategies.row_lock import RowLockStrategy
+
+__all__ = ["CounterStrategy", "RedlockStrategy", "RowLockStrategy", "StrategyByCoupon"]

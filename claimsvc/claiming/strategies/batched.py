@@ -1,0 +1,31 @@
+"""What every strategy has in common: claims wait in batches, and the strategy leads them."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
+from claimsvc.domain import StrategyName, Want
+from claimsvc.ports import BatchObserver, ClaimAnswer
+
+
+class BatchedStrategy(ABC):
+    """`ports.Strategy` whose claims are decided batch by batch. What a strategy adds is how it leads its queues."""
+
+    name: StrategyName
+
+    def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
+        self._batcher = Batcher(self, limits, room, observer)
+
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        return self._batcher.submit(coupon_name, user_id, want)
+
+    async def drain(self) -> None:
+        await self._batcher.drain()
+
+    @abstractmethod
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        """See `batching.Leader`."""
+
+    async def wait_and_lead(self, queue: CouponQueue) -> None:
+        """See `batching.Leader`. For strategies in which no queue ever has to wait for its turn."""
+        raise AssertionError(f"{self.name} never makes a queue wait")

@@ -1,0 +1,93 @@
+"""Claims that pass a counter in Redis before they reach the database: what is sold out costs no row lock."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from itertools import starmap
+
+from claimsvc.claiming.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
+from claimsvc.claiming.strategies.batched import BatchedStrategy
+from claimsvc.domain import Attempt, Claimed, StrategyName
+from claimsvc.errors import UnavailableError
+from claimsvc.ports import BatchObserver, Counters, Decision, Storage
+
+
+class CounterStrategy(BatchedStrategy):
+    """`ports.Strategy`: one atomic script takes units for a whole batch; PostgreSQL decides those that got one.
+
+    The counter only sorts claims. Whoever it lets through is admitted by the database or not; whoever it does not is
+    refused only after a look at the database, which takes no lock. So it may drift either way, after a crash or a
+    loss of Redis, without one wrong answer.
+    """
+
+    name = StrategyName.COUNTER
+
+    def __init__(
+        self, counters: Counters, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver
+    ) -> None:
+        super().__init__(limits, room, observer)
+        self._counters = counters
+        self._storage = storage
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        while await decide_next(queues, self._admit):
+            pass
+        return ()
+
+    async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """The decisions on attempts, of one coupon or several, in their order."""
+        wanted = Counter(attempt.coupon_name for attempt in attempts)
+        taken = dict(zip(wanted, await asyncio.gather(*starmap(self._take, wanted.items())), strict=True))
+        units = Counter(taken)
+        admitted: list[Attempt] = []
+        refused: list[Attempt] = []
+        for attempt in attempts:
+            (admitted if units[attempt.coupon_name] > 0 else refused).append(attempt)
+            units[attempt.coupon_name] -= 1
+        decisions = dict(zip(admitted, await self._admit_taken(admitted), strict=True))
+        try:
+            decisions.update(zip(refused, await self._refuse(refused), strict=True))
+        except UnavailableError as error:
+            # Those above are committed by now, and have their answers whatever becomes of these.
+            decisions.update(dict.fromkeys(refused, error))
+        return [decisions[attempt] for attempt in attempts]
+
+    async def _take(self, coupon_name: str, units: int) -> int:
+        """How many of the claims the counter lets through; none, if it cannot be asked."""
+        try:
+            taken = await self._counters.take(coupon_name, units)
+            if taken is None:
+                # Redis has never known the count, or has lost it: PostgreSQL has it.
+                for coupon in await self._storage.stock([coupon_name]):
+                    await self._counters.learn(coupon_name, coupon.remaining_amount)
+                    taken = await self._counters.take(coupon_name, units)
+        except UnavailableError as error:
+            if error.dependency != "redis":
+                raise
+            return 0
+        return taken or 0
+
+    async def _admit_taken(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        if not attempts:
+            return []
+        decisions = await self._storage.admit(attempts)
+        unused = Counter(
+            attempt.coupon_name
+            for attempt, decision in zip(attempts, decisions, strict=True)
+            if not isinstance(decision, Claimed)
+        )
+        for coupon_name, units in unused.items():
+            # The answers stand whatever becomes of this; a count that stays too low is set right by the reconciler.
+            with suppress(UnavailableError):
+                await self._counters.give_back(coupon_name, units)
+        return decisions
+
+    async def _refuse(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """Those that got no unit. Only the database can refuse them, and it may know of units that the counter lost."""
+        if not attempts:
+            return []
+        looked = await self._storage.look(attempts)
+        undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
+        decided = iter(await self._storage.admit(undecided) if undecided else ())
+        return [next(decided) if outcome is None else outcome for outcome in looked]

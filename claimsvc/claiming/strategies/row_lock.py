@@ -1,0 +1,23 @@
+"""Claims by the database's row lock alone: no Redis, and PostgreSQL keeps the line."""
+
+from collections.abc import Sequence
+
+from claimsvc.claiming.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
+from claimsvc.claiming.strategies.batched import BatchedStrategy
+from claimsvc.domain import StrategyName
+from claimsvc.ports import BatchObserver, Storage
+
+
+class RowLockStrategy(BatchedStrategy):
+    """`ports.Strategy`: one transaction decides all claims that wait in this process; rows make instances queue."""
+
+    name = StrategyName.ROW_LOCK
+
+    def __init__(self, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
+        super().__init__(limits, room, observer)
+        self._storage = storage
+
+    async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
+        while await decide_next(queues, self._storage.admit):
+            pass
+        return ()

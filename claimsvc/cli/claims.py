@@ -1,0 +1,37 @@
+"""`claimsvc claims`: claims, directly from the database."""
+
+import asyncio
+import sys
+
+import typer
+
+from claimsvc.bootstrap import open_storage
+from claimsvc.cli.terminal import CouponName, check_coupon_name
+from claimsvc.config import load_database_settings
+from claimsvc.domain import UnknownCoupon
+from claimsvc.errors import ClaimsvcError
+
+app = typer.Typer(help="Hand claims on to other programs.", no_args_is_help=True)
+
+
+@app.callback()
+def _claims() -> None:
+    # Without this, typer would take the only command for the group itself.
+    pass
+
+
+@app.command("export")
+def export_claims(name: CouponName) -> None:
+    """Print every claim of a coupon as CSV, oldest first, ended ones too. Exits with 1 if it is not whole."""
+    check_coupon_name(name)
+
+    async def export() -> None:
+        async with open_storage(load_database_settings()) as storage:
+            parts = await storage.exports.claims(name)
+            if isinstance(parts, UnknownCoupon):
+                raise ClaimsvcError(f"there is no coupon {name}")
+            async for part in parts:
+                sys.stdout.buffer.write(part)
+            sys.stdout.buffer.flush()
+
+    asyncio.run(export())

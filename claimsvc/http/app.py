@@ -1,0 +1,63 @@
+"""The web application and the server that runs it."""
+
+from aiohttp import web
+
+from claimsvc.http.framework import openapi
+from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
+from claimsvc.http.framework.routing import install
+from claimsvc.http.framework.schemas import MAX_BODY_BYTES
+from claimsvc.http.framework.services import SERVICES, Services
+from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, Console
+from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.operations.docs import DOCS, Docs
+from claimsvc.http.resources.operations.readiness import Readiness
+from claimsvc.http.server.runner import RESTING_SECONDS, Runner
+
+
+def create_app(services: Services) -> web.Application:
+    """The application, to be run by `create_runner`; it owns none of the services and closes none."""
+    app = web.Application(client_max_size=MAX_BODY_BYTES)
+    app[SERVICES] = services
+    app[IN_FLIGHT] = InFlight()
+    app[DOCS] = Docs()
+    app[CONSOLE] = Console()
+    app[operations.READINESS] = Readiness(services.health_checks)
+    app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES, with_tokens=services.tokens is not None)
+    install(app, ROUTES)
+    if services.stress is not None:
+        install(app, DEVELOPMENT_ROUTES)
+    if services.live is not None:
+        app.on_shutdown.append(_dismiss_viewers)
+    return app
+
+
+async def _dismiss_viewers(app: web.Application) -> None:
+    if live := app[SERVICES].live:
+        await live.dismiss_viewers()
+
+
+def create_runner(
+    app: web.Application,
+    *,
+    header_timeout_seconds: float,
+    write_timeout_seconds: float = 10.0,
+    shutdown_grace_seconds: float,
+    resting_seconds: float = RESTING_SECONDS,
+) -> Runner:
+    """What serves the application.
+
+    Args:
+        app: from `create_app`.
+        header_timeout_seconds: how long a request's headers may take to arrive before 408 and the connection's end.
+        write_timeout_seconds: how long a client may take nothing of its answer before the connection's end.
+        shutdown_grace_seconds: how long requests in flight are waited for by `cleanup()`.
+        resting_seconds: how long a connection may lie idle before its end.
+    """
+    return Runner(
+        app,
+        header_timeout_seconds=header_timeout_seconds,
+        write_timeout_seconds=write_timeout_seconds,
+        shutdown_grace_seconds=shutdown_grace_seconds,
+        resting_seconds=resting_seconds,
+    )

@@ -1,0 +1,1 @@
+"""What every route uses: routing, authentication, bodies, validation, problems, the OpenAPI document."""

@@ -1,0 +1,288 @@
+"""The OpenAPI 3.1 document, made at start from the route table and from the models that validate."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Any, Literal
+
+import orjson
+from pydantic import TypeAdapter
+
+from claimsvc import domain
+from claimsvc.http.framework import problems, schemas
+from claimsvc.http.framework.auth import Access, Asked
+from claimsvc.http.framework.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
+from claimsvc.http.framework.rate_limit import DOCUMENTED
+from claimsvc.http.framework.routing import Route
+from claimsvc.http.resources.codes import schemas as code_schemas
+from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
+
+_REF = "#/components/schemas/{model}"
+_KEY = "key"
+_USER = "userToken"
+_DESCRIPTION = """Claims limited-stock coupons, many at once, each exactly once.
+
+Every answer carries `X-Request-ID`: yours, if you sent one of 1 to 128 letters, digits and `._-`, or a new one.
+Whatever is not a success is an RFC 9457 problem; decide by its `type`, which leads to an explanation.
+A repeated claim never takes a second unit, so a claim whose answer was lost is safe to send again.
+Below any operation, a malformed request is answered 400, a request line that is too long 414, headers that are too
+large 431, headers that do not arrive 408, and a method that a path does not have 405 with `Allow`."""
+_TAGS = {
+    "claims": "Claiming, and looking claims up.",
+    "coupons": "What is on offer, and who holds it.",
+    "codes": "Unique codes: adding, redeeming and counting them.",
+    "operations": "For whoever runs the service.",
+}
+
+_OF_USERS = {
+    "type": "http",
+    "scheme": "bearer",
+    "bearerFormat": "JWT",
+    "description": "A user's token. `user_id` may be left out of bodies then: it is the token's subject.",
+}
+_IDEMPOTENCY_KEY: dict[str, Any] = {
+    "name": str(IDEMPOTENCY_KEY),
+    "in": "header",
+    "required": False,
+    "description": "Of your making, new for every new request: sent again under its key, a request is answered as it "
+    "was for 24 hours, with `Idempotency-Replayed: true`, and done once. 429 and 5xx are not kept.",
+    "schema": {"type": "string", "pattern": f"^[ \\t]*({KEY_PATTERN})[ \\t]*$"},
+    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
+}
+
+Schemas = dict[type, dict[str, Any]]
+
+
+def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
+    """The document as JSON.
+
+    Args:
+        routes: what is served.
+        with_tokens: whether users have to show tokens.
+
+    Raises:
+        pydantic.ValidationError: the route table makes no valid OpenAPI document; a mistake in the table.
+    """
+    # Here and not above: it takes an eighth of the time in which `claimsvc` starts, and only who serves needs it.
+    from openapi_pydantic import OpenAPI
+
+    shown = [route for route in routes if route.documented]
+    references, definitions = _schemas(shown)
+    paths: dict[str, dict[str, Any]] = defaultdict(dict)
+    for route in shown:
+        paths[route.path][route.method.lower()] = _operation(route, references, with_tokens)
+    described = OpenAPI.model_validate(
+        {
+            "openapi": "3.1.1",
+            "info": {
+                "title": "claimsvc",
+                "version": version("claimsvc"),
+                "description": _DESCRIPTION,
+                "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+            },
+            "servers": [{"url": "/"}],
+            "tags": [{"name": name, "description": text} for name, text in _TAGS.items()],
+            "paths": paths,
+            "components": {
+                "schemas": definitions,
+                "securitySchemes": {
+                    _KEY: {
+                        "type": "http",
+                        "scheme": "bearer",
+                        "description": "A key with the scope, from `claimsvc key create`; or one whose SHA-256 is in "
+                        "CLAIMSVC_ADMIN_KEYS.",
+                    },
+                    **({_USER: _OF_USERS} if with_tokens else {}),
+                },
+            },
+        }
+    )
+    return orjson.dumps(described.model_dump(mode="json", by_alias=True, exclude_none=True, exclude_unset=True))
+
+
+def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
+    """A reference to each model's schema, and the definitions that those refer to."""
+    answers = {route.success.body for route in routes if route.success.body is not None}
+    answers |= {_problem_body(problem, route) for route in routes for problem in route.all_problems()}
+    bodies = {model for route in routes if (model := route.model("body")) is not None}
+    inputs: list[tuple[type, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
+        (model, "serialization", TypeAdapter(model)) for model in answers
+    ]
+    inputs += [(model, "validation", TypeAdapter(model)) for model in bodies]
+    # By name, so that the document does not change from start to start.
+    inputs.sort(key=lambda each: each[0].__name__)
+    references, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REF)
+    return {model: dict(schema) for (model, _), schema in references.items()}, definitions["$defs"]
+
+
+def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str, Any]:
+    operation: dict[str, Any] = {
+        "operationId": route.operation_id,
+        "tags": [route.tag],
+        "summary": route.summary,
+        "description": (route.handler.__doc__ or "").strip(),
+        "parameters": [
+            *_parameters(route, "path"),
+            *_parameters(route, "query"),
+            *([_IDEMPOTENCY_KEY] if route.keyed else []),
+        ],
+        "responses": _responses(route, references),
+    }
+    body = route.model("body")
+    if body is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "description": f"At most {schemas.MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
+            "content": {"application/json": {"schema": references[body]}},
+        }
+    if route.streamed is not None:
+        operation["requestBody"] = {
+            "required": True,
+            "description": f"At most {route.streamed.most_bytes} bytes, not compressed, taken as they arrive.",
+            "content": {kind: dict(described) for kind, described in route.streamed.content.items()},
+        }
+    if security := _security(route.access, with_tokens):
+        operation["security"] = security
+    return operation
+
+
+def _security(access: Access, with_tokens: bool) -> list[dict[str, list[str]]]:
+    """What may be shown, one of them; an empty one is that nothing need be."""
+    if access.asked is Asked.NEVER or (access.asked is not Asked.ALWAYS and not with_tokens):
+        return []
+    found: list[dict[str, list[str]]] = [{_USER: []}] if access.for_users else []
+    found.append({_KEY: [access.scope] if access.scope is not None else []})
+    return [{}, *found] if access.asked is Asked.IF_GIVEN else found
+
+
+def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
+    model = route.model(place)
+    if model is None:
+        return []
+    schema = TypeAdapter(model).json_schema(ref_template=_REF)
+    found = []
+    for name, field in schema["properties"].items():
+        kept = {key: value for key, value in field.items() if key not in {"title", "description", "examples"}}
+        parameter = {
+            "name": name,
+            "in": place,
+            "required": name in schema.get("required", ()),
+            "description": field.get("description"),
+            "schema": {key: value for key, value in kept.items() if (key, value) != ("default", "")},
+        }
+        if "examples" in field:
+            parameter["example"] = field["examples"][0]
+        found.append(parameter)
+    return found
+
+
+def _responses(route: Route, references: Schemas) -> dict[str, Any]:
+    success = route.success
+    content = {
+        kind: {"schema": references[success.body]} if success.body is not None and kind == "application/json" else {}
+        for kind in success.content_types
+    }
+    found: dict[str, Any] = {
+        str(success.status): {
+            "description": success.description,
+            "headers": _headers(success.headers or {}),
+            "content": content,
+            **({"links": success.links} if success.links else {}),
+        }
+    }
+    of_status: dict[int, list[problems.Problem]] = defaultdict(list)
+    for problem in route.all_problems():
+        of_status[problem.status].append(problem)
+    for status, several in sorted(of_status.items()):
+        found[str(status)] = _problem_response(several, route, references)
+    return found
+
+
+def _problem_response(several: Sequence[problems.Problem], route: Route, references: Schemas) -> dict[str, Any]:
+    models = list(dict.fromkeys(_problem_body(problem, route) for problem in several))
+    schema = references[models[0]] if len(models) == 1 else {"anyOf": [references[model] for model in models]}
+    own_headers = {name: "see RFC 9110" for problem in several for name in problem.headers or {}}
+    if any(problem.status in (429, 503) for problem in several):
+        own_headers["Retry-After"] = "whole seconds, at least 1"
+    if problems.QUOTA_EXCEEDED in several:
+        own_headers |= DOCUMENTED
+    return {
+        "description": " Or: ".join(f"`{problem.slug}`: {problem.meaning}" for problem in several),
+        "headers": _headers(own_headers),
+        "content": {
+            problems.CONTENT_TYPE: {
+                "schema": schema,
+                "examples": {problem.slug: {"value": _example(problem, route)} for problem in several},
+            }
+        },
+    }
+
+
+_BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
+    problems.ALREADY_CLAIMED: schemas.AlreadyClaimedBody,
+    problems.CLAIM_CANCELLED: schemas.ClaimProblemBody,
+    problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
+    problems.NOT_STARTED: schemas.NotStartedBody,
+    problems.NOT_ELIGIBLE: eligibility_schemas.NotEligibleBody,
+    problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
+    problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
+    problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
+}
+_CLAIM_EXAMPLE = {
+    "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    "coupon_name": "summer-sale",
+    "user_id": "user-1",
+    "claimed_at": "2026-01-02T03:04:05Z",
+    "expires_at": None,
+    "code": None,
+}
+_OF_A_CLAIM = {
+    problems.ALREADY_CLAIMED: {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
+    problems.CLAIM_CANCELLED: {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    problems.HOLD_EXPIRED: {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
+}
+
+
+def _problem_body(problem: problems.Problem, route: Route) -> type[schemas.ProblemBody]:
+    """The shape of a problem's body, which `problems` gives it."""
+    if problem is problems.BAD_REQUEST:
+        return schemas.BadRequestBody
+    if problem in _BODIES:
+        return _BODIES[problem]
+    return schemas.UnreadyBody if route.path == "/readyz" else schemas.ProblemBody
+
+
+def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
+    example: dict[str, Any] = {
+        "type": problem.type,
+        "title": problem.title,
+        "status": problem.status,
+        "detail": problem.meaning,
+        "request_id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    }
+    body = _problem_body(problem, route)
+    if body is schemas.BadRequestBody:
+        in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
+        example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
+    elif problem in _OF_A_CLAIM:
+        example["claim"] = _OF_A_CLAIM[problem]
+    elif body is schemas.NotStartedBody:
+        example["starts_at"] = "2026-11-27T00:00:00Z"
+    elif body is eligibility_schemas.NotEligibleBody:
+        reason = domain.Reason(domain.ReasonCode.ATTRIBUTE_REFUSED, "#/attributes/0")
+        example["reasons"] = [asdict(eligibility_schemas.reason_body(reason))]
+    elif body is schemas.AmountBelowClaimedBody:
+        example["claimed"] = 42
+    elif body is code_schemas.RowsRefusedBody:
+        example |= {"rejected_count": 1, "rejected": [{"row": 2, "code": "HKTA-2947", "reason": "exists"}]}
+    elif body is schemas.QuotaExceededBody:
+        example["violated-policies"] = ["user"]
+    elif body is schemas.UnreadyBody:
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+    return example
+
+
+def _headers(names: Any) -> dict[str, Any]:
+    common = {"X-Request-ID": "the request's id"}
+    return {name: {"description": text, "schema": {"type": "string"}} for name, text in {**common, **names}.items()}

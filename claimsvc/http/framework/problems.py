@@ -1,0 +1,569 @@
+"""RFC 9457 problems: the only place that knows which outcome or failure has which status.
+
+The flow is one way: a strategy answers with an outcome, or raises a failure; the table here turns it into a problem;
+`/problems/{slug}` and the OpenAPI document are read from that same table.
+"""
+
+import asyncio
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aiohttp import hdrs, web
+from pydantic import TypeAdapter
+
+from claimsvc import domain, errors
+from claimsvc.http.framework import schemas
+from claimsvc.http.resources.codes import schemas as code_schemas
+from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
+from claimsvc.http.server.response import Head, Reply
+
+CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Problem:
+    """One kind of refusal: its stable name, its status, and what a caller should know about it."""
+
+    slug: str
+    status: int
+    title: str
+    meaning: str
+    advice: str
+    headers: Mapping[str, str] | None = None
+
+    @property
+    def type(self) -> str:
+        """The URI reference that names this kind of problem; the service answers it with an explanation."""
+        return f"/problems/{self.slug}"
+
+
+BAD_REQUEST = Problem(
+    "bad-request",
+    400,
+    "The request is not valid",
+    "The request, or its body, is not what the contract asks for. `errors` says what and where.",
+    "Correct the request before sending it again.",
+)
+UNAUTHORIZED = Problem(
+    "unauthorized",
+    401,
+    "A key or a token is needed",
+    "The request carries no key and no token, or one that is not good here, or not any more.",
+    "Send `Authorization: Bearer <key or token>`; `claimsvc key create` makes keys, and your identity provider tokens.",
+    {hdrs.WWW_AUTHENTICATE: "Bearer"},
+)
+FORBIDDEN = Problem(
+    "forbidden",
+    403,
+    "Not for this caller",
+    "The key or token is good, but not for this.",
+    "Ask for a key with the scope that this operation names.",
+)
+NOT_YOUR_CLAIM = Problem(
+    "not-your-claim",
+    403,
+    "For the user alone",
+    "The claim, or what is asked for, is another user's than the token's.",
+    "Leave `user_id` out, or send a token of that user.",
+)
+NOT_FOUND = Problem(
+    "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
+)
+UNKNOWN_COUPON = Problem(
+    "unknown-coupon",
+    404,
+    "Unknown coupon",
+    "There is no coupon of that name, or none of that type.",
+    "Check the name; it is case-sensitive.",
+)
+NOT_ELIGIBLE = Problem(
+    "not-eligible",
+    403,
+    "Not for this user",
+    "The coupon's rules or lists do not admit this user; `reasons` says what is not met.",
+    "Nothing, unless what is said of the user changes.",
+)
+UNKNOWN_CLAIM = Problem(
+    "unknown-claim",
+    404,
+    "Unknown claim",
+    "There is no claim of that id.",
+    "Use the id that its 201 gave.",
+)
+LOCK_NOT_HELD = Problem(
+    "lock-not-held",
+    404,
+    "Nobody holds this lock",
+    "No instance holds the lock of this coupon, or it was given back just now; nothing was released.",
+    "Nothing: the lock is free. `GET /api/locks` lists those that are held.",
+)
+METHOD_NOT_ALLOWED = Problem(
+    "method-not-allowed",
+    405,
+    "Method not allowed",
+    "This path does not answer that method.",
+    "Use one of those in `Allow`.",
+)
+REQUEST_TIMEOUT = Problem(
+    "request-timeout",
+    408,
+    "The request did not arrive in time",
+    "The rest of the request did not arrive in time, so nothing was done.",
+    "Send the whole request at once, on a new connection.",
+)
+ALREADY_CLAIMED = Problem(
+    "already-claimed",
+    409,
+    "Already claimed",
+    "This user holds a claim of this coupon already; `claim` is it.",
+    "Nothing: the user has what was asked for.",
+)
+SOLD_OUT = Problem(
+    "sold-out", 409, "Sold out", "No unit of this coupon is left.", "Nothing: asking again will not help."
+)
+NOT_STARTED = Problem(
+    "not-started",
+    409,
+    "Not started yet",
+    "The coupon cannot be claimed yet; `starts_at` is when it can.",
+    "Ask again after `Retry-After` seconds.",
+)
+ENDED = Problem(
+    "ended",
+    409,
+    "Ended",
+    "The coupon can be claimed no more: its time is over, or it was archived.",
+    "Nothing: asking again will not help.",
+)
+PAUSED = Problem(
+    "paused",
+    409,
+    "Paused",
+    "Whoever runs the coupon has paused it; nothing is lost of what was claimed.",
+    "Ask again later.",
+)
+CLAIM_CANCELLED = Problem(
+    "claim-cancelled",
+    409,
+    "The claim was cancelled",
+    "The claim was cancelled before, so it cannot be confirmed.",
+    "Claim again.",
+)
+AMOUNT_BELOW_CLAIMED = Problem(
+    "amount-below-claimed",
+    409,
+    "More is claimed than that",
+    "More units are claimed or held than the new amount; nothing was changed. `claimed` says how many.",
+    "Choose an amount that is no less, or cancel claims first.",
+)
+EMPTY_PERIOD = Problem(
+    "empty-period",
+    409,
+    "It would end before it starts",
+    "The coupon's `ends_at` would not be after its `starts_at`, so nobody could ever claim it; nothing was changed.",
+    "Choose a later end, or an earlier start.",
+)
+AMOUNT_IS_CODES = Problem(
+    "amount-is-codes",
+    409,
+    "The amount is the number of its codes",
+    "The coupon has codes, so its amount is how many there are; nothing was changed.",
+    "Add codes to raise it.",
+)
+ROWS_REFUSED = Problem(
+    "rows-refused",
+    422,
+    "Some rows cannot be added",
+    "Not every row can be added, so none was. `rejected` says which and why: `bad-row`, `bad-code`, `bad-expiry`, "
+    "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
+    "Correct these rows, or send `atomic=false` to add the others.",
+)
+PATTERN_TOO_SMALL = Problem(
+    "pattern-too-small",
+    409,
+    "The pattern makes too few codes",
+    "A pattern has to make at least 1000 times as many codes as are asked for, so that they cannot be guessed; "
+    "nothing was added.",
+    "Use a longer pattern.",
+)
+UNKNOWN_CODE = Problem(
+    "unknown-code", 404, "Unknown code", "There is no such code.", "Check the code; it is case-sensitive."
+)
+ALREADY_REDEEMED = Problem(
+    "already-redeemed",
+    409,
+    "Already redeemed",
+    "The code was redeemed before, so it cannot be redeemed again, nor its claim be cancelled.",
+    "Nothing: asking again will not help.",
+)
+CODE_NOT_CLAIMED = Problem(
+    "code-not-claimed",
+    409,
+    "No claim has the code",
+    "No claim has this code: none was made or confirmed yet, or it was cancelled.",
+    "Claim the coupon first, or confirm the claim.",
+)
+CODE_EXPIRED = Problem(
+    "code-expired",
+    410,
+    "The code has expired",
+    "The time until which the code could be redeemed is over.",
+    "Nothing: asking again will not help.",
+)
+HOLD_EXPIRED = Problem(
+    "hold-expired",
+    410,
+    "The hold has expired",
+    "The unit was held for its time and not confirmed; it was given back, and may be another's by now.",
+    "Claim again.",
+)
+KEY_REUSED = Problem(
+    "key-reused",
+    422,
+    "The Idempotency-Key was used for something else",
+    "Another request was sent under the same Idempotency-Key before; nothing was done.",
+    "Make a new key for every new request, and use one again for its repetitions only.",
+)
+KEY_IN_FLIGHT = Problem(
+    "key-in-flight",
+    409,
+    "The same request is under way",
+    "A request with this Idempotency-Key is being worked on; its answer is not known yet.",
+    "Ask again after `Retry-After` seconds, under the same key.",
+    {hdrs.RETRY_AFTER: "1"},
+)
+QUOTA_EXCEEDED = Problem(
+    "quota-exceeded",
+    429,
+    "Asked too often",
+    "This user, or this address, has asked more often than it may; nothing was done. `violated-policies` says which.",
+    "Ask again after `Retry-After` seconds; `RateLimit-Policy` says how often is often enough.",
+)
+COUPON_EXISTS = Problem(
+    "coupon-exists",
+    409,
+    "The coupon exists already",
+    "There is a coupon of that name already; it was not changed.",
+    "Choose another name.",
+)
+BODY_TOO_LARGE = Problem(
+    "body-too-large",
+    413,
+    "The body is too large",
+    f"The body, as sent or once inflated, is larger than {schemas.MAX_BODY_BYTES} bytes.",
+    "Send a smaller body.",
+)
+URI_TOO_LONG = Problem(
+    "uri-too-long", 414, "The path is too long", "The request line is too long.", "Send a shorter path and query."
+)
+UNSUPPORTED_MEDIA_TYPE = Problem(
+    "unsupported-media-type",
+    415,
+    "The body is not JSON in UTF-8",
+    "Bodies are `application/json` in UTF-8, plain or compressed with gzip.",
+    "Send `Content-Type: application/json`, and no `Content-Encoding` other than `gzip`.",
+    {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "gzip"},
+)
+STRESS_TEST_RUNS = Problem(
+    "stress-test-runs",
+    409,
+    "A stress test is running",
+    "The stress test that was started before this one has not ended yet.",
+    "Wait for its end; it has a limit of two minutes.",
+)
+EXPECTATION_FAILED = Problem(
+    "expectation-failed",
+    417,
+    "Unknown expectation",
+    "`Expect` asks for something other than `100-continue`.",
+    "Leave the header out.",
+)
+HEADERS_TOO_LARGE = Problem(
+    "headers-too-large",
+    431,
+    "The headers are too large",
+    "The request has too many headers, or one that is too large.",
+    "Send fewer or smaller headers.",
+)
+INTERNAL_ERROR = Problem(
+    "internal-error",
+    500,
+    "Something went wrong here",
+    "The service failed in a way that it should not; the log has the reason under this request id.",
+    "Report the request id. A claim may have succeeded: look it up before asking again.",
+)
+LOCK_BUSY = Problem(
+    "lock-busy",
+    503,
+    "The coupon is busy",
+    "The coupon's lock was held by others for as long as a claim may wait; nothing was decided.",
+    "Ask again after `Retry-After` seconds.",
+)
+TOO_MANY_VIEWERS = Problem(
+    "too-many-viewers",
+    503,
+    "Too many viewers",
+    "As many people as this instance takes are watching the console.",
+    "Ask again after `Retry-After` seconds, or watch from another instance: each shows all of them.",
+    {hdrs.RETRY_AFTER: "5"},
+)
+UNAVAILABLE = Problem(
+    "unavailable",
+    503,
+    "Unavailable for now",
+    "Something that the service needs does not answer, or the service is full; it could not give a definite answer.",
+    "Ask again after `Retry-After` seconds.",
+)
+
+PROBLEMS: Mapping[str, Problem] = {
+    problem.slug: problem
+    for problem in (
+        BAD_REQUEST,
+        UNAUTHORIZED,
+        FORBIDDEN,
+        NOT_YOUR_CLAIM,
+        NOT_FOUND,
+        UNKNOWN_COUPON,
+        UNKNOWN_CLAIM,
+        NOT_ELIGIBLE,
+        LOCK_NOT_HELD,
+        METHOD_NOT_ALLOWED,
+        REQUEST_TIMEOUT,
+        ALREADY_CLAIMED,
+        SOLD_OUT,
+        NOT_STARTED,
+        ENDED,
+        PAUSED,
+        CLAIM_CANCELLED,
+        AMOUNT_BELOW_CLAIMED,
+        EMPTY_PERIOD,
+        AMOUNT_IS_CODES,
+        ROWS_REFUSED,
+        PATTERN_TOO_SMALL,
+        UNKNOWN_CODE,
+        ALREADY_REDEEMED,
+        CODE_NOT_CLAIMED,
+        CODE_EXPIRED,
+        HOLD_EXPIRED,
+        KEY_REUSED,
+        KEY_IN_FLIGHT,
+        QUOTA_EXCEEDED,
+        COUPON_EXISTS,
+        BODY_TOO_LARGE,
+        URI_TOO_LONG,
+        UNSUPPORTED_MEDIA_TYPE,
+        STRESS_TEST_RUNS,
+        EXPECTATION_FAILED,
+        HEADERS_TOO_LARGE,
+        INTERNAL_ERROR,
+        LOCK_BUSY,
+        TOO_MANY_VIEWERS,
+        UNAVAILABLE,
+    )
+}
+
+_QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
+_LONGEST_RETRY_AFTER_SECONDS = 86_400
+
+# What is left of the unions of outcomes when the successes are taken away.
+Refusal = (
+    domain.AlreadyClaimed
+    | domain.SoldOut
+    | domain.UnknownCoupon
+    | domain.NotStarted
+    | domain.Ended
+    | domain.Paused
+    | domain.NotEligible
+    | domain.KeyReused
+    | domain.AlreadyCancelled
+    | domain.HoldExpired
+    | domain.UnknownClaim
+    | domain.AmountBelowClaimed
+    | domain.PeriodIsEmpty
+    | domain.CouponExists
+    | domain.LockNotHeld
+    | domain.AmountIsCodes
+    | domain.RowsRefused
+    | domain.PatternTooSmall
+    | domain.UnknownCode
+    | domain.AlreadyRedeemed
+    | domain.CodeNotClaimed
+    | domain.CodeExpired
+)
+
+_OUTCOMES: Mapping[type[Refusal], Problem] = {
+    domain.AlreadyClaimed: ALREADY_CLAIMED,
+    domain.SoldOut: SOLD_OUT,
+    domain.UnknownCoupon: UNKNOWN_COUPON,
+    domain.NotStarted: NOT_STARTED,
+    domain.Ended: ENDED,
+    domain.Paused: PAUSED,
+    domain.NotEligible: NOT_ELIGIBLE,
+    domain.KeyReused: KEY_REUSED,
+    domain.AlreadyCancelled: CLAIM_CANCELLED,
+    domain.HoldExpired: HOLD_EXPIRED,
+    domain.UnknownClaim: UNKNOWN_CLAIM,
+    domain.AmountBelowClaimed: AMOUNT_BELOW_CLAIMED,
+    domain.PeriodIsEmpty: EMPTY_PERIOD,
+    domain.CouponExists: COUPON_EXISTS,
+    domain.LockNotHeld: LOCK_NOT_HELD,
+    domain.AmountIsCodes: AMOUNT_IS_CODES,
+    domain.RowsRefused: ROWS_REFUSED,
+    domain.PatternTooSmall: PATTERN_TOO_SMALL,
+    domain.UnknownCode: UNKNOWN_CODE,
+    domain.AlreadyRedeemed: ALREADY_REDEEMED,
+    domain.CodeNotClaimed: CODE_NOT_CLAIMED,
+    domain.CodeExpired: CODE_EXPIRED,
+}
+_FAILURES: Mapping[type[errors.TransientError], Problem] = {
+    errors.LockBusyError: LOCK_BUSY,
+    errors.UnavailableError: UNAVAILABLE,
+    errors.TransientError: UNAVAILABLE,
+}
+_OUTCOME_NAMES: Mapping[type, str] = {
+    **domain.OUTCOME_NAMES,
+    asyncio.CancelledError: "cancelled",
+    **{kind: problem.slug for kind, problem in (*_OUTCOMES.items(), *_FAILURES.items())},
+}
+# What aiohttp raises by itself: no route, and no such method on it.
+_HTTP_STATUSES: Mapping[int, Problem] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
+
+
+class RefusedError(Exception):
+    """Raised while a request is being read, where no outcome exists yet; answered as its problem.
+
+    `close` ends the connection after the answer, for requests whose rest should not be waited for.
+    """
+
+    def __init__(
+        self,
+        problem: Problem,
+        detail: str | None = None,
+        *,
+        errors: Sequence[schemas.InputError] = (),
+        close: bool = False,
+    ) -> None:
+        super().__init__(problem.slug)
+        self.problem = problem
+        self.detail = detail
+        self.errors = errors
+        self.close = close
+
+
+def outcome_name(result: domain.Outcome | BaseException) -> str:
+    """What a claim came to, in a word: the slug of its problem, if it has one."""
+    return _OUTCOME_NAMES.get(type(result), INTERNAL_ERROR.slug)
+
+
+def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
+    """A body that is wrong at one place; `pointer` is an RFC 6901 pointer in its URI fragment form."""
+    return RefusedError(BAD_REQUEST, errors=(schemas.BodyError(detail, pointer),))
+
+
+def _head(problem: Problem) -> Head:
+    headers = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})}
+    return Head(problem.status, headers)
+
+
+def _constant_body(problem: Problem) -> bytes:
+    """Everything of a problem's body that no request changes: all but the end of its last member."""
+    body = schemas.ProblemBody(problem.type, problem.title, problem.status, problem.meaning, "")
+    return schemas.dump(body).removesuffix(b'"}')
+
+
+# Sold out is what a busy coupon answers nearly always, so its answer is put together once.
+_HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
+_CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
+
+
+def respond(problem: Problem, request_id: str) -> Reply:
+    """The answer to a problem about which nothing more is to be said."""
+    # A request id is of letters, digits and `._-` only, so it needs no escaping.
+    body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
+    return Reply(_HEADS[problem], body)
+
+
+def respond_in_detail(
+    problem: Problem,
+    request_id: str,
+    detail: str | None,
+    *,
+    errors: Sequence[schemas.InputError] = (),
+    checks: Mapping[str, schemas.CheckBody] | None = None,
+    retry_after_seconds: float | None = None,
+) -> Reply:
+    """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
+    body: schemas.ProblemBody = schemas.ProblemBody(
+        problem.type, problem.title, problem.status, detail or problem.meaning, request_id
+    )
+    if problem is BAD_REQUEST:
+        body = schemas.BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
+    elif checks is not None:
+        body = schemas.UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
+    reply = Reply(_HEADS[problem], schemas.dump(body))
+    if retry_after_seconds is not None:
+        # A whole number, and never 0: "at once" is what a busy service should not invite.
+        reply.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
+    return reply
+
+
+def from_outcome(outcome: Refusal, request_id: str) -> Reply:
+    """The answer to an outcome that is not a success."""
+    problem = _OUTCOMES[type(outcome)]
+    more = _more_of(outcome)
+    if more is None:
+        return respond(problem, request_id)
+    kind, values = more
+    reply = Reply(
+        _HEADS[problem],
+        schemas.dump(kind(problem.type, problem.title, problem.status, problem.meaning, request_id, *values)),
+    )
+    if isinstance(outcome, domain.NotStarted):
+        # Not longer than a day: the start may be moved.
+        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _LONGEST_RETRY_AFTER_SECONDS))
+    return reply
+
+
+def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object, ...]] | None:
+    """The body that says more than its problem, and what it says; None if there is no more to say."""
+    match outcome:
+        case domain.AlreadyClaimed(claim):
+            return schemas.AlreadyClaimedBody, (schemas.claim_body(claim),)
+        case domain.HoldExpired(claim) | domain.AlreadyCancelled(claim):
+            return schemas.ClaimProblemBody, (schemas.claim_body(claim),)
+        case domain.NotStarted(starts_at):
+            return schemas.NotStartedBody, (starts_at,)
+        case domain.NotEligible(reasons):
+            return eligibility_schemas.NotEligibleBody, ([eligibility_schemas.reason_body(each) for each in reasons],)
+        case domain.AmountBelowClaimed(claimed):
+            return schemas.AmountBelowClaimedBody, (claimed,)
+        case domain.RowsRefused():
+            return code_schemas.RowsRefusedBody, (outcome.refused_count, code_schemas.refused_bodies(outcome))
+    return None
+
+
+def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
+    """The answer to a request beyond the quotas of these names."""
+    problem = QUOTA_EXCEEDED
+    body = schemas.QuotaExceededBody(
+        problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)
+    )
+    return Reply(_HEADS[problem], _QUOTA_EXCEEDED.dump_json(body, by_alias=True))
+
+
+def from_failure(failure: BaseException, request_id: str) -> Reply:
+    """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
+    if isinstance(failure, RefusedError):
+        reply = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
+        reply.closes = failure.close
+        return reply
+    if isinstance(failure, errors.TransientError):
+        problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
+        return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)
+    if isinstance(failure, web.HTTPException) and failure.status in _HTTP_STATUSES:
+        reply = respond(_HTTP_STATUSES[failure.status], request_id)
+        if isinstance(failure, web.HTTPMethodNotAllowed):
+            reply.headers[hdrs.ALLOW] = ", ".join(sorted(failure.allowed_methods))
+        return reply
+    return respond(INTERNAL_ERROR, request_id)

@@ -1,0 +1,105 @@
+"""Checking a body, a path or a query against its model, and saying what is wrong without repeating what was sent."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+from urllib.parse import quote
+
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from claimsvc.http.framework.problems import BAD_REQUEST, RefusedError
+from claimsvc.http.framework.schemas import BodyError, InputError, ParameterError
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_MAX_SHOWN = 64
+_MAX_ERRORS = 20
+
+
+def validate_body(model: type[Model], document: Any) -> Model:
+    """A decoded JSON document as a `model`.
+
+    Raises:
+        RefusedError: what is wrong, each with a pointer to its place.
+    """
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
+        errors = list(dict.fromkeys(BodyError(_explain(each, model), _pointer(each, document)) for each in found))
+        raise RefusedError(BAD_REQUEST, errors=errors) from None
+
+
+def validate_path(model: type[Model], request: web.Request) -> Model:
+    """The variable parts of the path as a `model`; raises RefusedError."""
+    return _validate_parameters(model, request.match_info)
+
+
+def validate_query(model: type[Model], request: web.Request) -> Model:
+    """The query as a `model`; raises RefusedError, also for a parameter that appears twice."""
+    query = request.rel_url.query
+    values = dict(query)
+    if len(values) != len(query):
+        repeated = next(name for name in values if len(query.getall(name)) > 1)
+        error = ParameterError(f"{shown(repeated)} appears more than once.", _name((repeated,)))
+        raise RefusedError(BAD_REQUEST, errors=[error])
+    return _validate_parameters(model, values)
+
+
+def _validate_parameters(model: type[Model], values: Mapping[str, str]) -> Model:
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
+        errors: list[InputError] = [ParameterError(_explain(each, model), _name(each["loc"])) for each in found]
+        raise RefusedError(BAD_REQUEST, errors=errors) from None
+
+
+def shown(key: str) -> str:
+    """A name of the client's making, if it is fit to be shown to whoever reads the answer."""
+    return f'"{key}"' if _is_fit(key) else "One name"
+
+
+def _is_fit(text: str) -> bool:
+    return len(text) <= _MAX_SHOWN and text.isascii() and text.isprintable()
+
+
+def _pointer(error: Mapping[str, Any], document: Any) -> str:
+    """The pointer to where an error is; what pydantic says of which models it has tried there is left out."""
+    parts = []
+    for part in error["loc"]:
+        if isinstance(document, dict) and (
+            part in document or (error["type"] == "missing" and part == error["loc"][-1])
+        ):
+            parts.append(str(part))
+            document = document.get(part)
+        elif isinstance(document, list) and isinstance(part, int):
+            parts.append(str(part))
+            document = document[part]
+    if not all(map(_is_fit, parts)):
+        return "#"
+    return "#" + "".join("/" + quote(part.replace("~", "~0").replace("/", "~1"), safe="~") for part in parts)
+
+
+def _name(location: Sequence[int | str]) -> str:
+    name = str(location[0]) if location else ""
+    return name if _is_fit(name) else ""
+
+
+def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
+    """One finding of pydantic's, with the rule of its field, which is also what the OpenAPI document says of it."""
+    if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
+        return "Unknown here."
+    if error["type"] == "extra_forbidden":
+        return f"Unknown; known are: {', '.join(model.model_fields)}."
+    field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None
+    rule = f"; it must be {field.description}" if field is not None and field.description else ""
+    if error["type"] == "missing":
+        return f"Required{rule}."
+    # The pattern itself says less to a reader than the rule does.
+    message = (
+        "Not of the right form"
+        if error["type"] == "string_pattern_mismatch"
+        else str(error["msg"]).removeprefix("Value error, ")
+    )
+    return f"{message}{rule}."

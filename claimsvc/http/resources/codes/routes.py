@@ -1,0 +1,169 @@
+"""The routes of codes: each is for holders of keys alone, so that nobody finds a code by trying."""
+
+import hashlib
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from aiohttp import web
+
+from claimsvc import domain
+from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.idempotency import IDEMPOTENCY_KEY, once_only, replayed
+from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.framework.streams import Upload
+from claimsvc.http.resources.codes import schemas as code_schemas
+from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
+from claimsvc.http.server.response import Reply
+
+
+async def add_codes(
+    request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery, upload: Upload
+) -> Reply:
+    """Add codes to a coupon: `text/csv` with `code` or `code,expires_at` a line, or `application/x-ndjson` with
+    `{"code": ..., "expires_at": ...}` a line. Its amount becomes what is claimed already and its codes, and each claim
+    from now on is given one. At most 200000 rows and 32 MiB; sent again, what was added is rejected as `exists`."""
+    codes, rows = request.app[SERVICES].codes, rows_of(upload)
+    entry, atomic = _entry(request, "codes.add", "coupon", path.name), query.atomic == "true"
+
+    async def add(once: domain.Once | None) -> object:
+        # Under a key nothing is done before it is known whether this is the same file as before.
+        come = rows if once is None else _all_at_once(kept)
+        return await codes.add(path.name, come, entry, atomic=atomic, once=once)
+
+    kept = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
+    return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request[REQUEST_ID])
+
+
+class _Asked(schemas.Request):
+    """What makes a file of codes the same as another."""
+
+    atomic: bool
+    rows: str
+
+
+def _digest(parts: Sequence[Sequence[Row]]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        for row in part:
+            digest.update(repr(row).encode())
+    return digest.hexdigest()
+
+
+async def _all_at_once(parts: Sequence[Sequence[Row]]) -> AsyncIterator[Sequence[Row]]:
+    for part in parts:
+        yield part
+
+
+async def generate_codes(request: web.Request, path: parameters.CouponPath, body: code_schemas.GenerateCodes) -> Reply:
+    """Make codes at random, and add them to a coupon. Sent again, it makes as many again."""
+    entry = _entry(request, "codes.generate", "coupon", path.name)
+    generate = request.app[SERVICES].codes.generate
+    made = partial(generate, path.name, body.count, body.pattern, body.expires_at, entry)
+    return _told(await once_only(request, body, made), request[REQUEST_ID])
+
+
+async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
+    """Use a code that a claim has. It can be done once: of several who try at the same time, one succeeds."""
+    entry = _entry(request, "code.redeem", "code", path.code)
+    redeem = partial(request.app[SERVICES].codes.redeem, path.code, entry)
+    return _told(await once_only(request, None, redeem), request[REQUEST_ID])
+
+
+async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
+    """A code, and whose it is."""
+    code = await request.app[SERVICES].codes.code(path.code)
+    if code is None:
+        return problems.from_outcome(domain.UnknownCode(), request[REQUEST_ID])
+    return ok(code_schemas.code_body(code))
+
+
+async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> Reply:
+    """How many codes there are of a type of coupons."""
+    coupon_type = query.type or None
+    return ok(code_schemas.counts_body(coupon_type, await request.app[SERVICES].count_codes(coupon_type)))
+
+
+def _told(answer: Any, request_id: str) -> Reply:
+    if isinstance(answer, domain.CodesAdded):
+        return ok(code_schemas.added_body(answer))
+    if isinstance(answer, domain.Redeemed):
+        return ok(code_schemas.code_body(answer.code))
+    if isinstance(answer, domain.Replayed):
+        return replayed(_told(answer.answer, answer.request_id))
+    return problems.from_outcome(answer, request_id)
+
+
+def _entry(request: web.Request, action: str, subject_type: str, subject: str) -> domain.AuditEntry:
+    return domain.AuditEntry(request[ACTOR], action, subject_type, subject, request_id=request[REQUEST_ID])
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/api/coupons/{name}/codes",
+        add_codes,
+        tag="codes",
+        summary="Add codes to a coupon",
+        success=Success(200, "They are added.", code_schemas.CodesAddedBody),
+        problems=(problems.ROWS_REFUSED, problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.CODES_WRITE),
+        keyed=True,
+        streamed=CODES,
+    ),
+    Route(
+        "POST",
+        "/api/coupons/{name}/codes/generate",
+        generate_codes,
+        tag="codes",
+        summary="Make codes for a coupon",
+        success=Success(200, "They are added.", code_schemas.CodesAddedBody),
+        problems=(
+            problems.UNKNOWN_COUPON,
+            problems.PATTERN_TOO_SMALL,
+            problems.CODE_EXPIRED,
+            problems.UNAVAILABLE,
+        ),
+        access=only(domain.Scope.CODES_WRITE),
+        keyed=True,
+    ),
+    Route(
+        "POST",
+        "/api/codes/{code}/redeem",
+        redeem_code,
+        tag="codes",
+        summary="Redeem a code",
+        success=Success(200, "It is redeemed.", code_schemas.CodeBody),
+        problems=(
+            problems.UNKNOWN_CODE,
+            problems.ALREADY_REDEEMED,
+            problems.CODE_NOT_CLAIMED,
+            problems.CODE_EXPIRED,
+            problems.UNAVAILABLE,
+        ),
+        access=only(domain.Scope.CODES_REDEEM),
+        keyed=True,
+    ),
+    Route(
+        "GET",
+        "/api/codes/{code}",
+        get_code,
+        tag="codes",
+        summary="Look a code up",
+        success=Success(200, "The code.", code_schemas.CodeBody),
+        problems=(problems.UNKNOWN_CODE, problems.UNAVAILABLE),
+        access=only(domain.Scope.CODES_READ),
+    ),
+    Route(
+        "GET",
+        "/api/codes",
+        count_codes,
+        tag="codes",
+        summary="Count codes",
+        success=Success(200, "The counts.", code_schemas.CodeCountsBody),
+        problems=(problems.UNAVAILABLE,),
+        access=only(domain.Scope.CODES_READ),
+    ),
+)

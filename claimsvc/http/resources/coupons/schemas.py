@@ -1,0 +1,221 @@
+"""What goes over the wire about a coupon's rules: see `claimsvc.api.schemas`, whose rules these obey."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+
+from claimsvc import domain
+from claimsvc.http.framework.schemas import (
+    MAX_CLAIMANTS,
+    MAX_NUMBER,
+    Amount,
+    CouponBody,
+    CouponName,
+    CouponType,
+    Number,
+    Request,
+    Strategy,
+    UserId,
+    bytes_of_jsonb,
+)
+from claimsvc.http.resources.eligibility.schemas import CouponRules, rules_body
+
+MAX_METADATA_BYTES = 8192
+
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # pydantic also takes a number within a string, for seconds since 1970.
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("Not of the right form")
+    return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Out of range") from None
+
+
+_TIME = "a time with its offset from UTC, as RFC 3339 has it"
+# Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
+StartsAt = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(strict=False, description=_TIME, examples=["2026-11-27T09:00:00+09:00"]),
+]
+EndsAt = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(strict=False, description=_TIME, examples=["2026-11-28T09:00:00+09:00"]),
+]
+
+PerUserLimit = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_PER_USER_LIMIT,
+        description="how many units one user may have at a time, from 1 to 1000",
+        examples=[1],
+    ),
+]
+
+
+def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+    if bytes_of_jsonb(metadata) > MAX_METADATA_BYTES:
+        raise ValueError("Too large")
+    return metadata
+
+
+# PostgreSQL has no U+0000 in its texts, nor in its jsonb.
+_Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
+Metadata = Annotated[
+    dict[_Word, _Word | bool | Number | None],
+    AfterValidator(_small),
+    Field(
+        description="names with their values, of at most 8192 bytes in all",
+        examples=[{"channel": "app"}],
+        json_schema_extra={"additionalProperties": False},
+    ),
+]
+
+
+class PercentOff(Request):
+    """So many per cent less."""
+
+    percent_off: Annotated[float, Field(gt=0, le=100, examples=[15])]
+
+
+class AmountOff(Request):
+    """So much less, in the smallest units of a currency (ISO 4217)."""
+
+    amount_off: Annotated[int, Field(ge=1, le=MAX_NUMBER, examples=[5000])]
+    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
+
+
+class OtherBenefit(Request):
+    """Anything else, in words."""
+
+    text: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", examples=["a free coffee"])]
+
+
+Benefit = Annotated[
+    PercentOff | AmountOff | OtherBenefit,
+    Field(description="`percent_off`, or `amount_off` with `currency`, or `text`"),
+]
+
+
+class CreateCoupon(Request):
+    """A coupon to be offered. All but name and amount may be left out."""
+
+    name: CouponName
+    amount: Amount
+    strategy: Strategy = domain.StrategyName.REDLOCK
+    starts_at: StartsAt | None = None
+    ends_at: EndsAt | None = None
+    paused: bool = False
+    per_user_limit: PerUserLimit = 1
+    type: CouponType | None = None
+    benefit: Benefit | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
+
+    def campaign(self) -> domain.Campaign:
+        """The rules that the coupon is to have."""
+        return domain.Campaign(
+            starts_at=self.starts_at,
+            ends_at=self.ends_at,
+            paused=self.paused,
+            per_user_limit=self.per_user_limit,
+            type=self.type,
+            benefit=self.benefit.model_dump() if self.benefit is not None else None,
+            metadata=self.metadata,
+            rules=self.rules.rules() if self.rules is not None else None,
+        )
+
+
+class ChangeCoupon(Request):
+    """What is to be changed: what is left out stays, what is given is replaced whole, and null takes away."""
+
+    amount: Amount = 0
+    starts_at: StartsAt | None = None
+    ends_at: EndsAt | None = None
+    paused: bool = False
+    per_user_limit: PerUserLimit = 1
+    type: CouponType | None = None
+    benefit: Benefit | None = None
+    metadata: Metadata = Field(default_factory=dict)
+    rules: CouponRules | None = None
+
+    def change(self) -> Mapping[str, Any]:
+        """New values by the names of `domain.Campaign`, and `amount`; only those that were given."""
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        if self.benefit is not None:
+            given["benefit"] = self.benefit.model_dump()
+        if self.rules is not None:
+            given["rules"] = self.rules.rules()
+        return given
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignBody(CouponBody):
+    """A coupon and its rules. It can be claimed from `starts_at` until just before `ends_at`, unless it is paused."""
+
+    starts_at: datetime | None
+    ends_at: datetime | None
+    paused: bool
+    archived_at: datetime | None
+    per_user_limit: PerUserLimit
+    type: CouponType | None
+    benefit: dict[str, Any] | None
+    metadata: dict[str, Any]
+    rules: dict[str, Any] | None
+    has_allow_list: bool
+    has_deny_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class CampaignDetailBody(CampaignBody):
+    """A coupon, its rules, and its first claimants, oldest first, all of one moment."""
+
+    claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
+
+
+def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
+    """A coupon with its rules as it goes over the wire."""
+    return CampaignBody(**_values(coupon, campaign))
+
+
+def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
+    """A coupon with its rules and its claimants as it goes over the wire."""
+    return CampaignDetailBody(**_values(detail.coupon, detail.campaign), claimed_by=list(detail.claimed_by))
+
+
+def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
+    return {
+        "name": coupon.name,
+        "amount": coupon.amount,
+        "remaining_amount": coupon.remaining_amount,
+        "strategy": coupon.strategy,
+        "created_at": coupon.created_at,
+        "starts_at": campaign.starts_at,
+        "ends_at": campaign.ends_at,
+        "paused": campaign.paused,
+        "archived_at": campaign.archived_at,
+        "per_user_limit": campaign.per_user_limit,
+        "type": campaign.type,
+        "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
+        "metadata": dict(campaign.metadata),
+        "rules": rules_body(campaign.rules),
+        "has_allow_list": campaign.has_allow_list,
+        "has_deny_list": campaign.has_deny_list,
+    }

@@ -1,0 +1,167 @@
+"""The routes of who may claim: asked by anybody, and set by whoever offers the coupon."""
+
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+
+from aiohttp import web
+
+from claimsvc import domain
+from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework.auth import only, users_and
+from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
+from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.framework.schemas import BodyError
+from claimsvc.http.framework.services import ACTOR, CALLER, REQUEST_ID, SERVICES
+from claimsvc.http.framework.streams import Streamed, Upload
+from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
+from claimsvc.http.resources.eligibility.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
+from claimsvc.http.server.response import Reply
+
+
+@within_quota
+async def check_eligibility(
+    request: web.Request, path: parameters.CouponPath, body: eligibility_schemas.CheckEligibility
+) -> Reply:
+    """Whether a user could claim a coupon in this moment, and if not, everything that is in the way. Nothing is
+    claimed."""
+    want = domain.Want(attributes=body.attributes or {}, token=domain.attributes_of(request[CALLER].token))
+    check = partial(request.app[SERVICES].audience.eligibility, path.name, body.user_id, want)
+    return _checked(await once_only(request, body, check), request[REQUEST_ID])
+
+
+def _checked(
+    found: domain.Eligibility | domain.UnknownCoupon | domain.Replayed | domain.KeyReused, request_id: str
+) -> Reply:
+    if isinstance(found, domain.Eligibility):
+        reasons = [eligibility_schemas.reason_body(reason) for reason in found.reasons]
+        return ok(eligibility_schemas.EligibilityBody(not reasons, reasons))
+    if isinstance(found, domain.Replayed):
+        return replayed(_checked(found.answer, found.request_id))
+    return problems.from_outcome(found, request_id)
+
+
+async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
+    """Replace the list of those who alone may claim a coupon. It is in force whole, or not at all."""
+    return await _put(request, path.name, domain.ListKind.ALLOW, upload)
+
+
+async def put_deny_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
+    """Replace the list of those who may not claim a coupon. It is in force whole, or not at all."""
+    return await _put(request, path.name, domain.ListKind.DENY, upload)
+
+
+async def delete_allow_list(request: web.Request, path: parameters.CouponPath) -> Reply:
+    """Take the allow list away: the coupon is for everybody again whom its rules admit."""
+    return await _delete(request, path.name, domain.ListKind.ALLOW)
+
+
+async def delete_deny_list(request: web.Request, path: parameters.CouponPath) -> Reply:
+    """Take the deny list away: nobody is excluded any more but by the coupon's rules."""
+    return await _delete(request, path.name, domain.ListKind.DENY)
+
+
+async def _put(request: web.Request, name: str, kind: domain.ListKind, upload: Upload) -> Reply:
+    entry = _entry(request, name, kind, "replace")
+    return _reply(await request.app[SERVICES].audience.replace_list(name, kind, _users(upload), entry), request)
+
+
+async def _delete(request: web.Request, name: str, kind: domain.ListKind) -> Reply:
+    entry = _entry(request, name, kind, "remove")
+    return _reply(await request.app[SERVICES].audience.remove_list(name, kind, entry), request)
+
+
+async def _users(upload: Upload) -> AsyncIterator[Sequence[str]]:
+    reader = ListReader(ListFormat(upload.content_type))
+    try:
+        async for piece in upload.pieces():
+            yield reader.feed(piece)
+        yield reader.end()
+    except BadListError as error:
+        errors = [BodyError(line, "#") for line in error.lines]
+        raise problems.RefusedError(problems.BAD_REQUEST, errors=errors, close=True) from None
+
+
+def _entry(request: web.Request, name: str, kind: domain.ListKind, verb: str) -> domain.AuditEntry:
+    return domain.AuditEntry(request[ACTOR], f"{kind}-list.{verb}", "coupon", name, request_id=request[REQUEST_ID])
+
+
+def _reply(replaced: domain.ListReplaced | domain.UnknownCoupon, request: web.Request) -> Reply:
+    if isinstance(replaced, domain.UnknownCoupon):
+        return problems.from_outcome(replaced, request[REQUEST_ID])
+    return ok(eligibility_schemas.ListBody(replaced.coupon_name, replaced.kind, replaced.users))
+
+
+_ID = "[!-~]{1,255}"
+_LIST = Streamed(
+    {
+        ListFormat.LINES: {
+            "schema": {"type": "string", "pattern": rf"^{_ID}(\r?\n{_ID})*(\r?\n)?$"},
+            "example": "user-1\nuser-2\n",
+        },
+        ListFormat.CSV: {
+            "schema": {"type": "string", "pattern": r"^user_id(\r?\n[!#-+\--~]{1,255})+(\r?\n)?$"},
+            "example": "user_id,city\nuser-1,Seoul\n",
+        },
+        ListFormat.NDJSON: {"schema": {"type": "string", "description": "on each line an object with `user_id`"}},
+    },
+    MAX_LIST_BYTES,
+)
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "POST",
+        "/api/coupons/{name}/eligibility",
+        check_eligibility,
+        tag="claims",
+        summary="Ask whether a user could claim a coupon",
+        success=Success(
+            200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody, headers=DOCUMENTED
+        ),
+        problems=(problems.UNKNOWN_COUPON, problems.QUOTA_EXCEEDED, problems.UNAVAILABLE),
+        access=users_and(domain.Scope.CLAIMS_WRITE),
+        keyed=True,
+    ),
+    Route(
+        "PUT",
+        "/api/coupons/{name}/allow-list",
+        put_allow_list,
+        tag="coupons",
+        summary="Replace a coupon's allow list",
+        success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.COUPONS_WRITE),
+        streamed=_LIST,
+    ),
+    Route(
+        "PUT",
+        "/api/coupons/{name}/deny-list",
+        put_deny_list,
+        tag="coupons",
+        summary="Replace a coupon's deny list",
+        success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.COUPONS_WRITE),
+        streamed=_LIST,
+    ),
+    Route(
+        "DELETE",
+        "/api/coupons/{name}/allow-list",
+        delete_allow_list,
+        tag="coupons",
+        summary="Take a coupon's allow list away",
+        success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.COUPONS_WRITE),
+    ),
+    Route(
+        "DELETE",
+        "/api/coupons/{name}/deny-list",
+        delete_deny_list,
+        tag="coupons",
+        summary="Take a coupon's deny list away",
+        success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.COUPONS_WRITE),
+    ),
+)

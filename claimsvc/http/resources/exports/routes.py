@@ -1,0 +1,66 @@
+"""Whole exports over HTTP: streamed, so that they cost no memory, and cut off where they fail."""
+
+from collections.abc import AsyncIterator
+
+from aiohttp import hdrs, web
+
+from claimsvc import domain
+from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.routing import Route, Success
+from claimsvc.http.framework.schemas import RESPONSE_HEADERS
+from claimsvc.http.framework.services import REQUEST_ID, SERVICES
+from claimsvc.http.server.request_boundary import X_REQUEST_ID
+from claimsvc.http.server.response import Reply
+
+_CSV = "text/csv"
+
+
+async def export_claims(request: web.Request, path: parameters.CouponPath) -> web.StreamResponse | Reply:
+    """Every claim of the coupon, oldest first, those that have ended too; as CSV with a line of names.
+
+    An answer without its end (the last chunk) is not whole: something has failed midway. A cell that a spreadsheet
+    would take for a formula has a `'` before it.
+    """
+    parts = await request.app[SERVICES].exports.claims(path.name)
+    if isinstance(parts, domain.UnknownCoupon):
+        return problems.from_outcome(parts, request[REQUEST_ID])
+    response = web.StreamResponse(
+        headers={
+            **RESPONSE_HEADERS,
+            hdrs.CONTENT_TYPE: f"{_CSV}; charset=utf-8; header=present",
+            hdrs.CONTENT_DISPOSITION: f'attachment; filename="{path.name}-claims.csv"',
+            X_REQUEST_ID: request[REQUEST_ID],
+        }
+    )
+    if request.method != hdrs.METH_HEAD:
+        await _send(request, response, parts)
+    return response
+
+
+async def _send(request: web.Request, response: web.StreamResponse, parts: AsyncIterator[bytes]) -> None:
+    await response.prepare(request)
+    try:
+        async for part in parts:
+            await response.write(part)
+    except ConnectionError:
+        return  # the client has left, or has read nothing for too long
+    except BaseException:
+        # Nothing that comes after this may look like the end. What was raised is for the log alone.
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/api/coupons/{name}/claims/export",
+        export_claims,
+        tag="coupons",
+        summary="Export a coupon's claims as CSV",
+        success=Success(200, "The claims, streamed.", content_types=(_CSV,)),
+        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        access=only(domain.Scope.CLAIMS_READ),
+    ),
+)

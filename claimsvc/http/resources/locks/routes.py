@@ -1,0 +1,53 @@
+"""The routes of whoever has to look after the locks; both ask for a key."""
+
+from aiohttp import web
+
+from claimsvc import domain
+from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.resources.locks import schemas as lock_schemas
+from claimsvc.http.server.response import Reply
+
+
+async def list_locks(request: web.Request) -> Reply:
+    """Who holds which lock, for how long, and who waits. Read from the masters, without keeping them from claims."""
+    return ok(lock_schemas.locks_body(await request.app[SERVICES].locksmith.held()))
+
+
+async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
+    """Give a lock back for its holder, and wake who waits for it. It is audited first, and not done without PostgreSQL.
+
+    The holder goes on until it finds the lock lost. Its claims are right all the same: PostgreSQL decides them.
+    """
+    released = await request.app[SERVICES].locksmith.release(
+        path.coupon_name, actor=request[ACTOR], reason=body.reason, request_id=request[REQUEST_ID]
+    )
+    if isinstance(released, domain.LockNotHeld):
+        return problems.from_outcome(released, request[REQUEST_ID])
+    return ok(lock_schemas.lock_released_body(released))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/api/locks",
+        list_locks,
+        tag="operations",
+        summary="Which locks are held?",
+        success=Success(200, "The locks of this moment.", lock_schemas.LocksBody),
+        problems=(problems.UNAVAILABLE,),
+        access=only(domain.Scope.LOCKS_READ),
+    ),
+    Route(
+        "DELETE",
+        "/api/locks/{coupon_name}",
+        release_lock,
+        tag="operations",
+        summary="Release a lock by force",
+        success=Success(200, "It is released.", lock_schemas.LockReleasedBody),
+        problems=(problems.LOCK_NOT_HELD, problems.UNAVAILABLE),
+        access=only(domain.Scope.LOCKS_WRITE),
+    ),
+)

@@ -1,0 +1,54 @@
+"""Whether every dependency is usable, asked seldom however often the probes come."""
+
+import asyncio
+import time
+from collections.abc import Callable, Mapping
+
+import structlog
+
+from claimsvc import ports
+from claimsvc.errors import UnavailableError
+from claimsvc.http.framework.schemas import CheckBody
+
+CHECK_TIMEOUT_SECONDS = 2.0
+FRESH_SECONDS = 1.0
+
+
+class Readiness:
+    """The checks' last result; probes that come while it is fresh, or being made, share it."""
+
+    def __init__(self, checks: Mapping[str, ports.HealthCheck], *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._checks = checks
+        self._clock = clock
+        self._turn = asyncio.Lock()
+        self._fresh_until = -1.0
+        self._report: Mapping[str, CheckBody] = {}
+        self._stopping = False
+
+    def stop(self) -> None:
+        """From now on this instance is not ready, whatever its dependencies say: it takes no new connections."""
+        self._stopping = True
+
+    async def report(self) -> Mapping[str, CheckBody]:
+        """Each dependency's state, at most `FRESH_SECONDS` old."""
+        if self._stopping:
+            return {"claimsvc": CheckBody("down", "this instance is stopping")}
+        async with self._turn:
+            if self._clock() >= self._fresh_until:
+                results = await asyncio.gather(*(self._check(name) for name in self._checks))
+                self._report = dict(zip(self._checks, results, strict=True))
+                self._fresh_until = self._clock() + FRESH_SECONDS
+            return self._report
+
+    async def _check(self, name: str) -> CheckBody:
+        try:
+            async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
+                await self._checks[name]()
+        except UnavailableError as error:
+            return CheckBody("down", error.detail)
+        except TimeoutError:
+            return CheckBody("down", f"it did not answer within {CHECK_TIMEOUT_SECONDS:g} s")
+        except Exception:  # noqa: BLE001 - a broken check is a broken dependency, and its text is not for callers
+            structlog.get_logger("claimsvc.http").exception("health_check_failed", dependency=name)
+            return CheckBody("down", "the check itself failed; the log has the reason")
+        return CheckBody("ok", "")

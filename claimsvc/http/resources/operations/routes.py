@@ -1,0 +1,141 @@
+"""The routes of whoever runs the service: health, metrics, the API's own description, and what its problems mean."""
+
+from html import escape
+
+from aiohttp import hdrs, web
+
+from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.framework.services import REQUEST_ID, SERVICES
+from claimsvc.http.resources.operations.docs import DOCS
+from claimsvc.http.resources.operations.readiness import Readiness
+from claimsvc.http.server.response import Reply
+
+READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
+OPENAPI_DOCUMENT: web.AppKey[bytes] = web.AppKey("openapi_document", bytes)
+
+_EXPLANATION = """<!DOCTYPE html>
+<html lang="en">
+  <head><meta charset="utf-8"><title>{title}</title></head>
+  <body><h1>{title}</h1><p>Status {status}.</p><p>{meaning}</p><p>{advice}</p></body>
+</html>
+"""
+
+
+async def livez(request: web.Request) -> Reply:
+    """The process is alive; asks nobody else, so that a database's outage does not get it restarted."""
+    return ok(schemas.LiveBody("ok"))
+
+
+async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
+    """Whether requests should be sent here."""
+    report = await request.app[READINESS].report()
+    down = [name for name, check in report.items() if check.status != "ok"]
+    shown = dict(report) if query.is_verbose() else {}
+    if not down:
+        return ok(schemas.ReadyBody("ok", shown))
+    return problems.respond_in_detail(
+        problems.UNAVAILABLE,
+        request[REQUEST_ID],
+        f"Not usable: {', '.join(down)}.",
+        checks=shown,
+        retry_after_seconds=1,
+    )
+
+
+async def metrics(request: web.Request) -> web.Response:
+    """The metrics, as Prometheus reads them."""
+    content, content_type = request.app[SERVICES].render_metrics(request.headers.get(hdrs.ACCEPT, ""))
+    return web.Response(body=content, headers={**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
+
+
+async def openapi_json(request: web.Request) -> web.Response:
+    """This document."""
+    headers = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
+    return web.Response(body=request.app[OPENAPI_DOCUMENT], headers=headers)
+
+
+async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse | Reply:
+    """What a kind of problem means: JSON, or a page for people."""
+    problem = problems.PROBLEMS.get(path.slug)
+    if problem is None:
+        return problems.respond(problems.NOT_FOUND, request[REQUEST_ID])
+    if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
+        return ok(schemas.ProblemKindBody(problem.type, problem.title, problem.status, problem.meaning, problem.advice))
+    page = _EXPLANATION.format(
+        title=escape(problem.title),
+        status=problem.status,
+        meaning=escape(problem.meaning),
+        advice=escape(problem.advice),
+    )
+    headers = {**schemas.RESPONSE_HEADERS, "Content-Security-Policy": "default-src 'none'"}
+    return web.Response(text=page, content_type="text/html", headers=headers)
+
+
+async def docs(request: web.Request) -> web.Response:
+    """This document, drawn by Swagger UI."""
+    return request.app[DOCS].respond(request, "index.html")
+
+
+async def docs_file(request: web.Request) -> web.Response:
+    """A file of Swagger UI."""
+    return request.app[DOCS].respond(request, request.match_info["file"])
+
+
+_METRICS = ("text/plain", "application/openmetrics-text")
+_PAGE = Success(200, "A page.", content_types=("text/html",))
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "GET",
+        "/livez",
+        livez,
+        tag="operations",
+        summary="Is the process alive?",
+        success=Success(200, "It is.", schemas.LiveBody),
+    ),
+    Route(
+        "GET",
+        "/readyz",
+        readyz,
+        tag="operations",
+        summary="Should requests be sent here?",
+        success=Success(200, "They should.", schemas.ReadyBody),
+        problems=(problems.UNAVAILABLE,),
+    ),
+    Route(
+        "GET",
+        "/metrics",
+        metrics,
+        tag="operations",
+        summary="Metrics for Prometheus",
+        success=Success(200, "The metrics.", content_types=_METRICS),
+    ),
+    Route(
+        "GET",
+        "/openapi.json",
+        openapi_json,
+        tag="operations",
+        summary="This document",
+        success=Success(200, "OpenAPI 3.1."),
+    ),
+    Route(
+        "GET",
+        "/problems/{slug}",
+        explain_problem,
+        tag="operations",
+        summary="What a kind of problem means",
+        success=Success(200, "Its meaning.", schemas.ProblemKindBody, content_types=("application/json", "text/html")),
+        problems=(problems.NOT_FOUND,),
+    ),
+    Route("GET", "/docs", docs, tag="operations", summary="This document, drawn", success=_PAGE, documented=False),
+    Route(
+        "GET",
+        "/docs/{file}",
+        docs_file,
+        tag="operations",
+        summary="A file of Swagger UI",
+        success=_PAGE,
+        documented=False,
+    ),
+)

@@ -1,0 +1,46 @@
+"""Forgetting a user, over HTTP; it asks for a key."""
+
+from dataclasses import dataclass
+from typing import Annotated
+
+from aiohttp import web
+from pydantic import Field
+
+from claimsvc import domain
+from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.server.response import Reply
+
+
+@dataclass(frozen=True, slots=True)
+class ErasedBody:
+    """What was erased. `erased_as` is the name that the user's claims have from now on; nothing leads back from it."""
+
+    erased_as: Annotated[str, Field(examples=["erased-8e03978e-40d5-43e8-bc93-6894a57f9324"])]
+    coupons: int
+    claims: int
+    list_entries: int
+    answers: int
+
+
+async def erase_user(request: web.Request, path: parameters.UserPath) -> Reply:
+    """Forget a user: its claims, ended ones too, get a name that leads to nobody, so that all counts stay as they are;
+    entries of lists and stored answers that name it are removed. Asked for again, it finds what has come since."""
+    erased = await request.app[SERVICES].erasure.erase(path.id, actor=request[ACTOR], request_id=request[REQUEST_ID])
+    return ok(ErasedBody(erased.erased_as, erased.coupons, erased.claims, erased.list_entries, erased.answers))
+
+
+ROUTES: tuple[Route, ...] = (
+    Route(
+        "DELETE",
+        "/api/users/{id}",
+        erase_user,
+        tag="operations",
+        summary="Forget a user",
+        success=Success(200, "The user is forgotten.", ErasedBody),
+        problems=(problems.UNAVAILABLE,),
+        access=only(domain.Scope.USERS_ERASE),
+    ),
+)

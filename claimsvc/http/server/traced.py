@@ -1,0 +1,78 @@
+"""Claims that are traced: what the server is made of where somebody traces it, and what nobody pays for elsewhere."""
+
+import time
+from typing import Any
+
+from aiohttp import hdrs, web
+from aiohttp.http_parser import RawRequestMessage
+from aiohttp.streams import StreamReader
+
+from claimsvc.http.framework.services import HttpObserver, RequestTrace, RequestTracer
+from claimsvc.http.resources.claims.routes import CLAIM_PATH
+from claimsvc.http.server.access_log import ClaimUnderWay, Records
+from claimsvc.http.server.fair_queue import Turnstile
+from claimsvc.http.server.fast_path import Express, ExpressClaim
+from claimsvc.http.server.request_boundary import Edge, Handler
+from claimsvc.ports import AnyClaims
+
+
+class TracedRecords(Records):
+    """Records that end the trace of their request, and name it."""
+
+    def __init__(self, observer: HttpObserver, lines_per_second: int, tracer: RequestTracer) -> None:
+        super().__init__(observer, lines_per_second)
+        self._tracer = tracer
+
+    def add(
+        self, *, status: int, started: float, request_id: str, claim: ClaimUnderWay | None = None, **rest: Any
+    ) -> None:
+        super().add(status=status, started=started, request_id=request_id, claim=claim, **rest)
+        if (trace := self._tracer.current()) is not None:
+            trace.answered(status, {"request_id": request_id, **self.details(claim, started, time.monotonic())})
+
+    def details(self, claim: ClaimUnderWay | None, started: float, ended: float) -> dict[str, object]:
+        details = super().details(claim, started, ended)
+        if (trace := self._tracer.current()) is not None and trace.trace_id is not None:
+            details["trace_id"] = trace.trace_id
+        return details
+
+
+class _TracedClaim(ExpressClaim):
+    __slots__ = ("trace",)
+    trace: RequestTrace
+
+    def reply(self, *, closes: bool) -> tuple[bytes, bool]:
+        with self.trace:
+            return super().reply(closes=closes)
+
+
+class TracedExpress(Express):
+    """Express claims, each within its trace."""
+
+    claim_class = _TracedClaim
+
+    def __init__(self, claims: AnyClaims, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
+        super().__init__(claims, records, turnstile)
+        self._tracer = tracer
+
+    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim:
+        trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
+        with trace:
+            claim = super().begin(message, body, remote)
+        assert isinstance(claim, _TracedClaim)  # noqa: S101 - `claim_class` says so; this tells mypy
+        claim.trace = trace
+        return claim
+
+
+class TracedEdge(Edge):
+    """The outermost handler, with claims within their trace."""
+
+    def __init__(self, handler: Handler, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
+        super().__init__(handler, records, turnstile)
+        self._tracer = tracer
+
+    async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if request.method != hdrs.METH_POST or request.rel_url.raw_path != CLAIM_PATH:
+            return await super()._answer(request, handler)
+        with self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, request.headers):
+            return await super()._answer(request, handler)

@@ -1,0 +1,1 @@
+"""Metrics, tracing and the console; nothing below imports them."""

@@ -1,0 +1,313 @@
+"""The picture in one sentence: what is going on, and what to do about it. The worst that is true is what is said.
+
+A sentence says nothing that its figures do not show. What is over is said to be over, and what is known of the cause is
+shown where no cause stands out.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from claimsvc.observability.console.explanations import long_turn, refused_by_a_stranger, who_holds
+from claimsvc.observability.console.formatting import instances, listed, milliseconds, number, times
+from claimsvc.observability.console.locks import CONTENDED, SOLD_OUT, STRANGER, STUCK, Looked
+from claimsvc.observability.console.picture import RECENT_SECONDS, CouponRow, Picture
+from claimsvc.observability.metrics.busiest import OTHER
+
+_SLOW_TRANSACTION_MS = 50.0
+_SLOW_CALL_MS = 20.0
+_MUCH_WAITING = 100
+# A coupon that gets this share of all claims is the hot one.
+_HOT_SHARE = 0.6
+_BUSY_RATE = 20.0
+# A claim waits 1.5 s before it gives up. If none does for so long, that is over.
+_OVER_AFTER_SECONDS = 4.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What is going on.
+
+    Args:
+        kind: the same for as long as it is the same thing that is said, whatever its figures are.
+        level: `quiet`, `good`, `warning` or `bad`.
+        evidence: the figures that it rests on; may be empty.
+        advice: may be empty.
+    """
+
+    kind: str
+    level: str
+    text: str
+    evidence: str = ""
+    advice: str = ""
+
+
+Rule = Callable[[Picture, Looked | None], Iterator[Verdict]]
+
+
+def judge(picture: Picture, looked: Looked | None = None) -> Verdict:
+    """The first that applies, the worst first.
+
+    Args:
+        looked: what the masters said, when they were asked, of a lock that nobody seems to hold.
+    """
+    for rule in _RULES:
+        for verdict in rule(picture, looked):
+            return verdict
+    return Verdict("quiet", "quiet", "All is quiet: nobody is claiming.")
+
+
+def suspect(picture: Picture) -> str | None:
+    """The coupon of whose lock the masters should be asked."""
+    rows = [row for row in picture.coupons if row.lock == STRANGER]
+    return max(rows, key=lambda row: (row.gave_up, row.busy)).name if rows else None
+
+
+def _quorum_lost(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    speaking = [place for place, row in enumerate(picture.instances) if not row.silent_seconds]
+    without = [place for place in speaking if not picture.instances[place].has_quorum]
+    down = [row.name for row in picture.masters if row.down_at]
+    if not without:
+        return
+    advice = (
+        f"Bring back {listed(down)}; claims go on within seconds. Coupons of the strategy row_lock are not affected."
+    )
+    if len(without) == len(speaking):
+        text = f"Redis: {len(down)} of {len(picture.masters)} masters are down, so claims under the lock fail."
+        yield Verdict("quorum", "bad", text, advice=advice)
+    yield Verdict(
+        "quorum-of-some",
+        "bad",
+        f"Claims under the lock fail at {instances(picture, without)}: they reach no majority of the masters.",
+        _who_sees_down(picture),
+        "The others reach them, so look at the network of those that do not, or take these out of the load balancer.",
+    )
+
+
+def _who_sees_down(picture: Picture) -> str:
+    return " ".join(
+        f"{row.name} is down for {_seen_by(picture, row.down_at)}." for row in picture.masters if row.down_at
+    )
+
+
+def _seen_by(picture: Picture, places: list[int]) -> str:
+    speaking = sum(not row.silent_seconds for row in picture.instances)
+    if len(places) == speaking:
+        return "every instance" if speaking > 1 else "this instance"
+    return f"{instances(picture, places)}, not for {'the other' if speaking - len(places) == 1 else 'the others'}"
+
+
+def _broken(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    if rate := picture.outcomes.get("internal-error"):
+        yield Verdict(
+            "broken",
+            "bad",
+            f"{number(rate)} claims a second meet an internal error.",
+            advice="The log has the reason, with the level error; it is a defect, so report it.",
+        )
+
+
+def _stranger(picture: Picture, looked: Looked | None) -> Iterator[Verdict]:
+    """Before those who gave up: this is why they did."""
+    name = suspect(picture)
+    for row in picture.coupons:
+        if row.name == name:
+            known = looked if looked is not None and looked.coupon_name == name else None
+            evidence, advice = refused_by_a_stranger(picture, row, known)
+            text = f"{name}: claims are refused, though no instance that we hear of holds the lock."
+            yield Verdict(f"stranger {name}", "bad" if row.gave_up else "warning", text, evidence, advice)
+
+
+def _gave_up(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    rows = [row for row in picture.coupons if row.gave_up and not _is_over(row)]
+    for row in sorted(rows, key=lambda row: (row.remaining == 0, -row.gave_up)):
+        evidence = f"{_given_up(row)}."
+        if row.remaining == 0:
+            text = f"{row.name} is sold out, and some claims gave up waiting for the lock before they were told so."
+            yield Verdict(f"gave-up-late {row.name}", "warning", text, evidence, long_turn(row))
+        left = "" if row.remaining is None else " with stock left"
+        yield Verdict(
+            f"gave-up {row.name}",
+            "bad",
+            f"{row.name}: claims gave up waiting for the lock{left}.",
+            evidence,
+            who_holds(picture, row) or long_turn(row),
+        )
+
+
+def _gave_up_before(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    rows = [row for row in picture.coupons if row.gave_up]
+    for row in sorted(rows, key=lambda row: -row.gave_up):
+        now = f"{number(row.rate)} claims a second are answered" if row.rate >= 1 else "hardly anybody claims it"
+        yield Verdict(
+            f"gave-up-before {row.name}",
+            "warning",
+            f"{row.name}: claims gave up waiting for the lock. That has ended.",
+            f"{_given_up(row)}; now {now}.",
+            "What it was is not in the figures of this second any more: see the events, and the dashboards.",
+        )
+
+
+def _is_over(row: CouponRow) -> bool:
+    return (row.gave_up_age_seconds or 0) >= _OVER_AFTER_SECONDS
+
+
+def _given_up(row: CouponRow) -> str:
+    return f"In {RECENT_SECONDS:.0f} s {times(row.gave_up, 'claim')} gave up, the last {row.gave_up_age_seconds} s ago"
+
+
+def _long_held(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    for row in picture.coupons:
+        if row.lock == STUCK:
+            yield Verdict(
+                f"stuck {row.name}",
+                "warning",
+                f"The lock of {row.name} does not move: {who_holds(picture, row)}",
+                advice="That process is paused, or its transaction is stuck; the others go on after the lock's TTL at "
+                "the latest.",
+            )
+
+
+def _unavailable(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    rate = picture.outcomes.get("unavailable", 0.0)
+    if not rate:
+        return
+    if any(row.pool_in_use >= row.pool_size for row in picture.instances if not row.silent_seconds):
+        yield Verdict(
+            "pool",
+            "bad",
+            f"PostgreSQL cannot keep up: {number(rate)} claims a second fail, and every connection is in use.",
+            f"A transaction takes {milliseconds(picture.transaction_ms)}, the wait for a connection included.",
+            "Look for what blocks them (pg_stat_activity).",
+        )
+    yield Verdict(
+        "unavailable",
+        "bad",
+        f"{number(rate)} claims a second fail, because what they need does not answer or this service is full.",
+        advice="See /readyz?verbose for what is down.",
+    )
+
+
+def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    """PostgreSQL, Redis, or both: then what they share is slow, and neither is to blame."""
+    slow = [row for row in picture.masters if row.call_ms >= _SLOW_CALL_MS]
+    is_redis = len(slow) > len(picture.masters) // 2
+    is_postgresql = picture.transaction_ms >= _SLOW_TRANSACTION_MS
+    call = milliseconds(max((row.call_ms for row in picture.masters), default=0.0))
+    transaction = milliseconds(picture.transaction_ms)
+    if is_redis and is_postgresql:
+        yield Verdict(
+            "slow-both",
+            "warning",
+            "Claims wait for Redis and for PostgreSQL.",
+            f"A call of a master takes up to {call}, a transaction {transaction}.",
+            "Look at what they share first: the CPU of the instances, the network, a disk.",
+        )
+    if is_postgresql:
+        yield Verdict(
+            "slow-postgresql",
+            "warning",
+            f"Claims wait for PostgreSQL: a transaction takes {transaction}.",
+            f"Redis is not slow: a call takes up to {call}.",
+            "Look for what blocks it (pg_stat_activity), and at its disk: every batch waits for one flush.",
+        )
+    if is_redis:
+        yield Verdict(
+            "slow-redis",
+            "warning",
+            f"Claims wait for Redis: a call takes {call}.",
+            f"PostgreSQL is not slow: a transaction takes {transaction}." if picture.transaction_ms else "",
+            f"Look at {listed([row.name for row in slow])}: its disk (appendfsync), its network, its other users.",
+        )
+
+
+def _master_down(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    down = [row.name for row in picture.masters if row.down_at]
+    if not down:
+        return
+    spare = (len(picture.masters) - 1) // 2 - max(
+        (len(row.masters_down) for row in picture.instances if not row.silent_seconds), default=0
+    )
+    more = "one more would stop claims under the lock" if spare <= 0 else f"{spare} more may fail"
+    yield Verdict(
+        "master-down",
+        "warning",
+        f"{len(down)} of {len(picture.masters)} masters {'is' if len(down) == 1 else 'are'} down: claims go on, "
+        f"but {more}.",
+        _who_sees_down(picture),
+        f"Bring back {listed(down)} with its data, and no hurry that loses it."
+        if all(not row.up_at for row in picture.masters if row.down_at)
+        else "Some instances reach what others do not: look at the network between them first.",
+    )
+
+
+def _contended(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    for row in sorted(picture.coupons, key=lambda row: row.acquired + row.busy, reverse=True):
+        if row.lock == CONTENDED and row.name != OTHER:
+            yield Verdict(
+                f"contended {row.name}",
+                "warning" if row.wait_ms >= 100 else "good",
+                f"{row.name} is contended: {len(row.turns)} instances take turns, and {row.waiting_share:.0%} of their "
+                f"time is waiting for its lock ({milliseconds(row.wait_ms)} each time).",
+                f"{_refused(row)}It was held {row.held_share:.0%} of the last second.",
+                f"Nobody gave up, so nothing need be done. {long_turn(row)}",
+            )
+
+
+def _refused(row: CouponRow) -> str:
+    return f"{row.busy_share:.0%} of the attempts found it busy. " if row.busy_share else ""
+
+
+def _queueing(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    if picture.waiting >= _MUCH_WAITING and picture.p99_ms is not None and picture.p99_ms >= 1000:
+        yield Verdict(
+            "queueing",
+            "warning",
+            f"{picture.waiting:,} claims are waiting, and the slowest take {milliseconds(picture.p99_ms)}.",
+            advice="More claims arrive than are decided: start more instances, or wait until the rush is over.",
+        )
+
+
+def _busy(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+    rows = sorted(picture.coupons, key=lambda row: row.rate, reverse=True)
+    total = sum(row.rate for row in rows)
+    if total < 1:
+        return
+    hottest = rows[0]
+    name, rate = hottest.name, number(hottest.rate)
+    if hottest.lock == SOLD_OUT or hottest.outcomes.get("sold-out", 0.0) > hottest.rate / 2:
+        if hottest.rate >= _HOT_SHARE * total:
+            text = f"{name} is sold out, and still asked for {rate} times a second."
+            yield Verdict(f"sold-out {name}", "good", text)
+    elif hottest.outcomes.get("not-open", 0.0) > hottest.rate / 2:
+        text = (
+            f"{name} is not open (not begun, paused, over, or not for who asks), and asked for {rate} times a second."
+        )
+        yield Verdict(f"not-open {name}", "good", text)
+    elif hottest.rate >= max(_HOT_SHARE * total, _BUSY_RATE):
+        wait = (
+            "nobody else wants its lock"
+            if len(hottest.turns) < 2
+            else f"its lock is had after {milliseconds(hottest.wait_ms)}"
+        )
+        yield Verdict(f"hot {name}", "good", f"{name} is hot: {rate} claims a second; {wait}.")
+    yield Verdict(
+        "busy",
+        "good",
+        f"{number(total)} claims a second on {times(sum(row.rate > 0 for row in rows), 'coupon')}; none is contended.",
+    )
+
+
+_RULES: tuple[Rule, ...] = (
+    _quorum_lost,
+    _broken,
+    _stranger,
+    _gave_up,
+    _long_held,
+    _unavailable,
+    _slow,
+    _master_down,
+    _queueing,
+    _gave_up_before,
+    _contended,
+    _busy,
+)

@@ -1,0 +1,165 @@
+"""What one instance tells the others: its figures of about the last second."""
+
+import time
+from collections import deque
+from collections.abc import Iterable
+from dataclasses import dataclass
+from operator import sub
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from claimsvc.observability.console.events import Event
+from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers, Totals
+
+# Of the layout below. Instances that speak another are passed over, while a new version is rolled out.
+_VERSION = 2
+WINDOW_SECONDS = 1.0
+# A reading is this much younger than the window at most, so that one is not held back for a millisecond.
+_SLACK_SECONDS = 0.05
+_MOST_COUPONS = 20
+# Several times what the largest has: longer names cannot be, nor more of them.
+_MOST_BYTES = 256 * 1024
+_NOW = ("waiting", "lock_waiters", "pool_in_use", "pool_idle")
+# What makes a coupon busy: claims of any outcome, and attempts to take its lock.
+_NOT_BUSY = {"wait_seconds", "hold_seconds", "waits", "holds"}
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One instance's figures.
+
+    Args:
+        id: tells it from all others.
+        name: the same for people.
+        started_at, told_at: when the instance began, and when it says this, by its own clock (seconds since 1970).
+        seconds: how long the figures were counted.
+        coupons: what the busiest coupons' figures grew by; see `metrics.Totals`.
+        all_coupons: the same of all coupons together.
+        known: coupons that have figures of their own here, the busiest first.
+        held: coupons whose lock it holds now, and for how long, at least (seconds).
+        process, latency: see `metrics.Totals`; what grows is what it grew by.
+        masters: whether each is up, calls, and seconds spent in them.
+        pool_size: most connections to PostgreSQL.
+        events: recent ones.
+        is_leaving: whether this is the last one, because the instance stops.
+    """
+
+    id: str
+    name: str
+    started_at: float
+    told_at: float
+    seconds: float
+    coupons: dict[str, Numbers]
+    all_coupons: Numbers
+    known: list[str]
+    held: dict[str, float]
+    process: Numbers
+    latency: list[float]
+    masters: dict[str, tuple[bool, int, float]]
+    pool_size: int
+    events: list[Event]
+    is_leaving: bool = False
+    version: int = _VERSION
+
+    def to_bytes(self) -> bytes:
+        return orjson.dumps(self)
+
+    @classmethod
+    def from_bytes(cls, text: bytes) -> "Summary | None":
+        """What another instance has sent; None if it is of another version, or no summary at all.
+
+        Every field is checked: what is believed here is painted for all viewers, again and again.
+        """
+        if len(text) > _MOST_BYTES:
+            return None
+        try:
+            summary = _SUMMARY.validate_json(text)
+        except ValidationError:
+            return None
+        return summary if summary.version == _VERSION and len(summary.latency) == len(LATENCY_BOUNDS) else None
+
+
+_SUMMARY = TypeAdapter(Summary)
+
+
+class Window:
+    """The readings of about the last second, and what they come to.
+
+    Args:
+        id, name, pool_size: see `Summary`.
+    """
+
+    def __init__(self, id: str, name: str, pool_size: int) -> None:  # noqa: A002 - it is the field's name
+        self.id = id
+        self.name = name
+        self._started_at = time.time()
+        self._pool_size = pool_size
+        self._readings: deque[Totals] = deque()
+        # Since when, and after how many holds, a lock was seen held: another hold is another time.
+        self._held: dict[str, tuple[float, float]] = {}
+
+    def add(self, totals: Totals) -> Totals | None:
+        """Take a reading. The result is the one before it."""
+        before = self._readings[-1] if self._readings else None
+        self._readings.append(totals)
+        while len(self._readings) > 2 and totals.at - self._readings[1].at >= WINDOW_SECONDS - _SLACK_SECONDS:
+            self._readings.popleft()
+        held: dict[str, tuple[float, float]] = {}
+        for coupon in totals.held:
+            holds = totals.coupons.get(coupon, {}).get("holds", 0.0)
+            since, holds_then = self._held.get(coupon, (totals.at, holds))
+            held[coupon] = (since if holds == holds_then else totals.at, holds)
+        self._held = held
+        return before
+
+    def summary(self, events: Iterable[Event], *, is_leaving: bool = False) -> Summary:
+        """What the readings come to; there must have been one."""
+        first, last = self._readings[0], self._readings[-1]
+        growth = {name: grown for name, of in last.coupons.items() if (grown := _less(of, first.coupons.get(name, {})))}
+        busiest = sorted(growth, key=lambda name: _busyness(growth[name]), reverse=True)[:_MOST_COUPONS]
+        return Summary(
+            id=self.id,
+            name=self.name,
+            started_at=self._started_at,
+            told_at=time.time(),
+            seconds=last.at - first.at,
+            coupons={name: growth[name] for name in busiest},
+            all_coupons=add_up(growth.values()),
+            known=sorted(last.coupons, key=lambda name: _busyness(last.coupons[name]), reverse=True)[:_MOST_COUPONS],
+            held=self._held_for(last.at),
+            process={**_less(last.process, first.process), **{name: last.process[name] for name in _NOW}},
+            latency=[max(0.0, grown) for grown in map(sub, last.latency, first.latency)],
+            masters={name: _called(now, first.masters.get(name)) for name, now in last.masters.items()},
+            pool_size=self._pool_size,
+            events=list(events),
+            is_leaving=is_leaving,
+        )
+
+    def _held_for(self, now: float) -> dict[str, float]:
+        """The locks that were held longest, and for how long."""
+        longest = sorted(self._held, key=lambda name: self._held[name])[:_MOST_COUPONS]
+        return {name: round(now - self._held[name][0], 3) for name in longest}
+
+
+def _called(now: tuple[bool, int, float], before: tuple[bool, int, float] | None) -> tuple[bool, int, float]:
+    up, calls, seconds = now
+    return (up, calls, seconds) if before is None else (up, calls - before[1], seconds - before[2])
+
+
+def _less(now: Numbers, before: Numbers) -> Numbers:
+    """What has grown. A coupon that lost its place among the busiest, and got it back, begins anew with 0."""
+    return {name: grown for name, value in now.items() if (grown := value - before.get(name, 0.0)) > 0}
+
+
+def add_up(each: Iterable[Numbers]) -> Numbers:
+    """The sums of figures of the same names."""
+    total: Numbers = {}
+    for numbers in each:
+        for name, value in numbers.items():
+            total[name] = total.get(name, 0.0) + value
+    return total
+
+
+def _busyness(numbers: Numbers) -> float:
+    return sum(value for name, value in numbers.items() if name not in _NOT_BUSY)

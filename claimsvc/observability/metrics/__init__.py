@@ -1,0 +1,7 @@
+"""Every metric that this service exports."""
+
+from claimsvc.observability.metrics.metered import MeteredStrategy
+from claimsvc.observability.metrics.registry import Metrics
+from claimsvc.observability.metrics.totals import LATENCY_BOUNDS, Numbers, Totals, read_totals
+
+__all__ = ["LATENCY_BOUNDS", "MeteredStrategy", "Metrics", "Numbers", "Totals", "read_totals"]

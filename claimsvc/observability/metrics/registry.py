@@ -1,0 +1,257 @@
+"""What the service observes of itself, as metrics."""
+
+import asyncio
+import os
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
+from prometheus_client.gc_collector import GCCollector
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.openmetrics import exposition as openmetrics
+from prometheus_client.process_collector import ProcessCollector
+
+from claimsvc.domain import OUTCOME_NAMES, Coupon, KeyReused, Outcome, Replayed, UnknownCoupon
+from claimsvc.errors import LockBusyError, UnavailableError
+from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
+from claimsvc.observability.metrics.families import Families
+from claimsvc.observability.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
+from claimsvc.observability.metrics.workers import WorkersCollector
+
+_OUTCOMES: dict[type, str] = {
+    **OUTCOME_NAMES,
+    LockBusyError: "lock-busy",
+    UnavailableError: "unavailable",
+    asyncio.CancelledError: "cancelled",
+}
+_DEFECT = "internal-error"
+# A repetition says nothing of the coupon that it names now.
+_OF_COUPONS_THAT_EXIST = {*OUTCOME_NAMES, LockBusyError} - {UnknownCoupon, Replayed, KeyReused}
+_ALL_OUTCOMES = (*_OUTCOMES.values(), _DEFECT)
+
+_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
+
+
+class Metrics:
+    """The metrics of one process. Its methods are the observers that `ports` and the API ask for.
+
+    With several workers, PROMETHEUS_MULTIPROC_DIR is set before this process starts: each then keeps its figures in
+    files there, and any of them answers for all. Those files have no room for exemplars.
+
+    Args:
+        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
+    """
+
+    def __init__(self, trace_id: TraceId | None = None) -> None:
+        self._trace_id = trace_id
+        self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
+        self._registry = CollectorRegistry()
+        self.coupons = (
+            BusiestCoupons(replacements=_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED, on_labelled=self._introduce)
+            if self._shared
+            else BusiestCoupons(on_labelled=self._introduce, on_retired=self._retire)
+        )
+        self._families = families = Families(self._registry)
+        self._introduce(OTHER)
+        self._claims_by = Tallies(families.claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
+        self._claim_duration_by = Tallies(families.claim_duration, trace_id=trace_id)
+        self._attempts_by = Tallies(families.attempts)
+        self._wait_by = Tallies(families.wait, trace_id=trace_id)
+        self._hold_by = Tallies(families.hold, trace_id=trace_id)
+        self._calls_by = Tallies(families.call, trace_id=trace_id)
+        self._requests_by = Tallies(families.requests)
+        self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
+        self._quota_decisions_by = Tallies(families.quota_decisions)
+        self._held_locks = HeldLocks(families.held, self.coupons)
+        self._flusher = Flusher(
+            (
+                self._claims_by,
+                self._claim_duration_by,
+                self._attempts_by,
+                self._wait_by,
+                self._hold_by,
+                self._calls_by,
+                self._requests_by,
+                self._request_duration_by,
+                self._quota_decisions_by,
+                self._held_locks,
+            ),
+            by_itself=self._shared,
+        )
+        if not self._shared:
+            ProcessCollector(registry=self._registry)
+            GCCollector(registry=self._registry)
+
+    def render(self, accept: str = "") -> tuple[bytes, str]:
+        """The exposition of all workers, and its content type: OpenMetrics, the only one with exemplars, or text.
+
+        Args:
+            accept: what whoever reads it would take, as the header of that name says it.
+        """
+        self.flush()
+        registry = self._registry
+        if self._shared:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+            registry.register(WorkersCollector(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
+        # prometheus_client's own choice fails on a version that is no number.
+        if "application/openmetrics-text" in accept:
+            return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
+        return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+    def flush(self) -> None:
+        """Bring what was counted for every claim and request to where it is read."""
+        self._flusher.flush()
+
+    # ports.MasterObserver
+
+    def master_probed(self, master: str, up: bool) -> None:
+        self._families.master_up.labels(master).set(up)
+
+    def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
+        self._families.master_memory.labels(master).set(used_bytes)
+        self._families.master_memory_limit.labels(master).set(limit_bytes)
+
+    def master_called(self, master: str, seconds: float) -> None:
+        self._calls_by[master,].observe(seconds)
+        self._flusher.changed()
+
+    # ports.LockObserver
+
+    def attempted(self, coupon_name: str, result: str) -> None:
+        self._attempts_by[self.coupons.label(coupon_name), result].inc()
+        self._flusher.changed()
+
+    def retried(self, coupon_name: str) -> None:
+        self._families.retries.labels(self.coupons.label(coupon_name)).inc()
+
+    def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None:
+        for label, times in self.coupons.labels(coupon_names).items():
+            self._wait_by[label, result].observe(seconds, times)
+        self._flusher.changed()
+
+    def taken(self, coupon_names: Sequence[str]) -> None:
+        self._held_locks.add(coupon_names)
+        self._flusher.changed()
+
+    def held(self, coupon_names: Sequence[str], seconds: float) -> None:
+        self._held_locks.remove(coupon_names)
+        for label, times in self.coupons.labels(coupon_names).items():
+            self._hold_by[label,].observe(seconds, times)
+        self._flusher.changed()
+
+    def lost(self, coupon_name: str) -> None:
+        self._families.lost.labels(self.coupons.label(coupon_name)).inc()
+
+    def hinted(self, result: str) -> None:
+        self._families.hints.labels(result).inc()
+
+    def lock_waiters(self, change: int) -> None:
+        self._families.waiters.inc(change)
+
+    # ports.BatchObserver
+
+    def batched(self, size: int) -> None:
+        self._families.batch_size.observe(size)
+
+    def claims_waiting(self, count: int) -> None:
+        self._families.waiting.set(count)
+
+    # ports.QuotaObserver
+
+    def quota_decided(self, quota_name: str, result: str) -> None:
+        self._quota_decisions_by[quota_name, result].inc()
+        self._flusher.changed()
+
+    # ports.StorageObserver
+
+    def transaction_ended(self, seconds: float) -> None:
+        self._families.transaction.observe(seconds, self._exemplar())
+
+    def pool_changed(self, state: str, change: int) -> None:
+        self._families.pool.labels(state).inc(change)
+
+    def invariant_violated(self) -> None:
+        self._families.violations.inc()
+
+    def pool_limited(self, connections: int) -> None:
+        """Told once, of the pool that claims use."""
+        self._families.pool_limit.set(connections)
+
+    # ports.JobObserver
+
+    def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
+        self._families.job_runs.labels(job, result).inc()
+        self._families.job_items.labels(job).inc(items)
+        if result != "elsewhere":
+            self._families.job_duration.labels(job).observe(seconds)
+
+    # the API's observer
+
+    def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
+        """Begin with 0 what is to be alarming from the first one on; see `Tallies`."""
+        for status in statuses:
+            self._families.requests.labels(method, route, status)
+
+    def observed(self, method: str, route: str, status: int, seconds: float) -> None:
+        self._requests_by[method, route, status].inc()
+        self._request_duration_by[route,].observe(seconds)
+        self._flusher.changed()
+
+    # what is sampled, not observed
+
+    def stock_sampled(self, coupon: Coupon) -> None:
+        self._families.remaining.labels(coupon.name).set(coupon.remaining_amount)
+        self._families.amount.labels(coupon.name).set(coupon.amount)
+
+    def counter_drifted(self, coupon_name: str, units: int) -> None:
+        if coupon_name in self.coupons:
+            self._families.counter_drift.labels(coupon_name).set(units)
+            self._families.drifts.labels(coupon_name).inc()
+
+    def event_loop_lagged(self, seconds: float) -> None:
+        self._families.loop_lag.observe(seconds)
+
+    # the measured strategy
+
+    def claim_ended(self, coupon_name: str, strategy: str, result: Outcome | BaseException, seconds: float) -> None:
+        outcome = _OUTCOMES.get(type(result), _DEFECT)
+        # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
+        # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
+        exists = type(result) in _OF_COUPONS_THAT_EXIST
+        label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
+        self._claims_by[label, strategy, outcome].inc()
+        self._claim_duration_by[strategy, outcome].observe(seconds)
+        self._flusher.changed()
+
+    def _exemplar(self) -> dict[str, str] | None:
+        trace_id = self._trace_id() if self._trace_id is not None else None
+        return None if trace_id is None else {"trace_id": trace_id}
+
+    def _introduce(self, label: str) -> None:
+        """Begin with 0 what is to be alarming at 1; see `Tallies`."""
+        for metric in (self._families.retries, self._families.lost, self._families.held, self._families.drifts):
+            metric.labels(label)
+
+    def _retire(self, coupon_name: str) -> None:
+        """Drop the series of a coupon that is not among the busiest any more."""
+        tallied = (self._claims_by, self._attempts_by, self._wait_by, self._hold_by)
+        for tallies in tallied:
+            for labels in [labels for labels in tallies if labels[0] == coupon_name]:
+                del tallies[labels]
+        self._held_locks.forget(coupon_name)
+        for metric in (
+            self._families.claims,
+            self._families.attempts,
+            self._families.wait,
+            self._families.hold,
+            self._families.held,
+            self._families.retries,
+            self._families.lost,
+            self._families.remaining,
+            self._families.amount,
+            self._families.counter_drift,
+            self._families.drifts,
+        ):
+            metric.remove_by_labels({"coupon": coupon_name})

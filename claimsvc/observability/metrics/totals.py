@@ -1,0 +1,116 @@
+"""What this process has counted since it started, as plain numbers: for the console, which reads it again and again.
+
+Prometheus's own way to collect makes an object of each sample, thousands of them, and costs a hundred times this.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from claimsvc.observability.metrics.families import BUCKETS
+from claimsvc.observability.metrics.registry import Metrics
+
+Numbers = dict[str, float]
+"""Figures by name; one that is missing is 0."""
+
+LATENCY_BOUNDS = (*BUCKETS, float("inf"))
+"""Upper bounds of `Totals.latency`, in seconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Totals:
+    """One reading. Every figure only grows, but for those that say `now`.
+
+    Args:
+        at: when it was read (monotonic seconds).
+        coupons: of each coupon with a label: claims by outcome, where what differs for the claimant only is counted
+            together (repetitions; `not-open`), lock attempts by result (`attempts-acquired`, `attempts-busy`,
+            `attempts-unavailable`), `waits`, `wait_seconds`, `holds`, `hold_seconds`, `retries`, and `lost`.
+        held: coupons whose lock is held now.
+        process: `transactions`, `transaction_seconds`, `violations`; and now: `waiting`, `lock_waiters`, `pool_in_use`,
+            `pool_idle`.
+        latency: claims answered, by `LATENCY_BOUNDS`.
+        masters: for each master whether it is up now, calls, and seconds spent in them.
+    """
+
+    at: float
+    coupons: dict[str, Numbers]
+    held: frozenset[str]
+    process: Numbers
+    latency: list[float]
+    masters: dict[str, tuple[bool, int, float]]
+
+
+def read_totals(metrics: Metrics) -> Totals:
+    """What `metrics` has counted by now, in this process alone."""
+    transactions = metrics._families.transaction
+    pool = dict(_values(metrics._families.pool))
+    return Totals(
+        at=time.monotonic(),
+        coupons=_coupons(metrics),
+        held=metrics._held_locks.names(),
+        process={
+            "transactions": sum(bucket.get() for bucket in transactions._buckets),
+            "transaction_seconds": transactions._sum.get(),
+            "violations": metrics._families.violations._value.get(),
+            "waiting": metrics._families.waiting._value.get(),
+            "lock_waiters": metrics._families.waiters._value.get(),
+            "pool_in_use": pool.get("in_use", 0.0),
+            "pool_idle": pool.get("idle", 0.0),
+        },
+        latency=_latency(metrics),
+        masters=_masters(metrics),
+    )
+
+
+# What differs for a claimant, but not for whoever watches.
+_GROUPS = {
+    "hold-continued": "already-claimed",
+    "replayed": "already-claimed",
+    "not-started": "not-open",
+    "ended": "not-open",
+    "paused": "not-open",
+    "not-eligible": "not-open",
+}
+
+
+def _coupons(metrics: Metrics) -> dict[str, Numbers]:
+    coupons: defaultdict[str, Numbers] = defaultdict(dict)
+    for (coupon, _, outcome), claims in metrics._claims_by.items():
+        numbers, group = coupons[coupon], _GROUPS.get(outcome, outcome)
+        numbers[group] = numbers.get(group, 0.0) + claims.total()  # of all strategies
+    for (coupon, result), attempts in metrics._attempts_by.items():
+        coupons[coupon][f"attempts-{result}"] = attempts.total()
+    for (coupon, _), waits in metrics._wait_by.items():
+        _add(coupons[coupon], "waits", "wait_seconds", waits.total())
+    for (coupon,), holds in metrics._hold_by.items():
+        _add(coupons[coupon], "holds", "hold_seconds", holds.total())
+    for name, counter in (("retries", metrics._families.retries), ("lost", metrics._families.lost)):
+        for coupon, count in _values(counter):
+            if count:
+                coupons[coupon][name] = count
+    return coupons
+
+
+def _add(numbers: Numbers, count_name: str, sum_name: str, total: tuple[int, float]) -> None:
+    numbers[count_name] = numbers.get(count_name, 0.0) + total[0]
+    numbers[sum_name] = numbers.get(sum_name, 0.0) + total[1]
+
+
+def _latency(metrics: Metrics) -> list[float]:
+    found = [claims.buckets() for claims in metrics._claim_duration_by.values()]
+    return [sum(counts) for counts in zip(*found, strict=True)] or [0.0] * len(LATENCY_BOUNDS)
+
+
+def _masters(metrics: Metrics) -> dict[str, tuple[bool, int, float]]:
+    # Read through `get`: to ask a tally for labels that it does not know makes a series.
+    calls = {name: tally.total() for (name,), tally in metrics._calls_by.items()}
+    return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in _values(metrics._families.master_up)}
+
+
+def _values(metric: Any) -> Iterator[tuple[str, float]]:
+    """The series of a counter or gauge with one label."""
+    for (label,), child in list(metric._metrics.items()):
+        yield label, child._value.get()

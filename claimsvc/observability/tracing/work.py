@@ -1,0 +1,231 @@
+"""Spans of the work on claims: a batch, the locks that it takes, each master's part in that, its transaction.
+
+A batch belongs to the trace of the first traced claim that waits for it; it links all that it decides, and they link
+it. Its span begins with the wait for the lock. As long as the lock is kept, further batches have spans of their own,
+each in the trace of a claim of its own, that link the batch which took the lock.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, cast
+
+from opentelemetry.trace import Link, Span, SpanKind, Tracer
+from opentelemetry.util.types import AttributeValue
+
+from claimsvc.claiming.batching import Batch, CouponQueue
+from claimsvc.domain import Attempt, Outcome, Want
+from claimsvc.observability.tracing.spans import begin, failed, span_here, step, within
+from claimsvc.ports import ClaimAnswer, Decision, Lease, Lock, Storage, Strategy
+from claimsvc.redis.masters import Master
+
+# More names than these say nothing more.
+_MOST_COUPONS = 8
+
+
+@dataclass(slots=True)
+class _Lead:
+    """One task's lead. `took_lock` is the batch for which the lock was taken; `undecided` until it is decided."""
+
+    took_lock: Span
+    undecided: bool = True
+
+
+_lead: ContextVar[_Lead | None] = ContextVar("claimsvc_lead", default=None)
+# Whoever asks a master while this is set does so to take or give back a lock.
+_locking: ContextVar[bool] = ContextVar("claimsvc_locking", default=False)
+
+
+class TracedWork:
+    """`batching.Watch`."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+
+    @contextmanager
+    def leading(self, queues: Sequence[CouponQueue]) -> Iterator[None]:
+        first = next(_traced(answer for queue in queues for answer in queue.answers()), None)
+        if first is None:
+            # Not only nothing new: this task has inherited the span of whoever claimed when it was planned.
+            _lead.set(None)
+            with within(None):
+                yield
+            return
+        span = begin(self._tracer, "batch", first)
+        lead = _Lead(span)
+        _lead.set(lead)
+        try:
+            with within(span):
+                yield
+        except BaseException as error:
+            if lead.undecided:
+                failed(span, error)
+            raise
+        finally:
+            if lead.undecided:
+                span.end()
+
+    @contextmanager
+    def deciding(self, batches: Sequence[Batch]) -> Iterator[None]:
+        claims = list(_traced(answer for batch in batches for answer in batch.answers()))
+        lead = _lead.get()
+        if lead is not None and lead.undecided:
+            lead.undecided = False
+            span = lead.took_lock
+        elif claims:
+            links = (
+                [] if lead is None else [Link(lead.took_lock.get_span_context(), {"claimsvc.link": "took the lock"})]
+            )
+            span = begin(self._tracer, "batch", claims[0], links=links)
+        else:
+            with within(None):
+                yield
+            return
+        span.set_attribute("claimsvc.claims", sum(len(batch.attempts) for batch in batches))
+        span.set_attribute("claimsvc.coupons", [batch.coupon_name for batch in batches[:_MOST_COUPONS]])
+        for claim in claims:
+            span.add_link(claim.get_span_context(), {"claimsvc.link": "claim"})
+            claim.add_link(span.get_span_context(), {"claimsvc.link": "batch"})
+        try:
+            with within(span):
+                yield
+        except BaseException as error:
+            failed(span, error)
+            raise
+        finally:
+            span.end()
+
+
+def _traced(answers: Iterable[ClaimAnswer]) -> Iterator[Span]:
+    """The server spans of those claims that have one."""
+    return (mark for answer in answers if isinstance(mark := getattr(answer, "mark", None), Span))
+
+
+class TracedStrategy:
+    """`ports.Strategy` that marks each traced claim with its span, for the batch to find it."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        self.name = strategy.name
+        self._strategy = strategy
+
+    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+        answer = self._strategy.claim(coupon_name, user_id, want)
+        if (span := span_here.get()) is not None:
+            answer.mark = span
+        return answer
+
+    async def drain(self) -> None:
+        await self._strategy.drain()
+
+
+class TracedLock:
+    """`ports.Lock`."""
+
+    def __init__(self, lock: Lock, tracer: Tracer) -> None:
+        self._lock = lock
+        self._tracer = tracer
+
+    def hold_free(self, coupon_names: Sequence[str]) -> AbstractAsyncContextManager[Lease]:
+        return _TracedHold(self._lock.hold_free(coupon_names), coupon_names, self._tracer)
+
+    def hold(self, coupon_name: str, *, was_busy: bool = False) -> AbstractAsyncContextManager[Lease]:
+        return _TracedHold(self._lock.hold(coupon_name, was_busy=was_busy), [coupon_name], self._tracer)
+
+
+class _TracedHold(AbstractAsyncContextManager[Lease]):
+    """Locks, with a span for taking them and one for giving them back."""
+
+    def __init__(
+        self, holding: AbstractAsyncContextManager[Lease], coupon_names: Sequence[str], tracer: Tracer
+    ) -> None:
+        self._holding = holding
+        self._coupon_names = coupon_names
+        self._tracer = tracer
+        self._holds_any = False
+
+    async def __aenter__(self) -> Lease:
+        attributes: dict[str, AttributeValue] = {
+            "claimsvc.coupons": list(self._coupon_names[:_MOST_COUPONS]),
+            "claimsvc.locks.wanted": len(self._coupon_names),
+        }
+        batch = span_here.get()
+        try:
+            with self._step("lock acquire", attributes) as span:
+                lease = await self._holding.__aenter__()
+                self._holds_any = bool(lease.coupon_names)
+                if span is not None:
+                    span.set_attribute("claimsvc.locks.acquired", len(lease.coupon_names))
+                return lease
+        except Exception as error:
+            if batch is not None:  # the strategy answers for it, so nobody else would tell its span
+                failed(batch, error)
+            raise
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> bool | None:
+        if not self._holds_any:
+            return await self._holding.__aexit__(kind, error, traceback)
+        with self._step("lock release", {}):
+            return await self._holding.__aexit__(kind, error, traceback)
+
+    @contextmanager
+    def _step(self, name: str, attributes: dict[str, AttributeValue]) -> Iterator[Span | None]:
+        with step(self._tracer, name, attributes=attributes) as span:
+            token = _locking.set(span is not None)
+            try:
+                yield span
+            finally:
+                _locking.reset(token)
+
+
+def trace_master(master: Master, tracer: Tracer) -> None:
+    """Have every command that this master is sent to take or give back a traced lock become a span."""
+    execute = master.execute_command
+    host, _, port = master.name.rpartition(":")
+    attributes: dict[str, AttributeValue] = {
+        "db.system.name": "redis",
+        "server.address": host,
+        "server.port": int(port),
+    }
+
+    async def execute_traced(*args: Any, **options: Any) -> Any:
+        if not _locking.get():
+            return await execute(*args, **options)
+        with step(tracer, str(args[0]), kind=SpanKind.CLIENT, attributes=attributes):
+            return await execute(*args, **options)
+
+    master.execute_command = execute_traced  # type: ignore[method-assign]
+
+
+def traced_storage(storage: Storage, tracer: Tracer) -> Storage:
+    """The storage, with a span for each transaction that decides claims."""
+    return cast("Storage", _TracedStorage(storage, tracer))
+
+
+class _TracedStorage:
+    """`ports.Storage`: what does not decide claims is the storage's own."""
+
+    def __init__(self, storage: Storage, tracer: Tracer) -> None:
+        self._storage = storage
+        self._tracer = tracer
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._storage, name)
+
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        with self._transaction(attempts):
+            return await self._storage.admit(attempts)
+
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        with self._transaction(attempts):
+            return await self._storage.look(attempts)
+
+    def _transaction(self, attempts: Sequence[Attempt]) -> Any:
+        attributes: dict[str, AttributeValue] = {
+            "db.system.name": "postgresql",
+            "claimsvc.claims": len(attempts),
+        }
+        return step(self._tracer, "transaction", kind=SpanKind.CLIENT, attributes=attributes)

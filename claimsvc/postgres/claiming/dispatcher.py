@@ -1,0 +1,155 @@
+"""Which way attempts are decided, and what becomes of those that the database refuses."""
+
+import time
+from collections.abc import Awaitable, Callable, Sequence
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import Attempt, Outcome, SoldOut
+from claimsvc.errors import ClaimsvcError, InvariantViolatedError
+from claimsvc.ports import Decision, StorageObserver
+from claimsvc.postgres.claiming.code_pool import CodesChanged
+from claimsvc.postgres.claiming.fast_path import Admission, HasRules, PlainOutcome
+from claimsvc.postgres.claiming.full_path import RuledAdmission
+
+_REMEMBERED = 10_000
+# Whether a coupon still has rules is asked again after this time; until then its claims are spared that question.
+_RULES_BELIEVED_SECONDS = 1.0
+_HAS_RULES = HasRules()
+
+
+class Deciding:
+    """Sorts attempts: those on plain coupons go the quick way, those with rules or wishes the other.
+
+    A coupon's attempts go one way together, so that they are decided in their order. What is remembered of coupons is
+    only a guess at which question to ask first.
+
+    Args:
+        unit_timeout_seconds: see `unit_of_work`.
+        codes_changed: see `CodesChanged`.
+    """
+
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        *,
+        unit_timeout_seconds: float,
+        observer: StorageObserver,
+        codes_changed: CodesChanged,
+    ) -> None:
+        self._plain = Admission(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed)
+        self._observer = observer
+        # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
+        self._with_rules: dict[str, float] = {}
+        # Coupons of which nothing was left.
+        self._sold_out: set[str] = set()
+
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        """See `ports.Storage`."""
+        if not self._sold_out.issuperset([attempt.coupon_name for attempt in attempts]):
+            return await self._admit_all(attempts)
+        # A sold-out coupon mostly stays so. To see that takes no row lock, and no commit that is flushed to disk.
+        looked = await self.look(attempts)
+        undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
+        admitted = iter(await self._admit_all(undecided) if undecided else ())
+        return [next(admitted) if outcome is None else outcome for outcome in looked]
+
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        """See `ports.Storage`."""
+        started = time.perf_counter()
+        try:
+            ruled = self._ruled_names(attempts)
+            plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
+            looked = iter(await self._plain.look(plain) if plain else ())
+            first = [_HAS_RULES if attempt.coupon_name in ruled else next(looked) for attempt in attempts]
+            with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, HasRules)]
+            answered = iter(await self._ruled.look(with_rules) if with_rules else ())
+            return [next(answered) if isinstance(seen, HasRules) else seen for seen in first]
+        finally:
+            self._observer.transaction_ended(time.perf_counter() - started)
+
+    def _ruled_names(self, attempts: Sequence[Attempt]) -> set[str]:
+        """Coupons whose attempts go the long way."""
+        now = time.monotonic()
+        return {
+            each.coupon_name
+            for each in attempts
+            if not _is_plain(each) or self._with_rules.get(each.coupon_name, now) > now
+        }
+
+    async def _admit_all(self, attempts: Sequence[Attempt]) -> list[Decision]:
+        ruled = self._ruled_names(attempts)
+        plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
+        decided = iter(await self._halving(self._plain.admit, plain) if plain else ())
+        first = [_HAS_RULES if attempt.coupon_name in ruled else next(decided) for attempt in attempts]
+        with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, HasRules)]
+        if not with_rules:
+            decisions = [seen for seen in first if not isinstance(seen, HasRules)]
+        else:
+            answered = iter(await self._admit_ruled(with_rules, alone=len(with_rules) == len(attempts)))
+            decisions = [next(answered) if isinstance(seen, HasRules) else seen for seen in first]
+        self._note(attempts, first, decisions)
+        return decisions
+
+    async def _admit_ruled(self, attempts: Sequence[Attempt], *, alone: bool) -> list[Decision]:
+        try:
+            return [each for each in await self._halving(self._ruled.admit, attempts) if not isinstance(each, HasRules)]
+        except ClaimsvcError as error:
+            if alone:
+                raise
+            # The others of this batch are committed by now, and have their answers whatever becomes of these.
+            return [error] * len(attempts)
+
+    async def _halving(
+        self, admit: Callable[[Sequence[Attempt]], Awaitable[Sequence[PlainOutcome]]], attempts: Sequence[Attempt]
+    ) -> list[PlainOutcome | ClaimsvcError]:
+        """What `admit` says of the attempts. A row that the database refuses is found by halving, and sinks alone."""
+        started = time.perf_counter()
+        try:
+            return list(await admit(attempts))
+        except InvariantViolatedError:
+            self._observer.invariant_violated()
+            raise
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            if len(attempts) == 1:
+                self._observer.invariant_violated()
+                refused = InvariantViolatedError("the database refused a claim that the service's rules admit")
+                refused.__cause__ = error
+                return [refused]
+        finally:
+            self._observer.transaction_ended(time.perf_counter() - started)
+        half = len(attempts) // 2
+        decisions: list[PlainOutcome | ClaimsvcError] = []
+        for part in (attempts[:half], attempts[half:]):
+            try:
+                decisions += await self._halving(admit, part)
+            except ClaimsvcError as error:
+                decisions += [error] * len(part)
+        return decisions
+
+    def _note(
+        self,
+        attempts: Sequence[Attempt],
+        first: Sequence[PlainOutcome | ClaimsvcError],
+        decisions: Sequence[Decision],
+    ) -> None:
+        names = [attempt.coupon_name for attempt in attempts]
+        self._sold_out.difference_update(names)
+        for known in (self._sold_out, self._with_rules):
+            if len(known) + len(names) > _REMEMBERED:
+                known.clear()
+        self._sold_out.update(name for name, each in zip(names, decisions, strict=True) if type(each) is SoldOut)
+        now = time.monotonic()
+        for attempt, seen in zip(attempts, first, strict=True):
+            if (
+                isinstance(seen, HasRules)
+                and _is_plain(attempt)
+                and self._with_rules.get(attempt.coupon_name, now) <= now
+            ):
+                self._with_rules[attempt.coupon_name] = now + _RULES_BELIEVED_SECONDS
+
+
+def _is_plain(attempt: Attempt) -> bool:
+    return attempt.want is None or attempt.want.is_plain

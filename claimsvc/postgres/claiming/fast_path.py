@@ -1,0 +1,307 @@
+"""The claim path's last step: PostgreSQL decides who gets a unit. Every statement of that path is here.
+
+They are written for the driver and not for SQLAlchemy, which cannot send two of them in one round trip.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
+from claimsvc.errors import UnavailableError
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.transactions import BeginAnewError, decided
+
+# Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
+# is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
+# that two transactions never wait for each other.
+LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
+
+_ADMIT = """
+WITH attempt AS (
+    SELECT claim_id, coupon_name, user_id, place
+    FROM unnest(
+        string_to_array(%(claim_ids)s, E'\\n')::uuid[],
+        string_to_array(%(coupon_names)s, E'\\n'),
+        string_to_array(%(user_ids)s, E'\\n')
+    ) WITH ORDINALITY AS given (claim_id, coupon_name, user_id, place)
+), stock AS (
+    SELECT asked.coupon_name, coupon.remaining_amount, coupon.is_plain
+    FROM (SELECT DISTINCT coupon_name FROM attempt) AS asked
+    CROSS JOIN LATERAL (
+        SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
+        FROM coupons WHERE name = asked.coupon_name LIMIT 1
+    ) AS coupon
+), held AS (
+    -- One look-up in the unique index for each user. LIMIT keeps the planner from turning it into a scan of all the
+    -- coupon's claims, which is what it prefers while the table is small, and then keeps to.
+    SELECT claimant.coupon_name, claimant.user_id, claim.id, claim.claimed_at
+    FROM (SELECT DISTINCT coupon_name, user_id FROM attempt) AS claimant
+    CROSS JOIN LATERAL (
+        SELECT id, claimed_at
+        FROM user_claims
+        WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
+        LIMIT 1
+    ) AS claim
+), candidate AS (
+    -- Each user's first attempt. Who holds a claim is dropped before the stock is counted out.
+    SELECT DISTINCT ON (coupon_name, user_id) claim_id, coupon_name, user_id, place
+    FROM attempt
+    WHERE (coupon_name, user_id) NOT IN (SELECT coupon_name, user_id FROM held)
+    ORDER BY coupon_name, user_id, place
+), line AS (
+    SELECT claim_id, coupon_name, user_id, row_number() OVER (PARTITION BY coupon_name ORDER BY place) AS position
+    FROM candidate
+), admitted AS (
+    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
+    SELECT claim_id, coupon_name, user_id, 'active', statement_timestamp()
+    FROM line JOIN stock USING (coupon_name)
+    WHERE position <= remaining_amount AND is_plain
+    RETURNING id, coupon_name, user_id, claimed_at
+), decremented AS (
+    UPDATE coupons
+    SET remaining_amount = coupons.remaining_amount - sold.units
+    FROM (SELECT coupon_name, count(*) AS units FROM admitted GROUP BY coupon_name) AS sold
+    WHERE name = sold.coupon_name AND coupons.remaining_amount >= sold.units
+    RETURNING sold.units
+), verdict AS (
+    -- If the two differ the division fails, and nothing of this is kept.
+    SELECT 1 / ((SELECT count(*) FROM admitted) = (SELECT coalesce(sum(units), 0) FROM decremented))::int AS sound
+), holder AS (
+    SELECT coupon_name, user_id, id, claimed_at FROM held
+    UNION ALL
+    SELECT coupon_name, user_id, id, claimed_at FROM admitted
+)
+SELECT stock.coupon_name IS NOT NULL AS known, stock.is_plain, holder.claimed_at,
+    nullif(holder.id, attempt.claim_id)::text AS other_id
+FROM attempt
+CROSS JOIN verdict
+LEFT JOIN stock USING (coupon_name)
+LEFT JOIN holder USING (coupon_name, user_id)
+WHERE verdict.sound = 1
+ORDER BY attempt.place
+"""
+
+# The same for claims of one coupon that can all be given a unit, for half the cost: one statement locks the row,
+# decrements and inserts, and answers with one row. It does nothing if there are too few units or the coupon has rules,
+# and fails on the unique index if one of the users holds a claim. The row is locked before the first insert, which
+# reads what the update says.
+_SELL = """
+WITH sold AS (
+    UPDATE coupons
+    SET remaining_amount = remaining_amount - %(units)s
+    WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
+        AND (plain_until IS NULL OR plain_until > clock_timestamp())
+    -- Now, and not when the statement began: it may have waited for the row since then.
+    RETURNING name, clock_timestamp() AS sold_at
+), admitted AS (
+    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
+    SELECT claim_id, sold.name, user_id, 'active', sold.sold_at
+    FROM sold CROSS JOIN unnest(
+        string_to_array(%(claim_ids)s, E'\\n')::uuid[], string_to_array(%(user_ids)s, E'\\n')
+    ) AS attempt (claim_id, user_id)
+    RETURNING claimed_at
+)
+-- If the two differ the division fails, and nothing of this is kept.
+SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
+"""
+
+# What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
+_LOOK = """
+SELECT coupon.name IS NOT NULL AS known, coupon.is_plain, coupon.remaining_amount > 0 AS is_left,
+    claim.claimed_at, claim.id::text
+FROM unnest(string_to_array(%(coupon_names)s, E'\\n'), string_to_array(%(user_ids)s, E'\\n'))
+    WITH ORDINALITY AS attempt (coupon_name, user_id, place)
+LEFT JOIN LATERAL (
+    SELECT name, remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
+    FROM coupons WHERE name = attempt.coupon_name LIMIT 1
+) AS coupon ON true
+LEFT JOIN LATERAL (
+    SELECT id, claimed_at
+    FROM user_claims
+    WHERE coupon_name = attempt.coupon_name AND user_id = attempt.user_id AND state = 'active'
+    LIMIT 1
+) AS claim ON true
+ORDER BY attempt.place
+"""
+
+_SELLING_REMEMBERED = 10_000
+_SOLD_OUT = SoldOut()
+
+
+@dataclass(frozen=True, slots=True)
+class HasRules:
+    """Nothing was decided: more than the stock decides this coupon's claims."""
+
+
+_OVER = """
+SELECT FROM unnest(%(ids)s::uuid[], %(user_ids)s::text[]) AS attempt (id, user_id)
+JOIN user_claims AS kept ON kept.id = attempt.id
+WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> attempt.user_id
+LIMIT 1
+"""
+
+PlainOutcome = Outcome | HasRules
+_HAS_RULES = HasRules()
+
+
+class _NotToAllError(BeginAnewError):
+    """Not every one of the claims can be given a unit."""
+
+
+class Admission:
+    """Decides attempts on coupons that have nothing but their stock.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
+        self._selling: set[str] = set()
+
+    async def admit(self, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+        """Admit in one transaction; nothing is done about those whose coupon has rules.
+
+        Deciding the same attempts again is safe: a claim that was kept is found by its user, and known by its id to be
+        ours. Raises as `decided`.
+        """
+        coupon_names = sorted({attempt.coupon_name for attempt in attempts})
+        sells = self._sells(coupon_names)
+
+        async def once(driver: Driver, in_doubt: bool) -> list[PlainOutcome]:
+            nonlocal sells
+            if in_doubt:
+                await require_none_over(driver, attempts)
+            if sells and not in_doubt:
+                try:
+                    return await _sell(driver, attempts)
+                except _NotToAllError:
+                    sells = False
+                    self._selling.difference_update(coupon_names)
+                    raise
+            outcomes = await _decide(driver, coupon_names, attempts)
+            self._note_selling(coupon_names, outcomes)
+            return outcomes
+
+        return await decided(self._engine, self._unit_timeout_seconds, once)
+
+    def _sells(self, coupon_names: Sequence[str]) -> bool:
+        return len(coupon_names) == 1 and coupon_names[0] in self._selling
+
+    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[PlainOutcome]) -> None:
+        if len(self._selling) >= _SELLING_REMEMBERED:
+            self._selling.clear()
+        if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
+            self._selling.update(coupon_names)
+
+    async def look(self, attempts: Sequence[Attempt]) -> list[PlainOutcome | None]:
+        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
+
+        rows = await read(self._engine, self._unit_timeout_seconds, ask)
+        outcomes: list[PlainOutcome | None] = []
+        for attempt, (known, is_plain, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
+            if not known:
+                outcomes.append(UnknownCoupon())
+            elif not is_plain:
+                outcomes.append(_HAS_RULES)
+            elif claim_id is not None:
+                outcomes.append(AlreadyClaimed(_claim(attempt, claim_id, claimed_at)))
+            else:
+                outcomes.append(None if is_left else _SOLD_OUT)
+        return outcomes
+
+
+async def require_none_over(driver: Driver, attempts: Sequence[Attempt]) -> None:
+    """To be asked before attempts whose end is in doubt are decided again: one that was kept, and has been cancelled,
+    forgotten or run out since, must not be given another unit.
+
+    Raises:
+        UnavailableError: there is one.
+    """
+    ids = {"ids": [attempt.claim_id for attempt in attempts], "user_ids": [attempt.user_id for attempt in attempts]}
+    if await (await driver.execute(_OVER, ids)).fetchone() is not None:
+        raise UnavailableError("the claim was made, and is over by now; look it up", dependency="postgresql")
+
+
+async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+    """Give each of these claims of one coupon a unit of it, and commit, all in one round trip.
+
+    Raises:
+        _NotToAllError: that cannot be done.
+    """
+    parameters = {
+        "coupon_name": attempts[0].coupon_name,
+        "units": len(attempts),
+        "claim_ids": "\n".join([attempt.claim_id for attempt in attempts]),
+        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+    }
+    try:
+        async with driver.pipeline():
+            await driver.execute("BEGIN", prepare=False)
+            sold = await driver.execute(_SELL, parameters)
+            await driver.execute("COMMIT", prepare=False)
+    except psycopg.IntegrityError as error:
+        raise _NotToAllError from error
+    ((claimed_at, _),) = await sold.fetchall()
+    if claimed_at is None:
+        raise _NotToAllError
+    return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
+
+
+async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+    """Lock the coupons, give out what is left of them, and commit, all in one round trip.
+
+    A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
+    pipeline's end has come.
+    """
+    parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
+    async with driver.pipeline():
+        # A pipeline is a transaction even without these two, but then libpq loses the failure of its commit.
+        await driver.execute("BEGIN", prepare=False)
+        await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
+        admitted = await driver.execute(_ADMIT, parameters)
+        await driver.execute("COMMIT", prepare=False)
+    outcomes: list[PlainOutcome] = []
+    for attempt, (known, is_plain, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
+        if known and not is_plain:
+            outcomes.append(_HAS_RULES)
+        elif claimed_at is None:
+            outcomes.append(_SOLD_OUT if known else UnknownCoupon())
+        elif other_id is None:
+            outcomes.append(Claimed(_claim(attempt, attempt.claim_id, claimed_at)))
+        else:
+            outcomes.append(AlreadyClaimed(_claim(attempt, other_id, claimed_at)))
+    return outcomes
+
+
+def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:
+    return {
+        "coupon_names": _lines([attempt.coupon_name for attempt in attempts]),
+        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+    }
+
+
+def _lines(texts: Sequence[str]) -> str:
+    """Texts as lines of one parameter, which costs the driver a fraction of what an array of them does.
+
+    Raises:
+        psycopg.DataError: one of them is of several lines, and would be taken for several.
+    """
+    lines = "\n".join(texts)
+    if lines.count("\n") != len(texts) - 1:
+        raise psycopg.DataError("a name or a user id contains a line break")
+    return lines
+
+
+def _claim(attempt: Attempt, claim_id: str, claimed_at: datetime) -> Claim:
+    return Claim(claim_id, attempt.coupon_name, attempt.user_id, ClaimState.ACTIVE, claimed_at)

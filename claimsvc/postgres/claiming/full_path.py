@@ -1,0 +1,313 @@
+"""Claims whose coupon has rules, or that ask for more than a unit: facts are read, decided about, and written.
+
+It takes two round trips. The first locks the coupons, gives back what is over, and reads; between them `rules` decides;
+the second writes and commits. What is over is judged by the transaction's own time, `now()`, which is the same in all
+of its statements. Each statement that writes compares what it wrote with what was decided, and divides by
+zero if they differ, so that nothing of it is kept.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
+from claimsvc.domain.admission import CouponFacts, Decisions, Facts, OwnClaim, decide, obstacles
+from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
+from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
+from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
+from claimsvc.postgres.transactions import BeginAnewError, decided
+
+_IS_DUE = "state = 'active' AND held_until <= now()"
+_SETTLE = """
+WITH due AS (
+    UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
+    RETURNING coupon_name, id
+), freed AS (
+    -- Nobody has been shown it.
+    UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
+    RETURNING due.id
+), returned AS (
+    -- Where there are codes, a unit is one: what was held before there were any does not come back.
+    UPDATE coupons SET amount = coupons.amount - over.lost,
+        remaining_amount = coupons.remaining_amount + over.units - over.lost
+    FROM (
+        SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
+        FROM due
+        LEFT JOIN freed ON freed.id = due.id
+        LEFT JOIN campaigns ON campaigns.coupon_name = due.coupon_name
+        GROUP BY due.coupon_name
+    ) AS over
+    WHERE name = over.coupon_name
+    RETURNING over.units
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'clock', 'claim.expire', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name) FROM due
+)
+SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
+"""
+_SETTLED_AT_ONCE = 1000
+SETTLE_HOLDS = _SETTLE.format(
+    which=f"""FROM unnest(%(coupon_names)s::text[]) AS asked (name) CROSS JOIN LATERAL (
+        SELECT claimed_at AS at, id AS claim_id FROM user_claims
+        WHERE coupon_name = asked.name AND {_IS_DUE}
+        ORDER BY held_until
+        LIMIT %(most)s
+    ) AS over
+    WHERE coupon_name = asked.name AND claimed_at = over.at AND id = over.claim_id"""  # noqa: S608 - of constants
+)
+"""Gives back the units of holds that are over, once the coupons' rows are locked: of each coupon so many at most, those
+that were over first, so that nobody waits for long. Returns how many."""
+
+# Of those who claim now all of them, because they may want the same again.
+_SETTLE_HOLDS_OF = _SETTLE.format(
+    which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (name, claimant)
+    WHERE coupon_name = asked.name AND user_id = asked.claimant AND {_IS_DUE}"""
+)
+
+SETTLE_HOLD = _SETTLE.format(which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}")
+"""The same for one claim."""
+
+
+def holds_of(coupon_names: Sequence[str], *, claims: int = 0) -> dict[str, Any]:
+    """The parameters of `SETTLE_HOLDS` for so many claims: none of them may be told that all is gone if it is not."""
+    return {"coupon_names": coupon_names, "most": max(claims, _SETTLED_AT_ONCE)}
+
+
+_COUPONS = """
+SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
+    EXISTS (
+        SELECT FROM user_claims
+        WHERE coupon_name = coupon.name AND state = 'active' AND held_until <= now()
+    ) AS is_due,
+    campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
+    coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
+    campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false)
+FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
+WHERE coupon.name = ANY (%(coupon_names)s)
+"""
+
+# LIMIT keeps each of these a look-up for each claimant; see `admission`.
+_CLAIMS = """
+SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until, code.code
+FROM (
+    SELECT DISTINCT coupon_name, user_id
+    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
+) AS claimant
+CROSS JOIN LATERAL (
+    SELECT id, slot, claimed_at, held_until
+    FROM user_claims
+    WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
+        AND (held_until IS NULL OR held_until > now())
+    ORDER BY slot
+    LIMIT 1000
+) AS claim
+LEFT JOIN LATERAL (
+    SELECT code FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+) AS code ON true
+"""
+
+_GIVE = """
+WITH given AS (
+    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, slot, held_until)
+    SELECT id, coupon_name, user_id, 'active', claimed_at, slot, held_until
+    FROM unnest(
+        %(ids)s::uuid[], %(names)s::text[], %(user_ids)s::text[], %(times)s::timestamptz[], %(slots)s::smallint[],
+        %(held_until)s::timestamptz[]
+    ) AS claim (id, coupon_name, user_id, claimed_at, slot, held_until)
+    RETURNING coupon_name
+), taken AS (
+    UPDATE coupons SET remaining_amount = coupons.remaining_amount - given_out.units
+    FROM (SELECT coupon_name, count(*) AS units FROM given GROUP BY coupon_name) AS given_out
+    WHERE name = given_out.coupon_name AND coupons.remaining_amount >= given_out.units
+    RETURNING given_out.units
+)
+SELECT 1 / (count(*) = %(units)s AND count(*) = (SELECT coalesce(sum(units), 0) FROM taken))::int FROM given
+"""
+
+_CONFIRM = """
+WITH confirmed AS (
+    UPDATE user_claims SET held_until = NULL
+    FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS held (coupon_name, id)
+    WHERE user_claims.coupon_name = held.coupon_name AND user_claims.id = held.id AND state = 'active'
+        AND held_until IS NOT NULL
+    RETURNING user_claims.id, user_claims.coupon_name
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, details)
+    SELECT 'claimant', 'claim.confirm', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name)
+    FROM confirmed
+)
+SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
+"""
+
+
+class RuledAdmission:
+    """Decides attempts on coupons that have rules, or that ask for more than a unit.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
+    """
+
+    def __init__(
+        self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged = lambda _: None
+    ) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
+
+    async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+        """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
+
+        async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
+            if in_doubt:
+                await require_none_over(driver, attempts)
+            facts = await _facts(driver, attempts, locked=True)
+            decisions = decide(facts, attempts, in_doubt=in_doubt)
+            await _write(driver, decisions, sorted(facts.coupons))
+            with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
+            return decisions.outcomes, with_codes
+
+        outcomes, with_codes = await decided(self._engine, self._unit_timeout_seconds, once)
+        if with_codes:
+            self._codes_changed(with_codes)
+        return outcomes
+
+    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+
+        async def ask(unit: UnitOfWork) -> Facts:
+            return await _facts(unit.driver, attempts, locked=False)
+
+        facts = await read(self._engine, self._unit_timeout_seconds, ask)
+        return [_unless_undecided(facts, attempt) for attempt in attempts]
+
+    async def obstacles(self, attempt: Attempt) -> list[Outcome]:
+        """Everything in the attempt's way in this moment, in the order in which it would be told; see `rules`."""
+
+        async def ask(unit: UnitOfWork) -> Facts:
+            return await _facts(unit.driver, [attempt], locked=False)
+
+        return obstacles(await read(self._engine, self._unit_timeout_seconds, ask), attempt)
+
+
+def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
+    """What one attempt would come to, unless that is to be written."""
+    decisions = decide(facts, [attempt])
+    [outcome] = decisions.outcomes
+    if isinstance(outcome, SoldOut) and not facts.coupons[attempt.coupon_name].is_settled:
+        return None
+    return outcome if decisions.changes_nothing and not isinstance(outcome, Claimed) else None
+
+
+async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
+    """Begin a transaction and learn all that `decide` asks; `locked` keeps the transaction open, and the coupons."""
+    wanted = Counter(attempt.coupon_name for attempt in attempts)
+    coupons = {"coupon_names": sorted(wanted)}
+    claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
+    asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
+    async with driver.pipeline():
+        if locked:
+            await driver.execute("BEGIN", prepare=False)
+            await driver.execute(LOCK_COUPONS, coupons)
+            await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
+            await driver.execute(_SETTLE_HOLDS_OF, claimants)
+            await driver.execute(SETTLE_CODES, coupons)
+        else:
+            await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
+        rows = await driver.execute(_COUPONS, coupons)
+        held = await driver.execute(_CLAIMS, claimants)
+        free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
+        listed = await driver.execute(LISTED, claimants)
+        of_others = await driver.execute(HELD_OF_OTHERS, claimants)
+        kept = await look_up(driver, *asked)
+        if not locked:
+            await driver.execute("COMMIT", prepare=False)
+    claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
+    for coupon_name, user_id, *claim in await held.fetchall():
+        claims[coupon_name, user_id].append(OwnClaim(*claim))
+    codes: dict[str, list[str]] = defaultdict(list)
+    for coupon_name, code in await free.fetchall():
+        codes[coupon_name].append(code)
+    return Facts(
+        {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
+        claims,
+        await found(kept),
+        {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
+        {(name, user_id) for name, user_id in await of_others.fetchall()},
+    )
+
+
+def _coupon_facts(
+    free_codes: Sequence[str],
+    remaining_amount: int,
+    now: Any,
+    is_due: bool,
+    starts_at: Any,
+    ends_at: Any,
+    paused: bool,
+    archived_at: Any,
+    limit: int,
+    rules: Any,
+    has_allow_list: bool,
+    has_deny_list: bool,
+    coupon_type: str | None,
+    has_codes: bool,
+) -> CouponFacts:
+    campaign = Campaign(
+        starts_at=starts_at,
+        ends_at=ends_at,
+        paused=paused,
+        archived_at=archived_at,
+        per_user_limit=limit,
+        type=coupon_type,
+        rules=rules_of(rules),
+        has_allow_list=has_allow_list,
+        has_deny_list=has_deny_list,
+    )
+    return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
+
+
+async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) -> None:
+    """Write what was decided, and commit."""
+    try:
+        async with driver.pipeline():
+            if decisions.given:
+                await driver.execute(_GIVE, _units(decisions))
+            if codes := [(each.claim.id, each.claim.coupon_name, each.code) for each in decisions.given if each.code]:
+                await driver.execute(GIVE_CODES, given_codes(codes))
+            if decisions.confirmed:
+                await driver.execute(_CONFIRM, _ids(decisions.confirmed))
+            await keep(driver, decisions.kept)
+            await driver.execute(RECKON_PLAINNESS, {"coupon_names": coupon_names})
+            await driver.execute("COMMIT", prepare=False)
+    except (KEPT_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
+        raise BeginAnewError from error
+
+
+def _units(decisions: Decisions) -> dict[str, Any]:
+    claims = [each.claim for each in decisions.given]
+    return {
+        **_ids(claims),
+        "user_ids": [claim.user_id for claim in claims],
+        "times": [claim.claimed_at for claim in claims],
+        "held_until": [claim.expires_at for claim in claims],
+        "slots": [each.slot for each in decisions.given],
+    }
+
+
+def _ids(claims: Sequence[Claim]) -> dict[str, Any]:
+    return {
+        "ids": [claim.id for claim in claims],
+        "names": [claim.coupon_name for claim in claims],
+        "units": len(claims),
+    }
+
+
+def _once(attempt: Attempt) -> Once | None:
+    return attempt.want.once if attempt.want is not None else None

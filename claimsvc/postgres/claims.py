@@ -1,0 +1,170 @@
+"""What becomes of a claim after it was made: it is confirmed, or given back.
+
+First it is learnt which coupon the claim is of. Then follows one transaction, of one round trip, or of two where its
+answer is kept under a key. It holds the coupon's row, as whoever claims does, and no Redlock: on a hot coupon that
+would make a claim that is given back wait behind all that are made.
+"""
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, TypeVar
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import (
+    AlreadyCancelled,
+    AlreadyRedeemed,
+    AuditEntry,
+    Cancelled,
+    Claim,
+    ClaimState,
+    Confirmed,
+    HoldExpired,
+    KeyReused,
+    Once,
+    Replayed,
+    UnknownClaim,
+)
+from claimsvc.domain.codes import make_codes
+from claimsvc.postgres.audit import audited
+from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.idempotency import concluded, look_up
+from claimsvc.postgres.transactions import decided
+
+_COUPON_OF = """
+SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
+FROM user_claims AS claim LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+WHERE claim.id = %(id)s
+"""
+_READ = """
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+FROM user_claims AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
+"""
+# One of them is new, unless somebody is very unlucky: each is with a chance of at least 999 in 1000.
+_SPARE_CODES = 8
+
+_CONFIRM = """
+WITH confirmed AS (
+    UPDATE user_claims SET held_until = NULL
+    WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND held_until > now()
+    RETURNING id, coupon_name
+)
+INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
+SELECT %(actor)s, 'claim.confirm', 'claim', id::text, %(request_id)s, jsonb_build_object('coupon_name', coupon_name)
+FROM confirmed
+"""
+
+
+_T = TypeVar("_T", Cancelled | HoldExpired | AlreadyRedeemed, Confirmed | HoldExpired | AlreadyCancelled)
+
+
+class PostgresTransitions:
+    """`ports.Transitions` on PostgreSQL.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+        codes_changed: see `CodesChanged`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        self._codes_changed = codes_changed
+
+    async def cancel(
+        self, claim_id: str, entry: AuditEntry
+    ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
+        answer: Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim
+        answer = await self._change(claim_id, CANCEL, audited(entry), _cancelled)
+        return answer
+
+    async def confirm(
+        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
+    ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
+        answer: Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused
+        by = {"actor": actor, "request_id": request_id}
+        answer = await self._change(claim_id, _CONFIRM, by, _confirmed, once)
+        return answer
+
+    async def _change(
+        self,
+        claim_id: str,
+        statement: str,
+        parameters: dict[str, Any],
+        became: Callable[[Claim], _T],
+        once: Once | None = None,
+    ) -> Any:
+        async def ask(unit: UnitOfWork) -> Any:
+            return await (await unit.driver.execute(_COUPON_OF, {"id": claim_id})).fetchone()
+
+        # A claim never changes its coupon.
+        found = await read(self._engine, self._unit_timeout_seconds, ask)
+        if found is None:
+            return UnknownClaim()
+        coupon_name, code_pattern, has_codes, coupon_type = found
+        spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
+        asked = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
+        coupons = {"coupon_names": [coupon_name]}
+
+        async def decide(driver: Driver, in_doubt: bool) -> _T | UnknownClaim | Replayed | KeyReused:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
+                kept = await look_up(driver, once)
+                await driver.execute(SETTLE_HOLD, asked)
+                await driver.execute(SETTLE_CODES, coupons)
+                await driver.execute(statement, parameters | asked)
+                await driver.execute(RECKON_PLAINNESS, coupons)
+                after = await driver.execute(_READ, asked)
+                if once is None:
+                    await driver.execute("COMMIT", prepare=False)
+            row = await after.fetchone()
+            answer = UnknownClaim() if row is None else became(claim_of(*row))
+            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
+
+        told = await decided(self._engine, self._unit_timeout_seconds, decide)
+        if has_codes:
+            self._codes_changed([coupon_type])
+        return told
+
+
+def _cancelled(claim: Claim) -> Cancelled | HoldExpired | AlreadyRedeemed:
+    if claim.state is ClaimState.ACTIVE:
+        return AlreadyRedeemed()
+    return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Cancelled(claim)
+
+
+def _confirmed(claim: Claim) -> Confirmed | HoldExpired | AlreadyCancelled:
+    if claim.state is ClaimState.CANCELLED:
+        return AlreadyCancelled(claim)
+    return HoldExpired(claim) if claim.state is ClaimState.EXPIRED else Confirmed(claim)
+
+
+def claim_of(
+    id: str,  # noqa: A002 - the column's name
+    coupon_name: str,
+    user_id: str,
+    state: str,
+    claimed_at: datetime,
+    held_until: datetime | None,
+    ended_at: datetime | None,
+    code: str | None = None,
+) -> Claim:
+    """A claim as its row has it. A unit that is held is `active` there, because it is taken."""
+    is_held = state == "active" and held_until is not None
+    return Claim(
+        id,
+        coupon_name,
+        user_id,
+        ClaimState.HELD if is_held else ClaimState(state),
+        claimed_at,
+        expires_at=held_until if is_held else None,
+        ended_at=ended_at,
+        code=None if is_held else code,
+    )

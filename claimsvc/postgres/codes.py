@@ -1,0 +1,331 @@
+"""Codes as they are added, redeemed, looked up and counted; how claims take them is in `pools`."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from dataclasses import replace
+from datetime import datetime
+from typing import Any, TypeVar
+from uuid import uuid4
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import (
+    AlreadyRedeemed,
+    AuditEntry,
+    Code,
+    CodeCounts,
+    CodeExpired,
+    CodeNotClaimed,
+    CodesAdded,
+    CodeState,
+    KeyReused,
+    NewCode,
+    Once,
+    PatternTooSmall,
+    Redeemed,
+    RefusedRow,
+    Replayed,
+    RowReason,
+    RowsRefused,
+    UnknownCode,
+    UnknownCoupon,
+)
+from claimsvc.domain.admission import told_again
+from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_codes, possibilities
+from claimsvc.postgres.audit import audited
+from claimsvc.postgres.claiming.code_pool import SETTLE_CODES, CodesChanged
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.idempotency import concluded, found, look_up
+from claimsvc.postgres.transactions import BeginAnewError, decided
+from claimsvc.postgres.uploads import ROWS_AT_ONCE, Upload
+
+# Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
+_ADDING_TIMEOUT_SECONDS = 60.0
+# Collisions are rare: with this many rounds even a space that is nearly used up has given what it has.
+_MOST_ROUNDS = 20
+
+_A = TypeVar("_A")
+_T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
+
+_IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
+_REDEEM = """
+WITH redeemed AS (
+    UPDATE codes SET redeemed_at = clock_timestamp(), redemption_id = %(redemption_id)s::uuid
+    FROM user_claims AS claim
+    WHERE codes.coupon_name = (SELECT coupon_name FROM code_names WHERE code = %(code)s) AND codes.code = %(code)s
+        AND redeemed_at IS NULL AND voided_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+        AND claim.coupon_name = codes.coupon_name AND claim.id = codes.claim_id
+        AND claim.state = 'active' AND claim.held_until IS NULL
+    RETURNING 1
+)
+INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
+SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s FROM redeemed
+"""
+_READ = """
+SELECT code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.redeemed_at,
+    code.redemption_id::text, code.voided_at IS NOT NULL, code.expires_at <= clock_timestamp(),
+    claim.held_until IS NOT NULL AND claim.state = 'active', campaign.type
+FROM code_names AS name
+JOIN codes AS code ON code.coupon_name = name.coupon_name AND code.code = name.code
+LEFT JOIN user_claims AS claim ON claim.id = code.claim_id AND claim.coupon_name = code.coupon_name
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = code.coupon_name
+WHERE name.code = %(code)s
+"""
+_COUNT = """
+SELECT count(*), count(claim_id) FILTER (WHERE voided_at IS NULL), count(redeemed_at), count(voided_at)
+FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
+WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
+"""
+_TYPES = "SELECT DISTINCT type FROM campaigns WHERE has_codes"
+_DUE = """
+SELECT DISTINCT campaigns.coupon_name, type FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
+WHERE has_codes AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
+LIMIT 100
+"""
+
+
+class PostgresCodes:
+    """`ports.Codes` on PostgreSQL.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+        changed: see `CodesChanged`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, changed: CodesChanged) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        self._changed = changed
+
+    async def add(
+        self,
+        coupon_name: str,
+        rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
+        entry: AuditEntry,
+        *,
+        atomic: bool,
+        once: Once | None = None,
+    ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
+        told_before = await self._told_before(once)
+        if told_before is not None:
+            return told_before
+        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+            return await self._only_told(once, UnknownCoupon())
+        intake = Intake()
+        waiting: list[NewCode] = []
+        async for some in rows:
+            waiting += intake.sort(some)
+            while not atomic and len(waiting) > ROWS_AT_ONCE:
+                _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry)
+                del waiting[:ROWS_AT_ONCE]
+        if atomic and intake.refused_count:
+            return await self._only_told(once, intake.refusal())
+        try:
+            told, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+        except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
+            return await self._only_told(once, UnknownCoupon())
+        return told
+
+    async def _add(
+        self,
+        coupon_name: str,
+        rows: Sequence[NewCode],
+        intake: Intake,
+        entry: AuditEntry,
+        *,
+        atomic: bool = False,
+        once: Once | None = None,
+    ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
+        """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
+        upload = Upload(coupon_name, entry, None)
+
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
+            await upload.begin(driver)
+            kept = await look_up(driver, once)
+            taken = await upload.name(driver, rows)
+            noted = intake.without(rows, taken)
+            if not (atomic and taken):
+                await upload.add(driver, [row for row in rows if row.code not in taken])
+                return await concluded(driver, once, kept, noted.result(), in_doubt), noted
+            await driver.execute("ROLLBACK", prepare=False)
+            await driver.execute("BEGIN", prepare=False)
+            return await concluded(driver, once, await look_up(driver, once), noted.refusal(), in_doubt), noted
+
+        told = await self._adding(write)
+        self._changed([upload.type])
+        return told
+
+    async def generate(
+        self,
+        coupon_name: str,
+        count: int,
+        pattern: str,
+        expires_at: datetime | None,
+        entry: AuditEntry,
+        once: Once | None = None,
+    ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
+        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+            return await self._only_told(once, UnknownCoupon())
+        if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
+            return await self._only_told(once, PatternTooSmall())
+        made = await asyncio.to_thread(make_codes, pattern, count)
+        upload = Upload(coupon_name, entry, pattern)
+        # What took the place of a code that existed, and is to take it again if the transaction has to be repeated.
+        instead: dict[str, str] = {}
+
+        def one_more() -> str:
+            return make_codes(pattern, 1)[0]
+
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> CodesAdded | PatternTooSmall | CodeExpired | Replayed | KeyReused:
+            await upload.begin(driver)
+            kept = await look_up(driver, once)
+            codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
+            asked = list(codes.values())
+            for _ in range(_MOST_ROUNDS):
+                taken = await upload.name(driver, asked)
+                if RowReason.EXPIRED in taken.values():
+                    break
+                if not taken:
+                    await upload.add(driver, list(codes.values()))
+                    return await concluded(driver, once, kept, CodesAdded(count), in_doubt)
+                asked = []
+                for code in taken:
+                    if code not in instead:
+                        instead[code] = next(other for other in iter(one_more, None) if other not in codes)
+                    asked.append(replace(codes.pop(code), code=instead[code]))
+                    codes[instead[code]] = asked[-1]
+            await driver.execute("ROLLBACK", prepare=False)
+            await driver.execute("BEGIN", prepare=False)
+            refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
+            return await concluded(driver, once, await look_up(driver, once), refusal, in_doubt)
+
+        try:
+            added = await self._adding(write)
+        except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
+            return await self._only_told(once, UnknownCoupon())
+        self._changed([upload.type])
+        return added
+
+    async def _adding(self, write: Callable[[Driver, bool], Awaitable[_A]]) -> _A:
+        """What `write` comes to, which may be in the way of others that add the same codes, and they in its."""
+
+        async def attempt(driver: Driver, in_doubt: bool) -> _A:
+            try:
+                return await write(driver, in_doubt)
+            except psycopg.errors.DeadlockDetected as error:
+                raise BeginAnewError from error
+
+        return await decided(self._engine, _ADDING_TIMEOUT_SECONDS, attempt)
+
+    async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
+        """What is kept under the request's key, before anything is done in several transactions."""
+
+        async def ask(unit: UnitOfWork) -> Replayed | KeyReused | None:
+            stored = (await found(await look_up(unit.driver, once))).values()
+            return next((told_again(each, once, False) for each in stored if once is not None), None)
+
+        return None if once is None else await read(self._engine, self._unit_timeout_seconds, ask)
+
+    async def _only_told(self, once: Once | None, answer: _T) -> _T | Replayed | KeyReused:
+        """An answer for which nothing is written, unless it is to be kept."""
+        if once is None:
+            return answer
+
+        async def write(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
+            await driver.execute("BEGIN", prepare=False)
+            return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
+
+        return await decided(self._engine, self._unit_timeout_seconds, write)
+
+    async def redeem(
+        self, code: str, entry: AuditEntry, once: Once | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+        asked = {**audited(entry), "code": code, "redemption_id": str(uuid4())}
+        types: set[str | None] = set()
+
+        async def write(
+            driver: Driver, in_doubt: bool
+        ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                kept = await look_up(driver, once)
+                await driver.execute(_REDEEM, asked)
+                found = await driver.execute(_READ, asked)
+                if once is None:
+                    await driver.execute("COMMIT", prepare=False)
+            row = await found.fetchone()
+            answer = _redeemed(row, asked["redemption_id"])
+            if row is not None and isinstance(answer, Redeemed):
+                types.add(row[-1])
+            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
+
+        told = await decided(self._engine, self._unit_timeout_seconds, write)
+        self._changed(types)
+        return told
+
+    async def code(self, code: str) -> Code | None:
+        rows = await self._fetch(_READ, {"code": code})
+        return _code(rows[0]) if rows else None
+
+    async def count(self, coupon_type: str | None) -> CodeCounts:
+        [row] = await self._fetch(_COUNT, {"type": coupon_type})
+        return CodeCounts(*row)
+
+    async def types(self) -> list[str | None]:
+        return [coupon_type for (coupon_type,) in await self._fetch(_TYPES, {})]
+
+    async def expire_due(self) -> int:
+        due = await self._fetch(_DUE, {})
+        if not due:
+            return 0
+        coupons = {"coupon_names": sorted(coupon_name for coupon_name, _ in due)}
+
+        async def once(driver: Driver, in_doubt: bool) -> int:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
+                settled = await driver.execute(SETTLE_CODES, coupons)
+                await driver.execute("COMMIT", prepare=False)
+            [(count, _)] = await settled.fetchall()
+            return int(count)
+
+        count = await decided(self._engine, self._unit_timeout_seconds, once)
+        self._changed({coupon_type for _, coupon_type in due})
+        return count
+
+    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(statement, parameters)).fetchall()
+
+        return await read(self._engine, self._unit_timeout_seconds, ask)
+
+
+def _redeemed(
+    row: tuple[Any, ...] | None, redemption_id: str
+) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+    """What has come of redeeming what `_READ` says now."""
+    if row is None:
+        return UnknownCode()
+    redeemed_by, is_over = row[5], row[7]
+    if redeemed_by is not None:
+        return Redeemed(_code(row)) if redeemed_by == redemption_id else AlreadyRedeemed()
+    return CodeExpired() if is_over else CodeNotClaimed()
+
+
+def _code(row: tuple[Any, ...]) -> Code:
+    code, coupon_name, claim_id, expires_at, redeemed_at, _, is_voided, _, is_held, _ = row
+    if redeemed_at is not None:
+        state = CodeState.REDEEMED
+    elif is_voided:
+        state = CodeState.VOIDED
+    elif claim_id is None:
+        state = CodeState.FREE
+    else:
+        state = CodeState.HELD if is_held else CodeState.CLAIMED
+    return Code(code, coupon_name, state, claim_id, expires_at, redeemed_at)

@@ -1,0 +1,113 @@
+"""What a PostgreSQL says of itself, for whoever has to judge whether claims are safe and quick on it."""
+
+import time
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from claimsvc.errors import UnavailableError
+from claimsvc.postgres.connections import database_failures, unit_of_work
+from claimsvc.postgres.migrations import newest_revision
+
+_SAMPLES = 5
+
+_SETTINGS = text("""
+SELECT
+    current_setting('server_version_num')::int AS version_number,
+    split_part(current_setting('server_version'), ' ', 1) AS version,
+    pg_is_in_recovery() AS is_standby,
+    current_setting('transaction_read_only')::boolean AS is_read_only,
+    current_setting('synchronous_commit') AS synchronous_commit,
+    current_setting('fsync')::boolean AS fsync,
+    current_setting('full_page_writes')::boolean AS full_page_writes,
+    CASE
+        WHEN rolsuper THEN current_setting('max_connections')::int
+        ELSE least(
+            current_setting('max_connections')::int - current_setting('superuser_reserved_connections')::int
+                - coalesce(current_setting('reserved_connections', true)::int, 0),
+            nullif(rolconnlimit, -1),
+            nullif(datconnlimit, -1)
+        )
+    END AS most_connections,
+    to_regclass('alembic_version') IS NOT NULL AS has_revision
+FROM pg_roles CROSS JOIN pg_database
+WHERE rolname = current_user AND datname = current_database()
+""")
+_CLOCK = text("SELECT clock_timestamp() AS now")
+_REVISION = text("SELECT max(version_num) AS revision FROM alembic_version")
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseFacts:
+    """A PostgreSQL as this service's user sees it.
+
+    `answer_seconds` is a usual answer's time, `clock_ahead_seconds` how far its clock is ahead of this machine's, and
+    `most_connections` how many connections this user can have, other programs' included. `revision` is that of the
+    schema, empty without one; `newest_revision` the one that this version of the service was written for.
+    """
+
+    version_number: int
+    version: str
+    answer_seconds: float
+    clock_ahead_seconds: float
+    is_standby: bool
+    is_read_only: bool
+    synchronous_commit: str
+    fsync: bool
+    full_page_writes: bool
+    most_connections: int
+    revision: str
+    newest_revision: str
+
+
+async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> DatabaseFacts:
+    """Ask the database about itself.
+
+    Args:
+        timeout_seconds: when the conversation is cut off; see `unit_of_work`.
+
+    Raises:
+        UnavailableError: it cannot be asked; with the database's own words, which are for operators.
+    """
+    try:
+        async with unit_of_work(engine, timeout_seconds) as unit:
+            connection = unit.connection
+            settings = (await connection.execute(_SETTINGS)).one()
+            answer_seconds, clock_ahead_seconds = await _clock(connection)
+            revision = (await connection.execute(_REVISION)).scalar_one() if settings.has_revision else None
+    except database_failures as error:
+        raise UnavailableError(_words(error), dependency="postgresql") from error
+    return DatabaseFacts(
+        version_number=settings.version_number,
+        version=settings.version,
+        answer_seconds=answer_seconds,
+        clock_ahead_seconds=clock_ahead_seconds,
+        is_standby=settings.is_standby,
+        is_read_only=settings.is_read_only,
+        synchronous_commit=settings.synchronous_commit,
+        fsync=settings.fsync,
+        full_page_writes=settings.full_page_writes,
+        most_connections=settings.most_connections,
+        revision=revision or "",
+        newest_revision=newest_revision(),
+    )
+
+
+async def _clock(connection: AsyncConnection) -> tuple[float, float]:
+    """A usual answer's time, and how far its clock is ahead: by the quickest answer, which leaves the least doubt."""
+    samples: list[tuple[float, float]] = []
+    for _ in range(_SAMPLES):
+        asked_at, began = time.time(), time.perf_counter()
+        now: datetime = (await connection.execute(_CLOCK)).scalar_one()
+        seconds = time.perf_counter() - began
+        samples.append((seconds, now.timestamp() - asked_at - seconds / 2))
+    samples.sort()
+    return samples[len(samples) // 2][0], samples[0][1]
+
+
+def _words(error: Exception) -> str:
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

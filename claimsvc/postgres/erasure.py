@@ -1,0 +1,179 @@
+"""Forgetting one user: every place that names it names nobody instead, and all counts stay as they are.
+
+The user's claims, also those that have ended, get a name made up for this, the same for all of them; entries of lists
+and stored answers that name the user are removed. Each coupon is a transaction of its own, under the coupon's lock, so
+no claim is decided between. Whatever breaks off midway is finished by asking again; what is left then gets another
+name, because the first one could be kept beside the user only where it would have to be forgotten, too.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+from uuid import uuid4
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import AuditEntry, Erased
+from claimsvc.postgres.audit import AUDIT, audited
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.transactions import decided
+
+# Some milliseconds each: coupons of which some look-ups by index are made, and answers whose JSON is read.
+_PAGE_COUPONS = 500
+_PAGE_ANSWERS = 2_000
+
+# In each version of each of the coupon's lists the user is looked up by the whole key. LIMIT keeps each of these a
+# look-up, in all of this file; see `admission`.
+_ENTRIES = """
+    SELECT entry.place
+    FROM eligibility_versions AS list CROSS JOIN LATERAL (
+        SELECT ctid AS place FROM eligibility_lists
+        WHERE coupon_name = {coupon} AND kind = list.kind AND version = list.version AND user_id = %(user_id)s
+        LIMIT 1
+    ) AS entry
+    WHERE list.coupon_name = {coupon}
+"""
+
+# There is no index by user alone, which every claim would pay for. There is one by coupon and user for active claims,
+# and one for those that have ended.
+_PAGE = f"""
+WITH page AS MATERIALIZED (
+    SELECT name FROM coupons WHERE name > %(after)s ORDER BY name LIMIT %(most)s
+)
+SELECT name,
+    coalesce(
+        (
+            SELECT true FROM user_claims
+            WHERE coupon_name = name AND user_id = %(user_id)s AND state = 'active' LIMIT 1
+        ),
+        (
+            SELECT true FROM user_claims
+            WHERE coupon_name = name AND user_id = %(user_id)s AND state <> 'active' LIMIT 1
+        ),
+        (SELECT true FROM ({_ENTRIES.format(coupon="page.name")}) AS entry LIMIT 1),
+        false
+    )
+FROM page ORDER BY name
+"""  # noqa: S608 - of constants
+
+_ERASE = f"""
+WITH current AS (
+    UPDATE user_claims SET user_id = %(erased_as)s
+    WHERE coupon_name = %(coupon_name)s AND user_id = %(user_id)s AND state = 'active'
+    RETURNING 1
+), ended AS (
+    UPDATE user_claims SET user_id = %(erased_as)s
+    WHERE coupon_name = %(coupon_name)s AND user_id = %(user_id)s AND state <> 'active'
+    RETURNING 1
+), listed AS (
+    DELETE FROM eligibility_lists
+    WHERE ctid = ANY (ARRAY({_ENTRIES.format(coupon="%(coupon_name)s")}))
+    RETURNING 1
+), counted AS (
+    SELECT (SELECT count(*) FROM current) + (SELECT count(*) FROM ended) AS claims,
+        (SELECT count(*) FROM listed) AS list_entries
+), told AS (
+    INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
+    SELECT %(actor)s, 'user.erase', 'coupon', %(coupon_name)s, %(request_id)s,
+        jsonb_build_object('erased_as', %(erased_as)s::text, 'claims', claims, 'list_entries', list_entries)
+    FROM counted WHERE claims + list_entries > 0
+)
+SELECT claims, list_entries FROM counted
+"""  # noqa: S608 - of constants
+
+# An answer names a user if there is a claim of this user in it, or it was given to this user.
+_ERASE_ANSWERS = """
+WITH page AS MATERIALIZED (
+    SELECT ctid AS place, caller, key, answer FROM idempotent_answers
+    WHERE (caller, key) > (%(after_caller)s, %(after_key)s)
+    ORDER BY caller, key
+    LIMIT %(most)s
+), gone AS (
+    DELETE FROM idempotent_answers
+    WHERE ctid = ANY (ARRAY(
+        SELECT place FROM page
+        WHERE caller = %(caller)s OR jsonb_path_exists(
+            answer, '$.**.user_id ? (@ == $user_id)', jsonb_build_object('user_id', %(user_id)s::text)
+        )
+    ))
+    RETURNING 1
+)
+SELECT caller, key, (SELECT count(*) FROM gone) FROM page ORDER BY caller DESC, key DESC LIMIT 1
+"""
+
+_T = TypeVar("_T")
+
+
+class PostgresErasure:
+    """`ports.Erasure` on PostgreSQL.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+
+    async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
+        erased = Erased(f"erased-{uuid4()}")
+        asked = {"user_id": user_id, "erased_as": erased.erased_as, "actor": actor, "request_id": request_id}
+        after: str | None = ""
+        while after is not None:
+            page = await self._page(after, user_id)
+            for coupon_name, names_user in page:
+                if names_user:
+                    claims, list_entries = await self._erase_from(coupon_name, asked)
+                    erased.coupons += 1
+                    erased.claims += claims
+                    erased.list_entries += list_entries
+            after = page[-1][0] if page else None
+        # Last, because until now a claim that was asked for again under its key was answered with the user's name.
+        erased.answers = await self._erase_answers(user_id)
+        details = {"coupons": erased.coupons, "claims": erased.claims, "list_entries": erased.list_entries}
+        details["answers"] = erased.answers
+        await self._write(
+            lambda driver: driver.execute(
+                AUDIT,
+                audited(
+                    AuditEntry(actor, "user.erase", "user", erased.erased_as, request_id=request_id, details=details)
+                ),
+            )
+        )
+        return erased
+
+    async def _page(self, after: str, user_id: str) -> list[tuple[str, bool]]:
+        async def ask(unit: UnitOfWork) -> list[Any]:
+            asked = {"after": after, "most": _PAGE_COUPONS, "user_id": user_id}
+            return await (await unit.driver.execute(_PAGE.encode(), asked)).fetchall()
+
+        return await read(self._engine, self._unit_timeout_seconds, ask)
+
+    async def _erase_from(self, coupon_name: str, asked: dict[str, Any]) -> tuple[int, int]:
+        async def once(driver: Driver) -> tuple[int, int]:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, {"coupon_names": [coupon_name]})
+                done = await driver.execute(_ERASE.encode(), {**asked, "coupon_name": coupon_name})
+                await driver.execute("COMMIT", prepare=False)
+            [(claims, list_entries)] = await done.fetchall()
+            return claims, list_entries
+
+        return await self._write(once)
+
+    async def _erase_answers(self, user_id: str) -> int:
+        count, place = 0, {"after_caller": "", "after_key": ""}
+        asked = {"user_id": user_id, "caller": f"user:{user_id}", "most": _PAGE_ANSWERS}
+
+        async def once(driver: Driver) -> list[tuple[Any, ...]]:
+            return await (await driver.execute(_ERASE_ANSWERS, {**asked, **place})).fetchall()
+
+        while last := await self._write(once):
+            [(caller, key, gone)] = last
+            place = {"after_caller": caller, "after_key": key}
+            count += gone
+        return count
+
+    async def _write(self, once: Callable[[Driver], Awaitable[_T]]) -> _T:
+        # Done again after a commit of which nobody heard, each of these finds less to do, and counts less.
+        return await decided(self._engine, self._unit_timeout_seconds, lambda driver, _: once(driver))

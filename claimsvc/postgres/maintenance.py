@@ -1,0 +1,311 @@
+"""What keeps the database in order: units of holds that are over come back, and what nobody asks for any more goes."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import psycopg
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc.domain import AuditEntry, PurgeReport
+from claimsvc.errors import InvariantViolatedError
+from claimsvc.ports import StorageObserver
+from claimsvc.postgres.audit import AUDIT, audited
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
+from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.idempotency import KEPT_FOR
+from claimsvc.postgres.transactions import BeginAnewError, decided
+
+# From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
+# that it costs the same however many holds and claims there are.
+_DUE_COUPONS = """
+WITH RECURSIVE first_hold (coupon_name, held_until) AS (
+    (
+        SELECT coupon_name, held_until FROM user_claims
+        WHERE coupon_name > %(after)s AND held_until IS NOT NULL AND state = 'active'
+        ORDER BY coupon_name, held_until
+        LIMIT 1
+    )
+    UNION ALL
+    SELECT following.coupon_name, following.held_until
+    FROM first_hold CROSS JOIN LATERAL (
+        SELECT coupon_name, held_until FROM user_claims
+        WHERE coupon_name > first_hold.coupon_name AND held_until IS NOT NULL AND state = 'active'
+        ORDER BY coupon_name, held_until
+        LIMIT 1
+    ) AS following
+)
+SELECT coupon_name FROM first_hold WHERE held_until <= now() LIMIT %(most)s
+"""
+
+# Whoever keeps an answer anew waits for this, and this waits for nobody.
+_PURGE_ANSWERS = f"""
+WITH old AS MATERIALIZED (
+    SELECT caller, key FROM idempotent_answers
+    WHERE kept_at <= now() - {KEPT_FOR}
+    ORDER BY kept_at
+    LIMIT %(most)s
+    FOR UPDATE SKIP LOCKED
+), gone AS (
+    DELETE FROM idempotent_answers AS answer USING old
+    WHERE answer.caller = old.caller AND answer.key = old.key
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""  # noqa: S608 - of constants
+_COUNT_ANSWERS = f"SELECT count(*) FROM idempotent_answers WHERE kept_at <= now() - {KEPT_FOR}"  # noqa: S608
+
+# As whoever replaces a list does, for those that were cut off: versions that are complete and no more in force, and
+# those that nobody can be loading any more.
+_REPLACED_VERSIONS = """
+    eligibility_versions AS listed
+    LEFT JOIN campaigns AS campaign ON campaign.coupon_name = listed.coupon_name
+    WHERE (listed.users IS NOT NULL OR listed.begun_at < clock_timestamp() - interval '1 day')
+        AND listed.version IS DISTINCT FROM
+            CASE listed.kind WHEN 'allow' THEN campaign.allow_version ELSE campaign.deny_version END
+"""
+_REPLACED = f"""
+    (SELECT listed.coupon_name, listed.kind, listed.version FROM {_REPLACED_VERSIONS}) AS replaced
+    JOIN eligibility_lists AS entry
+        ON entry.coupon_name = replaced.coupon_name AND entry.kind = replaced.kind AND entry.version = replaced.version
+"""  # noqa: S608 - of constants
+# A version goes when the pass before has left none of its entries.
+_PURGE_LISTS = f"""
+WITH old AS MATERIALIZED (
+    SELECT entry.coupon_name, entry.kind, entry.version, entry.user_id
+    FROM {_REPLACED}
+    LIMIT %(most)s
+    FOR UPDATE OF entry SKIP LOCKED
+), gone AS (
+    DELETE FROM eligibility_lists AS entry USING old
+    WHERE entry.coupon_name = old.coupon_name AND entry.kind = old.kind AND entry.version = old.version
+        AND entry.user_id = old.user_id
+    RETURNING 1
+), emptied AS (
+    DELETE FROM eligibility_versions AS version USING (
+        SELECT listed.coupon_name, listed.kind, listed.version FROM {_REPLACED_VERSIONS}
+            AND NOT EXISTS (
+                SELECT FROM eligibility_lists AS entry
+                WHERE entry.coupon_name = listed.coupon_name AND entry.kind = listed.kind
+                    AND entry.version = listed.version
+            )
+    ) AS empty
+    WHERE version.coupon_name = empty.coupon_name AND version.kind = empty.kind AND version.version = empty.version
+)
+SELECT count(*) FROM gone
+"""  # noqa: S608 - of constants
+_COUNT_LISTS = f"SELECT count(*) FROM {_REPLACED}"  # noqa: S608
+
+_IS_OVER = "least(archived_at, ends_at) <= now() - make_interval(days => %(days)s)"
+_COUPONS_OVER = f"""
+SELECT coupon_name FROM campaigns WHERE coupon_name > %(after)s AND {_IS_OVER} ORDER BY coupon_name LIMIT %(most)s
+"""  # noqa: S608 - of constants
+
+# In the end the row goes. Nobody may add anything that refers to it meanwhile.
+_LOCK_TO_REMOVE = "SELECT FROM coupons WHERE name = %(coupon_name)s FOR UPDATE"
+_CHECK_OVER = f"SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND {_IS_OVER}"
+
+# What is offered falls by the units whose claims go, in the same statement: the sums are right in every snapshot.
+_PURGE_CLAIMS = """
+WITH old AS MATERIALIZED (
+    SELECT claimed_at, id FROM user_claims
+    WHERE coupon_name = %(coupon_name)s
+    ORDER BY claimed_at, id
+    LIMIT %(most)s
+), gone AS (
+    DELETE FROM user_claims AS claim USING old
+    WHERE claim.coupon_name = %(coupon_name)s AND claim.claimed_at = old.claimed_at AND claim.id = old.id
+    RETURNING claim.id, claim.state
+), given AS (
+    DELETE FROM codes USING gone
+    WHERE codes.coupon_name = %(coupon_name)s AND codes.claim_id = gone.id
+    RETURNING codes.code
+), named AS (
+    DELETE FROM code_names USING given WHERE code_names.code = given.code
+), offered AS (
+    UPDATE coupons SET amount = amount - units
+    FROM (SELECT count(*) AS units FROM gone WHERE state = 'active') AS taken
+    WHERE name = %(coupon_name)s AND units > 0
+)
+SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM given)
+"""
+
+# Once there are no claims, so that only codes are left which nobody was given. Those that could be are units.
+_PURGE_CODES = """
+WITH old AS MATERIALIZED (
+    SELECT code FROM codes
+    WHERE coupon_name = %(coupon_name)s AND NOT EXISTS (SELECT FROM user_claims WHERE coupon_name = %(coupon_name)s)
+    ORDER BY code
+    LIMIT %(most)s
+), gone AS (
+    DELETE FROM codes USING old
+    WHERE codes.coupon_name = %(coupon_name)s AND codes.code = old.code
+    RETURNING codes.code, codes.claim_id IS NULL AND codes.voided_at IS NULL AS is_free
+), named AS (
+    DELETE FROM code_names USING gone WHERE code_names.code = gone.code
+), offered AS (
+    UPDATE coupons SET amount = amount - units, remaining_amount = remaining_amount - units
+    FROM (SELECT count(*) AS units FROM gone WHERE is_free) AS free
+    WHERE name = %(coupon_name)s AND units > 0
+)
+SELECT count(*) FROM gone
+"""
+
+_PURGE_LIST = """
+WITH old AS MATERIALIZED (
+    SELECT kind, version, user_id FROM eligibility_lists WHERE coupon_name = %(coupon_name)s LIMIT %(most)s
+), gone AS (
+    DELETE FROM eligibility_lists AS entry USING old
+    WHERE entry.coupon_name = %(coupon_name)s AND entry.kind = old.kind AND entry.version = old.version
+        AND entry.user_id = old.user_id
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+_PURGE_COUPON = """
+WITH gone AS (
+    DELETE FROM coupons
+    WHERE name = %(coupon_name)s
+        AND NOT EXISTS (SELECT FROM user_claims WHERE coupon_name = %(coupon_name)s)
+        AND NOT EXISTS (SELECT FROM codes WHERE coupon_name = %(coupon_name)s)
+        AND NOT EXISTS (SELECT FROM eligibility_lists WHERE coupon_name = %(coupon_name)s)
+    RETURNING 1
+)
+SELECT count(*) FROM gone
+"""
+
+_COUNT_COUPON = """
+SELECT
+    (SELECT count(*) FROM eligibility_lists WHERE coupon_name = %(coupon_name)s),
+    (SELECT count(*) FROM coupons WHERE name = %(coupon_name)s),
+    (SELECT count(*) FROM user_claims WHERE coupon_name = %(coupon_name)s),
+    (SELECT count(*) FROM codes WHERE coupon_name = %(coupon_name)s)
+"""
+
+_T = TypeVar("_T")
+
+
+class PostgresUpkeep:
+    """`ports.Upkeep` on PostgreSQL.
+
+    Done again after a commit of which nobody heard, each of these finds less to do, and reports less.
+
+    Args:
+        unit_timeout_seconds: see `decided`.
+        observer: told of promises that would have been broken.
+    """
+
+    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
+        self._engine = engine
+        self._unit_timeout_seconds = unit_timeout_seconds
+        self._observer = observer
+
+    async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
+        return [name for (name,) in await self._read(_DUE_COUPONS, {"after": after, "most": limit})]
+
+    async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
+        coupons = {"coupon_names": [coupon_name], "most": limit}
+
+        async def once(driver: Driver) -> int:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
+                settled = await driver.execute(SETTLE_HOLDS, coupons)
+                await driver.execute(RECKON_PLAINNESS, coupons)
+                await driver.execute("COMMIT", prepare=False)
+            [(units, _)] = await settled.fetchall()
+            return int(units)
+
+        return await self._write(once)
+
+    async def purge_answers(self, *, limit: int) -> int:
+        return await self._count(_PURGE_ANSWERS, {"most": limit})
+
+    async def purge_lists(self, *, limit: int) -> int:
+        return await self._count(_PURGE_LISTS, {"most": limit})
+
+    async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
+        asked = {"after": after, "most": limit, "days": for_days}
+        return [name for (name,) in await self._read(_COUPONS_OVER, asked)]
+
+    async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
+        asked = {"coupon_name": coupon_name, "days": for_days, "most": limit}
+
+        async def once(driver: Driver) -> PurgeReport:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(_LOCK_TO_REMOVE, asked)
+                over = await driver.execute(_CHECK_OVER, asked)
+            if not over.rowcount:
+                await driver.execute("ROLLBACK", prepare=False)
+                return PurgeReport()
+            async with driver.pipeline():
+                removing = [
+                    await driver.execute(statement, asked)
+                    for statement in (_PURGE_CLAIMS, _PURGE_CODES, _PURGE_LIST, _PURGE_COUPON)
+                ]
+            [(claims, given)], [(codes,)], [(entries,)], [(coupons,)] = [await each.fetchall() for each in removing]
+            purged = PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=given + codes)
+            async with driver.pipeline():
+                if purged.rows:
+                    await driver.execute(AUDIT, audited(_purging(coupon_name, purged, for_days, actor)))
+                await driver.execute("COMMIT", prepare=False)
+            return purged
+
+        return await self._write(once)
+
+    async def count_purgeable(self) -> PurgeReport:
+        [(answers,)] = await self._read(_COUNT_ANSWERS, {})
+        [(entries,)] = await self._read(_COUNT_LISTS, {})
+        return PurgeReport(answers=answers, list_entries=entries)
+
+    async def count_coupon(self, coupon_name: str) -> PurgeReport:
+        [(entries, coupons, claims, codes)] = await self._read(_COUNT_COUPON, {"coupon_name": coupon_name})
+        return PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=codes)
+
+    async def _read(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
+
+        return await read(self._engine, self._unit_timeout_seconds, ask)
+
+    async def _count(self, statement: str, parameters: dict[str, Any]) -> int:
+        async def once(driver: Driver) -> int:
+            [(count,)] = await (await driver.execute(statement.encode(), parameters)).fetchall()
+            return int(count)
+
+        return await self._write(once)
+
+    async def _write(self, once: Callable[[Driver], Awaitable[_T]]) -> _T:
+        async def attempt(driver: Driver, in_doubt: bool) -> _T:
+            try:
+                return await once(driver)
+            except psycopg.errors.DeadlockDetected as error:
+                raise BeginAnewError from error
+
+        try:
+            return await decided(self._engine, self._unit_timeout_seconds, attempt)
+        except InvariantViolatedError:
+            self._observer.invariant_violated()
+            raise
+        except (psycopg.IntegrityError, psycopg.DataError) as error:
+            self._observer.invariant_violated()
+            raise InvariantViolatedError("the database refused what a job does by the service's rules") from error
+
+
+def _purging(coupon_name: str, purged: PurgeReport, for_days: int, actor: str) -> AuditEntry:
+    return AuditEntry(
+        actor=actor,
+        action="coupon.purge",
+        subject_type="coupon",
+        subject=coupon_name,
+        details={
+            "claims": purged.claims,
+            "codes": purged.codes,
+            "list_entries": purged.list_entries,
+            "is_gone": bool(purged.coupons),
+            "over_for_days": for_days,
+        },
+    )

@@ -1,0 +1,241 @@
+"""`ports.Locksmith`: which locks are held, read from the masters themselves, and one of them given back by force.
+
+Looking takes no lock and changes nothing. A master is asked in small steps (SCAN, then a script for a hundred names),
+so that it is never kept from its claims for longer than a moment.
+
+A forced release gives back the very lock that was seen and audited, by its token and with the script of an ordinary
+release: whoever waits is woken, and a lock that changed hands meanwhile stays with its new holder. The old holder goes
+on until it gives back, and finds there that the lock was lost. That is safe: PostgreSQL decides its claims.
+"""
+
+import asyncio
+import re
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+from redis.exceptions import RedisError
+
+from claimsvc.domain import (
+    COUPON_NAME_PATTERN,
+    AuditEntry,
+    HeldLock,
+    LockNotHeld,
+    LockReleased,
+    LocksSeen,
+    WaitingInstance,
+)
+from claimsvc.ports import AuditLog
+from claimsvc.redis.lock.acquisition import masters_are_gone, release
+from claimsvc.redis.lock.identity import instance_of
+from claimsvc.redis.masters import Master
+from claimsvc.redis.scripts import Script
+
+_log = structlog.get_logger("claimsvc.lock")
+_look = Script("lock_look.lua")
+
+_PREFIX = "claim:coupon:"
+_NAME = re.compile(COUPON_NAME_PATTERN, re.ASCII)
+# Keys that a master looks at for one SCAN, and names for one script: some tenths of a millisecond each.
+_SCAN_COUNT = 500
+_LOOK_COUNT = 100
+# Bounds of an answer: locks, waiting instances of each, and how long the masters are scanned.
+_MOST_LOCKS = 1000
+_MOST_WAITING = 100
+_SCAN_SECONDS = 2.0
+# A hot coupon's lock changes hands every few milliseconds, and masters are not asked in the very same moment: where no
+# majority names one holder, it is looked again.
+_LOOKS = 3
+
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What one master said of one lock."""
+
+    master: str
+    token: str
+    ttl_seconds: float
+    turn: str
+    waiting: Mapping[str, float]
+
+
+class Locksmith:
+    """Sees the locks on the masters and opens one.
+
+    Args:
+        masters: all masters of the lock.
+        audit: where a forced release is written down before it is done.
+        ttl_seconds: the life of a lock that was just taken; how long one is held is reckoned from it.
+    """
+
+    def __init__(self, masters: Sequence[Master], audit: AuditLog, *, ttl_seconds: float) -> None:
+        self._masters = tuple(masters)
+        self._majority = len(masters) // 2 + 1
+        self._audit = audit
+        self._ttl_seconds = ttl_seconds
+
+    async def held(self) -> LocksSeen:
+        until = time.monotonic() + _SCAN_SECONDS
+        scans = await self._ask({master: _scan(master, until) for master in self._masters})
+        names = sorted(set().union(*(found for found, _ in scans.values())))
+        locks: list[HeldLock] = []
+        for first in range(0, min(len(names), _MOST_LOCKS), _LOOK_COUNT):
+            locks += [lock for lock, _ in await self._look_at(names[first : min(first + _LOOK_COUNT, _MOST_LOCKS)])]
+        return LocksSeen(
+            masters=tuple(master.name for master in self._masters),
+            down=tuple(master.name for master in self._masters if master not in scans),
+            locks=tuple(locks),
+            is_complete=len(names) <= _MOST_LOCKS and all(complete for _, complete in scans.values()),
+        )
+
+    async def look(self, coupon_name: str) -> list[HeldLock]:
+        return [lock for lock, _ in await self._look_at([coupon_name])]
+
+    async def release(
+        self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
+    ) -> LockReleased | LockNotHeld:
+        looked_since = time.monotonic()
+        found = await self._look_at([coupon_name])
+        if not found:
+            return LockNotHeld()
+        await self._audit.record(
+            AuditEntry(
+                actor=actor,
+                action="lock.release",
+                subject_type="coupon",
+                subject=coupon_name,
+                reason=reason,
+                request_id=request_id,
+                details={"holders": [{"instance": lock.holder, "ttl_seconds": lock.ttl_seconds} for lock, _ in found]},
+            )
+        )
+        freed: set[str] = set()
+        reached: set[str] = set()
+        woke_another = False
+        for lock, token in found:
+            answers = await self._ask(
+                {master: self._give_back(master, lock, token, looked_since) for master in self._masters}
+            )
+            reached |= {master.name for master in answers}
+            freed |= {master.name for master, [given_back] in answers.items() if given_back}
+            woke_another |= any(given_back == 2 for [given_back] in answers.values())
+        if not freed:
+            return LockNotHeld()
+        holders = tuple(dict.fromkeys(lock.holder for lock, _ in found))
+        _log.warning(
+            "lock released by force",
+            coupon=coupon_name,
+            holders=holders,
+            actor=actor,
+            reason=reason,
+            masters=len(freed),
+        )
+        return LockReleased(
+            coupon_name=coupon_name,
+            holders=holders,
+            released_on=tuple(master.name for master in self._masters if master.name in freed),
+            not_reached=tuple(master.name for master in self._masters if master.name not in reached),
+            woke_another=woke_another,
+        )
+
+    async def _give_back(self, master: Master, lock: HeldLock, token: str, looked_since: float) -> list[int]:
+        # Reckoned from before the look, so that a slow audit never makes the lock seem younger than a master's outage.
+        taken_since = looked_since - lock.held_seconds
+        keys = [_PREFIX + lock.coupon_name]
+        return await release(master, keys, token, taken_since=taken_since, ttl_seconds=self._ttl_seconds)
+
+    async def _look_at(self, names: Sequence[str]) -> list[tuple[HeldLock, str]]:
+        """Who holds these locks, with the token of each; by name."""
+        found: dict[str, list[tuple[HeldLock, str]]] = {}
+        unclear = list(names)
+        for _ in range(_LOOKS):
+            found |= await self._look_once(unclear)
+            unclear = [name for name in unclear if not any(lock.is_held for lock, _ in found[name])]
+            unclear = [name for name in unclear if found[name]]
+            if not unclear:
+                break
+        return [each for name in names for each in found[name]]
+
+    async def _look_once(self, names: Sequence[str]) -> dict[str, list[tuple[HeldLock, str]]]:
+        keys = [_PREFIX + name for name in names]
+        answers = await self._ask({master: _look(master, keys, _MOST_WAITING) for master in self._masters})
+        seen: dict[str, list[_Seen]] = {name: [] for name in names}
+        for master, (clock, *told) in answers.items():
+            for name, each in zip(names, told, strict=True):
+                seen[name].append(_seen(master.name, int(clock), *each))
+        return {name: self._holders(name, each) for name, each in seen.items()}
+
+    def _holders(self, name: str, seen: Sequence[_Seen]) -> list[tuple[HeldLock, str]]:
+        """Usually one; several where the masters do not agree."""
+        by_token: dict[str, dict[str, float]] = defaultdict(dict)
+        waiting: dict[str, float] = {}
+        for each in seen:
+            if each.token:
+                by_token[each.token][each.master] = each.ttl_seconds
+            for instance, seconds in each.waiting.items():
+                waiting[instance] = max(seconds, waiting.get(instance, 0.0))
+        line = tuple(WaitingInstance(*each) for each in sorted(waiting.items(), key=lambda each: -each[1]))
+        return [
+            (
+                HeldLock(
+                    coupon_name=name,
+                    holder=instance_of(token),
+                    is_held=len(ttl_seconds) >= self._majority,
+                    held_seconds=max(0.0, self._ttl_seconds - max(ttl_seconds.values())),
+                    ttl_seconds=ttl_seconds,
+                    turn=next((each.turn for each in seen if each.turn), ""),
+                    waiting=line,
+                ),
+                token,
+            )
+            for token, ttl_seconds in by_token.items()
+        ]
+
+    async def _ask(self, questions: Mapping[Master, Any]) -> dict[Master, Any]:
+        """The answers of those masters that have one.
+
+        Raises:
+            UnavailableError: they are no majority.
+        """
+        answers = await asyncio.gather(*questions.values(), return_exceptions=True)
+        told: dict[Master, Any] = {}
+        for master, answer in zip(questions, answers, strict=True):
+            if not isinstance(answer, BaseException):
+                told[master] = answer
+            elif not isinstance(answer, RedisError):
+                raise answer
+        if len(told) < self._majority:
+            raise masters_are_gone()
+        return told
+
+
+async def _scan(master: Master, until: float) -> tuple[set[str], bool]:
+    """The names of the locks that this master has, and whether these are all."""
+    names: set[str] = set()
+    cursor = 0
+    while True:
+        cursor, keys = await master.scan(cursor, match=f"{_PREFIX}*", count=_SCAN_COUNT)
+        found = (key if isinstance(key, str) else key.decode("utf-8", "replace") for key in keys)
+        names.update(name for key in found if _NAME.fullmatch(name := key.removeprefix(_PREFIX)))
+        if not cursor:
+            return names, True
+        if len(names) > _MOST_LOCKS or time.monotonic() > until:
+            return names, False
+
+
+def _seen(
+    master: str, clock: int, token: bytes | None, ttl_milliseconds: int, turn: bytes | None, line: Sequence[bytes]
+) -> _Seen:
+    places = zip(line[::2], line[1::2], strict=True)
+    return _Seen(
+        master=master,
+        token=(token or b"").decode("utf-8", "replace"),
+        ttl_seconds=max(0, ttl_milliseconds) / 1000,
+        turn=(turn or b"").decode("utf-8", "replace"),
+        waiting={
+            instance.decode("utf-8", "replace"): max(0.0, (clock - float(since)) / 1e6) for instance, since in places
+        },
+    )

@@ -1,0 +1,88 @@
+"""Taking several locks on all masters with one round trip to each.
+
+pottery takes one lock at a time. This keeps its key, its value and its rules for giving back, so that both exclude
+each other; https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ describes the algorithm.
+"""
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from collections.abc import Awaitable, Sequence
+
+from redis.exceptions import RedisError
+
+from claimsvc.redis.lock.acquisition import GivenBack, masters_are_gone, release, take
+from claimsvc.redis.lock.identity import token_of
+from claimsvc.redis.masters import Master
+
+
+class GroupAcquisition:
+    """`Acquisition` of several locks `claim:coupon:<name>`, each by itself: some may be free and others not."""
+
+    def __init__(
+        self,
+        coupon_names: Sequence[str],
+        masters: Sequence[Master],
+        *,
+        instance: str,
+        ttl_seconds: float,
+        validity_seconds: float,
+    ) -> None:
+        self.coupon_names = coupon_names
+        self._masters = masters
+        self._majority = len(masters) // 2 + 1
+        self._ttl_seconds = ttl_seconds
+        self._validity_seconds = validity_seconds
+        self._token = token_of(instance, str(uuid.uuid4()))
+        self._taken_since = time.monotonic()
+
+    async def take(self) -> Sequence[str]:
+        keys = _keys(self.coupon_names)
+        ttl_milliseconds = int(self._ttl_seconds * 1000)
+        votes = await self._ask([take(master, keys, self._token, ttl_milliseconds) for master in self._masters])
+        if len(votes) < self._majority:
+            await self._release(self.coupon_names)
+            raise masters_are_gone()
+        count = Counter(name for vote in votes for name, taken in zip(self.coupon_names, vote, strict=True) if taken)
+        in_time = time.monotonic() - self._taken_since < self._validity_seconds
+        taken = [name for name, masters in count.items() if masters >= self._majority and in_time]
+        if missed := [name for name in count if name not in taken]:
+            await self._release(missed)
+        return taken
+
+    async def give_back(self, coupon_names: Sequence[str]) -> GivenBack:
+        votes = await self._release(coupon_names)
+        if len(votes) < self._majority:
+            raise masters_are_gone()
+        ours: Counter[str] = Counter()
+        woken: set[str] = set()
+        for vote in votes:
+            for name, given_back in zip(coupon_names, vote, strict=True):
+                ours[name] += given_back > 0
+                if given_back == 2:
+                    woken.add(name)
+        return GivenBack(lost=[name for name in coupon_names if ours[name] < self._majority], woken=tuple(woken))
+
+    async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
+        keys = _keys(coupon_names)
+        return await self._ask(
+            [
+                release(master, keys, self._token, taken_since=self._taken_since, ttl_seconds=self._ttl_seconds)
+                for master in self._masters
+            ]
+        )
+
+    async def _ask(self, questions: Sequence[Awaitable[list[int]]]) -> list[list[int]]:
+        """The answers of those masters that have one."""
+        answers: list[list[int]] = []
+        for answer in await asyncio.gather(*questions, return_exceptions=True):
+            if isinstance(answer, list):
+                answers.append(answer)
+            elif not isinstance(answer, RedisError):
+                raise answer
+        return answers
+
+
+def _keys(coupon_names: Sequence[str]) -> list[str]:
+    return [f"claim:coupon:{name}" for name in coupon_names]

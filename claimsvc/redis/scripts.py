@@ -1,0 +1,23 @@
+"""Lua scripts (of the folder `lua`), each called as a function on one master."""
+
+from collections.abc import Sequence
+from hashlib import sha1
+from importlib.resources import files
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+
+class Script:
+    """A script that a master runs by its digest, and is sent again when the master has forgotten it."""
+
+    def __init__(self, file_name: str) -> None:
+        self._text = files("claimsvc.redis").joinpath("lua", file_name).read_text("ascii")
+        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+
+    async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | int) -> Any:
+        try:
+            return await master.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+        except NoScriptError:
+            return await master.execute_command("EVAL", self._text, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
