@@ -19,8 +19,8 @@ from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_t
 from claimsvc.config import load_database_settings
 from claimsvc.domain.codes import normalized
 from claimsvc.errors import ClaimsvcError
-from claimsvc.http.framework.problems import RefusedError
 from claimsvc.http.resources.codes.uploads import CSV, NDJSON, Row, RowReader
+from claimsvc.http.server.problems import RefusedError
 
 _PIECE_BYTES = 65_536
 

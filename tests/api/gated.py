@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.http import create_app
-from claimsvc.http.server.fair_queue import Turnstile
+from claimsvc.http.server.fair_queue import FairQueue
 from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
 from tests.waiting import until
 
@@ -86,10 +86,10 @@ class Gated:
         """The connections on which something waits for its turn."""
         return [each for each in self.server.connections if each._turn]  # type: ignore[attr-defined]
 
-    def turnstile(self) -> Turnstile:
+    def turnstile(self) -> FairQueue:
         """That of the server; a connection must be open."""
         [connection, *_] = self.server.connections
-        return connection._express.turnstile  # type: ignore[attr-defined, no-any-return]
+        return connection._fast_path.queue  # type: ignore[attr-defined, no-any-return]
 
     def claimants(self) -> list[str]:
         return [claim.user_id for claim in self.store.claims_of["plenty"]]

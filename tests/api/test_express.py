@@ -119,7 +119,7 @@ async def test_an_answer_that_cannot_be_made_ends_the_connection_and_no_other(
 
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
     with monkeypatch.context() as patch:
-        patch.setattr("claimsvc.http.server.fast_path.claim_reply", broken)
+        patch.setattr("claimsvc.http.resources.claims.routes.created", broken)
         writer.write(claim_of("ada"))
         assert await asyncio.wait_for(reader.read(), 5) == b""
     writer.close()

@@ -9,8 +9,8 @@ from typing import Any
 from openapi_pydantic import OpenAPI
 
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
-from claimsvc.http.framework.problems import PROBLEMS
 from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.server.problems import PROBLEMS
 from tests.api.memory import ADMIN, Service
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import pytest
 
 from claimsvc.http.server import fair_queue
-from claimsvc.http.server.connection import Protocol
+from claimsvc.http.server.connection import HttpConnection
 from tests.api.gated import Connection, Gated, claim_of, gated, read_answer
 from tests.waiting import until
 
@@ -23,7 +23,7 @@ def _hang_up(writer: asyncio.StreamWriter) -> None:
 
 def connections_in_memory() -> int:
     gc.collect()
-    return sum(type(each) is Protocol for each in gc.get_objects())
+    return sum(type(each) is HttpConnection for each in gc.get_objects())
 
 
 @pytest.mark.parametrize("end", [_reset, _hang_up])

@@ -43,7 +43,7 @@ from claimsvc.client import (
     UnknownCouponError,
 )
 from claimsvc.client import refusals as tables
-from claimsvc.http.framework import problems
+from claimsvc.http.server import problems
 from tests.client.scripted import CLAIM, COUPON, Say, problem, refuses, says, scripted
 
 _AT = datetime(2026, 11, 21, 2, 28, 17, 951077, tzinfo=UTC)

@@ -8,7 +8,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from claimsvc.domain import OUTCOME_NAMES
-from claimsvc.http.framework.problems import PROBLEMS
+from claimsvc.http.server.problems import PROBLEMS
 from claimsvc.observability.metrics import Metrics
 from dashboards.all import rendered
 from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS

@@ -2,17 +2,17 @@
 
 import asyncio
 
-from claimsvc.http.server.fair_queue import Turnstile
+from claimsvc.http.server.fair_queue import FairQueue
 
 
-async def arrive(turnstile: Turnstile, address: str, begun: list[str]) -> None:
+async def arrive(turnstile: FairQueue, address: str, begun: list[str]) -> None:
     if not turnstile.is_free(address):
         await turnstile.turn(address)
     begun.append(address)
 
 
 async def test_a_client_with_few_requests_is_not_behind_all_those_of_one_with_many() -> None:
-    turnstile, begun = Turnstile(), list[str]()
+    turnstile, begun = FairQueue(), list[str]()
     await arrive(turnstile, "few", begun)
     asking = [asyncio.ensure_future(arrive(turnstile, "many", begun)) for _ in range(300)]
     asking += [asyncio.ensure_future(arrive(turnstile, "few", begun)) for _ in range(3)]
@@ -22,7 +22,7 @@ async def test_a_client_with_few_requests_is_not_behind_all_those_of_one_with_ma
 
 
 async def test_a_client_that_is_alone_is_never_held_up() -> None:
-    turnstile = Turnstile()
+    turnstile = FairQueue()
     await asyncio.sleep(0.6)
     assert turnstile.is_free("alone")
     await asyncio.sleep(0.6)
@@ -30,7 +30,7 @@ async def test_a_client_that_is_alone_is_never_held_up() -> None:
 
 
 async def test_whoever_stops_waiting_holds_nobody_up() -> None:
-    turnstile, begun = Turnstile(), list[str]()
+    turnstile, begun = FairQueue(), list[str]()
     for address in ("a", "b"):
         await arrive(turnstile, address, begun)
     asking = [asyncio.ensure_future(arrive(turnstile, address, begun)) for address in "ab" * 50]
@@ -44,7 +44,7 @@ async def test_whoever_stops_waiting_holds_nobody_up() -> None:
 
 async def begun_by(asked: dict[str, int]) -> list[str]:
     """Who began, in this order, when all of these ask at once."""
-    turnstile, begun = Turnstile(), list[str]()
+    turnstile, begun = FairQueue(), list[str]()
     for address in asked:
         await arrive(turnstile, address, begun)
     begun.clear()

@@ -13,8 +13,8 @@ from aiohttp import hdrs, web
 
 from claimsvc import domain
 from claimsvc.domain import Caller, Scope
-from claimsvc.http.framework.problems import FORBIDDEN, NOT_YOUR_CLAIM, UNAUTHORIZED, RefusedError
 from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES, Services
+from claimsvc.http.server.problems import FORBIDDEN, NOT_YOUR_CLAIM, UNAUTHORIZED, RefusedError
 
 # Enough of a digest to tell which of some dozens of keys it was, and of no use for finding the key.
 _SHOWN_DIGITS = 12

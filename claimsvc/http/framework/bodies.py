@@ -16,19 +16,18 @@ from typing import Any, Never
 import orjson
 from aiohttp import hdrs, web
 
-from claimsvc.http.framework.problems import (
+from claimsvc.http.framework.validation import Model, shown, validate_body
+from claimsvc.http.server.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
+    BodyError,
     RefusedError,
     bad_body,
 )
-from claimsvc.http.framework.schemas import MAX_BODY_BYTES, BodyError
-from claimsvc.http.framework.validation import Model, shown, validate_body
+from claimsvc.http.server.wire import MAX_BODY_BYTES, PLAIN_JSON
 
-# The spellings that nearly every client uses, so that most requests need no header parsed.
-PLAIN_JSON = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS

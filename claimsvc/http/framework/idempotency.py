@@ -17,12 +17,12 @@ from multidict import istr
 from pydantic import BaseModel
 
 from claimsvc.domain import KeyReused, Once, Replayed
-from claimsvc.http.framework.problems import BAD_REQUEST, KEY_IN_FLIGHT, RefusedError
-from claimsvc.http.framework.schemas import ParameterError
-from claimsvc.http.framework.services import CALLER, REQUEST_ID
+from claimsvc.http.framework.services import CALLER
+from claimsvc.http.server.observers import REQUEST_ID
+from claimsvc.http.server.problems import BAD_REQUEST, KEY_IN_FLIGHT, ParameterError, RefusedError
 from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 
-IDEMPOTENCY_KEY = istr("Idempotency-Key")
 REPLAYED = istr("Idempotency-Replayed")
 # How long a repetition waits for the answer to the first. Longer than a claim takes while all is well.
 _WAIT_SECONDS = 2.0

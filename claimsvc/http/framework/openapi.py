@@ -10,13 +10,15 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc import domain
-from claimsvc.http.framework import problems, schemas
+from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import Access, Asked
-from claimsvc.http.framework.idempotency import IDEMPOTENCY_KEY, KEY_PATTERN
+from claimsvc.http.framework.idempotency import KEY_PATTERN
+from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
 from claimsvc.http.framework.routing import Route
-from claimsvc.http.resources.codes import schemas as code_schemas
-from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
+from claimsvc.http.server import problems
+from claimsvc.http.server.problems import BadRequestBody, ProblemBody, UnreadyBody
+from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
 
 _REF = "#/components/schemas/{model}"
 _KEY = "key"
@@ -133,7 +135,7 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
     if body is not None:
         operation["requestBody"] = {
             "required": True,
-            "description": f"At most {schemas.MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
+            "description": f"At most {MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
             "content": {"application/json": {"schema": references[body]}},
         }
     if route.streamed is not None:
@@ -219,14 +221,14 @@ def _problem_response(several: Sequence[problems.Problem], route: Route, referen
     }
 
 
-_BODIES: dict[problems.Problem, type[schemas.ProblemBody]] = {
+_BODIES: dict[problems.Problem, type[ProblemBody]] = {
     problems.ALREADY_CLAIMED: schemas.AlreadyClaimedBody,
     problems.CLAIM_CANCELLED: schemas.ClaimProblemBody,
     problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
     problems.NOT_STARTED: schemas.NotStartedBody,
-    problems.NOT_ELIGIBLE: eligibility_schemas.NotEligibleBody,
+    problems.NOT_ELIGIBLE: NotEligibleBody,
     problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
-    problems.ROWS_REFUSED: code_schemas.RowsRefusedBody,
+    problems.ROWS_REFUSED: RowsRefusedBody,
     problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
 }
 _CLAIM_EXAMPLE = {
@@ -244,13 +246,13 @@ _OF_A_CLAIM = {
 }
 
 
-def _problem_body(problem: problems.Problem, route: Route) -> type[schemas.ProblemBody]:
+def _problem_body(problem: problems.Problem, route: Route) -> type[ProblemBody]:
     """The shape of a problem's body, which `problems` gives it."""
     if problem is problems.BAD_REQUEST:
-        return schemas.BadRequestBody
+        return BadRequestBody
     if problem in _BODIES:
         return _BODIES[problem]
-    return schemas.UnreadyBody if route.path == "/readyz" else schemas.ProblemBody
+    return UnreadyBody if route.path == "/readyz" else ProblemBody
 
 
 def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
@@ -262,23 +264,23 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
         "request_id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
     }
     body = _problem_body(problem, route)
-    if body is schemas.BadRequestBody:
+    if body is BadRequestBody:
         in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
         example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
     elif problem in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem]
     elif body is schemas.NotStartedBody:
         example["starts_at"] = "2026-11-27T00:00:00Z"
-    elif body is eligibility_schemas.NotEligibleBody:
+    elif body is NotEligibleBody:
         reason = domain.Reason(domain.ReasonCode.ATTRIBUTE_REFUSED, "#/attributes/0")
-        example["reasons"] = [asdict(eligibility_schemas.reason_body(reason))]
+        example["reasons"] = [asdict(reason_body(reason))]
     elif body is schemas.AmountBelowClaimedBody:
         example["claimed"] = 42
-    elif body is code_schemas.RowsRefusedBody:
+    elif body is RowsRefusedBody:
         example |= {"rejected_count": 1, "rejected": [{"row": 2, "code": "HKTA-2947", "reason": "exists"}]}
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
-    elif body is schemas.UnreadyBody:
+    elif body is UnreadyBody:
         example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
     return example
 

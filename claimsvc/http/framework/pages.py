@@ -8,7 +8,7 @@ from pathlib import PurePath
 
 from aiohttp import hdrs, web
 
-from claimsvc.http.framework.schemas import RESPONSE_HEADERS
+from claimsvc.http.server.wire import RESPONSE_HEADERS
 
 _CONTENT_TYPES = {
     ".html": "text/html; charset=utf-8",

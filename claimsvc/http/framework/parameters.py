@@ -13,7 +13,7 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.http.framework.schemas import CouponName, Request
-from claimsvc.http.resources.coupons.schemas import StartsAt
+from claimsvc.http.framework.times import StartsAt
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20

@@ -13,10 +13,12 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from pydantic import BaseModel
 
-from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import OPEN, Access, Asked, authorize
 from claimsvc.http.framework.bodies import read_body
-from claimsvc.http.framework.problems import (
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.framework.streams import Streamed, Upload, on_expectation
+from claimsvc.http.framework.validation import validate_path, validate_query
+from claimsvc.http.server.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
     FORBIDDEN,
@@ -29,15 +31,13 @@ from claimsvc.http.framework.problems import (
     Problem,
     RefusedError,
 )
-from claimsvc.http.framework.services import SERVICES
-from claimsvc.http.framework.streams import Streamed, Upload, on_expectation
-from claimsvc.http.framework.validation import validate_path, validate_query
 from claimsvc.http.server.response import Answer, Head, Reply
+from claimsvc.http.server.wire import MAX_BODY_BYTES, RESPONSE_HEADERS, dump
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
 
-_JSON_HEADERS = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
+_JSON_HEADERS = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
 _OK = Head(200, _JSON_HEADERS)
 _CREATED = Head(201, _JSON_HEADERS)
 
@@ -110,7 +110,7 @@ def install(app: web.Application, routes: Iterable[Route]) -> None:
         # aiohttp's own `{name}` does not match braces, and a name with one in it is a bad name, not a missing route.
         pattern = route.path.replace("}", ":[^/]+}")
         endpoint = _endpoint(route)
-        most_bytes = route.streamed.most_bytes if route.streamed is not None else schemas.MAX_BODY_BYTES
+        most_bytes = route.streamed.most_bytes if route.streamed is not None else MAX_BODY_BYTES
         app.router.add_route(route.method, pattern, endpoint, expect_handler=on_expectation(most_bytes))
         if route.method == hdrs.METH_GET:
             app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
@@ -171,12 +171,12 @@ def _endpoint(route: Route) -> Endpoint:
 
 def ok(body: object) -> Reply:
     """200 with a body, which is a dataclass of `schemas`."""
-    return Reply(_OK, schemas.dump(body))
+    return Reply(_OK, dump(body))
 
 
 def created(body: object, location: str) -> Reply:
     """201 with a body and the path of what was made."""
-    reply = Reply(_CREATED, schemas.dump(body))
+    reply = Reply(_CREATED, dump(body))
     reply.headers[hdrs.LOCATION] = location
     return reply
 

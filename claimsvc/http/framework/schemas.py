@@ -8,26 +8,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from decimal import Decimal
-from functools import partial
 from typing import Annotated, Any, Literal
 
 import orjson
-from aiohttp import hdrs
 from pydantic import BaseModel, ConfigDict, Field
 
 from claimsvc import domain
+from claimsvc.http.server.problems import CheckBody, ProblemBody
 
-MAX_BODY_BYTES = 65_536
 MAX_CLAIMANTS = 1000
 
-# On every answer: it is this moment's truth, it is what it says it is, and it names no version.
-RESPONSE_HEADERS = {
-    hdrs.CACHE_CONTROL: "no-store",
-    "X-Content-Type-Options": "nosniff",
-    hdrs.SERVER: "claimsvc",
-}
-
-dump = partial(orjson.dumps, option=orjson.OPT_UTC_Z)
 
 CouponName = Annotated[
     str,
@@ -182,14 +172,6 @@ class ClaimPageBody:
 
 
 @dataclass(frozen=True, slots=True)
-class CheckBody:
-    """How one dependency is."""
-
-    status: Literal["ok", "down"]
-    detail: str
-
-
-@dataclass(frozen=True, slots=True)
 class LiveBody:
     """The process answers."""
 
@@ -213,43 +195,6 @@ class ProblemKindBody:
     status: Annotated[int, Field(ge=400, le=599)]
     meaning: str
     advice: str
-
-
-@dataclass(frozen=True, slots=True)
-class ProblemBody:
-    """RFC 9457. `type` is stable: decide by it, never by `title` or `detail`."""
-
-    type: Annotated[str, Field(examples=["/problems/sold-out"])]
-    title: str
-    status: Annotated[int, Field(ge=400, le=599)]
-    detail: str
-    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
-
-
-@dataclass(frozen=True, slots=True)
-class BodyError:
-    """What is wrong with the body, and where: an RFC 6901 pointer into it, as a URI fragment."""
-
-    detail: str
-    pointer: Annotated[str, Field(examples=["#/amount"])]
-
-
-@dataclass(frozen=True, slots=True)
-class ParameterError:
-    """What is wrong with the path or the query, and in which parameter; empty if it is in none of them."""
-
-    detail: str
-    parameter: Annotated[str, Field(examples=["limit"])]
-
-
-InputError = BodyError | ParameterError
-
-
-@dataclass(frozen=True, slots=True)
-class BadRequestBody(ProblemBody):
-    """A problem with what was sent."""
-
-    errors: list[InputError]
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,13 +230,6 @@ class QuotaExceededBody(ProblemBody):
     """Which quotas are exceeded; the member has its name from the draft of the headers."""
 
     violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
-
-
-@dataclass(frozen=True, slots=True)
-class UnreadyBody(ProblemBody):
-    """Which dependency is down."""
-
-    checks: dict[str, CheckBody]
 
 
 def coupon_body(coupon: domain.Coupon) -> CouponBody:

@@ -7,14 +7,14 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from claimsvc.http.framework.problems import (
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server.problems import (
     BAD_REQUEST,
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
     RefusedError,
 )
-from claimsvc.http.framework.services import SERVICES
 
 # However slowly it comes, as long as something comes.
 _MOST_SECONDS = 300.0

@@ -7,8 +7,7 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from claimsvc.http.framework.problems import BAD_REQUEST, RefusedError
-from claimsvc.http.framework.schemas import BodyError, InputError, ParameterError
+from claimsvc.http.server.problems import BAD_REQUEST, BodyError, InputError, ParameterError, RefusedError
 
 Model = TypeVar("Model", bound=BaseModel)
 

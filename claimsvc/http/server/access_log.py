@@ -14,8 +14,8 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
-from claimsvc.http.framework.problems import outcome_name
-from claimsvc.http.framework.services import HttpObserver
+from claimsvc.http.server.observers import HttpObserver
+from claimsvc.http.server.problems import outcome_name
 from claimsvc.ports import ClaimAnswer, Stages
 
 # Of the requests beyond those that all get a line, one in so many does.
@@ -65,7 +65,7 @@ class Sampler:
         return 0.0 if (seen - self._lines_per_second) % _SAMPLED_ONE_IN else 1 / _SAMPLED_ONE_IN
 
 
-class Records:
+class AccessLog:
     """One count for each request, and one log line.
 
     Args:

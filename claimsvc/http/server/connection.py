@@ -13,9 +13,9 @@ from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
-from claimsvc.http.framework.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
-from claimsvc.http.server.fast_path import Express, ExpressClaim
-from claimsvc.http.server.request_boundary import Edge
+from claimsvc.http.server.fast_path import FastPath, FastPathClaim
+from claimsvc.http.server.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
+from claimsvc.http.server.request_boundary import RequestBoundary
 
 # They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.
 MAX_LINE_BYTES = 8190
@@ -24,21 +24,21 @@ _VERSIONS = (HttpVersion11, HttpVersion10)
 READ_BUFFER_BYTES = 65_536
 
 
-class Manager(web.Server):
+class ConnectionServer(web.Server):
     """What its connections know of the server; see `server.py`."""
 
     is_stopping = False
     """Whether every answer is the last one of its connection."""
 
 
-class Protocol(web.RequestHandler):
+class HttpConnection(web.RequestHandler):
     """One connection."""
 
     __slots__ = (
         "_body",
+        "_boundary",
         "_claim",
-        "_edge",
-        "_express",
+        "_fast_path",
         "_head_timeout_seconds",
         "_head_timer",
         "_remote",
@@ -52,16 +52,21 @@ class Protocol(web.RequestHandler):
     )
 
     def __init__(
-        self, manager: Manager, edge: Edge, express: Express, head_timeout_seconds: float, **kwargs: Any
+        self,
+        manager: ConnectionServer,
+        boundary: RequestBoundary,
+        fast_path: FastPath,
+        head_timeout_seconds: float,
+        **kwargs: Any,
     ) -> None:
         super().__init__(manager, **kwargs)
         self._server = manager
-        self._edge = edge
-        self._express = express
+        self._boundary = boundary
+        self._fast_path = fast_path
         # Of the last request that was read.
         self._body: StreamReader = EMPTY_PAYLOAD
         # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
-        self._claim: ExpressClaim | None = None
+        self._claim: FastPathClaim | None = None
         # What such a claim waits for before it begins, or is answered, if others are to have their turn first.
         self._turn: asyncio.Future[None] | None = None
         self._remote: str | None = None
@@ -122,12 +127,12 @@ class Protocol(web.RequestHandler):
             return
         message, body = self._messages[0]
         is_at_rest = len(self._messages) == 1 and not (self._buffer_paused or self._upgraded or self.writing_paused)
-        if not is_at_rest or self._server.is_stopping or not self._express.takes(message, body):
+        if not is_at_rest or self._server.is_stopping or not self._fast_path.takes(message, body):
             waiter.set_result(None)
-        elif self._express.turnstile.is_free(self._remote):
+        elif self._fast_path.queue.is_free(self._remote):
             self._begin_claim()
         else:
-            self._turn = self._express.turnstile.turn(self._remote)
+            self._turn = self._fast_path.queue.turn(self._remote)
             self._turn.add_done_callback(self._begin_claim)
 
     def _begin_claim(self, _: object = None) -> None:
@@ -138,18 +143,18 @@ class Protocol(web.RequestHandler):
         self._messages.popleft()
         self._parser.message_consumed()
         self._server.requests_count += 1
-        self._claim = self._express.begin(message, body, self._remote)
+        self._claim = self._fast_path.begin(message, body, self._remote)
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
 
-    def _end_claim(self, claim: ExpressClaim, _: object) -> None:
+    def _end_claim(self, claim: FastPathClaim, _: object) -> None:
         # All of a batch are decided at once; what is left to do for each of them is as much as to begin it was.
-        if self._express.turnstile.is_free(self._remote):
+        if self._fast_path.queue.is_free(self._remote):
             self._reply_to(claim)
         else:
-            self._turn = self._express.turnstile.turn(self._remote)
+            self._turn = self._fast_path.queue.turn(self._remote)
             self._turn.add_done_callback(partial(self._reply_to, claim))
 
-    def _reply_to(self, claim: ExpressClaim, _: object = None) -> None:
+    def _reply_to(self, claim: FastPathClaim, _: object = None) -> None:
         self._claim = self._turn = None
         try:
             message, closes = claim.reply(closes=self._close or self._server.is_stopping)
@@ -277,7 +282,7 @@ class Protocol(web.RequestHandler):
             wire.abort()
 
     def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:
-        return self._edge.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
+        return self._boundary.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
 
     def handle_error(
         self,
@@ -286,7 +291,8 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        # The edge lets nothing through, so what comes here broke in the edge itself, and no answer can be trusted.
+        # The boundary lets nothing through, so what comes here broke in the boundary itself: no answer can be
+        # trusted.
         self.logger.error("The answer could not be made", exc_info=exc)
         raise ConnectionError("the answer could not be made") from exc
 

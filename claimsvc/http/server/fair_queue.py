@@ -20,7 +20,7 @@ _CROWDS = 16
 _RECENT_SECONDS = 0.5
 
 
-class Turnstile:
+class FairQueue:
     """Where requests wait for their turn to begin, in a line for each address."""
 
     def __init__(self) -> None:

@@ -7,21 +7,22 @@ made of. Whatever is not the usual case is left to aiohttp, before anything was 
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from aiohttp import HttpVersion11, hdrs
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from claimsvc.domain import Outcome
 from claimsvc.errors import UnavailableError
-from claimsvc.http.framework import problems
-from claimsvc.http.framework.bodies import PLAIN_JSON, parse_body
-from claimsvc.http.framework.idempotency import IDEMPOTENCY_KEY
-from claimsvc.http.framework.schemas import ClaimCoupon
-from claimsvc.http.resources.claims.routes import CLAIM_PATH, begin_claim, claim_reply
-from claimsvc.http.server.access_log import Records
-from claimsvc.http.server.fair_queue import Turnstile
-from claimsvc.http.server.request_boundary import EXPECTED, X_REQUEST_ID, request_id_of
-from claimsvc.ports import AnyClaims, ClaimAnswer
+from claimsvc.http.server import problems
+from claimsvc.http.server.access_log import AccessLog
+from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.request_boundary import EXPECTED, request_id_of
+from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
+from claimsvc.ports import ClaimAnswer
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
 _LONGEST_BODY = 1024
@@ -29,16 +30,33 @@ _LONGEST_BODY = 1024
 _UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING, IDEMPOTENCY_KEY)
 
 
-class ExpressClaim:
+@dataclass(frozen=True, slots=True)
+class FastRoute:
+    """What the fast path serves: a POST of a small JSON body at `path`.
+
+    Args:
+        path: exactly as it is requested.
+        begin: begins the claim that a body asks for, and names its coupon; None where the body leaves it open. Raises
+            what the route would answer with a problem.
+        reply: renders an outcome for a request id.
+    """
+
+    path: str
+    begin: Callable[[bytes], tuple[ClaimAnswer, str | None]]
+    reply: Callable[[Outcome, str], Reply]
+
+
+class FastPathClaim:
     """One claim under way: `answer` is what it comes to. `coupon_name` is None where it was left open, or unread."""
 
-    __slots__ = ("_records", "_remote", "_request_id", "_started", "answer", "coupon_name")
+    __slots__ = ("_records", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name")
 
-    def __init__(self, request_id: str, remote: str | None, records: Records) -> None:
+    def __init__(self, request_id: str, remote: str | None, records: AccessLog, route: FastRoute) -> None:
         self._started = time.monotonic()
         self._request_id = request_id
         self._remote = remote
         self._records = records
+        self._route = route
         self.coupon_name: str | None = None
         self.answer: ClaimAnswer
 
@@ -53,7 +71,7 @@ class ExpressClaim:
         failure = _stopping() if answer.cancelled() else answer.exception()
         defect = None
         if failure is None:
-            reply = claim_reply(answer.result(), request_id)
+            reply = self._route.reply(answer.result(), request_id)
         else:
             defect = None if isinstance(failure, EXPECTED) else failure
             reply = problems.from_failure(failure, request_id)
@@ -62,8 +80,8 @@ class ExpressClaim:
             reply.headers[hdrs.CONNECTION] = "close"
         self._records.add(
             method=hdrs.METH_POST,
-            path=CLAIM_PATH,
-            route=CLAIM_PATH,
+            path=self._route.path,
+            route=self._route.path,
             status=reply.head.status,
             started=self._started,
             request_id=request_id,
@@ -78,21 +96,21 @@ def _stopping() -> UnavailableError:
     return UnavailableError("this instance is stopping", dependency="claimsvc")
 
 
-class Express:
+class FastPath:
     """Begins the claims that need no task."""
 
-    claim_class = ExpressClaim
+    claim_class = FastPathClaim
 
-    def __init__(self, claims: AnyClaims, records: Records, turnstile: Turnstile) -> None:
-        self.turnstile = turnstile
-        self._claims = claims
+    def __init__(self, route: FastRoute, records: AccessLog, queue: FairQueue) -> None:
+        self.queue = queue
+        self._route = route
         self._records = records
 
     def takes(self, message: object, body: StreamReader) -> bool:
         """Whether the request is a claim, and the usual case."""
         return (
             isinstance(message, RawRequestMessage)
-            and message.path == CLAIM_PATH
+            and message.path == self._route.path
             and message.method == hdrs.METH_POST
             and not message.should_close
             and message.version == HttpVersion11
@@ -103,20 +121,18 @@ class Express:
             and not any(name in message.headers for name in _UNUSUAL_HEADERS)
         )
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim:
+    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
         """Begin a claim that `takes` has said yes to."""
-        claim = self.claim_class(request_id_of(message.headers), remote, self._records)
+        claim = self.claim_class(request_id_of(message.headers), remote, self._records, self._route)
         try:
-            asked = parse_body(ClaimCoupon, body.read_nowait())
-            claim.answer = begin_claim(self._claims, asked)
-            claim.coupon_name = asked.coupon_name or None
+            claim.answer, claim.coupon_name = self._route.begin(body.read_nowait())
         except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
             claim.answer = ClaimAnswer()
             claim.answer.set_exception(failure)
         return claim
 
 
-class NoExpress(Express):
+class NoFastPath(FastPath):
     """Where somebody has to be asked before a claim may begin."""
 
     def takes(self, message: object, body: StreamReader) -> bool:

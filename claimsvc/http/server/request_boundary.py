@@ -10,22 +10,22 @@ from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 
 from aiohttp import hdrs, web
-from multidict import CIMultiDictProxy, istr
+from multidict import CIMultiDictProxy
 from uuid_utils import uuid7
 
 from claimsvc.errors import TransientError
-from claimsvc.http.framework import problems
-from claimsvc.http.framework.services import REQUEST_ID
-from claimsvc.http.server.access_log import CLAIM, Records
-from claimsvc.http.server.fair_queue import Turnstile
+from claimsvc.http.server import problems
+from claimsvc.http.server.access_log import CLAIM, AccessLog
+from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Answer
+from claimsvc.http.server.wire import X_REQUEST_ID
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 UNMATCHED = "unmatched"
 # What the log calls an answer that nobody was left to be given.
 _CLIENT_GONE = 499
-X_REQUEST_ID = istr("X-Request-ID")
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_LOGGED_PATH = 256
@@ -56,13 +56,13 @@ async def _respond(
         return Answer(problems.from_failure(unexpected, request_id)), unexpected
 
 
-class Edge:
+class RequestBoundary:
     """The outermost handler."""
 
-    def __init__(self, handler: Handler, records: Records, turnstile: Turnstile) -> None:
+    def __init__(self, handler: Handler, records: AccessLog, queue: FairQueue) -> None:
         self._handler = handler
         self._records = records
-        self._turnstile = turnstile
+        self._queue = queue
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
         """Answer a request; raises nothing but `CancelledError`."""
@@ -95,8 +95,8 @@ class Edge:
         return response
 
     async def _turn(self, request: web.Request) -> None:
-        if not self._turnstile.is_free(request.remote):
-            await self._turnstile.turn(request.remote)
+        if not self._queue.is_free(request.remote):
+            await self._queue.turn(request.remote)
 
     def _record(
         self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None

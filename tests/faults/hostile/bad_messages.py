@@ -3,7 +3,7 @@
 import gzip
 from collections.abc import Iterator
 
-from claimsvc.http.framework.schemas import MAX_BODY_BYTES
+from claimsvc.http.server.wire import MAX_BODY_BYTES
 from tests.faults.hostile.case import CLAIM, Case, post
 
 _HEAD = b"POST /api/coupons/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"

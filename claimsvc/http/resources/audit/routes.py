@@ -8,10 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
 from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server import problems
 from claimsvc.http.server.response import Reply
 
 

@@ -9,12 +9,12 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.domain import Scope
-from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework import outcomes, parameters, schemas
 from claimsvc.http.framework.auth import SHOWS_USERS, require_sight, unless_open, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.routing import NEXT, Route, Success, created, ok, with_next
-from claimsvc.http.framework.services import CALLER, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.audit import routes as audit
 from claimsvc.http.resources.claims import transitions
 from claimsvc.http.resources.codes import routes as codes
@@ -26,7 +26,9 @@ from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.users import routes as users
+from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, ClaimAnswer
 
@@ -94,7 +96,7 @@ def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
         return ok(schemas.claim_body(outcome.claim))
     if isinstance(outcome, domain.Replayed):
         return replayed(claim_reply(outcome.answer, outcome.request_id))
-    return problems.from_outcome(outcome, request_id)
+    return outcomes.from_outcome(outcome, request_id)
 
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
@@ -112,7 +114,7 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
     """A coupon and who holds it."""
     found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
     if found is None:
-        return problems.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
+        return outcomes.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
     seen = tuple(user_id for user_id in found.claimed_by if request[CALLER].sees(user_id))
     return ok(campaign_schemas.campaign_detail_body(replace(found, claimed_by=seen)))
 
@@ -126,7 +128,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
     """One page of a coupon's claims, oldest first."""
     found = await request.app[SERVICES].storage.claims(path.name, after=query.after(), limit=query.limit + 1)
     if isinstance(found, domain.UnknownCoupon):
-        return problems.from_outcome(found, request[REQUEST_ID])
+        return outcomes.from_outcome(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)

@@ -7,11 +7,13 @@ from aiohttp import web
 from pydantic import Field
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework import outcomes, parameters, schemas
 from claimsvc.http.framework.auth import require_action, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, CALLER, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
 
@@ -74,7 +76,7 @@ def _reply(
         return ok(schemas.claim_body(became.claim))
     if isinstance(became, domain.Replayed):
         return replayed(_reply(became.answer, became.request_id))
-    return problems.from_outcome(became, request_id)
+    return outcomes.from_outcome(became, request_id)
 
 
 ROUTES: tuple[Route, ...] = (

@@ -8,15 +8,18 @@ from typing import Any
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework import outcomes, parameters, schemas
 from claimsvc.http.framework.auth import only
-from claimsvc.http.framework.idempotency import IDEMPOTENCY_KEY, once_only, replayed
+from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import ACTOR, SERVICES
 from claimsvc.http.framework.streams import Upload
 from claimsvc.http.resources.codes import schemas as code_schemas
 from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 
 
 async def add_codes(
@@ -76,7 +79,7 @@ async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     """A code, and whose it is."""
     code = await request.app[SERVICES].codes.code(path.code)
     if code is None:
-        return problems.from_outcome(domain.UnknownCode(), request[REQUEST_ID])
+        return outcomes.from_outcome(domain.UnknownCode(), request[REQUEST_ID])
     return ok(code_schemas.code_body(code))
 
 
@@ -93,7 +96,7 @@ def _told(answer: Any, request_id: str) -> Reply:
         return ok(code_schemas.code_body(answer.code))
     if isinstance(answer, domain.Replayed):
         return replayed(_told(answer.answer, answer.request_id))
-    return problems.from_outcome(answer, request_id)
+    return outcomes.from_outcome(answer, request_id)
 
 
 def _entry(request: web.Request, action: str, subject_type: str, subject: str) -> domain.AuditEntry:

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
-from claimsvc.http.framework.schemas import CouponName, CouponType, ProblemBody, Request
-from claimsvc.http.resources.coupons.schemas import EndsAt
+from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
+from claimsvc.http.framework.schemas import CouponName, CouponType, Request
+from claimsvc.http.framework.times import EndsAt
 
 
 def _normalized(value: Any) -> Any:
@@ -79,28 +80,11 @@ class GenerateCodes(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRowBody:
-    """A row that was not added; `code` is null where there is none that is fit to be shown."""
-
-    row: Annotated[int, Field(ge=1)]
-    code: str | None
-    reason: domain.RowReason
-
-
-@dataclass(frozen=True, slots=True)
 class CodesAddedBody:
     """How many codes were added, and which rows were not: the first 1000 of `rejected_count`."""
 
     added: Annotated[int, Field(ge=0)]
     rejected_count: Annotated[int, Field(ge=0)]
-    rejected: list[RefusedRowBody]
-
-
-@dataclass(frozen=True, slots=True)
-class RowsRefusedBody(ProblemBody):
-    """Which rows could not be added: the first 1000 of `rejected_count`."""
-
-    rejected_count: Annotated[int, Field(ge=1)]
     rejected: list[RefusedRowBody]
 
 
@@ -126,11 +110,6 @@ class CodeCountsBody:
     claimed: Annotated[int, Field(ge=0)]
     redeemed: Annotated[int, Field(ge=0)]
     voided: Annotated[int, Field(ge=0)]
-
-
-def refused_bodies(rows: domain.RowsRefused | domain.CodesAdded) -> list[RefusedRowBody]:
-    """Rows that were not added as they go over the wire."""
-    return [RefusedRowBody(row.row, row.code or None, row.reason) for row in rows.refused]
 
 
 def added_body(added: domain.CodesAdded) -> CodesAddedBody:

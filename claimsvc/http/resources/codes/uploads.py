@@ -7,8 +7,8 @@ from types import MappingProxyType
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 from claimsvc.http.framework.bodies import decode_object
-from claimsvc.http.framework.problems import BAD_REQUEST, BODY_TOO_LARGE, RefusedError
 from claimsvc.http.framework.streams import Streamed, Upload
+from claimsvc.http.server.problems import BAD_REQUEST, BODY_TOO_LARGE, RefusedError
 
 MAX_UPLOAD_BYTES = 32 * 1024 * 1024
 _LONGEST_ROW_BYTES = 4096

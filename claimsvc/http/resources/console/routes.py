@@ -14,13 +14,15 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from pydantic import Field
 
-from claimsvc.http.framework import problems, schemas
+from claimsvc.http.framework import schemas
 from claimsvc.http.framework.pages import Pages
-from claimsvc.http.framework.problems import RefusedError
 from claimsvc.http.framework.routing import Route, Success
-from claimsvc.http.framework.services import REQUEST_ID, SERVICES
-from claimsvc.http.server.request_boundary import X_REQUEST_ID
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
+from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.response import Head, Reply
+from claimsvc.http.server.wire import RESPONSE_HEADERS, X_REQUEST_ID
 from claimsvc.observability.console import Live
 
 _POLICY = (
@@ -41,12 +43,12 @@ _FILES = (
     "dom.js",
 )
 _EVENT_STREAM = {
-    **schemas.RESPONSE_HEADERS,
+    **RESPONSE_HEADERS,
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
     # Proxies (nginx) collect answers otherwise, and a live page would come in gulps.
     "X-Accel-Buffering": "no",
 }
-_ACCEPTED = Head(202, {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"})
+_ACCEPTED = Head(202, {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"})
 # A viewer that has taken nothing for so long is gone, or as good as gone.
 _PATIENCE_SECONDS = 10.0
 # Some pictures. The system would keep a hundred times as much for who does not read, and they would be old when read.

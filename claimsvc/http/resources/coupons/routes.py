@@ -5,12 +5,14 @@ from functools import partial
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, created, ok
-from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import ACTOR, SERVICES
 from claimsvc.http.resources.coupons import schemas as campaign_schemas
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import ChangeAnswer
 
@@ -19,7 +21,7 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
     """Offer a new coupon."""
     campaign = body.campaign()
     if campaign.is_empty():
-        return problems.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
+        return outcomes.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
     create = partial(
         request.app[SERVICES].campaigns.create,
         body.name,
@@ -44,7 +46,7 @@ def _made(
         return created(campaign_schemas.campaign_body(made, campaign), f"/api/coupons/{made.name}")
     if isinstance(made, domain.Replayed):
         return replayed(_made(made.answer, campaign, made.request_id))
-    return problems.from_outcome(made, request_id)
+    return outcomes.from_outcome(made, request_id)
 
 
 async def change_coupon(
@@ -81,7 +83,7 @@ def _changed(changed: ChangeAnswer, request_id: str) -> Reply:
         return ok(campaign_schemas.campaign_body(changed.coupon, changed.campaign))
     if isinstance(changed, domain.Replayed):
         return replayed(_changed(changed.answer, changed.request_id))
-    return problems.from_outcome(changed, request_id)
+    return outcomes.from_outcome(changed, request_id)
 
 
 _LOCATION = {"Location": "the path of what was made"}

@@ -1,12 +1,11 @@
 """What goes over the wire about a coupon's rules: see `claimsvc.api.schemas`, whose rules these obey."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from claimsvc import domain
 from claimsvc.http.framework.schemas import (
@@ -22,42 +21,11 @@ from claimsvc.http.framework.schemas import (
     UserId,
     bytes_of_jsonb,
 )
-from claimsvc.http.resources.eligibility.schemas import CouponRules, rules_body
+from claimsvc.http.framework.times import EndsAt, StartsAt
+from claimsvc.http.resources.coupons.rules import CouponRules, rules_body
 
 MAX_METADATA_BYTES = 8192
 
-
-_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
-
-
-def _written_out(value: object) -> object:
-    # pydantic also takes a number within a string, for seconds since 1970.
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError("Not of the right form")
-    return value
-
-
-def _in_utc(time: datetime) -> datetime:
-    try:
-        return time.astimezone(UTC)
-    except OverflowError:
-        raise ValueError("Out of range") from None
-
-
-_TIME = "a time with its offset from UTC, as RFC 3339 has it"
-# Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
-StartsAt = Annotated[
-    AwareDatetime,
-    BeforeValidator(_written_out),
-    AfterValidator(_in_utc),
-    Field(strict=False, description=_TIME, examples=["2026-11-27T09:00:00+09:00"]),
-]
-EndsAt = Annotated[
-    AwareDatetime,
-    BeforeValidator(_written_out),
-    AfterValidator(_in_utc),
-    Field(strict=False, description=_TIME, examples=["2026-11-28T09:00:00+09:00"]),
-]
 
 PerUserLimit = Annotated[
     int,

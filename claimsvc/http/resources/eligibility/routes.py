@@ -6,16 +6,19 @@ from functools import partial
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.problem_bodies import reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.schemas import BodyError
-from claimsvc.http.framework.services import ACTOR, CALLER, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES
 from claimsvc.http.framework.streams import Streamed, Upload
 from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
 from claimsvc.http.resources.eligibility.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
+from claimsvc.http.server.problems import BodyError
 from claimsvc.http.server.response import Reply
 
 
@@ -34,11 +37,11 @@ def _checked(
     found: domain.Eligibility | domain.UnknownCoupon | domain.Replayed | domain.KeyReused, request_id: str
 ) -> Reply:
     if isinstance(found, domain.Eligibility):
-        reasons = [eligibility_schemas.reason_body(reason) for reason in found.reasons]
+        reasons = [reason_body(reason) for reason in found.reasons]
         return ok(eligibility_schemas.EligibilityBody(not reasons, reasons))
     if isinstance(found, domain.Replayed):
         return replayed(_checked(found.answer, found.request_id))
-    return problems.from_outcome(found, request_id)
+    return outcomes.from_outcome(found, request_id)
 
 
 async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
@@ -88,7 +91,7 @@ def _entry(request: web.Request, name: str, kind: domain.ListKind, verb: str) ->
 
 def _reply(replaced: domain.ListReplaced | domain.UnknownCoupon, request: web.Request) -> Reply:
     if isinstance(replaced, domain.UnknownCoupon):
-        return problems.from_outcome(replaced, request[REQUEST_ID])
+        return outcomes.from_outcome(replaced, request[REQUEST_ID])
     return ok(eligibility_schemas.ListBody(replaced.coupon_name, replaced.kind, replaced.users))
 
 

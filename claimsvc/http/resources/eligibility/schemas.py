@@ -1,86 +1,13 @@
 """What goes over the wire about who may claim: see `claimsvc.api.schemas`, whose rules these obey."""
 
-from dataclasses import asdict, dataclass
-from typing import Annotated, Any
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from claimsvc import domain
-from claimsvc.http.framework.schemas import (
-    Attributes,
-    CouponName,
-    Number,
-    ProblemBody,
-    Request,
-    Scalar,
-    UserId,
-    bytes_of_jsonb,
-)
-
-MAX_RULES = 20
-MAX_VALUES = 200
-MAX_RULES_BYTES = 16_384
-
-_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
-
-
-class AttributeRule(Request):
-    """An attribute that has to be there; all that is said of it has to hold."""
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["country"])]
-    source: Annotated[
-        domain.Source,
-        Field(strict=False, description="who says so: the claim's own `attributes`, or the user's verified token"),
-    ] = domain.Source.REQUEST
-    one_of: _Values | None = None
-    none_of: _Values | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
-
-
-class Rules(Request):
-    """Who may claim the coupon: all of this has to hold."""
-
-    attributes: Annotated[list[AttributeRule], Field(max_length=MAX_RULES)] = Field(default_factory=list)
-    holds: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
-    holds_not: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
-
-    def rules(self) -> domain.Rules | None:
-        """The rules; None if there are none."""
-        attributes = tuple(
-            domain.AttributeRule(
-                each.name,
-                each.source,
-                one_of=_frozen(each.one_of),
-                none_of=_frozen(each.none_of),
-                at_least=each.at_least,
-                at_most=each.at_most,
-            )
-            for each in self.attributes
-        )
-        found = domain.Rules(attributes, tuple(self.holds), tuple(self.holds_not))
-        return found if found != domain.Rules() else None
-
-
-def _frozen(values: list[Scalar] | None) -> tuple[domain.Scalar, ...] | None:
-    return None if values is None else tuple(values)
-
-
-def _small(rules: Rules) -> Rules:
-    if bytes_of_jsonb(rules.model_dump(mode="json")) > MAX_RULES_BYTES:
-        raise ValueError("Too large")
-    return rules
-
-
-CouponRules = Annotated[
-    Rules,
-    AfterValidator(_small),
-    Field(
-        description="rules about `attributes`, and coupons that the user `holds` and `holds_not` a claim of: at most "
-        "20 of each, and of 16384 bytes in all",
-        examples=[{"attributes": [{"name": "country", "one_of": ["KR", "JP"]}], "holds_not": ["spring-sale"]}],
-    ),
-]
+from claimsvc.http.framework.problem_bodies import ReasonBody
+from claimsvc.http.framework.schemas import Attributes, CouponName, Request, UserId
 
 
 class CheckEligibility(Request):
@@ -88,15 +15,6 @@ class CheckEligibility(Request):
 
     user_id: UserId
     attributes: Attributes | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ReasonBody:
-    """Why not. `rule` points into the coupon's `rules` (RFC 6901, as a URI fragment); null if it is none of them."""
-
-    code: domain.ReasonCode
-    rule: Annotated[str | None, Field(examples=["#/attributes/0"])]
-    detail: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,48 +26,9 @@ class EligibilityBody:
 
 
 @dataclass(frozen=True, slots=True)
-class NotEligibleBody(ProblemBody):
-    """Which rules are not met."""
-
-    reasons: list[ReasonBody]
-
-
-@dataclass(frozen=True, slots=True)
 class ListBody:
     """A coupon's list: of how many users, null if there is none."""
 
     coupon_name: CouponName
     kind: domain.ListKind
     users: Annotated[int | None, Field(ge=0, le=domain.MAX_LISTED_USERS, examples=[100_000])]
-
-
-_DETAILS = {
-    domain.ReasonCode.NOT_LISTED: "The user is not on the coupon's allow list.",
-    domain.ReasonCode.DENIED: "The user is on the coupon's deny list.",
-    domain.ReasonCode.ATTRIBUTE_MISSING: "An attribute that the coupon asks for was not told.",
-    domain.ReasonCode.ATTRIBUTE_REFUSED: "An attribute is not as the coupon asks for.",
-    domain.ReasonCode.MUST_HOLD: "The user has no claim of a coupon that is asked for.",
-    domain.ReasonCode.MUST_NOT_HOLD: "The user has a claim of a coupon that excludes this one.",
-    domain.ReasonCode.ALREADY_CLAIMED: "The user has as many units as the coupon allows.",
-    domain.ReasonCode.ENDED: "The coupon can be claimed no more.",
-    domain.ReasonCode.PAUSED: "The coupon cannot be claimed for now.",
-    domain.ReasonCode.NOT_STARTED: "The coupon cannot be claimed yet.",
-    domain.ReasonCode.SOLD_OUT: "No unit of the coupon is left.",
-}
-
-
-def reason_body(reason: domain.Reason) -> ReasonBody:
-    """A reason as it goes over the wire."""
-    return ReasonBody(reason.code, reason.rule, _DETAILS[reason.code])
-
-
-def rules_body(rules: domain.Rules | None) -> dict[str, Any] | None:
-    """A coupon's rules as they were sent, without what says nothing."""
-    if rules is None:
-        return None
-    found = {name: value for name, value in asdict(rules).items() if value}
-    if rules.attributes:
-        found["attributes"] = [
-            {name: value for name, value in each.items() if value is not None} for each in found["attributes"]
-        ]
-    return found

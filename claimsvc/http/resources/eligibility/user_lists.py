@@ -10,8 +10,8 @@ from enum import StrEnum
 
 from claimsvc import domain
 from claimsvc.http.framework.bodies import parse_body
-from claimsvc.http.framework.problems import RefusedError
 from claimsvc.http.framework.schemas import Request, UserId
+from claimsvc.http.server.problems import RefusedError
 
 MAX_LIST_BYTES = 64 * 1024 * 1024
 _LONGEST_LINE_BYTES = 4096

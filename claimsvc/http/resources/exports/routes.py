@@ -5,13 +5,14 @@ from collections.abc import AsyncIterator
 from aiohttp import hdrs, web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success
-from claimsvc.http.framework.schemas import RESPONSE_HEADERS
-from claimsvc.http.framework.services import REQUEST_ID, SERVICES
-from claimsvc.http.server.request_boundary import X_REQUEST_ID
+from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import RESPONSE_HEADERS, X_REQUEST_ID
 
 _CSV = "text/csv"
 
@@ -24,7 +25,7 @@ async def export_claims(request: web.Request, path: parameters.CouponPath) -> we
     """
     parts = await request.app[SERVICES].exports.claims(path.name)
     if isinstance(parts, domain.UnknownCoupon):
-        return problems.from_outcome(parts, request[REQUEST_ID])
+        return outcomes.from_outcome(parts, request[REQUEST_ID])
     response = web.StreamResponse(
         headers={
             **RESPONSE_HEADERS,

@@ -3,11 +3,13 @@
 from aiohttp import web
 
 from claimsvc import domain
-from claimsvc.http.framework import parameters, problems
+from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import ACTOR, SERVICES
 from claimsvc.http.resources.locks import schemas as lock_schemas
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
 
@@ -25,7 +27,7 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: lo
         path.coupon_name, actor=request[ACTOR], reason=body.reason, request_id=request[REQUEST_ID]
     )
     if isinstance(released, domain.LockNotHeld):
-        return problems.from_outcome(released, request[REQUEST_ID])
+        return outcomes.from_outcome(released, request[REQUEST_ID])
     return ok(lock_schemas.lock_released_body(released))
 
 

@@ -8,7 +8,7 @@ import structlog
 
 from claimsvc import ports
 from claimsvc.errors import UnavailableError
-from claimsvc.http.framework.schemas import CheckBody
+from claimsvc.http.server.problems import CheckBody
 
 CHECK_TIMEOUT_SECONDS = 2.0
 FRESH_SECONDS = 1.0

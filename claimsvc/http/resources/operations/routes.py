@@ -4,12 +4,15 @@ from html import escape
 
 from aiohttp import hdrs, web
 
-from claimsvc.http.framework import parameters, problems, schemas
+from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import REQUEST_ID, SERVICES
+from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.resources.operations.docs import DOCS
 from claimsvc.http.resources.operations.readiness import Readiness
+from claimsvc.http.server import problems
+from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import RESPONSE_HEADERS
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 OPENAPI_DOCUMENT: web.AppKey[bytes] = web.AppKey("openapi_document", bytes)
@@ -46,12 +49,12 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
 async def metrics(request: web.Request) -> web.Response:
     """The metrics, as Prometheus reads them."""
     content, content_type = request.app[SERVICES].render_metrics(request.headers.get(hdrs.ACCEPT, ""))
-    return web.Response(body=content, headers={**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
+    return web.Response(body=content, headers={**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
 
 
 async def openapi_json(request: web.Request) -> web.Response:
     """This document."""
-    headers = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
+    headers = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
     return web.Response(body=request.app[OPENAPI_DOCUMENT], headers=headers)
 
 
@@ -68,7 +71,7 @@ async def explain_problem(request: web.Request, path: parameters.ProblemPath) ->
         meaning=escape(problem.meaning),
         advice=escape(problem.advice),
     )
-    headers = {**schemas.RESPONSE_HEADERS, "Content-Security-Policy": "default-src 'none'"}
+    headers = {**RESPONSE_HEADERS, "Content-Security-Policy": "default-src 'none'"}
     return web.Response(text=page, content_type="text/html", headers=headers)
 
 

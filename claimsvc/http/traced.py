@@ -7,16 +7,15 @@ from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from claimsvc.http.framework.services import HttpObserver, RequestTrace, RequestTracer
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
-from claimsvc.http.server.access_log import ClaimUnderWay, Records
-from claimsvc.http.server.fair_queue import Turnstile
-from claimsvc.http.server.fast_path import Express, ExpressClaim
-from claimsvc.http.server.request_boundary import Edge, Handler
-from claimsvc.ports import AnyClaims
+from claimsvc.http.server.access_log import AccessLog, ClaimUnderWay
+from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.fast_path import FastPath, FastPathClaim, FastRoute
+from claimsvc.http.server.observers import HttpObserver, RequestTrace, RequestTracer
+from claimsvc.http.server.request_boundary import Handler, RequestBoundary
 
 
-class TracedRecords(Records):
+class TracedAccessLog(AccessLog):
     """Records that end the trace of their request, and name it."""
 
     def __init__(self, observer: HttpObserver, lines_per_second: int, tracer: RequestTracer) -> None:
@@ -37,7 +36,7 @@ class TracedRecords(Records):
         return details
 
 
-class _TracedClaim(ExpressClaim):
+class _TracedClaim(FastPathClaim):
     __slots__ = ("trace",)
     trace: RequestTrace
 
@@ -46,16 +45,16 @@ class _TracedClaim(ExpressClaim):
             return super().reply(closes=closes)
 
 
-class TracedExpress(Express):
+class TracedFastPath(FastPath):
     """Express claims, each within its trace."""
 
     claim_class = _TracedClaim
 
-    def __init__(self, claims: AnyClaims, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
-        super().__init__(claims, records, turnstile)
+    def __init__(self, route: FastRoute, records: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
+        super().__init__(route, records, queue)
         self._tracer = tracer
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> ExpressClaim:
+    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
         trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
         with trace:
             claim = super().begin(message, body, remote)
@@ -64,11 +63,11 @@ class TracedExpress(Express):
         return claim
 
 
-class TracedEdge(Edge):
+class TracedRequestBoundary(RequestBoundary):
     """The outermost handler, with claims within their trace."""
 
-    def __init__(self, handler: Handler, records: Records, turnstile: Turnstile, tracer: RequestTracer) -> None:
-        super().__init__(handler, records, turnstile)
+    def __init__(self, handler: Handler, records: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
+        super().__init__(handler, records, queue)
         self._tracer = tracer
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

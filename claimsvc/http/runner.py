@@ -6,13 +6,20 @@ from aiohttp import web
 
 from claimsvc.http.framework.routing import shortcut
 from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.resources.claims.fast import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
-from claimsvc.http.server.access_log import Records
-from claimsvc.http.server.connection import MAX_HEADER_BYTES, MAX_LINE_BYTES, READ_BUFFER_BYTES, Manager, Protocol
-from claimsvc.http.server.fair_queue import Turnstile
-from claimsvc.http.server.fast_path import Express, NoExpress
-from claimsvc.http.server.request_boundary import Edge
-from claimsvc.http.server.traced import TracedEdge, TracedExpress, TracedRecords
+from claimsvc.http.server.access_log import AccessLog
+from claimsvc.http.server.connection import (
+    MAX_HEADER_BYTES,
+    MAX_LINE_BYTES,
+    READ_BUFFER_BYTES,
+    ConnectionServer,
+    HttpConnection,
+)
+from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.fast_path import FastPath, NoFastPath
+from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
 
 _MAX_HEADERS = 100
 # Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
@@ -23,30 +30,32 @@ _LINGERING_SECONDS = 2.0
 _LOOK_SECONDS = 0.5
 
 
-class _Server(Manager):
+class _Server(ConnectionServer):
     def __init__(
         self,
         server: web.Server,
-        edge: Edge,
-        express: Express,
+        boundary: RequestBoundary,
+        fast_path: FastPath,
         head_timeout_seconds: float,
         write_timeout_seconds: float,
     ) -> None:
-        super().__init__(edge, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
-        self._edge = edge
-        self._express = express
+        super().__init__(boundary, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self._boundary = boundary
+        self._fast_path = fast_path
         self._head_timeout_seconds = head_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
     def __call__(self) -> web.RequestHandler:
-        return Protocol(self, self._edge, self._express, self._head_timeout_seconds, loop=self._loop, **self._kwargs)
+        return HttpConnection(
+            self, self._boundary, self._fast_path, self._head_timeout_seconds, loop=self._loop, **self._kwargs
+        )
 
     def _look_for_unread(self) -> None:
         # One timer for all connections: one for each answer would cost more than the answer.
         now = self._loop.time()
         for connection in self._connections:
-            if isinstance(connection, Protocol):
+            if isinstance(connection, HttpConnection):
                 connection.cut_off_if_unread(now, self._write_timeout_seconds)
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
@@ -62,7 +71,7 @@ class _Server(Manager):
 
 
 class Runner(web.AppRunner):
-    """aiohttp's runner, with the edge around the application and our protocol under it."""
+    """aiohttp's runner, with the boundary around the application and our protocol under it."""
 
     __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
 
@@ -109,15 +118,16 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         services = self.app[SERVICES]
-        handler, turnstile, tracer = shortcut(self.app, server.request_handler), Turnstile(), services.tracer
-        records: Records
+        handler, queue, tracer = shortcut(self.app, server.request_handler), FairQueue(), services.tracer
+        route = fast_claims(services.strategy)
+        records: AccessLog
         if tracer is None:
-            records = Records(services.observer, services.log_requests_per_second)
-            edge, express = Edge(handler, records, turnstile), Express(services.strategy, records, turnstile)
+            records = AccessLog(services.observer, services.log_requests_per_second)
+            boundary, fast_path = RequestBoundary(handler, records, queue), FastPath(route, records, queue)
         else:
-            records = TracedRecords(services.observer, services.log_requests_per_second, tracer)
-            edge = TracedEdge(handler, records, turnstile, tracer)
-            express = TracedExpress(services.strategy, records, turnstile, tracer)
+            records = TracedAccessLog(services.observer, services.log_requests_per_second, tracer)
+            boundary = TracedRequestBoundary(handler, records, queue, tracer)
+            fast_path = TracedFastPath(route, records, queue, tracer)
         if services.tokens is not None or services.quotas is not None:
-            express = NoExpress(services.strategy, records, turnstile)
-        return _Server(server, edge, express, self._header_timeout_seconds, self._write_timeout_seconds)
+            fast_path = NoFastPath(route, records, queue)
+        return _Server(server, boundary, fast_path, self._header_timeout_seconds, self._write_timeout_seconds)

@@ -8,17 +8,68 @@ import asyncio
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Annotated, Literal
 
 from aiohttp import hdrs, web
-from pydantic import TypeAdapter
+from pydantic import Field
 
 from claimsvc import domain, errors
-from claimsvc.http.framework import schemas
-from claimsvc.http.resources.codes import schemas as code_schemas
-from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
 from claimsvc.http.server.response import Head, Reply
+from claimsvc.http.server.wire import MAX_BODY_BYTES, RESPONSE_HEADERS, dump
 
 CONTENT_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class CheckBody:
+    """How one dependency is."""
+
+    status: Literal["ok", "down"]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemBody:
+    """RFC 9457. `type` is stable: decide by it, never by `title` or `detail`."""
+
+    type: Annotated[str, Field(examples=["/problems/sold-out"])]
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+    request_id: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,128}$")]
+
+
+@dataclass(frozen=True, slots=True)
+class BodyError:
+    """What is wrong with the body, and where: an RFC 6901 pointer into it, as a URI fragment."""
+
+    detail: str
+    pointer: Annotated[str, Field(examples=["#/amount"])]
+
+
+@dataclass(frozen=True, slots=True)
+class ParameterError:
+    """What is wrong with the path or the query, and in which parameter; empty if it is in none of them."""
+
+    detail: str
+    parameter: Annotated[str, Field(examples=["limit"])]
+
+
+InputError = BodyError | ParameterError
+
+
+@dataclass(frozen=True, slots=True)
+class BadRequestBody(ProblemBody):
+    """A problem with what was sent."""
+
+    errors: list[InputError]
+
+
+@dataclass(frozen=True, slots=True)
+class UnreadyBody(ProblemBody):
+    """Which dependency is down."""
+
+    checks: dict[str, CheckBody]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -251,7 +302,7 @@ BODY_TOO_LARGE = Problem(
     "body-too-large",
     413,
     "The body is too large",
-    f"The body, as sent or once inflated, is larger than {schemas.MAX_BODY_BYTES} bytes.",
+    f"The body, as sent or once inflated, is larger than {MAX_BODY_BYTES} bytes.",
     "Send a smaller body.",
 )
 URI_TOO_LONG = Problem(
@@ -363,8 +414,6 @@ PROBLEMS: Mapping[str, Problem] = {
     )
 }
 
-_QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
-_LONGEST_RETRY_AFTER_SECONDS = 86_400
 
 # What is left of the unions of outcomes when the successes are taken away.
 Refusal = (
@@ -392,7 +441,7 @@ Refusal = (
     | domain.CodeExpired
 )
 
-_OUTCOMES: Mapping[type[Refusal], Problem] = {
+PROBLEM_OF_OUTCOME: Mapping[type[Refusal], Problem] = {
     domain.AlreadyClaimed: ALREADY_CLAIMED,
     domain.SoldOut: SOLD_OUT,
     domain.UnknownCoupon: UNKNOWN_COUPON,
@@ -424,7 +473,7 @@ _FAILURES: Mapping[type[errors.TransientError], Problem] = {
 _OUTCOME_NAMES: Mapping[type, str] = {
     **domain.OUTCOME_NAMES,
     asyncio.CancelledError: "cancelled",
-    **{kind: problem.slug for kind, problem in (*_OUTCOMES.items(), *_FAILURES.items())},
+    **{kind: problem.slug for kind, problem in (*PROBLEM_OF_OUTCOME.items(), *_FAILURES.items())},
 }
 # What aiohttp raises by itself: no route, and no such method on it.
 _HTTP_STATUSES: Mapping[int, Problem] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
@@ -441,7 +490,7 @@ class RefusedError(Exception):
         problem: Problem,
         detail: str | None = None,
         *,
-        errors: Sequence[schemas.InputError] = (),
+        errors: Sequence[InputError] = (),
         close: bool = False,
     ) -> None:
         super().__init__(problem.slug)
@@ -458,22 +507,22 @@ def outcome_name(result: domain.Outcome | BaseException) -> str:
 
 def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
     """A body that is wrong at one place; `pointer` is an RFC 6901 pointer in its URI fragment form."""
-    return RefusedError(BAD_REQUEST, errors=(schemas.BodyError(detail, pointer),))
+    return RefusedError(BAD_REQUEST, errors=(BodyError(detail, pointer),))
 
 
 def _head(problem: Problem) -> Head:
-    headers = {**schemas.RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})}
+    headers = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: CONTENT_TYPE, **(problem.headers or {})}
     return Head(problem.status, headers)
 
 
 def _constant_body(problem: Problem) -> bytes:
     """Everything of a problem's body that no request changes: all but the end of its last member."""
-    body = schemas.ProblemBody(problem.type, problem.title, problem.status, problem.meaning, "")
-    return schemas.dump(body).removesuffix(b'"}')
+    body = ProblemBody(problem.type, problem.title, problem.status, problem.meaning, "")
+    return dump(body).removesuffix(b'"}')
 
 
 # Sold out is what a busy coupon answers nearly always, so its answer is put together once.
-_HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
+HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
 _CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
 
 
@@ -481,7 +530,7 @@ def respond(problem: Problem, request_id: str) -> Reply:
     """The answer to a problem about which nothing more is to be said."""
     # A request id is of letters, digits and `._-` only, so it needs no escaping.
     body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
-    return Reply(_HEADS[problem], body)
+    return Reply(HEADS[problem], body)
 
 
 def respond_in_detail(
@@ -489,67 +538,21 @@ def respond_in_detail(
     request_id: str,
     detail: str | None,
     *,
-    errors: Sequence[schemas.InputError] = (),
-    checks: Mapping[str, schemas.CheckBody] | None = None,
+    errors: Sequence[InputError] = (),
+    checks: Mapping[str, CheckBody] | None = None,
     retry_after_seconds: float | None = None,
 ) -> Reply:
     """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
-    body: schemas.ProblemBody = schemas.ProblemBody(
-        problem.type, problem.title, problem.status, detail or problem.meaning, request_id
-    )
+    body: ProblemBody = ProblemBody(problem.type, problem.title, problem.status, detail or problem.meaning, request_id)
     if problem is BAD_REQUEST:
-        body = schemas.BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
+        body = BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
     elif checks is not None:
-        body = schemas.UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
-    reply = Reply(_HEADS[problem], schemas.dump(body))
+        body = UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
+    reply = Reply(HEADS[problem], dump(body))
     if retry_after_seconds is not None:
         # A whole number, and never 0: "at once" is what a busy service should not invite.
         reply.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
     return reply
-
-
-def from_outcome(outcome: Refusal, request_id: str) -> Reply:
-    """The answer to an outcome that is not a success."""
-    problem = _OUTCOMES[type(outcome)]
-    more = _more_of(outcome)
-    if more is None:
-        return respond(problem, request_id)
-    kind, values = more
-    reply = Reply(
-        _HEADS[problem],
-        schemas.dump(kind(problem.type, problem.title, problem.status, problem.meaning, request_id, *values)),
-    )
-    if isinstance(outcome, domain.NotStarted):
-        # Not longer than a day: the start may be moved.
-        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _LONGEST_RETRY_AFTER_SECONDS))
-    return reply
-
-
-def _more_of(outcome: Refusal) -> tuple[type[schemas.ProblemBody], tuple[object, ...]] | None:
-    """The body that says more than its problem, and what it says; None if there is no more to say."""
-    match outcome:
-        case domain.AlreadyClaimed(claim):
-            return schemas.AlreadyClaimedBody, (schemas.claim_body(claim),)
-        case domain.HoldExpired(claim) | domain.AlreadyCancelled(claim):
-            return schemas.ClaimProblemBody, (schemas.claim_body(claim),)
-        case domain.NotStarted(starts_at):
-            return schemas.NotStartedBody, (starts_at,)
-        case domain.NotEligible(reasons):
-            return eligibility_schemas.NotEligibleBody, ([eligibility_schemas.reason_body(each) for each in reasons],)
-        case domain.AmountBelowClaimed(claimed):
-            return schemas.AmountBelowClaimedBody, (claimed,)
-        case domain.RowsRefused():
-            return code_schemas.RowsRefusedBody, (outcome.refused_count, code_schemas.refused_bodies(outcome))
-    return None
-
-
-def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
-    """The answer to a request beyond the quotas of these names."""
-    problem = QUOTA_EXCEEDED
-    body = schemas.QuotaExceededBody(
-        problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)
-    )
-    return Reply(_HEADS[problem], _QUOTA_EXCEEDED.dump_json(body, by_alias=True))
 
 
 def from_failure(failure: BaseException, request_id: str) -> Reply:

@@ -1,0 +1,43 @@
+"""Times as requests have them: RFC 3339, with an offset."""
+
+import re
+from datetime import UTC, datetime
+from typing import Annotated
+
+from pydantic import AfterValidator, AwareDatetime, BeforeValidator, Field
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
+
+
+def _written_out(value: object) -> object:
+    # pydantic also takes a number within a string, for seconds since 1970.
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
+        raise ValueError("Not of the right form")
+    return value
+
+
+def _in_utc(time: datetime) -> datetime:
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("Out of range") from None
+
+
+_TIME = "a time with its offset from UTC, as RFC 3339 has it"
+
+
+# Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
+StartsAt = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(strict=False, description=_TIME, examples=["2026-11-27T09:00:00+09:00"]),
+]
+
+
+EndsAt = Annotated[
+    AwareDatetime,
+    BeforeValidator(_written_out),
+    AfterValidator(_in_utc),
+    Field(strict=False, description=_TIME, examples=["2026-11-28T09:00:00+09:00"]),
+]

@@ -1,0 +1,91 @@
+"""Who may claim a coupon, as its rules go over the wire."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field
+
+from claimsvc import domain
+from claimsvc.http.framework.schemas import CouponName, Number, Request, Scalar, bytes_of_jsonb
+
+MAX_RULES = 20
+
+
+MAX_VALUES = 200
+
+
+MAX_RULES_BYTES = 16_384
+
+
+_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
+
+
+class AttributeRule(Request):
+    """An attribute that has to be there; all that is said of it has to hold."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["country"])]
+    source: Annotated[
+        domain.Source,
+        Field(strict=False, description="who says so: the claim's own `attributes`, or the user's verified token"),
+    ] = domain.Source.REQUEST
+    one_of: _Values | None = None
+    none_of: _Values | None = None
+    at_least: Number | None = None
+    at_most: Number | None = None
+
+
+class Rules(Request):
+    """Who may claim the coupon: all of this has to hold."""
+
+    attributes: Annotated[list[AttributeRule], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    holds: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    holds_not: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+
+    def rules(self) -> domain.Rules | None:
+        """The rules; None if there are none."""
+        attributes = tuple(
+            domain.AttributeRule(
+                each.name,
+                each.source,
+                one_of=_frozen(each.one_of),
+                none_of=_frozen(each.none_of),
+                at_least=each.at_least,
+                at_most=each.at_most,
+            )
+            for each in self.attributes
+        )
+        found = domain.Rules(attributes, tuple(self.holds), tuple(self.holds_not))
+        return found if found != domain.Rules() else None
+
+
+def _frozen(values: list[Scalar] | None) -> tuple[domain.Scalar, ...] | None:
+    return None if values is None else tuple(values)
+
+
+def _small(rules: Rules) -> Rules:
+    if bytes_of_jsonb(rules.model_dump(mode="json")) > MAX_RULES_BYTES:
+        raise ValueError("Too large")
+    return rules
+
+
+CouponRules = Annotated[
+    Rules,
+    AfterValidator(_small),
+    Field(
+        description="rules about `attributes`, and coupons that the user `holds` and `holds_not` a claim of: at most "
+        "20 of each, and of 16384 bytes in all",
+        examples=[{"attributes": [{"name": "country", "one_of": ["KR", "JP"]}], "holds_not": ["spring-sale"]}],
+    ),
+]
+
+
+def rules_body(rules: domain.Rules | None) -> dict[str, Any] | None:
+    """A coupon's rules as they were sent, without what says nothing."""
+    if rules is None:
+        return None
+    found = {name: value for name, value in asdict(rules).items() if value}
+    if rules.attributes:
+        found["attributes"] = [
+            {name: value for name, value in each.items() if value is not None} for each in found["attributes"]
+        ]
+    return found
