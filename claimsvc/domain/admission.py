@@ -58,7 +58,7 @@ class CouponFacts:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAnswer:
+class AnswerRecord:
     """What was answered under a key, to which request."""
 
     fingerprint: bytes
@@ -76,7 +76,7 @@ class Facts:
 
     coupons: Mapping[str, CouponFacts]
     claims: Mapping[tuple[str, str], Sequence[OwnClaim]] = field(default_factory=dict)
-    answers: Mapping[tuple[str, str], StoredAnswer] = field(default_factory=dict)
+    answers: Mapping[tuple[str, str], AnswerRecord] = field(default_factory=dict)
     listed: Collection[tuple[str, str, ListKind]] = frozenset()
     of_others: Collection[tuple[str, str]] = frozenset()
 
@@ -91,7 +91,7 @@ class Given:
 
 
 @dataclass(slots=True)
-class Decisions:
+class BatchEffects:
     """What comes of attempts, in their order, and what has to be written for it to be true."""
 
     outcomes: list[Outcome] = field(default_factory=list)
@@ -105,25 +105,25 @@ class Decisions:
         return not (self.given or self.confirmed or self.kept)
 
 
-def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> Decisions:
+def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> BatchEffects:
     """Decide the attempts in their order, each as if those before it were written already."""
-    line = _Line(facts, in_doubt)
+    batch = BatchDecision(facts, in_doubt)
     for attempt in attempts:
-        line.decisions.outcomes.append(line.answer(attempt))
-    return line.decisions
+        batch.decisions.outcomes.append(batch.answer(attempt))
+    return batch.decisions
 
 
 def obstacles(facts: Facts, attempt: Attempt) -> list[Outcome]:
     """Everything in the way of one attempt; `decide` tells the first of it, and gives a unit if there is none."""
-    return _Line(facts, in_doubt=False).obstacles(attempt)
+    return BatchDecision(facts, in_doubt=False).obstacles(attempt)
 
 
 _GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
 
 
-class _Line:
+class BatchDecision:
     def __init__(self, facts: Facts, in_doubt: bool) -> None:
-        self.decisions = Decisions()
+        self.decisions = BatchEffects()
         self._facts = facts
         self._coupons = facts.coupons
         self._left = {name: _left(coupon) for name, coupon in facts.coupons.items()}
@@ -141,9 +141,9 @@ class _Line:
             if not (attempt.want.is_final or isinstance(outcome, _GIVEN)):
                 return outcome
             self.decisions.kept.append((once, outcome))
-            self._answers[once.caller, once.key] = StoredAnswer(once.fingerprint, outcome, once.request_id)
+            self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
             return outcome
-        told: Outcome = told_again(stored, once, self._in_doubt)
+        told: Outcome = replay(stored, once, self._in_doubt)
         return told
 
     def _decide(self, attempt: Attempt) -> Outcome:
@@ -221,7 +221,7 @@ class _Line:
         return Claimed(claim)
 
 
-def told_again(stored: StoredAnswer, once: Once, in_doubt: bool) -> Any:
+def replay(stored: AnswerRecord, once: Once, in_doubt: bool) -> Any:
     """What a request is told under whose key an answer is kept; `in_doubt` as of `storage.transactions.decided`."""
     if stored.fingerprint != once.fingerprint:
         return KeyReused()

@@ -33,7 +33,7 @@ from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import decided
+from claimsvc.postgres.transactions import run_transaction
 
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
@@ -68,7 +68,7 @@ class PostgresTransitions:
     """`ports.Transitions` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
         codes_changed: see `CodesChanged`.
     """
 
@@ -128,7 +128,7 @@ class PostgresTransitions:
             answer = UnknownClaim() if row is None else became(claim_of(*row))
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        told = await decided(self._engine, self._unit_timeout_seconds, decide)
+        told = await run_transaction(self._engine, self._unit_timeout_seconds, decide)
         if has_codes:
             self._codes_changed([coupon_type])
         return told

@@ -31,14 +31,14 @@ from claimsvc.domain import (
     UnknownCode,
     UnknownCoupon,
 )
-from claimsvc.domain.admission import told_again
+from claimsvc.domain.admission import replay
 from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_codes, possibilities
 from claimsvc.postgres.audit import audited
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
 from claimsvc.postgres.idempotency import concluded, found, look_up
-from claimsvc.postgres.transactions import BeginAnewError, decided
+from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
 from claimsvc.postgres.uploads import ROWS_AT_ONCE, Upload
 
 # Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
@@ -90,7 +90,7 @@ class PostgresCodes:
     """`ports.Codes` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
         changed: see `CodesChanged`.
     """
 
@@ -219,16 +219,16 @@ class PostgresCodes:
             try:
                 return await write(driver, in_doubt)
             except psycopg.errors.DeadlockDetected as error:
-                raise BeginAnewError from error
+                raise RestartTransactionError from error
 
-        return await decided(self._engine, _ADDING_TIMEOUT_SECONDS, attempt)
+        return await run_transaction(self._engine, _ADDING_TIMEOUT_SECONDS, attempt)
 
     async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
         """What is kept under the request's key, before anything is done in several transactions."""
 
         async def ask(unit: UnitOfWork) -> Replayed | KeyReused | None:
             stored = (await found(await look_up(unit.driver, once))).values()
-            return next((told_again(each, once, False) for each in stored if once is not None), None)
+            return next((replay(each, once, False) for each in stored if once is not None), None)
 
         return None if once is None else await read(self._engine, self._unit_timeout_seconds, ask)
 
@@ -241,7 +241,7 @@ class PostgresCodes:
             await driver.execute("BEGIN", prepare=False)
             return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
 
-        return await decided(self._engine, self._unit_timeout_seconds, write)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, write)
 
     async def redeem(
         self, code: str, entry: AuditEntry, once: Once | None = None
@@ -265,7 +265,7 @@ class PostgresCodes:
                 types.add(row[-1])
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        told = await decided(self._engine, self._unit_timeout_seconds, write)
+        told = await run_transaction(self._engine, self._unit_timeout_seconds, write)
         self._changed(types)
         return told
 
@@ -286,7 +286,7 @@ class PostgresCodes:
             return 0
         coupons = {"coupon_names": sorted(coupon_name for coupon_name, _ in due)}
 
-        async def once(driver: Driver, in_doubt: bool) -> int:
+        async def work(driver: Driver, in_doubt: bool) -> int:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
@@ -295,7 +295,7 @@ class PostgresCodes:
             [(count, _)] = await settled.fetchall()
             return int(count)
 
-        count = await decided(self._engine, self._unit_timeout_seconds, once)
+        count = await run_transaction(self._engine, self._unit_timeout_seconds, work)
         self._changed({coupon_type for _, coupon_type in due})
         return count
 

@@ -34,7 +34,7 @@ from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS, holds_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import decided
+from claimsvc.postgres.transactions import run_transaction
 
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
@@ -102,7 +102,7 @@ class PostgresCampaigns:
     """`ports.Campaigns` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
         codes_changed: see `CodesChanged`.
     """
 
@@ -137,7 +137,7 @@ class PostgresCampaigns:
                 raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
             return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row), in_doubt)
 
-        return await decided(self._engine, self._unit_timeout_seconds, make)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, make)
 
     async def change(
         self,
@@ -178,7 +178,7 @@ class PostgresCampaigns:
                 self._codes_changed({old.type, change["type"]})
             return told
 
-        return await decided(self._engine, self._unit_timeout_seconds, decide)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, decide)
 
 
 def _refusal(

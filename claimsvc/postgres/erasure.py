@@ -16,7 +16,7 @@ from claimsvc.domain import AuditEntry, Erased
 from claimsvc.postgres.audit import AUDIT, audited
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
-from claimsvc.postgres.transactions import decided
+from claimsvc.postgres.transactions import run_transaction
 
 # Some milliseconds each: coupons of which some look-ups by index are made, and answers whose JSON is read.
 _PAGE_COUPONS = 500
@@ -108,7 +108,7 @@ class PostgresErasure:
     """`ports.Erasure` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
     """
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
@@ -150,7 +150,7 @@ class PostgresErasure:
         return await read(self._engine, self._unit_timeout_seconds, ask)
 
     async def _erase_from(self, coupon_name: str, asked: dict[str, Any]) -> tuple[int, int]:
-        async def once(driver: Driver) -> tuple[int, int]:
+        async def work(driver: Driver) -> tuple[int, int]:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, {"coupon_names": [coupon_name]})
@@ -159,21 +159,21 @@ class PostgresErasure:
             [(claims, list_entries)] = await done.fetchall()
             return claims, list_entries
 
-        return await self._write(once)
+        return await self._write(work)
 
     async def _erase_answers(self, user_id: str) -> int:
         count, place = 0, {"after_caller": "", "after_key": ""}
         asked = {"user_id": user_id, "caller": f"user:{user_id}", "most": _PAGE_ANSWERS}
 
-        async def once(driver: Driver) -> list[tuple[Any, ...]]:
+        async def work(driver: Driver) -> list[tuple[Any, ...]]:
             return await (await driver.execute(_ERASE_ANSWERS, {**asked, **place})).fetchall()
 
-        while last := await self._write(once):
+        while last := await self._write(work):
             [(caller, key, gone)] = last
             place = {"after_caller": caller, "after_key": key}
             count += gone
         return count
 
-    async def _write(self, once: Callable[[Driver], Awaitable[_T]]) -> _T:
+    async def _write(self, work: Callable[[Driver], Awaitable[_T]]) -> _T:
         # Done again after a commit of which nobody heard, each of these finds less to do, and counts less.
-        return await decided(self._engine, self._unit_timeout_seconds, lambda driver, _: once(driver))
+        return await run_transaction(self._engine, self._unit_timeout_seconds, lambda driver, _: work(driver))

@@ -10,10 +10,10 @@ import psycopg
 from psycopg.types.json import Jsonb
 
 from claimsvc.domain import Answer, KeyReused, Once, Replayed
-from claimsvc.domain.admission import StoredAnswer, told_again
+from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.postgres.claiming.outcomes import decode, encode
 from claimsvc.postgres.connections import Driver
-from claimsvc.postgres.transactions import BeginAnewError
+from claimsvc.postgres.transactions import RestartTransactionError
 
 KEPT_FOR = "interval '24 hours'"
 
@@ -61,12 +61,12 @@ async def look_up(driver: Driver, *requests: Once | None) -> Rows | None:
     return await driver.execute(_ANSWERS, keys)
 
 
-async def found(rows: Rows | None) -> dict[tuple[str, str], StoredAnswer]:
+async def found(rows: Rows | None) -> dict[tuple[str, str], AnswerRecord]:
     """What `look_up` has found, by caller and key."""
     if rows is None:
         return {}
     return {
-        (caller, key): StoredAnswer(fingerprint, decode(answer), request_id)
+        (caller, key): AnswerRecord(fingerprint, decode(answer), request_id)
         for caller, key, fingerprint, answer, request_id in await rows.fetchall()
     }
 
@@ -103,12 +103,12 @@ async def concluded(
     stored = (await found(rows)).get((once.caller, once.key)) if once is not None else None
     if once is not None and stored is not None:
         await driver.execute("ROLLBACK", prepare=False)
-        told: _T | Replayed | KeyReused = told_again(stored, once, in_doubt)
+        told: _T | Replayed | KeyReused = replay(stored, once, in_doubt)
         return told
     try:
         async with driver.pipeline():
             await keep(driver, [(once, answer)] if once is not None else [])
             await driver.execute("COMMIT", prepare=False)
     except KEPT_BY_ANOTHER as error:
-        raise BeginAnewError from error
+        raise RestartTransactionError from error
     return answer

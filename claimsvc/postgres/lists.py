@@ -35,10 +35,10 @@ from claimsvc.errors import UnavailableError
 from claimsvc.postgres.audit import audited
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
-from claimsvc.postgres.claiming.full_path import RuledAdmission
+from claimsvc.postgres.claiming.full_path import FullPath
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import decided
+from claimsvc.postgres.transactions import run_transaction
 
 # Of no claim: nothing is made here.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -139,18 +139,18 @@ class PostgresAudience:
     """`ports.Audience` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
     """
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
         self._engine = engine
         self._unit_timeout_seconds = unit_timeout_seconds
-        self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self._full_path = FullPath(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def eligibility(
         self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
-        found = await self._ruled.obstacles(Attempt(_NO_ID, coupon_name, user_id, want))
+        found = await self._full_path.obstacles(Attempt(_NO_ID, coupon_name, user_id, want))
         answer: Eligibility | UnknownCoupon
         if UnknownCoupon() in found:
             answer = UnknownCoupon()
@@ -165,7 +165,7 @@ class PostgresAudience:
                 kept = await look_up(driver, once)
             return await concluded(driver, once, kept, answer, in_doubt)
 
-        return await decided(self._engine, self._unit_timeout_seconds, conclude)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, conclude)
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
@@ -208,7 +208,7 @@ class PostgresAudience:
         """Execute a statement while the coupon's row is locked; whether there is such a coupon."""
         coupons = {"coupon_names": [coupon_name]}
 
-        async def once(driver: Driver, in_doubt: bool) -> bool:
+        async def work(driver: Driver, in_doubt: bool) -> bool:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 locked = await driver.execute(LOCK_COUPONS, coupons)
@@ -217,7 +217,7 @@ class PostgresAudience:
                 await driver.execute("COMMIT", prepare=False)
             return bool(await locked.fetchall())
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
 
     async def _discard(self, version: Mapping[str, Any], kind: ListKind) -> None:
         """Clear away what was loaded in vain, unless it is in force all the same, because its end was in doubt."""
@@ -247,11 +247,11 @@ class PostgresAudience:
     async def _execute(self, statement: str, parameters: Mapping[str, Any]) -> list[tuple[Any, ...]]:
         """One statement, a transaction by itself; each of those above may be carried out twice."""
 
-        async def once(driver: Driver, in_doubt: bool) -> list[tuple[Any, ...]]:
+        async def work(driver: Driver, in_doubt: bool) -> list[tuple[Any, ...]]:
             done = await driver.execute(statement, parameters)
             return await done.fetchall() if done.description else []
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
 
 
 def _reasons(refusal: Outcome) -> tuple[Reason, ...]:

@@ -15,7 +15,7 @@ from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
 from claimsvc.postgres.idempotency import KEPT_FOR
-from claimsvc.postgres.transactions import BeginAnewError, decided
+from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
 
 # From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
 # that it costs the same however many holds and claims there are.
@@ -193,7 +193,7 @@ class PostgresUpkeep:
     Done again after a commit of which nobody heard, each of these finds less to do, and reports less.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
         observer: told of promises that would have been broken.
     """
 
@@ -208,7 +208,7 @@ class PostgresUpkeep:
     async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
         coupons = {"coupon_names": [coupon_name], "most": limit}
 
-        async def once(driver: Driver) -> int:
+        async def work(driver: Driver) -> int:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
@@ -218,7 +218,7 @@ class PostgresUpkeep:
             [(units, _)] = await settled.fetchall()
             return int(units)
 
-        return await self._write(once)
+        return await self._write(work)
 
     async def purge_answers(self, *, limit: int) -> int:
         return await self._count(_PURGE_ANSWERS, {"most": limit})
@@ -233,7 +233,7 @@ class PostgresUpkeep:
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
         asked = {"coupon_name": coupon_name, "days": for_days, "most": limit}
 
-        async def once(driver: Driver) -> PurgeReport:
+        async def work(driver: Driver) -> PurgeReport:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(_LOCK_TO_REMOVE, asked)
@@ -254,7 +254,7 @@ class PostgresUpkeep:
                 await driver.execute("COMMIT", prepare=False)
             return purged
 
-        return await self._write(once)
+        return await self._write(work)
 
     async def count_purgeable(self) -> PurgeReport:
         [(answers,)] = await self._read(_COUNT_ANSWERS, {})
@@ -272,21 +272,21 @@ class PostgresUpkeep:
         return await read(self._engine, self._unit_timeout_seconds, ask)
 
     async def _count(self, statement: str, parameters: dict[str, Any]) -> int:
-        async def once(driver: Driver) -> int:
+        async def work(driver: Driver) -> int:
             [(count,)] = await (await driver.execute(statement.encode(), parameters)).fetchall()
             return int(count)
 
-        return await self._write(once)
+        return await self._write(work)
 
-    async def _write(self, once: Callable[[Driver], Awaitable[_T]]) -> _T:
+    async def _write(self, work: Callable[[Driver], Awaitable[_T]]) -> _T:
         async def attempt(driver: Driver, in_doubt: bool) -> _T:
             try:
-                return await once(driver)
+                return await work(driver)
             except psycopg.errors.DeadlockDetected as error:
-                raise BeginAnewError from error
+                raise RestartTransactionError from error
 
         try:
-            return await decided(self._engine, self._unit_timeout_seconds, attempt)
+            return await run_transaction(self._engine, self._unit_timeout_seconds, attempt)
         except InvariantViolatedError:
             self._observer.invariant_violated()
             raise

@@ -29,7 +29,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.ports import Decision, StorageObserver
 from claimsvc.postgres.audit import entries_query
 from claimsvc.postgres.claiming.code_pool import CodesChanged
-from claimsvc.postgres.claiming.dispatcher import Deciding
+from claimsvc.postgres.claiming.dispatcher import Dispatcher
 from claimsvc.postgres.claims import PostgresTransitions, claim_of
 from claimsvc.postgres.codes import PostgresCodes
 from claimsvc.postgres.connections import UnitOfWork, database_failures, read, unavailable, unit_of_work
@@ -107,7 +107,7 @@ class PostgresStorage:
         codes_changed: CodesChanged = lambda _: None,
     ) -> None:
         self._engine = engine
-        self._deciding = Deciding(
+        self._dispatcher = Dispatcher(
             engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer, codes_changed=codes_changed
         )
         self._unit_timeout_seconds = unit_timeout_seconds
@@ -125,10 +125,10 @@ class PostgresStorage:
         self.erasure = PostgresErasure(engine, unit_timeout_seconds=unit_timeout_seconds)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        return await self._deciding.admit(attempts)
+        return await self._dispatcher.admit(attempts)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
-        return await self._deciding.look(attempts)
+        return await self._dispatcher.look(attempts)
 
     async def create_coupon(
         self, name: str, amount: int, strategy: StrategyName, campaign: Campaign = PLAIN, *, actor: str = "claimsvc"

@@ -1,4 +1,4 @@
-"""Transactions whose end is always known."""
+"""Run a transaction and always learn how it ended."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,21 +17,22 @@ _MOST_BEGINNINGS = 4
 _T = TypeVar("_T")
 
 
-class BeginAnewError(Exception):
-    """Nothing was written, and the same transaction, begun anew, will go another way."""
+class RestartTransactionError(Exception):
+    """Nothing was written; the transaction is to run again, and will take another path."""
 
 
-async def decided(
-    engine: AsyncEngine, unit_timeout_seconds: float, once: Callable[[Driver, bool], Awaitable[_T]]
+async def run_transaction(
+    engine: AsyncEngine, unit_timeout_seconds: float, work: Callable[[Driver, bool], Awaitable[_T]]
 ) -> _T:
-    """What `once` comes to, which carries out one transaction and is told whether it may have been committed before.
+    """Run `work` in a transaction and return its result.
 
-    When the connection is lost on the way, nobody knows whether the transaction was committed. It is then decided
-    again, on another connection. That must be safe however the first ended, or has yet to end: `once` finds what it
-    has written, and knows it to be its own.
+    When the connection is lost, the commit may or may not have happened. `work` then runs again on another connection,
+    with `in_doubt` true. It must be safe to repeat: it finds what it wrote before and recognizes it as its own.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`; also how long it is tried to learn an end that is in doubt.
+        engine: where connections come from.
+        unit_timeout_seconds: see `unit_of_work`; also how long an uncertain commit is resolved by reading.
+        work: runs one transaction on the driver's connection, given `in_doubt`.
 
     Raises:
         psycopg.IntegrityError, psycopg.DataError: a row was refused; nothing was written.
@@ -51,8 +52,8 @@ async def decided(
                 if in_doubt_until is not None and backend is not None:
                     await _end(driver, backend, clock() - begun_at)
                 backend, begun_at = driver.info.backend_pid, clock()
-                return await once(driver, in_doubt_until is not None)
-        except BeginAnewError as error:
+                return await work(driver, in_doubt_until is not None)
+        except RestartTransactionError as error:
             beginnings += 1
             if beginnings == _MOST_BEGINNINGS:
                 raise UnavailableError("others were always quicker; ask again", dependency="postgresql") from error

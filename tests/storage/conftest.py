@@ -8,7 +8,7 @@ import pytest
 
 from claimsvc.embedded import PostgresServer
 from claimsvc.postgres import PostgresStorage
-from claimsvc.postgres.claiming.fast_path import Admission
+from claimsvc.postgres.claiming.fast_path import FastPath
 from tests.storage.stage import open_storage
 
 
@@ -31,4 +31,4 @@ async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
 def sold_first(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """All of this holds too where every batch is at first taken for one that gets all that it asks for."""
     if request.param:
-        monkeypatch.setattr(Admission, "_sells", lambda _, coupon_names: len(coupon_names) == 1)
+        monkeypatch.setattr(FastPath, "_sells", lambda _, coupon_names: len(coupon_names) == 1)

@@ -10,16 +10,16 @@ from claimsvc.domain import Attempt, Outcome, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
 from claimsvc.ports import Decision, StorageObserver
 from claimsvc.postgres.claiming.code_pool import CodesChanged
-from claimsvc.postgres.claiming.fast_path import Admission, HasRules, PlainOutcome
-from claimsvc.postgres.claiming.full_path import RuledAdmission
+from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome, NeedsFullPath
+from claimsvc.postgres.claiming.full_path import FullPath
 
 _REMEMBERED = 10_000
 # Whether a coupon still has rules is asked again after this time; until then its claims are spared that question.
 _RULES_BELIEVED_SECONDS = 1.0
-_HAS_RULES = HasRules()
+_NEEDS_FULL_PATH = NeedsFullPath()
 
 
-class Deciding:
+class Dispatcher:
     """Sorts attempts: those on plain coupons go the quick way, those with rules or wishes the other.
 
     A coupon's attempts go one way together, so that they are decided in their order. What is remembered of coupons is
@@ -38,8 +38,8 @@ class Deciding:
         observer: StorageObserver,
         codes_changed: CodesChanged,
     ) -> None:
-        self._plain = Admission(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self._ruled = RuledAdmission(engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed)
+        self._plain = FastPath(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self._full_path = FullPath(engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed)
         self._observer = observer
         # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
         self._with_rules: dict[str, float] = {}
@@ -60,17 +60,19 @@ class Deciding:
         """See `ports.Storage`."""
         started = time.perf_counter()
         try:
-            ruled = self._ruled_names(attempts)
+            ruled = self._full_path_names(attempts)
             plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
             looked = iter(await self._plain.look(plain) if plain else ())
-            first = [_HAS_RULES if attempt.coupon_name in ruled else next(looked) for attempt in attempts]
-            with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, HasRules)]
-            answered = iter(await self._ruled.look(with_rules) if with_rules else ())
-            return [next(answered) if isinstance(seen, HasRules) else seen for seen in first]
+            first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(looked) for attempt in attempts]
+            with_rules = [
+                attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)
+            ]
+            answered = iter(await self._full_path.look(with_rules) if with_rules else ())
+            return [next(answered) if isinstance(seen, NeedsFullPath) else seen for seen in first]
         finally:
             self._observer.transaction_ended(time.perf_counter() - started)
 
-    def _ruled_names(self, attempts: Sequence[Attempt]) -> set[str]:
+    def _full_path_names(self, attempts: Sequence[Attempt]) -> set[str]:
         """Coupons whose attempts go the long way."""
         now = time.monotonic()
         return {
@@ -80,22 +82,26 @@ class Deciding:
         }
 
     async def _admit_all(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        ruled = self._ruled_names(attempts)
+        ruled = self._full_path_names(attempts)
         plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
         decided = iter(await self._halving(self._plain.admit, plain) if plain else ())
-        first = [_HAS_RULES if attempt.coupon_name in ruled else next(decided) for attempt in attempts]
-        with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, HasRules)]
+        first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(decided) for attempt in attempts]
+        with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)]
         if not with_rules:
-            decisions = [seen for seen in first if not isinstance(seen, HasRules)]
+            decisions = [seen for seen in first if not isinstance(seen, NeedsFullPath)]
         else:
-            answered = iter(await self._admit_ruled(with_rules, alone=len(with_rules) == len(attempts)))
-            decisions = [next(answered) if isinstance(seen, HasRules) else seen for seen in first]
+            answered = iter(await self._admit_by_full_path(with_rules, alone=len(with_rules) == len(attempts)))
+            decisions = [next(answered) if isinstance(seen, NeedsFullPath) else seen for seen in first]
         self._note(attempts, first, decisions)
         return decisions
 
-    async def _admit_ruled(self, attempts: Sequence[Attempt], *, alone: bool) -> list[Decision]:
+    async def _admit_by_full_path(self, attempts: Sequence[Attempt], *, alone: bool) -> list[Decision]:
         try:
-            return [each for each in await self._halving(self._ruled.admit, attempts) if not isinstance(each, HasRules)]
+            return [
+                each
+                for each in await self._halving(self._full_path.admit, attempts)
+                if not isinstance(each, NeedsFullPath)
+            ]
         except ClaimsvcError as error:
             if alone:
                 raise
@@ -103,8 +109,8 @@ class Deciding:
             return [error] * len(attempts)
 
     async def _halving(
-        self, admit: Callable[[Sequence[Attempt]], Awaitable[Sequence[PlainOutcome]]], attempts: Sequence[Attempt]
-    ) -> list[PlainOutcome | ClaimsvcError]:
+        self, admit: Callable[[Sequence[Attempt]], Awaitable[Sequence[FastPathOutcome]]], attempts: Sequence[Attempt]
+    ) -> list[FastPathOutcome | ClaimsvcError]:
         """What `admit` says of the attempts. A row that the database refuses is found by halving, and sinks alone."""
         started = time.perf_counter()
         try:
@@ -121,7 +127,7 @@ class Deciding:
         finally:
             self._observer.transaction_ended(time.perf_counter() - started)
         half = len(attempts) // 2
-        decisions: list[PlainOutcome | ClaimsvcError] = []
+        decisions: list[FastPathOutcome | ClaimsvcError] = []
         for part in (attempts[:half], attempts[half:]):
             try:
                 decisions += await self._halving(admit, part)
@@ -132,7 +138,7 @@ class Deciding:
     def _note(
         self,
         attempts: Sequence[Attempt],
-        first: Sequence[PlainOutcome | ClaimsvcError],
+        first: Sequence[FastPathOutcome | ClaimsvcError],
         decisions: Sequence[Decision],
     ) -> None:
         names = [attempt.coupon_name for attempt in attempts]
@@ -144,7 +150,7 @@ class Deciding:
         now = time.monotonic()
         for attempt, seen in zip(attempts, first, strict=True):
             if (
-                isinstance(seen, HasRules)
+                isinstance(seen, NeedsFullPath)
                 and _is_plain(attempt)
                 and self._with_rules.get(attempt.coupon_name, now) <= now
             ):

@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
-from claimsvc.postgres.transactions import BeginAnewError, decided
+from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
 
 # Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
 # is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
@@ -134,7 +134,7 @@ _SOLD_OUT = SoldOut()
 
 
 @dataclass(frozen=True, slots=True)
-class HasRules:
+class NeedsFullPath:
     """Nothing was decided: more than the stock decides this coupon's claims."""
 
 
@@ -145,19 +145,19 @@ WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> atte
 LIMIT 1
 """
 
-PlainOutcome = Outcome | HasRules
-_HAS_RULES = HasRules()
+FastPathOutcome = Outcome | NeedsFullPath
+_NEEDS_FULL_PATH = NeedsFullPath()
 
 
-class _NotToAllError(BeginAnewError):
+class _NotToAllError(RestartTransactionError):
     """Not every one of the claims can be given a unit."""
 
 
-class Admission:
+class FastPath:
     """Decides attempts on coupons that have nothing but their stock.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
     """
 
     def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
@@ -166,16 +166,16 @@ class Admission:
         # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
         self._selling: set[str] = set()
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
         """Admit in one transaction; nothing is done about those whose coupon has rules.
 
         Deciding the same attempts again is safe: a claim that was kept is found by its user, and known by its id to be
-        ours. Raises as `decided`.
+        ours. Raises as `run_transaction`.
         """
         coupon_names = sorted({attempt.coupon_name for attempt in attempts})
         sells = self._sells(coupon_names)
 
-        async def once(driver: Driver, in_doubt: bool) -> list[PlainOutcome]:
+        async def work(driver: Driver, in_doubt: bool) -> list[FastPathOutcome]:
             nonlocal sells
             if in_doubt:
                 await require_none_over(driver, attempts)
@@ -190,30 +190,30 @@ class Admission:
             self._note_selling(coupon_names, outcomes)
             return outcomes
 
-        return await decided(self._engine, self._unit_timeout_seconds, once)
+        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
 
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
 
-    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[PlainOutcome]) -> None:
+    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome]) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
         if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
             self._selling.update(coupon_names)
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[PlainOutcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
 
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
 
         rows = await read(self._engine, self._unit_timeout_seconds, ask)
-        outcomes: list[PlainOutcome | None] = []
+        outcomes: list[FastPathOutcome | None] = []
         for attempt, (known, is_plain, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
             if not known:
                 outcomes.append(UnknownCoupon())
             elif not is_plain:
-                outcomes.append(_HAS_RULES)
+                outcomes.append(_NEEDS_FULL_PATH)
             elif claim_id is not None:
                 outcomes.append(AlreadyClaimed(_claim(attempt, claim_id, claimed_at)))
             else:
@@ -233,7 +233,7 @@ async def require_none_over(driver: Driver, attempts: Sequence[Attempt]) -> None
         raise UnavailableError("the claim was made, and is over by now; look it up", dependency="postgresql")
 
 
-async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
     """Give each of these claims of one coupon a unit of it, and commit, all in one round trip.
 
     Raises:
@@ -258,7 +258,7 @@ async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[PlainOutcom
     return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
 
 
-async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
     """Lock the coupons, give out what is left of them, and commit, all in one round trip.
 
     A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
@@ -271,10 +271,10 @@ async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[At
         await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
         admitted = await driver.execute(_ADMIT, parameters)
         await driver.execute("COMMIT", prepare=False)
-    outcomes: list[PlainOutcome] = []
+    outcomes: list[FastPathOutcome] = []
     for attempt, (known, is_plain, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
         if known and not is_plain:
-            outcomes.append(_HAS_RULES)
+            outcomes.append(_NEEDS_FULL_PATH)
         elif claimed_at is None:
             outcomes.append(_SOLD_OUT if known else UnknownCoupon())
         elif other_id is None:

@@ -14,14 +14,14 @@ import psycopg
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
-from claimsvc.domain.admission import CouponFacts, Decisions, Facts, OwnClaim, decide, obstacles
+from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.connections import Driver, UnitOfWork, read
 from claimsvc.postgres.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
-from claimsvc.postgres.transactions import BeginAnewError, decided
+from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
 
 _IS_DUE = "state = 'active' AND held_until <= now()"
 _SETTLE = """
@@ -146,11 +146,11 @@ SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """
 
 
-class RuledAdmission:
+class FullPath:
     """Decides attempts on coupons that have rules, or that ask for more than a unit.
 
     Args:
-        unit_timeout_seconds: see `decided`.
+        unit_timeout_seconds: see `run_transaction`.
         codes_changed: see `CodesChanged`.
     """
 
@@ -162,9 +162,9 @@ class RuledAdmission:
         self._codes_changed = codes_changed
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
-        """Admit in one transaction. Deciding the same attempts again is safe; raises as `decided`."""
+        """Admit in one transaction. Deciding the same attempts again is safe; raises as `run_transaction`."""
 
-        async def once(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
             if in_doubt:
                 await require_none_over(driver, attempts)
             facts = await _facts(driver, attempts, locked=True)
@@ -173,7 +173,7 @@ class RuledAdmission:
             with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
             return decisions.outcomes, with_codes
 
-        outcomes, with_codes = await decided(self._engine, self._unit_timeout_seconds, once)
+        outcomes, with_codes = await run_transaction(self._engine, self._unit_timeout_seconds, work)
         if with_codes:
             self._codes_changed(with_codes)
         return outcomes
@@ -273,7 +273,7 @@ def _coupon_facts(
     return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 
 
-async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) -> None:
+async def _write(driver: Driver, decisions: BatchEffects, coupon_names: list[str]) -> None:
     """Write what was decided, and commit."""
     try:
         async with driver.pipeline():
@@ -287,10 +287,10 @@ async def _write(driver: Driver, decisions: Decisions, coupon_names: list[str]) 
             await driver.execute(RECKON_PLAINNESS, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
     except (KEPT_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
-        raise BeginAnewError from error
+        raise RestartTransactionError from error
 
 
-def _units(decisions: Decisions) -> dict[str, Any]:
+def _units(decisions: BatchEffects) -> dict[str, Any]:
     claims = [each.claim for each in decisions.given]
     return {
         **_ids(claims),

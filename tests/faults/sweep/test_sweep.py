@@ -12,7 +12,7 @@ import pytest
 from claimsvc.domain import Attempt, Claimed, SoldOut, StrategyName
 from claimsvc.embedded import PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.claiming.fast_path import Admission, PlainOutcome
+from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
 from tests.faults.sweep.claims import BATCH, SALE, SINGLE
@@ -47,15 +47,15 @@ async def test_whatever_fails_at_a_boundary_nothing_is_lost_and_nothing_left_beh
 async def test_a_failure_that_is_taken_for_sold_out_is_noticed(
     postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admit = Admission.admit
+    admit = FastPath.admit
 
-    async def lying(self: Admission, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+    async def lying(self: FastPath, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
         try:
             return await admit(self, attempts)
         except UnavailableError:
             return [SoldOut()] * len(attempts)
 
-    monkeypatch.setattr(Admission, "admit", lying)
+    monkeypatch.setattr(FastPath, "admit", lying)
     results = await _errors_under_row_locks(postgres, template_database, redis_urls)
     assert any("I9" in wrong for result in results for wrong in result.broken)
 
@@ -63,10 +63,10 @@ async def test_a_failure_that_is_taken_for_sold_out_is_noticed(
 async def test_an_answer_that_comes_before_its_commit_is_noticed(
     postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    admit = Admission.admit
-    told: dict[str, PlainOutcome] = {}
+    admit = FastPath.admit
+    told: dict[str, FastPathOutcome] = {}
 
-    async def hasty(self: Admission, attempts: Sequence[Attempt]) -> list[PlainOutcome]:
+    async def hasty(self: FastPath, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
         try:
             outcomes = await admit(self, attempts)
         except UnavailableError:
@@ -78,7 +78,7 @@ async def test_an_answer_that_comes_before_its_commit_is_noticed(
         told.update((attempt.user_id, outcome) for attempt, outcome in zip(attempts, outcomes, strict=True))
         return outcomes
 
-    monkeypatch.setattr(Admission, "admit", hasty)
+    monkeypatch.setattr(FastPath, "admit", hasty)
     results = await _errors_under_row_locks(postgres, template_database, redis_urls)
     assert any("I4" in wrong for result in results for wrong in result.broken)
 
