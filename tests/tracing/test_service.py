@@ -81,8 +81,8 @@ def test_off_nothing_of_it_is_imported_or_needed(serve: Serve, monkeypatch: pyte
     assert service.claim("ada")[0] == 201
     assert service.ask("GET", "/metrics", headers=OPENMETRICS)[0] == 200
     imported = re.findall(r"^import time:.*\| +(\S+)$", service.program.stderr, re.MULTILINE)
-    assert "claimsvc.tracing" in imported
-    assert not [name for name in imported if name.startswith("claimsvc.tracing.")]
+    assert "claimsvc.observability.tracing" in imported
+    assert not [name for name in imported if name.startswith("claimsvc.observability.tracing.")]
     service.program.eventually(lambda: len(service.lines()) == 1)
     assert "trace_id" not in service.lines()[0]
 
