@@ -18,10 +18,10 @@ help: ## List the targets
 run: $(VENV)/.installed ## Start everything on 127.0.0.1:$PORT (8080): databases, the service, a demo coupon
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID $(ARGS)
 
-test: $(VENV)/.installed-dev ## Run the tests on real, embedded PostgreSQL and Valkey
-	@exec $(PYTEST) $(ARGS)
+test: $(VENV)/.installed-dev ## Run the tests on real, embedded servers, but for the slow ones (all of what ARGS names)
+	@exec $(PYTEST) $(or $(ARGS),-m "not slow")
 
-check: $(VENV)/.installed-chart ## Check format, lint, types and architecture, then run the tests: what CI does
+check: $(VENV)/.installed-chart ## Check format, lint, types and architecture, then run every test: what CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy

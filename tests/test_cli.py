@@ -149,6 +149,7 @@ def migrate_to(revision: str, url: str) -> None:
     command.upgrade(config, revision)
 
 
+@pytest.mark.slow
 def test_migrate_does_not_wait_for_a_table_in_use_and_keep_claims_waiting_behind_it(postgres: PostgresServer) -> None:
     with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
         connection.execute("CREATE DATABASE in_use")
@@ -240,6 +241,7 @@ def test_a_coupon_that_the_contract_forbids_is_wrong_usage(name: str, amount: st
     assert claimsvc("coupon", "create", name, "--amount", amount).returncode == 2
 
 
+@pytest.mark.slow
 def test_a_taken_port_is_told_in_one_sentence(served: dict[str, str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as rival:
         port = str(rival.getsockname()[1])
@@ -260,6 +262,7 @@ def test_serve_answers_and_sigterm_ends_it_with_status_0(start: Starter, served:
     assert program.end(signal.SIGTERM) == 0
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again(start: Starter, served: dict[str, str]) -> None:
     program = start("serve", "--workers", "2", **served)
     url = address(program)
@@ -275,6 +278,7 @@ def test_a_killed_worker_is_started_again(start: Starter, served: dict[str, str]
     assert not any(is_alive(pid) for pid in (first, second, third))
 
 
+@pytest.mark.slow
 def test_metrics_of_all_workers_are_added_up_and_their_folder_is_removed(
     start: Starter, served: dict[str, str], tmp_path: Path
 ) -> None:
@@ -299,6 +303,7 @@ def test_metrics_of_all_workers_are_added_up_and_their_folder_is_removed(
     assert not list(tmp_path.glob("claimsvc-metrics-*"))
 
 
+@pytest.mark.slow
 def test_workers_end_by_themselves_when_their_supervisor_is_killed(start: Starter, served: dict[str, str]) -> None:
     program = start("serve", "--workers", "2", **served)
     program.eventually(lambda: program.count("serving") == 2)
@@ -308,6 +313,7 @@ def test_workers_end_by_themselves_when_their_supervisor_is_killed(start: Starte
     program.eventually(lambda: not any(is_alive(pid) for pid in workers))
 
 
+@pytest.mark.slow
 def test_workers_that_cannot_start_end_the_supervisor_with_their_status(served: dict[str, str]) -> None:
     wrong = {**served, "CLAIMSVC_DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none"}
     told = claimsvc("serve", "--workers", "2", **wrong)

@@ -33,6 +33,7 @@ def test_dev_tells_of_a_taken_port_before_it_starts_databases(state_dir: Path) -
     assert not state_dir.exists()
 
 
+@pytest.mark.slow
 def test_dev_prints_a_claim_that_works_and_keeps_its_data(start: Starter, state_dir: Path) -> None:
     remaining = []
     for arguments in ((), (), ("--fresh",)):
@@ -51,6 +52,7 @@ def test_dev_prints_a_claim_that_works_and_keeps_its_data(start: Starter, state_
     assert remaining == [99, 98, 99]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_dev_leaves_no_process_behind(start: Starter, state_dir: Path, number: signal.Signals) -> None:
     program = start("dev", "--port", "0", "--state-dir", str(state_dir))
@@ -60,6 +62,7 @@ def test_dev_leaves_no_process_behind(start: Starter, state_dir: Path, number: s
     program.eventually(lambda: pids_on(state_dir) == [])
 
 
+@pytest.mark.slow
 def test_dev_stopped_while_it_starts_leaves_no_process_behind(start: Starter, state_dir: Path) -> None:
     program = start("dev", "--port", "0", "--state-dir", str(state_dir))
     program.eventually_prints("Starting PostgreSQL")
@@ -68,6 +71,7 @@ def test_dev_stopped_while_it_starts_leaves_no_process_behind(start: Starter, st
     program.eventually(lambda: pids_on(state_dir) == [])
 
 
+@pytest.mark.slow
 def test_a_second_dev_on_the_same_state_folder_is_refused(start: Starter, state_dir: Path) -> None:
     first = start("dev", "--port", "0", "--masters", "1", "--state-dir", str(state_dir))
     first.eventually_prints("Ctrl-C stops")
@@ -91,6 +95,7 @@ def test_dev_runs_a_command_against_the_service_and_has_its_status(state_dir: Pa
     assert list(folder.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_dev_ends_its_command_when_it_is_stopped_itself(start: Starter) -> None:
     script = "import os, time; print('pid', os.getpid(), flush=True); time.sleep(600)"
     command = ("dev", "--port", "0", "--masters", "1", "--temporary", "--", sys.executable, "-c", script)
@@ -100,6 +105,7 @@ def test_dev_ends_its_command_when_it_is_stopped_itself(start: Starter) -> None:
     assert not is_alive(pid)
 
 
+@pytest.mark.slow
 def test_dev_stops_when_the_parent_that_it_was_given_is_gone(start: Starter, state_dir: Path) -> None:
     # A shell stands for `make`: it starts dev, which is told whose child it is.
     command = ["/bin/sh", "-c", '"$@" --parent $$ & wait', "sh", *CLAIMSVC, "dev"]
@@ -112,6 +118,7 @@ def test_dev_stops_when_the_parent_that_it_was_given_is_gone(start: Starter, sta
     block_until(lambda: not pids_on(state_dir), "every process is gone", within_seconds=DEADLINE_SECONDS)
 
 
+@pytest.mark.slow
 def test_dev_says_how_to_look_into_it_and_that_works(start: Starter, state_dir: Path) -> None:
     program = start("dev", "--port", "0", "--state-dir", str(state_dir))
     program.eventually_prints("Ctrl-C stops")

@@ -105,6 +105,7 @@ def client_of(master: ValkeyServer) -> redis.Redis:
     return redis.Redis.from_url(master.url, socket_timeout=0.3, retry=Retry(NoBackoff(), 0))
 
 
+@pytest.mark.slow
 def test_data_survives_between_runs_and_fresh_throws_it_away(state_dir: Path) -> None:
     with embedded_services(state_dir, masters=1) as first:
         write(first)
@@ -129,6 +130,7 @@ def test_a_restarted_server_keeps_its_port_and_its_data(started: EmbeddedService
     assert read(started) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgres", "valkey"])
 def test_a_paused_server_answers_when_it_is_resumed(started: EmbeddedServices, kind: str) -> None:
     write(started)
@@ -144,6 +146,7 @@ def test_a_paused_server_answers_when_it_is_resumed(started: EmbeddedServices, k
     assert read(started) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["postgres", "valkey"])
 def test_a_paused_server_can_be_stopped_and_killed(started: EmbeddedServices, kind: str) -> None:
     server = server_of(started, kind)
@@ -154,6 +157,7 @@ def test_a_paused_server_can_be_stopped_and_killed(started: EmbeddedServices, ki
     assert server.running
 
 
+@pytest.mark.slow
 def test_kill_9_of_the_starter_leaves_no_process_and_the_next_run_recovers(state_dir: Path) -> None:
     with embedded_services(state_dir, masters=1) as services:
         write(services)
@@ -168,6 +172,7 @@ def test_kill_9_of_the_starter_leaves_no_process_and_the_next_run_recovers(state
         assert read(services) == (True, True)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells a process of its parent's death")
 @pytest.mark.parametrize("kind", ["postgres", "valkey"])
 def test_kill_9_of_a_guard_ends_its_server(started: EmbeddedServices, kind: str) -> None:
@@ -210,6 +215,7 @@ def test_root_is_told_which_folder_nobody_may_not_enter(state_dir: Path) -> None
         pass
 
 
+@pytest.mark.slow
 def test_no_server_runs_as_root(started: EmbeddedServices) -> None:
     for server in (postgres_of(started), *started.masters):
         assert Path(f"/proc/{server.pid}").stat().st_uid != 0
@@ -224,6 +230,7 @@ def test_the_password_is_generated_private_and_needed(started: EmbeddedServices)
         psycopg.connect(started.database_url.replace(password, "wrong"))
 
 
+@pytest.mark.slow
 def test_an_interrupted_first_run_is_begun_again(state_dir: Path) -> None:
     with embedded_services(state_dir, masters=0) as services:
         postgres = state_dir / "postgres"
@@ -236,6 +243,7 @@ def test_an_interrupted_first_run_is_begun_again(state_dir: Path) -> None:
         assert not (postgres / "data.unfinished").exists()
 
 
+@pytest.mark.slow
 def test_a_pid_file_whose_number_another_program_has_now_is_no_obstacle(started: EmbeddedServices) -> None:
     postgres = postgres_of(started)
     pid_file = started.state_dir / "postgres" / "data" / "postmaster.pid"
@@ -259,6 +267,7 @@ def test_data_of_another_postgres_version_is_told_in_one_sentence(state_dir: Pat
         pass
 
 
+@pytest.mark.slow
 def test_a_lost_race_for_a_port_is_run_again(state_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     free_port = servers.free_port
     with socket.create_server(("127.0.0.1", 0)) as rival:

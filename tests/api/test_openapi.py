@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pytest
 from openapi_pydantic import OpenAPI
 
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
@@ -14,6 +15,7 @@ from claimsvc.http.server.problems import PROBLEMS
 from tests.api.memory import ADMIN, Service
 
 
+@pytest.mark.slow
 def test_the_service_does_what_its_document_says(service_url: str, tmp_path: Path) -> None:
     """Schemathesis, with every check it has: what the document allows is answered as it says, the rest refused.
 

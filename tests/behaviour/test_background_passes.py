@@ -113,6 +113,7 @@ async def test_reconciling_gives_up_on_a_master_that_hangs_and_the_next_pass_is_
         await until(passes.both_did_their_work, "the counter is forgotten")
 
 
+@pytest.mark.slow
 async def test_passes_that_are_repeated_outlast_servers_that_hang(servers: EmbeddedServices, passes: Passes) -> None:
     begun: Counter[str] = Counter()
 

@@ -178,6 +178,7 @@ async def test_only_those_on_the_one_list_and_not_on_the_other_get_a_unit(
     assert await left(here) == 0
 
 
+@pytest.mark.slow
 async def test_while_lists_are_replaced_each_claim_sees_one_of_them_whole(
     instances: tuple[Instance, Instance],
 ) -> None:

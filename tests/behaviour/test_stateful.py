@@ -269,6 +269,7 @@ def _alter(machine: type[Sequences], *statements: str) -> None:
             connection.execute(statement.encode())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mutate", [_sell_without_looking, _refuse_too_early, _forget_a_claim])
 def test_a_service_that_does_something_else_is_found_out(
     mutate: Callable[[pytest.MonkeyPatch, type[Sequences]], None],

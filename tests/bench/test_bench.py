@@ -25,6 +25,8 @@ from tests.bench.load import Load, Plan, Result
 from tests.bench.picture import draw
 from tests.bench.rounds import Series
 
+pytestmark = pytest.mark.slow
+
 _CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
 _SOLD_OUT = b'HTTP/1.1 409 Conflict\r\ncontent-length: 30\r\n\r\n{"type": "/problems/sold-out"}'
 _MANY_TIMES = 50

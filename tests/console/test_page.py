@@ -75,6 +75,7 @@ async def test_stock_drains_before_the_readers_eyes(look: Look, instance: Instan
     await expect(page.locator("#connection-text")).to_have_text("live")
 
 
+@pytest.mark.slow
 async def test_a_newcomer_reads_which_coupon_is_contended_and_why(look: Look, open_instance: Open) -> None:
     here, there = await open_instance(), await open_instance()
     for name in ("autumn", "spring"):
@@ -92,6 +93,7 @@ async def test_a_newcomer_reads_which_coupon_is_contended_and_why(look: Look, op
         await expect(page.locator("#instances tbody tr")).to_have_count(2)
 
 
+@pytest.mark.slow
 async def test_claims_that_give_up_are_told_with_what_to_do(look: Look, open_instance: Open, database_url: str) -> None:
     here, there = await open_instance(), await open_instance()
     await here.create("spring", 50)
@@ -116,6 +118,7 @@ async def test_claims_that_give_up_are_told_with_what_to_do(look: Look, open_ins
     await expect(page.locator("#verdict-age")).to_contain_text("It has been so for")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_a_phone_shows_everything_without_scrolling_sideways(look: Look, instance: Instance, scheme: str) -> None:
     await instance.create("a-coupon-with-a-rather-long-name-for-so-small-a-screen.2026", 100)
@@ -131,6 +134,7 @@ async def test_a_phone_shows_everything_without_scrolling_sideways(look: Look, i
             assert box["x"] + box["width"] <= _PHONE["width"]
 
 
+@pytest.mark.slow
 async def test_light_and_dark_differ_and_both_are_readable(look: Look, instance: Instance) -> None:
     """Contrast of text on its card, by WCAG 2.2: at least 4.5 to 1."""
     await instance.create("spring", 100)
@@ -169,6 +173,7 @@ _CONTRAST = """selector => {
 }"""
 
 
+@pytest.mark.slow
 async def test_everything_is_reached_and_worked_by_keyboard(look: Look, instance: Instance) -> None:
     await instance.create("spring", 100)
     page = await look(instance)
@@ -214,6 +219,7 @@ async def test_a_screen_reader_finds_landmarks_captions_and_one_live_region(look
         assert await page.locator(f"#{heading}").count() == 1
 
 
+@pytest.mark.slow
 async def test_who_wants_less_motion_gets_none(look: Look, instance: Instance) -> None:
     page = await look(instance, reduced_motion="reduce")
     await instance.create("spring", 100)
@@ -222,6 +228,7 @@ async def test_who_wants_less_motion_gets_none(look: Look, instance: Instance) -
     assert await page.evaluate("getComputedStyle(document.querySelector('.fill')).transitionDuration") == "0s"
 
 
+@pytest.mark.slow
 async def test_a_page_whose_service_went_away_says_so_and_comes_back(browser: Browser, settings: Settings) -> None:
     async with application(settings) as app:
         async with served(app) as port:
@@ -250,6 +257,7 @@ async def in_development(settings: Settings) -> AsyncIterator[str]:
         await made[0].aclose()
 
 
+@pytest.mark.slow
 async def test_in_development_a_button_fires_the_stress_test_and_shows_its_result(
     browser: Browser, settings: Settings
 ) -> None:
@@ -279,6 +287,7 @@ _PRESS_OFTEN = """times => Promise.all(Array.from({length: times}, async () => (
     method: "POST", headers: {"Content-Type": "application/json"}, body: '{"scenario":"stampede"}'})).status))"""
 
 
+@pytest.mark.slow
 async def test_however_often_it_is_fired_at_once_one_stress_test_runs(browser: Browser, settings: Settings) -> None:
     async with in_development(settings) as url:
         page = await browser.new_page()
@@ -287,6 +296,7 @@ async def test_however_often_it_is_fired_at_once_one_stress_test_runs(browser: B
         assert sorted(statuses) == [202, *[409] * 19]
 
 
+@pytest.mark.slow
 async def test_every_column_is_defined_where_a_reader_finds_it(look: Look, instance: Instance) -> None:
     await instance.create("spring", 100)
     page = await look(instance)
@@ -303,6 +313,7 @@ async def test_every_column_is_defined_where_a_reader_finds_it(look: Look, insta
     await expect(details).to_contain_text("in the last second")
 
 
+@pytest.mark.slow
 async def test_no_series_is_red(look: Look, instance: Instance) -> None:
     """Red says that something is bad; what a colour only tells apart must have another."""
     for scheme in ("light", "dark"):
@@ -330,6 +341,7 @@ _HUES = """() => {
 }"""
 
 
+@pytest.mark.slow
 async def test_a_page_that_was_refused_comes_back_though_it_was_hidden_meanwhile(
     browser: Browser, instance: Instance
 ) -> None:

@@ -249,7 +249,7 @@ def test_with_several_workers_each_reads_its_own_totals(tmp_path: Path) -> None:
     """prometheus_client decides when it is imported whether figures are kept in files, so this takes a process."""
     program = (
         "from claimsvc.domain import SoldOut\n"
-        "from claimsvc.metrics import Metrics, read_totals\n"
+        "from claimsvc.observability.metrics import Metrics, read_totals\n"
         "metrics = Metrics()\n"
         "metrics._flusher.changed = lambda: None\n"
         "metrics.coupons.count('spring')\n"

@@ -91,6 +91,7 @@ async def test_two_instances_that_take_turns_are_said_to_contend(open_instance: 
         await watcher.sees(lambda seen: len(coupon(seen, "spring").get("turns", ())) == 2)
 
 
+@pytest.mark.slow
 async def test_nothing_is_published_while_nobody_watches(open_instance: Open, redis_urls: tuple[str, ...]) -> None:
     here, there = await open_instance(), await open_instance()
     await here.create("spring", 100_000)
@@ -122,6 +123,7 @@ async def test_nothing_is_published_while_nobody_watches(open_instance: Open, re
         assert there.live.published == published
 
 
+@pytest.mark.slow
 async def test_without_redis_an_instance_shows_itself_alone_and_says_so(settings: Settings) -> None:
     with (
         temporary_state_dir() as state_dir,

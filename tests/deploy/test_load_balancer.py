@@ -20,7 +20,7 @@ from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, nee
 from tests.faults.instance import Instance
 from tests.waiting import until
 
-pytestmark = needs_haproxy
+pytestmark = [pytest.mark.slow, needs_haproxy]
 
 NAMES = ("app-1", "app-2")
 FAREWELL = "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS"

@@ -10,6 +10,8 @@ import pytest
 
 from tests.deploy.files import ROOT, copied, enters_builds
 
+pytestmark = pytest.mark.slow
+
 
 def test_the_wheel_has_every_file_of_the_packages(tmp_path: Path) -> None:
     """Built from what the Dockerfile copies and nothing else, by the setuptools at hand: nothing is downloaded."""

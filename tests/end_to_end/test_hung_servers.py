@@ -14,6 +14,8 @@ from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_sta
 from claimsvc.server.worker import START_SECONDS
 from tests.program import DEADLINE_SECONDS, claimsvc, environment
 
+pytestmark = pytest.mark.slow
+
 # A few limits one after the other, and the start of Python on a busy machine.
 _SOON_SECONDS = 25.0
 _JOBS = [("reconcile",), ("sweep",), ("purge",)]

@@ -10,7 +10,7 @@ import pytest
 from tests.faults.scenario import Context, Scenario, open_context, scenarios
 
 # Each worker has servers of its own; the scenarios are dealt to them one by one.
-pytestmark = pytest.mark.timeout(120)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,7 @@ from tests.faults.injectors import clock, disk, masters, namespaces, postgres, s
 from tests.proxy import proxy_to
 from tests.waiting import block_until
 
-pytestmark = pytest.mark.xdist_group("injectors")
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("injectors")]
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from tests.faults.scenario import Anywhere, Context, Row, open_context
 from tests.faults.stage import SERVICE
 from tests.faults.trial import Trial
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.xdist_group("mutants")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(60), pytest.mark.xdist_group("mutants")]
 
 _AMOUNT = 400
 _DROP_STOCK_CHECK = """

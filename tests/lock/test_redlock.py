@@ -338,7 +338,7 @@ def test_importing_the_lock_leaves_json_alone_and_does_not_read_redis_url() -> N
     program = """
 import json, os
 before = json.dumps
-import claimsvc.lock
+import claimsvc.redis.lock
 assert json.dumps is before, "json.dumps was replaced"
 assert os.environ["REDIS_URL"] == "not a url"
 """

@@ -21,7 +21,7 @@ from tests.observability.prometheus import Sample, needs_prometheus
 from tests.observability.runbook import incidents
 from tests.observability.stage import WatchedStage, on_the_stage
 
-pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=240)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=240)]
 
 PLENTY = 10_000_000
 _FIRES_SECONDS = 60.0

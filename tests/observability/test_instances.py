@@ -3,10 +3,12 @@
 import asyncio
 import subprocess
 
+import pytest
+
 from tests.observability.prometheus import needs_prometheus
 from tests.observability.stage import WatchedStage, on_the_stage
 
-pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=120)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=120)]
 
 
 async def test_workers_behind_one_port_report_together_counters_gauges_and_the_process(watched: WatchedStage) -> None:

@@ -5,13 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 from dashboards.panels import COUNT
 from tests.observability.contention import DRIFTING, HELD, HOT, PAUSED, SOLD_OUT, Seen
 from tests.observability.panels import Panel
 from tests.observability.prometheus import Sample, needs_prometheus
 from tests.observability.stage import on_the_stage
 
-pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=180)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=180)]
 
 REPORT = Path("build/observability/expressions.txt")
 

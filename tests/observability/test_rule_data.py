@@ -4,12 +4,14 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import pytest
+
 from tests.observability.contention import Seen
 from tests.observability.prometheus import Sample, needs_prometheus
 from tests.observability.rules import alerts, recordings
 from tests.observability.stage import on_the_stage
 
-pytestmark = [needs_prometheus, *on_the_stage(timeout_seconds=180)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=180)]
 
 REPORT = Path("build/observability/rules.txt")
 

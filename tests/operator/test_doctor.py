@@ -81,6 +81,7 @@ async def test_a_master_that_is_set_up_wrong_is_found(
     assert found in trouble[1]
 
 
+@pytest.mark.slow
 async def test_a_replica_is_no_master(sound: EmbeddedServices, sound_database_url: str) -> None:
     replica, copied = sound.masters[:2]
     with client_of(replica) as client, client_of(copied) as source:
@@ -289,6 +290,7 @@ async def test_a_wrong_password_is_told_in_postgresqls_words_without_it(sound: E
     assert "a-secret" not in found
 
 
+@pytest.mark.slow
 def test_a_standby_is_no_primary() -> None:
     with (
         temporary_state_dir() as state,

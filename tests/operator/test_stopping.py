@@ -34,6 +34,7 @@ def told_to_stop(program: Program, url: str) -> None:
     program.eventually(lambda: not listens(url))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_a_connection_at_rest_is_kept_for_the_farewell_and_ends_it_with_its_next_request(
     start: Starter, served: dict[str, str], workers: str
@@ -49,6 +50,7 @@ def test_a_connection_at_rest_is_kept_for_the_farewell_and_ends_it_with_its_next
     assert time.monotonic() - began < 50, "nobody rested any more, and it waited"
 
 
+@pytest.mark.slow
 def test_the_farewell_has_an_end(start: Starter, served: dict[str, str]) -> None:
     """It may be longer than the grace and what comes after that: its time is its own."""
     program = start("serve", **served, CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS="12", CLAIMSVC_SHUTDOWN_GRACE_SECONDS="0.5")
@@ -93,6 +95,7 @@ def test_a_signal_closes_the_listener_and_lets_accepted_requests_finish(
     assert program.process.wait(DEADLINE_SECONDS) == 0
 
 
+@pytest.mark.slow
 def test_a_request_that_does_not_end_cannot_keep_the_process(
     start: Starter, served: dict[str, str], database_url: str
 ) -> None:

@@ -57,7 +57,13 @@ class Border:
         return self.chance.uniform(low, high)
 
 
-_WATCHED = ("claimsvc.batching", "claimsvc.strategies", "claimsvc.lock", "claimsvc.masters", "claimsvc.counters")
+_WATCHED = (
+    "claimsvc.claiming.batching",
+    "claimsvc.claiming.strategies",
+    "claimsvc.redis.counters",
+    "claimsvc.redis.lock",
+    "claimsvc.redis.masters",
+)
 
 
 @contextmanager

@@ -18,7 +18,7 @@ _SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "1000")) // 4
 _MOST_SEEDS_FOR_A_MUTANT = 10_000
 
 
-@pytest.mark.parametrize("part", range(4))
+@pytest.mark.parametrize("part", [0, *(pytest.param(part, marks=pytest.mark.slow) for part in (1, 2, 3))])
 def test_every_promise_is_kept_in_every_order_of_events_and_faults(part: int) -> None:
     happened: Counter[str] = Counter()
     with simulated_surroundings() as border:

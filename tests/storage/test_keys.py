@@ -54,6 +54,7 @@ async def test_what_is_revoked_once_cannot_be_revoked_again(storage: PostgresSto
     assert [await storage.keys.revoke(each, actor="x") for each in (made.id, made.id, "none")] == [True, False, False]
 
 
+@pytest.mark.slow
 async def test_an_instance_that_has_just_seen_a_key_forgets_it_soon_after_it_was_revoked(
     storage: PostgresStorage, elsewhere: PostgresKeys
 ) -> None:

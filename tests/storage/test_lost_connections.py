@@ -72,6 +72,7 @@ async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_
         assert kinds(await storage.admit(asked)) == ["Replayed", "Replayed"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("moment", [b"application_name", b"transaction_timeout"], ids=["greeted", "set up"])
 async def test_a_server_that_freezes_while_a_connection_is_made_is_waited_for_no_longer_than_the_limit(
     database_url: str, moment: bytes
@@ -152,6 +153,7 @@ async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longe
                 assert kinds(decisions) == ["Claimed"]
 
 
+@pytest.mark.slow
 async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     services: EmbeddedServices, storage: PostgresStorage
 ) -> None:
@@ -169,6 +171,7 @@ async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
     assert await remaining(storage) == 4
 
 
+@pytest.mark.slow
 async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
     services: EmbeddedServices, database_url: str, storage: PostgresStorage
 ) -> None:

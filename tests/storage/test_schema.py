@@ -40,7 +40,7 @@ def test_every_unique_key_contains_the_coupon_so_that_tables_can_be_distributed_
 
 
 async def test_several_instances_may_migrate_an_empty_database_at_once(empty_database_url: str) -> None:
-    program = "import sys; from claimsvc.storage import migrate; migrate(sys.argv[1])"
+    program = "import sys; from claimsvc.postgres import migrate; migrate(sys.argv[1])"
     instances = [
         await asyncio.create_subprocess_exec(sys.executable, "-c", program, empty_database_url) for _ in range(4)
     ]

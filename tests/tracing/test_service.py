@@ -53,6 +53,7 @@ def test_a_trace_is_named_by_the_histograms_and_by_the_log(serve: Serve, collect
     assert trace_id not in service.ask("GET", "/metrics")[2]
 
 
+@pytest.mark.slow
 def test_several_workers_trace_each_and_have_metrics_without_exemplars(serve: Serve, collector: Collector) -> None:
     service = serve(TRACING_URL=collector.url, WORKERS=2)
     service.program.eventually(lambda: service.program.count("serving") == 2)
@@ -81,12 +82,13 @@ def test_off_nothing_of_it_is_imported_or_needed(serve: Serve, monkeypatch: pyte
     assert service.claim("ada")[0] == 201
     assert service.ask("GET", "/metrics", headers=OPENMETRICS)[0] == 200
     imported = re.findall(r"^import time:.*\| +(\S+)$", service.program.stderr, re.MULTILINE)
-    assert "claimsvc.tracing" in imported
-    assert not [name for name in imported if name.startswith("claimsvc.tracing.")]
+    assert "claimsvc.observability.tracing" in imported
+    assert not [name for name in imported if name.startswith("claimsvc.observability.tracing.")]
     service.program.eventually(lambda: len(service.lines()) == 1)
     assert "trace_id" not in service.lines()[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("without_opentelemetry")
 def test_switched_on_without_its_packages_it_says_what_to_install(
     database_url: str, redis_urls: tuple[str, ...]
@@ -123,11 +125,13 @@ def claim_forty(service: Service, when: str) -> None:
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_a_collector_that_is_not_there_harms_no_claim(serve: Serve) -> None:
     service = serve(TRACING_URL=f"http://127.0.0.1:{free_port()}/v1/traces")
     claims_and_ends(service, lambda: service.program.eventually(lambda: "Connection refused" in service.program.stderr))
 
 
+@pytest.mark.slow
 def test_a_collector_that_never_answers_harms_no_claim(serve: Serve, silent_collector: socket.socket) -> None:
     service = serve(TRACING_URL=f"http://127.0.0.1:{silent_collector.getsockname()[1]}/v1/traces")
     with contextlib.ExitStack() as stack:

@@ -84,6 +84,7 @@ def test_a_batch_links_its_claims_and_they_link_it(serve: Serve, collector: Coll
     assert sorted(set(asked)) == ports_of(service)
 
 
+@pytest.mark.slow
 def test_a_batch_for_which_the_lock_was_kept_links_the_one_for_which_it_was_taken(
     serve: Serve, collector: Collector
 ) -> None:
@@ -107,6 +108,7 @@ def test_a_batch_for_which_the_lock_was_kept_links_the_one_for_which_it_was_take
     assert [each.name for each in collector.children(taking)] == ["lock acquire", "transaction", "lock release"]
 
 
+@pytest.mark.slow
 def test_a_lock_that_stays_busy_is_an_error_of_the_request_the_batch_and_the_wait(
     serve: Serve, collector: Collector
 ) -> None:
@@ -123,6 +125,7 @@ def test_a_lock_that_stays_busy_is_an_error_of_the_request_the_batch_and_the_wai
     assert (acquire.name, acquire.failed, acquire.attributes["error.type"]) == ("lock acquire", True, "LockBusyError")
 
 
+@pytest.mark.slow
 def test_masters_that_do_not_answer_are_errors_each_and_together(serve: Serve, collector: Collector) -> None:
     with temporary_state_dir() as state, embedded_services(state, database_url="unused", durable=False) as own:
         service = serve(TRACING_URL=collector.url, masters=own.redis_urls)
@@ -164,6 +167,7 @@ def test_the_callers_trace_is_continued(serve: Serve, collector: Collector) -> N
     assert service.lines()[0]["trace_id"] == TRACE
 
 
+@pytest.mark.slow
 def test_what_the_caller_does_not_trace_is_not_traced_but_named_in_the_log(serve: Serve, collector: Collector) -> None:
     service = serve(TRACING_URL=collector.url)
     service.claim("ada", traceparent=f"00-{TRACE}-{CALLER}-00")
@@ -174,6 +178,7 @@ def test_what_the_caller_does_not_trace_is_not_traced_but_named_in_the_log(serve
     assert [line["trace_id"] for line in service.lines()] == [TRACE, collector.spans(REQUEST)[0].trace_id]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("given", ["", "nonsense", f"00-{TRACE}-{CALLER}", f"00-{'0' * 32}-{CALLER}-01", "\xff"])
 def test_a_traceparent_that_is_none_begins_a_new_trace(serve: Serve, collector: Collector, given: str) -> None:
     service = serve(TRACING_URL=collector.url)
@@ -182,6 +187,7 @@ def test_a_traceparent_that_is_none_begins_a_new_trace(serve: Serve, collector: 
     assert collector.spans(REQUEST)[0].parent_id == ""
 
 
+@pytest.mark.slow
 def test_so_many_claims_are_traced_in_a_second_and_no_more(serve: Serve, collector: Collector) -> None:
     service = serve(TRACING_URL=collector.url, TRACES_PER_SECOND=3)
     began = time.monotonic()
@@ -193,6 +199,7 @@ def test_so_many_claims_are_traced_in_a_second_and_no_more(serve: Serve, collect
     assert 3 <= len(collector.spans(REQUEST)) <= 3 * (seconds + 1)
 
 
+@pytest.mark.slow
 def test_a_batch_is_traced_if_any_of_its_claims_is(serve: Serve, collector: Collector) -> None:
     service = serve(TRACING_URL=collector.url, TRACES_PER_SECOND=1)
     service.claim("first", traceparent=f"00-{TRACE}-{CALLER}-00")  # its caller wants no trace, so it is none of them

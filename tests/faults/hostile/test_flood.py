@@ -13,6 +13,8 @@ import pytest
 from tests.faults.hostile.conftest import Serve, Victim
 from tests.faults.hostile.wire import Wire, connected, request
 
+pytestmark = pytest.mark.slow
+
 _CONNECTIONS = 8
 _ROUND_SECONDS = 3.0
 _ROUNDS = 6

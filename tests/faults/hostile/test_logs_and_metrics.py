@@ -12,6 +12,8 @@ from tests.faults.hostile.conftest import Serve, Victim
 from tests.faults.hostile.wire import connected, request
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _FORGED = '"}\\r\\n{"event":"forged"}'
 INJECTIONS = {
     "line breaks in the path": request("GET", "/a%0D%0A%7B%22event%22:%22forged%22%7D%0A"),

@@ -10,6 +10,8 @@ from tests.faults.hostile.conftest import LIMIT_SECONDS, Serve, Victim
 from tests.faults.hostile.wire import Wire, connected, request
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 # A machine that runs other tests besides is late itself.
 SLACK_SECONDS = 8.0
 CLAIM_HEAD = (

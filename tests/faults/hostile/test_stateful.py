@@ -5,7 +5,11 @@ import re
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.faults.hostile.conftest import ADMIN, Serve
+
+pytestmark = pytest.mark.slow
 
 
 async def test_sequences_of_operations_hold_to_the_document(serve: Serve, tmp_path: Path) -> None:

@@ -12,6 +12,8 @@ from tests.faults.hostile.table import CASES
 from tests.faults.hostile.wire import Answer, connected, request
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _LEAKS = ("Traceback", 'File "', "psycopg", "SELECT", "Error(", "Exception", "aiohttp", "pydantic", "postgres", "redis")
 _CANARY = request("GET", "/api/coupons/canary", X_Request_ID="canary", Connection="close")
 

@@ -18,6 +18,8 @@ from tests.faults.hostile.wire import Answer, connected, request
 from tests.proxy import proxy_to
 from tests.waiting import until
 
+pytestmark = pytest.mark.slow
+
 _PATIENT_DATABASE = {f"CLAIMSVC_DATABASE_{what}_TIMEOUT_SECONDS": "30" for what in ("LOCK", "STATEMENT")}
 
 

@@ -17,6 +17,8 @@ from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
 from tests.faults.sweep.claims import BATCH, SALE, SINGLE
 
+pytestmark = pytest.mark.slow
+
 _SHARE = 0.05
 
 
