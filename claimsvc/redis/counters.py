@@ -1,6 +1,5 @@
 """Counts in Redis, of what is left and of codes; see `ports.Counters` and `ports.CodeCounters`."""
 
-import zlib
 from collections.abc import Sequence
 
 from redis.asyncio import Redis
@@ -8,7 +7,7 @@ from redis.exceptions import RedisError
 
 from claimsvc.domain import CodeCounts
 from claimsvc.errors import UnavailableError
-from claimsvc.redis.masters import Master
+from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
 
 _take = Script("counter_take.lua")
@@ -96,7 +95,7 @@ class RedisCodeCounters:
 
 
 def _chosen(masters: Sequence[Master], name: str) -> Redis:
-    return masters[zlib.crc32(name.encode()) % len(masters)]
+    return masters[place_of(name, len(masters))]
 
 
 def _codes_key(coupon_type: str | None) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import time
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
@@ -180,6 +181,16 @@ class Masters:
                         was_up = False
             else:
                 await asyncio.sleep(_RECOVERY_INTERVAL_SECONDS)
+
+
+def place_of(name: str, count: int) -> int:
+    """Which of `count` masters a name belongs to, from 0: the same in every instance and at every start.
+
+    Args:
+        name: what is placed: a coupon's name, a key.
+        count: how many masters there are, at least one.
+    """
+    return zlib.crc32(name.encode()) % count
 
 
 def being_cancelled() -> bool:

@@ -10,7 +10,6 @@ is what is late, as it is under a flood of requests, the quota must hold.
 
 import asyncio
 import hashlib
-import zlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from redis.exceptions import RedisError
 
 from claimsvc.domain import Quota, QuotaStanding
 from claimsvc.ports import QuotaObserver
-from claimsvc.redis.masters import Master
+from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
 
 _take = Script("quota_take.lua")
@@ -62,7 +61,7 @@ class RedisQuotas:
             if (subject := subjects.get(quota.name)) is None:
                 continue
             key = _key(quota, subject)
-            standing = await self._lines[zlib.crc32(key.encode()) % len(self._lines)].ask(key, quota)
+            standing = await self._lines[place_of(key, len(self._lines))].ask(key, quota)
             if standing is None:
                 self._observer.quota_decided(quota.name, "unknown")
                 continue

@@ -9,7 +9,6 @@ time and nothing else, and never more than the pause between two attempts.
 import asyncio
 import contextlib
 import time
-import zlib
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
@@ -20,7 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from claimsvc.ports import LockObserver
-from claimsvc.redis.masters import Client, Master, being_cancelled
+from claimsvc.redis.masters import Client, Master, being_cancelled, place_of
 from claimsvc.redis.scripts import Script
 
 _wait = Script("lock_wait.lua")
@@ -64,7 +63,7 @@ class HandOver:
 
     def _line_masters(self, coupon_name: str, passed_over: int) -> list[Master]:
         """Where the line of this coupon may be: on the first of these that takes it; the name chooses their order."""
-        first = (zlib.crc32(coupon_name.encode()) + passed_over) % len(self._masters)
+        first = (place_of(coupon_name, len(self._masters)) + passed_over) % len(self._masters)
         return [master for master in self._masters[first:] + self._masters[:first] if master.up]
 
     async def wait(self, coupon_name: str, seconds: float, *, passed_over: int = 0) -> Wake:
