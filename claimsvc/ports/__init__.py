@@ -1,10 +1,18 @@
-"""The protocols between the rooms: what a strategy offers, and what it needs."""
+"""The protocols between the rooms: what a strategy offers, and what it needs. One file each."""
 
-from claimsvc.ports.admitting import ApiKeys, Quotas, Tokens
-from claimsvc.ports.claiming import AnyClaims, ClaimAnswer, Claims, Counters, LockWait, Stages, Strategy
-from claimsvc.ports.keeping import AuditLog, Decision, Erasure, Exports, Shelf, Storage, Upkeep
-from claimsvc.ports.locking import Lease, Lock, LockObserver, Locksmith
-from claimsvc.ports.observing import (
+from claimsvc.ports.api_keys import ApiKeys
+from claimsvc.ports.audience import Audience
+from claimsvc.ports.audit_log import AuditLog
+from claimsvc.ports.campaigns import Campaigns, ChangeAnswer
+from claimsvc.ports.claims import AnyClaims, ClaimAnswer, Claims, LockWait, Stages, Strategy
+from claimsvc.ports.code_counters import CodeCounters
+from claimsvc.ports.codes import Codes
+from claimsvc.ports.counters import Counters
+from claimsvc.ports.erasure import Erasure
+from claimsvc.ports.exports import Exports
+from claimsvc.ports.lock import Lease, Lock, LockObserver
+from claimsvc.ports.locksmith import Locksmith
+from claimsvc.ports.observers import (
     BatchObserver,
     HealthCheck,
     JobObserver,
@@ -12,7 +20,11 @@ from claimsvc.ports.observing import (
     QuotaObserver,
     StorageObserver,
 )
-from claimsvc.ports.offering import Audience, Campaigns, ChangeAnswer, CodeCounters, Codes, Transitions
+from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.storage import Decision, Shelf, Storage
+from claimsvc.ports.tokens import Tokens
+from claimsvc.ports.transitions import Transitions
+from claimsvc.ports.upkeep import Upkeep
 
 __all__ = [
     "AnyClaims",

@@ -1,4 +1,4 @@
-"""What the rooms tell whoever watches them."""
+"""Who watches each room."""
 
 from typing import Protocol
 

@@ -1,4 +1,4 @@
-"""What claims coupons, and what it needs of what counts them."""
+"""Where claims are made, and the outcome to come of each."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -106,30 +106,3 @@ class Strategy(Claims, Protocol):
     """One way to admit claims. Every implementation passes `tests/behaviour`."""
 
     name: StrategyName
-
-
-class Counters(Protocol):
-    """Counts of what is left, kept outside the database: quick, and only ever advice.
-
-    Every method raises `UnavailableError` when the counters cannot be reached.
-    """
-
-    async def take(self, coupon_name: str, units: int) -> int | None:
-        """Take up to so many units, atomically. Returns how many there were; None if nothing is known."""
-        ...
-
-    async def give_back(self, coupon_name: str, units: int) -> None:
-        """Put units back that were taken and not used; nothing if nothing is known."""
-        ...
-
-    async def learn(self, coupon_name: str, remaining_amount: int) -> None:
-        """Start counting from what the database says, unless somebody was quicker."""
-        ...
-
-    async def count(self, coupon_name: str) -> int | None:
-        """What the counter says is left; None if nothing is known."""
-        ...
-
-    async def forget(self, coupon_name: str, count: int) -> None:
-        """Forget the count if it is still this one, so that it is learnt anew."""
-        ...
