@@ -12,7 +12,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 def _written_out(value: object) -> object:
     # pydantic also takes a number within a string, for seconds since 1970.
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        raise ValueError("Not of the right form")
+        raise ValueError("Not a valid date-time")
     return value
 
 
@@ -23,7 +23,7 @@ def _in_utc(time: datetime) -> datetime:
         raise ValueError("Out of range") from None
 
 
-_TIME = "a time with its offset from UTC, as RFC 3339 has it"
+_TIME = "an RFC 3339 date-time with an offset, such as 2027-01-01T00:00:00Z"
 
 
 # Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.

@@ -97,7 +97,7 @@ def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
         return f"Required{rule}."
     # The pattern itself says less to a reader than the rule does.
     message = (
-        "Not of the right form"
+        "Invalid format"
         if error["type"] == "string_pattern_mismatch"
         else str(error["msg"]).removeprefix("Value error, ")
     )

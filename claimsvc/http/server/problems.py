@@ -100,23 +100,23 @@ UNAUTHORIZED = Problem(
     "unauthorized",
     401,
     "A key or a token is needed",
-    "The request carries no key and no token, or one that is not good here, or not any more.",
+    "The request carries no key or token, or one that is unknown, expired or revoked.",
     "Send `Authorization: Bearer <key or token>`; `claimsvc key create` makes keys, and your identity provider tokens.",
     {hdrs.WWW_AUTHENTICATE: "Bearer"},
 )
 FORBIDDEN = Problem(
     "forbidden",
     403,
-    "Not for this caller",
-    "The key or token is good, but not for this.",
-    "Ask for a key with the scope that this operation names.",
+    "Permission denied",
+    "The key or token is valid, but lacks the permission.",
+    "Use a key with the scope that this operation names.",
 )
 NOT_YOUR_CLAIM = Problem(
     "not-your-claim",
     403,
-    "For the user alone",
-    "The claim, or what is asked for, is another user's than the token's.",
-    "Leave `user_id` out, or send a token of that user.",
+    "Not your claim",
+    "The claim, or the `user_id` in the request, belongs to a different user.",
+    "Leave `user_id` out, or send that user's token.",
 )
 NOT_FOUND = Problem(
     "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
@@ -132,21 +132,21 @@ NOT_ELIGIBLE = Problem(
     "not-eligible",
     403,
     "Not for this user",
-    "The coupon's rules or lists do not admit this user; `reasons` says what is not met.",
-    "Nothing, unless what is said of the user changes.",
+    "The coupon's rules or lists do not admit this user; `reasons` lists what is not met.",
+    "Do not retry until the user's attributes or claims change.",
 )
 UNKNOWN_CLAIM = Problem(
     "unknown-claim",
     404,
     "Unknown claim",
     "There is no claim of that id.",
-    "Use the id that its 201 gave.",
+    "Use the `id` from the 201 response.",
 )
 LOCK_NOT_HELD = Problem(
     "lock-not-held",
     404,
     "Nobody holds this lock",
-    "No instance holds the lock of this coupon, or it was given back just now; nothing was released.",
+    "No instance holds the lock of this coupon; nothing was released.",
     "Nothing: the lock is free. `GET /api/locks` lists those that are held.",
 )
 METHOD_NOT_ALLOWED = Problem(
@@ -168,37 +168,37 @@ ALREADY_CLAIMED = Problem(
     409,
     "Already claimed",
     "This user holds a claim of this coupon already; `claim` is it.",
-    "Nothing: the user has what was asked for.",
+    "Do not retry: the user holds the unit.",
 )
 SOLD_OUT = Problem(
-    "sold-out", 409, "Sold out", "No unit of this coupon is left.", "Nothing: asking again will not help."
+    "sold-out", 409, "Sold out", "No unit of this coupon is left.", "Do not retry: the answer will stay the same."
 )
 NOT_STARTED = Problem(
     "not-started",
     409,
     "Not started yet",
-    "The coupon cannot be claimed yet; `starts_at` is when it can.",
-    "Ask again after `Retry-After` seconds.",
+    "The coupon cannot be claimed before `starts_at`.",
+    "Retry after `Retry-After` seconds.",
 )
 ENDED = Problem(
     "ended",
     409,
     "Ended",
-    "The coupon can be claimed no more: its time is over, or it was archived.",
-    "Nothing: asking again will not help.",
+    "The coupon can no longer be claimed: its period is over, or it was archived.",
+    "Do not retry: the answer will stay the same.",
 )
 PAUSED = Problem(
     "paused",
     409,
     "Paused",
-    "Whoever runs the coupon has paused it; nothing is lost of what was claimed.",
-    "Ask again later.",
+    "The coupon is paused by its operator; existing claims are not affected.",
+    "Retry later.",
 )
 CLAIM_CANCELLED = Problem(
     "claim-cancelled",
     409,
     "The claim was cancelled",
-    "The claim was cancelled before, so it cannot be confirmed.",
+    "The claim was cancelled, so it cannot be confirmed.",
     "Claim again.",
 )
 AMOUNT_BELOW_CLAIMED = Problem(
@@ -212,7 +212,7 @@ EMPTY_PERIOD = Problem(
     "empty-period",
     409,
     "It would end before it starts",
-    "The coupon's `ends_at` would not be after its `starts_at`, so nobody could ever claim it; nothing was changed.",
+    "`ends_at` must be after `starts_at`; nothing was changed.",
     "Choose a later end, or an earlier start.",
 )
 AMOUNT_IS_CODES = Problem(
@@ -246,7 +246,7 @@ ALREADY_REDEEMED = Problem(
     409,
     "Already redeemed",
     "The code was redeemed before, so it cannot be redeemed again, nor its claim be cancelled.",
-    "Nothing: asking again will not help.",
+    "Do not retry: the answer will stay the same.",
 )
 CODE_NOT_CLAIMED = Problem(
     "code-not-claimed",
@@ -259,14 +259,14 @@ CODE_EXPIRED = Problem(
     "code-expired",
     410,
     "The code has expired",
-    "The time until which the code could be redeemed is over.",
-    "Nothing: asking again will not help.",
+    "The code's `expires_at` has passed.",
+    "Do not retry: the answer will stay the same.",
 )
 HOLD_EXPIRED = Problem(
     "hold-expired",
     410,
     "The hold has expired",
-    "The unit was held for its time and not confirmed; it was given back, and may be another's by now.",
+    "The hold was not confirmed in time, so its unit was given back.",
     "Claim again.",
 )
 KEY_REUSED = Problem(
@@ -274,22 +274,22 @@ KEY_REUSED = Problem(
     422,
     "The Idempotency-Key was used for something else",
     "Another request was sent under the same Idempotency-Key before; nothing was done.",
-    "Make a new key for every new request, and use one again for its repetitions only.",
+    "Use a new key for each request, and the same key only to retry it.",
 )
 KEY_IN_FLIGHT = Problem(
     "key-in-flight",
     409,
-    "The same request is under way",
-    "A request with this Idempotency-Key is being worked on; its answer is not known yet.",
-    "Ask again after `Retry-After` seconds, under the same key.",
+    "The same request is in progress",
+    "A request with this Idempotency-Key is still being processed.",
+    "Retry after `Retry-After` seconds with the same key.",
     {hdrs.RETRY_AFTER: "1"},
 )
 QUOTA_EXCEEDED = Problem(
     "quota-exceeded",
     429,
-    "Asked too often",
-    "This user, or this address, has asked more often than it may; nothing was done. `violated-policies` says which.",
-    "Ask again after `Retry-After` seconds; `RateLimit-Policy` says how often is often enough.",
+    "Quota exceeded",
+    "This user or address has exceeded its quota; nothing was done. `violated-policies` names the quota.",
+    "Retry after `Retry-After` seconds; `RateLimit-Policy` states the quota.",
 )
 COUPON_EXISTS = Problem(
     "coupon-exists",
@@ -348,15 +348,15 @@ LOCK_BUSY = Problem(
     "lock-busy",
     503,
     "The coupon is busy",
-    "The coupon's lock was held by others for as long as a claim may wait; nothing was decided.",
-    "Ask again after `Retry-After` seconds.",
+    "The coupon's lock was held by others for the whole time that a claim may wait; nothing was decided.",
+    "Retry after `Retry-After` seconds.",
 )
 TOO_MANY_VIEWERS = Problem(
     "too-many-viewers",
     503,
     "Too many viewers",
-    "As many people as this instance takes are watching the console.",
-    "Ask again after `Retry-After` seconds, or watch from another instance: each shows all of them.",
+    "The console of this instance has reached its limit of viewers.",
+    "Retry after `Retry-After` seconds, or open the console of another instance: each shows all of them.",
     {hdrs.RETRY_AFTER: "5"},
 )
 UNAVAILABLE = Problem(
@@ -364,7 +364,7 @@ UNAVAILABLE = Problem(
     503,
     "Unavailable for now",
     "Something that the service needs does not answer, or the service is full; it could not give a definite answer.",
-    "Ask again after `Retry-After` seconds.",
+    "Retry after `Retry-After` seconds.",
 )
 
 PROBLEMS: Mapping[str, Problem] = {
