@@ -282,8 +282,7 @@ def _storage(
     codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
 ) -> postgres.PostgresStorage:
     return postgres.PostgresStorage(
-        engine,
-        unit_timeout_seconds=_unit_timeout_seconds(settings),
+        postgres.Database(engine, _unit_timeout_seconds(settings)),
         observer=metrics,
         codes_changed=codes_changed,
     )
@@ -306,7 +305,7 @@ def _jobs(
     return Jobs(
         lock,
         database,
-        postgres.PostgresUpkeep(engine, unit_timeout_seconds=_unit_timeout_seconds(settings), observer=metrics),
+        postgres.PostgresUpkeep(postgres.Database(engine, _unit_timeout_seconds(settings)), observer=metrics),
         counters,
         metrics,
         settle_seconds=settings.claim_patience_seconds,

@@ -9,8 +9,6 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from claimsvc.domain import (
     AlreadyCancelled,
     AlreadyRedeemed,
@@ -31,9 +29,9 @@ from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChan
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import run_transaction
 
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
@@ -68,13 +66,12 @@ class PostgresTransitions:
     """`ports.Transitions` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+        self._database = database
         self._codes_changed = codes_changed
 
     async def cancel(
@@ -104,7 +101,7 @@ class PostgresTransitions:
             return await (await unit.driver.execute(_COUPON_OF, {"id": claim_id})).fetchone()
 
         # A claim never changes its coupon.
-        found = await read(self._engine, self._unit_timeout_seconds, ask)
+        found = await self._database.read(ask)
         if found is None:
             return UnknownClaim()
         coupon_name, code_pattern, has_codes, coupon_type = found
@@ -128,7 +125,7 @@ class PostgresTransitions:
             answer = UnknownClaim() if row is None else became(claim_of(*row))
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        told = await run_transaction(self._engine, self._unit_timeout_seconds, decide)
+        told = await self._database.run_transaction(decide)
         if has_codes:
             self._codes_changed([coupon_type])
         return told

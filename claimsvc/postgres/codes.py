@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     AlreadyRedeemed,
@@ -36,9 +35,10 @@ from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_co
 from claimsvc.postgres.audit import audited
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, found, look_up
-from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
+from claimsvc.postgres.transactions import RestartTransactionError
 from claimsvc.postgres.uploads import ROWS_AT_ONCE, Upload
 
 # Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
@@ -90,13 +90,12 @@ class PostgresCodes:
     """`ports.Codes` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
         changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, changed: CodesChanged) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, changed: CodesChanged) -> None:
+        self._database = database
         self._changed = changed
 
     async def add(
@@ -221,7 +220,7 @@ class PostgresCodes:
             except psycopg.errors.DeadlockDetected as error:
                 raise RestartTransactionError from error
 
-        return await run_transaction(self._engine, _ADDING_TIMEOUT_SECONDS, attempt)
+        return await self._database.run_transaction(attempt, timeout_seconds=_ADDING_TIMEOUT_SECONDS)
 
     async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
         """What is kept under the request's key, before anything is done in several transactions."""
@@ -230,7 +229,7 @@ class PostgresCodes:
             stored = (await found(await look_up(unit.driver, once))).values()
             return next((replay(each, once, False) for each in stored if once is not None), None)
 
-        return None if once is None else await read(self._engine, self._unit_timeout_seconds, ask)
+        return None if once is None else await self._database.read(ask)
 
     async def _only_told(self, once: Once | None, answer: _T) -> _T | Replayed | KeyReused:
         """An answer for which nothing is written, unless it is to be kept."""
@@ -241,7 +240,7 @@ class PostgresCodes:
             await driver.execute("BEGIN", prepare=False)
             return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, write)
+        return await self._database.run_transaction(write)
 
     async def redeem(
         self, code: str, entry: AuditEntry, once: Once | None = None
@@ -265,7 +264,7 @@ class PostgresCodes:
                 types.add(row[-1])
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        told = await run_transaction(self._engine, self._unit_timeout_seconds, write)
+        told = await self._database.run_transaction(write)
         self._changed(types)
         return told
 
@@ -295,7 +294,7 @@ class PostgresCodes:
             [(count, _)] = await settled.fetchall()
             return int(count)
 
-        count = await run_transaction(self._engine, self._unit_timeout_seconds, work)
+        count = await self._database.run_transaction(work)
         self._changed({coupon_type for _, coupon_type in due})
         return count
 
@@ -303,7 +302,7 @@ class PostgresCodes:
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(statement, parameters)).fetchall()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)
 
 
 def _redeemed(

@@ -6,7 +6,6 @@ from typing import Any
 
 from psycopg.rows import dict_row
 from psycopg.types.json import Jsonb
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     PLAIN,
@@ -33,8 +32,8 @@ from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS, holds_of
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import run_transaction
 
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
@@ -102,13 +101,12 @@ class PostgresCampaigns:
     """`ports.Campaigns` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+        self._database = database
         self._codes_changed = codes_changed
 
     async def create(
@@ -137,7 +135,7 @@ class PostgresCampaigns:
                 raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
             return await concluded(driver, once, kept, CouponExists() if row is None else _coupon(row), in_doubt)
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, make)
+        return await self._database.run_transaction(make)
 
     async def change(
         self,
@@ -178,7 +176,7 @@ class PostgresCampaigns:
                 self._codes_changed({old.type, change["type"]})
             return told
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, decide)
+        return await self._database.run_transaction(decide)
 
 
 def _refusal(

@@ -10,13 +10,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 from uuid import uuid4
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from claimsvc.domain import AuditEntry, Erased
 from claimsvc.postgres.audit import AUDIT, audited
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
-from claimsvc.postgres.transactions import run_transaction
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
 
 # Some milliseconds each: coupons of which some look-ups by index are made, and answers whose JSON is read.
 _PAGE_COUPONS = 500
@@ -108,12 +106,11 @@ class PostgresErasure:
     """`ports.Erasure` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database) -> None:
+        self._database = database
 
     async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
         erased = Erased(f"erased-{uuid4()}")
@@ -147,7 +144,7 @@ class PostgresErasure:
             asked = {"after": after, "most": _PAGE_COUPONS, "user_id": user_id}
             return await (await unit.driver.execute(_PAGE.encode(), asked)).fetchall()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)
 
     async def _erase_from(self, coupon_name: str, asked: dict[str, Any]) -> tuple[int, int]:
         async def work(driver: Driver) -> tuple[int, int]:
@@ -176,4 +173,4 @@ class PostgresErasure:
 
     async def _write(self, work: Callable[[Driver], Awaitable[_T]]) -> _T:
         # Done again after a commit of which nobody heard, each of these finds less to do, and counts less.
-        return await run_transaction(self._engine, self._unit_timeout_seconds, lambda driver, _: work(driver))
+        return await self._database.run_transaction(lambda driver, _: work(driver))

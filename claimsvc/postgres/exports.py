@@ -9,10 +9,9 @@ is as its claim was when it was read.
 from collections.abc import AsyncIterator
 from typing import Any
 
-from sqlalchemy.ext.asyncio import AsyncEngine
-
 from claimsvc.domain import UnknownCoupon
-from claimsvc.postgres.connections import UnitOfWork, read
+from claimsvc.postgres.connections import UnitOfWork
+from claimsvc.postgres.database import Database
 
 _PAGE_CLAIMS = 5_000
 _HEADER = b"id,coupon_name,user_id,state,claimed_at,expires_at,ended_at\r\n"
@@ -57,13 +56,12 @@ class PostgresExports:
     """`ports.Exports` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`; it bounds each page.
+        database: where statements run.
         page_claims: how many claims a page has.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, page_claims: int = _PAGE_CLAIMS) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, page_claims: int = _PAGE_CLAIMS) -> None:
+        self._database = database
         self._page_claims = page_claims
 
     async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
@@ -84,4 +82,4 @@ class PostgresExports:
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)

@@ -7,10 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Row, text
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import ApiKey, Scope
-from claimsvc.postgres.connections import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.postgres.connections import UnitOfWork, database_failures, unavailable
+from claimsvc.postgres.database import Database
 
 _ID_BYTES = 6
 # How long a key that was revoked may still be believed by an instance that has just seen it.
@@ -58,15 +58,12 @@ class PostgresKeys:
     """`ports.ApiKeys` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`.
+        database: where statements run.
         fresh_seconds: how long what was found of a digest is believed.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, *, unit_timeout_seconds: float, fresh_seconds: float = FRESH_SECONDS
-    ) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, fresh_seconds: float = FRESH_SECONDS) -> None:
+        self._database = database
         self._fresh_seconds = fresh_seconds
         # By digest: until when it is believed, by the monotonic clock, and what it is the digest of.
         self._found: OrderedDict[bytes, tuple[float, ApiKey | None]] = OrderedDict()
@@ -112,11 +109,11 @@ class PostgresKeys:
         async def ask(unit: UnitOfWork) -> Sequence[Row[Any]]:
             return (await unit.connection.execute(statement, parameters)).all()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)
 
     async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
         try:
-            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
+            async with self._database.unit_of_work() as unit:
                 return (await unit.connection.execute(statement, parameters)).all()
         except database_failures as error:
             raise unavailable(error) from error

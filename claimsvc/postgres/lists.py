@@ -12,7 +12,6 @@ from dataclasses import replace
 from typing import Any
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     OUTCOME_NAMES,
@@ -37,8 +36,8 @@ from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import FullPath
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
-from claimsvc.postgres.transactions import run_transaction
 
 # Of no claim: nothing is made here.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
@@ -139,13 +138,12 @@ class PostgresAudience:
     """`ports.Audience` on PostgreSQL.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
-        self._full_path = FullPath(engine, unit_timeout_seconds=unit_timeout_seconds)
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._full_path = FullPath(database)
 
     async def eligibility(
         self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
@@ -165,7 +163,7 @@ class PostgresAudience:
                 kept = await look_up(driver, once)
             return await concluded(driver, once, kept, answer, in_doubt)
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, conclude)
+        return await self._database.run_transaction(conclude)
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
@@ -217,7 +215,7 @@ class PostgresAudience:
                 await driver.execute("COMMIT", prepare=False)
             return bool(await locked.fetchall())
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
+        return await self._database.run_transaction(work)
 
     async def _discard(self, version: Mapping[str, Any], kind: ListKind) -> None:
         """Clear away what was loaded in vain, unless it is in force all the same, because its end was in doubt."""
@@ -251,7 +249,7 @@ class PostgresAudience:
             done = await driver.execute(statement, parameters)
             return await done.fetchall() if done.description else []
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
+        return await self._database.run_transaction(work)
 
 
 def _reasons(refusal: Outcome) -> tuple[Reason, ...]:

@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import AuditEntry, PurgeReport
 from claimsvc.errors import InvariantViolatedError
@@ -13,9 +12,10 @@ from claimsvc.postgres.audit import AUDIT, audited
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import KEPT_FOR
-from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
+from claimsvc.postgres.transactions import RestartTransactionError
 
 # From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
 # that it costs the same however many holds and claims there are.
@@ -193,13 +193,12 @@ class PostgresUpkeep:
     Done again after a commit of which nobody heard, each of these finds less to do, and reports less.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
         observer: told of promises that would have been broken.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float, observer: StorageObserver) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, observer: StorageObserver) -> None:
+        self._database = database
         self._observer = observer
 
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
@@ -269,7 +268,7 @@ class PostgresUpkeep:
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)
 
     async def _count(self, statement: str, parameters: dict[str, Any]) -> int:
         async def work(driver: Driver) -> int:
@@ -286,7 +285,7 @@ class PostgresUpkeep:
                 raise RestartTransactionError from error
 
         try:
-            return await run_transaction(self._engine, self._unit_timeout_seconds, attempt)
+            return await self._database.run_transaction(attempt)
         except InvariantViolatedError:
             self._observer.invariant_violated()
             raise

@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import Row, and_, insert, select, text, tuple_
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import (
     PLAIN,
@@ -32,8 +31,9 @@ from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.dispatcher import Dispatcher
 from claimsvc.postgres.claims import PostgresTransitions, claim_of
 from claimsvc.postgres.codes import PostgresCodes
-from claimsvc.postgres.connections import UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.postgres.connections import UnitOfWork, database_failures, unavailable
 from claimsvc.postgres.coupons import CAMPAIGN_COLUMNS, PostgresCampaigns, campaign_of
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.erasure import PostgresErasure
 from claimsvc.postgres.exports import PostgresExports
 from claimsvc.postgres.keys import PostgresKeys
@@ -94,35 +94,27 @@ class PostgresStorage:
     """`ports.Storage` and `ports.AuditLog` on PostgreSQL; the rest is on the same connections.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`.
+        database: where statements run.
         codes_changed: see `CodesChanged`.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         *,
-        unit_timeout_seconds: float,
         observer: StorageObserver,
         codes_changed: CodesChanged = lambda _: None,
     ) -> None:
-        self._engine = engine
-        self._dispatcher = Dispatcher(
-            engine, unit_timeout_seconds=unit_timeout_seconds, observer=observer, codes_changed=codes_changed
-        )
-        self._unit_timeout_seconds = unit_timeout_seconds
-        self.campaigns = PostgresCampaigns(
-            engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed
-        )
-        self.transitions = PostgresTransitions(
-            engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed
-        )
-        self.codes = PostgresCodes(engine, unit_timeout_seconds=unit_timeout_seconds, changed=codes_changed)
-        self.audience = PostgresAudience(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self._database = database
+        self._dispatcher = Dispatcher(database, observer=observer, codes_changed=codes_changed)
+        self.campaigns = PostgresCampaigns(database, codes_changed=codes_changed)
+        self.transitions = PostgresTransitions(database, codes_changed=codes_changed)
+        self.codes = PostgresCodes(database, changed=codes_changed)
+        self.audience = PostgresAudience(database)
         self._newest_revision = newest_revision()
-        self.keys = PostgresKeys(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self.exports = PostgresExports(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self.erasure = PostgresErasure(engine, unit_timeout_seconds=unit_timeout_seconds)
+        self.keys = PostgresKeys(database)
+        self.exports = PostgresExports(database)
+        self.erasure = PostgresErasure(database)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._dispatcher.admit(attempts)
@@ -206,11 +198,11 @@ class PostgresStorage:
         async def ask(unit: UnitOfWork) -> Sequence[Row[Any]]:
             return (await unit.connection.execute(statement, parameters)).all()
 
-        return await read(self._engine, self._unit_timeout_seconds, ask)
+        return await self._database.read(ask)
 
     async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Row[Any] | None:
         try:
-            async with unit_of_work(self._engine, self._unit_timeout_seconds) as unit:
+            async with self._database.unit_of_work() as unit:
                 return (await unit.connection.execute(statement, parameters)).one_or_none()
         except database_failures as error:
             raise unavailable(error) from error

@@ -11,6 +11,7 @@ import pytest
 from claimsvc.domain import Claimed, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.exports import PostgresExports
 from tests.api.asking import claim, get
 from tests.api.memory import ADMIN, Service
@@ -32,7 +33,7 @@ async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
 async def exports(database_url: str) -> AsyncIterator[PostgresExports]:
     """Those of pages of three claims."""
     async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresExports(engine, unit_timeout_seconds=3.0, page_claims=3)
+        yield PostgresExports(Database(engine, 3.0), page_claims=3)
 
 
 async def exported(exports: PostgresExports, name: str = "spring") -> tuple[list[dict[str, str]], int]:

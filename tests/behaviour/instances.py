@@ -11,6 +11,7 @@ from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLo
 from claimsvc.domain import StrategyName
 from claimsvc.ports import Strategy
 from claimsvc.postgres import EngineLimits, PostgresStorage, open_engine
+from claimsvc.postgres.database import Database
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
@@ -57,7 +58,7 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
-        storage = PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed)
+        storage = PostgresStorage(Database(engine, 4.0), observer=observed)
         limits = BatchLimits(batch_size=64, lock_patience_seconds=1.5, patience_seconds=5.0, claim_timeout_seconds=10.0)
         room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {

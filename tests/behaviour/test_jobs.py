@@ -14,6 +14,7 @@ from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Jobs, Schedule
 from claimsvc.ports import Lease, Lock
 from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.postgres.database import Database
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
@@ -68,8 +69,8 @@ async def open_jobs(
     ):
         jobs = Jobs(
             lock or redlocks.unobserved(),
-            PostgresStorage(engine, unit_timeout_seconds=4.0, observer=observed),
-            PostgresUpkeep(engine, unit_timeout_seconds=40.0, observer=observed),
+            PostgresStorage(Database(engine, 4.0), observer=observed),
+            PostgresUpkeep(Database(engine, 40.0), observer=observed),
             RedisCounters(masters.all),
             observed,
             settle_seconds=0.01,

@@ -9,6 +9,7 @@ import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import Attempt
 from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.postgres.database import Database
 from tests.observed import Observed
 from tests.proxy import Proxy, proxy_to
 
@@ -26,13 +27,13 @@ LIMITS = EngineLimits(
 async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed]]:
     observed = Observed()
     async with open_engine(database_url, LIMITS, observed) as engine:
-        yield PostgresStorage(engine, unit_timeout_seconds=3.0, observer=observed), observed
+        yield PostgresStorage(Database(engine, 3.0), observer=observed), observed
 
 
 @asynccontextmanager
 async def open_upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
     async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresUpkeep(engine, unit_timeout_seconds=3.0, observer=Observed())
+        yield PostgresUpkeep(Database(engine, 3.0), observer=Observed())
 
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:

@@ -8,6 +8,7 @@ import pytest
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.keys import PostgresKeys
 from tests.observed import Observed
 from tests.storage.stage import LIMITS, administrate, open_storage
@@ -21,7 +22,7 @@ DIGEST = hashlib.sha256(b"a key").digest()
 async def elsewhere(database_url: str) -> AsyncIterator[PostgresKeys]:
     """What another instance knows, which looks again each time."""
     async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresKeys(engine, unit_timeout_seconds=3.0, fresh_seconds=0.0)
+        yield PostgresKeys(Database(engine, 3.0), fresh_seconds=0.0)
 
 
 async def make(keys: PostgresKeys, digest: bytes = DIGEST, *, expires_seconds: float | None = None) -> ApiKey:

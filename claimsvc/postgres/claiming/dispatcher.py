@@ -4,7 +4,6 @@ import time
 from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Attempt, Outcome, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
@@ -12,6 +11,7 @@ from claimsvc.ports import Decision, StorageObserver
 from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome, NeedsFullPath
 from claimsvc.postgres.claiming.full_path import FullPath
+from claimsvc.postgres.database import Database
 
 _REMEMBERED = 10_000
 # Whether a coupon still has rules is asked again after this time; until then its claims are spared that question.
@@ -26,20 +26,19 @@ class Dispatcher:
     only a guess at which question to ask first.
 
     Args:
-        unit_timeout_seconds: see `unit_of_work`.
+        database: where statements run.
         codes_changed: see `CodesChanged`.
     """
 
     def __init__(
         self,
-        engine: AsyncEngine,
+        database: Database,
         *,
-        unit_timeout_seconds: float,
         observer: StorageObserver,
         codes_changed: CodesChanged,
     ) -> None:
-        self._plain = FastPath(engine, unit_timeout_seconds=unit_timeout_seconds)
-        self._full_path = FullPath(engine, unit_timeout_seconds=unit_timeout_seconds, codes_changed=codes_changed)
+        self._plain = FastPath(database)
+        self._full_path = FullPath(database, codes_changed=codes_changed)
         self._observer = observer
         # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
         self._with_rules: dict[str, float] = {}

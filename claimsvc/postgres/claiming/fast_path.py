@@ -9,12 +9,12 @@ from datetime import datetime
 from typing import Any
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
-from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
+from claimsvc.postgres.transactions import RestartTransactionError
 
 # Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
 # is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
@@ -157,12 +157,11 @@ class FastPath:
     """Decides attempts on coupons that have nothing but their stock.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
     """
 
-    def __init__(self, engine: AsyncEngine, *, unit_timeout_seconds: float) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database) -> None:
+        self._database = database
         # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
         self._selling: set[str] = set()
 
@@ -190,7 +189,7 @@ class FastPath:
             self._note_selling(coupon_names, outcomes)
             return outcomes
 
-        return await run_transaction(self._engine, self._unit_timeout_seconds, work)
+        return await self._database.run_transaction(work)
 
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
@@ -207,7 +206,7 @@ class FastPath:
         async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
             return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
 
-        rows = await read(self._engine, self._unit_timeout_seconds, ask)
+        rows = await self._database.read(ask)
         outcomes: list[FastPathOutcome | None] = []
         for attempt, (known, is_plain, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
             if not known:

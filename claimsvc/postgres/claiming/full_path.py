@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
@@ -19,9 +18,10 @@ from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
-from claimsvc.postgres.connections import Driver, UnitOfWork, read
+from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
-from claimsvc.postgres.transactions import RestartTransactionError, run_transaction
+from claimsvc.postgres.transactions import RestartTransactionError
 
 _IS_DUE = "state = 'active' AND held_until <= now()"
 _SETTLE = """
@@ -150,15 +150,12 @@ class FullPath:
     """Decides attempts on coupons that have rules, or that ask for more than a unit.
 
     Args:
-        unit_timeout_seconds: see `run_transaction`.
+        database: where statements run.
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(
-        self, engine: AsyncEngine, *, unit_timeout_seconds: float, codes_changed: CodesChanged = lambda _: None
-    ) -> None:
-        self._engine = engine
-        self._unit_timeout_seconds = unit_timeout_seconds
+    def __init__(self, database: Database, *, codes_changed: CodesChanged = lambda _: None) -> None:
+        self._database = database
         self._codes_changed = codes_changed
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
@@ -173,7 +170,7 @@ class FullPath:
             with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
             return decisions.outcomes, with_codes
 
-        outcomes, with_codes = await run_transaction(self._engine, self._unit_timeout_seconds, work)
+        outcomes, with_codes = await self._database.run_transaction(work)
         if with_codes:
             self._codes_changed(with_codes)
         return outcomes
@@ -184,7 +181,7 @@ class FullPath:
         async def ask(unit: UnitOfWork) -> Facts:
             return await _facts(unit.driver, attempts, locked=False)
 
-        facts = await read(self._engine, self._unit_timeout_seconds, ask)
+        facts = await self._database.read(ask)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
 
     async def obstacles(self, attempt: Attempt) -> list[Outcome]:
@@ -193,7 +190,7 @@ class FullPath:
         async def ask(unit: UnitOfWork) -> Facts:
             return await _facts(unit.driver, [attempt], locked=False)
 
-        return obstacles(await read(self._engine, self._unit_timeout_seconds, ask), attempt)
+        return obstacles(await self._database.read(ask), attempt)
 
 
 def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
