@@ -165,7 +165,7 @@ def _write_environment(services: EmbeddedServices, settings: Settings, key: str)
         "CLAIMSVC_ADMIN_KEY": key,
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    # Where `claimsvc` is: what is typed should be what the README says.
+    # Where `claimsvc` is: what is typed should be what the documentation says.
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     path = services.state_dir / _ENVIRONMENT
     write_private(path, "".join(f"{line}\n" for line in lines))

@@ -1,4 +1,4 @@
-"""Makes the README's pictures of the console: `python -m tests.console.screenshots`, from the checkout's root.
+"""Makes the documentation's pictures of the console: `python -m tests.console.screenshots`, from the checkout's root.
 
 Three real instances on embedded servers, claims on a hot coupon at two of them and on others at the third.
 """

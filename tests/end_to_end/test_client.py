@@ -1,4 +1,4 @@
-"""`claimsvc.client` against the whole service: a claim's life, its retries, and the README's example."""
+"""`claimsvc.client` against the whole service: a claim's life, its retries, and the documentation's example."""
 
 import asyncio
 import os
@@ -45,7 +45,7 @@ from tests.end_to_end.conftest import Connect, OpenService, metric
 from tests.proxy import Proxy, listening, proxy_to
 from tests.waiting import until
 
-_README = Path(__file__).parent.parent.parent / "README.md"
+_PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
 _NOBODYS = "00000000-0000-7000-8000-000000000000"
 
 
@@ -256,8 +256,8 @@ async def test_a_coupon_that_is_busy_is_asked_for_until_it_is_free(
     assert [type(each) for each in await asyncio.gather(ada, ben)] == [Claimed, Claimed]
 
 
-async def test_the_example_of_the_readme_gives_each_unit_to_somebody(open_service: OpenService) -> None:
-    example = re.search(r"^```python\n(.*?)^```$", _README.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+async def test_the_example_of_the_documentation_gives_each_unit_to_somebody(open_service: OpenService) -> None:
+    example = re.search(r"^```python\n(.*?)^```$", _PAGE.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
     assert example
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", example[1]),

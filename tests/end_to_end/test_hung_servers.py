@@ -115,7 +115,7 @@ def test_a_service_that_cannot_be_started_in_time_ends_whatever_it_waits_for(
     servers: EmbeddedServices, settings: dict[str, str]
 ) -> None:
     """Each step has a limit of its own; here one is longer than that over all of them."""
-    assert START_SECONDS == 30.0, "the README says so"
+    assert START_SECONDS == 30.0, "docs/operations.md says so"
     patient = settings | {"CLAIMSVC_DATABASE_CONNECT_TIMEOUT_SECONDS": "60"}
     started = time.monotonic()
     with hung(servers):
