@@ -1,4 +1,4 @@
-"""The command line, as real processes: what it prints, what it returns, and what it leaves behind."""
+"""The command line: what it prints, what it returns, and what it leaves behind."""
 
 import hashlib
 import json
@@ -23,15 +23,17 @@ from tests.program import (
     address,
     call,
     claimsvc,
+    claimsvc_here,
     is_alive,
 )
 
 
 @pytest.mark.parametrize(
-    "command", [(), ("dev",), ("serve",), ("migrate",), ("coupon",), ("key",), ("locks",), ("lists",), ("doctor",)]
+    "words", ["", "dev", "serve", "migrate", "coupon", "claims", "codes", "key", "locks", "user", "lists", "doctor"]
 )
-def test_every_command_explains_itself(command: tuple[str, ...]) -> None:
-    told = claimsvc(*command, "--help")
+def test_every_command_explains_itself(words: str) -> None:
+    """The program that is installed, in a process of its own; most others are commands in this one."""
+    told = claimsvc(*words.split(), "--help")
     assert told.returncode == 0
     assert "Usage: " in told.stdout
 
@@ -51,7 +53,7 @@ def test_missing_and_wrong_settings_are_told_a_line_each_with_status_78() -> Non
 
 @pytest.mark.parametrize("command", [("coupon", "list"), ("migrate",)])
 def test_commands_on_the_database_need_no_redis_but_a_database(command: tuple[str, ...]) -> None:
-    told = claimsvc(*command)
+    told = claimsvc_here(*command)
     assert told.returncode == 78
     assert "CLAIMSVC_DATABASE_URL is not set" in told.stderr
     assert "REDIS" not in told.stderr
@@ -59,7 +61,7 @@ def test_commands_on_the_database_need_no_redis_but_a_database(command: tuple[st
 
 @pytest.mark.parametrize("command", [("coupon", "list"), ("migrate",)])
 def test_a_database_that_does_not_answer_is_told_without_a_traceback(command: tuple[str, ...]) -> None:
-    told = claimsvc(*command, CLAIMSVC_DATABASE_URL="postgresql://nobody:nothing@127.0.0.1:1/none")
+    told = claimsvc_here(*command, CLAIMSVC_DATABASE_URL="postgresql://nobody:nothing@127.0.0.1:1/none")
     assert told.returncode in (1, 78)
     assert "error:" in told.stderr
     assert "Traceback" not in told.stderr
@@ -75,7 +77,7 @@ def test_a_key_for_everything_is_made_with_the_digest_that_the_service_is_given(
 
 def test_keys_are_made_listed_and_revoked_and_none_is_ever_shown_again(database_url: str) -> None:
     def key(*words: str) -> subprocess.CompletedProcess[str]:
-        return claimsvc("key", *words, CLAIMSVC_DATABASE_URL=database_url)
+        return claimsvc_here("key", *words, CLAIMSVC_DATABASE_URL=database_url)
 
     made = key("create", "--label", "the [red]shop", "--scope", "coupons:write", "--scope", "claims:read")
     for_days = key("create", "--label", "support", "--scope", "claims:write", "--expires-days", "30")
@@ -113,7 +115,7 @@ def test_keys_are_made_listed_and_revoked_and_none_is_ever_shown_again(database_
     ],
 )
 def test_a_key_that_is_for_nothing_in_particular_is_wrong_usage(words: tuple[str, ...]) -> None:
-    told = claimsvc("key", "create", *words)
+    told = claimsvc_here("key", "create", *words)
     assert told.returncode == 2
     assert "Traceback" not in told.stderr
 
@@ -123,11 +125,11 @@ def test_migrate_makes_the_schema_and_may_be_run_again(postgres: PostgresServer)
         connection.execute("CREATE DATABASE bare")
         try:
             url = postgres.url_of("bare")
-            before = claimsvc("coupon", "list", CLAIMSVC_DATABASE_URL=url)
+            before = claimsvc_here("coupon", "list", CLAIMSVC_DATABASE_URL=url)
             assert before.returncode == 78
             for _ in range(2):
                 assert claimsvc("migrate", CLAIMSVC_DATABASE_URL=url).returncode == 0
-            assert claimsvc("coupon", "list", CLAIMSVC_DATABASE_URL=url).returncode == 0
+            assert claimsvc_here("coupon", "list", CLAIMSVC_DATABASE_URL=url).returncode == 0
         finally:
             connection.execute("DROP DATABASE bare WITH (FORCE)")
 
@@ -171,7 +173,7 @@ def test_migrate_does_not_wait_for_a_table_in_use_and_keep_claims_waiting_behind
 
 def test_coupons_are_created_listed_and_shown(database_url: str) -> None:
     def coupon(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return claimsvc("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
+        return claimsvc_here("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
 
     assert coupon("create", "summer-1", "--amount", "5").returncode == 0
     assert coupon("create", "winter-1", "--amount", "7").returncode == 0
@@ -195,7 +197,7 @@ def test_coupons_are_created_listed_and_shown(database_url: str) -> None:
 
 def test_coupons_are_changed_and_archived(database_url: str) -> None:
     def coupon(*arguments: str) -> subprocess.CompletedProcess[str]:
-        return claimsvc("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
+        return claimsvc_here("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
 
     def shown() -> dict[str, object]:
         found: dict[str, object] = json.loads(coupon("show", "spring", "--json").stdout)
@@ -238,7 +240,7 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     ("name", "amount"), [("..", "1"), ("a b", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))]
 )
 def test_a_coupon_that_the_contract_forbids_is_wrong_usage(name: str, amount: str) -> None:
-    assert claimsvc("coupon", "create", name, "--amount", amount).returncode == 2
+    assert claimsvc_here("coupon", "create", name, "--amount", amount).returncode == 2
 
 
 @pytest.mark.slow

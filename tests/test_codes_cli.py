@@ -1,20 +1,20 @@
-"""`claimsvc codes`, as real processes."""
+"""`claimsvc codes`."""
 
 import json
 from pathlib import Path
 
 import psycopg
 
-from tests.program import claimsvc
+from tests.program import claimsvc_here
 
 
 def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -> None:
     def codes(*arguments: str) -> tuple[int, str]:
-        done = claimsvc("codes", *arguments, CLAIMSVC_DATABASE_URL=database_url)
+        done = claimsvc_here("codes", *arguments, CLAIMSVC_DATABASE_URL=database_url)
         assert "Traceback" not in done.stderr
         return done.returncode, done.stdout + done.stderr
 
-    claimsvc("coupon", "create", "spring", "--amount", "5", CLAIMSVC_DATABASE_URL=database_url)
+    claimsvc_here("coupon", "create", "spring", "--amount", "5", CLAIMSVC_DATABASE_URL=database_url)
     file = tmp_path / "codes.csv"
     file.write_text("code,expires_at\nB-1,2126-01-01T00:00:00Z\nB-2\nB-2\n")
     assert codes("upload", "spring", str(file)) == (1, "Row 4: duplicate B-2\n0 codes were added to spring.\n")

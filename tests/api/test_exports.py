@@ -16,7 +16,7 @@ from claimsvc.postgres.exports import PostgresExports
 from tests.api.asking import claim, get
 from tests.api.memory import ADMIN, Service
 from tests.observed import Observed
-from tests.program import claimsvc
+from tests.program import claimsvc_here
 from tests.storage.stage import LIMITS, administrate, attempts, open_storage
 
 PATH = "/api/coupons/plenty/claims/export"
@@ -150,8 +150,8 @@ async def test_a_client_that_leaves_midway_is_no_defect(service: Service) -> Non
 async def test_the_command_prints_the_same(storage: PostgresStorage, database_url: str) -> None:
     await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     await storage.admit(attempts("ada"))
-    told = claimsvc("claims", "export", "spring", CLAIMSVC_DATABASE_URL=database_url)
+    told = claimsvc_here("claims", "export", "spring", CLAIMSVC_DATABASE_URL=database_url)
     assert (told.returncode, told.stderr) == (0, "")
     assert [line["user_id"] for line in csv.DictReader(io.StringIO(told.stdout))] == ["ada"]
-    told = claimsvc("claims", "export", "autumn", CLAIMSVC_DATABASE_URL=database_url)
+    told = claimsvc_here("claims", "export", "autumn", CLAIMSVC_DATABASE_URL=database_url)
     assert (told.returncode, "no coupon autumn" in told.stderr) == (1, True)

@@ -6,7 +6,7 @@ import pytest
 
 from claimsvc.embedded import EmbeddedServices
 from tests.operator.conftest import settings_of, variables
-from tests.program import claimsvc
+from tests.program import claimsvc_here
 
 
 @pytest.fixture
@@ -16,7 +16,7 @@ def well(sound: EmbeddedServices, sound_database_url: str) -> dict[str, str]:
 
 
 def test_with_warnings_alone_the_status_is_0(well: dict[str, str]) -> None:
-    told = claimsvc("doctor", **well)
+    told = claimsvc_here("doctor", **well)
     assert (told.returncode, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "warning"}
@@ -27,7 +27,7 @@ def test_with_warnings_alone_the_status_is_0(well: dict[str, str]) -> None:
 
 def test_what_is_wrong_is_a_line_with_how_to_mend_it_and_the_status_is_1(well: dict[str, str]) -> None:
     well["CLAIMSVC_DATABASE_URL"] = "postgresql://nobody:nothing@127.0.0.1:1/none"
-    told = claimsvc("doctor", **well)
+    told = claimsvc_here("doctor", **well)
     assert told.returncode == 1
     [line] = [line for line in told.stdout.splitlines() if line.startswith("wrong")]
     assert line.startswith("wrong    database: it cannot be used: ")
@@ -39,7 +39,7 @@ def test_what_is_wrong_is_a_line_with_how_to_mend_it_and_the_status_is_1(well: d
 def test_findings_are_json_for_programs(well: dict[str, str]) -> None:
     first, _, third = well["CLAIMSVC_REDIS_URLS"].split(",")
     well["CLAIMSVC_REDIS_URLS"] = f"{first},redis://:a-secret@127.0.0.1:1,{third}"
-    told = claimsvc("doctor", "--json", **well)
+    told = claimsvc_here("doctor", "--json", **well)
     assert told.returncode == 1
     findings = json.loads(told.stdout)
     assert all(finding.keys() == {"level", "subject", "found", "mend"} for finding in findings)
@@ -52,7 +52,7 @@ def test_wrong_settings_are_findings_too_with_status_78_and_the_database_is_chec
     well: dict[str, str],
 ) -> None:
     well |= {"CLAIMSVC_REDIS_URLS": "redis://a,redis://b", "CLAIMSVC_WORKERS": "many"}
-    told = claimsvc("doctor", **well)
+    told = claimsvc_here("doctor", **well)
     assert told.returncode == 78
     lines = told.stdout.splitlines()
     assert sum(line.startswith("wrong    settings: CLAIMSVC_REDIS_URLS: 2 masters") for line in lines) == 1
@@ -62,7 +62,7 @@ def test_wrong_settings_are_findings_too_with_status_78_and_the_database_is_chec
 
 
 def test_without_any_settings_each_missing_one_is_told(well: dict[str, str]) -> None:
-    told = claimsvc("doctor")
+    told = claimsvc_here("doctor")
     assert told.returncode == 78
     assert "settings: CLAIMSVC_DATABASE_URL is not set" in told.stdout
     assert "settings: CLAIMSVC_REDIS_URLS is not set" in told.stdout
@@ -80,7 +80,7 @@ def test_without_any_settings_each_missing_one_is_told(well: dict[str, str]) -> 
 def test_settings_that_are_wrong_together_are_found(
     well: dict[str, str], changes: dict[str, str], level: str, found: str
 ) -> None:
-    told = claimsvc("doctor", "--json", **{**well, **changes})
+    told = claimsvc_here("doctor", "--json", **{**well, **changes})
     assert told.returncode == (level == "wrong")
     [finding] = [each for each in json.loads(told.stdout) if found in each["found"]]
     assert (finding["level"], finding["subject"], bool(finding["mend"])) == (level, "settings", True)

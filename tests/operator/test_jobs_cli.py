@@ -8,7 +8,7 @@ import pytest
 import redis
 
 from tests.operator.stage import trail
-from tests.program import claimsvc
+from tests.program import claimsvc_here
 
 _COUPON = """
 INSERT INTO coupons (name, amount, remaining_amount, plain_until) VALUES ('spring', 5, 3, 'epoch');
@@ -38,17 +38,17 @@ def ask(database_url: str, statement: str) -> list[tuple[object, ...]]:
 
 
 def test_sweeping_says_how_many_holds_were_over(variables: dict[str, str], database_url: str) -> None:
-    told = claimsvc("sweep", **variables)
+    told = claimsvc_here("sweep", **variables)
     assert (told.returncode, told.stdout, told.stderr) == (0, "1 holds were over; their units are back.\n", "")
     assert ask(database_url, "SELECT remaining_amount FROM coupons") == [(4,)]
 
 
 def test_purging_is_counted_first_and_then_done_and_audited(variables: dict[str, str], database_url: str) -> None:
     purged = {"answers": 1, "list_entries": 0, "coupons": 1, "claims": 2, "codes": 0}
-    told = claimsvc("purge", "--dry-run", "--json", **variables)
+    told = claimsvc_here("purge", "--dry-run", "--json", **variables)
     assert (told.returncode, json.loads(told.stdout)) == (0, {"dry_run": True, **purged})
     assert ask(database_url, "SELECT count(*) FROM user_claims") == [(2,)]
-    told = claimsvc("purge", "--json", **variables)
+    told = claimsvc_here("purge", "--json", **variables)
     assert (told.returncode, json.loads(told.stdout), told.stderr) == (0, {"dry_run": False, **purged}, "")
     assert ask(database_url, "SELECT name FROM coupons UNION SELECT key FROM idempotent_answers") == [("new",)]
     [entry] = asyncio.run(trail(database_url.replace("postgresql:", "postgresql+psycopg:")))
@@ -57,7 +57,7 @@ def test_purging_is_counted_first_and_then_done_and_audited(variables: dict[str,
 
 
 def test_coupons_stay_unless_it_is_said_for_how_long(variables: dict[str, str], database_url: str) -> None:
-    told = claimsvc("purge", **{**variables, "CLAIMSVC_PURGE_AFTER_DAYS": "0"})
+    told = claimsvc_here("purge", **{**variables, "CLAIMSVC_PURGE_AFTER_DAYS": "0"})
     assert told.returncode == 0
     assert told.stdout.splitlines() == [
         "Removed 1 answers, 0 entries of lists, 0 coupons, 0 claims and 0 codes.",
@@ -73,9 +73,9 @@ def test_a_job_that_another_instance_is_at_is_not_done(
     for url in redis_urls:
         with redis.Redis.from_url(url) as master:
             master.set(f"claim:coupon:job:{command}", "web-1:42:0a1b2c3d/a-token", px=20_000)
-    told = claimsvc(command, **variables)
+    told = claimsvc_here(command, **variables)
     assert (told.returncode, told.stdout) == (1, "")
     assert "nothing was done here" in told.stderr
     assert ask(database_url, "SELECT count(*) FROM user_claims WHERE state = 'active'") == [(2,)]
-    told = claimsvc("locks", **variables)
+    told = claimsvc_here("locks", **variables)
     assert (told.returncode, "job" in told.stdout) == (0, False)

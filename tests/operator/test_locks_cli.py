@@ -15,7 +15,7 @@ import pytest
 import redis
 
 from tests.operator.stage import trail
-from tests.program import CLAIMSVC, claimsvc, environment
+from tests.program import CLAIMSVC, claimsvc_here, environment
 
 TOKEN = "web-1:42:0a1b2c3d/a-token"
 
@@ -38,13 +38,13 @@ def held(redis_urls: tuple[str, ...]) -> Iterator[None]:
 
 
 def test_locks_are_printed_for_people_and_for_programs(variables: dict[str, str], held: None) -> None:
-    told = claimsvc("locks", **variables)
+    told = claimsvc_here("locks", **variables)
     assert told.returncode == 0
     [row] = [line for line in told.stdout.splitlines() if line.startswith("spring")]
     assert "web-1:42:0a1b2c3d" in row
     assert "3 of 3" in row
     assert "web-2:7:ffffffff (" in row
-    told = claimsvc("locks", "--json", **variables)
+    told = claimsvc_here("locks", "--json", **variables)
     body = json.loads(told.stdout)
     assert (told.returncode, told.stderr, body["complete"]) == (0, "", True)
     [item] = body["items"]
@@ -59,7 +59,7 @@ def test_names_are_whole_wherever_they_are_printed(
     name = "a-name-as-long-as-it-may-be-" + "x" * 227
     with redis.Redis.from_url(redis_urls[0]) as master:
         master.set(f"claim:coupon:{name}", TOKEN, px=20_000)
-    assert f"\n{name}  web-1:42:0a1b2c3d (no majority)  " in claimsvc("locks", **variables).stdout
+    assert f"\n{name}  web-1:42:0a1b2c3d (no majority)  " in claimsvc_here("locks", **variables).stdout
     ours, theirs = pty.openpty()
     with subprocess.Popen(
         [*CLAIMSVC, "locks"], stdout=theirs, stderr=theirs, env=environment({**variables, "COLUMNS": "80"})
@@ -80,12 +80,12 @@ def test_locks_are_told_without_postgresql_and_with_a_master_down(variables: dic
         "CLAIMSVC_DATABASE_URL": "postgresql://nobody:nothing@127.0.0.1:1/none",
         "CLAIMSVC_REDIS_URLS": f"{first},{second},redis://127.0.0.1:2",
     }
-    told = claimsvc("locks", **variables)
+    told = claimsvc_here("locks", **variables)
     assert told.returncode == 0
     assert "2 of 3" in told.stdout
     assert "127.0.0.1:2 cannot be used" in told.stdout
     variables["CLAIMSVC_REDIS_URLS"] = f"{first},redis://127.0.0.1:2,redis://127.0.0.1:3"
-    told = claimsvc("locks", "--json", **variables)
+    told = claimsvc_here("locks", "--json", **variables)
     assert (told.returncode, told.stdout) == (1, "")
     assert "2 of 3 masters do not answer" in told.stderr
     assert "`claimsvc doctor` says more" in told.stderr
@@ -95,7 +95,7 @@ def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
     variables: dict[str, str], redis_urls: tuple[str, ...], held: None
 ) -> None:
     release = ("locks", "release", "spring", "--reason", "web-1 hangs", "--yes")
-    told = claimsvc(*release, **variables, LOGNAME="somebody-else", USER="somebody-else")
+    told = claimsvc_here(*release, **variables, LOGNAME="somebody-else", USER="somebody-else")
     assert told.returncode == 0, told.stderr
     assert "Released spring, which web-1:42:0a1b2c3d held, on" in told.stdout
     assert "was woken" in told.stdout
@@ -106,7 +106,7 @@ def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
     assert entry.actor.startswith(f"os-user:{getpass.getuser() if os.getuid() else 'root'}@")
     assert (entry.action, entry.reason, entry.request_id) == ("lock.release", "web-1 hangs", None)
 
-    told = claimsvc(*release, **variables)
+    told = claimsvc_here(*release, **variables)
     assert (told.returncode, "nobody holds the lock of spring" in told.stderr) == (1, True)
 
 
@@ -126,7 +126,7 @@ def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
 def test_what_is_not_said_clearly_is_wrong_usage_and_releases_nothing(
     variables: dict[str, str], redis_urls: tuple[str, ...], held: None, arguments: tuple[str, ...]
 ) -> None:
-    told = claimsvc("locks", "release", *arguments, **variables)
+    told = claimsvc_here("locks", "release", *arguments, **variables)
     assert told.returncode == 2, told.stderr
     assert "Traceback" not in told.stderr
     with redis.Redis.from_url(redis_urls[0]) as master:
@@ -158,7 +158,7 @@ def test_without_postgresql_a_release_is_refused(
     variables: dict[str, str], redis_urls: tuple[str, ...], held: None
 ) -> None:
     variables["CLAIMSVC_DATABASE_URL"] = "postgresql://nobody:nothing@127.0.0.1:1/none"
-    told = claimsvc("locks", "release", "spring", "--reason", "because", "--yes", **variables)
+    told = claimsvc_here("locks", "release", "spring", "--reason", "because", "--yes", **variables)
     assert told.returncode == 1
     assert "PostgreSQL" in told.stderr
     with redis.Redis.from_url(redis_urls[0]) as master:

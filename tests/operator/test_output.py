@@ -24,6 +24,7 @@ def test_a_full_disk_is_told_without_a_traceback(database_url: str) -> None:
     assert told.stderr.startswith("error: Nothing more can be written: No space left on device")
 
 
+@pytest.mark.slow
 def test_what_reads_only_the_beginning_gets_it_and_no_traceback(database_url: str) -> None:
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
         connection.execute(

@@ -11,7 +11,7 @@ import pytest
 
 from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, Once, StrategyName, Want
 from claimsvc.postgres import PostgresStorage, erasure
-from tests.program import claimsvc
+from tests.program import claimsvc_here
 from tests.storage.stage import administrate, attempts, broken_sums, kinds
 
 # Long enough to be found in whatever text there is, and hostile to whatever is made of it.
@@ -176,10 +176,10 @@ async def test_the_command_forgets_a_user_only_when_told_twice(storage: Postgres
     await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
     await claimed(storage, "ada", "spring")
     variables = {"CLAIMSVC_DATABASE_URL": database_url}
-    refused = claimsvc("user", "erase", "ada", **variables)
+    refused = claimsvc_here("user", "erase", "ada", **variables)
     assert (refused.returncode, "--yes" in refused.stderr) == (2, True)
-    assert claimsvc("user", "erase", "a b", "--yes", **variables).returncode == 2
+    assert claimsvc_here("user", "erase", "a b", "--yes", **variables).returncode == 2
     assert places_that_name(database_url, "ada")
-    told = claimsvc("user", "erase", "ada", "--yes", "--json", **variables)
+    told = claimsvc_here("user", "erase", "ada", "--yes", "--json", **variables)
     assert (told.returncode, told.stderr) == (0, "")
     assert (json.loads(told.stdout)["claims"], places_that_name(database_url, "ada")) == (1, {})
