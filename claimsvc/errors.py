@@ -13,6 +13,14 @@ class EmbeddedServiceError(ClaimsvcError):
     """A PostgreSQL or Valkey of our own could not be started. The message says what to do."""
 
 
+class PermissionDeniedError(ClaimsvcError):
+    """The caller lacks a scope; `scope` names it."""
+
+    def __init__(self, scope: str) -> None:
+        super().__init__(f"the caller lacks the scope {scope}")
+        self.scope = scope
+
+
 class TransientError(ClaimsvcError):
     """Nothing was decided; the same request may succeed later.
 

@@ -12,8 +12,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.application import audit as audit_cases
 from claimsvc.bootstrap import open_storage
-from claimsvc.cli.terminal import AsJson, print_json, print_table
+from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table
 from claimsvc.config import load_database_settings
 from claimsvc.http.framework.parameters import AuditQuery
 from claimsvc.http.resources.audit.routes import entry_body
@@ -39,7 +40,7 @@ def audit(
 
     async def read() -> list[domain.AuditEntry]:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.entries(query.filter(), after=None, limit=limit)
+            return await audit_cases.entries(storage, os_operator(), query.filter(), after=None, limit=limit)
 
     found = asyncio.run(read())
     if as_json:

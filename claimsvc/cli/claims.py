@@ -5,8 +5,9 @@ import sys
 
 import typer
 
+from claimsvc.application import claims
 from claimsvc.bootstrap import open_storage
-from claimsvc.cli.terminal import CouponName, check_coupon_name
+from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.config import load_database_settings
 from claimsvc.domain import UnknownCoupon
 from claimsvc.errors import ClaimsvcError
@@ -27,7 +28,7 @@ def export_claims(name: CouponName) -> None:
 
     async def export() -> None:
         async with open_storage(load_database_settings()) as storage:
-            parts = await storage.exports.claims(name)
+            parts = await claims.export(storage.exports, os_operator(), name)
             if isinstance(parts, UnknownCoupon):
                 raise ClaimsvcError(f"there is no coupon {name}")
             async for part in parts:

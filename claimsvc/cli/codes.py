@@ -14,10 +14,10 @@ import typer
 from rich.console import Console
 
 from claimsvc import domain
+from claimsvc.application import codes as code_cases
 from claimsvc.bootstrap import open_codes
-from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_actor, print_json
+from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_operator, print_json
 from claimsvc.config import load_database_settings
-from claimsvc.domain.codes import normalized
 from claimsvc.errors import ClaimsvcError
 from claimsvc.http.resources.codes.uploads import CSV, NDJSON, Row, RowReader
 from claimsvc.http.server.problems import RefusedError
@@ -46,7 +46,7 @@ def upload_codes(
         async with open_codes(load_database_settings()) as codes:
             with _opened(file) as opened:
                 rows = _rows(opened, RowReader(NDJSON if file.endswith(".ndjson") else CSV))
-                added = await codes.add(name, rows, _entry("codes.add", name), atomic=not partial)
+                added = await code_cases.add(codes, os_operator(), name, rows, atomic=not partial)
         if isinstance(added, domain.CodesAdded | domain.RowsRefused):
             return added
         raise ClaimsvcError(f"there is no coupon {name}")
@@ -85,7 +85,7 @@ def generate_codes(
 
     async def generate() -> domain.CodesAdded | domain.PatternTooSmall | domain.CodeExpired:
         async with open_codes(load_database_settings()) as codes:
-            made = await codes.generate(name, count, pattern, expires_at, _entry("codes.generate", name))
+            made = await code_cases.generate(codes, os_operator(), name, count, pattern, expires_at)
         if isinstance(made, domain.CodesAdded | domain.PatternTooSmall | domain.CodeExpired):
             return made
         raise ClaimsvcError(f"there is no coupon {name}")
@@ -103,12 +103,12 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
     """Show a code: of which coupon it is, whose, and whether it was redeemed."""
     check_text(code, "CODE")
 
-    async def look() -> domain.Code | None:
+    async def look() -> domain.Code | domain.UnknownCode:
         async with open_codes(load_database_settings()) as codes:
-            return await codes.code(normalized(code))
+            return await code_cases.get(codes, os_operator(), code)
 
     found = asyncio.run(look())
-    if found is None:
+    if isinstance(found, domain.UnknownCode):
         raise ClaimsvcError(f"there is no code {code}")
     if as_json:
         print_json(asdict(found))
@@ -123,8 +123,7 @@ def redeem_code(code: CodeText) -> None:
 
     async def redeem() -> object:
         async with open_codes(load_database_settings()) as codes:
-            entry = domain.AuditEntry(os_actor(), "code.redeem", "code", normalized(code))
-            return await codes.redeem(normalized(code), entry)
+            return await code_cases.redeem(codes, os_operator(), code)
 
     done = asyncio.run(redeem())
     match done:
@@ -138,10 +137,6 @@ def redeem_code(code: CodeText) -> None:
             raise ClaimsvcError(f"no claim has {code}")
         case _:
             raise ClaimsvcError(f"there is no code {code}")
-
-
-def _entry(action: str, name: str) -> domain.AuditEntry:
-    return domain.AuditEntry(os_actor(), action, "coupon", name)
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:

@@ -13,15 +13,22 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.application import coupons
 from claimsvc.bootstrap import open_storage
-from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_actor, print_json, print_table
+from claimsvc.cli.terminal import (
+    AsJson,
+    CouponName,
+    check_coupon_name,
+    check_text,
+    os_operator,
+    print_json,
+    print_table,
+)
 from claimsvc.config import load_database_settings
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError
 from claimsvc.http.resources.coupons.schemas import ChangeCoupon
 from claimsvc.ports import ChangeAnswer
-
-_MOST_CLAIMANTS = 1000  # as many as the API shows
 
 app = typer.Typer(help="Create and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -43,7 +50,7 @@ def create_coupon(
     name: CouponName,
     amount: Annotated[int, typer.Option(min=1, max=_MOST, help="Units to give away.")],
     strategy: Annotated[
-        StrategyName, typer.Option(help="How its claims are admitted; the README says which to choose.")
+        StrategyName, typer.Option(help="How its claims are admitted; docs/concepts.md says which to choose.")
     ] = StrategyName.REDLOCK,
     starts_at: StartsAt = None,
     ends_at: EndsAt = None,
@@ -58,14 +65,15 @@ def create_coupon(
     check_coupon_name(name)
     rules = asked_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
     campaign = domain.Campaign(**rules, paused=paused)
-    if campaign.is_empty():
-        raise typer.BadParameter("it would end before it starts", param_hint="--ends-at")
 
-    async def create() -> Coupon | CouponExists:
+    async def create() -> object:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.create_coupon(name, amount, strategy, campaign, actor=os_actor())
+            return await coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
 
-    if isinstance(asyncio.run(create()), CouponExists):
+    made = asyncio.run(create())
+    if isinstance(made, domain.PeriodIsEmpty):
+        raise typer.BadParameter("it would end before it starts", param_hint="--ends-at")
+    if isinstance(made, CouponExists):
         raise ClaimsvcError(f"there is a coupon {name} already; nothing was changed")
     _say(f"Created {name} with {amount} units.")
 
@@ -101,12 +109,12 @@ def archive_coupon(name: CouponName) -> None:
 
 def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> CouponDetail:
     check_coupon_name(name)
-    action = "coupon.archive" if archive else "coupon.change"
-    entry = domain.AuditEntry(os_actor(), action, "coupon", name, details={"fields": sorted(change)} if change else {})
 
     async def ask() -> ChangeAnswer:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.campaigns.change(name, change, entry, archive=archive)
+            if archive:
+                return await coupons.archive(storage.campaigns, os_operator(), name)
+            return await coupons.change(storage.campaigns, os_operator(), name, change)
 
     match asyncio.run(ask()):
         case CouponDetail() as detail:
@@ -182,11 +190,11 @@ def list_coupons(
                     break
         return found
 
-    coupons = asyncio.run(read())
+    found = asyncio.run(read())
     if as_json:
-        print_json([asdict(coupon) for coupon in coupons])
+        print_json([asdict(coupon) for coupon in found])
     else:
-        _print_table(coupons)
+        _print_table(found)
 
 
 @app.command("show")
@@ -194,12 +202,12 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     """Show a coupon, its rules and who has claimed it, oldest first (the first 1000)."""
     check_coupon_name(name)
 
-    async def read() -> CouponDetail | None:
+    async def read() -> CouponDetail | domain.UnknownCoupon:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.coupon(name, claimants=_MOST_CLAIMANTS)
+            return await coupons.get(storage, os_operator(), name)
 
     detail = asyncio.run(read())
-    if detail is None:
+    if isinstance(detail, domain.UnknownCoupon):
         raise ClaimsvcError(f"there is no coupon {name}")
     if as_json:
         print_json({**asdict(detail.coupon), **asdict(detail.campaign), "claimed_by": detail.claimed_by})
@@ -212,14 +220,14 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
         _say(user_id)
 
 
-def _print_table(coupons: list[Coupon]) -> None:
+def _print_table(rows: list[Coupon]) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("name", overflow="fold")
     for heading in ("strategy", "created"):
         table.add_column(heading)
     for heading in ("amount", "remaining"):
         table.add_column(heading, justify="right")
-    for coupon in coupons:
+    for coupon in rows:
         made = coupon.created_at.strftime("%Y-%m-%d %H:%M:%S %Z")
         table.add_row(escape(coupon.name), coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount))
     print_table(table)

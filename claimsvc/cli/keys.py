@@ -11,8 +11,9 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.application import keys as key_cases
 from claimsvc.bootstrap import open_keys
-from claimsvc.cli.terminal import AsJson, check_text, os_actor, print_json, print_table
+from claimsvc.cli.terminal import AsJson, check_text, os_operator, print_json, print_table
 from claimsvc.config import load_database_settings
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import ClaimsvcError
@@ -58,12 +59,13 @@ def create_key(
 
     async def create() -> ApiKey:
         async with open_keys(load_database_settings()) as keys:
-            return await keys.create(
+            return await key_cases.create(
+                keys,
+                os_operator(),
                 digest.digest(),
                 label=label,
                 scopes=frozenset(scope),
                 expires_seconds=None if expires_days is None else float(expires_days * _SECONDS_OF_A_DAY),
-                actor=os_actor(),
             )
 
     made = asyncio.run(create())
@@ -78,7 +80,7 @@ def list_keys(as_json: AsJson = False) -> None:
 
     async def read() -> list[ApiKey]:
         async with open_keys(load_database_settings()) as keys:
-            return await keys.all()
+            return await key_cases.every(keys)
 
     found = asyncio.run(read())
     if as_json:
@@ -101,7 +103,7 @@ def revoke_key(key_id: Annotated[str, typer.Argument(metavar="ID", help="As `cla
 
     async def revoke() -> bool:
         async with open_keys(load_database_settings()) as keys:
-            return await keys.revoke(key_id, actor=os_actor())
+            return await key_cases.revoke(keys, os_operator(), key_id)
 
     if not asyncio.run(revoke()):
         raise ClaimsvcError(f"there is no key {key_id} that has not been revoked")

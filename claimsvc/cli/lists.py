@@ -8,10 +8,11 @@ from typing import Annotated, BinaryIO
 import typer
 from rich.console import Console
 
+from claimsvc.application import eligibility
 from claimsvc.bootstrap import open_audience
-from claimsvc.cli.terminal import CouponName, check_coupon_name, os_actor
+from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.config import load_database_settings
-from claimsvc.domain import AuditEntry, ListKind, ListReplaced, UnknownCoupon
+from claimsvc.domain import ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 from claimsvc.http.resources.eligibility.user_lists import BadListError, ListFormat, ListReader
 
@@ -39,11 +40,10 @@ def load_list(
     """Replace a coupon's list. It is in force whole, or not at all, and claims go on meanwhile."""
     check_coupon_name(name)
     list_format = _FORMATS.get(Path(file.name).suffix.lower(), ListFormat.LINES)
-    entry = AuditEntry(os_actor(), f"{kind}-list.replace", "coupon", name)
 
     async def load() -> ListReplaced | UnknownCoupon:
         async with open_audience(load_database_settings()) as audience:
-            return await audience.replace_list(name, kind, _users(file, list_format), entry)
+            return await eligibility.replace_list(audience, os_operator(), name, kind, _users(file, list_format))
 
     try:
         replaced = asyncio.run(load())
@@ -56,11 +56,10 @@ def load_list(
 def remove_list(name: CouponName, kind: Kind) -> None:
     """Take a coupon's list away. Whom the coupon's rules and its other list admit may claim it."""
     check_coupon_name(name)
-    entry = AuditEntry(os_actor(), f"{kind}-list.remove", "coupon", name)
 
     async def remove() -> ListReplaced | UnknownCoupon:
         async with open_audience(load_database_settings()) as audience:
-            return await audience.remove_list(name, kind, entry)
+            return await eligibility.remove_list(audience, os_operator(), name, kind)
 
     _print(name, kind, asyncio.run(remove()))
 

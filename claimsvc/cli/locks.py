@@ -12,8 +12,17 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.application import locks as lock_cases
 from claimsvc.bootstrap import open_locksmith
-from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_actor, print_json, print_table
+from claimsvc.cli.terminal import (
+    AsJson,
+    CouponName,
+    check_coupon_name,
+    check_text,
+    os_operator,
+    print_json,
+    print_table,
+)
 from claimsvc.config import load_settings
 from claimsvc.domain import HeldLock, LockNotHeld, LockReleased, LocksSeen
 from claimsvc.errors import ClaimsvcError
@@ -31,7 +40,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
 
     async def look() -> LocksSeen:
         async with open_locksmith(settings) as locksmith:
-            return await locksmith.held()
+            return await lock_cases.held(locksmith, os_operator())
 
     seen = asyncio.run(look())
     if as_json:
@@ -58,12 +67,12 @@ def release_lock(
     settings = load_settings()
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody is here to be asked: say --yes", param_hint="--yes")
+            raise typer.BadParameter("not a terminal: pass --yes to confirm", param_hint="--yes")
         typer.confirm(f"Release the lock of {name} by force?", abort=True)
 
     async def release() -> LockReleased | LockNotHeld:
         async with open_locksmith(settings) as locksmith:
-            return await locksmith.release(name, actor=os_actor(), reason=reason)
+            return await lock_cases.release(locksmith, os_operator(), name, reason)
 
     released = asyncio.run(release())
     if isinstance(released, LockNotHeld):

@@ -36,6 +36,11 @@ def check_text(text: str, option: str) -> None:
         raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
 
 
+def os_operator() -> domain.Caller:
+    """Whoever runs this command, as a caller that may do everything."""
+    return domain.operator(os_actor())
+
+
 def os_actor() -> str:
     """Who runs this, as the system knows it: variables such as USER can be set to anything."""
     try:

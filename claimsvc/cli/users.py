@@ -10,8 +10,9 @@ import typer
 from rich.console import Console
 
 from claimsvc import domain
+from claimsvc.application import users
 from claimsvc.bootstrap import open_storage
-from claimsvc.cli.terminal import AsJson, os_actor, print_json
+from claimsvc.cli.terminal import AsJson, os_operator, print_json
 from claimsvc.config import load_database_settings
 
 app = typer.Typer(help="Forget users, directly in the database.", no_args_is_help=True)
@@ -34,12 +35,12 @@ def erase_user(
         raise typer.BadParameter(f"use 1 to {domain.MAX_NAME_LENGTH} visible ASCII characters", param_hint="ID")
     if not yes:
         if not sys.stdin.isatty():
-            raise typer.BadParameter("nobody is here to be asked: say --yes", param_hint="--yes")
+            raise typer.BadParameter("not a terminal: pass --yes to confirm", param_hint="--yes")
         typer.confirm(f"Forget {user_id}? There is no way back.", abort=True)
 
     async def erase() -> domain.Erased:
         async with open_storage(load_database_settings()) as storage:
-            return await storage.erasure.erase(user_id, actor=os_actor())
+            return await users.erase(storage.erasure, os_operator(), user_id)
 
     erased = asyncio.run(erase())
     if as_json:

@@ -10,6 +10,7 @@ from claimsvc.domain.callers import (
     Scope,
     TokenRefused,
     TokenUser,
+    operator,
 )
 from claimsvc.domain.campaigns import (
     PLAIN,
@@ -37,6 +38,7 @@ from claimsvc.domain.claims import (
     KeyReused,
     NotEligible,
     NotStarted,
+    NotYourClaim,
     Once,
     Outcome,
     Paused,
@@ -172,6 +174,7 @@ __all__ = [
     "NewCode",
     "NotEligible",
     "NotStarted",
+    "NotYourClaim",
     "Once",
     "Outcome",
     "PatternTooSmall",
@@ -201,4 +204,5 @@ __all__ = [
     "WaitingInstance",
     "Want",
     "attributes_of",
+    "operator",
 ]

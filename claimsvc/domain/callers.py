@@ -82,6 +82,15 @@ class Caller:
         return user_id == self.user_id or Scope.CLAIMS_WRITE in self.scopes
 
 
+def operator(name: str) -> Caller:
+    """Whoever has the database's address may do everything.
+
+    Args:
+        name: the operator, as the audit names them.
+    """
+    return Caller(name, EVERY_SCOPE)
+
+
 # Where no tokens are set up, users are who they say they are.
 ANYBODY = Caller("anybody", frozenset({Scope.CLAIMS_READ, Scope.CLAIMS_WRITE}))
 # Where they are, and none was sent.

@@ -238,6 +238,11 @@ class AlreadyCancelled:
 
 
 @dataclass(frozen=True, slots=True)
+class NotYourClaim:
+    """The claim belongs to a different user, and the caller may not act for them."""
+
+
+@dataclass(frozen=True, slots=True)
 class UnknownClaim:
     """There is no claim of that id."""
 

@@ -14,7 +14,7 @@ from aiohttp import hdrs, web
 from claimsvc import domain
 from claimsvc.domain import Caller, Scope
 from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES, Services
-from claimsvc.http.server.problems import FORBIDDEN, NOT_YOUR_CLAIM, UNAUTHORIZED, RefusedError
+from claimsvc.http.server.problems import FORBIDDEN, UNAUTHORIZED, RefusedError
 
 # Enough of a digest to tell which of some dozens of keys it was, and of no use for finding the key.
 _SHOWN_DIGITS = 12
@@ -72,18 +72,6 @@ async def authorize(request: web.Request, access: Access) -> Caller:
     caller = await _caller(request.app[SERVICES], access, request.headers.get(hdrs.AUTHORIZATION, ""))
     request[CALLER], request[ACTOR] = caller, caller.actor
     return caller
-
-
-def require_sight(request: web.Request, user_id: str) -> None:
-    """Raise `RefusedError` unless what this user holds may be shown to the caller."""
-    if not request[CALLER].sees(user_id):
-        raise RefusedError(NOT_YOUR_CLAIM)
-
-
-def require_action(request: web.Request, user_id: str) -> None:
-    """Raise `RefusedError` unless the caller may make, confirm and give back claims of this user."""
-    if not request[CALLER].acts_for(user_id):
-        raise RefusedError(NOT_YOUR_CLAIM)
 
 
 async def _caller(services: Services, access: Access, authorization: str) -> Caller:

@@ -428,6 +428,7 @@ Refusal = (
     | domain.AlreadyCancelled
     | domain.HoldExpired
     | domain.UnknownClaim
+    | domain.NotYourClaim
     | domain.AmountBelowClaimed
     | domain.PeriodIsEmpty
     | domain.CouponExists
@@ -453,6 +454,7 @@ PROBLEM_OF_OUTCOME: Mapping[type[Refusal], Problem] = {
     domain.AlreadyCancelled: CLAIM_CANCELLED,
     domain.HoldExpired: HOLD_EXPIRED,
     domain.UnknownClaim: UNKNOWN_CLAIM,
+    domain.NotYourClaim: NOT_YOUR_CLAIM,
     domain.AmountBelowClaimed: AMOUNT_BELOW_CLAIMED,
     domain.PeriodIsEmpty: EMPTY_PERIOD,
     domain.CouponExists: COUPON_EXISTS,
@@ -561,6 +563,8 @@ def from_failure(failure: BaseException, request_id: str) -> Reply:
         reply = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
         reply.closes = failure.close
         return reply
+    if isinstance(failure, errors.PermissionDeniedError):
+        return respond_in_detail(FORBIDDEN, request_id, f"This operation needs the scope `{failure.scope}`.")
     if isinstance(failure, errors.TransientError):
         problem = next(_FAILURES[kind] for kind in type(failure).__mro__ if kind in _FAILURES)
         return respond_in_detail(problem, request_id, failure.detail, retry_after_seconds=failure.retry_after_seconds)

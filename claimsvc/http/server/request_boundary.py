@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from multidict import CIMultiDictProxy
 from uuid_utils import uuid7
 
-from claimsvc.errors import TransientError
+from claimsvc.errors import PermissionDeniedError, TransientError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, AccessLog
 from claimsvc.http.server.fair_queue import FairQueue
@@ -34,7 +34,7 @@ _MAX_LOGGED_PATH = 256
 _NOT_LOGGED = ("/api/users/", "/api/codes/")
 
 # The failures that are answers; any other is a defect.
-EXPECTED = (problems.RefusedError, TransientError, web.HTTPException)
+EXPECTED = (problems.RefusedError, PermissionDeniedError, TransientError, web.HTTPException)
 
 
 def request_id_of(headers: CIMultiDictProxy[str]) -> str:

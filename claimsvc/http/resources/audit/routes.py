@@ -8,10 +8,11 @@ from typing import Any
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import audit
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
-from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.response import Reply
 
@@ -63,7 +64,9 @@ async def list_audit(request: web.Request, query: parameters.AuditQuery) -> Repl
 
     With a claim as the subject its making is told too. No entry names a user: the claim itself does.
     """
-    found = await request.app[SERVICES].audit.entries(query.filter(), after=query.after(), limit=query.limit + 1)
+    found = await audit.entries(
+        request.app[SERVICES].audit, request[CALLER], query.filter(), after=query.after(), limit=query.limit + 1
+    )
     page = found[: query.limit]
     cursor = parameters.audit_cursor(_position(page[-1])) if len(found) > query.limit else None
     return with_next(request, ok(AuditPageBody([entry_body(entry) for entry in page], cursor)), cursor)

@@ -1,16 +1,17 @@
 """The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
 
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import claims as claim_cases
+from claimsvc.application import coupons as coupon_cases
 from claimsvc.domain import Scope
 from claimsvc.http.framework import outcomes, parameters, schemas
-from claimsvc.http.framework.auth import SHOWS_USERS, require_sight, unless_open, users_and
+from claimsvc.http.framework.auth import SHOWS_USERS, unless_open, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.routing import NEXT, Route, Success, created, ok, with_next
@@ -66,12 +67,10 @@ def begin_claim(
     Raises:
         RefusedError: it names both a coupon and a type.
     """
-    want = want_of(asked, once, token)
-    if not asked.coupon_name:
-        return claims.claim_first(asked.type or None, asked.user_id, want)
-    if asked.type:
+    if asked.coupon_name and asked.type:
         raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
-    return claims.claim(asked.coupon_name, asked.user_id, want)
+    want = want_of(asked, once, token)
+    return claim_cases.begin(claims, asked.user_id, asked.coupon_name or None, asked.type or None, want)
 
 
 def want_of(
@@ -112,11 +111,10 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
 
 async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
     """A coupon and who holds it."""
-    found = await request.app[SERVICES].storage.coupon(path.name, claimants=schemas.MAX_CLAIMANTS)
-    if found is None:
-        return outcomes.from_outcome(domain.UnknownCoupon(), request[REQUEST_ID])
-    seen = tuple(user_id for user_id in found.claimed_by if request[CALLER].sees(user_id))
-    return ok(campaign_schemas.campaign_detail_body(replace(found, claimed_by=seen)))
+    found = await coupon_cases.get(request.app[SERVICES].storage, request[CALLER], path.name)
+    if isinstance(found, domain.UnknownCoupon):
+        return outcomes.from_outcome(found, request[REQUEST_ID])
+    return ok(campaign_schemas.campaign_detail_body(found))
 
 
 async def get_coupon_named_claim(request: web.Request) -> Reply:
@@ -126,7 +124,9 @@ async def get_coupon_named_claim(request: web.Request) -> Reply:
 
 async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
     """One page of a coupon's claims, oldest first."""
-    found = await request.app[SERVICES].storage.claims(path.name, after=query.after(), limit=query.limit + 1)
+    found = await claim_cases.of_coupon(
+        request.app[SERVICES].storage, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
+    )
     if isinstance(found, domain.UnknownCoupon):
         return outcomes.from_outcome(found, request[REQUEST_ID])
     page = found[: query.limit]
@@ -137,11 +137,10 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
 
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """One claim."""
-    claim = await request.app[SERVICES].storage.claim(path.id)
-    if claim is None:
-        return problems.respond(problems.UNKNOWN_CLAIM, request[REQUEST_ID])
-    require_sight(request, claim.user_id)
-    return ok(schemas.claim_body(claim))
+    found = await claim_cases.get(request.app[SERVICES].storage, request[CALLER], path.id)
+    if isinstance(found, domain.Claim):
+        return ok(schemas.claim_body(found))
+    return outcomes.from_outcome(found, request[REQUEST_ID])
 
 
 _LOCATION = {"Location": "the path of what was made"}

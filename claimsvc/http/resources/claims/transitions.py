@@ -1,17 +1,17 @@
 """The routes of what becomes of a claim after it was made."""
 
-from functools import partial
 from typing import Annotated
 
 from aiohttp import web
 from pydantic import Field
 
 from claimsvc import domain
+from claimsvc.application import claims
 from claimsvc.http.framework import outcomes, parameters, schemas
-from claimsvc.http.framework.auth import require_action, users_and
+from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -35,30 +35,28 @@ class CancelClaim(schemas.Request):
 async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
     """Give a claim back, held or confirmed: its unit is free for anybody, and its user may claim again. Asked for
     again, it is answered alike, and nothing more comes back."""
-    await _require_own(request, path.id)
-    entry = domain.AuditEntry(
-        request[ACTOR], "claim.cancel", "claim", path.id.lower(), reason=body.reason, request_id=request[REQUEST_ID]
+    services = request.app[SERVICES]
+    ended = await claims.cancel(
+        services.storage,
+        services.transitions,
+        request[CALLER],
+        path.id,
+        body.reason,
+        request_id=request[REQUEST_ID],
     )
-    ended = await request.app[SERVICES].transitions.cancel(path.id, entry)
     return _reply(ended, request[REQUEST_ID])
 
 
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
-    await _require_own(request, path.id)
-    request_id = request[REQUEST_ID]
-    confirm = partial(request.app[SERVICES].transitions.confirm, path.id, actor=request[ACTOR], request_id=request_id)
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
+
+    async def confirm(once: domain.Once | None) -> object:
+        return await claims.confirm(
+            services.storage, services.transitions, caller, path.id, once=once, request_id=request_id
+        )
+
     return _reply(await once_only(request, None, confirm), request_id)
-
-
-async def _require_own(request: web.Request, claim_id: str) -> None:
-    """Raise `RefusedError` unless the claim is the caller's, or the caller may do this for everybody."""
-    if domain.Scope.CLAIMS_WRITE in request[CALLER].scopes:
-        return
-    # A claim never changes its user, so what is read here still holds when it is changed.
-    claim = await request.app[SERVICES].storage.claim(claim_id)
-    if claim is not None:
-        require_action(request, claim.user_id)
 
 
 def _reply(
@@ -68,6 +66,7 @@ def _reply(
     | domain.AlreadyCancelled
     | domain.AlreadyRedeemed
     | domain.UnknownClaim
+    | domain.NotYourClaim
     | domain.Replayed
     | domain.KeyReused,
     request_id: str,

@@ -2,17 +2,17 @@
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 from typing import Any
 
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import codes
 from claimsvc.http.framework import outcomes, parameters, schemas
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import Upload
 from claimsvc.http.resources.codes import schemas as code_schemas
 from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
@@ -28,16 +28,16 @@ async def add_codes(
     """Add codes to a coupon: `text/csv` with `code` or `code,expires_at` a line, or `application/x-ndjson` with
     `{"code": ..., "expires_at": ...}` a line. Its amount becomes what is claimed already and its codes, and each claim
     from now on is given one. At most 200000 rows and 32 MiB; sent again, what was added is rejected as `exists`."""
-    codes, rows = request.app[SERVICES].codes, rows_of(upload)
-    entry, atomic = _entry(request, "codes.add", "coupon", path.name), query.atomic == "true"
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
+    rows, atomic = rows_of(upload), query.atomic == "true"
 
     async def add(once: domain.Once | None) -> object:
         # Under a key nothing is done before it is known whether this is the same file as before.
         come = rows if once is None else _all_at_once(kept)
-        return await codes.add(path.name, come, entry, atomic=atomic, once=once)
+        return await codes.add(services.codes, caller, path.name, come, atomic=atomic, once=once, request_id=request_id)
 
     kept = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
-    return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request[REQUEST_ID])
+    return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request_id)
 
 
 class _Asked(schemas.Request):
@@ -62,24 +62,38 @@ async def _all_at_once(parts: Sequence[Sequence[Row]]) -> AsyncIterator[Sequence
 
 async def generate_codes(request: web.Request, path: parameters.CouponPath, body: code_schemas.GenerateCodes) -> Reply:
     """Make codes at random, and add them to a coupon. Sent again, it makes as many again."""
-    entry = _entry(request, "codes.generate", "coupon", path.name)
-    generate = request.app[SERVICES].codes.generate
-    made = partial(generate, path.name, body.count, body.pattern, body.expires_at, entry)
-    return _told(await once_only(request, body, made), request[REQUEST_ID])
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
+
+    async def generate(once: domain.Once | None) -> object:
+        return await codes.generate(
+            services.codes,
+            caller,
+            path.name,
+            body.count,
+            body.pattern,
+            body.expires_at,
+            once=once,
+            request_id=request_id,
+        )
+
+    return _told(await once_only(request, body, generate), request_id)
 
 
 async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     """Use a code that a claim has. It can be done once: of several who try at the same time, one succeeds."""
-    entry = _entry(request, "code.redeem", "code", path.code)
-    redeem = partial(request.app[SERVICES].codes.redeem, path.code, entry)
-    return _told(await once_only(request, None, redeem), request[REQUEST_ID])
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
+
+    async def redeem(once: domain.Once | None) -> object:
+        return await codes.redeem(services.codes, caller, path.code, once=once, request_id=request_id)
+
+    return _told(await once_only(request, None, redeem), request_id)
 
 
 async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     """A code, and whose it is."""
-    code = await request.app[SERVICES].codes.code(path.code)
-    if code is None:
-        return outcomes.from_outcome(domain.UnknownCode(), request[REQUEST_ID])
+    code = await codes.get(request.app[SERVICES].codes, request[CALLER], path.code)
+    if isinstance(code, domain.UnknownCode):
+        return outcomes.from_outcome(code, request[REQUEST_ID])
     return ok(code_schemas.code_body(code))
 
 
@@ -97,10 +111,6 @@ def _told(answer: Any, request_id: str) -> Reply:
     if isinstance(answer, domain.Replayed):
         return replayed(_told(answer.answer, answer.request_id))
     return outcomes.from_outcome(answer, request_id)
-
-
-def _entry(request: web.Request, action: str, subject_type: str, subject: str) -> domain.AuditEntry:
-    return domain.AuditEntry(request[ACTOR], action, subject_type, subject, request_id=request[REQUEST_ID])
 
 
 ROUTES: tuple[Route, ...] = (

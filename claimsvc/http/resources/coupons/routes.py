@@ -1,15 +1,14 @@
 """The routes of whoever offers coupons; each asks for a key."""
 
-from functools import partial
-
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import coupons
 from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, created, ok
-from claimsvc.http.framework.services import ACTOR, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.coupons import schemas as campaign_schemas
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
@@ -20,17 +19,20 @@ from claimsvc.ports import ChangeAnswer
 async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupon) -> Reply:
     """Offer a new coupon."""
     campaign = body.campaign()
-    if campaign.is_empty():
-        return outcomes.from_outcome(domain.PeriodIsEmpty(), request[REQUEST_ID])
-    create = partial(
-        request.app[SERVICES].campaigns.create,
-        body.name,
-        body.amount,
-        body.strategy,
-        campaign,
-        actor=request[ACTOR],
-        request_id=request[REQUEST_ID],
-    )
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
+
+    async def create(once: domain.Once | None) -> object:
+        return await coupons.create(
+            services.campaigns,
+            caller,
+            body.name,
+            body.amount,
+            body.strategy,
+            campaign,
+            once=once,
+            request_id=request_id,
+        )
+
     made = await once_only(request, body, create)
     if isinstance(made, domain.Coupon) and (live := request.app[SERVICES].live):
         live.coupon_created(made)
@@ -38,7 +40,7 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
 
 
 def _made(
-    made: domain.Coupon | domain.CouponExists | domain.Replayed | domain.KeyReused,
+    made: domain.Coupon | domain.CouponExists | domain.PeriodIsEmpty | domain.Replayed | domain.KeyReused,
     campaign: domain.Campaign,
     request_id: str,
 ) -> Reply:
@@ -56,8 +58,9 @@ async def change_coupon(
 
     The amount never falls below what is claimed or held.
     """
-    entry = _entry(request, "coupon.change", path.name, sorted(body.model_fields_set))
-    changed = await request.app[SERVICES].campaigns.change(path.name, body.change(), entry)
+    changed = await coupons.change(
+        request.app[SERVICES].campaigns, request[CALLER], path.name, body.change(), request_id=request[REQUEST_ID]
+    )
     return _changed(changed, request[REQUEST_ID])
 
 
@@ -68,14 +71,12 @@ async def change_coupon_named_claim(request: web.Request, body: campaign_schemas
 
 async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
     """Close a coupon for good: it can be claimed no more, and is left out of the listing. Its claims stay."""
-    entry = _entry(request, "coupon.archive", path.name, [])
-    archive = partial(request.app[SERVICES].campaigns.change, path.name, {}, entry, archive=True)
-    return _changed(await once_only(request, None, lambda once: archive(once=once)), request[REQUEST_ID])
+    services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
+    async def archive(once: domain.Once | None) -> object:
+        return await coupons.archive(services.campaigns, caller, path.name, once=once, request_id=request_id)
 
-def _entry(request: web.Request, action: str, name: str, fields: list[str]) -> domain.AuditEntry:
-    details = {"fields": fields} if fields else {}
-    return domain.AuditEntry(request[ACTOR], action, "coupon", name, request_id=request[REQUEST_ID], details=details)
+    return _changed(await once_only(request, None, archive), request_id)
 
 
 def _changed(changed: ChangeAnswer, request_id: str) -> Reply:

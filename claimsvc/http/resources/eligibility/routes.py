@@ -1,18 +1,18 @@
 """The routes of who may claim: asked by anybody, and set by whoever offers the coupon."""
 
 from collections.abc import AsyncIterator, Sequence
-from functools import partial
 
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import eligibility
 from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.problem_bodies import reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import Streamed, Upload
 from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
 from claimsvc.http.resources.eligibility.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
@@ -28,8 +28,11 @@ async def check_eligibility(
 ) -> Reply:
     """Whether a user could claim a coupon in this moment, and if not, everything that is in the way. Nothing is
     claimed."""
-    want = domain.Want(attributes=body.attributes or {}, token=domain.attributes_of(request[CALLER].token))
-    check = partial(request.app[SERVICES].audience.eligibility, path.name, body.user_id, want)
+    audience, caller = request.app[SERVICES].audience, request[CALLER]
+
+    async def check(once: domain.Once | None) -> object:
+        return await eligibility.check(audience, caller, path.name, body.user_id, body.attributes or {}, once=once)
+
     return _checked(await once_only(request, body, check), request[REQUEST_ID])
 
 
@@ -65,13 +68,14 @@ async def delete_deny_list(request: web.Request, path: parameters.CouponPath) ->
 
 
 async def _put(request: web.Request, name: str, kind: domain.ListKind, upload: Upload) -> Reply:
-    entry = _entry(request, name, kind, "replace")
-    return _reply(await request.app[SERVICES].audience.replace_list(name, kind, _users(upload), entry), request)
+    audience, caller, request_id = request.app[SERVICES].audience, request[CALLER], request[REQUEST_ID]
+    replaced = await eligibility.replace_list(audience, caller, name, kind, _users(upload), request_id=request_id)
+    return _reply(replaced, request)
 
 
 async def _delete(request: web.Request, name: str, kind: domain.ListKind) -> Reply:
-    entry = _entry(request, name, kind, "remove")
-    return _reply(await request.app[SERVICES].audience.remove_list(name, kind, entry), request)
+    audience, caller, request_id = request.app[SERVICES].audience, request[CALLER], request[REQUEST_ID]
+    return _reply(await eligibility.remove_list(audience, caller, name, kind, request_id=request_id), request)
 
 
 async def _users(upload: Upload) -> AsyncIterator[Sequence[str]]:
@@ -83,10 +87,6 @@ async def _users(upload: Upload) -> AsyncIterator[Sequence[str]]:
     except BadListError as error:
         errors = [BodyError(line, "#") for line in error.lines]
         raise problems.RefusedError(problems.BAD_REQUEST, errors=errors, close=True) from None
-
-
-def _entry(request: web.Request, name: str, kind: domain.ListKind, verb: str) -> domain.AuditEntry:
-    return domain.AuditEntry(request[ACTOR], f"{kind}-list.{verb}", "coupon", name, request_id=request[REQUEST_ID])
 
 
 def _reply(replaced: domain.ListReplaced | domain.UnknownCoupon, request: web.Request) -> Reply:

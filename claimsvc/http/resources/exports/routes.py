@@ -5,10 +5,11 @@ from collections.abc import AsyncIterator
 from aiohttp import hdrs, web
 
 from claimsvc import domain
+from claimsvc.application import claims
 from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success
-from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -23,7 +24,7 @@ async def export_claims(request: web.Request, path: parameters.CouponPath) -> we
     An answer without its end (the last chunk) is not whole: something has failed midway. A cell that a spreadsheet
     would take for a formula has a `'` before it.
     """
-    parts = await request.app[SERVICES].exports.claims(path.name)
+    parts = await claims.export(request.app[SERVICES].exports, request[CALLER], path.name)
     if isinstance(parts, domain.UnknownCoupon):
         return outcomes.from_outcome(parts, request[REQUEST_ID])
     response = web.StreamResponse(

@@ -3,10 +3,11 @@
 from aiohttp import web
 
 from claimsvc import domain
+from claimsvc.application import locks
 from claimsvc.http.framework import outcomes, parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.locks import schemas as lock_schemas
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
@@ -15,7 +16,7 @@ from claimsvc.http.server.response import Reply
 
 async def list_locks(request: web.Request) -> Reply:
     """Who holds which lock, for how long, and who waits. Read from the masters, without keeping them from claims."""
-    return ok(lock_schemas.locks_body(await request.app[SERVICES].locksmith.held()))
+    return ok(lock_schemas.locks_body(await locks.held(request.app[SERVICES].locksmith, request[CALLER])))
 
 
 async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
@@ -23,8 +24,12 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: lo
 
     The holder goes on until it finds the lock lost. Its claims are right all the same: PostgreSQL decides them.
     """
-    released = await request.app[SERVICES].locksmith.release(
-        path.coupon_name, actor=request[ACTOR], reason=body.reason, request_id=request[REQUEST_ID]
+    released = await locks.release(
+        request.app[SERVICES].locksmith,
+        request[CALLER],
+        path.coupon_name,
+        body.reason,
+        request_id=request[REQUEST_ID],
     )
     if isinstance(released, domain.LockNotHeld):
         return outcomes.from_outcome(released, request[REQUEST_ID])

@@ -7,10 +7,11 @@ from aiohttp import web
 from pydantic import Field
 
 from claimsvc import domain
+from claimsvc.application import users
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import ACTOR, SERVICES
+from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -30,7 +31,7 @@ class ErasedBody:
 async def erase_user(request: web.Request, path: parameters.UserPath) -> Reply:
     """Forget a user: its claims, ended ones too, get a name that leads to nobody, so that all counts stay as they are;
     entries of lists and stored answers that name it are removed. Asked for again, it finds what has come since."""
-    erased = await request.app[SERVICES].erasure.erase(path.id, actor=request[ACTOR], request_id=request[REQUEST_ID])
+    erased = await users.erase(request.app[SERVICES].erasure, request[CALLER], path.id, request_id=request[REQUEST_ID])
     return ok(ErasedBody(erased.erased_as, erased.coupons, erased.claims, erased.list_entries, erased.answers))
 
 

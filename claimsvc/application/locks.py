@@ -1,0 +1,29 @@
+"""Seeing locks, and releasing one by force."""
+
+from claimsvc.application.permissions import require
+from claimsvc.domain import Caller, LockNotHeld, LockReleased, LocksSeen, Scope
+from claimsvc.ports import Locksmith
+
+
+async def held(locksmith: Locksmith, caller: Caller) -> LocksSeen:
+    """List the locks that are held, and who waits for them.
+
+    Raises:
+        PermissionDeniedError: the caller may not.
+        UnavailableError: a majority of the masters does not answer.
+    """
+    require(caller, Scope.LOCKS_READ)
+    return await locksmith.held()
+
+
+async def release(
+    locksmith: Locksmith, caller: Caller, coupon_name: str, reason: str, *, request_id: str | None = None
+) -> LockReleased | LockNotHeld:
+    """Release a coupon's lock for its holder, and wake the next one. Audited first, and not done without PostgreSQL.
+
+    Raises:
+        PermissionDeniedError: the caller may not.
+        UnavailableError: PostgreSQL or a majority of the masters does not answer.
+    """
+    require(caller, Scope.LOCKS_WRITE)
+    return await locksmith.release(coupon_name, actor=caller.actor, reason=reason, request_id=request_id)
