@@ -1,5 +1,10 @@
 """Failures: what is raised when a question could not be answered. Expected results are values, in `domain`."""
 
+# What a program of ours exits with.
+EXIT_OK = 0
+EXIT_FAILED = 1
+EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
+
 
 class ClaimsvcError(Exception):
     """The root of every error that this package raises on purpose."""

@@ -1,9 +1,13 @@
-"""The commands of `claimsvc`: one module for each group. Each reads its settings, asks one room, and prints."""
+"""The commands of `claimsvc`: one module for each group. Each reads its settings, asks one room, and prints.
+
+A command's module is imported once it is known that it is asked for: what it needs takes a second, and help does not.
+"""
+
+from typing import Annotated
 
 import typer
 
-from claimsvc import logs
-from claimsvc.cli import audit, claims, codes, coupons, doctor, keys, lists, locks, maintenance, serving, users
+from claimsvc.cli.outline import Commands
 
 _EPILOG = (
     "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
@@ -11,6 +15,7 @@ _EPILOG = (
 )
 
 app = typer.Typer(
+    cls=Commands,
     help="Claims limited-stock coupons: many at once, each exactly once.",
     epilog=_EPILOG,
     add_completion=False,
@@ -19,27 +24,21 @@ app = typer.Typer(
 )
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version  # takes a while, and hardly anybody asks
+
+        typer.echo(f"claimsvc {version('claimsvc')}")
+        raise typer.Exit
+
+
 @app.callback()
-def _configure_logs() -> None:
-    # What is printed is for whoever has asked, or a program: lines of the log would be in the way. `serve` says more.
-    logs.configure("error", "auto")
+def _options(
+    _version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """What can be asked of the program as a whole."""
 
-
-app.command()(serving.dev)
-app.command()(serving.serve)
-app.command(hidden=True)(serving.worker)
-app.command()(maintenance.migrate)
-app.command()(maintenance.reconcile)
-app.command()(maintenance.sweep)
-app.command()(maintenance.purge)
-app.command()(doctor.doctor)
-app.command()(audit.audit)
-app.add_typer(coupons.app, name="coupon")
-app.add_typer(claims.app, name="claims")
-app.add_typer(codes.app, name="codes")
-app.add_typer(keys.app, name="key")
-app.add_typer(locks.app, name="locks")
-app.add_typer(users.app, name="user")
-app.add_typer(lists.app, name="lists")
 
 __all__ = ["app"]

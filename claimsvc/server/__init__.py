@@ -1,16 +1,9 @@
 """Serves the application: in this process, or in several workers that share one port under a supervisor."""
 
 from claimsvc.config import Settings
+from claimsvc.errors import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS
 from claimsvc.server.supervisor import Supervisor
-from claimsvc.server.worker import (
-    EXIT_FAILED,
-    EXIT_OK,
-    EXIT_SETTINGS,
-    listen,
-    run,
-    serve_as_worker,
-    serve_worker,
-)
+from claimsvc.server.worker import listen, run, serve_as_worker, serve_worker
 
 __all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_SETTINGS", "listen", "run", "serve", "serve_as_worker", "serve_worker"]
 

@@ -32,8 +32,9 @@ from claimsvc.embedded import (
     temporary_state_dir,
     write_private,
 )
+from claimsvc.errors import EXIT_OK
 from claimsvc.server.stress import stress_tests
-from claimsvc.server.worker import EXIT_OK, listen, run, serve_worker
+from claimsvc.server.worker import listen, run, serve_worker
 
 _HOST = "127.0.0.1"
 _DEMO_COUPON = "demo"

@@ -16,7 +16,8 @@ import structlog
 from prometheus_client.multiprocess import mark_process_dead
 
 from claimsvc.config import Settings
-from claimsvc.server.worker import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, stop_seconds
+from claimsvc.errors import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS
+from claimsvc.server.worker import stop_seconds
 
 _log = structlog.get_logger("claimsvc.server")
 

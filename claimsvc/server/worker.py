@@ -17,13 +17,9 @@ from aiohttp import web
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
-from claimsvc.errors import SettingsError
+from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
 from claimsvc.http import StressTests, create_runner
 from claimsvc.observability.console import Live
-
-EXIT_OK = 0
-EXIT_FAILED = 1
-EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
 
 _log = structlog.get_logger("claimsvc.server")
 

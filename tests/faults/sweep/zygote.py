@@ -11,6 +11,7 @@ import signal
 import sys
 from contextlib import suppress
 
+import claimsvc.cli.serving  # noqa: F401 - forks have it then; the command would import it itself
 from claimsvc.__main__ import app
 
 _PR_SET_PDEATHSIG = 1

@@ -1,0 +1,111 @@
+"""The command line starts at once: help imports nothing that it does not need, and says what the commands say."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import version
+from typing import Any
+
+import pytest
+import typer
+from typer.core import TyperGroup
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from claimsvc.__main__ import app
+from claimsvc.cli.outline import OUTLINES
+
+HEAVY = {
+    "aiohttp",
+    "alembic",
+    "asyncpg",
+    "prometheus_client",
+    "psycopg",
+    "pydantic",
+    "redis",
+    "sqlalchemy",
+    "structlog",
+}
+
+ASK = """
+import json, sys
+from claimsvc.__main__ import app
+try:
+    app(json.loads(sys.argv[1]), prog_name="claimsvc")
+finally:
+    print(json.dumps(sorted(sys.modules)), file=sys.stderr)
+"""
+
+
+def asked(*arguments: str, **environment: str) -> tuple[int, str, set[str]]:
+    """Exit status, output and imported modules of a `claimsvc` of its own."""
+    command = [sys.executable, "-c", ASK, json.dumps(arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    return done.returncode, done.stdout, set(json.loads(done.stderr.splitlines()[-1]))
+
+
+def first_paragraph(text: str | None) -> str:
+    return " ".join((text or "").split("\n\n")[0].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], *([name, "--help"] for name, outline in OUTLINES.items() if outline.commands)],
+    ids=" ".join,
+)
+def test_help_imports_no_more_than_it_needs(arguments: Sequence[str]) -> None:
+    status, output, modules = asked(*arguments)
+    assert (status, bool(output)) == (0, True)
+    assert modules & HEAVY == set()
+    assert {name for name in modules if name.startswith("claimsvc.")} - {
+        "claimsvc.__main__",
+        "claimsvc.cli",
+        "claimsvc.cli.outline",
+        "claimsvc.errors",
+    } == set()
+
+
+def test_completion_knows_the_commands_by_their_outlines() -> None:
+    whole = group()
+    context = whole.make_context("claimsvc", [], resilient_parsing=True)
+    found = {item.value: item.help for item in whole.shell_complete(context, "co")}
+    assert list(found) == ["coupon", "codes"]
+    assert not whole.commands._loaded
+
+
+def test_the_version_is_that_of_the_package() -> None:
+    shown = CliRunner().invoke(app, ["--version"])
+    assert (shown.exit_code, shown.output) == (0, f"claimsvc {version('claimsvc')}\n")
+
+
+@pytest.mark.parametrize("name", OUTLINES)
+def test_an_outline_says_what_the_command_says(name: str) -> None:
+    outline, command = OUTLINES[name], group().commands[name]
+    assert (outline.help, outline.hidden) == (first_paragraph(command.help), command.hidden)
+    if isinstance(command, TyperGroup) and not command.params:
+        own = {inner: first_paragraph(each.help) for inner, each in command.commands.items()}
+        assert list(outline.commands.items()) == list(own.items())
+        assert not any(each.hidden for each in command.commands.values())
+    else:
+        assert not outline.commands
+
+
+@pytest.mark.parametrize("name", [name for name, outline in OUTLINES.items() if outline.commands])
+def test_the_help_of_a_group_is_that_of_the_group_itself(name: str) -> None:
+    outlined = CliRunner().invoke(app, [name, "--help"], prog_name="claimsvc")
+    outline = OUTLINES[name]
+    whole = typer.Typer(add_completion=False)
+    whole.add_typer(getattr(import_module(outline.module), outline.attribute), name=name)
+    own = CliRunner().invoke(whole, [name, "--help"], prog_name="claimsvc")
+    assert outlined.output == own.output
+
+
+def test_a_command_can_be_walked_to() -> None:
+    assert list(group().commands) == list(OUTLINES)
+    assert "release" in group().commands["locks"].commands
+
+
+def group() -> Any:
+    return get_command(app)
