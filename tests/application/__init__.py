@@ -1,0 +1,1 @@
+"""The use cases, on small fakes of their ports."""
