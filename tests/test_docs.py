@@ -12,8 +12,8 @@ import typer
 
 from claimsvc.__main__ import app as claimsvc_app
 from claimsvc.config import Settings
-from claimsvc.http.resources.claims.routes import ROUTES
 from claimsvc.http.resources.console.routes import DEVELOPMENT_ROUTES
+from claimsvc.http.routes import ROUTES
 from claimsvc.observability.metrics import Metrics
 from stress_test.__main__ import app as stress_app
 

@@ -6,11 +6,11 @@ from claimsvc.http.framework import openapi
 from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
 from claimsvc.http.framework.routing import install
 from claimsvc.http.framework.services import SERVICES, Services
-from claimsvc.http.resources.claims.routes import ROUTES
 from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
 from claimsvc.http.resources.operations.readiness import Readiness
+from claimsvc.http.routes import ROUTES
 from claimsvc.http.runner import RESTING_SECONDS, Runner
 from claimsvc.http.server.wire import MAX_BODY_BYTES
 

@@ -1,6 +1,6 @@
 """Idempotency-Key on what is sent by POST; `tests/api/test_idempotency.py` has claiming."""
 
-from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.routes import ROUTES
 from tests.api.asking import claim, create
 from tests.api.memory import ADMIN, Service
 

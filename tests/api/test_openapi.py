@@ -10,7 +10,7 @@ import pytest
 from openapi_pydantic import OpenAPI
 
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
-from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.routes import ROUTES
 from claimsvc.http.server.problems import PROBLEMS
 from tests.api.memory import ADMIN, Service
 

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from claimsvc.config import Settings, load_settings
-from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.routes import ROUTES
 from claimsvc.server.worker import TEARDOWN_SECONDS
 from tests.deploy.chart import (
     CHART,

@@ -61,7 +61,7 @@ class Tracing:
 
 @asynccontextmanager
 async def opened(url: str, *, traces_per_second: int) -> AsyncIterator[Tracing]:
-    """See `claimsvc.tracing.open_tracing`."""
+    """See `claimsvc.observability.tracing.open_tracing`."""
     resource = Resource.create(
         {"service.name": "claimsvc", "service.version": version("claimsvc"), "process.pid": os.getpid()}
     )

@@ -7,7 +7,7 @@ import string
 
 import pytest
 
-from claimsvc.http.resources.claims.routes import ROUTES
+from claimsvc.http.routes import ROUTES
 from tests.faults.hostile.conftest import Serve, Victim
 from tests.faults.hostile.wire import connected, request
 from tests.waiting import until

@@ -1,4 +1,4 @@
-"""The API's routes. Each handler parses, asks, and renders: from here, `strategy` and `storage` lead to the SQL."""
+"""The routes of claiming, and of looking a claim up; what becomes of it later is in `transitions`."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -8,25 +8,13 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import claims as claim_cases
-from claimsvc.application import coupons as coupon_cases
 from claimsvc.domain import Scope
 from claimsvc.http.framework import outcomes, parameters, schemas
-from claimsvc.http.framework.auth import SHOWS_USERS, unless_open, users_and
+from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
-from claimsvc.http.framework.routing import NEXT, Route, Success, created, ok, with_next
+from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.resources.audit import routes as audit
-from claimsvc.http.resources.claims import transitions
-from claimsvc.http.resources.codes import routes as codes
-from claimsvc.http.resources.console import routes as console
-from claimsvc.http.resources.coupons import routes as campaigns
-from claimsvc.http.resources.coupons import schemas as campaign_schemas
-from claimsvc.http.resources.eligibility import routes as eligibility
-from claimsvc.http.resources.exports import routes as exports
-from claimsvc.http.resources.locks import routes as locks
-from claimsvc.http.resources.operations import routes as operations
-from claimsvc.http.resources.users import routes as users
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
 from claimsvc.http.server.observers import REQUEST_ID
@@ -98,43 +86,6 @@ def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
     return outcomes.from_outcome(outcome, request_id)
 
 
-async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
-    """One page of the coupons, by name."""
-    found = await request.app[SERVICES].storage.coupons(
-        search=query.search or None, after=query.after(), limit=query.limit + 1
-    )
-    page = found[: query.limit]
-    cursor = parameters.coupon_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.CouponPageBody([schemas.coupon_body(coupon) for coupon in page], cursor)
-    return with_next(request, ok(body), cursor)
-
-
-async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
-    """A coupon and who holds it."""
-    found = await coupon_cases.get(request.app[SERVICES].storage, request[CALLER], path.name)
-    if isinstance(found, domain.UnknownCoupon):
-        return outcomes.from_outcome(found, request[REQUEST_ID])
-    return ok(campaign_schemas.campaign_detail_body(found))
-
-
-async def get_coupon_named_claim(request: web.Request) -> Reply:
-    """The coupon that is named `claim`, whose path is also that of claiming."""
-    return await get_coupon(request, parameters.CouponPath(name="claim"))
-
-
-async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
-    """One page of a coupon's claims, oldest first."""
-    found = await claim_cases.of_coupon(
-        request.app[SERVICES].storage, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
-    )
-    if isinstance(found, domain.UnknownCoupon):
-        return outcomes.from_outcome(found, request[REQUEST_ID])
-    page = found[: query.limit]
-    cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
-    return with_next(request, ok(body), cursor)
-
-
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """One claim."""
     found = await claim_cases.get(request.app[SERVICES].storage, request[CALLER], path.id)
@@ -144,11 +95,6 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
 
 
 _LOCATION = {"Location": "the path of what was made"}
-_COUPON = Success(
-    200,
-    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}, and those that the caller may see.",
-    campaign_schemas.CampaignDetailBody,
-)
 # What can be asked next, for clients and test programs that follow links.
 _OF_A_CLAIM: dict[str, dict[str, Any]] = {
     "self": {"operationId": "get_claim", "parameters": {"id": "$response.body#/id"}},
@@ -193,53 +139,4 @@ ROUTES: tuple[Route, ...] = (
         problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
         access=users_and(Scope.CLAIMS_READ),
     ),
-    Route(
-        "GET",
-        "/api/coupons",
-        list_coupons,
-        tag="coupons",
-        summary="List coupons by name",
-        success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=NEXT),
-        problems=(problems.UNAVAILABLE,),
-    ),
-    Route(
-        "GET",
-        "/api/coupons/{name}",
-        get_coupon,
-        tag="coupons",
-        summary="Look a coupon and its claimants up",
-        success=_COUPON,
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        access=SHOWS_USERS,
-    ),
-    Route(
-        "GET",
-        CLAIM_PATH,
-        get_coupon_named_claim,
-        tag="coupons",
-        summary="Look the coupon named `claim` up",
-        success=_COUPON,
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        access=SHOWS_USERS,
-    ),
-    Route(
-        "GET",
-        "/api/coupons/{name}/claims",
-        list_claims,
-        tag="coupons",
-        summary="List a coupon's claims, oldest first",
-        success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=NEXT),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
-        access=unless_open(Scope.CLAIMS_READ),
-    ),
-    *campaigns.ROUTES,
-    *transitions.ROUTES,
-    *codes.ROUTES,
-    *eligibility.ROUTES,
-    *locks.ROUTES,
-    *audit.ROUTES,
-    *exports.ROUTES,
-    *users.ROUTES,
-    *operations.ROUTES,
-    *console.ROUTES,
 )

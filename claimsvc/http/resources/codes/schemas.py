@@ -1,4 +1,4 @@
-"""What goes over the wire about codes: see `claimsvc.api.schemas`, whose rules these obey."""
+"""What goes over the wire about codes: see `claimsvc.http.framework.schemas`, whose rules these obey."""
 
 from dataclasses import dataclass
 from datetime import datetime

@@ -1,4 +1,4 @@
-"""What goes over the wire about a coupon's rules: see `claimsvc.api.schemas`, whose rules these obey."""
+"""What goes over the wire about a coupon's rules: see `claimsvc.http.framework.schemas`, whose rules these obey."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass

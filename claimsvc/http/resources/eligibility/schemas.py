@@ -1,4 +1,4 @@
-"""What goes over the wire about who may claim: see `claimsvc.api.schemas`, whose rules these obey."""
+"""What goes over the wire about who may claim: see `claimsvc.http.framework.schemas`, whose rules these obey."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,0 +1,30 @@
+"""Every route of the API, in the order in which paths are matched and the document lists them."""
+
+from claimsvc.http.framework.routing import Route
+from claimsvc.http.resources.audit import routes as audit
+from claimsvc.http.resources.claims import routes as claims
+from claimsvc.http.resources.claims import transitions
+from claimsvc.http.resources.codes import routes as codes
+from claimsvc.http.resources.console import routes as console
+from claimsvc.http.resources.coupons import reading
+from claimsvc.http.resources.coupons import routes as coupons
+from claimsvc.http.resources.eligibility import routes as eligibility
+from claimsvc.http.resources.exports import routes as exports
+from claimsvc.http.resources.locks import routes as locks
+from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.users import routes as users
+
+ROUTES: tuple[Route, ...] = (
+    *claims.ROUTES,
+    *reading.ROUTES,
+    *coupons.ROUTES,
+    *transitions.ROUTES,
+    *codes.ROUTES,
+    *eligibility.ROUTES,
+    *locks.ROUTES,
+    *audit.ROUTES,
+    *exports.ROUTES,
+    *users.ROUTES,
+    *operations.ROUTES,
+    *console.ROUTES,
+)
