@@ -23,7 +23,7 @@ from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
 from claimsvc.ports import AnyClaims, ApiKeys, Audience, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
-from claimsvc.redis.lock import Locksmith, Redlocks, instance_name, open_redlocks
+from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
 from claimsvc.redis.rate_limiter import open_quotas
 
@@ -68,7 +68,7 @@ async def application(
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
         instance = instance_name()
         redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
-        jobs = _jobs(settings, redlocks.unobserved(), engine, database, RedisCounters(masters.all), metrics)
+        jobs = _jobs(settings, redlocks.without_metrics(), engine, database, RedisCounters(masters.all), metrics)
         lock: Lock = redlocks
         if failpoints is not None:
             lock = failpoints.lock(lock)
@@ -83,7 +83,7 @@ async def application(
         await stack.enter_async_context(echo.running(database.codes, code_counters))
         for work in _background(settings, database, masters, code_counters, jobs, metrics):
             await stack.enter_async_context(work)
-        locksmith = Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        locksmith = LockAdmin(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
             masters.all,
@@ -239,12 +239,12 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
         database = _storage(settings, engine, metrics)
         await _require("CLAIMSVC_DATABASE_URL", database.check())
         await _require("CLAIMSVC_REDIS_URLS", masters.check())
-        lock, counters = redlocks.unobserved(), RedisCounters(masters.all)
+        lock, counters = redlocks.without_metrics(), RedisCounters(masters.all)
         yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
 
 
 @asynccontextmanager
-async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
+async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
     """What sees and opens locks, for the commands that do. PostgreSQL is not asked before a lock is released.
 
     Raises:
@@ -256,7 +256,7 @@ async def open_locksmith(settings: Settings) -> AsyncIterator[Locksmith]:
         _open_masters(settings, metrics) as masters,
     ):
         await masters.check()
-        yield Locksmith(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        yield LockAdmin(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
 
 
 @asynccontextmanager

@@ -27,9 +27,9 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.domain import Outcome, Want
+from claimsvc.domain import ClaimOptions, Outcome
 from claimsvc.errors import SettingsError
-from claimsvc.ports import AnyClaims, ClaimAnswer, Lease, Lock
+from claimsvc.ports import AnyClaims, Lease, Lock, PendingOutcome
 
 AFTER_LOCK = "after-lock"
 BEFORE_COMMIT = "before-commit"
@@ -166,17 +166,17 @@ class _FailingClaims:
         self._claims = claims
         self._failpoints = failpoints
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = ClaimAnswer()
-        answer.follow(self._decided(self._claims.claim(coupon_name, user_id, want)))
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = PendingOutcome()
+        answer.follow(self._decided(self._claims.claim(coupon_name, user_id, options)))
         return answer
 
-    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = ClaimAnswer()
-        answer.follow(self._decided(self._claims.claim_first(coupon_type, user_id, want)))
+    def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = PendingOutcome()
+        answer.follow(self._decided(self._claims.claim_first(coupon_type, user_id, options)))
         return answer
 
-    async def _decided(self, answer: ClaimAnswer) -> Outcome:
+    async def _decided(self, answer: PendingOutcome) -> Outcome:
         outcome = await answer
         await self._failpoints.reach(BEFORE_REPLY)
         return outcome

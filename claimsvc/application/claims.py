@@ -10,24 +10,24 @@ from claimsvc.domain import (
     Caller,
     Cancelled,
     Claim,
+    ClaimOptions,
     ClaimPosition,
     Confirmed,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
     NotYourClaim,
-    Once,
     Replayed,
     Scope,
     UnknownClaim,
     UnknownCoupon,
-    Want,
 )
-from claimsvc.ports import AnyClaims, ClaimAnswer, Exports, Storage, Transitions
+from claimsvc.ports import AnyClaims, Exports, PendingOutcome, Storage, Transitions
 
 
 def begin(
-    claims: AnyClaims, user_id: str, coupon_name: str | None, coupon_type: str | None, want: Want | None
-) -> ClaimAnswer:
+    claims: AnyClaims, user_id: str, coupon_name: str | None, coupon_type: str | None, options: ClaimOptions | None
+) -> PendingOutcome:
     """Begin a claim. The caller was found to act for the user before; the fast path calls this, too.
 
     Args:
@@ -38,8 +38,8 @@ def begin(
         want: what is asked for beyond one unit.
     """
     if coupon_name is None:
-        return claims.claim_first(coupon_type, user_id, want)
-    return claims.claim(coupon_name, user_id, want)
+        return claims.claim_first(coupon_type, user_id, options)
+    return claims.claim(coupon_name, user_id, options)
 
 
 async def get(storage: Storage, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
@@ -91,7 +91,7 @@ async def confirm(
     caller: Caller,
     claim_id: str,
     *,
-    once: Once | None = None,
+    once: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused | NotYourClaim:
     """Keep a held unit for good. Raises `UnavailableError`."""

@@ -12,9 +12,9 @@ from claimsvc.domain import (
     CodeExpired,
     CodeNotClaimed,
     CodesAdded,
+    IdempotencyKey,
     KeyReused,
     NewCode,
-    Once,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -35,7 +35,7 @@ async def add(
     rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
     *,
     atomic: bool,
-    once: Once | None = None,
+    once: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
     """Add codes to a coupon.
@@ -60,7 +60,7 @@ async def generate(
     pattern: str,
     expires_at: datetime | None,
     *,
-    once: Once | None = None,
+    once: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
     """Make `count` codes at random by a pattern, and add them. Raises as `add`."""
@@ -70,7 +70,7 @@ async def generate(
 
 
 async def redeem(
-    codes: Codes, caller: Caller, code: str, *, once: Once | None = None, request_id: str | None = None
+    codes: Codes, caller: Caller, code: str, *, once: IdempotencyKey | None = None, request_id: str | None = None
 ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
     """Use a code, once. Raises as `add`."""
     require(caller, Scope.CODES_REDEEM)

@@ -12,8 +12,8 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    IdempotencyKey,
     KeyReused,
-    Once,
     PeriodIsEmpty,
     Replayed,
     Scope,
@@ -34,7 +34,7 @@ async def create(
     strategy: StrategyName,
     campaign: Campaign,
     *,
-    once: Once | None = None,
+    once: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> Coupon | CouponExists | PeriodIsEmpty | Replayed | KeyReused:
     """Offer a coupon.
@@ -67,7 +67,12 @@ async def change(
 
 
 async def archive(
-    campaigns: Campaigns, caller: Caller, name: str, *, once: Once | None = None, request_id: str | None = None
+    campaigns: Campaigns,
+    caller: Caller,
+    name: str,
+    *,
+    once: IdempotencyKey | None = None,
+    request_id: str | None = None,
 ) -> ChangeAnswer:
     """Close a coupon for good. Raises as `change`."""
     require(caller, Scope.COUPONS_WRITE)

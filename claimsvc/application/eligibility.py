@@ -6,15 +6,15 @@ from claimsvc.application.permissions import require
 from claimsvc.domain import (
     AuditEntry,
     Caller,
+    ClaimOptions,
     Eligibility,
+    IdempotencyKey,
     KeyReused,
     ListKind,
     ListReplaced,
-    Once,
     Replayed,
     Scope,
     UnknownCoupon,
-    Want,
     attributes_of,
 )
 from claimsvc.domain.eligibility import Attributes
@@ -28,15 +28,15 @@ async def check(
     user_id: str,
     attributes: Attributes,
     *,
-    once: Once | None = None,
+    once: IdempotencyKey | None = None,
 ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
     """Say what would become of a claim now, without claiming. Raises `UnavailableError`.
 
     Args:
         attributes: what the request says of the user; what the caller's token says is added.
     """
-    want = Want(attributes=attributes, token=attributes_of(caller.token))
-    return await audience.eligibility(coupon_name, user_id, want, once)
+    options = ClaimOptions(attributes=attributes, token=attributes_of(caller.token))
+    return await audience.eligibility(coupon_name, user_id, options, once)
 
 
 async def replace_list(

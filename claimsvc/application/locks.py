@@ -2,10 +2,10 @@
 
 from claimsvc.application.permissions import require
 from claimsvc.domain import Caller, LockNotHeld, LockReleased, LocksSeen, Scope
-from claimsvc.ports import Locksmith
+from claimsvc.ports import LockAdmin
 
 
-async def held(locksmith: Locksmith, caller: Caller) -> LocksSeen:
+async def held(locksmith: LockAdmin, caller: Caller) -> LocksSeen:
     """List the locks that are held, and who waits for them.
 
     Raises:
@@ -17,7 +17,7 @@ async def held(locksmith: Locksmith, caller: Caller) -> LocksSeen:
 
 
 async def release(
-    locksmith: Locksmith, caller: Caller, coupon_name: str, reason: str, *, request_id: str | None = None
+    locksmith: LockAdmin, caller: Caller, coupon_name: str, reason: str, *, request_id: str | None = None
 ) -> LockReleased | LockNotHeld:
     """Release a coupon's lock for its holder, and wake the next one. Audited first, and not done without PostgreSQL.
 

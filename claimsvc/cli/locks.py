@@ -13,7 +13,7 @@ from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.application import locks as lock_cases
-from claimsvc.bootstrap import open_locksmith
+from claimsvc.bootstrap import open_lock_admin
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
@@ -39,7 +39,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
     settings = load_settings()
 
     async def look() -> LocksSeen:
-        async with open_locksmith(settings) as locksmith:
+        async with open_lock_admin(settings) as locksmith:
             return await lock_cases.held(locksmith, os_operator())
 
     seen = asyncio.run(look())
@@ -71,7 +71,7 @@ def release_lock(
         typer.confirm(f"Release the lock of {name} by force?", abort=True)
 
     async def release() -> LockReleased | LockNotHeld:
-        async with open_locksmith(settings) as locksmith:
+        async with open_lock_admin(settings) as locksmith:
             return await lock_cases.release(locksmith, os_operator(), name, reason)
 
     released = asyncio.run(release())

@@ -35,7 +35,7 @@ from claimsvc.client.refusals import (
     refusal,
 )
 from claimsvc.client.retries import Retries
-from claimsvc.client.sending import Answer, Request, Sender
+from claimsvc.client.sending import ClientResponse, Request, Sender
 
 _NOT_IN_A_KEY = '"\\'
 _LONGEST_KEY = 255
@@ -256,7 +256,9 @@ class ClaimClient:
             return CouponCreated(answer.read(coupon_of), **answer.about())
         return refusal(answer, OF_CREATING)
 
-    async def _post(self, path: str, body: Mapping[str, Any] | None, key: str | None, request_id: str | None) -> Answer:
+    async def _post(
+        self, path: str, body: Mapping[str, Any] | None, key: str | None, request_id: str | None
+    ) -> ClientResponse:
         return await self._send("POST", path, request_id, key=_checked(key), body=body)
 
     async def _send(
@@ -267,7 +269,7 @@ class ClaimClient:
         *,
         key: str | None = None,
         body: Mapping[str, Any] | None = None,
-    ) -> Answer:
+    ) -> ClientResponse:
         # Made once for all attempts, so that they are found together in the service's log.
         request_id = request_id or str(uuid.uuid4())
         return await self._sender.send(Request(method, path, request_id, self._token, key, body))

@@ -21,16 +21,16 @@ from claimsvc.client.outcomes import (
     UnknownCoupon,
 )
 from claimsvc.client.reading import Members, claim_of
-from claimsvc.client.sending import Answer
+from claimsvc.client.sending import ClientResponse
 
 _T = TypeVar("_T")
-Refusals = Mapping[str, Callable[[Answer], _T]]
+Refusals = Mapping[str, Callable[[ClientResponse], _T]]
 
 # The statuses of refusals; every other from 400 to 499 is about the request itself.
 _REFUSALS = frozenset({403, 404, 409, 410, 422})
 
 
-def refusal(answer: Answer, refusals: Refusals[_T]) -> _T | Refused:
+def refusal(answer: ClientResponse, refusals: Refusals[_T]) -> _T | Refused:
     """What an answer that is no success comes to.
 
     Args:
@@ -61,7 +61,7 @@ def _raise_if_error(problem: Problem) -> None:
         raise BadRequestError(problem)
 
 
-def _with_its_claim(kind: Callable[..., _T]) -> Callable[[Answer], _T]:
+def _with_its_claim(kind: Callable[..., _T]) -> Callable[[ClientResponse], _T]:
     """The outcome of a problem that tells which claim it is about."""
 
     def read(document: object) -> Claim:
@@ -70,22 +70,22 @@ def _with_its_claim(kind: Callable[..., _T]) -> Callable[[Answer], _T]:
     return lambda answer: kind(answer.read(read), **answer.about())
 
 
-def _alone(kind: Callable[..., _T]) -> Callable[[Answer], _T]:
+def _alone(kind: Callable[..., _T]) -> Callable[[ClientResponse], _T]:
     """The outcome of a problem that says no more than itself."""
     return lambda answer: kind(**answer.about())
 
 
-def _not_started(answer: Answer) -> NotStarted:
+def _not_started(answer: ClientResponse) -> NotStarted:
     starts_at = answer.read(lambda document: Members(document).time("starts_at"))
     return NotStarted(starts_at, answer.retry_after_seconds, **answer.about())
 
 
-def _not_eligible(answer: Answer) -> NotEligible:
+def _not_eligible(answer: ClientResponse) -> NotEligible:
     reasons = answer.read(lambda document: Members(document).take("reasons", list))
     return NotEligible(tuple(reasons), **answer.about())
 
 
-_KEY_REUSED: dict[str, Callable[[Answer], KeyReused]] = {"key-reused": _alone(KeyReused)}
+_KEY_REUSED: dict[str, Callable[[ClientResponse], KeyReused]] = {"key-reused": _alone(KeyReused)}
 OF_A_COUPON: Refusals[UnknownCoupon] = {"unknown-coupon": _alone(UnknownCoupon)}
 OF_A_CLAIM: Refusals[UnknownClaim] = {"unknown-claim": _alone(UnknownClaim)}
 OF_CLAIMING: Refusals[

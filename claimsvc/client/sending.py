@@ -55,7 +55,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ClientResponse:
     """What came back. `problem` is what the service said was wrong, if it did."""
 
     status: int
@@ -126,7 +126,7 @@ class Sender:
         if self._session is not None:
             await self._session.close()
 
-    async def send(self, request: Request) -> Answer:
+    async def send(self, request: Request) -> ClientResponse:
         """The answer to a request.
 
         Raises:
@@ -160,7 +160,7 @@ class Sender:
             await asyncio.sleep(pause)
         raise AssertionError("count() has an end")
 
-    async def _attempt(self, request: Request, deadline: float) -> tuple[Answer | None, Exception | None]:
+    async def _attempt(self, request: Request, deadline: float) -> tuple[ClientResponse | None, Exception | None]:
         """What one attempt came to: its answer, or why there is none."""
         try:
             async with asyncio.timeout_at(deadline):
@@ -172,7 +172,7 @@ class Sender:
         except aiohttp.ClientError as failure:
             raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
 
-    async def _ask(self, request: Request) -> Answer:
+    async def _ask(self, request: Request) -> ClientResponse:
         async with self._opened().request(
             request.method,
             # As it is: yarl would take `..` for a step.
@@ -188,7 +188,7 @@ class Sender:
                 if len(body) > _LONGEST_ANSWER_BYTES:
                     raise UnexpectedAnswerError(f"the answer is longer than {_LONGEST_ANSWER_BYTES} bytes")
             document = document_of(bytes(body))
-            return Answer(
+            return ClientResponse(
                 response.status,
                 document,
                 problem_of(response.status, document) if response.status >= 400 else None,
@@ -215,7 +215,7 @@ def _slug(problem: Problem | None) -> str | None:
     return problem.slug if problem is not None else None
 
 
-def _reason(answer: Answer | None, failure: Exception | None) -> str:
+def _reason(answer: ClientResponse | None, failure: Exception | None) -> str:
     """Why an attempt was not enough, in a few words."""
     if answer is None:
         return f"no answer: {failure or type(failure).__name__}"

@@ -1,6 +1,6 @@
 """Values, known to every room: coupons and their rules, claims and their answers, what operators see."""
 
-from claimsvc.domain.answers import ANSWER_NAMES, Answer
+from claimsvc.domain.answers import ANSWER_NAMES, StoredAnswer
 from claimsvc.domain.callers import (
     ANYBODY,
     EVERY_SCOPE,
@@ -28,6 +28,7 @@ from claimsvc.domain.claims import (
     Cancelled,
     Claim,
     Claimed,
+    ClaimOptions,
     ClaimPosition,
     ClaimState,
     Confirmed,
@@ -35,11 +36,11 @@ from claimsvc.domain.claims import (
     Ended,
     HoldContinued,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
     NotEligible,
     NotStarted,
     NotYourClaim,
-    Once,
     Outcome,
     Paused,
     Replayed,
@@ -47,7 +48,6 @@ from claimsvc.domain.claims import (
     StrategyName,
     UnknownClaim,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.domain.codes import (
     CODE_PATTERN,
@@ -134,7 +134,6 @@ __all__ = [
     "AlreadyRedeemed",
     "AmountBelowClaimed",
     "AmountIsCodes",
-    "Answer",
     "ApiKey",
     "Attempt",
     "AttributeRule",
@@ -146,6 +145,7 @@ __all__ = [
     "Campaign",
     "Cancelled",
     "Claim",
+    "ClaimOptions",
     "ClaimPosition",
     "ClaimState",
     "Claimed",
@@ -165,6 +165,7 @@ __all__ = [
     "HeldLock",
     "HoldContinued",
     "HoldExpired",
+    "IdempotencyKey",
     "KeyReused",
     "ListKind",
     "ListReplaced",
@@ -175,7 +176,6 @@ __all__ = [
     "NotEligible",
     "NotStarted",
     "NotYourClaim",
-    "Once",
     "Outcome",
     "PatternTooSmall",
     "Paused",
@@ -195,6 +195,7 @@ __all__ = [
     "Scope",
     "SoldOut",
     "Source",
+    "StoredAnswer",
     "StrategyName",
     "TokenRefused",
     "TokenUser",
@@ -202,7 +203,6 @@ __all__ = [
     "UnknownCode",
     "UnknownCoupon",
     "WaitingInstance",
-    "Want",
     "attributes_of",
     "operator",
 ]

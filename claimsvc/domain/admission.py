@@ -7,27 +7,27 @@ from typing import Any
 
 from claimsvc.domain import (
     AlreadyClaimed,
-    Answer,
     Attempt,
     Campaign,
     Claim,
     Claimed,
+    ClaimOptions,
     ClaimState,
     Ended,
     HoldContinued,
+    IdempotencyKey,
     KeyReused,
     ListKind,
     NotEligible,
     NotStarted,
-    Once,
     Outcome,
     Paused,
     Reason,
     ReasonCode,
     Replayed,
     SoldOut,
+    StoredAnswer,
     UnknownCoupon,
-    Want,
 )
 
 
@@ -62,7 +62,7 @@ class AnswerRecord:
     """What was answered under a key, to which request."""
 
     fingerprint: bytes
-    answer: Answer
+    answer: StoredAnswer
     request_id: str
 
 
@@ -97,7 +97,7 @@ class BatchEffects:
     outcomes: list[Outcome] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
     confirmed: list[Claim] = field(default_factory=list)
-    kept: list[tuple[Once, Outcome]] = field(default_factory=list)
+    kept: list[tuple[IdempotencyKey, Outcome]] = field(default_factory=list)
 
     @property
     def changes_nothing(self) -> bool:
@@ -133,12 +133,12 @@ class BatchDecision:
         self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> Outcome:
-        if attempt.want is None or (once := attempt.want.once) is None:
+        if attempt.options is None or (once := attempt.options.once) is None:
             return self._decide(attempt)
         stored = self._answers.get((once.caller, once.key))
         if stored is None:
             outcome = self._decide(attempt)
-            if not (attempt.want.is_final or isinstance(outcome, _GIVEN)):
+            if not (attempt.options.is_final or isinstance(outcome, _GIVEN)):
                 return outcome
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
@@ -188,8 +188,10 @@ class BatchDecision:
         if campaign.has_deny_list and (name, user_id, ListKind.DENY) in self._facts.listed:
             yield Reason(ReasonCode.DENIED)
         if campaign.rules is not None:
-            want = attempt.want or Want()
-            yield from campaign.rules.broken(want.attributes, want.token, lambda other: self._holds(other, user_id))
+            options = attempt.options or ClaimOptions()
+            yield from campaign.rules.broken(
+                options.attributes, options.token, lambda other: self._holds(other, user_id)
+            )
 
     def _holds(self, coupon_name: str, user_id: str) -> bool:
         """Whether they have a claim of it, be it one that was given in this line."""
@@ -201,7 +203,7 @@ class BatchDecision:
         for place, each in enumerate(own):
             if each.held_until is None:
                 continue
-            if attempt.want is None or attempt.want.hold_seconds is None:
+            if attempt.options is None or attempt.options.hold_seconds is None:
                 own[place] = each = replace(each, held_until=None)
                 self.decisions.confirmed.append(_claim(attempt, each))
             return HoldContinued(_claim(attempt, each))
@@ -211,7 +213,7 @@ class BatchDecision:
         self._left[attempt.coupon_name] -= 1
         taken = {each.slot for each in own}
         slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
-        hold_seconds = attempt.want.hold_seconds if attempt.want is not None else None
+        hold_seconds = attempt.options.hold_seconds if attempt.options is not None else None
         held_until = None if hold_seconds is None else coupon.now + timedelta(seconds=hold_seconds)
         code = next(self._codes[attempt.coupon_name]) if coupon.has_codes else None
         made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until, code)
@@ -221,7 +223,7 @@ class BatchDecision:
         return Claimed(claim)
 
 
-def replay(stored: AnswerRecord, once: Once, in_doubt: bool) -> Any:
+def replay(stored: AnswerRecord, once: IdempotencyKey, in_doubt: bool) -> Any:
     """What a request is told under whose key an answer is kept; `in_doubt` as of `storage.transactions.decided`."""
     if stored.fingerprint != once.fingerprint:
         return KeyReused()

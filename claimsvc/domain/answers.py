@@ -29,7 +29,7 @@ from claimsvc.domain.codes import (
 )
 from claimsvc.domain.eligibility import Eligibility
 
-Answer = (
+StoredAnswer = (
     Outcome
     | Confirmed
     | Cancelled
@@ -53,7 +53,7 @@ Answer = (
     | Eligibility
 )
 
-ANSWER_NAMES: Mapping[type[Answer], str] = MappingProxyType(
+ANSWER_NAMES: Mapping[type[StoredAnswer], str] = MappingProxyType(
     {
         # What a repetition is told is never kept itself.
         **{kind: name for kind, name in OUTCOME_NAMES.items() if kind not in (Replayed, KeyReused)},

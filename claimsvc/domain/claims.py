@@ -58,7 +58,7 @@ class Claim:
 
 
 @dataclass(frozen=True, slots=True)
-class Once:
+class IdempotencyKey:
     """What makes a request the same as another: the caller and the key of its choice, and what was asked."""
 
     caller: str
@@ -68,7 +68,7 @@ class Once:
 
 
 @dataclass(frozen=True, slots=True)
-class Want:
+class ClaimOptions:
     """What a claim asks for beyond a unit for a user.
 
     Args:
@@ -80,7 +80,7 @@ class Want:
     """
 
     hold_seconds: int | None = None
-    once: Once | None = None
+    once: IdempotencyKey | None = None
     attributes: Attributes = field(default_factory=dict, hash=False)
     token: Attributes = field(default_factory=dict, hash=False)
     is_final: bool = True
@@ -94,12 +94,12 @@ class Want:
 @dataclass(frozen=True, slots=True)
 class Attempt:
     """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
-    was lost sight of can be recognized. `want` is what it asks for beyond a unit."""
+    was lost sight of can be recognized. `options` is what it asks for beyond a unit."""
 
     claim_id: str
     coupon_name: str
     user_id: str
-    want: Want | None = None
+    options: ClaimOptions | None = None
 
 
 # What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.

@@ -4,14 +4,14 @@ from claimsvc.ports.api_keys import ApiKeys
 from claimsvc.ports.audience import Audience
 from claimsvc.ports.audit_log import AuditLog
 from claimsvc.ports.campaigns import Campaigns, ChangeAnswer
-from claimsvc.ports.claims import AnyClaims, ClaimAnswer, Claims, LockWait, Stages, Strategy
+from claimsvc.ports.claims import AnyClaims, Claims, LockWait, PendingOutcome, Stages, Strategy
 from claimsvc.ports.code_counters import CodeCounters
 from claimsvc.ports.codes import Codes
 from claimsvc.ports.counters import Counters
 from claimsvc.ports.erasure import Erasure
 from claimsvc.ports.exports import Exports
 from claimsvc.ports.lock import Lease, Lock, LockObserver
-from claimsvc.ports.locksmith import Locksmith
+from claimsvc.ports.lock_admin import LockAdmin
 from claimsvc.ports.observers import (
     BatchObserver,
     HealthCheck,
@@ -34,7 +34,6 @@ __all__ = [
     "BatchObserver",
     "Campaigns",
     "ChangeAnswer",
-    "ClaimAnswer",
     "Claims",
     "CodeCounters",
     "Codes",
@@ -46,10 +45,11 @@ __all__ = [
     "JobObserver",
     "Lease",
     "Lock",
+    "LockAdmin",
     "LockObserver",
     "LockWait",
-    "Locksmith",
     "MasterObserver",
+    "PendingOutcome",
     "QuotaObserver",
     "Quotas",
     "Shelf",

@@ -5,14 +5,14 @@ from typing import Protocol
 
 from claimsvc.domain import (
     AuditEntry,
+    ClaimOptions,
     Eligibility,
+    IdempotencyKey,
     KeyReused,
     ListKind,
     ListReplaced,
-    Once,
     Replayed,
     UnknownCoupon,
-    Want,
 )
 
 
@@ -20,7 +20,7 @@ class Audience(Protocol):
     """Who may claim. Every method raises `UnavailableError` as those of `Storage`."""
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         """What would become of such a claim in this moment, without claiming."""
         ...

@@ -11,8 +11,8 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    IdempotencyKey,
     KeyReused,
-    Once,
     PeriodIsEmpty,
     Replayed,
     StrategyName,
@@ -31,7 +31,7 @@ class Campaigns(Protocol):
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
         *,
         actor: str,
         request_id: str | None = None,
@@ -46,7 +46,7 @@ class Campaigns(Protocol):
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from claimsvc.domain import (
+    ClaimOptions,
     Outcome,
     StrategyName,
-    Want,
 )
 
 
@@ -45,7 +45,7 @@ class Stages:
         return found
 
 
-class ClaimAnswer(asyncio.Future[Outcome]):
+class PendingOutcome(asyncio.Future[Outcome]):
     """The answer to a claim, to come.
 
     `stages` is set when it comes. `mark` is for whoever watches from outside: what it wants to find on the claim when
@@ -77,8 +77,8 @@ class ClaimAnswer(asyncio.Future[Outcome]):
 class Claims(Protocol):
     """Where claims are made."""
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        """Claim one unit of a coupon for a user; `want` is what is asked for beyond that.
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        """Claim one unit of a coupon for a user; `options` is what is asked for beyond that.
 
         To cancel the answer does not cancel the claim half-way: it completes, or it never was.
 
@@ -97,7 +97,7 @@ class Claims(Protocol):
 class AnyClaims(Claims, Protocol):
     """Where claims are made that may leave open of which coupon."""
 
-    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
+    def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         """Claim one unit of the oldest coupon that has one, of this type or of any: see `Claims.claim`."""
         ...
 

@@ -12,9 +12,9 @@ from claimsvc.domain import (
     CodeExpired,
     CodeNotClaimed,
     CodesAdded,
+    IdempotencyKey,
     KeyReused,
     NewCode,
-    Once,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -35,7 +35,7 @@ class Codes(Protocol):
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         """Add codes to a coupon, whose amount grows with them; with its first ones, it becomes how many they are.
 
@@ -54,13 +54,13 @@ class Codes(Protocol):
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """The same with codes that are made at random, as `GENERATION_PATTERN` describes."""
         ...
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: Once | None = None
+        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         """Use a code, once."""
         ...

@@ -69,7 +69,7 @@ class Storage(Protocol):
 class Shelf(Storage, Protocol):
     """Storage that knows what may be claimed."""
 
-    async def on_offer(self, coupon_type: str | None) -> list[str]:
+    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
         """The first coupons of a type, or of any, that can be claimed now, oldest first.
 
         If there are none, the newest that cannot; none at all if there is no coupon of the type.

@@ -9,8 +9,8 @@ from claimsvc.domain import (
     Cancelled,
     Confirmed,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
-    Once,
     Replayed,
     UnknownClaim,
 )
@@ -30,7 +30,12 @@ class Transitions(Protocol):
         ...
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
+        self,
+        claim_id: str,
+        once: IdempotencyKey | None = None,
+        *,
+        actor: str = "claimant",
+        request_id: str | None = None,
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         """Make a claim that is held its user's for good, and keep the audit's entry of it; the user itself does so,
         unless `actor` says otherwise. With `once` the answer is kept, and told again."""

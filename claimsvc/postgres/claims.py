@@ -18,8 +18,8 @@ from claimsvc.domain import (
     ClaimState,
     Confirmed,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
-    Once,
     Replayed,
     UnknownClaim,
 )
@@ -82,7 +82,12 @@ class PostgresTransitions:
         return answer
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None, *, actor: str = "claimant", request_id: str | None = None
+        self,
+        claim_id: str,
+        once: IdempotencyKey | None = None,
+        *,
+        actor: str = "claimant",
+        request_id: str | None = None,
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         answer: Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused
         by = {"actor": actor, "request_id": request_id}
@@ -95,7 +100,7 @@ class PostgresTransitions:
         statement: str,
         parameters: dict[str, Any],
         became: Callable[[Claim], _T],
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> Any:
         async def ask(unit: UnitOfWork) -> Any:
             return await (await unit.driver.execute(_COUPON_OF, {"id": claim_id})).fetchone()

@@ -18,9 +18,9 @@ from claimsvc.domain import (
     CodeNotClaimed,
     CodesAdded,
     CodeState,
+    IdempotencyKey,
     KeyReused,
     NewCode,
-    Once,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -39,7 +39,7 @@ from claimsvc.postgres.connections import Driver, UnitOfWork
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, found, look_up
 from claimsvc.postgres.transactions import RestartTransactionError
-from claimsvc.postgres.uploads import ROWS_AT_ONCE, Upload
+from claimsvc.postgres.uploads import ROWS_AT_ONCE, CodeBatch
 
 # Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
 _ADDING_TIMEOUT_SECONDS = 60.0
@@ -105,7 +105,7 @@ class PostgresCodes:
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         told_before = await self._told_before(once)
         if told_before is not None:
@@ -135,10 +135,10 @@ class PostgresCodes:
         entry: AuditEntry,
         *,
         atomic: bool = False,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
         """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
-        upload = Upload(coupon_name, entry, None)
+        upload = CodeBatch(coupon_name, entry, None)
 
         async def write(
             driver: Driver, in_doubt: bool
@@ -165,14 +165,14 @@ class PostgresCodes:
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
             return await self._only_told(once, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
             return await self._only_told(once, PatternTooSmall())
         made = await asyncio.to_thread(make_codes, pattern, count)
-        upload = Upload(coupon_name, entry, pattern)
+        upload = CodeBatch(coupon_name, entry, pattern)
         # What took the place of a code that existed, and is to take it again if the transaction has to be repeated.
         instead: dict[str, str] = {}
 
@@ -222,7 +222,7 @@ class PostgresCodes:
 
         return await self._database.run_transaction(attempt, timeout_seconds=_ADDING_TIMEOUT_SECONDS)
 
-    async def _told_before(self, once: Once | None) -> Replayed | KeyReused | None:
+    async def _told_before(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
         """What is kept under the request's key, before anything is done in several transactions."""
 
         async def ask(unit: UnitOfWork) -> Replayed | KeyReused | None:
@@ -231,7 +231,7 @@ class PostgresCodes:
 
         return None if once is None else await self._database.read(ask)
 
-    async def _only_told(self, once: Once | None, answer: _T) -> _T | Replayed | KeyReused:
+    async def _only_told(self, once: IdempotencyKey | None, answer: _T) -> _T | Replayed | KeyReused:
         """An answer for which nothing is written, unless it is to be kept."""
         if once is None:
             return answer
@@ -243,7 +243,7 @@ class PostgresCodes:
         return await self._database.run_transaction(write)
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: Once | None = None
+        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         asked = {**audited(entry), "code": code, "redemption_id": str(uuid4())}
         types: set[str | None] = set()

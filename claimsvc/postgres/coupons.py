@@ -16,8 +16,8 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    IdempotencyKey,
     KeyReused,
-    Once,
     PeriodIsEmpty,
     Replayed,
     StrategyName,
@@ -115,7 +115,7 @@ class PostgresCampaigns:
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
         *,
         actor: str,
         request_id: str | None = None,
@@ -144,7 +144,7 @@ class PostgresCampaigns:
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         async def decide(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.types.json import Jsonb
 
-from claimsvc.domain import Answer, KeyReused, Once, Replayed
+from claimsvc.domain import IdempotencyKey, KeyReused, Replayed, StoredAnswer
 from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.postgres.claiming.outcomes import decode, encode
 from claimsvc.postgres.connections import Driver
@@ -18,7 +18,7 @@ from claimsvc.postgres.transactions import RestartTransactionError
 KEPT_FOR = "interval '24 hours'"
 
 Rows = psycopg.AsyncCursor[tuple[Any, ...]]
-_T = TypeVar("_T", bound=Answer)
+_T = TypeVar("_T", bound=StoredAnswer)
 
 _ANSWERS = f"""
 SELECT asked.caller, asked.key, kept.fingerprint, kept.answer, kept.request_id
@@ -52,7 +52,7 @@ KEPT_BY_ANOTHER = psycopg.errors.InvalidTextRepresentation
 """What a transaction fails with that would keep an answer under a key that has one by now."""
 
 
-async def look_up(driver: Driver, *requests: Once | None) -> Rows | None:
+async def look_up(driver: Driver, *requests: IdempotencyKey | None) -> Rows | None:
     """Ask for what is kept under the keys of these requests, in a transaction that has begun."""
     asked = [once for once in requests if once is not None]
     if not asked:
@@ -71,7 +71,7 @@ async def found(rows: Rows | None) -> dict[tuple[str, str], AnswerRecord]:
     }
 
 
-async def keep(driver: Driver, kept: Sequence[tuple[Once, Answer]]) -> None:
+async def keep(driver: Driver, kept: Sequence[tuple[IdempotencyKey, StoredAnswer]]) -> None:
     """Keep answers. Fails with `KEPT_BY_ANOTHER`, by the end of the pipeline that this is in."""
     if not kept:
         return
@@ -89,7 +89,7 @@ async def keep(driver: Driver, kept: Sequence[tuple[Once, Answer]]) -> None:
 
 
 async def concluded(
-    driver: Driver, once: Once | None, rows: Rows | None, answer: _T, in_doubt: bool
+    driver: Driver, once: IdempotencyKey | None, rows: Rows | None, answer: _T, in_doubt: bool
 ) -> _T | Replayed | KeyReused:
     """End a transaction that came to `answer`: it is kept with what it answers; or all is undone, if there is one.
 

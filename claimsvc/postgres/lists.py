@@ -17,18 +17,18 @@ from claimsvc.domain import (
     OUTCOME_NAMES,
     Attempt,
     AuditEntry,
+    ClaimOptions,
     Eligibility,
+    IdempotencyKey,
     KeyReused,
     ListKind,
     ListReplaced,
     NotEligible,
-    Once,
     Outcome,
     Reason,
     ReasonCode,
     Replayed,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.audit import audited
@@ -146,9 +146,9 @@ class PostgresAudience:
         self._full_path = FullPath(database)
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
-        found = await self._full_path.obstacles(Attempt(_NO_ID, coupon_name, user_id, want))
+        found = await self._full_path.obstacles(Attempt(_NO_ID, coupon_name, user_id, options))
         answer: Eligibility | UnknownCoupon
         if UnknownCoupon() in found:
             answer = UnknownCoupon()

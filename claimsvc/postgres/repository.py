@@ -166,7 +166,7 @@ class PostgresStorage:
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [_coupon(row) for row in await self._read(select(*_COUPON_COLUMNS).where(coupons.c.name.in_(names)))]
 
-    async def on_offer(self, coupon_type: str | None) -> list[str]:
+    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
         """See `ports.Shelf`."""
         statement = _ON_OFFER if coupon_type is None else _ON_OFFER_OF_TYPE
         return [row.name for row in await self._read(statement, {"type": coupon_type})]

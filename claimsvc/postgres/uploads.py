@@ -59,7 +59,7 @@ RETURNING type
 """
 
 
-class Upload:
+class CodeBatch:
     """What is added to a coupon in one transaction. It may be begun again: it knows what it has added."""
 
     def __init__(self, coupon_name: str, entry: AuditEntry, pattern: str | None) -> None:

@@ -27,6 +27,7 @@ from claimsvc.domain import (
     Cancelled,
     Claim,
     Claimed,
+    ClaimOptions,
     ClaimPosition,
     ClaimState,
     Code,
@@ -42,6 +43,7 @@ from claimsvc.domain import (
     Erased,
     HeldLock,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
     ListKind,
     ListReplaced,
@@ -49,7 +51,6 @@ from claimsvc.domain import (
     LockReleased,
     LocksSeen,
     NewCode,
-    Once,
     Outcome,
     PatternTooSmall,
     PeriodIsEmpty,
@@ -65,10 +66,9 @@ from claimsvc.domain import (
     UnknownCode,
     UnknownCoupon,
     WaitingInstance,
-    Want,
 )
 from claimsvc.http import Services, create_runner
-from claimsvc.ports import ChangeAnswer, ClaimAnswer, Decision, HealthCheck
+from claimsvc.ports import ChangeAnswer, Decision, HealthCheck, PendingOutcome
 
 ADMIN_KEY = "an-admin-key"
 ADMIN_KEY_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
@@ -86,12 +86,12 @@ class MemoryStore:
     def __init__(self) -> None:
         self.amounts: dict[str, Coupon] = {}
         self.claims_of: dict[str, list[Claim]] = {}
-        self.kept: dict[str, tuple[Once, Any]] = {}
+        self.kept: dict[str, tuple[IdempotencyKey, Any]] = {}
         self.ended: dict[str, Claim] = {}
         self.campaign_of: dict[str, Campaign] = {}
         self.entries_kept: list[AuditEntry] = []
         self.lists: dict[tuple[str, ListKind], set[str]] = {}
-        self.wants: list[Want | None] = []
+        self.wants: list[ClaimOptions | None] = []
         self.failure: Exception | None = None
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
@@ -117,14 +117,14 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
         return [None for _ in attempts]
 
-    def _told_again(self, once: Once | None) -> Replayed | KeyReused | None:
+    def _told_again(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
         kept = self.kept.get(once.key) if once is not None else None
         if once is None or kept is None:
             return None
         first, answer = kept
         return Replayed(answer, first.request_id) if first.fingerprint == once.fingerprint else KeyReused()
 
-    def _keep(self, once: Once | None, answer: _T) -> _T:
+    def _keep(self, once: IdempotencyKey | None, answer: _T) -> _T:
         if once is not None:
             self.kept[once.key] = once, answer
         return answer
@@ -141,7 +141,7 @@ class MemoryStore:
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
         **_: object,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
@@ -199,7 +199,7 @@ class MemoryStore:
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         self._fail()
         return self._told_again(once) or self._keep(once, self._change(name, change, entry, archive))
@@ -232,7 +232,7 @@ class MemoryStore:
         return Cancelled(self.ended[claim_id])
 
     async def confirm(
-        self, claim_id: str, once: Once | None = None, **_: object
+        self, claim_id: str, once: IdempotencyKey | None = None, **_: object
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
@@ -248,14 +248,14 @@ class MemoryStore:
         return []
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, want: Want, once: Once | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         self._fail()
         campaign = self.campaign_of.get(coupon_name)
         if campaign is None:
             return self._told_again(once) or self._keep(once, UnknownCoupon())
         rules = campaign.rules or Rules()
-        found = Eligibility(tuple(rules.broken(want.attributes, want.token, lambda _: False)))
+        found = Eligibility(tuple(rules.broken(options.attributes, options.token, lambda _: False)))
         return self._told_again(once) or self._keep(once, found)
 
     async def replace_list(
@@ -282,7 +282,7 @@ class MemoryStore:
     def of_type(self, coupon_type: str | None) -> list[str]:
         return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
 
-    async def on_offer(self, coupon_type: str | None) -> list[str]:
+    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
         return self.of_type(coupon_type)
 
     async def check(self) -> None:
@@ -331,7 +331,7 @@ class MemoryCodes:
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         async for _ in rows:
             pass
@@ -344,12 +344,12 @@ class MemoryCodes:
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: Once | None = None,
+        once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         return UnknownCoupon()
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: Once | None = None
+        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         return UnknownCode()
 
@@ -426,14 +426,14 @@ class MemoryStrategy:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = ClaimAnswer()
-        self._store.wants.append(want)
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = PendingOutcome()
+        self._store.wants.append(options)
         answer.follow(self._store.claim_unit(coupon_name, user_id))
         return answer
 
-    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        return self.claim(next(iter(self._store.of_type(coupon_type)), ""), user_id, want)
+    def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        return self.claim(next(iter(self._store.of_type(coupon_type)), ""), user_id, options)
 
     async def drain(self) -> None: ...
 

@@ -8,7 +8,7 @@ import aiohttp
 import psycopg
 import pytest
 
-from claimsvc.domain import AuditFilter, Claimed, StrategyName, Want
+from claimsvc.domain import AuditFilter, Claimed, ClaimOptions, StrategyName
 from claimsvc.http import create_app
 from claimsvc.postgres import PostgresStorage
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryStore, Observations, memory_services, served
@@ -39,7 +39,7 @@ class Stage:
         """The id of a claim of `spring` that this user holds for a minute."""
         [attempt] = attempts(user)
         [outcome] = await self.storage.admit(
-            [type(attempt)(attempt.claim_id, attempt.coupon_name, user, Want(hold_seconds=60))]
+            [type(attempt)(attempt.claim_id, attempt.coupon_name, user, ClaimOptions(hold_seconds=60))]
         )
         assert isinstance(outcome, Claimed)
         return outcome.claim.id

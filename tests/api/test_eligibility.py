@@ -253,6 +253,6 @@ async def test_a_rule_about_the_token_is_met_by_what_the_user_s_token_says(tmp_p
                 assert response.status == 403
             async with client.post("/api/coupons/claim", json={"coupon_name": "spring"}) as response:
                 assert response.status == 201
-    [want] = store.wants
-    assert want is not None
-    assert (want.token["tier"], want.token["groups"], "nested" in want.token) == ("gold", ("new",), False)
+    [options] = store.wants
+    assert options is not None
+    assert (options.token["tier"], options.token["groups"], "nested" in options.token) == ("gold", ("new",), False)

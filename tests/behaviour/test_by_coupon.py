@@ -7,9 +7,19 @@ from collections.abc import Sequence
 import pytest
 
 from claimsvc.claiming.strategies import StrategyByCoupon
-from claimsvc.domain import Campaign, Claimed, Coupon, Outcome, Replayed, SoldOut, StrategyName, UnknownCoupon, Want
+from claimsvc.domain import (
+    Campaign,
+    Claimed,
+    ClaimOptions,
+    Coupon,
+    Outcome,
+    Replayed,
+    SoldOut,
+    StrategyName,
+    UnknownCoupon,
+)
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import ClaimAnswer, Strategy
+from claimsvc.ports import PendingOutcome, Strategy
 from tests.behaviour.instances import Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
 
@@ -22,9 +32,9 @@ class Noting:
         self.asked: list[str] = []
         self._strategy = strategy
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         self.asked.append(coupon_name)
-        return self._strategy.claim(coupon_name, user_id, want)
+        return self._strategy.claim(coupon_name, user_id, options)
 
     async def drain(self) -> None:
         await self._strategy.drain()
@@ -153,11 +163,11 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
             await instance.storage.create_coupon(name, 10, StrategyName.REDLOCK, Campaign(type="welcome"))
         await instance.storage.create_coupon("d", 10, StrategyName.REDLOCK)
         looks: list[str | None] = []
-        on_offer = instance.storage.on_offer
+        claimable_coupons = instance.storage.claimable_coupons
 
         async def noted(coupon_type: str | None) -> list[str]:
             looks.append(coupon_type)
-            return await on_offer(coupon_type)
+            return await claimable_coupons(coupon_type)
 
         monkeypatch.setattr(instance.storage, "on_offer", noted)
         by_coupon = by_coupon_of(instance)

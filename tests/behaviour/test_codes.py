@@ -20,6 +20,7 @@ from claimsvc.domain import (
     Cancelled,
     Claim,
     Claimed,
+    ClaimOptions,
     ClaimState,
     CodeCounts,
     CodeExpired,
@@ -38,14 +39,13 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCode,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.postgres import codes as storage_codes
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
-HELD = Want(hold_seconds=60)
+HELD = ClaimOptions(hold_seconds=60)
 # The issue of the whole life asks for 10,000 codes and 20,000 claims; this is enough for every batch to meet others.
 _CODES = int(os.environ.get("CLAIMSVC_TEST_CODES", "1000"))
 
@@ -108,8 +108,8 @@ async def execute(instance: Instance, statement: str) -> None:
         await connection.execute(statement.encode())
 
 
-async def claimed(instance: Instance, user: str, want: Want | None = None) -> Claim:
-    outcome = await instance.strategy.claim("spring", user, want)
+async def claimed(instance: Instance, user: str, options: ClaimOptions | None = None) -> Claim:
+    outcome = await instance.strategy.claim("spring", user, options)
     assert isinstance(outcome, Claimed), outcome
     return outcome.claim
 

@@ -14,12 +14,13 @@ from claimsvc.domain import (
     AuditEntry,
     Campaign,
     Claimed,
+    ClaimOptions,
     Eligibility,
     HoldContinued,
+    IdempotencyKey,
     ListKind,
     ListReplaced,
     NotEligible,
-    Once,
     Outcome,
     Reason,
     ReasonCode,
@@ -29,7 +30,6 @@ from claimsvc.domain import (
     Source,
     StrategyName,
     UnknownCoupon,
-    Want,
 )
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 
@@ -57,8 +57,8 @@ async def offer(instance: Instance, amount: int = 1, name: str = "spring", **rul
     await instance.storage.create_coupon(name, amount, StrategyName.REDLOCK, Campaign(**rules))  # type: ignore[arg-type]
 
 
-def said(**attributes: str | float) -> Want:
-    return Want(attributes=attributes)
+def said(**attributes: str | float) -> ClaimOptions:
+    return ClaimOptions(attributes=attributes)
 
 
 def codes(outcome: Outcome) -> list[ReasonCode]:
@@ -77,7 +77,11 @@ async def test_only_whom_the_rules_admit_get_a_unit_and_the_others_take_none(her
     await offer(here, amount=20, rules=ADULT)
     wants = [None, said(age=18, country="KR"), said(age=19, country="US"), said(age=19, country="KR")]
     outcomes = await asyncio.gather(
-        *(here.strategy.claim("spring", f"{place}-{n}", want) for n in range(20) for place, want in enumerate(wants))
+        *(
+            here.strategy.claim("spring", f"{place}-{n}", options)
+            for n in range(20)
+            for place, options in enumerate(wants)
+        )
     )
     assert Counter(map(type, outcomes)) == {Claimed: 20, NotEligible: 60}
     assert outcomes[0] == NotEligible(
@@ -96,7 +100,7 @@ async def test_only_whom_the_rules_admit_get_a_unit_and_the_others_take_none(her
 async def test_a_rule_about_the_token_is_not_met_by_what_the_request_says(here: Instance) -> None:
     await offer(here, rules=Rules((AttributeRule("tier", Source.TOKEN, one_of=("gold",)),)))
     assert codes(await here.strategy.claim("spring", "ada", said(tier="gold"))) == [ReasonCode.ATTRIBUTE_MISSING]
-    assert isinstance(await here.strategy.claim("spring", "ada", Want(token={"tier": "gold"})), Claimed)
+    assert isinstance(await here.strategy.claim("spring", "ada", ClaimOptions(token={"tier": "gold"})), Claimed)
 
 
 async def test_what_is_said_of_a_user_changes_nothing_where_nobody_asks(here: Instance) -> None:
@@ -112,7 +116,7 @@ async def test_a_coupon_may_ask_for_a_claim_of_another_or_exclude_it(here: Insta
     await offer(here, amount=10, name="second", rules=Rules(holds=("first",)))
     await offer(here, amount=10, name="other", rules=Rules(holds_not=("first",)))
     assert codes(await here.strategy.claim("second", "ada")) == [ReasonCode.MUST_HOLD]
-    first = await here.strategy.claim("first", "ada", Want(hold_seconds=60))
+    first = await here.strategy.claim("first", "ada", ClaimOptions(hold_seconds=60))
     assert isinstance(first, Claimed)
     assert isinstance(await here.strategy.claim("second", "ada"), Claimed)
     assert codes(await here.strategy.claim("other", "ada")) == [ReasonCode.MUST_NOT_HOLD]
@@ -217,8 +221,8 @@ async def test_asking_tells_everything_in_the_way_and_claims_nothing(here: Insta
     await offer(here, rules=Rules(ADULT.attributes[:1]))
     fit = said(age=30)
 
-    async def ask(user: str, want: Want) -> list[ReasonCode]:
-        found = await here.storage.audience.eligibility("spring", user, want)
+    async def ask(user: str, options: ClaimOptions) -> list[ReasonCode]:
+        found = await here.storage.audience.eligibility("spring", user, options)
         assert isinstance(found, Eligibility)
         return [reason.code for reason in found.reasons]
 
@@ -226,27 +230,27 @@ async def test_asking_tells_everything_in_the_way_and_claims_nothing(here: Insta
     assert await ask("ada", fit) == []
     assert await left(here) == 1
     await here.storage.campaigns.change("spring", {"paused": True}, ENTRY)
-    assert await ask("ada", Want()) == [ReasonCode.PAUSED, ReasonCode.ATTRIBUTE_MISSING]
+    assert await ask("ada", ClaimOptions()) == [ReasonCode.PAUSED, ReasonCode.ATTRIBUTE_MISSING]
     await here.storage.campaigns.change("spring", {"paused": False}, ENTRY)
-    held = await here.strategy.claim("spring", "ada", Want(hold_seconds=60, attributes=fit.attributes))
+    held = await here.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=60, attributes=fit.attributes))
     assert isinstance(held, Claimed)
     # What one holds can be gone on with, and confirmed.
-    assert await ask("ada", Want()) == []
-    assert await ask("bob", Want()) == [ReasonCode.ATTRIBUTE_MISSING, ReasonCode.SOLD_OUT]
+    assert await ask("ada", ClaimOptions()) == []
+    assert await ask("bob", ClaimOptions()) == [ReasonCode.ATTRIBUTE_MISSING, ReasonCode.SOLD_OUT]
     assert isinstance(await here.strategy.claim("spring", "ada"), HoldContinued)
     assert await ask("ada", fit) == [ReasonCode.ALREADY_CLAIMED, ReasonCode.SOLD_OUT]
 
 
 async def test_what_was_told_under_a_key_is_told_again_whatever_has_changed(here: Instance) -> None:
     await offer(here, amount=5, rules=ADULT)
-    once = Once("anybody", "key", b"asked", "request-1")
-    again = Once("anybody", "key", b"asked", "request-2")
-    told = await here.strategy.claim("spring", "ada", Want(once=once))
+    once = IdempotencyKey("anybody", "key", b"asked", "request-1")
+    again = IdempotencyKey("anybody", "key", b"asked", "request-2")
+    told = await here.strategy.claim("spring", "ada", ClaimOptions(once=once))
     assert isinstance(told, NotEligible)
-    asked = await here.storage.audience.eligibility("spring", "ada", Want(), replace(once, key="another"))
+    asked = await here.storage.audience.eligibility("spring", "ada", ClaimOptions(), replace(once, key="another"))
     await here.storage.campaigns.change("spring", {"rules": None}, ENTRY)
-    assert await here.strategy.claim("spring", "ada", Want(once=again)) == Replayed(told, "request-1")
-    replayed = await here.storage.audience.eligibility("spring", "ada", Want(), replace(again, key="another"))
+    assert await here.strategy.claim("spring", "ada", ClaimOptions(once=again)) == Replayed(told, "request-1")
+    replayed = await here.storage.audience.eligibility("spring", "ada", ClaimOptions(), replace(again, key="another"))
     assert replayed == Replayed(asked, "request-1")
     assert isinstance(asked, Eligibility)
     assert len(asked.reasons) == 2

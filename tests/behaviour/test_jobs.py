@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import psycopg
 import pytest
 
-from claimsvc.domain import Campaign, Claimed, PurgeReport, SoldOut, StrategyName, UnknownCoupon, Want
+from claimsvc.domain import Campaign, Claimed, ClaimOptions, PurgeReport, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Jobs, Schedule
 from claimsvc.ports import Lease, Lock
@@ -68,7 +68,7 @@ async def open_jobs(
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as redlocks,
     ):
         jobs = Jobs(
-            lock or redlocks.unobserved(),
+            lock or redlocks.without_metrics(),
             PostgresStorage(Database(engine, 4.0), observer=observed),
             PostgresUpkeep(Database(engine, 40.0), observer=observed),
             RedisCounters(masters.all),
@@ -121,7 +121,7 @@ async def test_holds_that_end_under_load_come_back_by_the_sweepers_of_two_instan
     async def hold_and_forget(instance: Instance) -> None:
         nonlocal held
         while not ended.is_set():
-            outcome = await instance.strategy.claim("spring", next(users), Want(hold_seconds=1))
+            outcome = await instance.strategy.claim("spring", next(users), ClaimOptions(hold_seconds=1))
             assert isinstance(outcome, Claimed | SoldOut)
             held += isinstance(outcome, Claimed)
             await asyncio.sleep(0.01)
@@ -152,7 +152,9 @@ async def test_holds_that_end_under_load_come_back_by_the_sweepers_of_two_instan
         await until(all_are_back, "nobody claims any more, and the units of all holds are back")
         before = swept()
         for _ in range(5):
-            assert isinstance(await there.strategy.claim("spring", next(users), Want(hold_seconds=3600)), Claimed)
+            assert isinstance(
+                await there.strategy.claim("spring", next(users), ClaimOptions(hold_seconds=3600)), Claimed
+            )
         # All at once, or the claim of the last would end the hold of the first.
         await administrate(database_url, "UPDATE user_claims SET held_until = now() WHERE state = 'active'")
         await until(lambda: swept() >= before + 5, "the sweepers ended what nobody else has")
@@ -172,7 +174,7 @@ async def test_a_pass_is_one_instances_and_the_other_s_passes_over_it(
         open_jobs(database_url, redis_urls) as (second, second_told),
     ):
         await instance.storage.create_coupon("spring", 1, StrategyName.ROW_LOCK)
-        assert isinstance(await instance.strategy.claim("spring", "ada", Want(hold_seconds=60)), Claimed)
+        assert isinstance(await instance.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=60)), Claimed)
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")
         url = database_url.replace("+psycopg", "")
         async with await psycopg.AsyncConnection.connect(url) as blocker:
@@ -204,7 +206,7 @@ async def test_two_that_are_both_taken_for_the_holder_do_nothing_twice(
     ):
         for name in ("spring", "summer"):
             await instance.storage.create_coupon(name, 60, StrategyName.ROW_LOCK)
-            claims = (instance.strategy.claim(name, f"user-{i}", Want(hold_seconds=60)) for i in range(40))
+            claims = (instance.strategy.claim(name, f"user-{i}", ClaimOptions(hold_seconds=60)) for i in range(40))
             assert {type(outcome) for outcome in await asyncio.gather(*claims)} == {Claimed}
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")
         swept = await asyncio.gather(first.sweep(), second.sweep())
@@ -253,7 +255,7 @@ async def test_without_the_masters_no_job_runs_and_whoever_claims_still_gets_wha
         open_jobs(database_url, NOWHERE) as (jobs, told),
     ):
         await instance.storage.create_coupon("spring", 1, StrategyName.ROW_LOCK, Campaign())
-        assert isinstance(await instance.strategy.claim("spring", "ada", Want(hold_seconds=60)), Claimed)
+        assert isinstance(await instance.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=60)), Claimed)
         assert isinstance(await instance.strategy.claim("spring", "bob"), SoldOut)
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")
         for job in (jobs.sweep, jobs.purge, jobs.reconcile):

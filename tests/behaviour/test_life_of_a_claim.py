@@ -21,6 +21,7 @@ from claimsvc.domain import (
     Campaign,
     Cancelled,
     Claimed,
+    ClaimOptions,
     ClaimState,
     Confirmed,
     Coupon,
@@ -29,22 +30,21 @@ from claimsvc.domain import (
     Ended,
     HoldContinued,
     HoldExpired,
+    IdempotencyKey,
     KeyReused,
     NotStarted,
-    Once,
     Paused,
     Replayed,
     SoldOut,
     StrategyName,
     UnknownClaim,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.errors import ClaimsvcError
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 from tests.waiting import until
 
-HELD = Want(hold_seconds=60)
+HELD = ClaimOptions(hold_seconds=60)
 ENTRY = AuditEntry("test", "claim.cancel", "claim", "it", reason="because")
 # The issue of the whole life asks for 60; this is enough to see each transition meet each other hundreds of times.
 _STORM_SECONDS = float(os.environ.get("CLAIMSVC_TEST_STORM_SECONDS", "4"))
@@ -80,8 +80,8 @@ async def left(instance: Instance) -> int:
     return detail.coupon.remaining_amount
 
 
-async def claimed(instance: Instance, user: str, want: Want | None = None) -> str:
-    outcome = await instance.strategy.claim("spring", user, want)
+async def claimed(instance: Instance, user: str, options: ClaimOptions | None = None) -> str:
+    outcome = await instance.strategy.claim("spring", user, options)
     assert isinstance(outcome, Claimed)
     return outcome.claim.id
 
@@ -114,7 +114,7 @@ async def test_a_holder_who_asks_again_goes_on_holding_and_one_who_claims_confir
     await offer(here)
     first = await here.strategy.claim("spring", "ada", HELD)
     assert isinstance(first, Claimed)
-    again = await here.strategy.claim("spring", "ada", Want(hold_seconds=3600))
+    again = await here.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=3600))
     assert again == HoldContinued(first.claim)
     kept = await here.strategy.claim("spring", "ada")
     assert isinstance(kept, HoldContinued)
@@ -145,10 +145,12 @@ async def test_confirming_too_late_gives_the_unit_back_at_once(here: Instance) -
     assert await left(here) == 1
 
 
-@pytest.mark.parametrize("want", [None, HELD], ids=["claimed", "held"])
-async def test_a_claim_that_is_cancelled_many_times_gives_back_one_unit_once(here: Instance, want: Want | None) -> None:
+@pytest.mark.parametrize("options", [None, HELD], ids=["claimed", "held"])
+async def test_a_claim_that_is_cancelled_many_times_gives_back_one_unit_once(
+    here: Instance, options: ClaimOptions | None
+) -> None:
     await offer(here, amount=3)
-    mine = await claimed(here, "ada", want)
+    mine = await claimed(here, "ada", options)
     assert await left(here) == 2
     cancelled = await asyncio.gather(*(here.storage.transitions.cancel(mine, ENTRY) for _ in range(20)))
     assert {type(each) for each in cancelled} == {Cancelled}
@@ -279,8 +281,10 @@ async def test_nothing_is_lost_when_a_rule_meets_claims_that_take_the_quick_way(
     assert await left(here) == 1000 - made
 
 
-def keyed(key: str, asked: str = "the same") -> Want:
-    return Want(once=Once("anybody", key, hashlib.sha256(asked.encode()).digest(), f"request-{random.random()}"))
+def keyed(key: str, asked: str = "the same") -> ClaimOptions:
+    return ClaimOptions(
+        once=IdempotencyKey("anybody", key, hashlib.sha256(asked.encode()).digest(), f"request-{random.random()}")
+    )
 
 
 async def test_the_same_claim_fifty_times_under_one_key_is_one_claim_with_one_answer(
@@ -299,11 +303,11 @@ async def test_the_same_claim_fifty_times_under_one_key_is_one_claim_with_one_an
 
 async def test_a_repetition_is_told_that_it_is_one_though_it_has_the_request_id_of_the_first(here: Instance) -> None:
     await offer(here)
-    want = keyed("k")
-    first = await here.strategy.claim("spring", "ada", want)
+    options = keyed("k")
+    first = await here.strategy.claim("spring", "ada", options)
     assert isinstance(first, Claimed)
-    assert want.once is not None
-    assert await here.strategy.claim("spring", "ada", want) == Replayed(first, want.once.request_id)
+    assert options.once is not None
+    assert await here.strategy.claim("spring", "ada", options) == Replayed(first, options.once.request_id)
 
 
 async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_is_refused(here: Instance) -> None:
@@ -344,9 +348,9 @@ async def test_holders_confirm_expire_cancel_and_claim_again_at_random(instances
     async def live(user: str, chance: random.Random) -> None:
         while loop.time() < ends_at:
             instance = chance.choice(instances)
-            want = chance.choice([None, HELD, Want(hold_seconds=1), Want(hold_seconds=1)])
+            options = chance.choice([None, HELD, ClaimOptions(hold_seconds=1), ClaimOptions(hold_seconds=1)])
             try:
-                outcome = await instance.strategy.claim("spring", user, want)
+                outcome = await instance.strategy.claim("spring", user, options)
                 seen[type(outcome).__name__] += 1
                 if isinstance(outcome, Claimed | HoldContinued | AlreadyClaimed):
                     await asyncio.sleep(chance.uniform(0, 0.2))
@@ -383,14 +387,14 @@ async def test_holders_confirm_expire_cancel_and_claim_again_at_random(instances
     assert await left(here) == 0
 
 
-def once(key: str, asked: str = "the same", request_id: str = "first") -> Once:
-    return Once("ada's program", key, hashlib.sha256(asked.encode()).digest(), request_id)
+def once(key: str, asked: str = "the same", request_id: str = "first") -> IdempotencyKey:
+    return IdempotencyKey("ada's program", key, hashlib.sha256(asked.encode()).digest(), request_id)
 
 
 async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answered_alike(here: Instance) -> None:
     campaigns, transitions = here.storage.campaigns, here.storage.transitions
 
-    async def offered(each: Once) -> object:
+    async def offered(each: IdempotencyKey) -> object:
         return await campaigns.create("spring", 5, StrategyName.REDLOCK, Campaign(), each, actor="key:of-shop")
 
     many = [once("offer", request_id=f"request {number}") for number in range(10)]

@@ -3,22 +3,22 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from claimsvc.bootstrap import open_locksmith, open_storage
+from claimsvc.bootstrap import open_lock_admin, open_storage
 from claimsvc.config import Settings
 from claimsvc.domain import (
     AuditEntry,
     HeldLock,
 )
-from claimsvc.redis.lock import Locksmith
+from claimsvc.redis.lock import LockAdmin
 
 NOWHERE = "postgresql://nobody:nothing@127.0.0.1:1/none"
 ASKED = {"actor": "os-user:ann@here", "reason": "its instance hangs"}
 
 
 @asynccontextmanager
-async def locksmith_of(redis_urls: tuple[str, ...], database_url: str = NOWHERE) -> AsyncIterator[Locksmith]:
+async def locksmith_of(redis_urls: tuple[str, ...], database_url: str = NOWHERE) -> AsyncIterator[LockAdmin]:
     settings = Settings(database_url=database_url, redis_urls=redis_urls, redis_timeout_seconds=2.0)
-    async with open_locksmith(settings) as locksmith:
+    async with open_lock_admin(settings) as locksmith:
         yield locksmith
 
 
@@ -28,6 +28,6 @@ async def trail(database_url: str, coupon_name: str = "spring") -> list[AuditEnt
         return found
 
 
-async def only_lock(locksmith: Locksmith) -> HeldLock:
+async def only_lock(locksmith: LockAdmin) -> HeldLock:
     [lock] = (await locksmith.held()).locks
     return lock

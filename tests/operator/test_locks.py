@@ -9,14 +9,14 @@ import redis
 
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
-from claimsvc.redis.lock import Locksmith
+from claimsvc.redis.lock import LockAdmin
 from tests.lock.test_hand_over import until_in_line
 from tests.lock.test_redlock import clients, enter_and_leave, open_lock
 from tests.operator.stage import locksmith_of, only_lock
 from tests.waiting import until
 
 
-async def held_for(locksmith: Locksmith, seconds: float) -> bool:
+async def held_for(locksmith: LockAdmin, seconds: float) -> bool:
     return (await only_lock(locksmith)).held_seconds >= seconds
 
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, Once, StrategyName, Want
+from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.postgres import PostgresStorage, erasure
 from tests.program import claimsvc_here
 from tests.storage.stage import administrate, attempts, broken_sums, kinds
@@ -19,16 +19,16 @@ USER = "ada'--the\\forgotten%_1"
 ACTOR = "key:of-support"
 
 
-def once(key: str, caller: str = "anybody") -> Once:
-    return Once(caller, key, hashlib.sha256(key.encode()).digest(), f"request-{key}")
+def once(key: str, caller: str = "anybody") -> IdempotencyKey:
+    return IdempotencyKey(caller, key, hashlib.sha256(key.encode()).digest(), f"request-{key}")
 
 
-def wishes(user_id: str, on: str, want: Want | None = None) -> list[Attempt]:
-    return [replace(attempt, want=want) for attempt in attempts(user_id, on=on)]
+def wishes(user_id: str, on: str, options: ClaimOptions | None = None) -> list[Attempt]:
+    return [replace(attempt, options=options) for attempt in attempts(user_id, on=on)]
 
 
-async def claimed(storage: PostgresStorage, user_id: str, on: str, want: Want | None = None) -> str:
-    [outcome] = await storage.admit(wishes(user_id, on, want))
+async def claimed(storage: PostgresStorage, user_id: str, on: str, options: ClaimOptions | None = None) -> str:
+    [outcome] = await storage.admit(wishes(user_id, on, options))
     assert isinstance(outcome, Claimed)
     return outcome.claim.id
 
@@ -60,12 +60,12 @@ async def a_life_of(storage: PostgresStorage, database_url: str, user_id: str) -
         await claimed(storage, "ben", name)
     await claimed(storage, user_id, "spring")
     await claimed(storage, user_id, "summer")
-    await claimed(storage, user_id, "summer", Want(hold_seconds=60))
-    cancelled = await claimed(storage, user_id, "autumn", Want(once=once("one")))
+    await claimed(storage, user_id, "summer", ClaimOptions(hold_seconds=60))
+    cancelled = await claimed(storage, user_id, "autumn", ClaimOptions(once=once("one")))
     await storage.transitions.cancel(cancelled, AuditEntry("claimant", "claim.cancel", "claim", cancelled))
-    await claimed(storage, user_id, "autumn", Want(hold_seconds=60, once=once("two", f"user:{user_id}")))
-    await storage.admit(wishes(user_id, "empty", Want(once=once("three", f"user:{user_id}"))))
-    await storage.admit(wishes("ben", "spring", Want(once=once("of ben"))))
+    await claimed(storage, user_id, "autumn", ClaimOptions(hold_seconds=60, once=once("two", f"user:{user_id}")))
+    await storage.admit(wishes(user_id, "empty", ClaimOptions(once=once("three", f"user:{user_id}"))))
+    await storage.admit(wishes("ben", "spring", ClaimOptions(once=once("of ben"))))
     quoted = user_id.replace("'", "''")
     administrate(
         database_url,

@@ -9,6 +9,7 @@ import pytest
 
 from claimsvc.domain import (
     AuditEntry,
+    ClaimOptions,
     CouponDetail,
     Eligibility,
     ListKind,
@@ -17,7 +18,6 @@ from claimsvc.domain import (
     ReasonCode,
     StrategyName,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.postgres import PostgresStorage
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED
@@ -92,8 +92,8 @@ async def test_what_breaks_off_leaves_the_list_as_it_was(storage: PostgresStorag
         await storage.audience.replace_list("spring", ALLOW, breaking(), ENTRY)
     assert stored(database_url) == [("allow", 1, 1)]
     eligibility = storage.audience.eligibility
-    assert await eligibility("spring", "ada", Want()) == Eligibility(())
-    assert await eligibility("spring", "user-1", Want()) == Eligibility((Reason(ReasonCode.NOT_LISTED),))
+    assert await eligibility("spring", "ada", ClaimOptions()) == Eligibility(())
+    assert await eligibility("spring", "user-1", ClaimOptions()) == Eligibility((Reason(ReasonCode.NOT_LISTED),))
 
 
 async def test_a_load_that_is_cancelled_leaves_nothing(storage: PostgresStorage, database_url: str) -> None:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from sqlalchemy import text
 
-from claimsvc.domain import AuditEntry, Claimed, Once, StrategyName, Want
+from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres import PostgresStorage, open_engine
@@ -63,7 +63,9 @@ async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_
     async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
         await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
         asked = [
-            replace(each, want=Want(once=Once("anybody", each.user_id, b"f", "the caller's own id")))
+            replace(
+                each, options=ClaimOptions(once=IdempotencyKey("anybody", each.user_id, b"f", "the caller's own id"))
+            )
             for each in attempts("ada", "ben")
         ]
         proxy.cut_after(b"COMMIT")

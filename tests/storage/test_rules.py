@@ -13,6 +13,7 @@ from claimsvc.domain import (
     AttributeRule,
     Campaign,
     Claimed,
+    ClaimOptions,
     ListKind,
     NotEligible,
     Reason,
@@ -20,7 +21,6 @@ from claimsvc.domain import (
     Rules,
     Scalar,
     Source,
-    Want,
 )
 from claimsvc.domain.admission import CouponFacts, Facts, decide, obstacles
 
@@ -54,7 +54,7 @@ facts = st.builds(
     listed=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS), st.sampled_from(ListKind))),
     of_others=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS))),
 )
-wants = st.none() | st.builds(Want, attributes=attributes, token=attributes)
+wants = st.none() | st.builds(ClaimOptions, attributes=attributes, token=attributes)
 
 
 @st.composite

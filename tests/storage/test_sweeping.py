@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 import psycopg
 import pytest
 
-from claimsvc.domain import Attempt, Claimed, HoldContinued, HoldExpired, SoldOut, StrategyName, Want
+from claimsvc.domain import Attempt, Claimed, ClaimOptions, HoldContinued, HoldExpired, SoldOut, StrategyName
 from claimsvc.postgres import PostgresStorage, PostgresUpkeep
 from claimsvc.postgres.maintenance import _DUE_COUPONS
 from tests.storage.stage import administrate, attempts, broken_sums, open_storage, open_upkeep, remaining
@@ -22,7 +22,9 @@ async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
 
 
 def held(*user_ids: str, on: str = "spring") -> list[Attempt]:
-    return [Attempt(each.claim_id, on, each.user_id, Want(hold_seconds=3600)) for each in attempts(*user_ids, on=on)]
+    return [
+        Attempt(each.claim_id, on, each.user_id, ClaimOptions(hold_seconds=3600)) for each in attempts(*user_ids, on=on)
+    ]
 
 
 def hold_until(database_url: str, when: str) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from claimsvc.domain import (
     OUTCOME_NAMES,
+    ClaimOptions,
     Coupon,
     Ended,
     KeyReused,
@@ -23,13 +24,12 @@ from claimsvc.domain import (
     SoldOut,
     StrategyName,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.errors import LockBusyError
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.observability.metrics.workers import WorkersCollector
-from claimsvc.ports import ClaimAnswer
+from claimsvc.ports import PendingOutcome
 
 
 def test_coupons_beyond_the_capacity_share_one_label() -> None:
@@ -63,8 +63,8 @@ class Answering:
     def __init__(self, answer: Outcome | Exception) -> None:
         self._answer = answer
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = ClaimAnswer()
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = PendingOutcome()
         if isinstance(self._answer, Exception):
             answer.set_exception(self._answer)
         else:

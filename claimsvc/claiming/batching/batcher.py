@@ -15,9 +15,9 @@ import structlog
 
 from claimsvc.claiming.batching.queues import CouponQueue, WaitingRoom, Watch
 from claimsvc.claiming.batching.refusals import full, lock_busy, outcome_unknown, overloaded, stopping
-from claimsvc.domain import Want
+from claimsvc.domain import ClaimOptions
 from claimsvc.errors import ClaimsvcError
-from claimsvc.ports import BatchObserver, ClaimAnswer
+from claimsvc.ports import BatchObserver, PendingOutcome
 
 _log = structlog.get_logger("claimsvc.batching")
 
@@ -96,10 +96,10 @@ class Batcher:
         self._round_due = False
         self._overdue_check_due = False
 
-    def submit(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+    def submit(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
         loop = asyncio.get_running_loop()
-        answer = ClaimAnswer(loop=loop)
+        answer = PendingOutcome(loop=loop)
         if self._draining:
             answer.set_exception(stopping())
             return answer
@@ -112,7 +112,7 @@ class Batcher:
             self._queues[coupon_name] = queue
             self._ready.append(queue)
             self._plan_round(loop)
-        queue.join(user_id, want, answer)
+        queue.join(user_id, options, answer)
         if not self._overdue_check_due:
             self._overdue_check_due = True
             loop.call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)

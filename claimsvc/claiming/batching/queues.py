@@ -12,9 +12,9 @@ from typing import Protocol
 from uuid_utils import uuid7
 
 from claimsvc.claiming.batching.refusals import stopping
-from claimsvc.domain import Attempt, Want
+from claimsvc.domain import Attempt, ClaimOptions
 from claimsvc.errors import ClaimsvcError
-from claimsvc.ports import BatchObserver, ClaimAnswer, Decision, LockWait, Stages
+from claimsvc.ports import BatchObserver, Decision, LockWait, PendingOutcome, Stages
 
 
 class _Waiting:
@@ -22,8 +22,8 @@ class _Waiting:
 
     __slots__ = ("answer", "arrived_at", "attempt")
 
-    def __init__(self, coupon_name: str, user_id: str, want: Want | None, answer: ClaimAnswer) -> None:
-        self.attempt = Attempt(str(uuid7()), coupon_name, user_id, want)
+    def __init__(self, coupon_name: str, user_id: str, options: ClaimOptions | None, answer: PendingOutcome) -> None:
+        self.attempt = Attempt(str(uuid7()), coupon_name, user_id, options)
         self.answer = answer
         self.arrived_at = time.monotonic()
 
@@ -47,12 +47,12 @@ class CouponQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def answers(self) -> Iterator[ClaimAnswer]:
+    def answers(self) -> Iterator[PendingOutcome]:
         """Those that are waited for."""
         return (waiting.answer for waiting in self._waiting)
 
-    def join(self, user_id: str, want: Want | None, answer: ClaimAnswer) -> None:
-        self._waiting.append(_Waiting(self.coupon_name, user_id, want, answer))
+    def join(self, user_id: str, options: ClaimOptions | None, answer: PendingOutcome) -> None:
+        self._waiting.append(_Waiting(self.coupon_name, user_id, options, answer))
         self._room.count += 1
 
     def take(self) -> "Batch":
@@ -92,7 +92,7 @@ class Batch:
         self._claims = claims
         self._stages = stages
 
-    def answers(self) -> Iterator[ClaimAnswer]:
+    def answers(self) -> Iterator[PendingOutcome]:
         """Those that this batch will give."""
         return (waiting.answer for waiting in self._claims)
 

@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
-from claimsvc.domain import StrategyName, Want
-from claimsvc.ports import BatchObserver, ClaimAnswer
+from claimsvc.domain import ClaimOptions, StrategyName
+from claimsvc.ports import BatchObserver, PendingOutcome
 
 
 class BatchedStrategy(ABC):
@@ -16,8 +16,8 @@ class BatchedStrategy(ABC):
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
         self._batcher = Batcher(self, limits, room, observer)
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        return self._batcher.submit(coupon_name, user_id, want)
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        return self._batcher.submit(coupon_name, user_id, options)
 
     async def drain(self) -> None:
         await self._batcher.drain()

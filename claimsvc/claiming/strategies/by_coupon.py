@@ -9,16 +9,16 @@ from claimsvc.claiming.batching import outcome_unknown
 from claimsvc.domain import (
     AlreadyClaimed,
     Claimed,
+    ClaimOptions,
     HoldContinued,
     KeyReused,
     Outcome,
     Replayed,
     StrategyName,
     UnknownCoupon,
-    Want,
 )
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import ClaimAnswer, Shelf, Stages, Strategy
+from claimsvc.ports import PendingOutcome, Shelf, Stages, Strategy
 
 # Names and strategies never change, so what was read once is kept; this bounds the memory that it takes.
 _REMEMBERED = 100_000
@@ -50,23 +50,23 @@ class StrategyByCoupon:
         # By type: when a look at what is on offer was begun, and what it comes to.
         self._offers: dict[str | None, tuple[float, asyncio.Task[list[str]]]] = {}
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         strategy = self._known.get(coupon_name)
         if strategy is None:
-            answer = ClaimAnswer()
-            answer.follow(self._learn_and_claim(coupon_name, user_id, want, answer))
+            answer = PendingOutcome()
+            answer.follow(self._learn_and_claim(coupon_name, user_id, options, answer))
             return answer
-        return strategy.claim(coupon_name, user_id, want)
+        return strategy.claim(coupon_name, user_id, options)
 
-    def claim_first(self, coupon_type: str | None, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = ClaimAnswer()
-        answer.follow(self._claim_first(coupon_type, user_id, want))
+    def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = PendingOutcome()
+        answer.follow(self._claim_first(coupon_type, user_id, options))
         return answer
 
-    async def _claim_first(self, coupon_type: str | None, user_id: str, want: Want | None) -> Outcome:
+    async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> Outcome:
         """Ask coupon after coupon. Of a keyed claim the last refusal is kept, and those on the way are not."""
-        is_keyed = want is not None and want.once is not None
-        on_the_way = replace(want, is_final=False) if want is not None and is_keyed else want
+        is_keyed = options is not None and options.once is not None
+        on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
         arrived_at = time.monotonic()
         tried = [""]
         refusal: Outcome = UnknownCoupon()
@@ -79,7 +79,7 @@ class StrategyByCoupon:
                             refusal = await self.claim(coupon_name, user_id, on_the_way)
                             if isinstance(refusal, _ANSWERS):
                                 return refusal
-                return await self.claim(tried[-1], user_id, want) if is_keyed else refusal
+                return await self.claim(tried[-1], user_id, options) if is_keyed else refusal
         except TimeoutError:
             raise outcome_unknown() from None
 
@@ -89,7 +89,7 @@ class StrategyByCoupon:
         if look is None or begun_at < read_since:
             if len(self._offers) >= _TYPES_REMEMBERED:
                 self._offers.clear()
-            look = asyncio.create_task(self._storage.on_offer(coupon_type))
+            look = asyncio.create_task(self._storage.claimable_coupons(coupon_type))
             self._offers[coupon_type] = time.monotonic(), look
             look.add_done_callback(lambda ended: self._forget_failed(coupon_type, ended))
         return await asyncio.shield(look)
@@ -104,7 +104,9 @@ class StrategyByCoupon:
         if self._reader is not None:
             await asyncio.wait([self._reader])
 
-    async def _learn_and_claim(self, coupon_name: str, user_id: str, want: Want | None, answer: ClaimAnswer) -> Outcome:
+    async def _learn_and_claim(
+        self, coupon_name: str, user_id: str, options: ClaimOptions | None, answer: PendingOutcome
+    ) -> Outcome:
         """Wait until the name is read. All who wait for a name share one look at it, and all names one query."""
         asked = self._asked.get(coupon_name)
         if asked is None:
@@ -116,7 +118,7 @@ class StrategyByCoupon:
             async with asyncio.timeout(self._timeout_seconds):
                 strategy = await asyncio.shield(asked)
                 # Ending the wait cancels no decision: a claim without a caller is passed over, or decided all the same.
-                decided = strategy.claim(coupon_name, user_id, want)
+                decided = strategy.claim(coupon_name, user_id, options)
                 try:
                     return await decided
                 finally:

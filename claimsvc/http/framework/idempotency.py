@@ -16,7 +16,7 @@ from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel
 
-from claimsvc.domain import KeyReused, Once, Replayed
+from claimsvc.domain import IdempotencyKey, KeyReused, Replayed
 from claimsvc.http.framework.services import CALLER
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import BAD_REQUEST, KEY_IN_FLIGHT, ParameterError, RefusedError
@@ -32,7 +32,7 @@ _KEY = re.compile(KEY_PATTERN, re.ASCII)
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-def once_of(request: web.Request, body: BaseModel | None) -> Once | None:
+def once_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | None:
     """What makes this request the same as another; None without a key.
 
     Raises:
@@ -48,16 +48,16 @@ def once_of(request: web.Request, body: BaseModel | None) -> Once | None:
     document = None if body is None else body.model_dump(mode="json")
     asked = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
     key = found[2] or _ESCAPED.sub(r"\1", found[1])
-    return Once(request[CALLER].name, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
+    return IdempotencyKey(request[CALLER].name, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
 
 
 class InFlight:
     """The keyed requests that this process works on."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, str], tuple[Once, asyncio.Future[Any]]] = {}
+        self._under_way: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Future[Any]]] = {}
 
-    async def join(self, once: Once, begin: Callable[[], Awaitable[Any]]) -> Any:
+    async def join(self, once: IdempotencyKey, begin: Callable[[], Awaitable[Any]]) -> Any:
         """The answer to what `begin` begins; or of the same request, if that is under way, within two seconds.
 
         Raises:
@@ -82,7 +82,7 @@ class InFlight:
 
 
 async def once_only(
-    request: web.Request, body: BaseModel | None, begin: Callable[[Once | None], Awaitable[Any]]
+    request: web.Request, body: BaseModel | None, begin: Callable[[IdempotencyKey | None], Awaitable[Any]]
 ) -> Any:
     """What `begin` answers, which keeps its answer with what it does; or what was answered under the request's key.
 

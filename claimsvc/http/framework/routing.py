@@ -16,7 +16,7 @@ from pydantic import BaseModel
 from claimsvc.http.framework.auth import OPEN, Access, Asked, authorize
 from claimsvc.http.framework.bodies import read_body
 from claimsvc.http.framework.services import SERVICES
-from claimsvc.http.framework.streams import Streamed, Upload, on_expectation
+from claimsvc.http.framework.streams import Streamed, StreamingBody, on_expectation
 from claimsvc.http.framework.validation import validate_path, validate_query
 from claimsvc.http.server.problems import (
     BAD_REQUEST,
@@ -31,7 +31,7 @@ from claimsvc.http.server.problems import (
     Problem,
     RefusedError,
 )
-from claimsvc.http.server.response import Answer, Head, Reply
+from claimsvc.http.server.response import Head, Reply, Response
 from claimsvc.http.server.wire import MAX_BODY_BYTES, RESPONSE_HEADERS, dump
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -162,9 +162,9 @@ def _endpoint(route: Route) -> Endpoint:
                 raise RefusedError(NOT_YOUR_CLAIM)
             inputs["body"] = body
         if streamed is not None:
-            inputs["upload"] = Upload(request, streamed)
+            inputs["upload"] = StreamingBody(request, streamed)
         answer = await handler(request, **inputs)
-        return Answer(answer) if isinstance(answer, Reply) else answer
+        return Response(answer) if isinstance(answer, Reply) else answer
 
     return endpoint
 

@@ -31,7 +31,7 @@ class Streamed:
     most_bytes: int
 
 
-class Upload:
+class StreamingBody:
     """A body that is arriving, and its content type."""
 
     def __init__(self, request: web.Request, streamed: Streamed) -> None:

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from claimsvc.http.server.observers import HttpObserver
 from claimsvc.http.server.problems import outcome_name
-from claimsvc.ports import ClaimAnswer, Stages
+from claimsvc.ports import PendingOutcome, Stages
 
 # Of the requests beyond those that all get a line, one in so many does.
 _SAMPLED_ONE_IN = 100
@@ -28,7 +28,7 @@ class ClaimUnderWay(Protocol):
     @property
     def coupon_name(self) -> str | None: ...
     @property
-    def answer(self) -> ClaimAnswer: ...
+    def answer(self) -> PendingOutcome: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Claim:
     """`ClaimUnderWay`."""
 
     coupon_name: str | None
-    answer: ClaimAnswer
+    answer: PendingOutcome
 
 
 CLAIM: web.RequestKey[Claim] = web.RequestKey("claim", Claim)

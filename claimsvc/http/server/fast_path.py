@@ -22,7 +22,7 @@ from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.request_boundary import EXPECTED, request_id_of
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
-from claimsvc.ports import ClaimAnswer
+from claimsvc.ports import PendingOutcome
 
 # Two names and what is around them; a longer body is nothing that a claim needs.
 _LONGEST_BODY = 1024
@@ -42,7 +42,7 @@ class FastRoute:
     """
 
     path: str
-    begin: Callable[[bytes], tuple[ClaimAnswer, str | None]]
+    begin: Callable[[bytes], tuple[PendingOutcome, str | None]]
     reply: Callable[[Outcome, str], Reply]
 
 
@@ -58,7 +58,7 @@ class FastPathClaim:
         self._records = records
         self._route = route
         self.coupon_name: str | None = None
-        self.answer: ClaimAnswer
+        self.answer: PendingOutcome
 
     def reply(self, *, closes: bool) -> tuple[bytes, bool]:
         """Once it is answered: the message to be sent, and whether it ends the connection. Records the request.
@@ -127,7 +127,7 @@ class FastPath:
         try:
             claim.answer, claim.coupon_name = self._route.begin(body.read_nowait())
         except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
-            claim.answer = ClaimAnswer()
+            claim.answer = PendingOutcome()
             claim.answer.set_exception(failure)
         return claim
 

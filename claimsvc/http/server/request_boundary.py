@@ -18,7 +18,7 @@ from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, AccessLog
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.observers import REQUEST_ID
-from claimsvc.http.server.response import Answer
+from claimsvc.http.server.response import Response
 from claimsvc.http.server.wire import X_REQUEST_ID
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -51,9 +51,9 @@ async def _respond(
         _check_expectation(request)
         return await handler(request), None
     except EXPECTED as expected:
-        return Answer(problems.from_failure(expected, request_id)), None
+        return Response(problems.from_failure(expected, request_id)), None
     except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
-        return Answer(problems.from_failure(unexpected, request_id)), unexpected
+        return Response(problems.from_failure(unexpected, request_id)), unexpected
 
 
 class RequestBoundary:

@@ -58,7 +58,7 @@ class Reply:
         return head.encode("ascii") + self.body
 
 
-class Answer(web.StreamResponse):
+class Response(web.StreamResponse):
     """A reply as aiohttp takes it."""
 
     def __init__(self, reply: Reply) -> None:

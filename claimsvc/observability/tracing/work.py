@@ -16,9 +16,9 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from claimsvc.claiming.batching import Batch, CouponQueue
-from claimsvc.domain import Attempt, Outcome, Want
+from claimsvc.domain import Attempt, ClaimOptions, Outcome
 from claimsvc.observability.tracing.spans import begin, failed, span_here, step, within
-from claimsvc.ports import ClaimAnswer, Decision, Lease, Lock, Storage, Strategy
+from claimsvc.ports import Decision, Lease, Lock, PendingOutcome, Storage, Strategy
 from claimsvc.redis.masters import Master
 
 # More names than these say nothing more.
@@ -98,7 +98,7 @@ class TracedWork:
             span.end()
 
 
-def _traced(answers: Iterable[ClaimAnswer]) -> Iterator[Span]:
+def _traced(answers: Iterable[PendingOutcome]) -> Iterator[Span]:
     """The server spans of those claims that have one."""
     return (mark for answer in answers if isinstance(mark := getattr(answer, "mark", None), Span))
 
@@ -110,8 +110,8 @@ class TracedStrategy:
         self.name = strategy.name
         self._strategy = strategy
 
-    def claim(self, coupon_name: str, user_id: str, want: Want | None = None) -> ClaimAnswer:
-        answer = self._strategy.claim(coupon_name, user_id, want)
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        answer = self._strategy.claim(coupon_name, user_id, options)
         if (span := span_here.get()) is not None:
             answer.mark = span
         return answer

@@ -157,4 +157,4 @@ class Dispatcher:
 
 
 def _is_plain(attempt: Attempt) -> bool:
-    return attempt.want is None or attempt.want.is_plain
+    return attempt.options is None or attempt.options.is_plain

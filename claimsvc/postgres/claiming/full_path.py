@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ListKind, Once, Outcome, SoldOut
+from claimsvc.domain import Attempt, Campaign, Claim, Claimed, IdempotencyKey, ListKind, Outcome, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
@@ -306,5 +306,5 @@ def _ids(claims: Sequence[Claim]) -> dict[str, Any]:
     }
 
 
-def _once(attempt: Attempt) -> Once | None:
-    return attempt.want.once if attempt.want is not None else None
+def _once(attempt: Attempt) -> IdempotencyKey | None:
+    return attempt.options.once if attempt.options is not None else None

@@ -5,22 +5,22 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from claimsvc.domain import ANSWER_NAMES, Answer
+from claimsvc.domain import ANSWER_NAMES, StoredAnswer
 
 _CODECS: Mapping[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for kind, name in ANSWER_NAMES.items()}
 
 
-def encode(answer: Answer) -> dict[str, Any]:
+def encode(answer: StoredAnswer) -> dict[str, Any]:
     """The answer as JSON has it."""
     name = ANSWER_NAMES[type(answer)]
     return {"kind": name, "value": _CODECS[name].dump_python(answer, mode="json")}
 
 
-def decode(stored: Mapping[str, Any]) -> Answer:
+def decode(stored: Mapping[str, Any]) -> StoredAnswer:
     """The answer that was kept.
 
     Raises:
         KeyError: it is of a kind that this version does not know.
     """
-    answer: Answer = _CODECS[stored["kind"]].validate_python(stored["value"])
+    answer: StoredAnswer = _CODECS[stored["kind"]].validate_python(stored["value"])
     return answer

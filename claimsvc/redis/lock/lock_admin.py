@@ -62,7 +62,7 @@ class _Seen:
     waiting: Mapping[str, float]
 
 
-class Locksmith:
+class LockAdmin:
     """Sees the locks on the masters and opens one.
 
     Args:

@@ -113,7 +113,7 @@ class Redlocks:
             if lease.coupon_names:
                 await self._release_surely(lease)
 
-    def unobserved(self) -> "Redlocks":
+    def without_metrics(self) -> "Redlocks":
         """The same, closed with this one, whose observer is not told: for locks that are no coupon's."""
         twin = copy.copy(self)
         twin._observer = _Nobody()

@@ -4,7 +4,7 @@ from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.schemas import ClaimCoupon
 from claimsvc.http.resources.claims.routes import CLAIM_PATH, begin_claim, claim_reply
 from claimsvc.http.server.fast_path import FastRoute
-from claimsvc.ports import AnyClaims, ClaimAnswer
+from claimsvc.ports import AnyClaims, PendingOutcome
 
 
 def fast_claims(claims: AnyClaims) -> FastRoute:
@@ -14,7 +14,7 @@ def fast_claims(claims: AnyClaims) -> FastRoute:
         claims: where claims are made.
     """
 
-    def begin(body: bytes) -> tuple[ClaimAnswer, str | None]:
+    def begin(body: bytes) -> tuple[PendingOutcome, str | None]:
         asked = parse_body(ClaimCoupon, body)
         return begin_claim(claims, asked), asked.coupon_name or None
 

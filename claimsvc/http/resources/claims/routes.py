@@ -19,7 +19,7 @@ from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
-from claimsvc.ports import AnyClaims, ClaimAnswer
+from claimsvc.ports import AnyClaims, PendingOutcome
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -33,7 +33,7 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     answered 200.
     """
 
-    def begin(once: domain.Once | None) -> ClaimAnswer:
+    def begin(once: domain.IdempotencyKey | None) -> PendingOutcome:
         answer = begin_claim(request.app[SERVICES].strategy, body, once, request[CALLER].token)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
@@ -44,9 +44,9 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
 def begin_claim(
     claims: AnyClaims,
     asked: schemas.ClaimCoupon,
-    once: domain.Once | None = None,
+    once: domain.IdempotencyKey | None = None,
     token: Mapping[str, Any] = _NOTHING,
-) -> ClaimAnswer:
+) -> PendingOutcome:
     """The answer, to come, to what is asked.
 
     Args:
@@ -57,17 +57,17 @@ def begin_claim(
     """
     if asked.coupon_name and asked.type:
         raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
-    want = want_of(asked, once, token)
-    return claim_cases.begin(claims, asked.user_id, asked.coupon_name or None, asked.type or None, want)
+    options = options_of(asked, once, token)
+    return claim_cases.begin(claims, asked.user_id, asked.coupon_name or None, asked.type or None, options)
 
 
-def want_of(
-    asked: schemas.ClaimCoupon, once: domain.Once | None = None, token: Mapping[str, Any] = _NOTHING
-) -> domain.Want | None:
+def options_of(
+    asked: schemas.ClaimCoupon, once: domain.IdempotencyKey | None = None, token: Mapping[str, Any] = _NOTHING
+) -> domain.ClaimOptions | None:
     """What is asked for beyond a unit; None for the usual claim."""
     if asked.hold_seconds is None and once is None and not asked.attributes and not token:
         return None
-    return domain.Want(
+    return domain.ClaimOptions(
         hold_seconds=asked.hold_seconds,
         once=once,
         attributes=asked.attributes or {},

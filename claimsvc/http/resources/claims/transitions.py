@@ -51,7 +51,7 @@ async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Rep
     """Keep a unit that is held for good. Asked for again, it is answered alike."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def confirm(once: domain.Once | None) -> object:
+    async def confirm(once: domain.IdempotencyKey | None) -> object:
         return await claims.confirm(
             services.storage, services.transitions, caller, path.id, once=once, request_id=request_id
         )

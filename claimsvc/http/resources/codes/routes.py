@@ -13,7 +13,7 @@ from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.framework.streams import Upload
+from claimsvc.http.framework.streams import StreamingBody
 from claimsvc.http.resources.codes import schemas as code_schemas
 from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
 from claimsvc.http.server import problems
@@ -23,7 +23,7 @@ from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 
 
 async def add_codes(
-    request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery, upload: Upload
+    request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery, upload: StreamingBody
 ) -> Reply:
     """Add codes to a coupon: `text/csv` with `code` or `code,expires_at` a line, or `application/x-ndjson` with
     `{"code": ..., "expires_at": ...}` a line. Its amount becomes what is claimed already and its codes, and each claim
@@ -31,7 +31,7 @@ async def add_codes(
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
     rows, atomic = rows_of(upload), query.atomic == "true"
 
-    async def add(once: domain.Once | None) -> object:
+    async def add(once: domain.IdempotencyKey | None) -> object:
         # Under a key nothing is done before it is known whether this is the same file as before.
         come = rows if once is None else _all_at_once(kept)
         return await codes.add(services.codes, caller, path.name, come, atomic=atomic, once=once, request_id=request_id)
@@ -64,7 +64,7 @@ async def generate_codes(request: web.Request, path: parameters.CouponPath, body
     """Make codes at random, and add them to a coupon. Sent again, it makes as many again."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def generate(once: domain.Once | None) -> object:
+    async def generate(once: domain.IdempotencyKey | None) -> object:
         return await codes.generate(
             services.codes,
             caller,
@@ -83,7 +83,7 @@ async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Repl
     """Use a code that a claim has. It can be done once: of several who try at the same time, one succeeds."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def redeem(once: domain.Once | None) -> object:
+    async def redeem(once: domain.IdempotencyKey | None) -> object:
         return await codes.redeem(services.codes, caller, path.code, once=once, request_id=request_id)
 
     return _told(await once_only(request, None, redeem), request_id)

@@ -7,7 +7,7 @@ from types import MappingProxyType
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 from claimsvc.http.framework.bodies import decode_object
-from claimsvc.http.framework.streams import Streamed, Upload
+from claimsvc.http.framework.streams import Streamed, StreamingBody
 from claimsvc.http.server.problems import BAD_REQUEST, BODY_TOO_LARGE, RefusedError
 
 MAX_UPLOAD_BYTES = 32 * 1024 * 1024
@@ -94,7 +94,7 @@ class RowReader:
         return self._read(self._number, text) if text else None
 
 
-async def rows_of(upload: Upload) -> AsyncIterator[list[Row]]:
+async def rows_of(upload: StreamingBody) -> AsyncIterator[list[Row]]:
     """The rows of a body as they come; raises as `Upload.pieces` and `RowReader.feed`."""
     reader = RowReader(upload.content_type)
     async for piece in upload.pieces():

@@ -21,7 +21,7 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
     campaign = body.campaign()
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def create(once: domain.Once | None) -> object:
+    async def create(once: domain.IdempotencyKey | None) -> object:
         return await coupons.create(
             services.campaigns,
             caller,
@@ -73,7 +73,7 @@ async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> R
     """Close a coupon for good: it can be claimed no more, and is left out of the listing. Its claims stay."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def archive(once: domain.Once | None) -> object:
+    async def archive(once: domain.IdempotencyKey | None) -> object:
         return await coupons.archive(services.campaigns, caller, path.name, once=once, request_id=request_id)
 
     return _changed(await once_only(request, None, archive), request_id)

@@ -13,7 +13,7 @@ from claimsvc.http.framework.problem_bodies import reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.framework.streams import Streamed, Upload
+from claimsvc.http.framework.streams import Streamed, StreamingBody
 from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
 from claimsvc.http.resources.eligibility.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
 from claimsvc.http.server import problems
@@ -30,7 +30,7 @@ async def check_eligibility(
     claimed."""
     audience, caller = request.app[SERVICES].audience, request[CALLER]
 
-    async def check(once: domain.Once | None) -> object:
+    async def check(once: domain.IdempotencyKey | None) -> object:
         return await eligibility.check(audience, caller, path.name, body.user_id, body.attributes or {}, once=once)
 
     return _checked(await once_only(request, body, check), request[REQUEST_ID])
@@ -47,12 +47,12 @@ def _checked(
     return outcomes.from_outcome(found, request_id)
 
 
-async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
+async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: StreamingBody) -> Reply:
     """Replace the list of those who alone may claim a coupon. It is in force whole, or not at all."""
     return await _put(request, path.name, domain.ListKind.ALLOW, upload)
 
 
-async def put_deny_list(request: web.Request, path: parameters.CouponPath, upload: Upload) -> Reply:
+async def put_deny_list(request: web.Request, path: parameters.CouponPath, upload: StreamingBody) -> Reply:
     """Replace the list of those who may not claim a coupon. It is in force whole, or not at all."""
     return await _put(request, path.name, domain.ListKind.DENY, upload)
 
@@ -67,7 +67,7 @@ async def delete_deny_list(request: web.Request, path: parameters.CouponPath) ->
     return await _delete(request, path.name, domain.ListKind.DENY)
 
 
-async def _put(request: web.Request, name: str, kind: domain.ListKind, upload: Upload) -> Reply:
+async def _put(request: web.Request, name: str, kind: domain.ListKind, upload: StreamingBody) -> Reply:
     audience, caller, request_id = request.app[SERVICES].audience, request[CALLER], request[REQUEST_ID]
     replaced = await eligibility.replace_list(audience, caller, name, kind, _users(upload), request_id=request_id)
     return _reply(replaced, request)
@@ -78,7 +78,7 @@ async def _delete(request: web.Request, name: str, kind: domain.ListKind) -> Rep
     return _reply(await eligibility.remove_list(audience, caller, name, kind, request_id=request_id), request)
 
 
-async def _users(upload: Upload) -> AsyncIterator[Sequence[str]]:
+async def _users(upload: StreamingBody) -> AsyncIterator[Sequence[str]]:
     reader = ListReader(ListFormat(upload.content_type))
     try:
         async for piece in upload.pieces():

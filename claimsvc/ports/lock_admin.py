@@ -10,7 +10,7 @@ from claimsvc.domain import (
 )
 
 
-class Locksmith(Protocol):
+class LockAdmin(Protocol):
     """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
 
     async def held(self) -> LocksSeen:
