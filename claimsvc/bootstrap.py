@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings and takes them down in reverse order."""
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -12,16 +12,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
-from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.errors import SettingsError, UnavailableError
+from claimsvc.config import Settings
+from claimsvc.connect import open_engine, open_unchecked_storage, require, storage_on, unit_timeout_seconds
 from claimsvc.failpoints import Failpoints
-from claimsvc.http import CLAIM_PATH, Services, StressTests, create_app
+from claimsvc.http.app import create_app
+from claimsvc.http.framework.services import Services, StressTests
+from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import CodeEcho, read_counts, refresh
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, ApiKeys, Audience, Codes, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import AnyClaims, Counters, Lock, Quotas, Storage, Strategy, Tokens
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
@@ -61,11 +63,11 @@ async def application(
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
         echo = CodeEcho()
-        engine = await stack.enter_async_context(_open_engine(settings, metrics, failpoints))
-        database = _storage(settings, engine, metrics, echo.changed)
+        engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
+        database = storage_on(settings, engine, metrics, echo.changed)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
-        await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        await require("CLAIMSVC_DATABASE_URL", database.check())
+        await require("CLAIMSVC_REDIS_URLS", masters.check())
         instance = instance_name()
         redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
         jobs = _jobs(settings, redlocks.without_metrics(), engine, database, RedisCounters(masters.all), metrics)
@@ -195,50 +197,17 @@ def _strategies(
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[postgres.PostgresStorage]:
-    """The storage alone, for commands that need no lock.
-
-    Raises:
-        SettingsError: the database cannot be used as it is set up.
-    """
-    async with _open_storage(settings, Metrics()) as database:
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
-        yield database
-
-
-@asynccontextmanager
-async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
-    """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
-        yield database.codes
-
-
-@asynccontextmanager
-async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
-    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
-        yield database.audience
-
-
-@asynccontextmanager
-async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
-    """The keys, for the commands that make and revoke them. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
-        yield database.keys
-
-
-@asynccontextmanager
 async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
     """The jobs, for the commands that run one by hand. Raises as `application`."""
     metrics = Metrics()
     async with (
-        _open_engine(settings, metrics) as engine,
+        open_engine(settings, metrics) as engine,
         _open_masters(settings, metrics) as masters,
         _open_redlocks(settings, masters, metrics) as redlocks,
     ):
-        database = _storage(settings, engine, metrics)
-        await _require("CLAIMSVC_DATABASE_URL", database.check())
-        await _require("CLAIMSVC_REDIS_URLS", masters.check())
+        database = storage_on(settings, engine, metrics)
+        await require("CLAIMSVC_DATABASE_URL", database.check())
+        await require("CLAIMSVC_REDIS_URLS", masters.check())
         lock, counters = redlocks.without_metrics(), RedisCounters(masters.all)
         yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
 
@@ -252,44 +221,11 @@ async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
     """
     metrics = Metrics()
     async with (
-        _open_storage(settings, metrics) as database,
+        open_unchecked_storage(settings, metrics) as database,
         _open_masters(settings, metrics) as masters,
     ):
         await masters.check()
         yield LockAdmin(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
-
-
-@asynccontextmanager
-async def _open_storage(settings: DatabaseSettings, metrics: Metrics) -> AsyncIterator[postgres.PostgresStorage]:
-    async with _open_engine(settings, metrics) as engine:
-        yield _storage(settings, engine, metrics)
-
-
-@asynccontextmanager
-async def _open_engine(
-    settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
-) -> AsyncIterator[AsyncEngine]:
-    async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
-        if failpoints is not None:
-            failpoints.transactions(engine)
-        yield engine
-
-
-def _storage(
-    settings: DatabaseSettings,
-    engine: AsyncEngine,
-    metrics: Metrics,
-    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
-) -> postgres.PostgresStorage:
-    return postgres.PostgresStorage(
-        postgres.Database(engine, _unit_timeout_seconds(settings)),
-        observer=metrics,
-        codes_changed=codes_changed,
-    )
-
-
-def _unit_timeout_seconds(settings: DatabaseSettings) -> float:
-    return settings.database_statement_timeout_seconds + 1.0
 
 
 def _jobs(
@@ -305,7 +241,7 @@ def _jobs(
     return Jobs(
         lock,
         database,
-        postgres.PostgresUpkeep(postgres.Database(engine, _unit_timeout_seconds(settings)), observer=metrics),
+        postgres.PostgresUpkeep(postgres.Database(engine, unit_timeout_seconds(settings)), observer=metrics),
         counters,
         metrics,
         settle_seconds=settings.claim_patience_seconds,
@@ -335,31 +271,6 @@ def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
         pool_size=settings.redis_pool_size,
         observer=metrics,
     )
-
-
-async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
-    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
-    async with postgres.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
-        return await postgres.read_facts(engine, timeout_seconds=_unit_timeout_seconds(settings))
-
-
-def _engine_limits(settings: DatabaseSettings) -> postgres.EngineLimits:
-    return postgres.EngineLimits(
-        pool_size=settings.database_pool_size,
-        pool_timeout_seconds=settings.database_pool_timeout_seconds,
-        connect_timeout_seconds=settings.database_connect_timeout_seconds,
-        statement_timeout_seconds=settings.database_statement_timeout_seconds,
-        lock_timeout_seconds=settings.database_lock_timeout_seconds,
-        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
-    )
-
-
-async def _require(variable: str, check: Awaitable[None]) -> None:
-    try:
-        await check
-    except UnavailableError as error:
-        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
 
 
 async def sample_stock_once(database: Storage, metrics: Metrics) -> None:

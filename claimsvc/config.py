@@ -7,7 +7,6 @@ from urllib.parse import SplitResult, urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Field, ValidationError, ValidationInfo
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
-from redis.asyncio import ConnectionPool
 
 from claimsvc.domain import Quota
 from claimsvc.errors import SettingsError
@@ -42,6 +41,9 @@ def _check_database_url(url: str) -> str:
 
 
 def _check_redis_options(url: str) -> None:
+    # Imported here: it takes longer than the rest of a command's start, and commands on the database alone need none.
+    from redis.asyncio import ConnectionPool
+
     try:
         ConnectionPool.from_url(url).make_connection()  # type: ignore[no-untyped-call] # connects to nothing yet
     except (TypeError, ValueError):

@@ -13,9 +13,9 @@ from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.application import audit as audit_cases
-from claimsvc.bootstrap import open_storage
 from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_storage
 from claimsvc.http.framework.parameters import AuditQuery
 from claimsvc.http.resources.audit.routes import entry_body
 

@@ -6,9 +6,9 @@ import sys
 import typer
 
 from claimsvc.application import claims
-from claimsvc.bootstrap import open_storage
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_storage
 from claimsvc.domain import UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 

@@ -15,9 +15,9 @@ from rich.console import Console
 
 from claimsvc import domain
 from claimsvc.application import codes as code_cases
-from claimsvc.bootstrap import open_codes
 from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_operator, print_json
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_codes
 from claimsvc.errors import ClaimsvcError
 from claimsvc.http.resources.codes.uploads import CSV, NDJSON, Row, RowReader
 from claimsvc.http.server.problems import RefusedError

@@ -7,14 +7,12 @@ from dataclasses import asdict
 from typing import Annotated, Any
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.application import coupons
-from claimsvc.bootstrap import open_storage
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
@@ -25,9 +23,9 @@ from claimsvc.cli.terminal import (
     print_table,
 )
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_storage
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError
-from claimsvc.http.resources.coupons.schemas import ChangeCoupon
 from claimsvc.ports import ChangeAnswer
 
 app = typer.Typer(help="Create and look up coupons, directly in the database.", no_args_is_help=True)
@@ -146,6 +144,11 @@ def asked_rules(
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
     asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
+    # Imported here, because only creating and changing need them, and they take a while.
+    from pydantic import ValidationError
+
+    from claimsvc.http.resources.coupons.schemas import ChangeCoupon
+
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     try:
         return dict(ChangeCoupon.model_validate(given).change())

@@ -12,9 +12,9 @@ from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.application import keys as key_cases
-from claimsvc.bootstrap import open_keys
 from claimsvc.cli.terminal import AsJson, check_text, os_operator, print_json, print_table
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_keys
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import ClaimsvcError
 

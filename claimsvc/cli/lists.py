@@ -9,9 +9,9 @@ import typer
 from rich.console import Console
 
 from claimsvc.application import eligibility
-from claimsvc.bootstrap import open_audience
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_audience
 from claimsvc.domain import ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 from claimsvc.http.resources.eligibility.user_lists import BadListError, ListFormat, ListReader

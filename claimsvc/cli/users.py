@@ -11,9 +11,9 @@ from rich.console import Console
 
 from claimsvc import domain
 from claimsvc.application import users
-from claimsvc.bootstrap import open_storage
 from claimsvc.cli.terminal import AsJson, os_operator, print_json
 from claimsvc.config import load_database_settings
+from claimsvc.connect import open_storage
 
 app = typer.Typer(help="Forget users, directly in the database.", no_args_is_help=True)
 

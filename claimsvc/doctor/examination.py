@@ -4,8 +4,8 @@ import asyncio
 
 from redis.exceptions import RedisError
 
-from claimsvc.bootstrap import read_database_facts
 from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.connect import read_database_facts
 from claimsvc.doctor.database import judge_database, judge_schema
 from claimsvc.doctor.findings import Finding, wrong
 from claimsvc.doctor.masters import MasterFacts, judge_masters, read_master

@@ -20,8 +20,9 @@ from pathlib import Path
 from rich.console import Console
 
 from claimsvc import logs
-from claimsvc.bootstrap import migrate, open_storage
+from claimsvc.bootstrap import migrate
 from claimsvc.config import Settings, load_settings
+from claimsvc.connect import open_storage
 from claimsvc.domain import StrategyName
 from claimsvc.embedded import (
     EmbeddedServices,

@@ -18,7 +18,8 @@ from aiohttp import web
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
-from claimsvc.http import StressTests, create_runner
+from claimsvc.http.app import create_runner
+from claimsvc.http.framework.services import StressTests
 from claimsvc.observability.console import Live
 
 _log = structlog.get_logger("claimsvc.server")

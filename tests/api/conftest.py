@@ -11,7 +11,7 @@ import structlog
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.memory import ADMIN_KEY_DIGEST, MemoryStore, Observations, Service, memory_services, served
 
 

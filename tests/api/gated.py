@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from claimsvc.domain import Outcome, StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from claimsvc.http.server.fair_queue import FairQueue
 from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
 from tests.waiting import until

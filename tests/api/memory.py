@@ -67,7 +67,8 @@ from claimsvc.domain import (
     UnknownCoupon,
     WaitingInstance,
 )
-from claimsvc.http import Services, create_runner
+from claimsvc.http.app import create_runner
+from claimsvc.http.framework.services import Services
 from claimsvc.ports import ChangeAnswer, Decision, HealthCheck, PendingOutcome
 
 ADMIN_KEY = "an-admin-key"

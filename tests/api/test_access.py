@@ -12,7 +12,7 @@ import pytest
 from aiohttp import hdrs, web
 
 from claimsvc.domain import Claimed, Scope, StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
 from tests.api.memory import ADMIN, MemoryStore, Observations, memory_services, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer

@@ -9,7 +9,7 @@ import psycopg
 import pytest
 
 from claimsvc.domain import AuditFilter, Claimed, ClaimOptions, StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from claimsvc.postgres import PostgresStorage
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryStore, Observations, memory_services, served
 from tests.program import claimsvc_here

@@ -4,7 +4,7 @@ import aiohttp
 import pytest
 
 from claimsvc.domain import StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.asking import claim, create, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 

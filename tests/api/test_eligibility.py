@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from claimsvc.domain import AttributeRule, Campaign, ListKind, Rules, Source, StrategyName
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
 from tests.api.asking import create, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served

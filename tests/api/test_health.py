@@ -5,7 +5,7 @@ import asyncio
 import aiohttp
 
 from claimsvc.errors import UnavailableError
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.asking import get
 from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
 

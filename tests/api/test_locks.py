@@ -9,7 +9,7 @@ import pytest
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import UnavailableError
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.memory import (
     ADMIN,
     ADMIN_KEY_DIGEST,

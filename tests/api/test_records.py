@@ -8,7 +8,7 @@ import structlog
 
 from claimsvc.domain import StrategyName
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.asking import claim, get
 from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
 from tests.waiting import until
 

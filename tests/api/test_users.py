@@ -6,7 +6,7 @@ import aiohttp
 import pytest
 from yarl import URL
 
-from claimsvc.http import create_app
+from claimsvc.http.app import create_app
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryErasure, MemoryStore, Observations, memory_services, served
 
 

@@ -21,7 +21,7 @@ from claimsvc.config import Settings
 from claimsvc.domain import Coupon
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import UnavailableError
-from claimsvc.http import create_runner
+from claimsvc.http.app import create_runner
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.observability.console.relay import CHANNEL
 from tests.api.memory import served

@@ -12,8 +12,9 @@ import aiohttp
 import pytest
 import structlog
 
-from claimsvc.bootstrap import application, open_keys
+from claimsvc.bootstrap import application
 from claimsvc.config import DatabaseSettings, Settings
+from claimsvc.connect import open_keys
 from claimsvc.domain import Scope, StrategyName
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
 from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer

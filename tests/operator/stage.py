@@ -3,8 +3,9 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from claimsvc.bootstrap import open_lock_admin, open_storage
+from claimsvc.bootstrap import open_lock_admin
 from claimsvc.config import Settings
+from claimsvc.connect import open_storage
 from claimsvc.domain import (
     AuditEntry,
     HeldLock,

@@ -3,16 +3,20 @@
 import asyncio
 import re
 import sys
+from importlib.resources import files
 
 import psycopg
 import pytest
 from alembic.autogenerate import compare_metadata
+from alembic.config import Config
 from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine
 
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import _ADMIT, _SELL
+from claimsvc.postgres.migrations import newest_revision
 from claimsvc.postgres.tables import metadata
 from tests.storage.stage import administrate, open_storage
 
@@ -118,3 +122,9 @@ def _numbered(statement: str, *names: str) -> str:
     """The statement with its parameters by number, as PREPARE wants them."""
     numbers = {name: f"${number}" for number, name in enumerate(names, 1)}
     return re.sub(r"%\((\w+)\)s", lambda name: numbers[name[1]], statement)
+
+
+def test_the_newest_revision_is_the_head_that_alembic_finds() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(files("migrations")))
+    assert newest_revision() == ScriptDirectory.from_config(config).get_current_head()

@@ -1,0 +1,106 @@
+"""Open PostgreSQL alone, for commands that need nothing else. `bootstrap` builds the whole service."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import asynccontextmanager
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from claimsvc import postgres
+from claimsvc.config import DatabaseSettings
+from claimsvc.errors import SettingsError, UnavailableError
+from claimsvc.failpoints import Failpoints
+from claimsvc.observability.metrics import Metrics
+from claimsvc.ports import ApiKeys, Audience, Codes
+
+
+@asynccontextmanager
+async def open_storage(settings: DatabaseSettings) -> AsyncIterator[postgres.PostgresStorage]:
+    """The storage alone, for commands that need no lock.
+
+    Raises:
+        SettingsError: the database cannot be used as it is set up.
+    """
+    async with open_unchecked_storage(settings, Metrics()) as database:
+        await require("CLAIMSVC_DATABASE_URL", database.check())
+        yield database
+
+
+@asynccontextmanager
+async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
+    """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.codes
+
+
+@asynccontextmanager
+async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.audience
+
+
+@asynccontextmanager
+async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
+    """The keys, for the commands that make and revoke them. Raises as `open_storage`."""
+    async with open_storage(settings) as database:
+        yield database.keys
+
+
+@asynccontextmanager
+async def open_unchecked_storage(
+    settings: DatabaseSettings, metrics: Metrics
+) -> AsyncIterator[postgres.PostgresStorage]:
+    async with open_engine(settings, metrics) as engine:
+        yield storage_on(settings, engine, metrics)
+
+
+@asynccontextmanager
+async def open_engine(
+    settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
+) -> AsyncIterator[AsyncEngine]:
+    async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
+        if failpoints is not None:
+            failpoints.transactions(engine)
+        yield engine
+
+
+def storage_on(
+    settings: DatabaseSettings,
+    engine: AsyncEngine,
+    metrics: Metrics,
+    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+) -> postgres.PostgresStorage:
+    return postgres.PostgresStorage(
+        postgres.Database(engine, unit_timeout_seconds(settings)),
+        observer=metrics,
+        codes_changed=codes_changed,
+    )
+
+
+def unit_timeout_seconds(settings: DatabaseSettings) -> float:
+    return settings.database_statement_timeout_seconds + 1.0
+
+
+async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
+    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
+    async with postgres.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
+        return await postgres.read_facts(engine, timeout_seconds=unit_timeout_seconds(settings))
+
+
+def _engine_limits(settings: DatabaseSettings) -> postgres.EngineLimits:
+    return postgres.EngineLimits(
+        pool_size=settings.database_pool_size,
+        pool_timeout_seconds=settings.database_pool_timeout_seconds,
+        connect_timeout_seconds=settings.database_connect_timeout_seconds,
+        statement_timeout_seconds=settings.database_statement_timeout_seconds,
+        lock_timeout_seconds=settings.database_lock_timeout_seconds,
+        idle_in_transaction_timeout_seconds=settings.database_idle_in_transaction_timeout_seconds,
+    )
+
+
+async def require(variable: str, check: Awaitable[None]) -> None:
+    try:
+        await check
+    except UnavailableError as error:
+        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
+        raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
