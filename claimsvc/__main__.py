@@ -27,7 +27,7 @@ def main() -> None:
         _exit(f"Nothing more can be written: {error.strerror}", EXIT_FAILED)
     except Exception as error:  # from migrations, which know no errors of ours
         if _is(error, "alembic.util", "CommandError"):
-            _exit(f"The schema is of another version, which is to migrate it: {error}", EXIT_FAILED)
+            _exit(f"The schema was created by a different version; run its `migrate`: {error}", EXIT_FAILED)
         if _is(error, "sqlalchemy.exc", "OperationalError"):
             cause = str(error.orig).splitlines()[0]  # type: ignore[attr-defined]
             _exit(f"PostgreSQL refused, or does not answer: {cause}", EXIT_FAILED)
