@@ -169,7 +169,7 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
             looks.append(coupon_type)
             return await claimable_coupons(coupon_type)
 
-        monkeypatch.setattr(instance.storage, "on_offer", noted)
+        monkeypatch.setattr(instance.storage, "claimable_coupons", noted)
         by_coupon = by_coupon_of(instance)
         outcomes = await asyncio.gather(*(by_coupon.claim_first("welcome", f"u{n}") for n in range(100)))
         given = Counter(each.claim.coupon_name for each in outcomes if isinstance(each, Claimed))
