@@ -1,0 +1,44 @@
+"""The private names of libraries that the service uses. Each has an upper pin: raise it when these still hold."""
+
+import pytest
+from aiohttp import web, web_protocol
+from aiohttp.http_writer import StreamWriter
+from aiohttp.test_utils import make_mocked_request
+from prometheus_client import Counter
+
+OF_A_CONNECTION = (
+    "_buffer_paused",
+    "_close",
+    "_current_request",
+    "_drain_helper",
+    "_force_close",
+    "_keepalive_timeout",
+    "_loop",
+    "_messages",
+    "_next_keepalive_close_time",
+    "_parser",
+    "_process_keepalive",
+    "_request_count",
+    "_task_handler",
+    "_upgraded",
+    "_waiter",
+)
+
+
+@pytest.mark.parametrize("name", OF_A_CONNECTION)
+def test_aiohttp_s_connection_has(name: str) -> None:
+    assert name in dir(web.RequestHandler)
+
+
+def test_aiohttp_s_other_parts_have_their_names() -> None:
+    assert {"_ErrInfo", "_RequestHandler"} <= set(dir(web_protocol))
+    assert "_write" in dir(StreamWriter)
+    assert {"_make_server"} <= set(dir(web.AppRunner))
+    request = make_mocked_request("GET", "/")
+    assert {"_match_info", "_message", "_payload_writer"} <= set(dir(request))
+
+
+def test_prometheus_client_s_values_can_be_read() -> None:
+    counter = Counter("a", "b", registry=None)
+    counter.inc(2)
+    assert counter._value.get() == 2
