@@ -50,6 +50,7 @@ async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
 async def open_unchecked_storage(
     settings: DatabaseSettings, metrics: Metrics
 ) -> AsyncIterator[postgres.PostgresStorage]:
+    """The storage, without asking whether the database can be used: for commands that may go on without it."""
     async with open_engine(settings, metrics) as engine:
         yield storage_on(settings, engine, metrics)
 
@@ -58,6 +59,7 @@ async def open_unchecked_storage(
 async def open_engine(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[AsyncEngine]:
+    """The pool of connections, with the limits of the settings; `failpoints` act within its transactions."""
     async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
@@ -70,6 +72,7 @@ def storage_on(
     metrics: Metrics,
     codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
 ) -> postgres.PostgresStorage:
+    """The storage on a pool; `codes_changed` is called with the types of coupons whose codes have changed."""
     return postgres.PostgresStorage(
         postgres.Database(engine, unit_timeout_seconds(settings)),
         observer=metrics,
@@ -78,11 +81,12 @@ def storage_on(
 
 
 def unit_timeout_seconds(settings: DatabaseSettings) -> float:
+    """How long a unit of work may take: a little longer than PostgreSQL lets a statement take."""
     return settings.database_statement_timeout_seconds + 1.0
 
 
 async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
-    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `storage.read_facts`."""
+    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `postgres.read_facts`."""
     async with postgres.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
         return await postgres.read_facts(engine, timeout_seconds=unit_timeout_seconds(settings))
 
@@ -99,6 +103,11 @@ def _engine_limits(settings: DatabaseSettings) -> postgres.EngineLimits:
 
 
 async def require(variable: str, check: Awaitable[None]) -> None:
+    """Run a check of what a variable names.
+
+    Raises:
+        SettingsError: it failed; the message names the variable.
+    """
     try:
         await check
     except UnavailableError as error:

@@ -10,7 +10,7 @@ import typer
 from claimsvc.cli.outline import Commands
 
 _EPILOG = (
-    "Settings are CLAIMSVC_* variables; the README lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
+    "Settings are CLAIMSVC_* variables; docs/settings.md lists them. Exit status: 0 done, 1 failed, 2 wrong usage, "
     "78 wrong settings, 130 interrupted."
 )
 

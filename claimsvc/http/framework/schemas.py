@@ -16,9 +16,6 @@ from pydantic import BaseModel, ConfigDict, Field
 from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
 
-MAX_CLAIMANTS = 1000
-
-
 CouponName = Annotated[
     str,
     Field(

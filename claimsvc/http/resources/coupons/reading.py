@@ -5,6 +5,7 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.application import claims as claim_cases
 from claimsvc.application import coupons as coupon_cases
+from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.domain import Scope
 from claimsvc.http.framework import outcomes, parameters, schemas
 from claimsvc.http.framework.auth import SHOWS_USERS, unless_open
@@ -55,7 +56,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
 
 _COUPON = Success(
     200,
-    f"The coupon; `claimed_by` is oldest first, at most {schemas.MAX_CLAIMANTS}, and those that the caller may see.",
+    f"The coupon; `claimed_by` is oldest first, at most {MAX_CLAIMANTS}, and those that the caller may see.",
     campaign_schemas.CampaignDetailBody,
 )
 

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from claimsvc import domain
+from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.http.framework.schemas import (
-    MAX_CLAIMANTS,
     MAX_NUMBER,
     Amount,
     CouponBody,
