@@ -55,7 +55,8 @@ async def test_the_first_figures_are_there_a_second_after_the_page_was_asked_for
     took: list[float] = []
     while len(took) < 5 and min(took, default=1000) >= 1000:  # other tests may keep this machine busy
         await page.reload()
-        await page.wait_for_function("performance.getEntriesByName('first-figures').length")
+        # Not `wait_for_function`, which looks again by means that the page's policy forbids.
+        await until(lambda: page.evaluate("performance.getEntriesByName('first-figures').length"), "figures are shown")
         took.append(await page.evaluate("performance.getEntriesByName('first-figures')[0].startTime"))
     assert min(took) < 1000
     await expect(page.locator("#coupons tbody tr .stock")).to_contain_text("50 of 60")

@@ -5,8 +5,10 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
+from uuid import uuid4
 
 import aiohttp
+from redis.asyncio import Redis
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
@@ -15,6 +17,7 @@ from claimsvc.redis.masters import open_masters
 from claimsvc.redis.rate_limiter import RedisQuotas, open_quotas
 from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
 from tests.observed import Observed
+from tests.waiting import until
 
 FIVE_AN_HOUR = Quota("user", 5, 3600)
 # Longer than anything here may take. A claim that waits for a master fails its test by this.
@@ -41,7 +44,19 @@ async def quotas_on(
         open_masters(urls, timeout_seconds=timeout_seconds, pool_size=4, observer=Observed()) as masters,
         open_quotas(masters.all, quotas or (FIVE_AN_HOUR,), decided) as opened,
     ):
+        await until(lambda: _answers_in_time(opened, 8 * len(urls)), "every master is connected")
+        for url in urls:
+            async with Redis.from_url(url) as master:
+                await master.flushdb()
+        decided.results.clear()
         yield opened, decided
+
+
+async def _answers_in_time(quotas: RedisQuotas, subjects: int) -> bool:
+    """Whether so many subjects, who never ask again, are counted. The first request to a master waits to connect."""
+    names = [uuid4().hex for _ in range(subjects)]
+    answers = [await quotas.take(dict.fromkeys((quota.name for quota in quotas.quotas), name)) for name in names]
+    return all(len(standings) == len(quotas.quotas) for standings in answers)
 
 
 @dataclass
