@@ -27,7 +27,7 @@ import structlog
 from sqlalchemy import event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.domain import ClaimOptions, Outcome
+from claimsvc.domain import ClaimOptions, ClaimOutcome
 from claimsvc.errors import SettingsError
 from claimsvc.ports import AnyClaims, Lease, Lock, PendingOutcome
 
@@ -176,7 +176,7 @@ class _FailingClaims:
         answer.follow(self._decided(self._claims.claim_first(coupon_type, user_id, options)))
         return answer
 
-    async def _decided(self, answer: PendingOutcome) -> Outcome:
+    async def _decided(self, answer: PendingOutcome) -> ClaimOutcome:
         outcome = await answer
         await self._failpoints.reach(BEFORE_REPLY)
         return outcome

@@ -75,6 +75,11 @@ class Outcome:
     replayed: bool = field(default=False, compare=False)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal(Outcome):
+    """An outcome whose problem has the name of its class: `sold-out` is `SoldOut`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Claimed(Outcome):
     """The unit is the user's: for good, or for a while if `claim.state` is `held`."""
@@ -90,24 +95,24 @@ class HoldContinued(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
-class AlreadyClaimed(Outcome):
+class AlreadyClaimed(Refusal):
     """The user has this claim of the coupon already, and may have no more."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
-class SoldOut(Outcome):
+class SoldOut(Refusal):
     """No unit was left."""
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownCoupon(Outcome):
+class UnknownCoupon(Refusal):
     """There is no coupon of that name."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotStarted(Outcome):
+class NotStarted(Refusal):
     """The coupon cannot be claimed before `starts_at`, `retry_after_seconds` from now (a day at most).
 
     It is the answer to this request and its key, so it is not waited for: ask anew by then.
@@ -118,24 +123,24 @@ class NotStarted(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
-class Ended(Outcome):
+class Ended(Refusal):
     """The coupon can be claimed no more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Paused(Outcome):
+class Paused(Refusal):
     """The coupon cannot be claimed for now."""
 
 
 @dataclass(frozen=True, slots=True)
-class NotEligible(Outcome):
+class NotEligible(Refusal):
     """The coupon's rules or lists do not admit the user; each of `reasons` has a `code`."""
 
     reasons: tuple[Mapping[str, Any], ...]
 
 
 @dataclass(frozen=True, slots=True)
-class KeyReused(Outcome):
+class KeyReused(Refusal):
     """Something else was asked before under the same key; nothing was done."""
 
 
@@ -161,21 +166,21 @@ class Cancelled(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
-class HoldExpired(Outcome):
+class HoldExpired(Refusal):
     """The unit was held for its time and given back. It may be another's by now."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimCancelled(Outcome):
+class ClaimCancelled(Refusal):
     """The claim was cancelled before, so it cannot be confirmed."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
-class UnknownClaim(Outcome):
+class UnknownClaim(Refusal):
     """There is no claim of that id."""
 
 
@@ -187,7 +192,7 @@ class CouponCreated(Outcome):
 
 
 @dataclass(frozen=True, slots=True)
-class CouponExists(Outcome):
+class CouponExists(Refusal):
     """A coupon of that name was there already; it was not changed."""
 
 

@@ -1,22 +1,19 @@
 """Which problem is which outcome, of which call; whatever else the service refuses is `Refused`, or an error."""
 
+import re
 from collections.abc import Callable, Mapping
-from typing import TypeVar
+from dataclasses import fields
+from typing import Any, TypeVar, get_args
 
 from claimsvc.client.errors import BadRequestError, ForbiddenError, Problem, ServiceFailedError, UnauthorizedError
 from claimsvc.client.outcomes import (
-    AlreadyClaimed,
-    Claim,
-    ClaimCancelled,
-    CouponExists,
-    Ended,
-    HoldExpired,
-    KeyReused,
-    NotEligible,
-    NotStarted,
-    Paused,
+    CancelOutcome,
+    ClaimOutcome,
+    ConfirmOutcome,
+    CreateOutcome,
+    Outcome,
+    Refusal,
     Refused,
-    SoldOut,
     UnknownClaim,
     UnknownCoupon,
 )
@@ -61,50 +58,39 @@ def _raise_if_error(problem: Problem) -> None:
         raise BadRequestError(problem)
 
 
-def _with_its_claim(kind: Callable[..., _T]) -> Callable[[ClientResponse], _T]:
-    """The outcome of a problem that tells which claim it is about."""
+def _reader(kind: type[Outcome]) -> Callable[[ClientResponse], Any]:
+    """Reads an outcome of this class from its problem: each field from the member of its name."""
+    own = [each.name for each in fields(kind) if each.name not in _OF_EVERY_OUTCOME]
 
-    def read(document: object) -> Claim:
-        return claim_of(Members(document).take("claim", dict))
+    def read(answer: ClientResponse) -> Outcome:
+        return kind(*(_FIELDS[name](answer) for name in own), **answer.about())
 
-    return lambda answer: kind(answer.read(read), **answer.about())
-
-
-def _alone(kind: Callable[..., _T]) -> Callable[[ClientResponse], _T]:
-    """The outcome of a problem that says no more than itself."""
-    return lambda answer: kind(**answer.about())
+    return read
 
 
-def _not_started(answer: ClientResponse) -> NotStarted:
-    starts_at = answer.read(lambda document: Members(document).time("starts_at"))
-    return NotStarted(starts_at, answer.retry_after_seconds, **answer.about())
-
-
-def _not_eligible(answer: ClientResponse) -> NotEligible:
-    reasons = answer.read(lambda document: Members(document).take("reasons", list))
-    return NotEligible(tuple(reasons), **answer.about())
-
-
-_KEY_REUSED: dict[str, Callable[[ClientResponse], KeyReused]] = {"key-reused": _alone(KeyReused)}
-OF_A_COUPON: Refusals[UnknownCoupon] = {"unknown-coupon": _alone(UnknownCoupon)}
-OF_A_CLAIM: Refusals[UnknownClaim] = {"unknown-claim": _alone(UnknownClaim)}
-OF_CLAIMING: Refusals[
-    AlreadyClaimed | SoldOut | UnknownCoupon | NotStarted | Ended | Paused | NotEligible | KeyReused
-] = {
-    **OF_A_COUPON,
-    **_KEY_REUSED,
-    "already-claimed": _with_its_claim(AlreadyClaimed),
-    "sold-out": _alone(SoldOut),
-    "not-started": _not_started,
-    "ended": _alone(Ended),
-    "paused": _alone(Paused),
-    "not-eligible": _not_eligible,
+_FIELDS: Mapping[str, Callable[[ClientResponse], Any]] = {
+    "claim": lambda answer: answer.read(lambda document: claim_of(Members(document).take("claim", dict))),
+    "starts_at": lambda answer: answer.read(lambda document: Members(document).time("starts_at")),
+    "retry_after_seconds": lambda answer: answer.retry_after_seconds,
+    "reasons": lambda answer: tuple(answer.read(lambda document: Members(document).take("reasons", list))),
 }
-OF_CONFIRMING: Refusals[HoldExpired | ClaimCancelled | UnknownClaim | KeyReused] = {
-    **OF_A_CLAIM,
-    **_KEY_REUSED,
-    "hold-expired": _with_its_claim(HoldExpired),
-    "claim-cancelled": _with_its_claim(ClaimCancelled),
-}
-OF_CANCELLING: Refusals[HoldExpired | UnknownClaim] = {**OF_A_CLAIM, "hold-expired": _with_its_claim(HoldExpired)}
-OF_CREATING: Refusals[CouponExists | KeyReused] = {**_KEY_REUSED, "coupon-exists": _alone(CouponExists)}
+_OF_EVERY_OUTCOME = {each.name for each in fields(Outcome)}
+
+
+def _slug(kind: type[Outcome]) -> str:
+    """The problem of a refusal has the name of its class: `sold-out` is `SoldOut`."""
+    return re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower()
+
+
+def _refusals(outcomes: Any) -> Refusals[Any]:
+    """The refusals among a union of outcomes, by the slugs of their problems."""
+    kinds = [kind for kind in get_args(outcomes) or (outcomes,) if issubclass(kind, Refusal)]
+    return {_slug(kind): _reader(kind) for kind in kinds}
+
+
+OF_A_COUPON: Refusals[UnknownCoupon] = _refusals(UnknownCoupon)
+OF_A_CLAIM: Refusals[UnknownClaim] = _refusals(UnknownClaim)
+OF_CLAIMING: Refusals[ClaimOutcome] = _refusals(ClaimOutcome)
+OF_CONFIRMING: Refusals[ConfirmOutcome] = _refusals(ConfirmOutcome)
+OF_CANCELLING: Refusals[CancelOutcome] = _refusals(CancelOutcome)
+OF_CREATING: Refusals[CreateOutcome] = _refusals(CreateOutcome)

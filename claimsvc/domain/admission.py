@@ -12,6 +12,7 @@ from claimsvc.domain import (
     Claim,
     Claimed,
     ClaimOptions,
+    ClaimOutcome,
     ClaimState,
     Ended,
     HoldContinued,
@@ -26,7 +27,6 @@ from claimsvc.domain import (
     ReasonCode,
     Replayed,
     SoldOut,
-    StoredAnswer,
     UnknownCoupon,
 )
 
@@ -62,7 +62,7 @@ class AnswerRecord:
     """What was answered under a key, to which request."""
 
     fingerprint: bytes
-    answer: StoredAnswer
+    answer: Outcome
     request_id: str
 
 
@@ -94,10 +94,10 @@ class Given:
 class BatchEffects:
     """What comes of attempts, in their order, and what has to be written for it to be true."""
 
-    outcomes: list[Outcome] = field(default_factory=list)
+    outcomes: list[ClaimOutcome] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
     confirmed: list[Claim] = field(default_factory=list)
-    kept: list[tuple[IdempotencyKey, Outcome]] = field(default_factory=list)
+    kept: list[tuple[IdempotencyKey, ClaimOutcome]] = field(default_factory=list)
 
     @property
     def changes_nothing(self) -> bool:
@@ -113,7 +113,7 @@ def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False)
     return batch.decisions
 
 
-def obstacles(facts: Facts, attempt: Attempt) -> list[Outcome]:
+def obstacles(facts: Facts, attempt: Attempt) -> list[ClaimOutcome]:
     """Everything in the way of one attempt; `decide` tells the first of it, and gives a unit if there is none."""
     return BatchDecision(facts, in_doubt=False).obstacles(attempt)
 
@@ -132,7 +132,7 @@ class BatchDecision:
         self._answers = dict(facts.answers)
         self._in_doubt = in_doubt
 
-    def answer(self, attempt: Attempt) -> Outcome:
+    def answer(self, attempt: Attempt) -> ClaimOutcome:
         if attempt.options is None or (once := attempt.options.once) is None:
             return self._decide(attempt)
         stored = self._answers.get((once.caller, once.key))
@@ -143,10 +143,10 @@ class BatchDecision:
             self.decisions.kept.append((once, outcome))
             self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
             return outcome
-        told: Outcome = replay(stored, once, self._in_doubt)
+        told: ClaimOutcome = replay(stored, once, self._in_doubt)
         return told
 
-    def _decide(self, attempt: Attempt) -> Outcome:
+    def _decide(self, attempt: Attempt) -> ClaimOutcome:
         coupon = self._coupons.get(attempt.coupon_name)
         if coupon is None:
             return UnknownCoupon()
@@ -160,7 +160,7 @@ class BatchDecision:
         refused = next(self._refusals(attempt, own, coupon), None)
         return refused if refused is not None else self._given(attempt, own, coupon)
 
-    def obstacles(self, attempt: Attempt) -> list[Outcome]:
+    def obstacles(self, attempt: Attempt) -> list[ClaimOutcome]:
         coupon = self._coupons.get(attempt.coupon_name)
         if coupon is None:
             return [UnknownCoupon()]
@@ -171,7 +171,7 @@ class BatchDecision:
         # A unit that is about to come back is there for whoever claims, because that brings it back.
         return [each for each in found if coupon.is_settled or not isinstance(each, SoldOut)]
 
-    def _refusals(self, attempt: Attempt, own: Sequence[OwnClaim], coupon: CouponFacts) -> Iterator[Outcome]:
+    def _refusals(self, attempt: Attempt, own: Sequence[OwnClaim], coupon: CouponFacts) -> Iterator[ClaimOutcome]:
         if len(own) >= coupon.campaign.per_user_limit:
             yield AlreadyClaimed(_claim(attempt, max(own, key=lambda each: each.claimed_at)))
         yield from _refused_by_time(coupon)
@@ -198,7 +198,7 @@ class BatchDecision:
         holder = coupon_name, user_id
         return holder in self._facts.of_others or bool(self._claims.get(holder))
 
-    def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> Outcome | None:
+    def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> ClaimOutcome | None:
         """What becomes of the user's hold: asked for again it goes on, and asked for as a claim it is confirmed."""
         for place, each in enumerate(own):
             if each.held_until is None:
@@ -209,7 +209,7 @@ class BatchDecision:
             return HoldContinued(_claim(attempt, each))
         return None
 
-    def _given(self, attempt: Attempt, own: list[OwnClaim], coupon: CouponFacts) -> Outcome:
+    def _given(self, attempt: Attempt, own: list[OwnClaim], coupon: CouponFacts) -> ClaimOutcome:
         self._left[attempt.coupon_name] -= 1
         taken = {each.slot for each in own}
         slot = next(slot for slot in range(1, len(taken) + 2) if slot not in taken)
@@ -237,7 +237,7 @@ def _left(coupon: CouponFacts) -> int:
     return min(coupon.remaining_amount, len(coupon.free_codes)) if coupon.has_codes else coupon.remaining_amount
 
 
-def _refused_by_time(coupon: CouponFacts) -> Iterator[Outcome]:
+def _refused_by_time(coupon: CouponFacts) -> Iterator[ClaimOutcome]:
     campaign = coupon.campaign
     if campaign.archived_at is not None or (campaign.ends_at is not None and campaign.ends_at <= coupon.now):
         yield Ended()

@@ -7,6 +7,8 @@ from typing import Any
 
 from claimsvc.domain.claims import Coupon
 from claimsvc.domain.eligibility import Rules
+from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
+from claimsvc.domain.problems import RpcCode
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ PLAIN = Campaign()
 """No rules: nothing but the stock decides."""
 
 
+@outcome("coupon-changed")
 @dataclass(frozen=True, slots=True)
-class CouponDetail:
+class CouponDetail(Outcome):
     """A coupon, its rules, and its first claimants, oldest first, all read in one snapshot."""
 
     coupon: Coupon
@@ -55,21 +58,40 @@ class CouponDetail:
     campaign: Campaign = PLAIN
 
 
-# What changing a coupon can come to.
-
-
+@refusal(
+    "coupon-exists",
+    409,
+    "The coupon exists already",
+    "There is a coupon of that name already; it was not changed.",
+    "Choose another name.",
+    rpc_code=RpcCode.ALREADY_EXISTS,
+)
 @dataclass(frozen=True, slots=True)
-class CouponExists:
+class CouponExists(Refusal):
     """A coupon of that name exists already; nothing was changed."""
 
 
+@refusal(
+    "amount-below-claimed",
+    409,
+    "More is claimed than that",
+    "More units are claimed or held than the new amount; nothing was changed. `claimed` says how many.",
+    "Choose an amount that is no less, or cancel claims first.",
+)
 @dataclass(frozen=True, slots=True)
-class AmountBelowClaimed:
-    """So many units are claimed or held that the amount cannot be that small; nothing was changed."""
+class AmountBelowClaimed(Refusal):
+    """The new amount is less than the units that are claimed or held; nothing was changed."""
 
     claimed: int
 
 
+@refusal(
+    "empty-period",
+    409,
+    "It would end before it starts",
+    "`ends_at` must be after `starts_at`; nothing was changed.",
+    "Choose a later end, or an earlier start.",
+)
 @dataclass(frozen=True, slots=True)
-class PeriodIsEmpty:
+class PeriodIsEmpty(Refusal):
     """The coupon would end before it starts; nothing was changed."""

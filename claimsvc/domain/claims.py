@@ -1,13 +1,11 @@
-"""Coupons, claims, and every answer that a claim can have: values, known to every room."""
+"""Coupons, claims, and what a request to claim asks for; `claim_outcomes` has what it results in."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from types import MappingProxyType
-from typing import Any
 
-from claimsvc.domain.eligibility import Attributes, Reason
+from claimsvc.domain.eligibility import Attributes
+from claimsvc.domain.outcomes import Outcome, outcome
 
 
 class StrategyName(StrEnum):
@@ -28,9 +26,10 @@ class ClaimState(StrEnum):
     EXPIRED = "expired"
 
 
+@outcome("coupon-created")
 @dataclass(frozen=True, slots=True)
-class Coupon:
-    """A limited stock: `amount` units were offered, `remaining_amount` of them are still to be had."""
+class Coupon(Outcome):
+    """A limited stock: `amount` units in all, of which `remaining_amount` can still be claimed."""
 
     name: str
     amount: int
@@ -100,151 +99,6 @@ class Attempt:
     coupon_name: str
     user_id: str
     options: ClaimOptions | None = None
-
-
-# What a claim can come to. Each of these is decided by PostgreSQL; whatever could not be decided is an error.
-
-
-@dataclass(frozen=True, slots=True)
-class Claimed:
-    """The claim is committed."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyClaimed:
-    """The user holds this claim of the coupon already."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class SoldOut:
-    """No unit was left, and the user holds none."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownCoupon:
-    """There is no coupon of that name."""
-
-
-@dataclass(frozen=True, slots=True)
-class HoldContinued:
-    """The user held this unit already. Asked for a hold, it goes on as it was; asked for a claim, it is confirmed."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class NotStarted:
-    """The coupon cannot be claimed before `starts_at`, which is `seconds` away by the database's clock."""
-
-    starts_at: datetime
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Ended:
-    """The coupon can be claimed no more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Paused:
-    """The coupon cannot be claimed for now."""
-
-
-@dataclass(frozen=True, slots=True)
-class NotEligible:
-    """The coupon is not for this user; nothing of it was taken."""
-
-    reasons: tuple[Reason, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Replayed:
-    """This was asked before under the same key: its answer then, and the id of the request that it answered."""
-
-    answer: Any
-    request_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class KeyReused:
-    """Something else was asked before under the same key; nothing was done."""
-
-
-Outcome = (
-    Claimed
-    | AlreadyClaimed
-    | SoldOut
-    | UnknownCoupon
-    | HoldContinued
-    | NotStarted
-    | Ended
-    | Paused
-    | NotEligible
-    | Replayed
-    | KeyReused
-)
-
-OUTCOME_NAMES: Mapping[type[Outcome], str] = MappingProxyType(
-    {
-        Claimed: "claimed",
-        AlreadyClaimed: "already-claimed",
-        HoldContinued: "hold-continued",
-        SoldOut: "sold-out",
-        UnknownCoupon: "unknown-coupon",
-        NotStarted: "not-started",
-        Ended: "ended",
-        Paused: "paused",
-        NotEligible: "not-eligible",
-        Replayed: "replayed",
-        KeyReused: "key-reused",
-    }
-)
-"""What outcomes are called wherever they are shown, counted or kept. Some are kept: no name may ever mean another."""
-
-
-# What becomes of a claim later.
-
-
-@dataclass(frozen=True, slots=True)
-class Confirmed:
-    """The claim is its user's for good: from now on, or since before."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class Cancelled:
-    """The claim is given back: now, or it was before."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class HoldExpired:
-    """The unit was held for its time, and is another's by now, or may be."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class AlreadyCancelled:
-    """The claim was given back before, so nothing else can become of it."""
-
-    claim: Claim
-
-
-@dataclass(frozen=True, slots=True)
-class NotYourClaim:
-    """The claim belongs to a different user, and the caller may not act for them."""
-
-
-@dataclass(frozen=True, slots=True)
-class UnknownClaim:
-    """There is no claim of that id."""
 
 
 # A place in a listing: the sort key of the last row seen, so that pages stay right while rows are added.

@@ -9,6 +9,9 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
 
+from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
+from claimsvc.domain.problems import RpcCode
+
 # Letters that no keyboard or printer changes, and Hangul syllables. Not dots only, for the reason that names are not.
 CODE_PATTERN = r"^\.*[A-Za-z0-9_가-힣-][A-Za-z0-9._가-힣-]*$"
 MAX_CODE_LENGTH = 64
@@ -85,60 +88,111 @@ class CodeCounts:
     voided: int = 0
 
 
-# What can come of adding codes, and of redeeming one.
-
-
+@outcome("codes-added")
 @dataclass(frozen=True, slots=True)
-class CodesAdded:
-    """So many were added, and the first of the rows that were not, of `refused_count`."""
+class CodesAdded(Outcome):
+    """How many codes were added, and the first of the `refused_count` rows that were not."""
 
     added: int
     refused: tuple[RefusedRow, ...] = ()
     refused_count: int = 0
 
 
+@refusal(
+    "rows-refused",
+    422,
+    "Some rows cannot be added",
+    "Not every row can be added, so none was. `rejected` says which and why: `bad-row`, `bad-code`, `bad-expiry`, "
+    "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
+    "Correct these rows, or send `atomic=false` to add the others.",
+)
 @dataclass(frozen=True, slots=True)
-class RowsRefused:
-    """Nothing was added, because not all of it could be: the first of the rows that could not, of `refused_count`."""
+class RowsRefused(Refusal):
+    """Nothing was added, because some rows could not be: the first of the `refused_count` such rows."""
 
     refused: tuple[RefusedRow, ...]
     refused_count: int
 
 
+@refusal(
+    "pattern-too-small",
+    409,
+    "The pattern makes too few codes",
+    "A pattern has to make at least 1000 times as many codes as are asked for, so that they cannot be guessed; "
+    "nothing was added.",
+    "Use a longer pattern.",
+    rpc_code=RpcCode.INVALID_ARGUMENT,
+)
 @dataclass(frozen=True, slots=True)
-class PatternTooSmall:
+class PatternTooSmall(Refusal):
     """The pattern makes too few codes for so many of them to be hard to guess; nothing was added."""
 
 
+@refusal(
+    "amount-is-codes",
+    409,
+    "The amount is the number of its codes",
+    "The coupon has codes, so its amount is how many there are; nothing was changed.",
+    "Add codes to raise it.",
+)
 @dataclass(frozen=True, slots=True)
-class AmountIsCodes:
-    """The coupon has codes, and so its amount is how many: it is changed by adding some."""
+class AmountIsCodes(Refusal):
+    """The coupon has codes, so its amount is their number: add codes to raise it."""
 
 
+@outcome("redeemed")
 @dataclass(frozen=True, slots=True)
-class Redeemed:
-    """The code is redeemed, by this request."""
+class Redeemed(Outcome):
+    """This request redeemed the code."""
 
     code: Code
 
 
+@refusal(
+    "already-redeemed",
+    409,
+    "Already redeemed",
+    "The code was redeemed before, so it cannot be redeemed again, nor its claim be cancelled.",
+    "Do not retry: the answer will stay the same.",
+)
 @dataclass(frozen=True, slots=True)
-class AlreadyRedeemed:
+class AlreadyRedeemed(Refusal):
     """The code was redeemed before."""
 
 
+@refusal(
+    "code-expired",
+    410,
+    "The code has expired",
+    "The code's `expires_at` has passed.",
+    "Do not retry: the answer will stay the same.",
+)
 @dataclass(frozen=True, slots=True)
-class CodeExpired:
-    """The code can be redeemed no more."""
+class CodeExpired(Refusal):
+    """The code can no longer be redeemed."""
 
 
+@refusal(
+    "code-not-claimed",
+    409,
+    "No claim has the code",
+    "No claim has this code: none was made or confirmed yet, or it was cancelled.",
+    "Claim the coupon first, or confirm the claim.",
+)
 @dataclass(frozen=True, slots=True)
-class CodeNotClaimed:
-    """No claim has the code for good: it is free, or held, or was voided."""
+class CodeNotClaimed(Refusal):
+    """No confirmed claim has the code: it is free, held or voided."""
 
 
+@refusal(
+    "unknown-code",
+    404,
+    "Unknown code",
+    "There is no such code.",
+    "Check the code; it is case-sensitive.",
+)
 @dataclass(frozen=True, slots=True)
-class UnknownCode:
+class UnknownCode(Refusal):
     """There is no such code."""
 
 

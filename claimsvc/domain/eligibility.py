@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from claimsvc.domain.outcomes import Outcome, outcome
+
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar | Collection[Scalar]]
 """What is said of somebody, by name. Tokens say some things in the plural; requests do not."""
@@ -36,7 +38,7 @@ class ListKind(StrEnum):
 
 
 class ReasonCode(StrEnum):
-    """Why somebody is not eligible, or cannot claim in this moment; part of the contract."""
+    """Why the rules and lists of a coupon do not admit a user; clients decide by these."""
 
     NOT_LISTED = "not-listed"
     DENIED = "denied"
@@ -44,19 +46,18 @@ class ReasonCode(StrEnum):
     ATTRIBUTE_REFUSED = "attribute-refused"
     MUST_HOLD = "must-hold"
     MUST_NOT_HOLD = "must-not-hold"
-    # What else a claim would be refused for: the names of outcomes.
-    ALREADY_CLAIMED = "already-claimed"
-    ENDED = "ended"
-    PAUSED = "paused"
-    NOT_STARTED = "not-started"
-    SOLD_OUT = "sold-out"
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """Why somebody is not eligible. `rule` is the place of the broken rule in the coupon's rules, None for lists."""
+    """Why a user cannot claim a coupon.
 
-    code: ReasonCode
+    Args:
+        code: a `ReasonCode`, or the name of the refusal that a claim would result in.
+        rule: where the broken rule stands in the coupon's rules, as a URI fragment (RFC 6901); None if none is.
+    """
+
+    code: str
     rule: str | None = None
 
 
@@ -124,9 +125,10 @@ def _is_among(value: Scalar, values: Collection[Scalar]) -> bool:
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
 
 
+@outcome("eligibility")
 @dataclass(frozen=True, slots=True)
-class Eligibility:
-    """All that is in a claim's way, what it would be told first; nothing is if it would succeed."""
+class Eligibility(Outcome):
+    """Every reason that a claim would be refused for, the first one first; empty if it would succeed."""
 
     reasons: tuple[Reason, ...]
 

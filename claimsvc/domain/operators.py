@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from claimsvc.domain.outcomes import Refusal, refusal
+
 
 @dataclass(frozen=True, slots=True)
 class WaitingInstance:
@@ -54,9 +56,17 @@ class LockReleased:
     woke_another: bool
 
 
+@refusal(
+    "lock-not-held",
+    404,
+    "Nobody holds this lock",
+    "No instance holds the lock of this coupon; nothing was released.",
+    "Nothing: the lock is free. `GET /api/locks` lists those that are held.",
+    is_stored=False,
+)
 @dataclass(frozen=True, slots=True)
-class LockNotHeld:
-    """Nobody holds the lock: there is nothing to give back."""
+class LockNotHeld(Refusal):
+    """No instance holds the lock, so there is nothing to release."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from claimsvc.domain import (
     ClaimOptions,
-    Outcome,
+    ClaimOutcome,
     StrategyName,
 )
 
@@ -45,7 +45,7 @@ class Stages:
         return found
 
 
-class PendingOutcome(asyncio.Future[Outcome]):
+class PendingOutcome(asyncio.Future[ClaimOutcome]):
     """The answer to a claim, to come.
 
     `stages` is set when it comes. `mark` is for whoever watches from outside: what it wants to find on the claim when
@@ -57,7 +57,7 @@ class PendingOutcome(asyncio.Future[Outcome]):
     mark: object
     stages: Stages
 
-    def follow(self, work: Coroutine[Any, Any, Outcome]) -> None:
+    def follow(self, work: Coroutine[Any, Any, ClaimOutcome]) -> None:
         """Become what this work comes to, in a task of its own. To cancel one of the two is to cancel the other."""
         task = asyncio.ensure_future(work)
 

@@ -6,15 +6,15 @@ from typing import Protocol
 from claimsvc.domain import (
     Attempt,
     Claim,
+    ClaimOutcome,
     ClaimPosition,
     Coupon,
     CouponDetail,
-    Outcome,
     UnknownCoupon,
 )
 from claimsvc.errors import ClaimsvcError
 
-Decision = Outcome | ClaimsvcError
+Decision = ClaimOutcome | ClaimsvcError
 """What became of one attempt among several: its outcome, or why it alone has none."""
 
 
@@ -36,7 +36,7 @@ class Storage(Protocol):
         """
         ...
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """What can be said of the attempts without deciding them, in their order: all but `Claimed`.
 
         None for a user who holds no claim while something is left. Takes no lock and waits for nobody.

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import psycopg
 from psycopg.types.json import Jsonb
 
-from claimsvc.domain import IdempotencyKey, KeyReused, Replayed, StoredAnswer
+from claimsvc.domain import IdempotencyKey, KeyReused, Outcome, Replayed
 from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.postgres.claiming.outcomes import decode, encode
 from claimsvc.postgres.connections import Driver
@@ -18,7 +18,7 @@ from claimsvc.postgres.transactions import RestartTransactionError
 KEPT_FOR = "interval '24 hours'"
 
 Rows = psycopg.AsyncCursor[tuple[Any, ...]]
-_T = TypeVar("_T", bound=StoredAnswer)
+_T = TypeVar("_T", bound=Outcome)
 
 _ANSWERS = f"""
 SELECT asked.caller, asked.key, kept.fingerprint, kept.answer, kept.request_id
@@ -71,7 +71,7 @@ async def found(rows: Rows | None) -> dict[tuple[str, str], AnswerRecord]:
     }
 
 
-async def keep(driver: Driver, kept: Sequence[tuple[IdempotencyKey, StoredAnswer]]) -> None:
+async def keep(driver: Driver, kept: Sequence[tuple[IdempotencyKey, Outcome]]) -> None:
     """Keep answers. Fails with `KEPT_BY_ANOTHER`, by the end of the pipeline that this is in."""
     if not kept:
         return

@@ -14,22 +14,21 @@ from typing import Any
 import psycopg
 
 from claimsvc.domain import (
-    OUTCOME_NAMES,
     Attempt,
     AuditEntry,
     ClaimOptions,
+    ClaimOutcome,
     Eligibility,
     IdempotencyKey,
     KeyReused,
     ListKind,
     ListReplaced,
     NotEligible,
-    Outcome,
     Reason,
-    ReasonCode,
     Replayed,
     UnknownCoupon,
 )
+from claimsvc.domain.outcomes import name_of
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.audit import audited
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
@@ -252,7 +251,7 @@ class PostgresAudience:
         return await self._database.run_transaction(work)
 
 
-def _reasons(refusal: Outcome) -> tuple[Reason, ...]:
+def _reasons(refusal: ClaimOutcome) -> tuple[Reason, ...]:
     if isinstance(refusal, NotEligible):
         return refusal.reasons
-    return (Reason(ReasonCode(OUTCOME_NAMES[type(refusal)])),)
+    return (Reason(name_of(refusal)),)

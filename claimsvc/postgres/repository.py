@@ -15,12 +15,12 @@ from claimsvc.domain import (
     AuditPosition,
     Campaign,
     Claim,
+    ClaimOutcome,
     ClaimPosition,
     ClaimState,
     Coupon,
     CouponDetail,
     CouponExists,
-    Outcome,
     StrategyName,
     UnknownCoupon,
 )
@@ -119,7 +119,7 @@ class PostgresStorage:
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return await self._dispatcher.admit(attempts)
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         return await self._dispatcher.look(attempts)
 
     async def create_coupon(

@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from claimsvc.domain import Outcome, StrategyName
+from claimsvc.domain import ClaimOutcome, StrategyName
 from claimsvc.http.app import create_app
 from claimsvc.http.server.fair_queue import FairQueue
 from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
@@ -54,7 +54,7 @@ class Gate(MemoryStore):
         self.asked = asyncio.Event()
         self.open = asyncio.Event()
 
-    async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
+    async def claim_unit(self, coupon_name: str, user_id: str) -> ClaimOutcome:
         self.asked.set()
         await self.open.wait()
         return await super().claim_unit(coupon_name, user_id)

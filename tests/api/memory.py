@@ -28,6 +28,7 @@ from claimsvc.domain import (
     Claim,
     Claimed,
     ClaimOptions,
+    ClaimOutcome,
     ClaimPosition,
     ClaimState,
     Code,
@@ -51,7 +52,6 @@ from claimsvc.domain import (
     LockReleased,
     LocksSeen,
     NewCode,
-    Outcome,
     PatternTooSmall,
     PeriodIsEmpty,
     Redeemed,
@@ -95,7 +95,7 @@ class MemoryStore:
         self.wants: list[ClaimOptions | None] = []
         self.failure: Exception | None = None
 
-    async def claim_unit(self, coupon_name: str, user_id: str) -> Outcome:
+    async def claim_unit(self, coupon_name: str, user_id: str) -> ClaimOutcome:
         self._fail()
         coupon = self.amounts.get(coupon_name)
         if coupon is None:
@@ -115,7 +115,7 @@ class MemoryStore:
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         return [await self.claim_unit(attempt.coupon_name, attempt.user_id) for attempt in attempts]
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         return [None for _ in attempts]
 
     def _told_again(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from claimsvc.domain import Outcome
+from claimsvc.domain import ClaimOutcome
 from tests.api.gated import EXPRESS, ORDINARY, claim_of, claim_request, gated, get, read_answer
 from tests.api.memory import Service
 from tests.waiting import until
@@ -131,7 +131,7 @@ async def test_a_claim_whose_answer_is_cancelled_is_unavailable_and_no_defect(
 ) -> None:
     """Whoever ends our tasks was not asked to by the client, to whom the same claim again tells the outcome."""
 
-    async def cancelled(coupon_name: str, user_id: str) -> Outcome:
+    async def cancelled(coupon_name: str, user_id: str) -> ClaimOutcome:
         raise asyncio.CancelledError
 
     reader, writer = await asyncio.open_connection("127.0.0.1", service.port)

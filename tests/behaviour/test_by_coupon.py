@@ -11,8 +11,8 @@ from claimsvc.domain import (
     Campaign,
     Claimed,
     ClaimOptions,
+    ClaimOutcome,
     Coupon,
-    Outcome,
     Replayed,
     SoldOut,
     StrategyName,
@@ -120,7 +120,7 @@ async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(
         by_coupon = by_coupon_of(instance)
         for name in "ab":
             await instance.storage.create_coupon(name, 5, StrategyName.REDLOCK)
-        late: list[asyncio.Future[Outcome]] = []
+        late: list[asyncio.Future[ClaimOutcome]] = []
         stock = instance.storage.stock
 
         async def read_and_let_one_in(names: Sequence[str]) -> list[Coupon]:

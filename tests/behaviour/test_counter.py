@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from claimsvc.domain import Claimed, Outcome, SoldOut, StrategyName
+from claimsvc.domain import Claimed, ClaimOutcome, SoldOut, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile
 from claimsvc.redis.counters import RedisCounters
@@ -87,7 +87,7 @@ async def test_a_counter_that_cannot_be_reached_is_done_without(
 async def test_those_who_were_admitted_are_told_so_even_if_the_others_cannot_be_refused(
     instance: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def down(attempts: object) -> list[Outcome | None]:
+    async def down(attempts: object) -> list[ClaimOutcome | None]:
         raise UnavailableError("down", dependency="postgresql")
 
     monkeypatch.setattr(instance.storage, "look", down)

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack
 import pytest
 from redis.asyncio import Redis
 
-from claimsvc.domain import AlreadyClaimed, Claimed, Outcome, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import AlreadyClaimed, Claimed, ClaimOutcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
 from claimsvc.ports import Storage
 from tests.behaviour.instances import STRATEGIES, Instance, open_instance
@@ -35,7 +35,7 @@ async def stock_is_consistent(storage: Storage, name: str) -> int:
     return detail.coupon.remaining_amount
 
 
-def counted(outcomes: list[Outcome]) -> Counter[type]:
+def counted(outcomes: list[ClaimOutcome]) -> Counter[type]:
     return Counter(type(outcome) for outcome in outcomes)
 
 

@@ -1,5 +1,6 @@
 """What the client makes of each answer."""
 
+import inspect
 import json
 import subprocess
 import sys
@@ -41,8 +42,11 @@ from claimsvc.client import (
     UnknownClaim,
     UnknownCoupon,
     UnknownCouponError,
+    errors,
+    outcomes,
 )
 from claimsvc.client import refusals as tables
+from claimsvc.domain import Problem
 from claimsvc.http.server import problems
 from tests.client.scripted import CLAIM, COUPON, Say, problem, refuses, says, scripted
 
@@ -245,7 +249,7 @@ def test_every_outcome_is_a_problem_that_the_service_has() -> None:
 
 
 @pytest.mark.parametrize("kind", problems.PROBLEMS.values(), ids=lambda kind: kind.slug)
-async def test_every_problem_of_the_service_is_understood(kind: problems.Problem) -> None:
+async def test_every_problem_of_the_service_is_understood(kind: Problem) -> None:
     """As the service writes it, and with what some of them say besides."""
     written = json.loads(problems.respond(kind, "r-1").body)
     document = {"claim": CLAIM, "starts_at": "2026-11-27T00:00:00Z", "reasons": []} | written
@@ -262,8 +266,11 @@ async def test_every_problem_of_the_service_is_understood(kind: problems.Problem
 
 
 def test_everything_of_the_client_is_imported_from_one_place() -> None:
-    assert package.__all__ == sorted(package.__all__)
-    assert all(hasattr(package, name) for name in package.__all__)
+    kinds = [kind for module in (errors, outcomes) for kind in vars(module).values() if inspect.isclass(kind)]
+    defined = {kind for kind in kinds if kind.__module__.startswith("claimsvc.client")}
+    exported = [getattr(package, name) for name in vars(package) if not name.startswith("_")]
+    assert [kind for kind in defined if kind not in exported] == []
+    assert all(kind in exported for kind in (package.ClaimClient, package.Retries, package.ClaimOutcome))
 
 
 def test_importing_the_client_loads_nothing_of_the_service() -> None:

@@ -7,7 +7,8 @@ from itertools import combinations
 import pytest
 from prometheus_client import CollectorRegistry
 
-from claimsvc.domain import OUTCOME_NAMES
+from claimsvc.domain import ClaimOutcome
+from claimsvc.domain.outcomes import rows
 from claimsvc.http.server.problems import PROBLEMS
 from claimsvc.observability.metrics import Metrics
 from dashboards.all import rendered
@@ -191,7 +192,7 @@ def test_a_query_of_a_histogram_brings_its_exemplars(panel: Panel) -> None:
 def test_every_outcome_of_a_claim_is_a_failure_a_refusal_by_rules_or_an_answer_and_only_5xx_are_failures() -> None:
     answers = {"claimed", "already-claimed", "hold-continued", "sold-out", "replayed", "key-reused"}
     failures, nobodys, refusals = (set(names.split("|")) for names in (FAILED, NOBODYS, AGAINST_THE_RULES))
-    decided = set(OUTCOME_NAMES.values()) - nobodys
+    decided = {row.name for _, row in rows(ClaimOutcome)} - nobodys
     assert decided == answers | refusals, "say in dashboards/claims.py what it is that is new"
     assert failures <= {slug for slug, problem in PROBLEMS.items() if problem.status >= 500}
     assert not {slug for slug in decided & set(PROBLEMS) if PROBLEMS[slug].status >= 500}

@@ -8,7 +8,17 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Coupon, Outcome, SoldOut, UnknownCoupon
+from claimsvc.domain import (
+    AlreadyClaimed,
+    Attempt,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    ClaimState,
+    Coupon,
+    SoldOut,
+    UnknownCoupon,
+)
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Decision
 from tests.api.memory import MemoryStore
@@ -69,8 +79,8 @@ class SimulatedDatabase(MemoryStore):
         decisions: list[Decision] = await self._ask(arrive)
         return decisions
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
-        looked: list[Outcome | None] = await self._ask(
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
+        looked: list[ClaimOutcome | None] = await self._ask(
             self._reading(lambda: [self._look_at(attempt) for attempt in attempts])
         )
         return looked
@@ -109,7 +119,7 @@ class SimulatedDatabase(MemoryStore):
         claims.append(Claim(attempt.claim_id, attempt.coupon_name, attempt.user_id, ClaimState.ACTIVE, claimed_at))
         return Claimed(claims[-1])
 
-    def _look_at(self, attempt: Attempt) -> Outcome | None:
+    def _look_at(self, attempt: Attempt) -> ClaimOutcome | None:
         coupon = self.amounts.get(attempt.coupon_name)
         if coupon is None:
             return UnknownCoupon()

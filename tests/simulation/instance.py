@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
-from claimsvc.domain import Outcome
+from claimsvc.domain import ClaimOutcome
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import Claims, Strategy
 from claimsvc.redis.counters import RedisCounters
@@ -32,7 +32,7 @@ class Record:
     started: float
     hung_up: bool = False
     ended: float | None = None
-    answer: Outcome | BaseException | None = None
+    answer: ClaimOutcome | BaseException | None = None
 
 
 class Instance:

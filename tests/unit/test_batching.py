@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide_next, lock_busy
-from claimsvc.domain import Attempt, Outcome, SoldOut
+from claimsvc.domain import Attempt, ClaimOutcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.ports import Decision
 from tests.observed import Observed
@@ -56,7 +56,7 @@ async def answer_all(queue: CouponQueue) -> None:
         batch.answer([SoldOut()] * len(batch.attempts))
 
 
-async def submit_all(batcher: Batcher, coupon_name: str, users: Sequence[str]) -> list[Outcome]:
+async def submit_all(batcher: Batcher, coupon_name: str, users: Sequence[str]) -> list[ClaimOutcome]:
     return await asyncio.gather(*(batcher.submit(coupon_name, user) for user in users))
 
 
@@ -105,7 +105,7 @@ async def test_coupons_that_become_ready_while_all_rounds_are_taken_share_the_ne
 
 
 async def test_a_claim_that_comes_while_its_coupon_is_led_is_decided_too() -> None:
-    late: list[asyncio.Future[Outcome]] = []
+    late: list[asyncio.Future[ClaimOutcome]] = []
 
     async def answer_and_let_one_in(queue: CouponQueue) -> None:
         await answer_all(queue)
@@ -209,7 +209,7 @@ async def test_only_those_whose_time_is_up_are_refused() -> None:
         else:
             await answer_all(queue)
 
-    late: list[asyncio.Future[Outcome]] = []
+    late: list[asyncio.Future[ClaimOutcome]] = []
     batcher = batcher_of(ScriptedLeader(give_up_on_the_first))
     with pytest.raises(LockBusyError):
         await batcher.submit("spring", "ada")
@@ -229,7 +229,7 @@ async def test_draining_waits_for_every_answer() -> None:
 async def test_who_comes_after_a_failure_starts_afresh() -> None:
     """The leader is still giving its lock back when the next claim arrives: the error is not that claim's."""
     failures = [UnavailableError("gone", dependency="postgresql")]
-    late: list[asyncio.Future[Outcome]] = []
+    late: list[asyncio.Future[ClaimOutcome]] = []
 
     async def admit(attempts: Sequence[Attempt]) -> list[Decision]:
         if failures:

@@ -7,13 +7,13 @@ import shutil
 import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import get_args
 
 import pytest
 
+from claimsvc import domain
 from claimsvc.domain import (
-    OUTCOME_NAMES,
     ClaimOptions,
+    ClaimOutcome,
     Coupon,
     Ended,
     KeyReused,
@@ -21,10 +21,12 @@ from claimsvc.domain import (
     NotStarted,
     Outcome,
     Paused,
+    Refusal,
     SoldOut,
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.domain.outcomes import name_of, refusals, rows
 from claimsvc.errors import LockBusyError
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
@@ -60,7 +62,7 @@ class Answering:
 
     name = StrategyName.REDLOCK
 
-    def __init__(self, answer: Outcome | Exception) -> None:
+    def __init__(self, answer: ClaimOutcome | Exception) -> None:
         self._answer = answer
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
@@ -90,20 +92,24 @@ async def test_every_outcome_is_counted_under_its_name() -> None:
         assert f'claimsvc_claim_duration_seconds_count{{outcome="{outcome}",strategy="redlock"}} 1.0' in exposition
 
 
-def test_every_answer_of_a_claim_has_a_name_of_its_own() -> None:
-    assert set(OUTCOME_NAMES) == set(get_args(Outcome))
-    assert len(set(OUTCOME_NAMES.values())) == len(OUTCOME_NAMES)
+def test_every_outcome_has_a_row_with_a_name_of_its_own() -> None:
+    names = [row.name for _, row in rows()]
+    assert len(set(names)) == len(names)
+    declared = {kind for kind in vars(domain).values() if isinstance(kind, type) and issubclass(kind, Outcome)}
+    declared -= {Outcome, ClaimOutcome, Refusal}
+    assert declared == {kind for kind, _ in rows()}
+    assert {kind for kind in declared if issubclass(kind, Refusal)} == {kind for kind, _ in refusals()}
 
 
 @pytest.mark.parametrize(
     "outcome", [Paused(), Ended(), NotStarted(datetime.now(UTC), 1.0), NotEligible(()), KeyReused()]
 )
-def test_a_coupon_that_is_not_open_is_no_failure(metrics: Metrics, outcome: Outcome) -> None:
+def test_a_coupon_that_is_not_open_is_no_failure(metrics: Metrics, outcome: ClaimOutcome) -> None:
     metrics.claim_ended("spring", "redlock", outcome, 0.1)
     exposition = metrics.render()[0].decode()
     [failed] = re.findall(r'claims_total{coupon="[^"]+",outcome="internal-error",strategy="redlock"} (\S+)', exposition)
     assert float(failed) == 0
-    assert f'outcome="{OUTCOME_NAMES[type(outcome)]}",strategy="redlock"}} 1.0' in exposition
+    assert f'outcome="{name_of(outcome)}",strategy="redlock"}} 1.0' in exposition
 
 
 async def test_made_up_names_make_no_series() -> None:

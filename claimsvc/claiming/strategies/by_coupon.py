@@ -10,9 +10,9 @@ from claimsvc.domain import (
     AlreadyClaimed,
     Claimed,
     ClaimOptions,
+    ClaimOutcome,
     HoldContinued,
     KeyReused,
-    Outcome,
     Replayed,
     StrategyName,
     UnknownCoupon,
@@ -63,13 +63,13 @@ class StrategyByCoupon:
         answer.follow(self._claim_first(coupon_type, user_id, options))
         return answer
 
-    async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> Outcome:
+    async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> ClaimOutcome:
         """Ask coupon after coupon. Of a keyed claim the last refusal is kept, and those on the way are not."""
         is_keyed = options is not None and options.once is not None
         on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
         arrived_at = time.monotonic()
         tried = [""]
-        refusal: Outcome = UnknownCoupon()
+        refusal: ClaimOutcome = UnknownCoupon()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 for read_since in (arrived_at - _OFFER_BELIEVED_SECONDS, arrived_at):
@@ -106,7 +106,7 @@ class StrategyByCoupon:
 
     async def _learn_and_claim(
         self, coupon_name: str, user_id: str, options: ClaimOptions | None, answer: PendingOutcome
-    ) -> Outcome:
+    ) -> ClaimOutcome:
         """Wait until the name is read. All who wait for a name share one look at it, and all names one query."""
         asked = self._asked.get(coupon_name)
         if asked is None:

@@ -13,8 +13,9 @@ from aiohttp import hdrs, web
 
 from claimsvc import domain
 from claimsvc.domain import Caller, Scope
+from claimsvc.domain.problems import FORBIDDEN, UNAUTHORIZED
 from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES, Services
-from claimsvc.http.server.problems import FORBIDDEN, UNAUTHORIZED, RefusedError
+from claimsvc.http.server.problems import RefusedError
 
 # Enough of a digest to tell which of some dozens of keys it was, and of no use for finding the key.
 _SHOWN_DIGITS = 12

@@ -16,9 +16,9 @@ from typing import Any, Never
 import orjson
 from aiohttp import hdrs, web
 
+from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.validation import Model, shown, validate_body
 from claimsvc.http.server.problems import (
-    BAD_REQUEST,
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,

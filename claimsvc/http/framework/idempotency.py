@@ -17,9 +17,10 @@ from multidict import istr
 from pydantic import BaseModel
 
 from claimsvc.domain import IdempotencyKey, KeyReused, Replayed
+from claimsvc.domain.problems import BAD_REQUEST, KEY_IN_FLIGHT
 from claimsvc.http.framework.services import CALLER
 from claimsvc.http.server.observers import REQUEST_ID
-from claimsvc.http.server.problems import BAD_REQUEST, KEY_IN_FLIGHT, ParameterError, RefusedError
+from claimsvc.http.server.problems import ParameterError, RefusedError
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 

@@ -10,14 +10,16 @@ import orjson
 from pydantic import TypeAdapter
 
 from claimsvc import domain
+from claimsvc.domain.outcomes import refusals
+from claimsvc.domain.problems import BAD_REQUEST, QUOTA_EXCEEDED, UNAVAILABLE, Problem
 from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import Access, Asked
 from claimsvc.http.framework.idempotency import KEY_PATTERN
 from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
+from claimsvc.http.framework.refusals import body_of
 from claimsvc.http.framework.routing import Route
-from claimsvc.http.server import problems
-from claimsvc.http.server.problems import BadRequestBody, ProblemBody, UnreadyBody
+from claimsvc.http.server.problems import CONTENT_TYPE, HEADERS, BadRequestBody, ProblemBody, UnreadyBody
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
 
 _REF = "#/components/schemas/{model}"
@@ -193,7 +195,7 @@ def _responses(route: Route, references: Schemas) -> dict[str, Any]:
             **({"links": success.links} if success.links else {}),
         }
     }
-    of_status: dict[int, list[problems.Problem]] = defaultdict(list)
+    of_status: dict[int, list[Problem]] = defaultdict(list)
     for problem in route.all_problems():
         of_status[problem.status].append(problem)
     for status, several in sorted(of_status.items()):
@@ -201,19 +203,19 @@ def _responses(route: Route, references: Schemas) -> dict[str, Any]:
     return found
 
 
-def _problem_response(several: Sequence[problems.Problem], route: Route, references: Schemas) -> dict[str, Any]:
+def _problem_response(several: Sequence[Problem], route: Route, references: Schemas) -> dict[str, Any]:
     models = list(dict.fromkeys(_problem_body(problem, route) for problem in several))
     schema = references[models[0]] if len(models) == 1 else {"anyOf": [references[model] for model in models]}
-    own_headers = {name: "see RFC 9110" for problem in several for name in problem.headers or {}}
+    own_headers = {name: "see RFC 9110" for problem in several for name in HEADERS.get(problem, {})}
     if any(problem.status in (429, 503) for problem in several):
         own_headers["Retry-After"] = "whole seconds, at least 1"
-    if problems.QUOTA_EXCEEDED in several:
+    if QUOTA_EXCEEDED in several:
         own_headers |= DOCUMENTED
     return {
         "description": " Or: ".join(f"`{problem.slug}`: {problem.meaning}" for problem in several),
         "headers": _headers(own_headers),
         "content": {
-            problems.CONTENT_TYPE: {
+            CONTENT_TYPE: {
                 "schema": schema,
                 "examples": {problem.slug: {"value": _example(problem, route)} for problem in several},
             }
@@ -221,15 +223,10 @@ def _problem_response(several: Sequence[problems.Problem], route: Route, referen
     }
 
 
-_BODIES: dict[problems.Problem, type[ProblemBody]] = {
-    problems.ALREADY_CLAIMED: schemas.AlreadyClaimedBody,
-    problems.CLAIM_CANCELLED: schemas.ClaimProblemBody,
-    problems.HOLD_EXPIRED: schemas.ClaimProblemBody,
-    problems.NOT_STARTED: schemas.NotStartedBody,
-    problems.NOT_ELIGIBLE: NotEligibleBody,
-    problems.AMOUNT_BELOW_CLAIMED: schemas.AmountBelowClaimedBody,
-    problems.ROWS_REFUSED: RowsRefusedBody,
-    problems.QUOTA_EXCEEDED: schemas.QuotaExceededBody,
+_BODIES: dict[Problem, type[ProblemBody]] = {
+    QUOTA_EXCEEDED: schemas.QuotaExceededBody,
+    BAD_REQUEST: BadRequestBody,
+    **{problem: body_of(kind) for kind, problem in refusals()},
 }
 _CLAIM_EXAMPLE = {
     "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
@@ -240,22 +237,20 @@ _CLAIM_EXAMPLE = {
     "code": None,
 }
 _OF_A_CLAIM = {
-    problems.ALREADY_CLAIMED: {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
-    problems.CLAIM_CANCELLED: {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
-    problems.HOLD_EXPIRED: {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
+    "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
+    "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    "hold-expired": {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
 }
 
 
-def _problem_body(problem: problems.Problem, route: Route) -> type[ProblemBody]:
-    """The shape of a problem's body, which `problems` gives it."""
-    if problem is problems.BAD_REQUEST:
-        return BadRequestBody
-    if problem in _BODIES:
-        return _BODIES[problem]
-    return UnreadyBody if route.path == "/readyz" else ProblemBody
+def _problem_body(problem: Problem, route: Route) -> type[ProblemBody]:
+    """The class of a problem's body."""
+    if problem is UNAVAILABLE and route.path == "/readyz":
+        return UnreadyBody
+    return _BODIES.get(problem, ProblemBody)
 
 
-def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
+def _example(problem: Problem, route: Route) -> dict[str, Any]:
     example: dict[str, Any] = {
         "type": problem.type,
         "title": problem.title,
@@ -267,8 +262,8 @@ def _example(problem: problems.Problem, route: Route) -> dict[str, Any]:
     if body is BadRequestBody:
         in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
         example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
-    elif problem in _OF_A_CLAIM:
-        example["claim"] = _OF_A_CLAIM[problem]
+    elif problem.slug in _OF_A_CLAIM:
+        example["claim"] = _OF_A_CLAIM[problem.slug]
     elif body is schemas.NotStartedBody:
         example["starts_at"] = "2026-11-27T00:00:00Z"
     elif body is NotEligibleBody:

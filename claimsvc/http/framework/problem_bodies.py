@@ -1,19 +1,37 @@
 """Bodies of problems that say more than every problem does."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from enum import StrEnum
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
 from claimsvc import domain
+from claimsvc.domain.outcomes import rows
 from claimsvc.http.server.problems import ProblemBody
+
+_DETAILS = {
+    domain.ReasonCode.NOT_LISTED: "The user is not on the coupon's allow list.",
+    domain.ReasonCode.DENIED: "The user is on the coupon's deny list.",
+    domain.ReasonCode.ATTRIBUTE_MISSING: "An attribute that the coupon requires is missing.",
+    domain.ReasonCode.ATTRIBUTE_REFUSED: "An attribute does not meet the coupon's rule.",
+    domain.ReasonCode.MUST_HOLD: "The user has no claim of a required coupon.",
+    domain.ReasonCode.MUST_NOT_HOLD: "The user has a claim of a coupon that excludes this one.",
+    **{row.name: row.as_reason for _, row in rows() if row.as_reason},
+}
+if TYPE_CHECKING:
+    ReasonCode = str
+else:
+    # The document lists the codes, and the table of outcomes knows most of them.
+    ReasonCode = StrEnum("ReasonCode", {code.upper().replace("-", "_"): str(code) for code in _DETAILS})
+    ReasonCode.__doc__ = "Why a user is not eligible, or cannot claim in this moment."
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonBody:
     """Why not. `rule` points into the coupon's `rules` (RFC 6901, as a URI fragment); null if it is none of them."""
 
-    code: domain.ReasonCode
+    code: ReasonCode
     rule: Annotated[str | None, Field(examples=["#/attributes/0"])]
     detail: str
 
@@ -23,21 +41,6 @@ class NotEligibleBody(ProblemBody):
     """Which rules are not met."""
 
     reasons: list[ReasonBody]
-
-
-_DETAILS = {
-    domain.ReasonCode.NOT_LISTED: "The user is not on the coupon's allow list.",
-    domain.ReasonCode.DENIED: "The user is on the coupon's deny list.",
-    domain.ReasonCode.ATTRIBUTE_MISSING: "An attribute that the coupon requires is missing.",
-    domain.ReasonCode.ATTRIBUTE_REFUSED: "An attribute does not meet the coupon's rule.",
-    domain.ReasonCode.MUST_HOLD: "The user has no claim of a required coupon.",
-    domain.ReasonCode.MUST_NOT_HOLD: "The user has a claim of a coupon that excludes this one.",
-    domain.ReasonCode.ALREADY_CLAIMED: "The user has as many units as the coupon allows.",
-    domain.ReasonCode.ENDED: "The coupon can no longer be claimed.",
-    domain.ReasonCode.PAUSED: "The coupon cannot be claimed for now.",
-    domain.ReasonCode.NOT_STARTED: "The coupon cannot be claimed yet.",
-    domain.ReasonCode.SOLD_OUT: "No unit of the coupon is left.",
-}
 
 
 def reason_body(reason: domain.Reason) -> ReasonBody:

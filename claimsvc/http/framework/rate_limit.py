@@ -13,7 +13,7 @@ from aiohttp import hdrs, web
 from multidict import istr
 
 from claimsvc.domain import Quota, QuotaStanding
-from claimsvc.http.framework import outcomes
+from claimsvc.http.framework.refusals import quota_exceeded
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -59,7 +59,7 @@ def within_quota(handler: Handler) -> Handler:
 
 def _refusal(exceeded: Sequence[QuotaStanding], request_id: str) -> Reply:
     names = [each.quota.name for each in exceeded]
-    reply = outcomes.quota_exceeded(names, request_id)
+    reply = quota_exceeded(names, request_id)
     reply.headers[hdrs.RETRY_AFTER] = str(max(_whole_seconds(each) for each in exceeded))
     return reply
 

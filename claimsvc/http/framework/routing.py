@@ -13,22 +13,18 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 from pydantic import BaseModel
 
+from claimsvc.domain import KeyReused, NotYourClaim, Refusal
+from claimsvc.domain.outcomes import problem_of, problems_of
+from claimsvc.domain.problems import BAD_REQUEST, FORBIDDEN, KEY_IN_FLIGHT, UNAUTHORIZED, Problem
 from claimsvc.http.framework.auth import OPEN, Access, Asked, authorize
 from claimsvc.http.framework.bodies import read_body
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody, on_expectation
 from claimsvc.http.framework.validation import validate_path, validate_query
 from claimsvc.http.server.problems import (
-    BAD_REQUEST,
     BODY_TOO_LARGE,
-    FORBIDDEN,
-    KEY_IN_FLIGHT,
-    KEY_REUSED,
-    NOT_YOUR_CLAIM,
     REQUEST_TIMEOUT,
-    UNAUTHORIZED,
     UNSUPPORTED_MEDIA_TYPE,
-    Problem,
     RefusedError,
 )
 from claimsvc.http.server.response import Head, Reply, Response
@@ -59,9 +55,13 @@ class Success:
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """One operation. `problems` are those of its own; those that follow from its inputs are added by themselves.
+    """One operation.
 
-    `keyed` says that it may be sent under an Idempotency-Key; `streamed` that the handler takes an `upload`.
+    Args:
+        refusals: the outcomes of its use case that are refusals.
+        problems: its other problems, but for those that follow from its inputs, which are added.
+        keyed: whether it may be sent under an Idempotency-Key.
+        streamed: what its handler takes as an `upload`, if it takes one.
     """
 
     method: str
@@ -70,6 +70,7 @@ class Route:
     tag: str
     summary: str
     success: Success
+    refusals: tuple[type[Refusal], ...] = ()
     problems: tuple[Problem, ...] = ()
     access: Access = OPEN
     keyed: bool = False
@@ -94,14 +95,14 @@ class Route:
         if self.access.scope is not None:
             implied.append(FORBIDDEN)
             if self.access.for_users:
-                implied.append(NOT_YOUR_CLAIM)
+                implied += problems_of(NotYourClaim)
         if self.streamed or any(self.model(name) for name in ("path", "query", "body")):
             implied.append(BAD_REQUEST)
         if self.keyed:
-            implied += [KEY_IN_FLIGHT, KEY_REUSED]
+            implied += [KEY_IN_FLIGHT, *problems_of(KeyReused)]
         if self.streamed or self.model("body"):
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
-        return (*implied, *self.problems)
+        return tuple(dict.fromkeys((*implied, *problems_of(*self.refusals), *self.problems)))
 
 
 def install(app: web.Application, routes: Iterable[Route]) -> None:
@@ -159,7 +160,7 @@ def _endpoint(route: Route) -> Endpoint:
             given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}
             body = await read_body(request, body_model, timeout_seconds=timeout_seconds, given=given)
             if names_user and access.for_users and not caller.acts_for(getattr(body, "user_id", "")):
-                raise RefusedError(NOT_YOUR_CLAIM)
+                raise RefusedError(problem_of(NotYourClaim()))
             inputs["body"] = body
         if streamed is not None:
             inputs["upload"] = StreamingBody(request, streamed)

@@ -7,9 +7,9 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
+from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.server.problems import (
-    BAD_REQUEST,
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,

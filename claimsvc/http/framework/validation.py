@@ -7,7 +7,8 @@ from urllib.parse import quote
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
-from claimsvc.http.server.problems import BAD_REQUEST, BodyError, InputError, ParameterError, RefusedError
+from claimsvc.domain.problems import BAD_REQUEST
+from claimsvc.http.server.problems import BodyError, InputError, ParameterError, RefusedError
 
 Model = TypeVar("Model", bound=BaseModel)
 

@@ -14,8 +14,8 @@ from typing import Protocol
 import structlog
 from aiohttp import web
 
+from claimsvc.domain.outcomes import name_of
 from claimsvc.http.server.observers import HttpObserver
-from claimsvc.http.server.problems import outcome_name
 from claimsvc.ports import PendingOutcome, Stages
 
 # Of the requests beyond those that all get a line, one in so many does.
@@ -139,7 +139,7 @@ class AccessLog:
         times = stages.seconds(started, ended) if stages is not None else {}
         return {
             "coupon": claim.coupon_name,
-            "outcome": outcome_name(result),
+            "outcome": name_of(result),
             **{f"{stage}_ms": _milliseconds(seconds) for stage, seconds in times.items()},
         }
 

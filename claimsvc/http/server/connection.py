@@ -13,8 +13,9 @@ from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
+from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
-from claimsvc.http.server.problems import BAD_REQUEST, HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
+from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.request_boundary import RequestBoundary
 
 # They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.

@@ -14,7 +14,7 @@ from aiohttp import HttpVersion11, hdrs
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
-from claimsvc.domain import Outcome
+from claimsvc.domain import ClaimOutcome
 from claimsvc.errors import UnavailableError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import AccessLog
@@ -43,7 +43,7 @@ class FastRoute:
 
     path: str
     begin: Callable[[bytes], tuple[PendingOutcome, str | None]]
-    reply: Callable[[Outcome, str], Reply]
+    reply: Callable[[ClaimOutcome, str], Reply]
 
 
 class FastPathClaim:

@@ -1,6 +1,5 @@
 """What the service observes of itself, as metrics."""
 
-import asyncio
 import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -12,23 +11,21 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
-from claimsvc.domain import OUTCOME_NAMES, Coupon, KeyReused, Outcome, Replayed, UnknownCoupon
-from claimsvc.errors import LockBusyError, UnavailableError
+from claimsvc.domain import ClaimOutcome, Coupon, KeyReused, Replayed, UnknownCoupon
+from claimsvc.domain.outcomes import claim_result_names, name_of, rows
+from claimsvc.errors import LockBusyError
 from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.observability.metrics.families import Families
 from claimsvc.observability.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.observability.metrics.workers import WorkersCollector
 
-_OUTCOMES: dict[type, str] = {
-    **OUTCOME_NAMES,
-    LockBusyError: "lock-busy",
-    UnavailableError: "unavailable",
-    asyncio.CancelledError: "cancelled",
+# Outcomes of claims on coupons that exist. A repetition says nothing of the coupon that it names now.
+_OF_COUPONS_THAT_EXIST = {*(kind for kind, _ in rows(ClaimOutcome)), LockBusyError} - {
+    UnknownCoupon,
+    Replayed,
+    KeyReused,
 }
-_DEFECT = "internal-error"
-# A repetition says nothing of the coupon that it names now.
-_OF_COUPONS_THAT_EXIST = {*OUTCOME_NAMES, LockBusyError} - {UnknownCoupon, Replayed, KeyReused}
-_ALL_OUTCOMES = (*_OUTCOMES.values(), _DEFECT)
+_ALL_OUTCOMES = claim_result_names()
 
 _REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
 
@@ -215,8 +212,10 @@ class Metrics:
 
     # the measured strategy
 
-    def claim_ended(self, coupon_name: str, strategy: str, result: Outcome | BaseException, seconds: float) -> None:
-        outcome = _OUTCOMES.get(type(result), _DEFECT)
+    def claim_ended(
+        self, coupon_name: str, strategy: str, result: ClaimOutcome | BaseException, seconds: float
+    ) -> None:
+        outcome = name_of(result)
         # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
         # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
         exists = type(result) in _OF_COUPONS_THAT_EXIST

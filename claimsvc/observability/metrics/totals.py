@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from claimsvc.domain.outcomes import ClaimOutcome, rows
 from claimsvc.observability.metrics.families import BUCKETS
 from claimsvc.observability.metrics.registry import Metrics
 
@@ -65,21 +66,13 @@ def read_totals(metrics: Metrics) -> Totals:
     )
 
 
-# What differs for a claimant, but not for whoever watches.
-_GROUPS = {
-    "hold-continued": "already-claimed",
-    "replayed": "already-claimed",
-    "not-started": "not-open",
-    "ended": "not-open",
-    "paused": "not-open",
-    "not-eligible": "not-open",
-}
+_SEEN_AS = {row.name: row.seen_as for _, row in rows(ClaimOutcome)}
 
 
 def _coupons(metrics: Metrics) -> dict[str, Numbers]:
     coupons: defaultdict[str, Numbers] = defaultdict(dict)
     for (coupon, _, outcome), claims in metrics._claims_by.items():
-        numbers, group = coupons[coupon], _GROUPS.get(outcome, outcome)
+        numbers, group = coupons[coupon], _SEEN_AS.get(outcome, outcome)
         numbers[group] = numbers.get(group, 0.0) + claims.total()  # of all strategies
     for (coupon, result), attempts in metrics._attempts_by.items():
         coupons[coupon][f"attempts-{result}"] = attempts.total()

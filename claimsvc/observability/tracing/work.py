@@ -16,7 +16,7 @@ from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
 
 from claimsvc.claiming.batching import Batch, CouponQueue
-from claimsvc.domain import Attempt, ClaimOptions, Outcome
+from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome
 from claimsvc.observability.tracing.spans import begin, failed, span_here, step, within
 from claimsvc.ports import Decision, Lease, Lock, PendingOutcome, Storage, Strategy
 from claimsvc.redis.masters import Master
@@ -219,7 +219,7 @@ class _TracedStorage:
         with self._transaction(attempts):
             return await self._storage.admit(attempts)
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         with self._transaction(attempts):
             return await self._storage.look(attempts)
 

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
-from claimsvc.domain import Attempt, Outcome, SoldOut
+from claimsvc.domain import Attempt, ClaimOutcome, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
 from claimsvc.ports import Decision, StorageObserver
 from claimsvc.postgres.claiming.code_pool import CodesChanged
@@ -55,7 +55,7 @@ class Dispatcher:
         admitted = iter(await self._admit_all(undecided) if undecided else ())
         return [next(admitted) if outcome is None else outcome for outcome in looked]
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """See `ports.Storage`."""
         started = time.perf_counter()
         try:

@@ -10,7 +10,7 @@ from typing import Any
 
 import psycopg
 
-from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Outcome, SoldOut, UnknownCoupon
+from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimOutcome, ClaimState, SoldOut, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.connections import Driver, UnitOfWork
 from claimsvc.postgres.database import Database
@@ -145,7 +145,7 @@ WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> atte
 LIMIT 1
 """
 
-FastPathOutcome = Outcome | NeedsFullPath
+FastPathOutcome = ClaimOutcome | NeedsFullPath
 _NEEDS_FULL_PATH = NeedsFullPath()
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import psycopg
 
-from claimsvc.domain import Attempt, Campaign, Claim, Claimed, IdempotencyKey, ListKind, Outcome, SoldOut
+from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
@@ -158,10 +158,10 @@ class FullPath:
         self._database = database
         self._codes_changed = codes_changed
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[Outcome]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
         """Admit in one transaction. Deciding the same attempts again is safe; raises as `run_transaction`."""
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[list[Outcome], set[str | None]]:
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
             if in_doubt:
                 await require_none_over(driver, attempts)
             facts = await _facts(driver, attempts, locked=True)
@@ -175,7 +175,7 @@ class FullPath:
             self._codes_changed(with_codes)
         return outcomes
 
-    async def look(self, attempts: Sequence[Attempt]) -> list[Outcome | None]:
+    async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
 
         async def ask(unit: UnitOfWork) -> Facts:
@@ -184,7 +184,7 @@ class FullPath:
         facts = await self._database.read(ask)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
 
-    async def obstacles(self, attempt: Attempt) -> list[Outcome]:
+    async def obstacles(self, attempt: Attempt) -> list[ClaimOutcome]:
         """Everything in the attempt's way in this moment, in the order in which it would be told; see `rules`."""
 
         async def ask(unit: UnitOfWork) -> Facts:
@@ -193,7 +193,7 @@ class FullPath:
         return obstacles(await self._database.read(ask), attempt)
 
 
-def _unless_undecided(facts: Facts, attempt: Attempt) -> Outcome | None:
+def _unless_undecided(facts: Facts, attempt: Attempt) -> ClaimOutcome | None:
     """What one attempt would come to, unless that is to be written."""
     decisions = decide(facts, [attempt])
     [outcome] = decisions.outcomes

@@ -5,22 +5,23 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from claimsvc.domain import ANSWER_NAMES, StoredAnswer
+from claimsvc.domain import Outcome
+from claimsvc.domain.outcomes import name_of, rows
 
-_CODECS: Mapping[str, TypeAdapter[Any]] = {name: TypeAdapter(kind) for kind, name in ANSWER_NAMES.items()}
+_CODECS: Mapping[str, TypeAdapter[Any]] = {row.name: TypeAdapter(kind) for kind, row in rows() if row.is_stored}
 
 
-def encode(answer: StoredAnswer) -> dict[str, Any]:
+def encode(answer: Outcome) -> dict[str, Any]:
     """The answer as JSON has it."""
-    name = ANSWER_NAMES[type(answer)]
+    name = name_of(answer)
     return {"kind": name, "value": _CODECS[name].dump_python(answer, mode="json")}
 
 
-def decode(stored: Mapping[str, Any]) -> StoredAnswer:
+def decode(stored: Mapping[str, Any]) -> Outcome:
     """The answer that was kept.
 
     Raises:
         KeyError: it is of a kind that this version does not know.
     """
-    answer: StoredAnswer = _CODECS[stored["kind"]].validate_python(stored["value"])
+    answer: Outcome = _CODECS[stored["kind"]].validate_python(stored["value"])
     return answer

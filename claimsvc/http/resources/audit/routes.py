@@ -9,11 +9,11 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import audit
+from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.server import problems
 from claimsvc.http.server.response import Reply
 
 
@@ -80,7 +80,7 @@ ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Who did what?",
         success=Success(200, "One page of the entries.", AuditPageBody, headers=NEXT),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.AUDIT_READ),
     ),
 )

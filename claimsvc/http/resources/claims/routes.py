@@ -9,10 +9,13 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.application import claims as claim_cases
 from claimsvc.domain import Scope
-from claimsvc.http.framework import outcomes, parameters, schemas
+from claimsvc.domain.outcomes import refusals_of_claiming
+from claimsvc.domain.problems import LOCK_BUSY, QUOTA_EXCEEDED, UNAVAILABLE
+from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
@@ -75,15 +78,16 @@ def options_of(
     )
 
 
-def claim_reply(outcome: domain.Outcome, request_id: str) -> Reply:
+def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
     """What a claim is answered."""
-    if isinstance(outcome, domain.Claimed):
-        return created(schemas.claim_body(outcome.claim), f"/api/claims/{outcome.claim.id}")
-    if isinstance(outcome, domain.HoldContinued):
-        return ok(schemas.claim_body(outcome.claim))
-    if isinstance(outcome, domain.Replayed):
-        return replayed(claim_reply(outcome.answer, outcome.request_id))
-    return outcomes.from_outcome(outcome, request_id)
+    match outcome:
+        case domain.Claimed(claim):
+            return created(schemas.claim_body(claim), f"/api/claims/{claim.id}")
+        case domain.HoldContinued(claim):
+            return ok(schemas.claim_body(claim))
+        case domain.Replayed(answer, first_request_id):
+            return replayed(claim_reply(answer, first_request_id))
+    return refused(outcome, request_id)
 
 
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
@@ -91,7 +95,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     found = await claim_cases.get(request.app[SERVICES].storage, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
         return ok(schemas.claim_body(found))
-    return outcomes.from_outcome(found, request[REQUEST_ID])
+    return refused(found, request[REQUEST_ID])
 
 
 _LOCATION = {"Location": "the path of what was made"}
@@ -114,18 +118,8 @@ ROUTES: tuple[Route, ...] = (
         success=Success(
             201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
         ),
-        problems=(
-            problems.UNKNOWN_COUPON,
-            problems.ALREADY_CLAIMED,
-            problems.SOLD_OUT,
-            problems.NOT_STARTED,
-            problems.ENDED,
-            problems.PAUSED,
-            problems.NOT_ELIGIBLE,
-            problems.QUOTA_EXCEEDED,
-            problems.LOCK_BUSY,
-            problems.UNAVAILABLE,
-        ),
+        refusals=refusals_of_claiming(),
+        problems=(QUOTA_EXCEEDED, LOCK_BUSY, UNAVAILABLE),
         access=users_and(Scope.CLAIMS_WRITE),
         keyed=True,
     ),
@@ -136,7 +130,8 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Look a claim up",
         success=Success(200, "The claim.", schemas.ClaimBody),
-        problems=(problems.UNKNOWN_CLAIM, problems.UNAVAILABLE),
+        refusals=(domain.UnknownClaim,),
+        problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),
     ),
 )

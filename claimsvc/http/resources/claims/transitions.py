@@ -7,12 +7,13 @@ from pydantic import Field
 
 from claimsvc import domain
 from claimsvc.application import claims
-from claimsvc.http.framework import outcomes, parameters, schemas
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
@@ -75,7 +76,7 @@ def _reply(
         return ok(schemas.claim_body(became.claim))
     if isinstance(became, domain.Replayed):
         return replayed(_reply(became.answer, became.request_id))
-    return outcomes.from_outcome(became, request_id)
+    return refused(became, request_id)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -86,12 +87,8 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Give a claim back",
         success=Success(200, "The claim is given back.", schemas.ClaimBody),
-        problems=(
-            problems.UNKNOWN_CLAIM,
-            problems.ALREADY_REDEEMED,
-            problems.HOLD_EXPIRED,
-            problems.UNAVAILABLE,
-        ),
+        refusals=(domain.UnknownClaim, domain.AlreadyRedeemed, domain.HoldExpired),
+        problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),
     ),
     Route(
@@ -101,7 +98,8 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Confirm a claim that is held",
         success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
-        problems=(problems.UNKNOWN_CLAIM, problems.CLAIM_CANCELLED, problems.HOLD_EXPIRED, problems.UNAVAILABLE),
+        refusals=(domain.UnknownClaim, domain.AlreadyCancelled, domain.HoldExpired),
+        problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),
         keyed=True,
     ),

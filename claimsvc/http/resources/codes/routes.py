@@ -8,15 +8,16 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import codes
-from claimsvc.http.framework import outcomes, parameters, schemas
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import StreamingBody
 from claimsvc.http.resources.codes import schemas as code_schemas
 from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
@@ -93,7 +94,7 @@ async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     """A code, and whose it is."""
     code = await codes.get(request.app[SERVICES].codes, request[CALLER], path.code)
     if isinstance(code, domain.UnknownCode):
-        return outcomes.from_outcome(code, request[REQUEST_ID])
+        return refused(code, request[REQUEST_ID])
     return ok(code_schemas.code_body(code))
 
 
@@ -110,7 +111,7 @@ def _told(answer: Any, request_id: str) -> Reply:
         return ok(code_schemas.code_body(answer.code))
     if isinstance(answer, domain.Replayed):
         return replayed(_told(answer.answer, answer.request_id))
-    return outcomes.from_outcome(answer, request_id)
+    return refused(answer, request_id)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -121,7 +122,8 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Add codes to a coupon",
         success=Success(200, "They are added.", code_schemas.CodesAddedBody),
-        problems=(problems.ROWS_REFUSED, problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.RowsRefused, domain.UnknownCoupon),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
         keyed=True,
         streamed=CODES,
@@ -133,12 +135,8 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Make codes for a coupon",
         success=Success(200, "They are added.", code_schemas.CodesAddedBody),
-        problems=(
-            problems.UNKNOWN_COUPON,
-            problems.PATTERN_TOO_SMALL,
-            problems.CODE_EXPIRED,
-            problems.UNAVAILABLE,
-        ),
+        refusals=(domain.UnknownCoupon, domain.PatternTooSmall, domain.CodeExpired),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
         keyed=True,
     ),
@@ -149,13 +147,8 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Redeem a code",
         success=Success(200, "It is redeemed.", code_schemas.CodeBody),
-        problems=(
-            problems.UNKNOWN_CODE,
-            problems.ALREADY_REDEEMED,
-            problems.CODE_NOT_CLAIMED,
-            problems.CODE_EXPIRED,
-            problems.UNAVAILABLE,
-        ),
+        refusals=(domain.UnknownCode, domain.AlreadyRedeemed, domain.CodeNotClaimed, domain.CodeExpired),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_REDEEM),
         keyed=True,
     ),
@@ -166,7 +159,8 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Look a code up",
         success=Success(200, "The code.", code_schemas.CodeBody),
-        problems=(problems.UNKNOWN_CODE, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCode,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_READ),
     ),
     Route(
@@ -176,7 +170,7 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Count codes",
         success=Success(200, "The counts.", code_schemas.CodeCountsBody),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_READ),
     ),
 )

@@ -6,9 +6,10 @@ from types import MappingProxyType
 
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
+from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.bodies import decode_object
 from claimsvc.http.framework.streams import Streamed, StreamingBody
-from claimsvc.http.server.problems import BAD_REQUEST, BODY_TOO_LARGE, RefusedError
+from claimsvc.http.server.problems import BODY_TOO_LARGE, RefusedError
 
 MAX_UPLOAD_BYTES = 32 * 1024 * 1024
 _LONGEST_ROW_BYTES = 4096

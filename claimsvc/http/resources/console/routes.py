@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from pydantic import Field
 
+from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import schemas
 from claimsvc.http.framework.pages import Pages
 from claimsvc.http.framework.routing import Route, Success
@@ -133,9 +134,9 @@ async def console_events(request: web.Request) -> web.StreamResponse:
     """What happens, as server-sent events: a picture up to ten times a second while it changes, else a beat."""
     live = request.app[SERVICES].live
     if live is None:
-        raise RefusedError(problems.UNAVAILABLE, "There is no console here.")
+        raise RefusedError(UNAVAILABLE, "There is no console here.")
     if live.is_stopping:
-        raise RefusedError(problems.UNAVAILABLE, "This instance is stopping.", close=True)
+        raise RefusedError(UNAVAILABLE, "This instance is stopping.", close=True)
     if live.is_full:
         raise RefusedError(
             problems.TOO_MANY_VIEWERS, f"This instance has {live.viewers} viewers of the console and takes no more."

@@ -7,12 +7,13 @@ from claimsvc.application import claims as claim_cases
 from claimsvc.application import coupons as coupon_cases
 from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.domain import Scope
-from claimsvc.http.framework import outcomes, parameters, schemas
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import SHOWS_USERS, unless_open
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.coupons import schemas as campaign_schemas
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
@@ -32,7 +33,7 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
     """A coupon and who holds it."""
     found = await coupon_cases.get(request.app[SERVICES].storage, request[CALLER], path.name)
     if isinstance(found, domain.UnknownCoupon):
-        return outcomes.from_outcome(found, request[REQUEST_ID])
+        return refused(found, request[REQUEST_ID])
     return ok(campaign_schemas.campaign_detail_body(found))
 
 
@@ -47,7 +48,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
         request.app[SERVICES].storage, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
     )
     if isinstance(found, domain.UnknownCoupon):
-        return outcomes.from_outcome(found, request[REQUEST_ID])
+        return refused(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
@@ -69,7 +70,7 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="List coupons by name",
         success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=NEXT),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
     ),
     Route(
         "GET",
@@ -78,7 +79,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Look a coupon and its claimants up",
         success=_COUPON,
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=SHOWS_USERS,
     ),
     Route(
@@ -88,7 +90,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Look the coupon named `claim` up",
         success=_COUPON,
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=SHOWS_USERS,
     ),
     Route(
@@ -98,7 +101,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="List a coupon's claims, oldest first",
         success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=NEXT),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=unless_open(Scope.CLAIMS_READ),
     ),
 )

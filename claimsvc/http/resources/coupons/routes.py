@@ -4,13 +4,14 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import coupons
-from claimsvc.http.framework import outcomes, parameters
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.coupons import schemas as campaign_schemas
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import ChangeAnswer
@@ -48,7 +49,7 @@ def _made(
         return created(campaign_schemas.campaign_body(made, campaign), f"/api/coupons/{made.name}")
     if isinstance(made, domain.Replayed):
         return replayed(_made(made.answer, campaign, made.request_id))
-    return outcomes.from_outcome(made, request_id)
+    return refused(made, request_id)
 
 
 async def change_coupon(
@@ -84,7 +85,7 @@ def _changed(changed: ChangeAnswer, request_id: str) -> Reply:
         return ok(campaign_schemas.campaign_body(changed.coupon, changed.campaign))
     if isinstance(changed, domain.Replayed):
         return replayed(_changed(changed.answer, changed.request_id))
-    return outcomes.from_outcome(changed, request_id)
+    return refused(changed, request_id)
 
 
 _LOCATION = {"Location": "the path of what was made"}
@@ -103,7 +104,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Offer a new coupon",
         success=Success(201, "It is on offer.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
-        problems=(problems.COUPON_EXISTS, problems.EMPTY_PERIOD, problems.UNAVAILABLE),
+        refusals=(domain.CouponExists, domain.PeriodIsEmpty),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
         keyed=True,
     ),
@@ -114,13 +116,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Change a coupon",
         success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
-        problems=(
-            problems.UNKNOWN_COUPON,
-            problems.AMOUNT_BELOW_CLAIMED,
-            problems.AMOUNT_IS_CODES,
-            problems.EMPTY_PERIOD,
-            problems.UNAVAILABLE,
-        ),
+        refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
@@ -130,13 +127,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Change the coupon named `claim`",
         success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
-        problems=(
-            problems.UNKNOWN_COUPON,
-            problems.AMOUNT_BELOW_CLAIMED,
-            problems.AMOUNT_IS_CODES,
-            problems.EMPTY_PERIOD,
-            problems.UNAVAILABLE,
-        ),
+        refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
@@ -146,7 +138,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Close a coupon for good",
         success=Success(200, "It is closed.", campaign_schemas.CampaignBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
         keyed=True,
     ),

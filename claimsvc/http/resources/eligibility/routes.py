@@ -6,11 +6,13 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import eligibility
-from claimsvc.http.framework import outcomes, parameters
+from claimsvc.domain.problems import BAD_REQUEST, QUOTA_EXCEEDED, UNAVAILABLE
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only, users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.problem_bodies import reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody
@@ -44,7 +46,7 @@ def _checked(
         return ok(eligibility_schemas.EligibilityBody(not reasons, reasons))
     if isinstance(found, domain.Replayed):
         return replayed(_checked(found.answer, found.request_id))
-    return outcomes.from_outcome(found, request_id)
+    return refused(found, request_id)
 
 
 async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: StreamingBody) -> Reply:
@@ -86,12 +88,12 @@ async def _users(upload: StreamingBody) -> AsyncIterator[Sequence[str]]:
         yield reader.end()
     except BadListError as error:
         errors = [BodyError(line, "#") for line in error.lines]
-        raise problems.RefusedError(problems.BAD_REQUEST, errors=errors, close=True) from None
+        raise problems.RefusedError(BAD_REQUEST, errors=errors, close=True) from None
 
 
 def _reply(replaced: domain.ListReplaced | domain.UnknownCoupon, request: web.Request) -> Reply:
     if isinstance(replaced, domain.UnknownCoupon):
-        return outcomes.from_outcome(replaced, request[REQUEST_ID])
+        return refused(replaced, request[REQUEST_ID])
     return ok(eligibility_schemas.ListBody(replaced.coupon_name, replaced.kind, replaced.users))
 
 
@@ -121,7 +123,8 @@ ROUTES: tuple[Route, ...] = (
         success=Success(
             200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody, headers=DOCUMENTED
         ),
-        problems=(problems.UNKNOWN_COUPON, problems.QUOTA_EXCEEDED, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(QUOTA_EXCEEDED, UNAVAILABLE),
         access=users_and(domain.Scope.CLAIMS_WRITE),
         keyed=True,
     ),
@@ -132,7 +135,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Replace a coupon's allow list",
         success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
         streamed=_LIST,
     ),
@@ -143,7 +147,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Replace a coupon's deny list",
         success=Success(200, "The list is in force.", eligibility_schemas.ListBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
         streamed=_LIST,
     ),
@@ -154,7 +159,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Take a coupon's allow list away",
         success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
     ),
     Route(
@@ -164,7 +170,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Take a coupon's deny list away",
         success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
     ),
 )

@@ -6,11 +6,12 @@ from aiohttp import hdrs, web
 
 from claimsvc import domain
 from claimsvc.application import claims
-from claimsvc.http.framework import outcomes, parameters
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import RESPONSE_HEADERS, X_REQUEST_ID
@@ -26,7 +27,7 @@ async def export_claims(request: web.Request, path: parameters.CouponPath) -> we
     """
     parts = await claims.export(request.app[SERVICES].exports, request[CALLER], path.name)
     if isinstance(parts, domain.UnknownCoupon):
-        return outcomes.from_outcome(parts, request[REQUEST_ID])
+        return refused(parts, request[REQUEST_ID])
     response = web.StreamResponse(
         headers={
             **RESPONSE_HEADERS,
@@ -62,7 +63,8 @@ ROUTES: tuple[Route, ...] = (
         tag="coupons",
         summary="Export a coupon's claims as CSV",
         success=Success(200, "The claims, streamed.", content_types=(_CSV,)),
-        problems=(problems.UNKNOWN_COUPON, problems.UNAVAILABLE),
+        refusals=(domain.UnknownCoupon,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.CLAIMS_READ),
     ),
 )

@@ -4,12 +4,13 @@ from aiohttp import web
 
 from claimsvc import domain
 from claimsvc.application import locks
-from claimsvc.http.framework import outcomes, parameters
+from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.resources.locks import schemas as lock_schemas
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
@@ -32,7 +33,7 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: lo
         request_id=request[REQUEST_ID],
     )
     if isinstance(released, domain.LockNotHeld):
-        return outcomes.from_outcome(released, request[REQUEST_ID])
+        return refused(released, request[REQUEST_ID])
     return ok(lock_schemas.lock_released_body(released))
 
 
@@ -44,7 +45,7 @@ ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Which locks are held?",
         success=Success(200, "The locks of this moment.", lock_schemas.LocksBody),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.LOCKS_READ),
     ),
     Route(
@@ -54,7 +55,8 @@ ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Release a lock by force",
         success=Success(200, "It is released.", lock_schemas.LockReleasedBody),
-        problems=(problems.LOCK_NOT_HELD, problems.UNAVAILABLE),
+        refusals=(domain.LockNotHeld,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.LOCKS_WRITE),
     ),
 )

@@ -4,6 +4,7 @@ from html import escape
 
 from aiohttp import hdrs, web
 
+from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import SERVICES
@@ -38,7 +39,7 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     if not down:
         return ok(schemas.ReadyBody("ok", shown))
     return problems.respond_in_detail(
-        problems.UNAVAILABLE,
+        UNAVAILABLE,
         request[REQUEST_ID],
         f"Not usable: {', '.join(down)}.",
         checks=shown,
@@ -104,7 +105,7 @@ ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Should requests be sent here?",
         success=Success(200, "They should.", schemas.ReadyBody),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
     ),
     Route(
         "GET",

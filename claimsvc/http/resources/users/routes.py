@@ -8,11 +8,11 @@ from pydantic import Field
 
 from claimsvc import domain
 from claimsvc.application import users
+from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
@@ -43,7 +43,7 @@ ROUTES: tuple[Route, ...] = (
         tag="operations",
         summary="Forget a user",
         success=Success(200, "The user is forgotten.", ErasedBody),
-        problems=(problems.UNAVAILABLE,),
+        problems=(UNAVAILABLE,),
         access=only(domain.Scope.USERS_ERASE),
     ),
 )

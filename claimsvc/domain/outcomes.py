@@ -1,0 +1,134 @@
+"""The table of outcomes: what each is called, and how every way in answers it.
+
+A use case returns an outcome, or raises a failure (`claimsvc.errors`). Each class of outcomes is declared together with
+its row by `@outcome` or, when the request is refused, by `@refusal`. HTTP, RPC, commands, metrics, stored answers and
+the documentation of the API read these rows, so a new outcome is one declaration.
+"""
+
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import TypeVar
+
+from claimsvc.domain.problems import INTERNAL_ERROR, LOCK_BUSY, UNAVAILABLE, Problem, RpcCode, problem_of_failure
+
+
+class Outcome:
+    """What a use case results in."""
+
+    __slots__ = ()
+
+
+class ClaimOutcome(Outcome):
+    """What claiming a coupon results in. PostgreSQL decides it; what could not be decided is a failure."""
+
+    __slots__ = ()
+
+
+class Refusal(Outcome):
+    """An outcome that is answered with a problem."""
+
+    __slots__ = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What the table says of one class of outcomes.
+
+    Args:
+        name: the label of metrics, the word of logs, and the kind of a stored answer. Never rename one or give it a
+            new meaning: stored answers of older versions are read by it.
+        problem: how it is answered; None for a success.
+        is_stored: whether it is kept as the answer to an idempotency key.
+        seen_as: the name of the outcome that it is counted with for operators, for whom the two are the same.
+        as_reason: what an answer about a user's eligibility says of it; empty if it cannot be a reason there.
+    """
+
+    name: str
+    problem: Problem | None
+    is_stored: bool
+    seen_as: str
+    as_reason: str = ""
+
+
+_rows: dict[type, Row] = {}
+_problems: dict[type[Refusal], Problem] = {}
+_Kind = TypeVar("_Kind", bound=type)
+
+
+def outcome(name: str, *, is_stored: bool = True, seen_as: str | None = None) -> Callable[[_Kind], _Kind]:
+    """Declare a success; see `Row`."""
+
+    def declare(kind: _Kind) -> _Kind:
+        _rows[kind] = Row(name, None, is_stored, seen_as or name)
+        return kind
+
+    return declare
+
+
+def refusal(
+    slug: str,
+    status: int,
+    title: str,
+    meaning: str,
+    advice: str,
+    *,
+    rpc_code: RpcCode | None = None,
+    stored_as: str | None = None,
+    is_stored: bool = True,
+    seen_as: str | None = None,
+    as_reason: str = "",
+) -> Callable[[_Kind], _Kind]:
+    """Declare a refusal; see `Problem` and `Row`.
+
+    Args:
+        stored_as: its name in the table, where that is not the slug.
+    """
+
+    def declare(kind: _Kind) -> _Kind:
+        problem = _problems[kind] = Problem(slug, status, title, meaning, advice, rpc_code)
+        _rows[kind] = Row(stored_as or slug, problem, is_stored, seen_as or slug, as_reason)
+        return kind
+
+    return declare
+
+
+def rows(base: type = object) -> Iterator[tuple[type, Row]]:
+    """The rows of all classes that derive from `base`, in the order of their declaration."""
+    return ((kind, row) for kind, row in _rows.items() if issubclass(kind, base))
+
+
+def refusals() -> Iterator[tuple[type[Refusal], Problem]]:
+    """Every refusal, and how it is answered."""
+    return iter(_problems.items())
+
+
+def refusals_of_claiming() -> tuple[type[Refusal], ...]:
+    """Every refusal that a claim may result in."""
+    return tuple(kind for kind in _problems if issubclass(kind, ClaimOutcome))
+
+
+def problem_of(refused: Outcome) -> Problem:
+    """How an outcome is answered, which must be a refusal."""
+    return _problems[type(refused)]  # type: ignore[index] # the keys are refusals
+
+
+def problems_of(*kinds: type[Refusal]) -> tuple[Problem, ...]:
+    """How refusals of these classes are answered."""
+    return tuple(_problems[kind] for kind in kinds)
+
+
+_CANCELLED = "cancelled"
+
+
+def name_of(result: Outcome | BaseException) -> str:
+    """The name of an outcome, a failure or a cancellation: the label of metrics and the word of logs."""
+    if isinstance(result, BaseException):
+        return _CANCELLED if isinstance(result, CancelledError) else problem_of_failure(result).slug
+    return _rows[type(result)].name
+
+
+def claim_result_names() -> tuple[str, ...]:
+    """Every name that `name_of` gives the result of a claim."""
+    outcomes = (row.name for _, row in rows(ClaimOutcome))
+    return (*outcomes, LOCK_BUSY.slug, UNAVAILABLE.slug, _CANCELLED, INTERNAL_ERROR.slug)

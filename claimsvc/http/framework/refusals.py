@@ -1,0 +1,63 @@
+"""How refusals are answered over HTTP: each with its problem, and with what its body says beyond that."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from aiohttp import hdrs
+from pydantic import TypeAdapter
+
+from claimsvc import domain
+from claimsvc.domain.outcomes import problem_of
+from claimsvc.domain.problems import QUOTA_EXCEEDED
+from claimsvc.http.framework import schemas
+from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body, refused_bodies
+from claimsvc.http.server.problems import HEADS, ProblemBody, respond
+from claimsvc.http.server.response import Reply
+from claimsvc.http.server.wire import dump
+
+_QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
+# An operator may move the start, so clients ask again within a day.
+_LONGEST_RETRY_AFTER_SECONDS = 86_400
+
+# Refusals whose body has more members than every problem's: its class, and the values of these members.
+_Extended = tuple[type[ProblemBody], Callable[[Any], tuple[object, ...]]]
+_EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
+    domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
+    domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
+    domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
+    domain.NotStarted: (schemas.NotStartedBody, lambda outcome: (outcome.starts_at,)),
+    domain.NotEligible: (NotEligibleBody, lambda outcome: ([reason_body(reason) for reason in outcome.reasons],)),
+    domain.AmountBelowClaimed: (schemas.AmountBelowClaimedBody, lambda outcome: (outcome.claimed,)),
+    domain.RowsRefused: (RowsRefusedBody, lambda outcome: (outcome.refused_count, refused_bodies(outcome))),
+}
+
+
+def body_of(refusal: type[domain.Refusal]) -> type[ProblemBody]:
+    """The class of the body of this refusal's answer."""
+    return _EXTENDED[refusal][0] if refusal in _EXTENDED else ProblemBody
+
+
+def refused(outcome: domain.Outcome, request_id: str) -> Reply:
+    """The answer to an outcome, which must be a refusal."""
+    problem = problem_of(outcome)
+    extended = _EXTENDED.get(type(outcome))  # type: ignore[arg-type] # keys are classes of outcomes
+    if extended is None:
+        return respond(problem, request_id)
+    body, values = extended
+    reply = Reply(
+        HEADS[problem],
+        dump(body(problem.type, problem.title, problem.status, problem.meaning, request_id, *values(outcome))),
+    )
+    if isinstance(outcome, domain.NotStarted):
+        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _LONGEST_RETRY_AFTER_SECONDS))
+    return reply
+
+
+def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
+    """The answer to a request beyond the quotas of these names."""
+    problem = QUOTA_EXCEEDED
+    body = schemas.QuotaExceededBody(
+        problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)
+    )
+    return Reply(HEADS[problem], _QUOTA_EXCEEDED.dump_json(body, by_alias=True))
