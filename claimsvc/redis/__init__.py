@@ -1,1 +1,1 @@
-"""Everything kept on the Redis masters: the lock, counters, the rate limiter and their Lua scripts."""
+"""Everything stored on the Redis masters: locks, counters, rate limits, and the Lua scripts for them."""

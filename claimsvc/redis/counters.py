@@ -1,4 +1,4 @@
-"""Counts in Redis, of what is left and of codes; see `ports.Counters` and `ports.CodeCounters`."""
+"""Counters in Redis for stock and for codes; see `ports.Counters` and `ports.CodeCounters`."""
 
 from collections.abc import Sequence
 
@@ -15,12 +15,12 @@ _give_back = Script("counter_give_back.lua")
 _forget = Script("counter_forget.lua")
 _put_codes = Script("codes_put.lua")
 
-# Counts of types that are gone are not kept for ever. The others are counted anew long before.
+# Counts of removed types expire after this. Counts of existing types are refreshed much earlier.
 _CODES_KEPT_SECONDS = 3600
 
 
 class RedisCounters:
-    """`ports.Counters`, each on the one master that its coupon's name chooses."""
+    """`ports.Counters`. A hash of the coupon's name selects the master of its counter."""
 
     def __init__(self, masters: Sequence[Master]) -> None:
         self._masters = tuple(masters)
@@ -59,7 +59,7 @@ class RedisCounters:
 
 
 class RedisCodeCounters:
-    """`ports.CodeCounters`, each on the one master that the type chooses."""
+    """`ports.CodeCounters`. A hash of the type selects the master of its counts."""
 
     def __init__(self, masters: Sequence[Master]) -> None:
         self._masters = tuple(masters)
@@ -103,9 +103,9 @@ def _codes_key(coupon_type: str | None) -> str:
 
 
 def _key(coupon_name: str) -> str:
-    # The braces keep all keys of a coupon in one hash slot, should the server be a cluster.
+    # The braces keep all keys of a coupon in one hash slot if the server is a cluster.
     return f"claim:stock:{{{coupon_name}}}"
 
 
 def _unavailable() -> UnavailableError:
-    return UnavailableError("the counter's Redis does not answer", dependency="redis")
+    return UnavailableError("the counter's Redis master does not answer", dependency="redis")

@@ -1,4 +1,4 @@
-"""Clients of the Redis masters, which are watched: one that does not answer costs a claim nothing after the first."""
+"""Clients of the Redis masters, with a health check: once a master is known to be down, claims do not wait for it."""
 
 import asyncio
 import contextlib
@@ -23,31 +23,37 @@ _log = structlog.get_logger("claimsvc.masters")
 
 _WATCH_INTERVAL_SECONDS = 1.0
 _RECOVERY_INTERVAL_SECONDS = 0.2
-# As many as may be under way when a master fails, and some.
-_MOST_OWED = 1000
+# More than the commands that can be in flight when a master fails.
+_MOST_PENDING_UNDOS = 1000
 
 
 class MasterDownError(RedisConnectionError):
-    """The master was found down by an earlier command, and has not answered since."""
+    """An earlier command found the master down, and it has not answered since."""
 
 
 class Client(Redis):
-    """A client that calls a lost connection a `RedisError`, whatever event loop it was lost on."""
+    """A client that raises `RedisError` for every lost connection, whichever event loop is used."""
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         try:
             return await super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
         except RuntimeError as error:
-            # What uvloop raises when a connection was reset just before it is written to; redis-py lets it through.
+            # uvloop raises this when a connection was reset just before a write, and redis-py does not convert it.
             if "the handler is closed" not in str(error):
                 raise
             raise RedisConnectionError("the connection was lost") from error
 
 
 class Master(Client):
-    """A client of one master that fails at once while the master is known to be down.
+    """A client of one master that fails immediately while the master is known to be down.
 
-    Without this, a master that hangs would cost every lock its whole time-out, twice.
+    Otherwise a hanging master would delay every lock by its timeout, twice.
+
+    Args:
+        url: of the master.
+        timeout_seconds: bound on connecting, on waiting for a free connection, and on each answer.
+        pool_size: most connections.
+        observer: receives the duration of every call.
     """
 
     def __init__(self, url: str, *, timeout_seconds: float, pool_size: int, observer: MasterObserver) -> None:
@@ -57,7 +63,7 @@ class Master(Client):
             timeout=timeout_seconds,
             socket_timeout=timeout_seconds,
             socket_connect_timeout=timeout_seconds,
-            # redis-py would try ten times more. Whether to try again is the lock's decision.
+            # redis-py would retry ten times. The lock decides whether to retry.
             retry=Retry(NoBackoff(), 0),
             client_name="claimsvc",
         )
@@ -69,7 +75,7 @@ class Master(Client):
         self._observer = observer
         self.found_down = asyncio.Event()
         self._down_since = 0.0
-        self._owed: list[tuple[float, Callable[[], Awaitable[object]]]] = []
+        self._pending_undos: list[tuple[float, Callable[[], Awaitable[object]]]] = []
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
         if not self.up:
@@ -77,13 +83,13 @@ class Master(Client):
         try:
             return await self.call(*args, **options)
         except (RedisConnectionError, RedisTimeoutError):
-            # A full pool looks the same from here; the watch asks the master itself, at once.
+            # An exhausted pool raises the same error, so `watch` probes the master immediately.
             self.mark(up=False)
             self.found_down.set()
             raise
 
     async def call(self, *args: Any, **options: Any) -> Any:
-        """Ask the master itself, whatever is known of it."""
+        """Send a command even if the master is known to be down."""
         started = time.monotonic()
         try:
             return await super().execute_command(*args, **options)
@@ -91,42 +97,42 @@ class Master(Client):
             self._observer.master_called(self.name, time.monotonic() - started)
 
     def mark(self, *, up: bool) -> None:
-        """Remember whether it answers."""
+        """Record whether the master answers."""
         if self.up and not up:
             self._down_since = time.monotonic()
         self.up = up
 
-    def owe(self, undo: Callable[[], Awaitable[object]], *, since: float, within_seconds: float) -> None:
-        """Have something undone once the master can be asked again, because it failed just now.
+    def undo_later(self, undo: Callable[[], Awaitable[object]], *, since: float, within_seconds: float) -> None:
+        """Call `undo` once the master answers again, because the undo has just failed.
 
-        A master that hangs does, when it goes on, what it was asked to before: what has been given up by then.
+        A master that hung executes the commands it had received when it resumes, including abandoned ones.
 
         Args:
-            undo: asks the master, and may raise `RedisError`: then it is tried again.
-            since: when it may first have been asked for what is to be undone (monotonic seconds).
-            within_seconds: after which it need not be undone any more.
+            undo: sends the undo to the master. Called again later if it raises `RedisError`.
+            since: when the command to be undone was sent at the earliest (monotonic seconds).
+            within_seconds: after this the undo is no longer needed.
         """
         if not self.up and self._down_since < since:
-            return  # it was not asked at all
+            return  # the command was not sent
         now = time.monotonic()
-        self._owed = [each for each in self._owed if each[0] > now]
-        if len(self._owed) < _MOST_OWED:
-            self._owed.append((now + within_seconds, undo))
+        self._pending_undos = [each for each in self._pending_undos if each[0] > now]
+        if len(self._pending_undos) < _MOST_PENDING_UNDOS:
+            self._pending_undos.append((now + within_seconds, undo))
 
-    async def settle(self) -> None:
-        """Undo what is owed, as far as the master can be asked."""
-        while self._owed:
-            until, undo = self._owed[0]
+    async def run_pending_undos(self) -> None:
+        """Run the pending undos, until one fails."""
+        while self._pending_undos:
+            until, undo = self._pending_undos[0]
             if until > time.monotonic():
                 try:
                     await undo()
                 except RedisError:
                     return
-            del self._owed[0]
+            del self._pending_undos[0]
 
 
 class Masters:
-    """All masters of the lock, and the task that watches each."""
+    """All masters of the lock, and their health checks."""
 
     def __init__(self, masters: Sequence[Master], observer: MasterObserver) -> None:
         self.all = tuple(masters)
@@ -141,7 +147,7 @@ class Masters:
             )
 
     async def probe(self, master: Master) -> bool:
-        """Ask the master itself, whatever is known of it, and remember the answer."""
+        """Ping the master and record the result. Returns whether it answered."""
         was_up = master.up
         master.found_down.clear()
         try:
@@ -156,17 +162,17 @@ class Masters:
         return master.up
 
     async def sample_memory(self) -> None:
-        """Ask each master how much memory it uses. One that is down, or does not tell, is passed over."""
+        """Report each master's memory use. Masters that are down or do not report it are skipped."""
         for master in self.all:
             with contextlib.suppress(RedisError):
-                told = await master.info("memory")
-                # A hosted Redis may leave out any of them.
-                limit = int(told.get("maxmemory", 0)) or int(told.get("total_system_memory", 0))
-                if limit and "used_memory" in told:
-                    self._observer.master_memory(master.name, int(told["used_memory"]), limit)
+                memory = await master.info("memory")
+                # A hosted Redis may omit any of these fields.
+                limit = int(memory.get("maxmemory", 0)) or int(memory.get("total_system_memory", 0))
+                if limit and "used_memory" in memory:
+                    self._observer.master_memory(master.name, int(memory["used_memory"]), limit)
 
     async def watch(self, master: Master) -> None:
-        """Probe the master for ever; at once when a command found it down."""
+        """Probe the master until cancelled: every second, and immediately when a command found it down."""
         was_up = master.up
         while not being_cancelled():
             is_up = await self.probe(master)
@@ -174,7 +180,7 @@ class Masters:
                 _log.info("master is up", master=master.name)
             was_up = is_up
             if is_up:
-                await master.settle()
+                await master.run_pending_undos()
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_WATCH_INTERVAL_SECONDS):
                         await master.found_down.wait()
@@ -184,19 +190,19 @@ class Masters:
 
 
 def place_of(name: str, count: int) -> int:
-    """Which of `count` masters a name belongs to, from 0: the same in every instance and at every start.
+    """Return the index of the master that a name belongs to. The same in every instance and after every restart.
 
     Args:
-        name: what is placed: a coupon's name, a key.
-        count: how many masters there are, at least one.
+        name: a coupon's name or a key.
+        count: number of masters, at least 1.
     """
     return zlib.crc32(name.encode()) % count
 
 
 def being_cancelled() -> bool:
-    """Whether somebody wants the current task to end.
+    """Whether the current task has been cancelled.
 
-    redis-py loses a cancellation that reaches it while it connects, so a loop around it has to ask.
+    redis-py swallows a cancellation that arrives while it connects, so loops around it have to check.
     """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
@@ -210,13 +216,13 @@ async def open_masters(
     pool_size: int,
     observer: MasterObserver,
 ) -> AsyncIterator[Masters]:
-    """Clients of the masters at `urls`, each probed once and then watched; closed on leaving.
+    """Open clients of the masters, probe each once, and watch them until the context is left.
 
     Args:
         urls: an odd number of independent masters.
         timeout_seconds: bound on connecting, on waiting for a free connection, and on each answer.
-        pool_size: connections to each master.
-        observer: told of every probe and call.
+        pool_size: most connections to each master.
+        observer: receives every probe and the duration of every call.
     """
     masters = Masters(
         [Master(url, timeout_seconds=timeout_seconds, pool_size=pool_size, observer=observer) for url in urls], observer

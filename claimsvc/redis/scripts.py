@@ -1,4 +1,4 @@
-"""Lua scripts (of the folder `lua`), each called as a function on one master."""
+"""The Lua scripts of the folder `lua`, callable as functions."""
 
 from collections.abc import Sequence
 from hashlib import sha1
@@ -10,7 +10,11 @@ from redis.exceptions import NoScriptError
 
 
 class Script:
-    """A script that a master runs by its digest, and is sent again when the master has forgotten it."""
+    """A Lua script. It is called by its digest, and sent in full when the master does not have it cached.
+
+    Args:
+        file_name: in the folder `lua`.
+    """
 
     def __init__(self, file_name: str) -> None:
         self._text = files("claimsvc.redis").joinpath("lua", file_name).read_text("ascii")

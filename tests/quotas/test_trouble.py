@@ -159,7 +159,7 @@ async def test_what_waits_when_the_service_ends_is_let_go(masters: tuple[ValkeyS
             asked = asyncio.create_task(quotas.take({"user": "ada"}))
             await asyncio.sleep(0)
             begun = time.monotonic()
-            await quotas.settle()
+            await quotas.drain()
             assert await asked == []
             assert time.monotonic() - begun < SOON_SECONDS
         finally:

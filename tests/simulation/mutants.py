@@ -12,7 +12,7 @@ from unittest.mock import patch
 from claimsvc.claiming.batching import Batch, Batcher, CouponQueue, queues
 from claimsvc.claiming.strategies import CounterStrategy
 from claimsvc.domain import SoldOut
-from claimsvc.redis.lock.pottery_lock import SingleAcquisition
+from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.redlock import RedlockLease, Redlocks
 from claimsvc.redis.lock.wait_queue import HandOver, Wake
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
@@ -21,13 +21,13 @@ Mutant = Callable[[], AbstractContextManager[object]]
 
 
 def a_lock_is_given_back_by_whoever_asks() -> AbstractContextManager[object]:
-    release = SingleAcquisition._release_script
+    release = PotteryAcquisition._release_script
 
     async def release_anybodys(self: Any, *, keys: Sequence[str], args: Sequence[str], client: Any) -> bool:
         token = await client.get(keys[0])
         return token is not None and await release(self, keys=keys, args=[token.decode()], client=client)
 
-    return patch.object(SingleAcquisition, "_release_script", release_anybodys)
+    return patch.object(PotteryAcquisition, "_release_script", release_anybodys)
 
 
 def sold_out_is_answered_by_the_counter_alone() -> AbstractContextManager[object]:

@@ -1,4 +1,4 @@
-"""Claims that wait for the same coupon in this process: taken in arrival order, admitted together, each answered."""
+"""Batching: the claims that wait for a coupon in this process are admitted together, in arrival order."""
 
 from claimsvc.claiming.batching.batcher import Batcher, BatchLimits
 from claimsvc.claiming.batching.queues import Batch, CouponQueue, WaitingRoom, Watch, decide_next

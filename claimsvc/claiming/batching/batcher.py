@@ -1,7 +1,7 @@
 """The tasks in which a strategy leads the queues of coupons.
 
-A claim joins its coupon's queue. A queue that nobody leads is given, together with all others in that state, to the
-strategy that leads it: it takes the locks and has the queues decided, batch by batch.
+A claim joins its coupon's queue. A round hands all queues without a leader to the strategy, which takes their locks
+and decides them batch by batch.
 """
 
 import asyncio
@@ -23,29 +23,30 @@ _log = structlog.get_logger("claimsvc.batching")
 
 _Result = TypeVar("_Result")
 
-# How often waiting claims are looked at for being overdue: the precision of their deadlines.
+# Interval between checks for overdue claims: the precision of their deadlines.
 _OVERDUE_CHECK_SECONDS = 0.1
-# When patience is over the lock is tried a last time. Its answer is waited for, this long at most.
+# The lock is tried once more at the deadline. Claims wait this much longer for that attempt.
 _LAST_ATTEMPT_SECONDS = 0.1
 
 
 class Leader(Protocol):
-    """What a strategy does with queues that have claims waiting.
+    """Decides queues that have claims waiting.
 
-    It runs in a task that no caller's cancellation reaches. Claims it leaves behind by raising get its error.
+    Both methods run in a task that a caller's cancellation does not reach. If they raise, the claims still in the
+    queues fail with that error.
     """
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        """Have the queues decided whose turn it is at once; return those that must wait for their turn."""
+        """Decide the queues that need not wait, and return those that must wait for their turn."""
         ...
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
-        """Wait for this queue's turn, then have it decided; or refuse its claims."""
+        """Wait for this queue's turn, then decide its claims, or refuse them."""
         ...
 
 
 class _WatchedLeader:
-    """`Leader` that is followed."""
+    """A `Leader` whose work is reported to a `Watch`."""
 
     def __init__(self, leader: Leader, watch: Watch) -> None:
         self._leader = leader
@@ -66,11 +67,11 @@ class BatchLimits:
 
     Args:
         batch_size: most claims of a coupon in one batch.
-        concurrent_rounds: most tasks that lead at the same time, those that wait for their turn aside. Queues that
-            become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
+        concurrent_rounds: most rounds at the same time, not counting tasks that wait for a queue's turn. Queues that
+            become ready meanwhile share the next round, so a higher limit means more rounds with fewer queues each.
         lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
         patience_seconds: longest wait of a claim while its queue waits for anything else.
-        claim_timeout_seconds: longest wait of a claim in all, its decision included.
+        claim_timeout_seconds: longest time from arrival to outcome, including the decision.
     """
 
     batch_size: int
@@ -97,7 +98,11 @@ class Batcher:
         self._overdue_check_due = False
 
     def submit(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        """The answer to a claim; see `ports.Claims`. A claim whose answer is cancelled is passed over, or decided."""
+        """Queue a claim and return its pending outcome; see `ports.Claims`.
+
+        Cancelling the outcome drops the claim if no batch has taken it yet; otherwise the claim is decided anyway.
+        While this process drains, or at its limit of waiting claims, the outcome fails with `UnavailableError`.
+        """
         loop = asyncio.get_running_loop()
         answer = PendingOutcome(loop=loop)
         if self._draining:
@@ -119,7 +124,7 @@ class Batcher:
         return answer
 
     async def drain(self) -> None:
-        """Refuse new claims, and wait until every one that was accepted has its answer."""
+        """Refuse new claims, and wait until every accepted claim has an outcome."""
         self._draining = True
         while self._ready or self._tasks:
             if self._tasks:
@@ -128,7 +133,7 @@ class Batcher:
                 await asyncio.sleep(0)
 
     def _plan_round(self, loop: asyncio.AbstractEventLoop) -> None:
-        # Not at once: claims that arrive in this same turn of the event loop can then share the round.
+        # Deferred, so that claims which arrive in the same turn of the event loop share the round.
         if not self._round_due and self._free_rounds and self._ready:
             self._round_due = True
             loop.call_soon(self._start_round)
@@ -155,7 +160,7 @@ class Batcher:
         self._give_up_lead(queue)
 
     def _give_up_lead(self, queue: CouponQueue) -> None:
-        """Nobody leads the queue now: forget it if it is empty; else it is ready for the next round."""
+        """Remove the queue if it is empty; otherwise make it ready for the next round."""
         queue.waits_for_lock = False
         if queue:
             self._ready.append(queue)
@@ -169,7 +174,7 @@ class Batcher:
             return False
         for queue in queues:
             queue.refuse(error)
-        # The claims have had the error for an answer; what is not a known kind of failure is a defect, and logged.
+        # The claims have failed with the error. An unexpected kind of error is a defect, so it is logged too.
         if not isinstance(error, (ClaimsvcError, asyncio.CancelledError)):
             _log.error("leading a queue failed", exc_info=error)
         return True
@@ -185,13 +190,13 @@ class Batcher:
                 )
             else:
                 queue.refuse(overloaded(), arrived_before=now - self._limits.patience_seconds)
-            queue.leave_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
+            queue.time_out_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
         if self._queues:
             self._overdue_check_due = True
             asyncio.get_running_loop().call_later(_OVERDUE_CHECK_SECONDS, self._refuse_overdue)
 
     def _spawn(self, work: Coroutine[Any, Any, _Result], ended: "Callable[[asyncio.Task[_Result]], None]") -> None:
-        """Run `work` as a task of ours. `ended` is called with it even if it was cancelled before its first step."""
+        """Run `work` in its own task. `ended` is called even if the task is cancelled before its first step."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

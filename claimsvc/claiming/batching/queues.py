@@ -1,4 +1,4 @@
-"""Claims that wait for the same coupon: in arrival order, taken batch by batch, each answered."""
+"""The queue of claims that wait for one coupon, and the batches taken from it."""
 
 import asyncio
 import math
@@ -18,7 +18,7 @@ from claimsvc.ports import BatchObserver, Decision, LockWait, PendingOutcome, St
 
 
 class _Waiting:
-    """A claim without an answer yet. Its id (UUIDv7) is made on arrival, so that ids are in arrival order."""
+    """A claim without an outcome. Its id (UUIDv7) is generated on arrival, so that ids sort by arrival."""
 
     __slots__ = ("answer", "arrived_at", "attempt")
 
@@ -31,7 +31,7 @@ class _Waiting:
 class CouponQueue:
     """The waiting claims of one coupon, oldest first. A leader takes them batch by batch.
 
-    `lock_wait` is for its leader to set, where the queue is led under a lock.
+    A leader that takes a lock for the queue sets `waits_for_lock` and `lock_wait`.
     """
 
     def __init__(self, coupon_name: str, batch_size: int, room: "WaitingRoom", observer: BatchObserver) -> None:
@@ -48,7 +48,7 @@ class CouponQueue:
         return len(self._waiting)
 
     def answers(self) -> Iterator[PendingOutcome]:
-        """Those that are waited for."""
+        """The pending outcomes of the waiting claims."""
         return (waiting.answer for waiting in self._waiting)
 
     def join(self, user_id: str, options: ClaimOptions | None, answer: PendingOutcome) -> None:
@@ -56,7 +56,7 @@ class CouponQueue:
         self._room.count += 1
 
     def take(self) -> "Batch":
-        """The next claims in arrival order, at most a batch of them. Who has hung up is passed over."""
+        """Take the next batch in arrival order. Claims whose caller has gone are dropped."""
         taken: list[_Waiting] = []
         while self._waiting and len(taken) < self._batch_size:
             waiting = self._waiting.popleft()
@@ -70,20 +70,20 @@ class CouponQueue:
         return self._taken
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
-        """Answer those who arrived before that moment (monotonic seconds) with `error`."""
+        """Fail the waiting claims that arrived before `arrived_before` (monotonic seconds) with `error`."""
         stages = Stages(self.lock_wait)
         while self._waiting and self._waiting[0].arrived_at < arrived_before:
             self._room.count -= 1
             _fail(self._waiting.popleft(), error, stages)
 
-    def leave_undecided(self, error: BaseException, *, arrived_before: float) -> None:
-        """The same for those who are being decided. Their batch goes on: only they wait for it no longer."""
+    def time_out_undecided(self, error: BaseException, *, arrived_before: float) -> None:
+        """Fail the claims of the current batch that arrived before `arrived_before`; the batch itself continues."""
         if self._taken is not None:
-            self._taken.leave(error, arrived_before)
+            self._taken.time_out(error, arrived_before)
 
 
 class Batch:
-    """Claims of one coupon that are decided together. Every one of them gets an answer."""
+    """Claims of one coupon that are decided together. Each of them gets an outcome or an error."""
 
     def __init__(self, coupon_name: str, claims: Sequence[_Waiting], room: "WaitingRoom", stages: Stages) -> None:
         self.coupon_name = coupon_name
@@ -93,7 +93,7 @@ class Batch:
         self._stages = stages
 
     def answers(self) -> Iterator[PendingOutcome]:
-        """Those that this batch will give."""
+        """The pending outcomes of the claims in this batch."""
         return (waiting.answer for waiting in self._claims)
 
     def answer(self, decisions: Sequence[Decision]) -> None:
@@ -109,10 +109,10 @@ class Batch:
 
     def fail(self, error: BaseException) -> None:
         self.room.count -= len(self._claims)
-        self.leave(error)
+        self.time_out(error)
 
-    def leave(self, error: BaseException, arrived_before: float = math.inf) -> None:
-        """Answer those who arrived before that moment with `error`, whatever becomes of the batch."""
+    def time_out(self, error: BaseException, arrived_before: float = math.inf) -> None:
+        """Fail the claims that arrived before `arrived_before` (monotonic seconds), whatever the batch's result."""
         for waiting in self._claims:
             if waiting.arrived_at >= arrived_before:
                 break
@@ -122,24 +122,29 @@ class Batch:
 def _fail(waiting: _Waiting, error: BaseException, stages: Stages) -> None:
     if not waiting.answer.done():
         waiting.answer.stages = stages
-        # Our task was ended from outside. To the claim's caller that is no cancellation: it did not ask for one.
+        # The leading task was cancelled. The claim's caller did not cancel anything, so it must not see CancelledError.
         waiting.answer.set_exception(stopping() if isinstance(error, asyncio.CancelledError) else error)
 
 
 class Watch(Protocol):
-    """Who follows the work on claims from outside, in the task that does it."""
+    """Observes the work on claims (for tracing), from within the task that does it."""
 
     def leading(self, queues: Sequence[CouponQueue]) -> AbstractContextManager[object]:
-        """Entered while these are led."""
+        """Return a context that is active while these queues are led."""
         ...
 
     def deciding(self, batches: Sequence[Batch]) -> AbstractContextManager[object]:
-        """Entered while these are decided together, before their claims are answered."""
+        """Return a context that is active while these batches are decided, before their claims get outcomes."""
         ...
 
 
 class WaitingRoom:
-    """How many claims wait in this process, under every strategy together, and how many may; who watches, if any."""
+    """The number of claims that wait in this process, across all strategies, and its limit.
+
+    Args:
+        limit: most claims that may wait.
+        watch: observes the work on them, if set.
+    """
 
     def __init__(self, limit: int, observer: BatchObserver, watch: Watch | None = None) -> None:
         self.limit = limit
@@ -155,11 +160,16 @@ Admit = Callable[[Sequence[Attempt]], Awaitable[Sequence[Decision]]]
 
 
 async def decide_next(queues: Sequence[CouponQueue], admit: Admit) -> list[Batch]:
-    """Have the next batch of each queue decided, all together, and every claim answered.
+    """Decide the next batch of each queue, all in one call of `admit`, and give every claim its outcome.
 
-    Returns the batches; none, if nobody waits. Where no decision could be had, whoever waits in the queues at that
-    moment gets the error too, because what keeps one claim from PostgreSQL keeps the next; and none are returned. Who
-    comes later starts afresh.
+    If `admit` fails, the claims in the batches and those that wait in the queues fail with its error: the next claim
+    would meet the same outage. Claims that arrive later are tried again.
+
+    Returns:
+        The decided batches. Empty if no claims wait, or if `admit` raised a `ClaimsvcError`.
+
+    Raises:
+        BaseException: any other error of `admit`.
     """
     batches = [batch for queue in queues if queue and (batch := queue.take()).attempts]
     if not batches:

@@ -1,14 +1,14 @@
-"""What a claim is told that waited in vain."""
+"""The errors of claims that were refused before a decision."""
 
 from claimsvc.errors import LockBusyError, UnavailableError
 
 
 def lock_busy() -> LockBusyError:
-    return LockBusyError("the coupon's lock was held by others all the while; nothing was decided")
+    return LockBusyError("other instances held the coupon's lock until the timeout; nothing was decided")
 
 
 def full() -> UnavailableError:
-    return UnavailableError("as many claims as this instance has room for are waiting", dependency="claimsvc")
+    return UnavailableError("this instance has reached its limit of waiting claims", dependency="claimsvc")
 
 
 def overloaded() -> UnavailableError:
@@ -17,7 +17,7 @@ def overloaded() -> UnavailableError:
 
 def outcome_unknown() -> UnavailableError:
     return UnavailableError(
-        "the claim is not decided yet, and may still succeed: the same claim again tells its outcome",
+        "the claim is not decided yet and may still succeed: repeat it to learn its outcome",
         dependency="claimsvc",
     )
 

@@ -1,4 +1,4 @@
-"""The ways to admit a claim, one file each, and the one that chooses among them."""
+"""The strategies for admitting claims, one file each, and `StrategyByCoupon`, which selects one for each claim."""
 
 from claimsvc.claiming.strategies.by_coupon import StrategyByCoupon
 from claimsvc.claiming.strategies.counter import CounterStrategy

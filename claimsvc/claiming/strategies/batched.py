@@ -1,4 +1,4 @@
-"""What every strategy has in common: claims wait in batches, and the strategy leads them."""
+"""The base class of all strategies: it batches claims, and a subclass decides the batches."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from claimsvc.ports import BatchObserver, PendingOutcome
 
 
 class BatchedStrategy(ABC):
-    """`ports.Strategy` whose claims are decided batch by batch. What a strategy adds is how it leads its queues."""
+    """`ports.Strategy` that decides claims batch by batch. A subclass implements `lead`."""
 
     name: StrategyName
 
@@ -27,5 +27,5 @@ class BatchedStrategy(ABC):
         """See `batching.Leader`."""
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
-        """See `batching.Leader`. For strategies in which no queue ever has to wait for its turn."""
+        """See `batching.Leader`. A strategy whose `lead` returns no queues need not implement it."""
         raise AssertionError(f"{self.name} never makes a queue wait")

@@ -1,4 +1,4 @@
-"""Claims that pass a counter in Redis before they reach the database: what is sold out costs no row lock."""
+"""The counter strategy: a counter in Redis filters claims, so that a sold-out coupon costs no row locks."""
 
 import asyncio
 from collections import Counter
@@ -14,11 +14,11 @@ from claimsvc.ports import BatchObserver, Counters, Decision, Storage
 
 
 class CounterStrategy(BatchedStrategy):
-    """`ports.Strategy`: one atomic script takes units for a whole batch; PostgreSQL decides those that got one.
+    """`ports.Strategy`: one atomic script takes units for a batch; PostgreSQL decides the claims that got one.
 
-    The counter only sorts claims. Whoever it lets through is admitted by the database or not; whoever it does not is
-    refused only after a look at the database, which takes no lock. So it may drift either way, after a crash or a
-    loss of Redis, without one wrong answer.
+    The counter only sorts claims. PostgreSQL decides those that got a unit. Those that got none are refused only after
+    a read of the database, which takes no lock. So the counter may drift either way, after a crash or after Redis lost
+    data, without causing a wrong outcome.
     """
 
     name = StrategyName.COUNTER
@@ -36,7 +36,7 @@ class CounterStrategy(BatchedStrategy):
         return ()
 
     async def _admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        """The decisions on attempts, of one coupon or several, in their order."""
+        """Decide attempts on one coupon or several. Returns the decisions in the order of the attempts."""
         wanted = Counter(attempt.coupon_name for attempt in attempts)
         taken = dict(zip(wanted, await asyncio.gather(*starmap(self._take, wanted.items())), strict=True))
         units = Counter(taken)
@@ -49,16 +49,16 @@ class CounterStrategy(BatchedStrategy):
         try:
             decisions.update(zip(refused, await self._refuse(refused), strict=True))
         except UnavailableError as error:
-            # Those above are committed by now, and have their answers whatever becomes of these.
+            # The attempts above are committed, so they keep their decisions although these failed.
             decisions.update(dict.fromkeys(refused, error))
         return [decisions[attempt] for attempt in attempts]
 
     async def _take(self, coupon_name: str, units: int) -> int:
-        """How many of the claims the counter lets through; none, if it cannot be asked."""
+        """Take up to `units` from the counter. Returns how many were taken; 0 if Redis is unavailable."""
         try:
             taken = await self._counters.take(coupon_name, units)
             if taken is None:
-                # Redis has never known the count, or has lost it: PostgreSQL has it.
+                # Redis has no count yet, or has lost it: read it from PostgreSQL.
                 for coupon in await self._storage.stock([coupon_name]):
                     await self._counters.learn(coupon_name, coupon.remaining_amount)
                     taken = await self._counters.take(coupon_name, units)
@@ -78,16 +78,16 @@ class CounterStrategy(BatchedStrategy):
             if not isinstance(decision, Claimed)
         )
         for coupon_name, units in unused.items():
-            # The answers stand whatever becomes of this; a count that stays too low is set right by the reconciler.
+            # A failure here does not change the decisions. The reconciler corrects a count that stays too low.
             with suppress(UnavailableError):
                 await self._counters.give_back(coupon_name, units)
         return decisions
 
     async def _refuse(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        """Those that got no unit. Only the database can refuse them, and it may know of units that the counter lost."""
+        """Decide the attempts that got no unit. PostgreSQL refuses them, or admits them if the count was too low."""
         if not attempts:
             return []
-        looked = await self._storage.look(attempts)
-        undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
+        outcomes = await self._storage.look(attempts)
+        undecided = [attempt for attempt, outcome in zip(attempts, outcomes, strict=True) if outcome is None]
         decided = iter(await self._storage.admit(undecided) if undecided else ())
-        return [next(decided) if outcome is None else outcome for outcome in looked]
+        return [next(decided) if outcome is None else outcome for outcome in outcomes]

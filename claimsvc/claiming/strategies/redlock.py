@@ -1,4 +1,4 @@
-"""Claims under the coupon's lock: one instance at a time works on a coupon, for all that wait in it."""
+"""The redlock strategy: an instance takes the coupon's lock, then decides all claims that wait in its process."""
 
 import asyncio
 import time
@@ -10,23 +10,23 @@ from claimsvc.domain import StrategyName
 from claimsvc.errors import LockBusyError
 from claimsvc.ports import BatchObserver, Lease, Lock, LockWait, Storage
 
-# A batch of so many shows that a coupon is busy; the next one then gets a moment to grow as large.
+# A batch of this size shows that a coupon is busy; the next batch then gets a moment to fill.
 _BUSY_BATCH = 8
 _LINGER_TURNS = 4
 _LINGER_TURN_SECONDS = 0.0005
-# Where nobody waited for the lock, it is asked so much less often whether somebody does by now: that costs as much as
-# some claims, too.
+# While no other instance waits for the lock, the check for waiting instances is this many times rarer: a check costs
+# as much as several claims.
 _SLICES_WHILE_ALONE = 4
 
 
 class RedlockStrategy(BatchedStrategy):
-    """`ports.Strategy`: take the locks, then let one transaction decide all waiting claims, batch after batch.
+    """`ports.Strategy`: take the locks, then decide the waiting claims batch by batch, one transaction for each.
 
-    The lock gives order and keeps contention away from the database. It may have two holders after all (a pause
-    longer than its TTL, a master that forgot it); the transaction is correct then too.
+    The lock only orders claims and keeps contention away from the database. If it has two holders (after a pause
+    longer than its TTL, or when a master lost the key), the transactions still decide correctly.
 
     Args:
-        slice_seconds: how long a lock is held while claims keep coming, before other instances get their turn.
+        slice_seconds: how long a lock is held while claims keep arriving and other instances wait for it.
     """
 
     name = StrategyName.REDLOCK
@@ -58,8 +58,8 @@ class RedlockStrategy(BatchedStrategy):
         return [queue for queue in queues if queue and queue.coupon_name not in ours]
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
-        its_anothers_turn = True
-        while queue and its_anothers_turn:
+        handed_over = True
+        while queue and handed_over:
             waiting_since = time.monotonic()
             queue.waits_for_lock = True
             wait = queue.lock_wait = LockWait(waiting_since)
@@ -68,15 +68,15 @@ class RedlockStrategy(BatchedStrategy):
                     wait.had_at = time.monotonic()
                     queue.waits_for_lock = False
                     await self._serve([queue], lease)
-                its_anothers_turn = bool(lease.handed_over)
+                handed_over = bool(lease.handed_over)
             except LockBusyError as error:
-                # Who came later than this wait began has some time left.
+                # Claims that arrived after this wait began have time left.
                 queue.refuse(error, arrived_before=waiting_since)
 
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
-        """Admit batch after batch until nobody waits, or until it is another instance's turn.
+        """Admit batch after batch until no claims wait, or until the time slice ends and another instance waits.
 
-        Whether another waits is asked while a batch is being decided, so that nobody waits for that answer.
+        The check for waiting instances runs while a batch is being decided, so that claims do not wait for it.
         """
         slice_ends = time.monotonic() + self._slice_seconds
         wanted: asyncio.Task[bool] | None = None
@@ -98,12 +98,15 @@ class RedlockStrategy(BatchedStrategy):
 
 
 async def _next_arrivals(queue: CouponQueue, answered: int) -> None:
-    """Give most of those who were just answered a moment to be followed by others.
+    """Wait briefly until the queue has most of the size of the last batch.
 
-    A few large batches cost less than many small ones, and taking a lock again costs as much as some claims do.
+    A few large batches cost less than many small ones, and taking the lock again costs as much as several claims.
+
+    Args:
+        answered: number of claims in the last batch.
     """
     for _ in range(_LINGER_TURNS):
         if 4 * len(queue) >= 3 * answered:
-            return  # the rest can come while these are being decided
-        # Not by the clock alone: in a busy process one turn of the event loop can take longer than all of them should.
+            return  # the others can arrive while these are being decided
+        # Turns are counted, because in a busy process one turn of the event loop can outlast any time limit.
         await asyncio.sleep(_LINGER_TURN_SECONDS)

@@ -1,4 +1,4 @@
-"""Claims by the database's row lock alone: no Redis, and PostgreSQL keeps the line."""
+"""The row_lock strategy: PostgreSQL's row lock queues the instances; Redis is not used."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from claimsvc.ports import BatchObserver, Storage
 
 
 class RowLockStrategy(BatchedStrategy):
-    """`ports.Strategy`: one transaction decides all claims that wait in this process; rows make instances queue."""
+    """`ports.Strategy`: one transaction decides all claims that wait in this process; row locks order the instances."""
 
     name = StrategyName.ROW_LOCK
 

@@ -1,4 +1,4 @@
-"""What taking locks comes to, one or several: the protocol of `single` and `group`, which exclude each other."""
+"""The protocol for taking locks. `pottery_lock` (one lock) and `multi_lock` (several) implement it compatibly."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,13 @@ from claimsvc.redis.scripts import Script
 
 
 @dataclass(frozen=True, slots=True)
-class GivenBack:
-    """Which locks were not ours any more when they were given back, and for which another instance was woken."""
+class ReleaseResult:
+    """The result of releasing locks.
+
+    Args:
+        lost: coupon names whose locks had expired or were taken away before the release.
+        woken: coupon names for whose locks a waiting instance was woken.
+    """
 
     lost: Sequence[str]
     woken: Sequence[str]
@@ -25,20 +30,20 @@ _release = Script("lock_release.lua")
 
 
 class Acquisition(Protocol):
-    """One try to take locks, under a token of its own: it is never tried twice."""
+    """One attempt to take locks, with its own token. It is never reused."""
 
     coupon_names: Sequence[str]
 
     async def take(self) -> Sequence[str]:
-        """Ask every master once. Returns the names whose locks are ours now; nothing is left behind of the others.
+        """Try once on every master. Returns the names of the locks that were taken; no keys of the others remain.
 
         Raises:
             UnavailableError: a majority of the masters does not answer.
         """
         ...
 
-    async def give_back(self, coupon_names: Sequence[str]) -> GivenBack:
-        """Give these locks back, as far as they are ours, and wake who waits for them.
+    async def give_back(self, coupon_names: Sequence[str]) -> ReleaseResult:
+        """Release those of these locks that this attempt still holds, and wake the instances that wait for them.
 
         Raises:
             UnavailableError: a majority of the masters does not answer; the locks expire by themselves.
@@ -46,31 +51,34 @@ class Acquisition(Protocol):
         ...
 
 
-def masters_are_gone() -> UnavailableError:
+def no_majority() -> UnavailableError:
     return UnavailableError("a majority of the lock's masters does not answer", dependency="redis")
 
 
 async def release(
     master: Master, keys: Sequence[str], token: str, *, taken_since: float, ttl_seconds: float
 ) -> list[int]:
-    """Give locks back to one master; see `lock_release.lua`. What fails is done once the master can be asked again.
+    """Release locks on one master; see `lock_release.lua`. If that fails, it is repeated once the master answers.
 
-    Otherwise a key would stay there for its whole life, and for so long the others had to agree without that master.
+    Otherwise the keys would stay until they expire, and until then that master would refuse these locks.
 
     Args:
         taken_since: when the first master was asked for them (monotonic seconds).
-        ttl_seconds: the life of the keys.
+        ttl_seconds: the TTL of the keys.
+
+    Returns:
+        One result for each key; see `lock_release.lua`.
 
     Raises:
         RedisError: it failed for now.
     """
 
-    async def ask() -> list[int]:
+    async def run() -> list[int]:
         answer: list[int] = await _release(master, keys, token, TURN_MILLISECONDS, HINT_MILLISECONDS)
         return answer
 
     try:
-        return await ask()
+        return await run()
     except RedisError:
-        master.owe(ask, since=taken_since, within_seconds=ttl_seconds)
+        master.undo_later(run, since=taken_since, within_seconds=ttl_seconds)
         raise

@@ -1,11 +1,12 @@
-"""`ports.Locksmith`: which locks are held, read from the masters themselves, and one of them given back by force.
+"""`ports.LockAdmin`: lists the locks that are held, read from the masters, and releases one by force.
 
-Looking takes no lock and changes nothing. A master is asked in small steps (SCAN, then a script for a hundred names),
-so that it is never kept from its claims for longer than a moment.
+Reading takes no locks and changes nothing. It works in small steps (SCAN, then a script for a hundred names), so that
+no master is blocked for long.
 
-A forced release gives back the very lock that was seen and audited, by its token and with the script of an ordinary
-release: whoever waits is woken, and a lock that changed hands meanwhile stays with its new holder. The old holder goes
-on until it gives back, and finds there that the lock was lost. That is safe: PostgreSQL decides its claims.
+A forced release deletes exactly the lock that was seen and audited, by its token and with the script of an ordinary
+release: a waiting instance is woken, and a lock that changed hands meanwhile stays with its new holder. The old holder
+continues until its own release, which reports that the lock was lost. This is safe, because PostgreSQL decides its
+claims.
 """
 
 import asyncio
@@ -29,7 +30,7 @@ from claimsvc.domain import (
     WaitingInstance,
 )
 from claimsvc.ports import AuditLog
-from claimsvc.redis.lock.acquisition import masters_are_gone, release
+from claimsvc.redis.lock.acquisition import no_majority, release
 from claimsvc.redis.lock.identity import instance_of
 from claimsvc.redis.masters import Master
 from claimsvc.redis.scripts import Script
@@ -39,21 +40,21 @@ _look = Script("lock_look.lua")
 
 _PREFIX = "claim:coupon:"
 _NAME = re.compile(COUPON_NAME_PATTERN, re.ASCII)
-# Keys that a master looks at for one SCAN, and names for one script: some tenths of a millisecond each.
+# Keys for one SCAN, and names for one call of the script: both take some tenths of a millisecond.
 _SCAN_COUNT = 500
 _LOOK_COUNT = 100
-# Bounds of an answer: locks, waiting instances of each, and how long the masters are scanned.
+# Limits of a listing: locks, waiting instances for each, and the duration of the scan.
 _MOST_LOCKS = 1000
 _MOST_WAITING = 100
 _SCAN_SECONDS = 2.0
-# A hot coupon's lock changes hands every few milliseconds, and masters are not asked in the very same moment: where no
-# majority names one holder, it is looked again.
+# A hot coupon's lock changes hands every few milliseconds, and the masters are not read at the same instant. If no
+# majority reports one holder, they are read again.
 _LOOKS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class _Seen:
-    """What one master said of one lock."""
+    """The state of one lock on one master. `waiting` is seconds by instance."""
 
     master: str
     token: str
@@ -63,12 +64,12 @@ class _Seen:
 
 
 class LockAdmin:
-    """Sees the locks on the masters and opens one.
+    """`ports.LockAdmin` on the masters.
 
     Args:
         masters: all masters of the lock.
-        audit: where a forced release is written down before it is done.
-        ttl_seconds: the life of a lock that was just taken; how long one is held is reckoned from it.
+        audit: records a forced release before it is done.
+        ttl_seconds: the TTL of a lock. How long a lock has been held is computed from it.
     """
 
     def __init__(self, masters: Sequence[Master], audit: AuditLog, *, ttl_seconds: float) -> None:
@@ -142,13 +143,13 @@ class LockAdmin:
         )
 
     async def _give_back(self, master: Master, lock: HeldLock, token: str, looked_since: float) -> list[int]:
-        # Reckoned from before the look, so that a slow audit never makes the lock seem younger than a master's outage.
+        # Counted from before the read, so that a slow audit cannot make the lock seem younger than a master's outage.
         taken_since = looked_since - lock.held_seconds
         keys = [_PREFIX + lock.coupon_name]
         return await release(master, keys, token, taken_since=taken_since, ttl_seconds=self._ttl_seconds)
 
     async def _look_at(self, names: Sequence[str]) -> list[tuple[HeldLock, str]]:
-        """Who holds these locks, with the token of each; by name."""
+        """Return the held locks of these names with their tokens, in the order of the names."""
         found: dict[str, list[tuple[HeldLock, str]]] = {}
         unclear = list(names)
         for _ in range(_LOOKS):
@@ -163,13 +164,13 @@ class LockAdmin:
         keys = [_PREFIX + name for name in names]
         answers = await self._ask({master: _look(master, keys, _MOST_WAITING) for master in self._masters})
         seen: dict[str, list[_Seen]] = {name: [] for name in names}
-        for master, (clock, *told) in answers.items():
-            for name, each in zip(names, told, strict=True):
-                seen[name].append(_seen(master.name, int(clock), *each))
+        for master, (clock, *locks) in answers.items():
+            for name, lock in zip(names, locks, strict=True):
+                seen[name].append(_seen(master.name, int(clock), *lock))
         return {name: self._holders(name, each) for name, each in seen.items()}
 
     def _holders(self, name: str, seen: Sequence[_Seen]) -> list[tuple[HeldLock, str]]:
-        """Usually one; several where the masters do not agree."""
+        """Return the holders of a lock: usually one, several if the masters disagree."""
         by_token: dict[str, dict[str, float]] = defaultdict(dict)
         waiting: dict[str, float] = {}
         for each in seen:
@@ -195,25 +196,29 @@ class LockAdmin:
         ]
 
     async def _ask(self, questions: Mapping[Master, Any]) -> dict[Master, Any]:
-        """The answers of those masters that have one.
+        """Return the answers of the masters that answered.
 
         Raises:
-            UnavailableError: they are no majority.
+            UnavailableError: a majority of the masters did not answer.
         """
-        answers = await asyncio.gather(*questions.values(), return_exceptions=True)
-        told: dict[Master, Any] = {}
-        for master, answer in zip(questions, answers, strict=True):
-            if not isinstance(answer, BaseException):
-                told[master] = answer
-            elif not isinstance(answer, RedisError):
-                raise answer
-        if len(told) < self._majority:
-            raise masters_are_gone()
-        return told
+        results = await asyncio.gather(*questions.values(), return_exceptions=True)
+        answers: dict[Master, Any] = {}
+        for master, result in zip(questions, results, strict=True):
+            if not isinstance(result, BaseException):
+                answers[master] = result
+            elif not isinstance(result, RedisError):
+                raise result
+        if len(answers) < self._majority:
+            raise no_majority()
+        return answers
 
 
 async def _scan(master: Master, until: float) -> tuple[set[str], bool]:
-    """The names of the locks that this master has, and whether these are all."""
+    """Return the names of the locks on a master, and whether the list is complete.
+
+    Args:
+        until: when to stop (monotonic seconds).
+    """
     names: set[str] = set()
     cursor = 0
     while True:

@@ -1,7 +1,7 @@
-"""Taking several locks on all masters with one round trip to each.
+"""Takes several locks on all masters with one round trip to each.
 
-pottery takes one lock at a time. This keeps its key, its value and its rules for giving back, so that both exclude
-each other; https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ describes the algorithm.
+pottery takes one lock at a time. This uses the same keys, values and release rules, so that the two exclude each
+other. https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/ describes the algorithm.
 """
 
 import asyncio
@@ -12,13 +12,21 @@ from collections.abc import Awaitable, Sequence
 
 from redis.exceptions import RedisError
 
-from claimsvc.redis.lock.acquisition import GivenBack, masters_are_gone, release, take
+from claimsvc.redis.lock.acquisition import ReleaseResult, no_majority, release, take
 from claimsvc.redis.lock.identity import token_of
 from claimsvc.redis.masters import Master
 
 
-class GroupAcquisition:
-    """`Acquisition` of several locks `claim:coupon:<name>`, each by itself: some may be free and others not."""
+class MultiLockAcquisition:
+    """`Acquisition` of several locks `claim:coupon:<name>`. Each is taken independently of the others.
+
+    Args:
+        coupon_names: names of the locks.
+        masters: all masters of the lock.
+        instance: name of this instance, the beginning of the token.
+        ttl_seconds: the TTL of the keys.
+        validity_seconds: the TTL less the allowance for clock drift; an attempt that takes longer fails.
+    """
 
     def __init__(
         self,
@@ -43,7 +51,7 @@ class GroupAcquisition:
         votes = await self._ask([take(master, keys, self._token, ttl_milliseconds) for master in self._masters])
         if len(votes) < self._majority:
             await self._release(self.coupon_names)
-            raise masters_are_gone()
+            raise no_majority()
         count = Counter(name for vote in votes for name, taken in zip(self.coupon_names, vote, strict=True) if taken)
         in_time = time.monotonic() - self._taken_since < self._validity_seconds
         taken = [name for name, masters in count.items() if masters >= self._majority and in_time]
@@ -51,10 +59,10 @@ class GroupAcquisition:
             await self._release(missed)
         return taken
 
-    async def give_back(self, coupon_names: Sequence[str]) -> GivenBack:
+    async def give_back(self, coupon_names: Sequence[str]) -> ReleaseResult:
         votes = await self._release(coupon_names)
         if len(votes) < self._majority:
-            raise masters_are_gone()
+            raise no_majority()
         ours: Counter[str] = Counter()
         woken: set[str] = set()
         for vote in votes:
@@ -62,7 +70,7 @@ class GroupAcquisition:
                 ours[name] += given_back > 0
                 if given_back == 2:
                     woken.add(name)
-        return GivenBack(lost=[name for name in coupon_names if ours[name] < self._majority], woken=tuple(woken))
+        return ReleaseResult(lost=[name for name in coupon_names if ours[name] < self._majority], woken=tuple(woken))
 
     async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
         keys = _keys(coupon_names)
@@ -74,7 +82,7 @@ class GroupAcquisition:
         )
 
     async def _ask(self, questions: Sequence[Awaitable[list[int]]]) -> list[list[int]]:
-        """The answers of those masters that have one."""
+        """Return the answers of the masters that answered."""
         answers: list[list[int]] = []
         for answer in await asyncio.gather(*questions, return_exceptions=True):
             if isinstance(answer, list):

@@ -1,7 +1,7 @@
-"""Taking one lock on all masters, by pottery's `AIORedlock`. This is the only file that knows pottery.
+"""Takes one lock on all masters with pottery's `AIORedlock`. This is the only file that imports pottery.
 
-What pottery leaves open is closed here: its key's prefix, what importing it does to the process, its endless loop and
-its silence about masters that are down, tokens that are used twice, and who is woken when a lock is given back.
+It changes pottery's key prefix, undoes the side effects of importing it, replaces its endless retries, reports masters
+that are down, uses a new token for each attempt, and wakes waiting instances on release.
 """
 
 import contextlib
@@ -11,15 +11,15 @@ import os
 import time
 from collections.abc import Iterator, Sequence
 
-from claimsvc.redis.lock.acquisition import GivenBack, masters_are_gone, release
+from claimsvc.redis.lock.acquisition import ReleaseResult, no_majority, release
 from claimsvc.redis.lock.identity import token_of
 from claimsvc.redis.masters import Master
 
 
 @contextlib.contextmanager
 def _contained() -> Iterator[None]:
-    """Undo what importing pottery does to the process: it replaces `json.dumps`, and it reads REDIS_URL and fails
-    when that is not to its taste."""
+    """Undo the side effects of importing pottery: it replaces `json.dumps`, and fails if REDIS_URL is not a URL that
+    it accepts."""
     dumps, url = json.dumps, os.environ.pop("REDIS_URL", None)
     try:
         yield
@@ -33,14 +33,14 @@ with _contained():
     from pottery import AIORedlock
     from pottery.exceptions import QuorumIsImpossible, ReleaseUnlockedLock
 
-# pottery logs a stack trace for each command that a master fails. Masters are watched in `masters`, one line a change.
+# pottery logs a stack trace for each failed command. `redis.masters` logs one line when a master's state changes.
 logging.getLogger("pottery").disabled = True
 
 
-class SingleAcquisition(AIORedlock):
+class PotteryAcquisition(AIORedlock):
     """`Acquisition` of one lock `claim:coupon:<name>`."""
 
-    # pottery puts its prefix before the key: `claim` and `coupon:<name>` make `claim:coupon:<name>`.
+    # pottery joins prefix and key: `claim` and `coupon:<name>` become `claim:coupon:<name>`.
     _KEY_PREFIX = "claim"
 
     def __init__(self, coupon_name: str, masters: Sequence[Master], *, instance: str, ttl_seconds: float) -> None:
@@ -50,7 +50,7 @@ class SingleAcquisition(AIORedlock):
         self._taken_since = time.monotonic()
         self._woke_another = False
 
-    # pottery keeps its token in a slot of this name, and makes it of chance alone.
+    # pottery stores its token in an attribute of this name, and generates it at random.
     @property
     def _uuid(self) -> str:
         return self._token
@@ -60,26 +60,26 @@ class SingleAcquisition(AIORedlock):
         self._token = token_of(self._instance, unique) if unique else ""
 
     async def take(self) -> Sequence[str]:
-        # Without these flags it would try for ever, and take a master that is down for one whose lock is another's.
+        # Without these flags it would retry without end, and treat a master that is down as one with the lock taken.
         try:
             free = await self.acquire(blocking=False, raise_on_redis_errors=True)
         except QuorumIsImpossible as error:
-            raise masters_are_gone() from error
+            raise no_majority() from error
         return self.coupon_names if free else ()
 
-    async def give_back(self, coupon_names: Sequence[str]) -> GivenBack:
+    async def give_back(self, coupon_names: Sequence[str]) -> ReleaseResult:
         try:
             await self.release(raise_on_redis_errors=True)
         except ReleaseUnlockedLock:
-            return GivenBack(lost=coupon_names, woken=())
+            return ReleaseResult(lost=coupon_names, woken=())
         except QuorumIsImpossible as error:
-            raise masters_are_gone() from error
-        return GivenBack(lost=(), woken=coupon_names if self._woke_another else ())
+            raise no_majority() from error
+        return ReleaseResult(lost=(), woken=coupon_names if self._woke_another else ())
 
     async def _release_script(  # type: ignore[override]
         self, *, keys: Sequence[str], args: Sequence[str], client: Master
     ) -> bool:
-        # In the place of pottery's own script, which knows nothing of those who wait.
+        # Replaces pottery's script, which does not wake waiting instances.
         [token] = args
         [given_back] = await release(
             client, keys, token, taken_since=self._taken_since, ttl_seconds=self.auto_release_time

@@ -1,8 +1,8 @@
-"""`ports.Lock`: when to try, when to wait and when to give up. This is the only file that knows tenacity.
+"""`ports.Lock`: attempts, waits and timeouts. This is the only file that imports tenacity.
 
-An acquisition is a task of ours: cancelling the caller undoes it, and leaves no key behind for its TTL. Giving back is
-never the body's failure: it is logged and counted. A lease knows its own end, from a clock read before the first
-master was asked.
+An acquisition runs in its own task: cancelling the caller undoes it, and leaves no keys behind. A failed release does
+not raise into the caller's code: it is logged and counted. A lease's expiry is computed from a clock reading before
+the first master was asked.
 """
 
 import asyncio
@@ -20,24 +20,31 @@ from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.acquisition import Acquisition
 from claimsvc.redis.lock.identity import instance_name
-from claimsvc.redis.lock.multi_lock import GroupAcquisition
-from claimsvc.redis.lock.pottery_lock import SingleAcquisition
+from claimsvc.redis.lock.multi_lock import MultiLockAcquisition
+from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.wait_queue import HandOver, Wake, open_hand_over
 from claimsvc.redis.masters import Master
 
 _log = structlog.get_logger("claimsvc.lock")
 
-# Redlock's allowance for clocks that run at different speeds: 1 % of the TTL plus 2 ms, as pottery reckons it
+# Redlock's allowance for clock drift: 1 % of the TTL plus 2 ms, as in pottery
 # (https://redis.io/docs/latest/develop/clients/patterns/distributed-locks/).
 _CLOCK_DRIFT_FACTOR = 0.01
 _CLOCK_DRIFT_SECONDS = 0.002
 
-# Longest random delay before another try at a lock that looks free: so that a vote that was split is not split again.
+# Longest random delay before another attempt at a lock that seems free, so that a split vote is not repeated.
 _SPREAD_SECONDS = 0.01
 
 
 class RedlockLease:
-    """`ports.Lease`. Times are monotonic seconds."""
+    """`ports.Lease`.
+
+    Args:
+        acquisition: the attempt that took the locks; it releases them.
+        coupon_names: names of the locks that were taken.
+        hand_over: knows which locks other instances wait for.
+        expires_at: when the locks may have expired (monotonic seconds).
+    """
 
     def __init__(
         self, acquisition: Acquisition, coupon_names: Sequence[str], hand_over: HandOver, expires_at: float
@@ -53,23 +60,23 @@ class RedlockLease:
         return self._expires_at - time.monotonic()
 
     async def is_wanted(self) -> bool:
-        # Of several locks some other is always wanted, or may be; asking for each would cost more than it saves.
+        # Several locks are always taken as wanted: checking each would cost more than it saves.
         return len(self.coupon_names) != 1 or await self._hand_over.is_wanted(self.coupon_names[0])
 
 
 class Redlocks:
     """`ports.Lock` on an odd number of independent masters.
 
-    Terminal at once: a majority of masters that does not answer. Transient, and tried again: the lock is another's.
+    A lock that another instance holds is tried again. A missing majority of masters fails immediately.
 
     Args:
-        masters: clients of the masters, with time-outs and without retries of their own.
+        masters: clients of the masters, with timeouts and without retries.
+        hand_over: the wait queue for busy locks.
         instance: the name of this instance, with which its tokens begin.
-        hand_over: the line in which this instance waits for a busy lock.
-        ttl_seconds: when a lock that nobody gives back becomes free.
-        retries: attempts after the first. An attempt that follows a hint is none of them.
+        ttl_seconds: when a lock that is not released becomes free.
+        retries: attempts after the first. Attempts that follow a hint are not counted.
         retry_wait_seconds: the pause between two attempts.
-        observer: told of every attempt, wait and hold.
+        observer: receives every attempt, wait and hold.
     """
 
     def __init__(
@@ -99,7 +106,7 @@ class Redlocks:
         try:
             yield lease
         finally:
-            await self._release_surely(lease)
+            await self._release_shielded(lease)
 
     @asynccontextmanager
     async def hold_free(self, coupon_names: Sequence[str]) -> AsyncIterator[RedlockLease]:
@@ -111,26 +118,26 @@ class Redlocks:
             yield lease
         finally:
             if lease.coupon_names:
-                await self._release_surely(lease)
+                await self._release_shielded(lease)
 
     def without_metrics(self) -> "Redlocks":
-        """The same, closed with this one, whose observer is not told: for locks that are no coupon's."""
+        """Return a copy that reports nothing to the observer, for locks that are not coupons'. Closed with this one."""
         twin = copy.copy(self)
-        twin._observer = _Nobody()
+        twin._observer = _NullObserver()
         return twin
 
     async def aclose(self) -> None:
-        """Wait until every lock that was being undone or given back is."""
+        """Wait until all releases in progress have ended."""
         while self._tasks:
             await asyncio.wait(self._tasks)
 
     async def _wait_for(self, coupon_name: str, *, was_busy: bool) -> RedlockLease:
-        """One attempt (unless it was just made) and the retries, by tenacity."""
+        """Make the first attempt (unless `was_busy`), then retry with tenacity."""
         started = time.monotonic()
         attempts_left = self._retries + (not was_busy)
         next_attempt_at = started + self._retry_wait_seconds
         wake = Wake.NONE
-        in_vain = 0
+        failed_wakes = 0
 
         async def attempt() -> RedlockLease:
             nonlocal attempts_left, next_attempt_at
@@ -140,15 +147,15 @@ class Redlocks:
             return await self._attempt((coupon_name,))
 
         async def pause(_: float = 0.0) -> None:
-            """Until the next attempt is due, or until it is worth trying before that."""
-            nonlocal wake, in_vain
+            """Wait until the next attempt is due, or until a hint makes an earlier one worthwhile."""
+            nonlocal wake, failed_wakes
             if wake is Wake.FREE:
-                # It was called free and was not to be had: others try too. Or, if that happens again, the master that
-                # we ask has forgotten it, or takes no locks: then we wait in line on another.
-                in_vain += 1
+                # The lock was reported free but could not be taken: other instances try too. If that is repeated, the
+                # master that was asked has lost the lock or takes no writes, so queue on another one.
+                failed_wakes += 1
                 await asyncio.sleep(random.uniform(0, _SPREAD_SECONDS))  # noqa: S311
             wake = await self._hand_over.wait(
-                coupon_name, next_attempt_at - time.monotonic(), passed_over=max(0, in_vain - 1)
+                coupon_name, next_attempt_at - time.monotonic(), skip=max(0, failed_wakes - 1)
             )
             if wake is Wake.NONE:
                 self._observer.retried(coupon_name)
@@ -178,19 +185,19 @@ class Redlocks:
             self._observer.lock_waiters(-1)
             self._observer.waited((coupon_name,), result, time.monotonic() - started)
             leaving = self._spawn(self._hand_over.leave(coupon_name))
-            if result == "busy":  # whoever tries again must not lose its new place to the old one's end
+            if result == "busy":  # a new wait must not start before the old place is given up
                 await asyncio.shield(leaving)
 
     async def _attempt(self, coupon_names: Sequence[str]) -> RedlockLease:
-        """Try once. The lease has the names whose locks were free."""
+        """Try once. The lease has the names whose locks were taken, which may be none."""
         started = time.monotonic()
         acquisition: Acquisition
         if len(coupon_names) == 1:
-            acquisition = SingleAcquisition(
+            acquisition = PotteryAcquisition(
                 coupon_names[0], self._masters, instance=self._instance, ttl_seconds=self._ttl_seconds
             )
         else:
-            acquisition = GroupAcquisition(
+            acquisition = MultiLockAcquisition(
                 coupon_names,
                 self._masters,
                 instance=self._instance,
@@ -213,20 +220,20 @@ class Redlocks:
         return RedlockLease(acquisition, taken, self._hand_over, started + self._validity_seconds)
 
     def _give_up(self, state: RetryCallState) -> None:
-        raise LockBusyError("the coupon's lock was held by others all the while; nothing was decided")
+        raise LockBusyError("other instances held the coupon's lock until the timeout; nothing was decided")
 
     async def _undo(self, taking: "asyncio.Task[Sequence[str]]", acquisition: Acquisition) -> None:
-        """Whoever wanted the locks was cancelled while the masters were being asked: leave no key behind."""
+        """Release the locks after their caller was cancelled during `take`, so that no keys remain."""
         with suppress(UnavailableError):
             if taken := await taking:
                 await acquisition.give_back(taken)
 
-    async def _release_surely(self, lease: RedlockLease) -> None:
-        # Shielded: who is cancelled here goes at once, and the lock is given back all the same.
+    async def _release_shielded(self, lease: RedlockLease) -> None:
+        # Shielded: a cancelled caller returns immediately, and the release continues.
         await asyncio.shield(self._spawn(self._release(lease)))
 
     async def _release(self, lease: RedlockLease) -> None:
-        """Give the locks back. A failure goes no further: the work under the lock is done and stands."""
+        """Release the locks. Failures are logged, not raised: the work under the lock is done and valid."""
         self._observer.held(lease.coupon_names, time.monotonic() - lease.acquired_at)
         try:
             given_back = await lease.acquisition.give_back(lease.coupon_names)
@@ -241,15 +248,15 @@ class Redlocks:
             self._observer.hinted("sent")
 
     def _spawn(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
-        """Run `work` as a task of ours, which no caller's cancellation reaches."""
+        """Run `work` in its own task, so that cancelling the caller does not cancel it."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         return task
 
 
-class _Nobody:
-    """`ports.LockObserver` that is not interested."""
+class _NullObserver:
+    """`ports.LockObserver` that discards everything."""
 
     def attempted(self, coupon_name: str, result: str) -> None: ...
     def retried(self, coupon_name: str) -> None: ...
@@ -271,12 +278,12 @@ async def open_redlocks(
     observer: LockObserver,
     instance: str | None = None,
 ) -> AsyncIterator[Redlocks]:
-    """`Redlocks` for this instance. On leaving, every lock that was being given back is.
+    """Open `Redlocks` for this instance. On leaving, wait for the releases in progress.
 
     Args:
-        instance: a name that no other instance has; one that tells where it runs, unless given.
+        instance: a unique name of this instance; by default the one of `instance_name`.
 
-    The others are those of `Redlocks`.
+    The other arguments are those of `Redlocks`.
     """
     instance = instance or instance_name()
     async with open_hand_over(instance, masters, observer) as hand_over:

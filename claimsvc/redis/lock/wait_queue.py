@@ -1,9 +1,9 @@
-"""Hand-over between instances: who gives a lock back wakes the instance that has waited longest for it.
+"""Hand-over between instances: releasing a lock wakes the instance that has waited longest for it.
 
-An instance that finds a lock busy joins the line `claim:waiting:<name>` on one master, chosen by the name. Giving the
-lock back (`release.lua`) pops the first of the line and puts the name on its list `claim:hints:<instance>`, on which
-each instance blocks with one connection per master. All of this is advice: a hint that is lost, or sent in vain, costs
-time and nothing else, and never more than the pause between two attempts.
+An instance that finds a lock busy joins the queue `claim:waiting:<name>` on one master, selected by the name. Releasing
+the lock (`lock_release.lua`) pops the first instance of the queue and pushes the name to its list
+`claim:hints:<instance>`; each instance blocks on its list with one connection per master. Hints are only advice: a lost
+or superfluous hint costs at most the pause between two attempts.
 """
 
 import asyncio
@@ -26,11 +26,11 @@ _wait = Script("lock_wait.lua")
 
 _log = structlog.get_logger("claimsvc.lock")
 
-# How long a woken instance's turn is kept for it before others may take the lock: some round trips.
+# How long the lock is reserved for a woken instance: some round trips.
 TURN_MILLISECONDS = 50
-# A hint that is read later than this is of no use: the instance has tried again meanwhile.
+# A hint expires after this: the instance has made another attempt meanwhile.
 HINT_MILLISECONDS = 1000
-# An instance that waits says so again at every pause; one that died is forgotten after this.
+# A waiting instance renews its place at every pause. The place of a crashed instance expires after this.
 _PLACE_MILLISECONDS = 5000
 
 _LISTEN_SECONDS = 1.0
@@ -38,7 +38,7 @@ _LISTEN_AGAIN_SECONDS = 0.5
 
 
 class Wake(Enum):
-    """Why a wait in line ended."""
+    """Why a wait ended: a hint arrived, the lock was found free, or the time was over."""
 
     OUR_TURN = auto()
     FREE = auto()
@@ -46,11 +46,12 @@ class Wake(Enum):
 
 
 class HandOver:
-    """This instance's places in the lines, and the hints it gets.
+    """This instance's places in the wait queues, and the hints it receives.
 
     Args:
-        instance: a name that no other instance has.
+        instance: a unique name of this instance.
         masters: all masters, in the same order in every instance.
+        observer: receives each hint.
     """
 
     def __init__(self, instance: str, masters: Sequence[Master], observer: LockObserver) -> None:
@@ -59,27 +60,28 @@ class HandOver:
         self._observer = observer
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._since: dict[str, str] = {}
-        self._in_line: dict[str, Master] = {}
+        self._queued_on: dict[str, Master] = {}
 
-    def _line_masters(self, coupon_name: str, passed_over: int) -> list[Master]:
-        """Where the line of this coupon may be: on the first of these that takes it; the name chooses their order."""
-        first = (place_of(coupon_name, len(self._masters)) + passed_over) % len(self._masters)
+    def _queue_masters(self, coupon_name: str, skip: int) -> list[Master]:
+        """Return the masters for the queue of this coupon, in the order in which to try them; the name selects it."""
+        first = (place_of(coupon_name, len(self._masters)) + skip) % len(self._masters)
         return [master for master in self._masters[first:] + self._masters[:first] if master.up]
 
-    async def wait(self, coupon_name: str, seconds: float, *, passed_over: int = 0) -> Wake:
-        """Wait in line, about so long at most, until it is worth trying. Our place is kept until `leave`.
+    async def wait(self, coupon_name: str, seconds: float, *, skip: int = 0) -> Wake:
+        """Wait in the queue until an attempt is worthwhile. The place is kept until `leave`.
 
-        Several may wait for the same lock here: they share one place, and a hint wakes one of them.
+        Several tasks of this instance may wait for the same lock: they share one place, and a hint wakes one of them.
 
         Args:
-            passed_over: how many masters, of those on which the line may be, are not to be asked before the others.
+            seconds: longest wait, approximately.
+            skip: number of masters to move to the end of the order in which they are tried.
         """
         until = time.monotonic() + seconds
         woken = asyncio.Event()
         waiting = self._waiting.setdefault(coupon_name, [])
         waiting.append(woken)
         try:
-            if not await self._join(coupon_name, passed_over):
+            if not await self._join(coupon_name, skip):
                 return Wake.FREE
             async with asyncio.timeout(until - time.monotonic()):
                 await woken.wait()
@@ -91,51 +93,51 @@ class HandOver:
             if not waiting:
                 self._waiting.pop(coupon_name, None)
 
-    async def _join(self, coupon_name: str, passed_over: int) -> bool:
-        """Join the line; False if the lock is free for us to take."""
+    async def _join(self, coupon_name: str, skip: int) -> bool:
+        """Join the queue. Returns False if the lock is free for this instance to take."""
         since = self._since.setdefault(coupon_name, "")
-        for master in self._line_masters(coupon_name, passed_over):
-            self._in_line[coupon_name] = master
+        for master in self._queue_masters(coupon_name, skip):
+            self._queued_on[coupon_name] = master
             try:
                 answer = await _wait(
                     master, [f"claim:coupon:{coupon_name}"], self._instance, since, _PLACE_MILLISECONDS
                 )
             except RedisError:
-                continue  # it is gone by now, or it takes no writes; the line is on the next then
+                continue  # the master is down or takes no writes: queue on the next one
             if not answer:
                 return False
             self._since[coupon_name] = answer.decode()
             return True
-        return True  # no hints, then: the next attempt comes when its pause is over
+        return True  # without hints, the next attempt is made after the pause
 
     async def leave(self, coupon_name: str) -> None:
-        """Give up our place, unless another still waits here, so that no hint is wasted on us."""
+        """Give up the place, so that no hint is wasted on it; unless another task here still waits."""
         if coupon_name in self._waiting:
             return
         self._since.pop(coupon_name, None)
-        if master := self._in_line.pop(coupon_name, None):
+        if master := self._queued_on.pop(coupon_name, None):
             with contextlib.suppress(RedisError):
                 await master.zrem(f"claim:waiting:{coupon_name}", self._instance)
 
     async def is_wanted(self, coupon_name: str) -> bool:
-        """Whether another instance waits for this lock. If nobody can tell: yes.
+        """Whether another instance waits for this lock. True if no master answers.
 
-        Every master is asked, because an instance that cannot reach the line's own master waits on the next.
+        Every master is asked, because an instance that cannot reach the first master of the queue waits on the next.
         """
-        line = f"claim:waiting:{coupon_name}"
-        answers = await asyncio.gather(*(master.exists(line) for master in self._masters), return_exceptions=True)
-        told = [answer for answer in answers if not isinstance(answer, RedisError)]
-        return not told or any(told)
+        queue = f"claim:waiting:{coupon_name}"
+        results = await asyncio.gather(*(master.exists(queue) for master in self._masters), return_exceptions=True)
+        answers = [result for result in results if not isinstance(result, RedisError)]
+        return not answers or any(answers)
 
     def _hint(self, coupon_name: str) -> None:
-        self._in_line.pop(coupon_name, None)
+        self._queued_on.pop(coupon_name, None)
         sleeping = [woken for woken in self._waiting.get(coupon_name, ()) if not woken.is_set()]
         self._observer.hinted("used" if sleeping else "late")
         if sleeping:
             sleeping[0].set()
 
     async def listen(self, master: Master) -> None:
-        """Receive this instance's hints from one master, for ever."""
+        """Receive this instance's hints from one master, until cancelled."""
         hints = f"claim:hints:{self._instance}"
         listener = Client.from_url(
             master.url,
@@ -158,7 +160,7 @@ class HandOver:
 
 @asynccontextmanager
 async def open_hand_over(instance: str, masters: Sequence[Master], observer: LockObserver) -> AsyncIterator[HandOver]:
-    """This instance's side of the hand-over, listening until it is left."""
+    """Open this instance's side of the hand-over. It listens for hints until the context is left."""
     hand_over = HandOver(instance, masters, observer)
     listeners = [asyncio.create_task(hand_over.listen(master)) for master in masters]
     try:

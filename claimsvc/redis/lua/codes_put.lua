@@ -1,6 +1,6 @@
--- Keep counts of codes, unless newer ones are kept. KEYS: claim:codes:{<type>}. ARGV: the number under which the count
--- was begun, for how many seconds the counts are kept, and then they.
--- Returns 0 if the number is not one of this master's, which has forgotten what it knew; else 1.
+-- Store counts of codes, unless newer ones are stored. KEYS: claim:codes:{<type>}. ARGV: the number of this count, the
+-- TTL (seconds), then the four counts.
+-- Returns 0 if this master never issued the number, because it has lost its data since; else 1.
 local begun = tonumber(redis.call('HGET', KEYS[1], 'begun') or 0)
 local number = tonumber(ARGV[1])
 if number > begun then

@@ -1,4 +1,4 @@
--- Put units back. KEYS: claim:stock:{<name>}. ARGV: how many. A count that is not known is not begun with them.
+-- Return units to a count. KEYS: claim:stock:{<name>}. ARGV: how many. Does nothing if the count does not exist.
 if redis.call('EXISTS', KEYS[1]) == 0 then
     return 0
 end

@@ -1,5 +1,5 @@
 -- Take units of a coupon's stock. KEYS: claim:stock:{<name>}. ARGV: how many are wanted.
--- Returns how many were taken, or -1 if no count is known.
+-- Returns how many were taken, or -1 if the count does not exist.
 local count = redis.call('GET', KEYS[1])
 if not count then
     return -1

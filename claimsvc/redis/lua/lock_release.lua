@@ -1,10 +1,10 @@
--- Give locks back: delete each key that still has our token, and wake the instance that has waited longest for it.
+-- Release locks: delete each key that still has the caller's token, and wake the instance that has waited longest.
 --
--- KEYS: the locks, claim:coupon:<name>. ARGV: our token; how long a woken instance's turn is kept for it, and how long
--- a hint stays of use (both in milliseconds).
--- Returns for each key: 0, it was not ours; 1, given back; 2, given back and an instance woken.
+-- KEYS: the locks, claim:coupon:<name>. ARGV: the token; how long the lock is reserved for the woken instance, and how
+-- long its hint is kept (both in milliseconds).
+-- Returns for each key: 0 if the token did not match; 1 if released; 2 if released and an instance was woken.
 --
--- The other keys are made from the name, not declared: masters of a Redlock are independent servers, never a cluster.
+-- The other keys are computed from the name, not declared: masters of a Redlock are independent servers, not a cluster.
 local given_back = {}
 for i, key in ipairs(KEYS) do
     given_back[i] = 0

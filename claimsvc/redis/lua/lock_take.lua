@@ -1,7 +1,7 @@
--- Take several locks at once: each that is free and is nobody's turn.
+-- Take several locks: each that is free and not reserved for a woken instance.
 --
--- KEYS: the locks, claim:coupon:<name>. ARGV: our token; their life (milliseconds).
--- Returns for each key 1, taken, or 0.
+-- KEYS: the locks, claim:coupon:<name>. ARGV: the token; the TTL (milliseconds).
+-- Returns for each key: 1 if taken, else 0.
 local taken = {}
 for i, key in ipairs(KEYS) do
     local name = string.sub(key, #'claim:coupon:' + 1)
