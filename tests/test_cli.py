@@ -17,15 +17,8 @@ from alembic.config import Config
 
 import migrations
 from claimsvc.embedded import PostgresServer
-from tests.program import (
-    ADMIN_KEY,
-    Starter,
-    address,
-    call,
-    claimsvc,
-    claimsvc_here,
-    is_alive,
-)
+from tests.support.admin import ADMIN_KEY
+from tests.support.program import Starter, address, call, claimsvc, claimsvc_here, is_alive
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import psycopg
 
-from tests.program import claimsvc_here
+from tests.support.program import claimsvc_here
 
 
 def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -> None:

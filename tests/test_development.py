@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from claimsvc.embedded import temporary_state_dir
-from tests.program import CLAIMSVC, DEADLINE_SECONDS, Starter, call, claimsvc, environment, is_alive, pids_on
-from tests.waiting import block_until
+from tests.support.program import CLAIMSVC, DEADLINE_SECONDS, Starter, call, claimsvc, environment, is_alive, pids_on
+from tests.support.waiting import block_until
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ from claimsvc.embedded import (
     temporary_state_dir,
 )
 from claimsvc.errors import EmbeddedServiceError
-from tests.waiting import block_until
+from tests.support.waiting import block_until
 
 AS_ROOT = os.geteuid() == 0
 DEADLINE_SECONDS = 30.0

@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.program import claimsvc_here
+from tests.support.program import claimsvc_here
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
-"""Asks the service of `tests.api.memory`: the answer's status, its body and its headers."""
+"""Asks the service of `tests.support.memory_store`: the answer's status, its body and its headers."""
 
 from typing import Any
 
-from tests.api.memory import ADMIN, Service
+from tests.api.memory_services import Service
+from tests.support.admin import ADMIN
 
 
 async def claim(service: Service, coupon: str = "plenty", user: str = "ann") -> tuple[int, Any, Any]:

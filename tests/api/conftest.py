@@ -12,7 +12,10 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import StrategyName
 from claimsvc.http.app import create_app
-from tests.api.memory import ADMIN_KEY_DIGEST, MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory_services import Observations, Service, memory_services
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 
 @pytest.fixture
@@ -34,7 +37,7 @@ async def service(log_lines: list[structlog.typing.EventDict]) -> AsyncIterator[
 @pytest.fixture
 def service_url(database_url: str, redis_urls: tuple[str, ...]) -> Iterator[str]:
     """The real service, on PostgreSQL and Redlock, in a thread of its own for clients that block."""
-    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_KEY_DIGEST,))
+    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
     running: Future[tuple[str, Callable[[], object]]] = Future()
 
     async def serve() -> None:

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from claimsvc.domain import Outcome, StrategyName
 from claimsvc.http.app import create_app
 from claimsvc.http.server.fair_queue import FairQueue
-from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
-from tests.waiting import until
+from tests.api.memory_services import Observations, memory_services
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import Running, running
+from tests.support.waiting import until
 
 # The second charset is not among the usual spellings, so its request takes the long way.
 EXPRESS, ORDINARY = "application/json", "application/json; charset=UTF-8"

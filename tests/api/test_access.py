@@ -14,8 +14,11 @@ from aiohttp import hdrs, web
 from claimsvc.domain import Claimed, Scope, StrategyName
 from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
-from tests.api.memory import ADMIN, MemoryStore, Observations, memory_services, served
-from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
+from tests.api.memory_services import Observations, memory_services
+from tests.support.admin import ADMIN
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
+from tests.support.token_issuer import AUDIENCE, ISSUER, Issuer, bearer
 
 # Callers whose credentials are good: what they may not do is 403, for all others it is 401.
 KEYS = {scope.value for scope in Scope}

@@ -11,11 +11,15 @@ import pytest
 from claimsvc.domain import AuditFilter, Claimed, ClaimOptions, StrategyName
 from claimsvc.http.app import create_app
 from claimsvc.postgres import PostgresStorage
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryStore, Observations, memory_services, served
-from tests.program import claimsvc_here
-from tests.storage.stage import administrate, attempts, open_storage
+from tests.api.memory_services import Observations, memory_services
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.databases import administrate
+from tests.support.memory_store import MemoryStore
+from tests.support.program import claimsvc_here
+from tests.support.serving import served
+from tests.support.storage import attempts, open_storage
 
-KEY = f"admin-key:{ADMIN_KEY_DIGEST[:12]}"
+KEY = f"admin-key:{ADMIN_DIGEST[:12]}"
 
 
 class Stage:

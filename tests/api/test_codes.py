@@ -17,8 +17,9 @@ from claimsvc.config import Settings
 from claimsvc.domain import GENERATION_PATTERN, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import make_codes, new_code, possibilities
 from claimsvc.http.resources.codes.uploads import CSV, NDJSON, RowReader
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
-from tests.waiting import until
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.serving import served
+from tests.support.waiting import until
 
 _FILE_ROWS = int(os.environ.get("CLAIMSVC_TEST_ROWS", "5000"))
 
@@ -48,7 +49,7 @@ class Shop:
 @pytest.fixture
 async def shop(database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Shop]:
     settings = Settings(
-        database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_KEY_DIGEST,), reconcile_seconds=0.5
+        database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,), reconcile_seconds=0.5
     )
     async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
         async with aiohttp.ClientSession() as client:

@@ -5,8 +5,8 @@ import gzip
 
 import pytest
 
-from tests.api.memory import Service
-from tests.faults.hostile.wire import connected, request
+from tests.api.memory_services import Service
+from tests.support.raw_http import connected, request
 
 JSON = "application/json"
 CLAIM = b'{"user_id": "ann", "coupon_name": "plenty"}'

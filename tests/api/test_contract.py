@@ -9,7 +9,7 @@ from uuid_utils.compat import uuid7
 
 from claimsvc.errors import LockBusyError, UnavailableError
 from tests.api.asking import claim, get
-from tests.api.memory import Service
+from tests.api.memory_services import Service
 
 
 async def test_a_claim_is_answered_with_itself_and_its_place(service: Service) -> None:

@@ -6,7 +6,10 @@ import pytest
 from claimsvc.domain import StrategyName
 from claimsvc.http.app import create_app
 from tests.api.asking import claim, create, get
-from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory_services import Observations, Service, memory_services
+from tests.support.admin import ADMIN
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 
 async def test_a_coupon_is_created_and_found(service: Service) -> None:

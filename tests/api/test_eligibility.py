@@ -15,8 +15,11 @@ from claimsvc.domain import AttributeRule, Campaign, ListKind, Rules, Source, St
 from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
 from tests.api.asking import create, get
-from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
-from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
+from tests.api.memory_services import Observations, Service, memory_services
+from tests.support.admin import ADMIN
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
+from tests.support.token_issuer import AUDIENCE, ISSUER, Issuer, bearer
 
 RULES: dict[str, Any] = {
     "attributes": [

@@ -14,10 +14,12 @@ from claimsvc.postgres import PostgresStorage, open_engine
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.exports import PostgresExports
 from tests.api.asking import claim, get
-from tests.api.memory import ADMIN, Service
-from tests.observed import Observed
-from tests.program import claimsvc_here
-from tests.storage.stage import LIMITS, administrate, attempts, open_storage
+from tests.api.memory_services import Service
+from tests.support.admin import ADMIN
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.program import claimsvc_here
+from tests.support.storage import LIMITS, attempts, open_storage
 
 PATH = "/api/coupons/plenty/claims/export"
 _USERS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")', 'a"b', "a,b", "x=1", "'quoted"]

@@ -6,8 +6,8 @@ import pytest
 
 from claimsvc.domain import Outcome
 from tests.api.gated import EXPRESS, ORDINARY, claim_of, claim_request, gated, get, read_answer
-from tests.api.memory import Service
-from tests.waiting import until
+from tests.api.memory_services import Service
+from tests.support.waiting import until
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import aiohttp
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
 from tests.api.asking import get
-from tests.api.memory import MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory_services import Observations, Service, memory_services
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 
 async def test_ready_tells_what_is_down_to_those_who_ask() -> None:

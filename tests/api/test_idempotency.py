@@ -15,8 +15,9 @@ from multidict import CIMultiDict
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import StrategyName
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
-from tests.waiting import until
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.serving import served
+from tests.support.waiting import until
 
 _PATIENT = {
     "database_lock_timeout_seconds": 30.0,
@@ -89,7 +90,7 @@ Open = Callable[..., Any]
 def instances(database_url: str, redis_urls: tuple[str, ...]) -> Open:
     @asynccontextmanager
     async def opened(count: int = 1, **settings: Any) -> AsyncIterator[Instances]:
-        chosen = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_KEY_DIGEST,), **settings)
+        chosen = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,), **settings)
         async with AsyncExitStack() as stack:
             urls = []
             for _ in range(count):

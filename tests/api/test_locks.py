@@ -10,18 +10,12 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
-from tests.api.memory import (
-    ADMIN,
-    ADMIN_KEY_DIGEST,
-    MemoryLocksmith,
-    MemoryStore,
-    Observations,
-    Service,
-    memory_services,
-    served,
-)
-from tests.lock.test_redlock import open_lock
-from tests.operator.stage import trail
+from tests.api.memory_services import MemoryLocksmith, Observations, Service, memory_services
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.audit import trail
+from tests.support.locks import open_lock
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 REASON = {"reason": "its instance hangs"}
 
@@ -101,7 +95,7 @@ async def test_without_a_majority_of_masters_or_postgresql_it_may_be_tried_again
 async def test_the_service_releases_a_lock_that_another_instance_holds(
     redis_urls: tuple[str, ...], database_url: str
 ) -> None:
-    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_KEY_DIGEST,))
+    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
     async with (
         open_lock(redis_urls) as (lock, observed),
         application(settings) as app,
@@ -123,7 +117,7 @@ async def test_the_service_releases_a_lock_that_another_instance_holds(
         assert observed.lost_locks == 1
     [entry, _] = await trail(database_url)
     assert (entry.actor, entry.reason, entry.request_id) == (
-        f"admin-key:{ADMIN_KEY_DIGEST[:12]}",
+        f"admin-key:{ADMIN_DIGEST[:12]}",
         REASON["reason"],
         "mine",
     )

@@ -2,7 +2,8 @@
 
 from claimsvc.http.routes import ROUTES
 from tests.api.asking import claim, create
-from tests.api.memory import ADMIN, Service
+from tests.api.memory_services import Service
+from tests.support.admin import ADMIN
 
 
 def test_whatever_is_sent_by_post_can_have_a_key() -> None:

@@ -12,7 +12,8 @@ from openapi_pydantic import OpenAPI
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
 from claimsvc.http.routes import ROUTES
 from claimsvc.http.server.problems import PROBLEMS
-from tests.api.memory import ADMIN, Service
+from tests.api.memory_services import Service
+from tests.support.admin import ADMIN
 
 
 @pytest.mark.slow

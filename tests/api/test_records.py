@@ -10,7 +10,10 @@ from claimsvc.domain import StrategyName
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
 from claimsvc.http.app import create_app
 from tests.api.asking import claim, get
-from tests.api.memory import ADMIN, MemoryStore, Observations, Service, memory_services, served
+from tests.api.memory_services import Observations, Service, memory_services
+from tests.support.admin import ADMIN
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 
 @pytest.mark.parametrize("failure", [InvariantViolatedError("secret SQL"), RuntimeError("secret SQL"), TimeoutError()])

@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator
 import pytest
 
 from claimsvc.http.app import create_app
-from tests.api.memory import MemoryStore, Observations, Running, memory_services, running
-from tests.waiting import until
+from tests.api.memory_services import Observations, memory_services
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import Running, running
+from tests.support.waiting import until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: here\r\n\r\n"
 READYZ = LIVEZ.replace(b"livez", b"readyz")

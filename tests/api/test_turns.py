@@ -10,7 +10,7 @@ import pytest
 from claimsvc.http.server import fair_queue
 from claimsvc.http.server.connection import HttpConnection
 from tests.api.gated import Connection, Gated, claim_of, gated, read_answer
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 def _reset(writer: asyncio.StreamWriter) -> None:

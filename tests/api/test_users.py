@@ -7,7 +7,10 @@ import pytest
 from yarl import URL
 
 from claimsvc.http.app import create_app
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, MemoryErasure, MemoryStore, Observations, memory_services, served
+from tests.api.memory_services import MemoryErasure, Observations, memory_services
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
 
 
 @pytest.mark.parametrize(
@@ -20,4 +23,4 @@ async def test_whoever_is_named_is_forgotten_and_nobody_else(user_id: str) -> No
         url = URL(f"http://127.0.0.1:{port}/api/users/{quote(user_id, safe='')}", encoded=True)
         async with client.delete(url, headers=ADMIN) as response:
             assert (response.status, (await response.json())["erased_as"]) == (200, "erased-nobody")
-    assert erasure.asked == [(user_id, f"admin-key:{ADMIN_KEY_DIGEST[:12]}")]
+    assert erasure.asked == [(user_id, f"admin-key:{ADMIN_DIGEST[:12]}")]

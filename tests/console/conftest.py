@@ -12,8 +12,9 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.observability.console import Live
-from tests.api.memory import ADMIN_KEY_DIGEST, served
 from tests.console.watching import Instance
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.serving import served
 
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = (
@@ -32,7 +33,7 @@ Open = Callable[[], Awaitable[Instance]]
 
 @pytest.fixture
 def settings(database_url: str, redis_urls: tuple[str, ...]) -> Settings:
-    return Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_KEY_DIGEST,))
+    return Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
 
 
 @pytest.fixture

@@ -16,9 +16,10 @@ from claimsvc.bootstrap import application, migrate
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.http.framework.services import SERVICES
-from tests.api.memory import ADMIN_KEY_DIGEST, served
 from tests.console.conftest import CHROMIUM, FLAGS
 from tests.console.watching import Instance
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.serving import served
 
 FOLDER = Path("dashboards/screenshots")
 _SHOTS = {
@@ -31,9 +32,7 @@ _WATCHED_SECONDS = 20.0
 
 async def shoot(services: EmbeddedServices) -> None:
     """Start the instances, claim, and take the pictures."""
-    settings = Settings(
-        database_url=services.database_url, redis_urls=services.redis_urls, admin_keys=(ADMIN_KEY_DIGEST,)
-    )
+    settings = Settings(database_url=services.database_url, redis_urls=services.redis_urls, admin_keys=(ADMIN_DIGEST,))
     async with AsyncExitStack() as stack:
         instances = [await _start(stack, settings, f"app-{number}:7") for number in (1, 2, 3)]
         for name, amount in (("SUMMER", 20_000), ("WELCOME-10", 400), ("VIP", 60), ("NEWSLETTER", 5_000)):

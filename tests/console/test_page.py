@@ -13,10 +13,11 @@ from claimsvc.config import Settings
 from claimsvc.embedded import free_port
 from claimsvc.observability.console import Live
 from claimsvc.server.stress import StressTests
-from tests.api.memory import ADMIN_KEY, served
 from tests.console.conftest import Open
 from tests.console.watching import Instance, coupon
-from tests.waiting import until
+from tests.support.admin import ADMIN_KEY
+from tests.support.serving import served
+from tests.support.waiting import until
 
 # Longer than Playwright's 5 s: other tests run on the same machine.
 expect.set_options(timeout=20_000)

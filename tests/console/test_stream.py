@@ -24,10 +24,10 @@ from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_runner
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.observability.console.relay import CHANNEL
-from tests.api.memory import served
 from tests.console.conftest import Open
 from tests.console.watching import Instance, coupon, most_within
-from tests.waiting import until
+from tests.support.serving import served
+from tests.support.waiting import until
 
 
 async def test_the_first_figures_come_within_a_second_under_load(instance: Instance) -> None:

@@ -13,7 +13,7 @@ import aiohttp
 import orjson
 
 from claimsvc.observability.console import Live
-from tests.api.memory import ADMIN
+from tests.support.admin import ADMIN
 
 _users = itertools.count()
 

@@ -10,20 +10,19 @@ from redis.asyncio import Redis
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.redis.lock import Redlocks
-from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, MasterFault
-from tests.lock.test_redlock import cancelled_after, clients, enter_and_leave, nobody_holds_it, open_lock, values
-from tests.waiting import until
+from tests.support.injectors.masters import OUT_OF_MEMORY, READ_ONLY, TOO_FEW_REPLICAS, MasterFault
+from tests.support.locks import (
+    cancelled_after,
+    clients,
+    enter_and_leave,
+    nobody_holds_it,
+    open_lock,
+    until_in_line,
+    values,
+)
+from tests.support.waiting import until
 
 _PATIENCE_SECONDS = 8.0
-
-
-async def until_in_line(redis_urls: tuple[str, ...], instances: int) -> None:
-    async with clients(redis_urls) as masters:
-
-        async def are_in_line() -> bool:
-            return sum([await master.zcard("claim:waiting:spring") for master in masters]) >= instances
-
-        await until(are_in_line, f"{instances} are in line")
 
 
 async def test_a_waiting_instance_is_woken_long_before_its_next_retry(redis_urls: tuple[str, ...]) -> None:

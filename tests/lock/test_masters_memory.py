@@ -8,7 +8,7 @@ import redis
 
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.redis.masters import open_masters
-from tests.observed import Observed
+from tests.support.observed import Observed
 
 _LIMIT = 64 * 2**20
 

@@ -1,4 +1,4 @@
-"""The lock on real masters. Each trap of pottery that `lock.py` closes has a test that fails when it is open."""
+"""The lock on real masters. Each trap of pottery that the service closes has a test that fails when it is open."""
 
 import asyncio
 import itertools
@@ -7,57 +7,31 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, suppress
 from functools import partial
 from urllib.parse import urlsplit
 
 import pytest
 import uvloop
-from redis.asyncio import Redis
 
 from claimsvc.embedded import embedded_services, temporary_state_dir
 from claimsvc.errors import LockBusyError, UnavailableError
-from claimsvc.redis.lock import Redlocks, open_redlocks
-from claimsvc.redis.masters import open_masters
-from tests.observed import Observed
-from tests.proxy import proxy_to
-from tests.waiting import until
+from claimsvc.redis.lock import Redlocks
+from tests.support.locks import (
+    KEY,
+    TIMEOUT_SECONDS,
+    cancelled_after,
+    clients,
+    enter_and_leave,
+    flush,
+    nobody_holds_it,
+    open_lock,
+    values,
+)
+from tests.support.proxy import proxy_to
+from tests.support.waiting import until
 
-KEY = "claim:coupon:spring"
-TIMEOUT_SECONDS = 0.3
 LONG_BEFORE_ITS_TTL_SECONDS = 8.0
-
-
-@asynccontextmanager
-async def open_lock(
-    urls: Sequence[str], *, ttl_seconds: float = 20.0, retries: int = 3, retry_wait_seconds: float = 0.5
-) -> AsyncIterator[tuple[Redlocks, Observed]]:
-    observed = Observed()
-    async with (
-        open_masters(urls, timeout_seconds=TIMEOUT_SECONDS, pool_size=32, observer=observed) as masters,
-        open_redlocks(
-            masters.all,
-            ttl_seconds=ttl_seconds,
-            retries=retries,
-            retry_wait_seconds=retry_wait_seconds,
-            observer=observed,
-        ) as lock,
-    ):
-        yield lock, observed
-
-
-@asynccontextmanager
-async def clients(urls: Sequence[str]) -> AsyncIterator[list[Redis]]:
-    connected = [Redis.from_url(url) for url in urls]
-    yield connected
-    for client in connected:
-        await client.aclose()
-
-
-async def values(urls: Sequence[str], key: str = KEY) -> list[bytes | str | None]:
-    async with clients(urls) as masters:
-        return [await master.get(key) for master in masters]
 
 
 async def test_a_held_lock_is_one_key_of_that_name_and_life_on_every_master(redis_urls: tuple[str, ...]) -> None:
@@ -135,11 +109,6 @@ async def test_a_lock_that_is_given_back_is_had_by_the_next_attempt(redis_urls: 
         assert observed.attempts["acquired"] == 1
 
 
-async def enter_and_leave(lock: Redlocks) -> None:
-    async with lock.hold("spring"):
-        pass
-
-
 async def test_cancelling_an_acquisition_at_any_moment_leaves_no_key_behind(redis_urls: tuple[str, ...]) -> None:
     acquired = asyncio.Event()
 
@@ -172,22 +141,6 @@ async def test_work_that_succeeded_is_not_failed_by_a_lock_that_was_lost(redis_u
         async with lock.hold("spring"):
             await flush(redis_urls)
     assert observed.lost_locks == 1
-
-
-async def cancelled_after(turns: int, work: Coroutine[object, object, None]) -> None:
-    """Let it run for so many turns of the loop, and cancel it."""
-    task = asyncio.create_task(work)
-    for _ in range(turns):
-        await asyncio.sleep(0)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-
-
-async def flush(urls: Sequence[str]) -> None:
-    async with clients(urls) as masters:
-        for master in masters:
-            await master.flushall()
 
 
 async def test_giving_back_late_leaves_the_next_holders_lock_alone(redis_urls: tuple[str, ...]) -> None:
@@ -258,10 +211,6 @@ async def is_available(lock: Redlocks) -> bool:
         await enter_and_leave(lock)
         return True
     return False
-
-
-async def nobody_holds_it(urls: Sequence[str]) -> bool:
-    return await values(urls) == [None] * len(urls)
 
 
 @pytest.mark.parametrize("hung", [1, 2])

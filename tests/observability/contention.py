@@ -9,11 +9,11 @@ from typing import Any
 
 import redis
 
-from tests.faults.injectors.masters import forget_keys
 from tests.observability.panels import Panel, marks, panels, substituted
 from tests.observability.prometheus import Sample
-from tests.observability.rules import alerts, recordings
-from tests.observability.stage import WatchedStage
+from tests.observability.watched_cluster import WatchedCluster
+from tests.support.alert_rules import alerts, recordings
+from tests.support.injectors.masters import forget_keys
 
 HOT = "hot"
 """Claimed from every instance, as fast as its clients get answers."""
@@ -54,7 +54,7 @@ class Seen:
     missing: Sequence[str]
 
 
-async def contended(watched: WatchedStage) -> Seen:
+async def contended(watched: WatchedCluster) -> Seen:
     """Have everything happen that the metrics tell of, and ask for all that is told."""
     prometheus = watched.prometheus
     async with _trouble(watched):
@@ -82,25 +82,25 @@ async def contended(watched: WatchedStage) -> Seen:
         )
 
 
-async def _asked(watched: WatchedStage, panel: Panel) -> list[tuple[Panel, str, Sequence[Sample]]]:
+async def _asked(watched: WatchedCluster, panel: Panel) -> list[tuple[Panel, str, Sequence[Sample]]]:
     asked = [substituted(target["expr"], rate_interval="10s", time_range="2m") for target in panel.targets]
     return [(panel, expression, await watched.query(expression)) for expression in asked]
 
 
 @asynccontextmanager
-async def _trouble(watched: WatchedStage) -> AsyncIterator[None]:
+async def _trouble(watched: WatchedCluster) -> AsyncIterator[None]:
     """Everything that the metrics tell of has just happened, and load goes on.
 
     The stress test has passed; four workers want one coupon; locks were lost; a counter has drifted; a stranger holds
     two locks, so that claims of one coupon give up with stock left; and one of three masters hangs.
     """
-    stage, prometheus = watched.stage, watched.prometheus
-    await stage.create_coupon(10_000_000, name=HOT)
-    await stage.create_coupon(10_000, name=HELD)
-    await stage.create_coupon(10_000, "counter", name=DRIFTING)
-    await stage.create_coupon(10_000_000, "row_lock", name="by-row")
-    await stage.create_coupon(20, name=SOLD_OUT)
-    await stage.create_coupon(10_000, name=PAUSED)
+    cluster, prometheus = watched.cluster, watched.prometheus
+    await cluster.create_coupon(10_000_000, name=HOT)
+    await cluster.create_coupon(10_000, name=HELD)
+    await cluster.create_coupon(10_000, "counter", name=DRIFTING)
+    await cluster.create_coupon(10_000_000, "row_lock", name="by-row")
+    await cluster.create_coupon(20, name=SOLD_OUT)
+    await cluster.create_coupon(10_000, name=PAUSED)
     await watched.change(PAUSED, paused=True)
     async with watched.load([HOT, "by-row", SOLD_OUT, PAUSED], clients=12, per_second=240):
         async with watched.load([HELD, DRIFTING], clients=24, per_second=60):
@@ -109,22 +109,22 @@ async def _trouble(watched: WatchedStage) -> AsyncIterator[None]:
                 await prometheus.until(f"count({claimed} >= 5) == {len(watched.instances)}")
         await _drift(watched)
         while not await watched.query("sum(claimsvc_lock_lost_total) > 0"):
-            forget_keys(stage.masters)
+            forget_keys(cluster.masters)
             await asyncio.sleep(0.05)
         await watched.stress("flash-sale", "--claims", "60", "--quota", "5")
         with watched.held_by_a_stranger(HELD), watched.held_by_a_stranger(SOLD_OUT):
             async with watched.load([HELD, SOLD_OUT], clients=8):
                 await prometheus.until(f'claimsvc_claims_total{{coupon="{HELD}", outcome="lock-busy"}} > 0')
                 await prometheus.until(f'claimsvc_claims_total{{coupon="{SOLD_OUT}", outcome="lock-busy"}} > 0')
-                stage.masters[-1].pause()
+                cluster.masters[-1].pause()
                 try:
                     await prometheus.until(f"count(claimsvc_redis_master_up == 0) == {len(watched.instances)}")
                     yield
                 finally:
-                    stage.masters[-1].resume()
+                    cluster.masters[-1].resume()
 
 
-async def _drift(watched: WatchedStage) -> None:
+async def _drift(watched: WatchedCluster) -> None:
     """Take units from a count until that was set right by a worker which has a label for the coupon."""
     for _ in range(5):
         async with watched.load([DRIFTING], clients=12, per_second=60):
@@ -136,10 +136,10 @@ async def _drift(watched: WatchedStage) -> None:
     raise AssertionError("no worker tells of the drift")
 
 
-def _take_from_count(watched: WatchedStage) -> bool:
+def _take_from_count(watched: WatchedCluster) -> bool:
     """Take units from the count in Redis, as a crash at the wrong moment does. Whether there was a count."""
     key = f"claim:stock:{{{DRIFTING}}}"
-    for master in watched.stage.masters:
+    for master in watched.cluster.masters:
         with redis.Redis.from_url(master.url) as client:
             if client.exists(key):
                 client.decrby(key, _DRIFT_UNITS)

@@ -4,7 +4,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.observability.rules import DASHBOARDS
+from tests.support.alert_rules import DASHBOARDS
 
 RUNBOOK = DASHBOARDS / "RUNBOOK.md"
 

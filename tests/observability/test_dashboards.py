@@ -14,7 +14,7 @@ from dashboards.all import rendered
 from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS
 from dashboards.panels import COUNT
 from tests.observability.panels import FOLDER, Panel, dashboards, panels
-from tests.observability.rules import recordings
+from tests.support.alert_rules import recordings
 
 UIDS = {
     "claims.json": "claimsvc-claims",

@@ -15,13 +15,13 @@ import psycopg
 import pytest
 
 from claimsvc.embedded import ValkeyServer
-from tests.faults.injectors.masters import HUNG
 from tests.observability.panels import panels, substituted
 from tests.observability.prometheus import Sample, needs_prometheus
 from tests.observability.runbook import incidents
-from tests.observability.stage import WatchedStage, on_the_stage
+from tests.observability.watched_cluster import WatchedCluster, on_the_cluster
+from tests.support.injectors.masters import HUNG
 
-pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=240)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_cluster(timeout_seconds=240)]
 
 PLENTY = 10_000_000
 _FIRES_SECONDS = 60.0
@@ -33,12 +33,12 @@ _SHORT_TERM = {
 }
 
 
-async def firing(watched: WatchedStage) -> set[str]:
+async def firing(watched: WatchedCluster) -> set[str]:
     """The alerts that fire now."""
     return {each.labels["alertname"] for each in await watched.query('ALERTS{alertstate="firing"}')}
 
 
-async def healthy(watched: WatchedStage, incident: str, coupons: Sequence[str]) -> None:
+async def healthy(watched: WatchedCluster, incident: str, coupons: Sequence[str]) -> None:
     """Wait until the rules see claims of these coupons, and nothing fires that the incident is to be known by.
 
     Nor a master that is down. A busy machine may cause other alerts, and they prove nothing here. Those that tell how
@@ -58,17 +58,17 @@ async def healthy(watched: WatchedStage, incident: str, coupons: Sequence[str]) 
         pytest.fail(f"nothing was done to it, and there fire {await watched.query(ours)}")
 
 
-async def fires(watched: WatchedStage, alert: str, of: str = "") -> list[Sample]:
+async def fires(watched: WatchedCluster, alert: str, of: str = "") -> list[Sample]:
     firing = f'ALERTS{{alertname="{alert}", alertstate="firing", {of}}}'
     return await watched.prometheus.until(firing, _FIRES_SECONDS)
 
 
-async def falls_silent(watched: WatchedStage, alert: str, of: str = "") -> None:
+async def falls_silent(watched: WatchedCluster, alert: str, of: str = "") -> None:
     firing = f'ALERTS{{alertname="{alert}", alertstate="firing", {of}}}'
     await watched.prometheus.until(f"absent({firing})", _FIRES_SECONDS)
 
 
-async def shows(watched: WatchedStage, name: str, what: Callable[[list[Sample]], bool]) -> None:
+async def shows(watched: WatchedCluster, name: str, what: Callable[[list[Sample]], bool]) -> None:
     """Wait until a panel of the dashboards shows it."""
     [panel] = [each for each in panels() if str(each) == name]
     seen: list[Sample] = []
@@ -88,7 +88,7 @@ def above(value: float, **labels: str) -> Callable[[list[Sample]], bool]:
     return lambda seen: any(labels.items() <= each.labels.items() and each.value > value for each in seen)
 
 
-async def expect(watched: WatchedStage, incident: str, shown: Mapping[str, Callable[[list[Sample]], bool]]) -> None:
+async def expect(watched: WatchedCluster, incident: str, shown: Mapping[str, Callable[[list[Sample]], bool]]) -> None:
     """Every alert of a row of the runbook fires, and every panel of it shows what it should."""
     named = incidents()[incident]
     assert sorted(named.panels) == sorted(shown)
@@ -100,9 +100,9 @@ async def expect(watched: WatchedStage, incident: str, shown: Mapping[str, Calla
         await fires(watched, alert)
 
 
-async def test_one_of_three_masters_hangs_and_then_another(watched: WatchedStage) -> None:
-    coupons = [await watched.stage.create_coupon(PLENTY) for _ in range(3)]
-    first, second, _ = watched.stage.masters
+async def test_one_of_three_masters_hangs_and_then_another(watched: WatchedCluster) -> None:
+    coupons = [await watched.cluster.create_coupon(PLENTY) for _ in range(3)]
+    first, second, _ = watched.cluster.masters
     async with watched.load(coupons, clients=12, per_second=60):
         await healthy(watched, "Two of three masters hang", coupons)
         async with hanging(first):
@@ -123,8 +123,8 @@ async def test_one_of_three_masters_hangs_and_then_another(watched: WatchedStage
         await falls_silent(watched, "ClaimsvcMasterDown")
 
 
-async def test_a_slow_database(watched: WatchedStage) -> None:
-    coupons = [await watched.stage.create_coupon(PLENTY) for _ in range(3)]
+async def test_a_slow_database(watched: WatchedCluster) -> None:
+    coupons = [await watched.cluster.create_coupon(PLENTY) for _ in range(3)]
     async with watched.load(coupons, per_second=60):
         await healthy(watched, "A slow database", coupons)
         delayed = watched.database.delayed
@@ -145,14 +145,14 @@ async def test_a_slow_database(watched: WatchedStage) -> None:
         await falls_silent(watched, "ClaimsvcDatabaseSlow")
 
 
-async def test_one_hot_coupon_and_three_instances(watched: WatchedStage) -> None:
+async def test_one_hot_coupon_and_three_instances(watched: WatchedCluster) -> None:
     """Somebody else's transactions hold its row, each for so long that three instances cannot all have their turn in
     time. With default settings claims alone do not contend: they are batched, and turns are short.
     """
-    hot, cool = [await watched.stage.create_coupon(PLENTY) for _ in range(2)]
+    hot, cool = [await watched.cluster.create_coupon(PLENTY) for _ in range(2)]
     async with watched.load([cool], clients=2, per_second=20), watched.load([hot], clients=120, per_second=400):
         await healthy(watched, "One hot coupon, several instances", [hot, cool])
-        async with row_held_again_and_again(watched.stage.database_url, hot, seconds=0.9):
+        async with row_held_again_and_again(watched.cluster.database_url, hot, seconds=0.9):
             await expect(
                 watched,
                 "One hot coupon, several instances",
@@ -170,9 +170,9 @@ async def test_one_hot_coupon_and_three_instances(watched: WatchedStage) -> None
 
 
 async def test_a_lock_that_nobody_of_ours_holds_until_it_is_released_as_the_runbook_says(
-    watched: WatchedStage,
+    watched: WatchedCluster,
 ) -> None:
-    held, other = [await watched.stage.create_coupon(PLENTY) for _ in range(2)]
+    held, other = [await watched.cluster.create_coupon(PLENTY) for _ in range(2)]
     async with watched.load([held, other], per_second=60):
         await healthy(watched, "A lock that nobody of ours holds", [held, other])
         with watched.held_by_a_stranger(held):
@@ -241,7 +241,7 @@ async def row_held_again_and_again(database_url: str, coupon: str, *, seconds: f
         await asyncio.gather(holding, return_exceptions=True)
 
 
-async def claimsvc(watched: WatchedStage, *arguments: str) -> None:
+async def claimsvc(watched: WatchedCluster, *arguments: str) -> None:
     """Run a command of the service's, with the settings of the instances; it has to succeed."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "claimsvc", *arguments),

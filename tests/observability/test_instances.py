@@ -6,15 +6,15 @@ import subprocess
 import pytest
 
 from tests.observability.prometheus import needs_prometheus
-from tests.observability.stage import WatchedStage, on_the_stage
+from tests.observability.watched_cluster import WatchedCluster, on_the_cluster
 
-pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=120)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_cluster(timeout_seconds=120)]
 
 
-async def test_workers_behind_one_port_report_together_counters_gauges_and_the_process(watched: WatchedStage) -> None:
+async def test_workers_behind_one_port_report_together_counters_gauges_and_the_process(watched: WatchedCluster) -> None:
     _, two_workers, _ = watched.instances
     there = f'instance="127.0.0.1:{two_workers.port}"'
-    coupon = await watched.stage.create_coupon(1_000_000)
+    coupon = await watched.cluster.create_coupon(1_000_000)
     async with watched.load([coupon], clients=48, per_second=200) as load:
         await watched.prometheus.until(f'claimsvc_lock_held{{coupon="{coupon}", {there}}} == 1')
         with watched.held_by_a_stranger(coupon):

@@ -11,9 +11,9 @@ from dashboards.panels import COUNT
 from tests.observability.contention import DRIFTING, HELD, HOT, PAUSED, SOLD_OUT, Seen
 from tests.observability.panels import Panel
 from tests.observability.prometheus import Sample, needs_prometheus
-from tests.observability.stage import on_the_stage
+from tests.observability.watched_cluster import on_the_cluster
 
-pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=180)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_cluster(timeout_seconds=180)]
 
 REPORT = Path("build/observability/expressions.txt")
 

@@ -8,10 +8,10 @@ import pytest
 
 from tests.observability.contention import Seen
 from tests.observability.prometheus import Sample, needs_prometheus
-from tests.observability.rules import alerts, recordings
-from tests.observability.stage import on_the_stage
+from tests.observability.watched_cluster import on_the_cluster
+from tests.support.alert_rules import alerts, recordings
 
-pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_stage(timeout_seconds=180)]
+pytestmark = [pytest.mark.slow, needs_prometheus, *on_the_cluster(timeout_seconds=180)]
 
 REPORT = Path("build/observability/rules.txt")
 

@@ -10,7 +10,8 @@ from typer.main import get_command
 from claimsvc.__main__ import app
 from tests.observability.panels import panels
 from tests.observability.prometheus import needs_prometheus
-from tests.observability.rules import (
+from tests.observability.runbook import RUNBOOK, entries, incidents, panels_named
+from tests.support.alert_rules import (
     RULE_FILES,
     TEST_FILES,
     alerts,
@@ -19,7 +20,6 @@ from tests.observability.rules import (
     recordings,
     unit_tests,
 )
-from tests.observability.runbook import RUNBOOK, entries, incidents, panels_named
 
 _SEVERITIES = {"page", "ticket", "info"}
 _DASHBOARDS = "|".join(("claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))

@@ -1,17 +1,15 @@
 """Servers that are set up as they should be for production, and settings that lead to them."""
 
-import secrets
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import psycopg
 import pytest
 
 from claimsvc.config import Settings
-from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
+from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.postgres import migrate
-from tests.operator.stage import NOWHERE
-from tests.program import ADMIN_DIGEST
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.databases import NOWHERE, copy_of
 
 
 @pytest.fixture(scope="session")
@@ -26,15 +24,8 @@ def sound() -> Iterator[EmbeddedServices]:
 def sound_database_url(sound: EmbeddedServices) -> Iterator[str]:
     """A copy of its database, for this test alone."""
     assert sound.postgres is not None
-    name = f"doctor_{secrets.token_hex(4)}"
-    administrate(sound.postgres, f"CREATE DATABASE {name} TEMPLATE claimsvc")
-    yield sound.postgres.url_of(name)
-    administrate(sound.postgres, f"DROP DATABASE {name} WITH (FORCE)")
-
-
-def administrate(postgres: PostgresServer, statement: str, database: str = "postgres") -> None:
-    with psycopg.connect(postgres.url_of(database), autocommit=True) as connection:
-        connection.execute(statement.encode())
+    with copy_of(sound.postgres, "claimsvc", strategy="wal_log") as url:
+        yield url
 
 
 def settings_of(database_url: str, redis_urls: Sequence[str], **changes: Any) -> Settings:

@@ -4,7 +4,8 @@ import psycopg
 import pytest
 
 from claimsvc.domain import AuditEntry
-from tests.storage.stage import administrate, open_storage
+from tests.support.databases import administrate
+from tests.support.storage import open_storage
 
 
 def entry(reason: str, subject: str = "spring") -> AuditEntry:

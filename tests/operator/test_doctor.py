@@ -14,13 +14,14 @@ from claimsvc.doctor import Finding, Level, examine
 from claimsvc.doctor.settings import judge_settings
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
 from claimsvc.postgres.migrations import newest_revision
-from tests.faults.injectors import clock
-from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, client_of
-from tests.faults.injectors.standby import standby_of
-from tests.operator.conftest import administrate, settings_of, variables
-from tests.program import CLAIMSVC, environment
-from tests.proxy import proxy_to
-from tests.waiting import until
+from tests.operator.conftest import settings_of, variables
+from tests.support.databases import administrate
+from tests.support.injectors import clock
+from tests.support.injectors.masters import OUT_OF_MEMORY, READ_ONLY, client_of
+from tests.support.injectors.standby import standby_of
+from tests.support.program import CLAIMSVC, environment
+from tests.support.proxy import proxy_to
+from tests.support.waiting import until
 
 # The tests' servers share a machine, which is always told.
 ONE_HOST = "3 of them are on 127.0.0.1"
@@ -187,7 +188,7 @@ async def test_a_database_that_is_set_up_wrong_is_found(
     sound: EmbeddedServices, sound_database_url: str, statement: str, found: str
 ) -> None:
     assert sound.postgres is not None
-    administrate(sound.postgres, statement.format(sound_database_url.rpartition("/")[2]))
+    administrate(sound.postgres.url_of("postgres"), statement.format(sound_database_url.rpartition("/")[2]))
     level, told = await only_trouble(settings_of(sound_database_url, sound.redis_urls))
     assert (level, told.startswith(f"database: {found}")) == (Level.WRONG, True)
 
@@ -218,8 +219,7 @@ async def test_a_database_that_does_without_its_disk_is_found(
 async def test_a_schema_of_another_version_is_found(
     sound: EmbeddedServices, sound_database_url: str, statement: str, level: Level, found: str
 ) -> None:
-    assert sound.postgres is not None
-    administrate(sound.postgres, statement, sound_database_url.rpartition("/")[2])
+    administrate(sound_database_url, statement)
     told = await only_trouble(settings_of(sound_database_url, sound.redis_urls))
     assert (told[0], told[1].startswith("migrations: "), found in told[1]) == (level, True, True)
 
@@ -241,10 +241,13 @@ async def test_more_connections_than_postgresql_has_are_found(
 
 async def test_the_limit_of_a_role_counts_too(sound: EmbeddedServices, sound_database_url: str) -> None:
     assert sound.postgres is not None
-    administrate(sound.postgres, "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 7 IN ROLE pg_read_all_data")
+    administrate(
+        sound.postgres.url_of("postgres"),
+        "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 7 IN ROLE pg_read_all_data",
+    )
     place = sound_database_url.rpartition("@")[2]
     level, told = await only_trouble(settings_of(f"postgresql://few:few@{place}", sound.redis_urls))
-    administrate(sound.postgres, "DROP ROLE few")
+    administrate(sound.postgres.url_of("postgres"), "DROP ROLE few")
     assert (level, "up to 10 connections and 7 can be had" in told) == (Level.WRONG, True)
 
 

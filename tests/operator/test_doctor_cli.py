@@ -6,7 +6,7 @@ import pytest
 
 from claimsvc.embedded import EmbeddedServices
 from tests.operator.conftest import settings_of, variables
-from tests.program import claimsvc_here
+from tests.support.program import claimsvc_here
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from claimsvc.domain import (
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
 from claimsvc.redis.lock import Redlocks
-from tests.behaviour.instances import open_instance
-from tests.lock.test_hand_over import until_in_line
-from tests.lock.test_redlock import open_lock, values
-from tests.operator.stage import ASKED, NOWHERE, locksmith_of, only_lock, trail
-from tests.waiting import until
+from tests.operator.lock_admin import ASKED, locksmith_of, only_lock
+from tests.support.audit import trail
+from tests.support.databases import NOWHERE
+from tests.support.locks import open_lock, until_in_line, values
+from tests.support.strategy_instances import open_instance
+from tests.support.waiting import until
 
 
 async def is_free_on_the_last(redis_urls: tuple[str, ...]) -> bool:

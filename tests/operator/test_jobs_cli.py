@@ -7,8 +7,8 @@ import psycopg
 import pytest
 import redis
 
-from tests.operator.stage import trail
-from tests.program import claimsvc_here
+from tests.support.audit import trail
+from tests.support.program import claimsvc_here
 
 _COUPON = """
 INSERT INTO coupons (name, amount, remaining_amount, plain_until) VALUES ('spring', 5, 3, 'epoch');

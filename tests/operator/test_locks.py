@@ -10,10 +10,9 @@ import redis
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
 from claimsvc.redis.lock import LockAdmin
-from tests.lock.test_hand_over import until_in_line
-from tests.lock.test_redlock import clients, enter_and_leave, open_lock
-from tests.operator.stage import locksmith_of, only_lock
-from tests.waiting import until
+from tests.operator.lock_admin import locksmith_of, only_lock
+from tests.support.locks import clients, enter_and_leave, open_lock, until_in_line
+from tests.support.waiting import until
 
 
 async def held_for(locksmith: LockAdmin, seconds: float) -> bool:

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from tests.operator.stage import trail
-from tests.program import CLAIMSVC, claimsvc_here, environment
+from tests.support.audit import trail
+from tests.support.program import CLAIMSVC, claimsvc_here, environment
 
 TOKEN = "web-1:42:0a1b2c3d/a-token"
 

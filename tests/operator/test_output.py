@@ -6,7 +6,7 @@ from pathlib import Path
 import psycopg
 import pytest
 
-from tests.program import CLAIMSVC, DEADLINE_SECONDS, claimsvc, environment
+from tests.support.program import CLAIMSVC, DEADLINE_SECONDS, claimsvc, environment
 
 
 def test_a_full_disk_is_told_without_a_traceback(database_url: str) -> None:

@@ -10,7 +10,8 @@ from urllib.parse import urlsplit
 import psycopg
 import pytest
 
-from tests.program import ADMIN_KEY, DEADLINE_SECONDS, Program, Starter, address, call, listens
+from tests.support.admin import ADMIN_KEY
+from tests.support.program import DEADLINE_SECONDS, Program, Starter, address, call, listens
 
 
 def resting(url: str) -> HTTPConnection:

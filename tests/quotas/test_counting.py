@@ -7,8 +7,8 @@ from redis import Redis
 
 from claimsvc.domain import Quota
 from claimsvc.redis.rate_limiter import RedisQuotas
-from tests.quotas.stage import FIVE_AN_HOUR, quotas_on
-from tests.waiting import until
+from tests.quotas.quota_service import FIVE_AN_HOUR, quotas_on
+from tests.support.waiting import until
 
 _PER_ADDRESS = Quota("address", 2, 3600)
 

@@ -6,8 +6,8 @@ from ipaddress import ip_network
 import pytest
 
 from claimsvc.http.framework.rate_limit import client_of
-from tests.faults.hostile.wire import connected, request
-from tests.quotas.stage import service
+from tests.quotas.quota_service import service
+from tests.support.raw_http import connected, request
 
 _LOCAL = (ip_network("127.0.0.0/8"),)
 

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 import pytest
 
 from claimsvc.embedded import ValkeyServer, embedded_services, temporary_state_dir
-from tests.faults.injectors.masters import OUT_OF_MEMORY, READ_ONLY, MasterFault, client_of
-from tests.operator.stage import NOWHERE
-from tests.proxy import proxy_to
-from tests.quotas.stage import REDIS_TIMEOUT_SECONDS, SOON_SECONDS, quotas_on, service
-from tests.waiting import until
+from tests.quotas.quota_service import REDIS_TIMEOUT_SECONDS, SOON_SECONDS, quotas_on, service
+from tests.support.databases import NOWHERE
+from tests.support.injectors.masters import OUT_OF_MEMORY, READ_ONLY, MasterFault, client_of
+from tests.support.proxy import proxy_to
+from tests.support.waiting import until
 
 
 @pytest.fixture(scope="module")

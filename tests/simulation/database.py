@@ -11,8 +11,8 @@ from typing import Any
 from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimState, Coupon, Outcome, SoldOut, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Decision
-from tests.api.memory import MemoryStore
 from tests.simulation.network import Answer, Network
+from tests.support.memory_store import MemoryStore
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 # As long as the real storage may take for one call, all its time-outs together.

@@ -9,7 +9,7 @@ import pytest
 from claimsvc.embedded import PostgresServer
 from claimsvc.postgres import PostgresStorage
 from claimsvc.postgres.claiming.fast_path import FastPath
-from tests.storage.stage import open_storage
+from tests.support.storage import open_storage
 
 
 @pytest.fixture

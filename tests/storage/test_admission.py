@@ -10,12 +10,8 @@ import pytest
 from claimsvc.domain import AlreadyClaimed, Attempt, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.postgres import PostgresStorage
-from tests.storage.stage import (
-    administrate,
-    attempts,
-    kinds,
-    remaining,
-)
+from tests.support.databases import administrate
+from tests.support.storage import attempts, kinds, remaining
 
 pytestmark = pytest.mark.usefixtures("sold_first")
 

@@ -6,8 +6,8 @@ import pytest
 
 from claimsvc.domain import AuditEntry, Cancelled, Claimed, CodesAdded, NewCode, Redeemed, StrategyName
 from claimsvc.postgres import PostgresStorage
-from tests.proxy import Proxy
-from tests.storage.stage import attempts, open_storage_through_a_proxy
+from tests.support.proxy import Proxy
+from tests.support.storage import attempts, open_storage_through_a_proxy
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
 

@@ -11,8 +11,9 @@ import pytest
 
 from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.postgres import PostgresStorage, erasure
-from tests.program import claimsvc_here
-from tests.storage.stage import administrate, attempts, broken_sums, kinds
+from tests.support.databases import administrate
+from tests.support.program import claimsvc_here
+from tests.support.storage import attempts, broken_sums, kinds
 
 # Long enough to be found in whatever text there is, and hostile to whatever is made of it.
 USER = "ada'--the\\forgotten%_1"

@@ -10,9 +10,10 @@ from claimsvc.errors import UnavailableError
 from claimsvc.postgres import PostgresStorage, open_engine
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.keys import PostgresKeys
-from tests.observed import Observed
-from tests.storage.stage import LIMITS, administrate, open_storage
-from tests.waiting import until
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.storage import LIMITS, open_storage
+from tests.support.waiting import until
 
 SCOPES = frozenset({Scope.CLAIMS_READ, Scope.COUPONS_WRITE})
 DIGEST = hashlib.sha256(b"a key").digest()

@@ -21,8 +21,9 @@ from claimsvc.domain import (
 )
 from claimsvc.postgres import PostgresStorage
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED
-from tests.storage.stage import administrate, attempts, kinds, open_storage_through_a_proxy
-from tests.waiting import until
+from tests.support.databases import administrate
+from tests.support.storage import attempts, kinds, open_storage_through_a_proxy
+from tests.support.waiting import until
 
 ENTRY = AuditEntry("test", "allow-list.replace", "coupon", "spring")
 ALLOW, DENY = ListKind.ALLOW, ListKind.DENY

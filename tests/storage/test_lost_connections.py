@@ -18,10 +18,10 @@ from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres import PostgresStorage, open_engine
 from claimsvc.postgres.connections import database_failures, unit_of_work
-from tests.observed import Observed
-from tests.storage.stage import (
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.storage import (
     LIMITS,
-    administrate,
     attempts,
     kinds,
     open_storage,
@@ -29,7 +29,7 @@ from tests.storage.stage import (
     remaining,
     terminate_all_others,
 )
-from tests.waiting import until
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("sold_first")
 

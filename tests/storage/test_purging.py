@@ -8,7 +8,8 @@ import pytest
 
 from claimsvc.domain import Ended, PurgeReport, StrategyName, UnknownCoupon
 from claimsvc.postgres import PostgresStorage, PostgresUpkeep
-from tests.storage.stage import administrate, attempts, broken_sums, open_storage, open_upkeep
+from tests.support.databases import administrate
+from tests.support.storage import attempts, broken_sums, open_storage, open_upkeep
 
 _KEPT = "INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id, kept_at) VALUES "
 

@@ -18,7 +18,8 @@ from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_
 from claimsvc.postgres.claiming.fast_path import _ADMIT, _SELL
 from claimsvc.postgres.migrations import newest_revision
 from claimsvc.postgres.tables import metadata
-from tests.storage.stage import administrate, open_storage
+from tests.support.databases import administrate
+from tests.support.storage import open_storage
 
 
 def test_the_migrations_make_exactly_the_tables_that_the_code_declares(database_url: str) -> None:

@@ -10,7 +10,8 @@ import pytest
 from claimsvc.domain import Attempt, Claimed, ClaimOptions, HoldContinued, HoldExpired, SoldOut, StrategyName
 from claimsvc.postgres import PostgresStorage, PostgresUpkeep
 from claimsvc.postgres.maintenance import _DUE_COUPONS
-from tests.storage.stage import administrate, attempts, broken_sums, open_storage, open_upkeep, remaining
+from tests.support.databases import administrate
+from tests.support.storage import attempts, broken_sums, open_storage, open_upkeep, remaining
 
 _ROUNDS = 25
 

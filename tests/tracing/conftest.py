@@ -16,7 +16,8 @@ import psycopg
 import pytest
 import redis
 
-from tests.program import ADMIN_DIGEST, Program
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.program import Program
 from tests.tracing.collector import Collector, collecting
 
 

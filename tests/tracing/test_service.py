@@ -14,7 +14,7 @@ import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from claimsvc.embedded import free_port
-from tests.program import CLAIMSVC, environment
+from tests.support.program import CLAIMSVC, environment
 from tests.tracing.collector import Collector
 from tests.tracing.conftest import Serve, Service
 

@@ -10,7 +10,7 @@ from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, Waitin
 from claimsvc.domain import Attempt, Outcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.ports import Decision
-from tests.observed import Observed
+from tests.support.observed import Observed
 
 Work = Callable[[CouponQueue], Awaitable[None]]
 

@@ -13,7 +13,7 @@ from claimsvc.domain import PurgeReport
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
 from claimsvc.jobs import event_loop_watched, purge, repeated, run_alone, sweep
 from claimsvc.ports import Lease
-from tests.waiting import until
+from tests.support.waiting import until
 
 
 class Told:

@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
 from claimsvc.identity.tokens import JsonWebTokens, open_tokens
-from tests.api.tokens import AUDIENCE, ISSUER, Issuer
+from tests.support.token_issuer import AUDIENCE, ISSUER, Issuer
 
 
 def write(path: Path, issuers: Sequence[Issuer], *more: dict[str, Any]) -> str:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psycopg
 
 from claimsvc.embedded import PostgresServer
-from tests.waiting import PATIENCE_SECONDS, block_until
+from tests.support.waiting import PATIENCE_SECONDS, block_until
 
 _POLL_SECONDS = 0.01
 

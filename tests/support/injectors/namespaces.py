@@ -14,7 +14,7 @@ from functools import cache
 from pathlib import Path
 
 from claimsvc.embedded import GuardedProcess, current_account
-from tests.waiting import block_until
+from tests.support.waiting import block_until
 
 _CLONE_NEWNET = 0x40000000  # of linux/sched.h
 _START_SECONDS = 5.0

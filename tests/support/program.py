@@ -1,7 +1,6 @@
 """The program `claimsvc`: run to its end, here or as a process of its own, or started, watched and told to stop."""
 
 import contextlib
-import hashlib
 import http.client
 import io
 import json
@@ -22,12 +21,10 @@ from urllib.parse import urlsplit
 import structlog
 
 from claimsvc.__main__ import main
-from tests.waiting import block_until
+from tests.support.waiting import block_until
 
 CLAIMSVC = (sys.executable, "-m", "claimsvc")
 DEADLINE_SECONDS = 60.0
-ADMIN_KEY = "a-key-of-the-tests"
-ADMIN_DIGEST = hashlib.sha256(ADMIN_KEY.encode()).hexdigest()
 
 
 class Program:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from claimsvc.embedded import ValkeyServer
 from claimsvc.embedded.programs import ValkeyProgram
-from tests.faults.injectors.masters import client_of
+from tests.support.injectors.masters import client_of
 
 _SOURCE = Path(__file__).with_name("clock.c")
 _OFFSET = struct.Struct("=q")

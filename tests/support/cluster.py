@@ -1,7 +1,6 @@
 """What a fault is tried on: databases, masters, and instances of the service, all of them real processes of ours."""
 
 import asyncio
-import hashlib
 import json
 import secrets
 import time
@@ -21,19 +20,16 @@ from claimsvc.embedded import (
     embedded_services,
     temporary_state_dir,
 )
-from tests.faults.facts import JOB_LOCKS, LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
-from tests.faults.instance import SERVICE, Instance, StageError
-
-__all__ = ["ADMIN_KEY", "SERVICE", "Instance", "Stage", "StageError", "open_stage"]
-
-ADMIN_KEY = "a-key-of-the-fault-suite"
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.cluster_state import JOB_LOCKS, LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
+from tests.support.instance import SERVICE, Instance
 
 _HTTP_SECONDS = 5.0
-_TEMPLATE = "faults_template"
+_TEMPLATE = "cluster_template"
 
 
-class Stage:
-    """PostgreSQL, masters and instances. `open_stage` makes one; `clear` makes it as good as new.
+class Cluster:
+    """PostgreSQL, masters and instances. `open_cluster` makes one; `clear` makes it as good as new.
 
     Args:
         services: servers of our own.
@@ -101,7 +97,7 @@ class Stage:
             "CLAIMSVC_DATABASE_URL": self.database_url,
             "CLAIMSVC_REDIS_URLS": ",".join(master.url for master in self.masters),
             "CLAIMSVC_HOST": "127.0.0.1",
-            "CLAIMSVC_ADMIN_KEYS": hashlib.sha256(ADMIN_KEY.encode()).hexdigest(),
+            "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
             "CLAIMSVC_LOG_FORMAT": "json",
             "CLAIMSVC_LOG_LEVEL": "warning",  # a line for each request is much, and few scenarios read them
         }
@@ -118,7 +114,7 @@ class Stage:
         request = urllib.request.Request(
             f"{instance.url}/api/coupons",
             data=body,
-            headers={"Content-Type": "application/json", "Authorization": f"Bearer {ADMIN_KEY}"},
+            headers={"Content-Type": "application/json", **ADMIN},
         )
         await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=_HTTP_SECONDS).close())
         return name
@@ -182,7 +178,7 @@ class Stage:
 
 
 @contextmanager
-def open_stage(*, masters: int = 3, durable: bool = True) -> Iterator[Stage]:
+def open_cluster(*, masters: int = 3, durable: bool = True) -> Iterator[Cluster]:
     """Start PostgreSQL and the masters in a folder of their own; end everything on leaving.
 
     Args:
@@ -190,8 +186,8 @@ def open_stage(*, masters: int = 3, durable: bool = True) -> Iterator[Stage]:
         durable: needed wherever PostgreSQL or a master is to crash; quicker without.
     """
     with temporary_state_dir() as folder, embedded_services(folder, masters=masters, durable=durable) as services:
-        stage = Stage(services, folder)
+        cluster = Cluster(services, folder)
         try:
-            yield stage
+            yield cluster
         finally:
-            stage.close_instances()
+            cluster.close_instances()

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 from claimsvc.embedded import EmbeddedServices, PostgresServer, write_private
 from claimsvc.embedded.programs import find_postgres
 from claimsvc.embedded.state import open_state_dir
-from tests.faults.injectors.postgres import connect, number
-from tests.waiting import block_until
+from tests.support.injectors.postgres import connect, number
+from tests.support.waiting import block_until
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""A stage that is watched: instances of the service, and a real Prometheus that scrapes them."""
+"""A cluster that is watched: instances of the service, and a real Prometheus that scrapes them."""
 
 import asyncio
 import json
@@ -14,23 +14,25 @@ from pathlib import Path
 import pytest
 import redis
 
-from tests.faults.history import History
-from tests.faults.injectors.masters import client_of
-from tests.faults.load import Load, Plan
-from tests.faults.stage import ADMIN_KEY, Instance, Stage, open_stage
 from tests.observability.prometheus import JOB, Prometheus, Sample, open_prometheus
-from tests.proxy import Proxy, proxy_to
+from tests.support.admin import ADMIN_KEY
+from tests.support.cluster import Cluster, open_cluster
+from tests.support.history import History
+from tests.support.injectors.masters import client_of
+from tests.support.instance import Instance
+from tests.support.load import Load, Plan
+from tests.support.proxy import Proxy, proxy_to
 
 _A_STRANGER = "somebody-else"
 _UP_SECONDS = 30.0
 _HTTP_SECONDS = 10.0
 
 
-def on_the_stage(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
-    """The marks of a module whose tests share the stage: one worker, one event loop.
+def on_the_cluster(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
+    """The marks of a module whose tests share the cluster: one worker, one event loop.
 
     Args:
-        timeout_seconds: for each test, building the stage included.
+        timeout_seconds: for each test, building the cluster included.
     """
     return [
         pytest.mark.asyncio(loop_scope="session"),
@@ -39,17 +41,17 @@ def on_the_stage(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
     ]
 
 
-class WatchedStage:
+class WatchedCluster:
     """Real servers, real instances, and the Prometheus that scrapes them.
 
     Args:
-        stage: of the fault suite; it has the faults, too.
+        cluster: of the fault suite; it has the faults, too.
         prometheus: scrapes every instance.
         database: what all of them reach PostgreSQL through.
     """
 
-    def __init__(self, stage: Stage, prometheus: Prometheus, database: Proxy) -> None:
-        self.stage = stage
+    def __init__(self, cluster: Cluster, prometheus: Prometheus, database: Proxy) -> None:
+        self.cluster = cluster
         self.prometheus = prometheus
         self.database = database
         self.complete_at = 0.0
@@ -57,7 +59,7 @@ class WatchedStage:
 
     @property
     def instances(self) -> Sequence[Instance]:
-        return self.stage.instances
+        return self.cluster.instances
 
     async def query(self, expression: str) -> list[Sample]:
         """The value of an expression now; see `Prometheus.query`."""
@@ -65,10 +67,10 @@ class WatchedStage:
 
     async def start(self, settings: Sequence[Mapping[str, str]]) -> None:
         """Start an instance for each of these settings, side by side, and wait until Prometheus has scraped them."""
-        port = self.stage.postgres.port
-        assert self.stage.database_url.count(f":{port}/") == 1
-        through = {"CLAIMSVC_DATABASE_URL": self.stage.database_url.replace(f":{port}/", f":{self.database.port}/")}
-        await asyncio.gather(*(self.stage.start(1, through | dict(each)) for each in settings))
+        port = self.cluster.postgres.port
+        assert self.cluster.database_url.count(f":{port}/") == 1
+        through = {"CLAIMSVC_DATABASE_URL": self.cluster.database_url.replace(f":{port}/", f":{self.database.port}/")}
+        await asyncio.gather(*(self.cluster.start(1, through | dict(each)) for each in settings))
         self.prometheus.scrape(*(each.port for each in self.instances))
         await self.prometheus.until(f'sum(up{{job="{JOB}"}}) == {len(self.instances)}', _UP_SECONDS)
         self.complete_at = time.time()
@@ -93,13 +95,13 @@ class WatchedStage:
     def held_by_a_stranger(self, coupon: str) -> Iterator[None]:
         """Nobody gets the coupon's lock: it is held on every master, by nobody here."""
         key = f"claim:coupon:{coupon}"
-        for master in self.stage.masters:
+        for master in self.cluster.masters:
             with client_of(master) as client:
                 client.set(key, _A_STRANGER)
         try:
             yield
         finally:
-            for master in self.stage.masters:
+            for master in self.cluster.masters:
                 with redis.Redis.from_url(master.url) as client:
                     client.delete(key)
 
@@ -126,9 +128,9 @@ class WatchedStage:
 
 
 @asynccontextmanager
-async def watched_stage(
+async def watched_cluster(
     settings: Sequence[Mapping[str, str]], *, rule_files: Sequence[Path] = ()
-) -> AsyncIterator[WatchedStage]:
+) -> AsyncIterator[WatchedCluster]:
     """PostgreSQL, three masters, instances, and a Prometheus; everything ends on leaving.
 
     Args:
@@ -137,9 +139,9 @@ async def watched_stage(
     """
     async with AsyncExitStack() as opened:
         # In a thread, because migrating runs an event loop of its own.
-        stage = await asyncio.to_thread(opened.enter_context, open_stage(durable=False))
-        database = await opened.enter_async_context(proxy_to("127.0.0.1", stage.postgres.port))
-        prometheus = opened.enter_context(open_prometheus(stage.folder, rule_files=rule_files))
-        watched = WatchedStage(stage, prometheus, database)
+        cluster = await asyncio.to_thread(opened.enter_context, open_cluster(durable=False))
+        database = await opened.enter_async_context(proxy_to("127.0.0.1", cluster.postgres.port))
+        prometheus = opened.enter_context(open_prometheus(cluster.folder, rule_files=rule_files))
+        watched = WatchedCluster(cluster, prometheus, database)
         await watched.start(settings)
         yield watched

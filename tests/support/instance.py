@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from claimsvc.embedded import GuardedProcess, current_account, free_port
-from tests.waiting import comes_about
+from tests.support.waiting import comes_about
 
 SERVICE = ("claimsvc", "serve")
 
@@ -20,8 +20,8 @@ _END_SECONDS = 60.0
 _HTTP_SECONDS = 5.0
 
 
-class StageError(Exception):
-    """The stage is not as a scenario needs it; the message says why."""
+class ClusterError(Exception):
+    """The cluster is not as a scenario needs it; the message says why."""
 
 
 class Instance:
@@ -47,7 +47,7 @@ class Instance:
     @property
     def pid(self) -> int:
         if self._process is None or self._process.pid is None:
-            raise StageError(f"{self.name} does not run")
+            raise ClusterError(f"{self.name} does not run")
         return self._process.pid
 
     @property
@@ -66,7 +66,7 @@ class Instance:
     def launch(self, settings: Mapping[str, str] | None = None) -> None:
         """Start it without waiting."""
         if self.running:
-            raise StageError(f"{self.name} runs already")
+            raise ClusterError(f"{self.name} runs already")
         self.close()  # what is left of its last run
         self.is_paused = False
         inherited = {name: value for name, value in os.environ.items() if not name.startswith("CLAIMSVC_")}
@@ -85,9 +85,9 @@ class Instance:
             return await asyncio.to_thread(self.is_ready) or not self.running
 
         if not await comes_about(is_ready_or_gone, _START_SECONDS):
-            raise StageError(f"{self.name} was not ready in {_START_SECONDS:.0f} s: {self.last_words()}")
+            raise ClusterError(f"{self.name} was not ready in {_START_SECONDS:.0f} s: {self.last_words()}")
         if not self.running:
-            raise StageError(f"{self.name} ended instead of serving: {self.last_words()}")
+            raise ClusterError(f"{self.name} ended instead of serving: {self.last_words()}")
 
     def is_ready(self) -> bool:
         try:
@@ -117,20 +117,20 @@ class Instance:
     async def until_paused(self, timeout_seconds: float = 30.0) -> None:
         """Wait until the process has stopped itself, by a failpoint."""
         if not await comes_about(lambda: _process_state(self.pid) in "Tt", timeout_seconds):
-            raise StageError(f"{self.name} has not stopped itself in {timeout_seconds:.0f} s")
+            raise ClusterError(f"{self.name} has not stopped itself in {timeout_seconds:.0f} s")
         self.is_paused = True
 
     async def terminate(self) -> int:
         """SIGTERM, and wait for the end. The result is its exit status."""
         if self._process is None:
-            raise StageError(f"{self.name} does not run")
+            raise ClusterError(f"{self.name} does not run")
         self._process.signal(signal.SIGTERM)
         return await self.ended()
 
     async def ended(self, timeout_seconds: float = _END_SECONDS) -> int:
         """Wait for its end, by itself. The result is its exit status, 128+n if signal n ended it."""
         if not await comes_about(lambda: not self.running, timeout_seconds):
-            raise StageError(f"{self.name} has not ended in {timeout_seconds:.0f} s")
+            raise ClusterError(f"{self.name} has not ended in {timeout_seconds:.0f} s")
         assert self._process is not None
         return self._process.wait()
 

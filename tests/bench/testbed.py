@@ -111,7 +111,7 @@ class Viewers:
 
 
 @dataclass(slots=True)
-class Stage:
+class Testbed:
     """Everything that runs. Servers are started when they are first wanted, and stay."""
 
     services: EmbeddedServices
@@ -318,7 +318,7 @@ def _last_words(log: Path) -> str:
 
 
 @contextmanager
-def open_stage(state_dir: Path, report: Callable[[str], None]) -> Iterator[Stage]:
+def open_testbed(state_dir: Path, report: Callable[[str], None]) -> Iterator[Testbed]:
     """Start PostgreSQL, the masters and the load generator; stop everything on leaving.
 
     Args:
@@ -333,6 +333,6 @@ def open_stage(state_dir: Path, report: Callable[[str], None]) -> Iterator[Stage
         assert services.postgres is not None
         load = LoadGenerator()
         stack.callback(load.close)
-        stage = Stage(services, services.postgres, load, report)
-        stack.callback(stage.close)
-        yield stage
+        testbed = Testbed(services, services.postgres, load, report)
+        stack.callback(testbed.close)
+        yield testbed

@@ -12,9 +12,9 @@ from typing import Self
 
 import orjson
 
-from tests.faults.history import ALREADY_CLAIMED, CLAIM, READ, History, Invocation
-from tests.faults.stage import Instance
-from tests.faults.wire import Answer, NoAnswerError, Wire, claim_request, connect, read_request
+from tests.support.history import ALREADY_CLAIMED, CLAIM, READ, History, Invocation
+from tests.support.instance import Instance
+from tests.support.load_connection import Answer, NoAnswerError, Wire, claim_request, connect, read_request
 
 _CONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.05

@@ -15,7 +15,7 @@ from claimsvc.postgres.database import Database
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
-from tests.observed import Observed
+from tests.support.observed import Observed
 
 STRATEGIES = list(StrategyName)
 

@@ -15,9 +15,10 @@ from claimsvc.config import Settings
 from claimsvc.domain import Quota
 from claimsvc.redis.masters import open_masters
 from claimsvc.redis.rate_limiter import RedisQuotas, open_quotas
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
-from tests.observed import Observed
-from tests.waiting import until
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.observed import Observed
+from tests.support.serving import served
+from tests.support.waiting import until
 
 FIVE_AN_HOUR = Quota("user", 5, 3600)
 # Longer than anything here may take. A claim that waits for a master fails its test by this.
@@ -89,7 +90,7 @@ async def service(database_url: str, redis_urls: Sequence[str], **settings: Any)
     chosen = Settings(
         database_url=database_url,
         redis_urls=tuple(redis_urls),
-        admin_keys=(ADMIN_KEY_DIGEST,),
+        admin_keys=(ADMIN_DIGEST,),
         redis_timeout_seconds=REDIS_TIMEOUT_SECONDS,
         **settings,
     )

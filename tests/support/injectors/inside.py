@@ -1,4 +1,6 @@
-"""Runs a module in another network namespace: `python -m tests.faults.injectors.inside NAMESPACE MODULE ARGUMENTS ...`.
+"""Runs a module in another network namespace.
+
+`python -m tests.support.injectors.inside NAMESPACE MODULE ARGUMENTS ...`
 
 The process stays the same, so its signals and its process id mean the module.
 """
@@ -6,7 +8,7 @@ The process stays the same, so its signals and its process id mean the module.
 import os
 import sys
 
-from tests.faults.injectors.namespaces import set_namespace
+from tests.support.injectors.namespaces import set_namespace
 
 
 def main(arguments: list[str]) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from psycopg import sql
 
 from claimsvc.embedded import EmbeddedServices
-from tests.faults.injectors.postgres import Session, connect
+from tests.support.injectors.postgres import Session, connect
 
 _BLOCK = bytes(64 * 1024)
 

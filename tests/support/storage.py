@@ -4,14 +4,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
-import psycopg
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import Attempt
 from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
 from claimsvc.postgres.database import Database
-from tests.observed import Observed
-from tests.proxy import Proxy, proxy_to
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.proxy import Proxy, proxy_to
 
 LIMITS = EngineLimits(
     pool_size=4,
@@ -50,12 +50,6 @@ async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
     assert detail is not None
     assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
     return detail.coupon.remaining_amount
-
-
-def administrate(database_url: str, statement: str) -> list[tuple[object, ...]]:
-    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True) as connection:
-        cursor = connection.execute(statement)
-        return cursor.fetchall() if cursor.description else []
 
 
 def broken_sums(database_url: str) -> list[tuple[object, ...]]:
