@@ -1,6 +1,6 @@
 """A PostgreSQL that is simulated: one transaction at a time on a coupon, atomic, and sometimes out of reach.
 
-It keeps the promises of `ports.Storage` and nothing else; that PostgreSQL keeps them is what `tests/storage` is for.
+It keeps the promises of `ports.Storage` and nothing else; that PostgreSQL keeps them is what `tests/postgres` is for.
 """
 
 from collections import defaultdict

@@ -1,4 +1,4 @@
-"""What a fault is tried on: databases, masters, and instances of the service, all of them real processes of ours."""
+"""A cluster of real processes of ours: PostgreSQL, masters, and instances of the service that run on them."""
 
 import asyncio
 import json

@@ -1,4 +1,4 @@
-"""What is read from the servers once a scenario is over: the database's rows, and what is still under way."""
+"""What is read from a cluster once a scenario is over: the database's rows, and what is still under way."""
 
 import re
 from collections.abc import Mapping, Sequence
