@@ -1,18 +1,17 @@
 """Real PostgreSQL and Valkey for every test that asks: one set of servers for each pytest process."""
 
 import resource
-import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-import psycopg
 import pytest
 import redis
 
 from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_services, temporary_state_dir
-from tests.program import ADMIN_DIGEST, Program, Starter
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.databases import administrate, copy_of
+from tests.support.program import Program, Starter
 
 _TEMPLATE = "claimsvc_template"
 
@@ -43,19 +42,9 @@ def postgres(services: EmbeddedServices) -> PostgresServer:
 @pytest.fixture(scope="session")
 def template_database(postgres: PostgresServer) -> str:
     """The name of a database with the current schema and no rows, which new ones are copied from."""
-    _administer(postgres, f"CREATE DATABASE {_TEMPLATE}")
+    administrate(postgres.url_of("postgres"), f"CREATE DATABASE {_TEMPLATE}")
     bootstrap.migrate(postgres.url_of(_TEMPLATE))
     return _TEMPLATE
-
-
-@contextmanager
-def copy_of(postgres: PostgresServer, template_database: str) -> Iterator[str]:
-    """The URL of a migrated, empty database, which is dropped on leaving."""
-    name = f"test_{secrets.token_hex(8)}"
-    # Copied file by file: no write-ahead log for the pages, and without fsync the checkpoints cost little.
-    _administer(postgres, f"CREATE DATABASE {name} TEMPLATE {template_database} STRATEGY file_copy")
-    yield postgres.url_of(name)
-    _administer(postgres, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture
@@ -72,11 +61,6 @@ def redis_urls(services: EmbeddedServices) -> tuple[str, ...]:
         with redis.Redis.from_url(url) as master:
             master.flushall()
     return services.redis_urls
-
-
-def _administer(postgres: PostgresServer, statement: str) -> None:
-    with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
-        connection.execute(statement.encode())
 
 
 @pytest.fixture

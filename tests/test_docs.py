@@ -201,15 +201,6 @@ def test_every_name_on_the_walk_of_a_claim_is_in_its_file() -> None:
     assert missing == []
 
 
-def test_the_map_of_the_tests_has_every_folder_and_every_file_at_the_top() -> None:
-    page = PAGES["tests/README.md"]
-    folders = {f"tests/{path.parent.name}" for path in (ROOT / "tests").glob("*/__init__.py")}
-    files = {f"tests/{path.name}" for path in (ROOT / "tests").glob("*.py")} - {"tests/__init__.py"}
-    rows = "\n".join(re.findall(r"^\| (`[^|]*) \|", page, re.MULTILINE))
-    named = set(re.findall(r"`([^`]+)`", rows))
-    assert {name for name in named if name.count("/") == 1} == folders | files
-
-
 def test_the_routes_are_those_that_are_served() -> None:
     served = {f"{route.method} {route.path}" for route in (*ROUTES, *DEVELOPMENT_ROUTES)}
     named = {f"{method} {path}" for method, path in re.findall(_ROUTE, EVERYTHING)}

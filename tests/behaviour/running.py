@@ -11,8 +11,9 @@ import aiohttp
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
 from tests.behaviour.model import Answer
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.serving import served
 
 _T = TypeVar("_T")
 _TIMEOUT_SECONDS = 30.0
@@ -37,7 +38,7 @@ class RunningService:
         return self.start(work).result(_TIMEOUT_SECONDS)
 
     async def open(self, instances: int) -> None:
-        settings = Settings(database_url=self.database_url, redis_urls=self.redis_urls, admin_keys=(ADMIN_KEY_DIGEST,))
+        settings = Settings(database_url=self.database_url, redis_urls=self.redis_urls, admin_keys=(ADMIN_DIGEST,))
         for _ in range(instances):
             app = await self._stack.enter_async_context(application(settings))
             port = await self._stack.enter_async_context(served(app, header_timeout_seconds=10))

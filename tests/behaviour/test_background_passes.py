@@ -18,8 +18,8 @@ from claimsvc.jobs import reconcile, repeated
 from claimsvc.observability.metrics import Metrics
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.masters import open_masters
-from tests.behaviour.instances import open_instance
-from tests.waiting import until
+from tests.support.strategy_instances import open_instance
+from tests.support.waiting import until
 
 # The unit of work, and the pool besides; or each master's half second.
 _LIMIT_SECONDS = 8.0

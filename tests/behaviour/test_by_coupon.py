@@ -20,8 +20,8 @@ from claimsvc.domain import (
 )
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import PendingOutcome, Strategy
-from tests.behaviour.instances import Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.strategy_instances import Instance, open_instance
 
 
 class Noting:

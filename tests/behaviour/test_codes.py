@@ -41,8 +41,8 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.postgres import codes as storage_codes
-from tests.behaviour.instances import STRATEGIES, Instance, open_instance
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
 HELD = ClaimOptions(hold_seconds=60)

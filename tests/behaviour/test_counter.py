@@ -11,8 +11,8 @@ from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Drift, reconcile
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.masters import open_masters
-from tests.behaviour.instances import Instance, open_instance
-from tests.observed import Observed
+from tests.support.observed import Observed
+from tests.support.strategy_instances import Instance, open_instance
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
-from tests.behaviour.instances import STRATEGIES, Instance, open_instance
+from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 
 ENTRY = AuditEntry("test", "coupon.change", "coupon", "spring")
 ADULT = Rules((AttributeRule("age", at_least=19), AttributeRule("country", one_of=("KR", "JP"))))

@@ -18,9 +18,9 @@ from claimsvc.postgres.database import Database
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
-from tests.behaviour.instances import STRATEGIES, Instance, open_instance
-from tests.observed import Observed
-from tests.waiting import until
+from tests.support.observed import Observed
+from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
+from tests.support.waiting import until
 
 OFTEN = Schedule(sweep_seconds=0.02, reconcile_seconds=3600, purge_seconds=3600)
 NOWHERE = ("redis://127.0.0.1:1",)

@@ -41,8 +41,8 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import ClaimsvcError
-from tests.behaviour.instances import STRATEGIES, Instance, open_instance
-from tests.waiting import until
+from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
+from tests.support.waiting import until
 
 HELD = ClaimOptions(hold_seconds=60)
 ENTRY = AuditEntry("test", "claim.cancel", "claim", "it", reason="because")

@@ -25,9 +25,9 @@ from claimsvc.__main__ import app as command_line
 from claimsvc.domain import Attempt, SoldOut, StrategyName
 from claimsvc.postgres.claiming import fast_path
 from claimsvc.postgres.repository import PostgresStorage
-from tests.api.memory import ADMIN
 from tests.behaviour.model import Model
 from tests.behaviour.running import RunningService, running_service
+from tests.support.admin import ADMIN
 
 _EXAMPLES = int(os.environ.get("STATEFUL_EXAMPLES", "20"))
 _PROFILE = settings(

@@ -11,8 +11,8 @@ from redis.asyncio import Redis
 from claimsvc.domain import AlreadyClaimed, Claimed, ClaimOutcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
 from claimsvc.ports import Storage
-from tests.behaviour.instances import STRATEGIES, Instance, open_instance
-from tests.waiting import until
+from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
+from tests.support.waiting import until
 
 Open = Callable[[], Awaitable[Instance]]
 

@@ -24,7 +24,7 @@ from tests.bench.figures import judged_figures
 from tests.bench.picture import draw
 from tests.bench.report import Run, by_name, document, print_run
 from tests.bench.rounds import Pace, Series, run_phase
-from tests.bench.stage import BenchError, Stage, open_stage, overridden_settings
+from tests.bench.testbed import BenchError, Testbed, open_testbed, overridden_settings
 
 _FOLDER = Path("build/bench")
 _FULL = Pace(rounds=5, warm_up_seconds=0.5, seconds=3.0)
@@ -88,23 +88,23 @@ def _run(folder: Path, pace: Pace, *, quick: bool, only: Sequence[str]) -> Run:
 
     notes = [f"{name}={value} is set, and not the default" for name, value in overridden_settings().items()]
     measured: list[tuple[Phase, list[Series]]] = []
-    with open_stage(folder, report) as stage:
+    with open_testbed(folder, report) as testbed:
         report("Starting the service")
-        known = [DEFAULT_STRATEGY, *filter(stage.knows_strategy, STRATEGIES[1:])]
+        known = [DEFAULT_STRATEGY, *filter(testbed.knows_strategy, STRATEGIES[1:])]
         notes += [f"the service knows no strategy {name} yet" for name in STRATEGIES if name not in known]
         for phase in _chosen(phases(known, quick=quick), only):
             report(f"{phase.title}: {len(phase.contestants)} contestants, {pace.rounds} rounds")
-            measured.append((phase, _measure(stage, phase, pace, console)))
-        versions = stage.versions()
+            measured.append((phase, _measure(testbed, phase, pace, console)))
+        versions = testbed.versions()
     figures = judged_figures(by_name(measured))
     return Run(pace, quick, measured, figures, notes, versions, started_at, time.monotonic() - started)
 
 
-def _measure(stage: Stage, phase: Phase, pace: Pace, console: Console) -> list[Series]:
+def _measure(testbed: Testbed, phase: Phase, pace: Pace, console: Console) -> list[Series]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(phase.title, total=pace.rounds * len(phase.contestants))
-        return run_phase(stage, phase, pace, lambda: progress.advance(task))
+        return run_phase(testbed, phase, pace, lambda: progress.advance(task))
 
 
 def _chosen(found: Sequence[Phase], only: Sequence[str]) -> list[Phase]:

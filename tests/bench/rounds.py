@@ -8,7 +8,7 @@ from statistics import median
 
 from tests.bench.contestants import FLOOR, Contestant, Phase
 from tests.bench.load import Result
-from tests.bench.stage import Stage
+from tests.bench.testbed import Testbed
 
 CPU_GROUPS = ("server", "postgres", "redis", "client")
 
@@ -83,7 +83,7 @@ class Pace:
     seconds: float
 
 
-def run_phase(stage: Stage, phase: Phase, pace: Pace, measured: Callable[[], None]) -> list[Series]:
+def run_phase(testbed: Testbed, phase: Phase, pace: Pace, measured: Callable[[], None]) -> list[Series]:
     """Measure all contestants of a phase, each once in every round.
 
     Rounds are interleaved, so that a drift of the machine meets all alike; their order changes from round to round,
@@ -92,12 +92,12 @@ def run_phase(stage: Stage, phase: Phase, pace: Pace, measured: Callable[[], Non
     Args:
         measured: called after each measurement.
     """
-    stage.prepare(phase.contestants)
+    testbed.prepare(phase.contestants)
     series = [Series(contestant) for contestant in phase.contestants]
     for number in range(pace.rounds):
         for one in random.Random(number).sample(series, len(series)):
             one.results.append(
-                stage.measure(one.contestant, warm_up_seconds=pace.warm_up_seconds, seconds=pace.seconds)
+                testbed.measure(one.contestant, warm_up_seconds=pace.warm_up_seconds, seconds=pace.seconds)
             )
             measured()
     return series

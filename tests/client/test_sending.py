@@ -14,7 +14,7 @@ from claimsvc.client import ClaimClient, Claimed, CouponCreated, Retries, SoldOu
 from claimsvc.client.errors import UnexpectedAnswerError
 from claimsvc.client.retries import advised_seconds
 from tests.client.scripted import CLAIM, COUPON, Say, cuts, refuses, says, scripted
-from tests.waiting import until
+from tests.support.waiting import until
 
 _EAGER = Retries(first_pause_seconds=0.001, longest_pause_seconds=0.002)
 _CLAIMED = says(201, CLAIM)

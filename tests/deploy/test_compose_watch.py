@@ -18,8 +18,8 @@ from typer.main import get_command
 from claimsvc.embedded import free_port
 from stress_test.__main__ import app as stress_test
 from tests.deploy.files import ROOT, environment_of, mounts, services
-from tests.observability.rules import alerts
-from tests.waiting import block_until
+from tests.support.alert_rules import alerts
+from tests.support.waiting import block_until
 
 INSTANCES = [name for name in services() if name.startswith("app")]
 

@@ -13,12 +13,12 @@ import psycopg
 import pytest
 
 from claimsvc.embedded import PostgresServer
-from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST
-from tests.conftest import copy_of
 from tests.deploy.files import environment_of
 from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
-from tests.faults.instance import Instance
-from tests.waiting import until
+from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
+from tests.support.databases import copy_of
+from tests.support.instance import Instance
+from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, needs_haproxy]
 
@@ -32,7 +32,7 @@ async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Pa
     settings = {
         "CLAIMSVC_DATABASE_URL": database_url,
         "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
-        "CLAIMSVC_ADMIN_KEYS": ADMIN_KEY_DIGEST,
+        "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
         FAREWELL: environment_of("app-1", {})[FAREWELL],
     }
     made = [Instance(name, settings, tmp_path / f"{name}.log") for name in NAMES]

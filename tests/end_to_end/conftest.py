@@ -10,7 +10,8 @@ import pytest
 from claimsvc.bootstrap import application
 from claimsvc.client import ClaimClient, Retries
 from claimsvc.config import Settings
-from tests.api.memory import ADMIN_KEY, ADMIN_KEY_DIGEST, served
+from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
+from tests.support.serving import served
 
 OpenService = Callable[[], Awaitable[str]]
 Connect = Callable[..., ClaimClient]
@@ -25,7 +26,7 @@ async def open_service(database_url: str, redis_urls: tuple[str, ...]) -> AsyncI
             settings = Settings(
                 database_url=database_url,
                 redis_urls=redis_urls,
-                admin_keys=(ADMIN_KEY_DIGEST,),
+                admin_keys=(ADMIN_DIGEST,),
                 database_lock_timeout_seconds=30.0,
                 database_statement_timeout_seconds=40.0,
                 claim_timeout_seconds=60.0,

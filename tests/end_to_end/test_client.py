@@ -40,10 +40,10 @@ from claimsvc.client import (
     UnknownCouponError,
 )
 from claimsvc.domain import StrategyName
-from tests.api.memory import ADMIN_KEY
 from tests.end_to_end.conftest import Connect, OpenService, metric
-from tests.proxy import Proxy, listening, proxy_to
-from tests.waiting import until
+from tests.support.admin import ADMIN_KEY
+from tests.support.proxy import Proxy, listening, proxy_to
+from tests.support.waiting import until
 
 _PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
 _NOBODYS = "00000000-0000-7000-8000-000000000000"

@@ -12,7 +12,7 @@ import pytest
 from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.server.worker import START_SECONDS
-from tests.program import DEADLINE_SECONDS, claimsvc, environment
+from tests.support.program import DEADLINE_SECONDS, claimsvc, environment
 
 pytestmark = pytest.mark.slow
 

@@ -13,9 +13,9 @@ import structlog
 from redis.asyncio import Redis
 
 from claimsvc.client import AlreadyClaimed, Claimed, Coupon, CouponCreated, Retries, UnavailableError
-from tests.api.memory import ADMIN_KEY
 from tests.end_to_end.conftest import Connect, OpenService, metric
-from tests.waiting import until
+from tests.support.admin import ADMIN_KEY
+from tests.support.waiting import until
 
 ONCE = Retries(most=0)
 

@@ -16,9 +16,10 @@ from claimsvc.bootstrap import application
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.connect import open_keys
 from claimsvc.domain import Scope, StrategyName
-from tests.api.memory import ADMIN, ADMIN_KEY_DIGEST, served
-from tests.api.tokens import AUDIENCE, ISSUER, Issuer, bearer
-from tests.storage.stage import administrate
+from tests.support.admin import ADMIN, ADMIN_DIGEST
+from tests.support.databases import administrate
+from tests.support.serving import served
+from tests.support.token_issuer import AUDIENCE, ISSUER, Issuer, bearer
 
 CLAIM = {"coupon_name": "spring"}
 SUPPORT = "the key of those who help users"
@@ -57,7 +58,7 @@ async def stage(database_url: str, redis_urls: tuple[str, ...], tmp_path: Path) 
     settings = Settings(
         database_url=database_url,
         redis_urls=redis_urls,
-        admin_keys=(ADMIN_KEY_DIGEST,),
+        admin_keys=(ADMIN_DIGEST,),
         jwt_jwks=str(jwks),
         jwt_issuer=ISSUER,
         jwt_audience=AUDIENCE,

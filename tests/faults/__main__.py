@@ -19,7 +19,7 @@ from claimsvc.errors import ClaimsvcError
 from tests.faults.report import document, print_table, totals
 from tests.faults.scenario import Context, Row, Scenario, open_context, scenarios
 from tests.faults.soak import soak as soak_once
-from tests.faults.stage import StageError
+from tests.support.instance import ClusterError
 
 _FOLDER = Path("build/faults")
 _CLAIMS = 1_000_000
@@ -132,11 +132,11 @@ async def _rounds(chosen: Sequence[Scenario], until: _Until, seed: int, full: bo
 
 
 async def run_one(scenario: Scenario, context: Context, rng: random.Random) -> Row:
-    """Run it; a stage that broke is a row that did not hold, and the others are run all the same."""
+    """Run it; a cluster that broke is a row that did not hold, and the others are run all the same."""
     began = time.monotonic()
     try:
         return await scenario.run(context, rng)
-    except (StageError, ClaimsvcError, OSError) as error:
+    except (ClusterError, ClaimsvcError, OSError) as error:
         return Row.broken(scenario.fault, scenario.name, f"{type(error).__name__}: {error}", time.monotonic() - began)
 
 
@@ -181,7 +181,7 @@ def main() -> None:
     """A failure of our own is its message; others keep their traceback. Interrupted, it ends with status 130."""
     try:
         app()
-    except (StageError, ClaimsvcError) as error:
+    except (ClusterError, ClaimsvcError) as error:
         sys.exit(f"error: {error}")
 
 

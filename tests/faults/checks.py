@@ -11,8 +11,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from tests.faults.facts import ClaimRow, Quiet, Snapshot
-from tests.faults.history import ALREADY_CLAIMED, CLAIM, LOCK_BUSY, READ, SOLD_OUT, UNAVAILABLE, Invocation
+from tests.support.cluster_state import ClaimRow, Quiet, Snapshot
+from tests.support.history import ALREADY_CLAIMED, CLAIM, LOCK_BUSY, READ, SOLD_OUT, UNAVAILABLE, Invocation
 
 LOST = "lost"
 PHANTOM = "phantom"

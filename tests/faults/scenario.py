@@ -9,10 +9,10 @@ load, injects its fault, says `fired()` each time that the fault was there, heal
 
         async def run(self, context: Context, rng: random.Random) -> Row:
             async with context.trial(self, rng, instances=2) as trial:
-                coupon = await trial.stage.create_coupon(1_000_000)
+                coupon = await trial.cluster.create_coupon(1_000_000)
                 async with trial.load(Plan([coupon])):
                     await trial.acknowledged(200)
-                    trial.stage.instances[0].kill()
+                    trial.cluster.instances[0].kill()
                     trial.fired()
                     trial.healed()
                     await trial.recovered()
@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, OVERSOLD, PHANTOM, UNEXPECTED, Violation
-from tests.faults.history import History
-from tests.faults.stage import SERVICE, Stage, open_stage
 from tests.faults.trial import Trial
+from tests.support.cluster import Cluster, open_cluster
+from tests.support.history import History
+from tests.support.instance import SERVICE
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,7 +160,7 @@ class Context:
     kept: Path
     report: Callable[[str], None] = lambda _: None
     alone: bool = True
-    _stages: dict[tuple[int, bool], Stage] = field(default_factory=dict)
+    _clusters: dict[tuple[int, bool], Cluster] = field(default_factory=dict)
     _stack: ExitStack = field(default_factory=ExitStack)
 
     @asynccontextmanager
@@ -175,7 +176,7 @@ class Context:
         durable: bool = False,
         own_servers: bool = False,
     ) -> AsyncIterator[Trial]:
-        """A stage with an empty database and so many ready instances; on leaving, wait for quiet and check all.
+        """A cluster with an empty database and so many ready instances; on leaving, wait for quiet and check all.
 
         Args:
             of: the scenario.
@@ -191,25 +192,25 @@ class Context:
         seed = rng.getrandbits(32)
         with ExitStack() as stack:
             if own_servers:
-                stage = await asyncio.to_thread(stack.enter_context, open_stage(masters=masters, durable=durable))
+                cluster = await asyncio.to_thread(stack.enter_context, open_cluster(masters=masters, durable=durable))
             else:
-                stage = await self._lend(masters, durable)
-                await asyncio.to_thread(stage.clear)
-            path = stage.folder / f"history-{of.fault}-{seed}.ndjson"
+                cluster = await self._lend(masters, durable)
+                await asyncio.to_thread(cluster.clear)
+            path = cluster.folder / f"history-{of.fault}-{seed}.ndjson"
             history = stack.enter_context(History(path))
-            trial = Trial(stage, history, random.Random(seed), full=self.full)
+            trial = Trial(cluster, history, random.Random(seed), full=self.full)
             began = time.monotonic()
-            # What the scenario has added to the stage is there until the instances are gone.
+            # What the scenario has added to the cluster is there until the instances are gone.
             async with trial.resources:
                 try:
-                    await stage.start(instances, settings, command)
+                    await cluster.start(instances, settings, command)
                     yield trial
                     await trial.finish()
                 except BaseException:
-                    self._keep(stage, history, f"{of.fault}-{seed}")
+                    self._keep(cluster, history, f"{of.fault}-{seed}")
                     raise
                 if trial.violations:
-                    trial.notes.append(f"kept in {self._keep(stage, history, f'{of.fault}-{seed}')}")
+                    trial.notes.append(f"kept in {self._keep(cluster, history, f'{of.fault}-{seed}')}")
                 trial.row = Row(
                     of.fault,
                     of.name,
@@ -222,22 +223,22 @@ class Context:
                     tuple(trial.violations),
                     tuple(trial.notes),
                 )
-                await asyncio.to_thread(stage.close_instances)
+                await asyncio.to_thread(cluster.close_instances)
             path.unlink(missing_ok=True)
 
-    async def _lend(self, masters: int, durable: bool) -> Stage:
+    async def _lend(self, masters: int, durable: bool) -> Cluster:
         key = (masters, durable)
-        if key not in self._stages:
-            opening = open_stage(masters=masters, durable=durable)
+        if key not in self._clusters:
+            opening = open_cluster(masters=masters, durable=durable)
             # In a thread, because migrations run an event loop of their own.
-            self._stages[key] = await asyncio.to_thread(self._stack.enter_context, opening)
-        return self._stages[key]
+            self._clusters[key] = await asyncio.to_thread(self._stack.enter_context, opening)
+        return self._clusters[key]
 
-    def _keep(self, stage: Stage, history: History, name: str) -> Path:
+    def _keep(self, cluster: Cluster, history: History, name: str) -> Path:
         history.flush()
         folder = self.kept / name
         folder.mkdir(parents=True, exist_ok=True)
-        for instance in stage.instances:
+        for instance in cluster.instances:
             shutil.copy(instance.log, folder / f"{instance.name}.log")
         if history.path is not None:
             shutil.copy(history.path, folder / "history.ndjson")
@@ -245,7 +246,7 @@ class Context:
 
     def close(self) -> None:
         self._stack.close()
-        self._stages.clear()
+        self._clusters.clear()
 
 
 @contextmanager

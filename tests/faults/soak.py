@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable
 import psycopg
 
 from claimsvc.failpoints import POINTS
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row
-from tests.faults.stage import Instance
 from tests.faults.trial import Trial
+from tests.support.instance import Instance
+from tests.support.load import Plan
 
 CLAIMS_PER_SECOND = 250.0
 _PLENTY = 10_000_000
@@ -34,7 +34,7 @@ async def soak(context: Context, rng: random.Random, seconds: float) -> Row:
     async with context.trial(_Soak(), rng, instances=3, settings=_SETTINGS, durable=True, own_servers=True) as trial:
         stock = [(_PLENTY, name) for name in ("redlock", "redlock", "row_lock", "counter")]
         stock += [(2_000, name) for name in ("redlock", "row_lock", "counter")]
-        coupons = [await trial.stage.create_coupon(amount, name) for amount, name in stock]
+        coupons = [await trial.cluster.create_coupon(amount, name) for amount, name in stock]
         faults = _faults(trial, rng)
         ends = time.monotonic() + seconds
         async with trial.load(Plan(coupons, per_second=CLAIMS_PER_SECOND, clients=96, hang_ups=0.01)) as load:
@@ -59,16 +59,16 @@ async def soak(context: Context, rng: random.Random, seconds: float) -> Row:
 
 async def _offer(trial: Trial, coupons: list[str], rng: random.Random) -> None:
     """Put a new small coupon in the place of the last one."""
-    coupons[-1] = await trial.stage.create_coupon(
+    coupons[-1] = await trial.cluster.create_coupon(
         rng.randrange(50, 500), rng.choice(("redlock", "row_lock", "counter"))
     )
 
 
 def _faults(trial: Trial, rng: random.Random) -> list[tuple[str, Callable[[], Awaitable[None]]]]:
-    stage = trial.stage
+    cluster = trial.cluster
 
     def one() -> Instance:
-        return rng.choice(stage.instances)
+        return rng.choice(cluster.instances)
 
     async def kill() -> None:
         victim = one()
@@ -97,33 +97,33 @@ def _faults(trial: Trial, rng: random.Random) -> list[tuple[str, Callable[[], Aw
         await victim.start()
 
     async def pause_a_master() -> None:
-        master = rng.choice(stage.masters)
+        master = rng.choice(cluster.masters)
         master.pause()
         await asyncio.sleep(rng.uniform(0.5, 4))
         master.resume()
 
     async def restart_a_master() -> None:
-        master = rng.choice(stage.masters)
+        master = rng.choice(cluster.masters)
         master.kill()
         await asyncio.sleep(rng.uniform(0, 2))
         await asyncio.to_thread(master.start)
 
     async def lose_a_majority() -> None:
-        for master in stage.masters[:2]:
+        for master in cluster.masters[:2]:
             master.kill()
         await asyncio.sleep(rng.uniform(0.5, 2))
-        for master in stage.masters[:2]:
+        for master in cluster.masters[:2]:
             await asyncio.to_thread(master.start)
 
     async def terminate_backends() -> None:
-        with psycopg.connect(stage.postgres.url_of("postgres"), autocommit=True) as connection:
+        with psycopg.connect(cluster.postgres.url_of("postgres"), autocommit=True) as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'claimsvc'"
             )
 
     async def crash_postgres() -> None:
-        stage.postgres.kill()
-        await asyncio.to_thread(stage.postgres.start)
+        cluster.postgres.kill()
+        await asyncio.to_thread(cluster.postgres.start)
 
     return [
         ("kill", kill),

@@ -22,8 +22,8 @@ from tests.faults.checks import (
     longest_gap_seconds,
     resumed_after_seconds,
 )
-from tests.faults.facts import ClaimRow, CouponRow, Quiet, Snapshot
-from tests.faults.history import CLAIM, READ, History, Invocation, read_history
+from tests.support.cluster_state import ClaimRow, CouponRow, Quiet, Snapshot
+from tests.support.history import CLAIM, READ, History, Invocation, read_history
 
 
 @dataclass

@@ -10,9 +10,9 @@ import pytest
 
 from claimsvc import bootstrap
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
-from tests.faults.injectors import clock, disk, masters, namespaces, postgres, standby
-from tests.proxy import proxy_to
-from tests.waiting import block_until
+from tests.support.injectors import clock, disk, masters, namespaces, postgres, standby
+from tests.support.proxy import proxy_to
+from tests.support.waiting import block_until
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("injectors")]
 

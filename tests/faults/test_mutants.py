@@ -8,10 +8,10 @@ import psycopg
 import pytest
 
 from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, IMPOSSIBLE_READ, LOST, MISCOUNTED, OVERSOLD
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row, open_context
-from tests.faults.stage import SERVICE
 from tests.faults.trial import Trial
+from tests.support.instance import SERVICE
+from tests.support.load import Plan
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(60), pytest.mark.xdist_group("mutants")]
 
@@ -54,7 +54,7 @@ async def sell_out(context: Context, mutation: str | None = None, schema: str = 
     async with context.trial(_Mutant(), random.Random(1), command=command) as trial:
         if schema:
             administrate(trial, schema)
-        coupon = await trial.stage.create_coupon(_AMOUNT)
+        coupon = await trial.cluster.create_coupon(_AMOUNT)
         async with trial.load(Plan([coupon], clients=16, repeats=0.2, reads=0.05)):
             await trial.acknowledged(_AMOUNT // 2)
             if meanwhile:
@@ -66,7 +66,7 @@ async def sell_out(context: Context, mutation: str | None = None, schema: str = 
 
 
 def administrate(trial: Trial, statement: str, parameters: Sequence[str] = ()) -> None:
-    with psycopg.connect(trial.stage.database_url, autocommit=True) as connection:
+    with psycopg.connect(trial.cluster.database_url, autocommit=True) as connection:
         changed = connection.execute(statement.encode(), parameters or None)
         assert changed.rowcount != 0
 

@@ -1,4 +1,4 @@
-"""One run of a scenario on a stage: its load, its fault, its healing, and the checks at its end."""
+"""One run of a scenario on a cluster: its load, its fault, its healing, and the checks at its end."""
 
 import asyncio
 import random
@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults import checks
 from tests.faults.checks import UNEXPECTED, Violation
-from tests.faults.history import History
-from tests.faults.load import Load, Plan
-from tests.faults.stage import Instance, Stage, StageError
-from tests.waiting import comes_about
+from tests.support.cluster import Cluster
+from tests.support.history import History
+from tests.support.instance import ClusterError, Instance
+from tests.support.load import Load, Plan
+from tests.support.waiting import comes_about
 
 if TYPE_CHECKING:
     from tests.faults.scenario import Row
@@ -36,8 +37,8 @@ class Trial:
 
     row: "Row"
 
-    def __init__(self, stage: Stage, history: History, rng: random.Random, *, full: bool) -> None:
-        self.stage = stage
+    def __init__(self, cluster: Cluster, history: History, rng: random.Random, *, full: bool) -> None:
+        self.cluster = cluster
         self.history = history
         self.rng = rng
         self.full = full
@@ -54,7 +55,7 @@ class Trial:
 
     def load(self, plan: Plan, targets: list[Instance] | None = None) -> Load:
         """Load on the instances, from entering it to leaving it."""
-        made = Load(targets or self.stage.instances, plan, self.history, self.rng, name=f"u{len(self._loads) + 1}")
+        made = Load(targets or self.cluster.instances, plan, self.history, self.rng, name=f"u{len(self._loads) + 1}")
         self._loads.append(made)
         return made
 
@@ -76,7 +77,7 @@ class Trial:
         target = self.history.acknowledged + more
         if not await self.until(lambda: self.history.acknowledged >= target, timeout_seconds):
             missing = target - self.history.acknowledged
-            raise StageError(f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s")
+            raise ClusterError(f"{missing} of {more} claims were still not acknowledged after {timeout_seconds:.0f} s")
 
     async def until(self, condition: Callable[[], bool], timeout_seconds: float) -> bool:
         """Wait for a condition, so long at most. Returns whether it came."""
@@ -85,8 +86,8 @@ class Trial:
     async def recovered(self, more: int = 50) -> None:
         """Wait until claims succeed again, for longer than they may take: the checks say if it was too long."""
         try:
-            await self.acknowledged(more, self.stage.lock_ttl_seconds + 3 * RECOVERY_SECONDS)
-        except StageError as error:
+            await self.acknowledged(more, self.cluster.lock_ttl_seconds + 3 * RECOVERY_SECONDS)
+        except ClusterError as error:
             self.violations.append(Violation(checks.NOT_RECOVERED, str(error)))
 
     def unavailable_seconds(self) -> float:
@@ -103,12 +104,12 @@ class Trial:
     async def finish(self) -> None:
         """Wait for quiet, and check everything."""
         self.history.flush()
-        quiet = await self.stage.quiet(self.stage.lock_ttl_seconds + _QUIET_SECONDS)
-        snapshot = await asyncio.to_thread(self.stage.snapshot)
+        quiet = await self.cluster.quiet(self.cluster.lock_ttl_seconds + _QUIET_SECONDS)
+        snapshot = await asyncio.to_thread(self.cluster.snapshot)
         invocations = self.history.invocations
         self.violations += checks.check_quiet(quiet)
         self.violations += checks.check_all(invocations, snapshot)
         if self._healed_at is not None:
             self.violations += checks.check_recovery(
-                invocations, self._healed_at, self.stage.lock_ttl_seconds + RECOVERY_SECONDS
+                invocations, self._healed_at, self.cluster.lock_ttl_seconds + RECOVERY_SECONDS
             )

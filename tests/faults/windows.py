@@ -4,8 +4,8 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.faults.history import CLAIM, Invocation
 from tests.faults.trial import Trial
+from tests.support.history import CLAIM, Invocation
 
 # The issue's own limits.
 MINORITY_P99_FACTOR = 3.0

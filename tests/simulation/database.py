@@ -1,6 +1,6 @@
 """A PostgreSQL that is simulated: one transaction at a time on a coupon, atomic, and sometimes out of reach.
 
-It keeps the promises of `ports.Storage` and nothing else; that PostgreSQL keeps them is what `tests/storage` is for.
+It keeps the promises of `ports.Storage` and nothing else; that PostgreSQL keeps them is what `tests/postgres` is for.
 """
 
 from collections import defaultdict
@@ -21,8 +21,8 @@ from claimsvc.domain import (
 )
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.ports import Decision
-from tests.api.memory import MemoryStore
 from tests.simulation.network import Answer, Network
+from tests.support.memory_store import MemoryStore
 
 _START = datetime(2026, 1, 1, tzinfo=UTC)
 # As long as the real storage may take for one call, all its time-outs together.

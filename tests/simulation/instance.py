@@ -12,11 +12,11 @@ from claimsvc.ports import Claims, Strategy
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
-from tests.observed import Observed
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import FIRST_PORT, REDIS_TIMEOUT_SECONDS
 from tests.simulation.scenario import LOCK_RETRIES, LOCK_RETRY_WAIT_SECONDS, ClaimPlan, ClientPlan, CouponPlan, Scenario
+from tests.support.observed import Observed
 
 LOCK_PATIENCE_SECONDS = LOCK_RETRIES * LOCK_RETRY_WAIT_SECONDS
 CLAIM_TIMEOUT_SECONDS = 10.0

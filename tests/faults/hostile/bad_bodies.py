@@ -6,7 +6,7 @@ from typing import Any
 
 from claimsvc.domain import MAX_AMOUNT
 from tests.faults.hostile.case import CLAIM, KEY, Case, post
-from tests.faults.hostile.wire import request
+from tests.support.raw_http import request
 
 _NOT_JSON_OBJECTS = {
     "empty body": b"",

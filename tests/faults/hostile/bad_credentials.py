@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from tests.faults.hostile.case import KEY, Case
-from tests.faults.hostile.wire import request
-from tests.program import ADMIN_DIGEST, ADMIN_KEY
+from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
+from tests.support.raw_http import request
 
 _NO_CREDENTIALS = {
     "none": None,

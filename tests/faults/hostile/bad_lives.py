@@ -7,7 +7,7 @@ from typing import Any
 from tests.faults.hostile.bad_bodies import AMOUNTS, COUPON_NAMES, REASONS
 from tests.faults.hostile.bad_targets import CLAIM_IDS, PATH_NAMES
 from tests.faults.hostile.case import CLAIM, KEY, Case, post
-from tests.faults.hostile.wire import request
+from tests.support.raw_http import request
 
 _NO_CLAIM = "/api/claims/00000000-0000-7000-8000-000000000000"
 _REASON = b'{"reason": "because"}'

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from tests.faults.hostile.case import CLAIM, KEY, Case, post
-from tests.faults.hostile.wire import request
+from tests.support.raw_http import request
 
 PATH_NAMES = [
     *("%00", "a%2Fb", "%2F", "a%0D%0AX:%20y", "%0A", "%E2%80%8B", "%FF", "%ED%A0%80", "%C0%AF", "%zz", "%", "a%20b"),

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any
 
-from tests.faults.hostile.wire import request
-from tests.program import ADMIN_KEY
+from tests.support.admin import ADMIN_KEY
+from tests.support.raw_http import request
 
 KEY = f"Bearer {ADMIN_KEY}"
 CLAIM = b'{"user_id": "ann", "coupon_name": "plenty"}'

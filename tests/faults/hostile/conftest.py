@@ -14,12 +14,12 @@ import pytest
 import redis
 
 from claimsvc.embedded import EmbeddedServices
-from tests.conftest import copy_of
-from tests.faults.hostile.wire import Answer, connected, request
-from tests.program import ADMIN_DIGEST, ADMIN_KEY, Program
-from tests.waiting import until
+from tests.support.admin import ADMIN_DIGEST
+from tests.support.databases import copy_of
+from tests.support.program import Program
+from tests.support.raw_http import Answer, connected, request
+from tests.support.waiting import until
 
-ADMIN = {"Authorization": f"Bearer {ADMIN_KEY}"}
 # Short, so that whoever is late is found late soon; long enough for a machine that is busy with other tests.
 LIMIT_SECONDS = 1.0
 

@@ -6,7 +6,7 @@ import sys
 
 import uvloop
 
-from tests.faults.hostile.wire import request
+from tests.support.raw_http import request
 
 
 def _bodies(coupon: str) -> list[bytes]:

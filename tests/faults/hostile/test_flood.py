@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack, contextmanager
 import pytest
 
 from tests.faults.hostile.conftest import Serve, Victim
-from tests.faults.hostile.wire import Wire, connected, request
+from tests.support.raw_http import Wire, connected, request
 
 pytestmark = pytest.mark.slow
 

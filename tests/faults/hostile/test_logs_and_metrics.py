@@ -9,8 +9,8 @@ import pytest
 
 from claimsvc.http.routes import ROUTES
 from tests.faults.hostile.conftest import Serve, Victim
-from tests.faults.hostile.wire import connected, request
-from tests.waiting import until
+from tests.support.raw_http import connected, request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

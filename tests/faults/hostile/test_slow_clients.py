@@ -7,8 +7,8 @@ from contextlib import AsyncExitStack
 import pytest
 
 from tests.faults.hostile.conftest import LIMIT_SECONDS, Serve, Victim
-from tests.faults.hostile.wire import Wire, connected, request
-from tests.waiting import until
+from tests.support.raw_http import Wire, connected, request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

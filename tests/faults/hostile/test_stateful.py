@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.hostile.conftest import ADMIN, Serve
+from tests.faults.hostile.conftest import Serve
+from tests.support.admin import ADMIN
 
 pytestmark = pytest.mark.slow
 

@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 
 from tests.faults.hostile.case import Case
-from tests.faults.hostile.conftest import ADMIN, Serve, Victim
+from tests.faults.hostile.conftest import Serve, Victim
 from tests.faults.hostile.table import CASES
-from tests.faults.hostile.wire import Answer, connected, request
-from tests.waiting import until
+from tests.support.admin import ADMIN
+from tests.support.raw_http import Answer, connected, request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

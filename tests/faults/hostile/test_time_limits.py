@@ -14,9 +14,9 @@ import pytest
 from claimsvc import bootstrap
 from claimsvc.embedded import PostgresServer, embedded_services, temporary_state_dir
 from tests.faults.hostile.conftest import Serve, Victim, serving
-from tests.faults.hostile.wire import Answer, connected, request
-from tests.proxy import proxy_to
-from tests.waiting import until
+from tests.support.proxy import proxy_to
+from tests.support.raw_http import Answer, connected, request
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.slow
 

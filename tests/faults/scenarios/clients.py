@@ -9,11 +9,11 @@ import psycopg
 import redis
 
 from stress_test.connections import allow_open_files
-from tests.faults.history import ALREADY_CLAIMED, SOLD_OUT, Invocation
-from tests.faults.load import Client, Plan
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.trial import Trial
+from tests.support.history import ALREADY_CLAIMED, SOLD_OUT, Invocation
+from tests.support.load import Client, Plan
 
 
 @scenario
@@ -22,8 +22,8 @@ class HangUp(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
-            coupons = [await trial.stage.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
-            coupons += [await trial.stage.create_coupon(500, name) for name in ("redlock", "row_lock", "counter")]
+            coupons = [await trial.cluster.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
+            coupons += [await trial.cluster.create_coupon(500, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan(coupons, hang_ups=0.5, hang_up_seconds=0.03)):
                 await trial.acknowledged(30_000 if context.full else 1_000)
                 trial.healed()
@@ -43,16 +43,16 @@ class GiveUpWaiting(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
-            coupons = [await trial.stage.create_coupon(100, name) for name in ("redlock", "row_lock", "counter")]
+            coupons = [await trial.cluster.create_coupon(100, name) for name in ("redlock", "row_lock", "counter")]
             for number in range(20 if context.full else 1):
                 with ExitStack() as held:
-                    for master in trial.stage.masters:
+                    for master in trial.cluster.masters:
                         client = held.enter_context(redis.Redis.from_url(master.url))
                         client.set(f"claim:coupon:{coupons[0]}", "somebody else's", px=20_000)
                     await self._give_up(trial, coupons, f"acquiring-{number}", rng)
-                    for master in trial.stage.masters:
+                    for master in trial.cluster.masters:
                         held.enter_context(redis.Redis.from_url(master.url)).delete(f"claim:coupon:{coupons[0]}")
-                with psycopg.connect(trial.stage.database_url) as obstacle:
+                with psycopg.connect(trial.cluster.database_url) as obstacle:
                     obstacle.execute("SELECT FROM coupons FOR UPDATE")
                     await self._give_up(trial, coupons, f"committing-{number}", rng)
             trial.healed()
@@ -66,7 +66,7 @@ class GiveUpWaiting(Anywhere):
 
     async def _give_up(self, trial: Trial, coupons: list[str], name: str, rng: random.Random) -> None:
         async def one(number: int) -> Invocation:
-            client = Client(f"{name}-{number}", trial.stage.instances, trial.history, number)
+            client = Client(f"{name}-{number}", trial.cluster.instances, trial.history, number)
             return await client.claim(
                 coupons[number % len(coupons)], f"{name}-{number}", hang_up_seconds=rng.uniform(0.05, 0.5)
             )
@@ -82,12 +82,12 @@ class OpeningHerd(Anywhere):
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
             allow_open_files(1_000)
-            clients = [Client(f"c{number}", trial.stage.instances, trial.history, number) for number in range(1_000)]
+            clients = [Client(f"c{number}", trial.cluster.instances, trial.history, number) for number in range(1_000)]
             for start in range(0, 1_000, 100):
                 await asyncio.gather(*(client.open() for client in clients[start : start + 100]))
             for turn in range(15 if context.full else 3):
                 strategy = ("redlock", "row_lock", "counter")[turn % 3]
-                coupon, amount = await trial.stage.create_coupon(100, strategy), 100
+                coupon, amount = await trial.cluster.create_coupon(100, strategy), 100
                 ends = await asyncio.gather(*(self._insist(client, coupon, trial) for client in clients))
                 found = Counter(f"{each.status} {each.problem}".strip() for each in ends)
                 trial.expect(
@@ -115,9 +115,9 @@ class TheSameAgain(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
-            coupons = [await trial.stage.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
-            last = [await trial.stage.create_coupon(1, name) for name in ("redlock", "row_lock", "counter")]
-            clients = [Client(f"c{number}", trial.stage.instances, trial.history, number) for number in range(50)]
+            coupons = [await trial.cluster.create_coupon(PLENTY, name) for name in ("redlock", "row_lock", "counter")]
+            last = [await trial.cluster.create_coupon(1, name) for name in ("redlock", "row_lock", "counter")]
+            clients = [Client(f"c{number}", trial.cluster.instances, trial.history, number) for number in range(50)]
             for number, coupon in enumerate([*coupons * (300 if context.full else 10), *last]):
                 ends = await asyncio.gather(*(self._insist(client, coupon, f"user-{number}") for client in clients))
                 made = [each for each in ends if each.status == 201]

@@ -7,11 +7,11 @@ import time
 
 from claimsvc.failpoints import AFTER_COMMIT, AFTER_LOCK, BEFORE_COMMIT, BEFORE_REPLY, EXIT_FAILPOINT
 from tests.faults.checks import resumed_after_seconds
-from tests.faults.history import ALREADY_CLAIMED
-from tests.faults.load import Client, Plan
 from tests.faults.scenario import Anywhere, Context, Row, scenario
-from tests.faults.stage import Instance
 from tests.faults.trial import Trial
+from tests.support.history import ALREADY_CLAIMED
+from tests.support.instance import Instance
+from tests.support.load import Client, Plan
 
 PLENTY = 10_000_000
 # A waiting instance tries again every 0.5 s; the rest is for a machine that does other things too.
@@ -30,10 +30,10 @@ class _DiesAtAPoint(Anywhere):
     async def run(self, context: Context, rng: random.Random) -> Row:
         ttl = "20" if context.full else "1.5"
         async with context.trial(self, rng, instances=1, settings={"CLAIMSVC_LOCK_TTL_SECONDS": ttl}) as trial:
-            victim = trial.stage.add({"CLAIMSVC_LOCK_TTL_SECONDS": ttl})
+            victim = trial.cluster.add({"CLAIMSVC_LOCK_TTL_SECONDS": ttl})
             await self._die_alone(trial, victim, float(ttl))
-            coupons = [await trial.stage.create_coupon(PLENTY, "redlock") for _ in range(2)]
-            coupons += [await trial.stage.create_coupon(1_000, name) for name in ("redlock", "row_lock", "counter")]
+            coupons = [await trial.cluster.create_coupon(PLENTY, "redlock") for _ in range(2)]
+            coupons += [await trial.cluster.create_coupon(1_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan(coupons)):
                 for number in range(4 if context.full else 1):
                     point = self.points[number % len(self.points)]
@@ -44,17 +44,17 @@ class _DiesAtAPoint(Anywhere):
         return trial.row
 
     async def _die_alone(self, trial: Trial, victim: Instance, ttl_seconds: float) -> None:
-        survivor = trial.stage.instances[0]
-        coupon = await trial.stage.create_coupon(5)
+        survivor = trial.cluster.instances[0]
+        coupon = await trial.cluster.create_coupon(5)
         await victim.start({"CLAIMSVC_FAILPOINTS": f"{self.points[0]}=exit@1"})
         asked = await Client("first", [victim], trial.history).claim(coupon, "ada")
         trial.expect(await victim.ended() == EXIT_FAILPOINT, "the instance did not die of its failpoint")
         trial.fired()
         died = time.monotonic()
         trial.expect(asked.status == 0, f"a claim whose instance died was answered {asked.status}")
-        seen = await trial.stage.look()
+        seen = await trial.cluster.look()
         trial.expect(bool(seen.locks), "the lock of an instance that died was not left behind")
-        rows = [row for row in trial.stage.snapshot().claims if row.coupon == coupon]
+        rows = [row for row in trial.cluster.snapshot().claims if row.coupon == coupon]
         trial.expect(len(rows) == self.is_committed, f"{len(rows)} claims were committed")
         client = Client("second", [survivor], trial.history)
         while not (again := await client.claim(coupon, "ada")).is_definite:
@@ -106,12 +106,12 @@ class Killed(Anywhere):
         settings = {"CLAIMSVC_LOCK_TTL_SECONDS": f"{ttl_seconds}"}
         deaths: list[tuple[int, str]] = []
         async with context.trial(self, rng, instances=3, settings=settings) as trial:
-            hot = await trial.stage.create_coupon(PLENTY)
-            others = [await trial.stage.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
+            hot = await trial.cluster.create_coupon(PLENTY)
+            others = [await trial.cluster.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [6, 1, 1, 1])):
                 for _ in range(50 if context.full else 3):
                     await trial.acknowledged(rng.randrange(1, 1500 if context.full else 300))
-                    victim = rng.choice(trial.stage.instances)
+                    victim = rng.choice(trial.cluster.instances)
                     victim.kill()
                     deaths.append((time.monotonic_ns(), victim.name))
                     trial.fired()

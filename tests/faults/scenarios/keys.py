@@ -5,13 +5,13 @@ import random
 import time
 from collections import Counter
 
-from tests.faults.facts import total
-from tests.faults.injectors import clock
-from tests.faults.injectors.masters import answered, client_of, forget_keys, forget_scripts
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
 from tests.faults.windows import expect_recovery, now, window
+from tests.support.cluster_state import total
+from tests.support.injectors import clock
+from tests.support.injectors.masters import answered, client_of, forget_keys, forget_scripts
 
 _JUMP_SECONDS = 60.0
 
@@ -29,10 +29,10 @@ class _ClockJumps:
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True) as trial:
-            stage = trial.stage
-            victims = stage.masters[: self.masters]
-            clocks = [await trial.use(clock.jumping_clock(master, stage.folder)) for master in victims]
-            await stage.start(3)
+            cluster = trial.cluster
+            victims = cluster.masters[: self.masters]
+            clocks = [await trial.use(clock.jumping_clock(master, cluster.folder)) for master in victims]
+            await cluster.start(3)
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(100)
@@ -49,7 +49,7 @@ class _ClockJumps:
                 trial.healed()
                 await trial.recovered()
             await _note_lost_locks(trial)
-            expect_recovery(trial, healed, names[0], stage.lock_ttl_seconds)
+            expect_recovery(trial, healed, names[0], cluster.lock_ttl_seconds)
         return trial.row
 
 
@@ -71,7 +71,7 @@ class ScriptsForgotten(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=3) as trial:
-            masters = trial.stage.masters
+            masters = trial.cluster.masters
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(100)
@@ -105,7 +105,7 @@ class KeysForgotten(Anywhere):
                 await trial.acknowledged(100)
                 begun = now()
                 for _ in range(300 if context.full else 30):
-                    trial.fired(await asyncio.to_thread(forget_keys, trial.stage.masters) > 0)
+                    trial.fired(await asyncio.to_thread(forget_keys, trial.cluster.masters) > 0)
                     await asyncio.sleep(rng.uniform(0, 0.1))
                 seen = window(trial, begun)
                 healed = now()
@@ -129,9 +129,9 @@ async def _expect_true_counters(trial: Trial, timeout_seconds: float = 20.0) -> 
 
 def _drift(trial: Trial) -> dict[str, int]:
     """By coupon: its counter less what the database says; none where there is no counter, or the right one."""
-    coupons = trial.stage.snapshot().coupons
+    coupons = trial.cluster.snapshot().coupons
     drifts: Counter[str] = Counter()
-    for master in trial.stage.masters:
+    for master in trial.cluster.masters:
         with client_of(master) as client:
             for key in client.scan_iter("claim:stock:*"):
                 name = key.removeprefix("claim:stock:{").removesuffix("}")
@@ -142,5 +142,5 @@ def _drift(trial: Trial) -> dict[str, int]:
 
 async def _note_lost_locks(trial: Trial) -> None:
     """How many locks their holders found gone."""
-    lost = [total(await instance.metrics(), "claimsvc_lock_lost_total") for instance in trial.stage.instances]
+    lost = [total(await instance.metrics(), "claimsvc_lock_lost_total") for instance in trial.cluster.instances]
     trial.notes.append(f"{sum(lost):.0f} locks were lost while they were held")

@@ -4,19 +4,6 @@ import asyncio
 import random
 from dataclasses import dataclass
 
-from tests.faults.injectors.masters import (
-    FORGETFUL,
-    HUNG,
-    OUT_OF_MEMORY,
-    READ_ONLY,
-    REFUSED,
-    TOO_FEW_REPLICAS,
-    MasterFault,
-    answered,
-    run_id,
-    takes_writes,
-)
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row, register, scenario
 from tests.faults.trial import Trial
 from tests.faults.windows import (
@@ -28,6 +15,19 @@ from tests.faults.windows import (
     now,
     window,
 )
+from tests.support.injectors.masters import (
+    FORGETFUL,
+    HUNG,
+    OUT_OF_MEMORY,
+    READ_ONLY,
+    REFUSED,
+    TOO_FEW_REPLICAS,
+    MasterFault,
+    answered,
+    run_id,
+    takes_writes,
+)
+from tests.support.load import Plan
 
 _PLENTY = 10_000_000
 _CLIENTS = 24
@@ -35,7 +35,7 @@ _CLIENTS = 24
 
 async def _inflict(trial: Trial, fault: MasterFault, count: int) -> None:
     """Do it to so many masters, and make sure that it is felt."""
-    victims = trial.stage.masters[:count]
+    victims = trial.cluster.masters[:count]
     before = [await asyncio.to_thread(run_id, master) for master in victims]
     for master in victims:
         await asyncio.to_thread(fault.inflict, master)
@@ -47,7 +47,7 @@ async def _inflict(trial: Trial, fault: MasterFault, count: int) -> None:
 
 
 async def _heal(trial: Trial, fault: MasterFault, count: int) -> None:
-    for master in trial.stage.masters[:count]:
+    for master in trial.cluster.masters[:count]:
         if fault.error:
             # More than our own probe: the service has met it as well.
             times = await asyncio.to_thread(answered, master, fault.error)
@@ -71,9 +71,9 @@ class _Minority(_Failing):
     async def run(self, context: Context, rng: random.Random) -> Row:
         seconds = 12.0 if context.full else 4.0
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
-            stage = trial.stage
-            hot = await stage.create_coupon(_PLENTY)
-            others = [await stage.create_coupon(_PLENTY, each) for each in ("redlock", "row_lock", "counter")]
+            cluster = trial.cluster
+            hot = await cluster.create_coupon(_PLENTY)
+            others = [await cluster.create_coupon(_PLENTY, each) for each in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [3, 1, 1, 1], clients=_CLIENTS)):
                 await trial.acknowledged(200)
                 healthy_from = now()
@@ -112,10 +112,10 @@ class _Majority(_Failing):
     async def run(self, context: Context, rng: random.Random) -> Row:
         seconds = 6.0 if context.full else 2.0
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
-            stage = trial.stage
-            hot = await stage.create_coupon(_PLENTY)
+            cluster = trial.cluster
+            hot = await cluster.create_coupon(_PLENTY)
             others = [
-                await stage.create_coupon(_PLENTY, each) for each in ("row_lock", "counter", "counter", "counter")
+                await cluster.create_coupon(_PLENTY, each) for each in ("row_lock", "counter", "counter", "counter")
             ]
             # Loads of their own, because in one all clients would soon be asking again for what cannot be had.
             async with (
@@ -181,9 +181,9 @@ class MajorityForgetful(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=3, own_servers=True) as trial:
-            stage = trial.stage
-            hot = await stage.create_coupon(_PLENTY)
-            scarce = [await stage.create_coupon(500, each) for each in ("redlock", "counter")]
+            cluster = trial.cluster
+            hot = await cluster.create_coupon(_PLENTY)
+            scarce = [await cluster.create_coupon(500, each) for each in ("redlock", "counter")]
             async with trial.load(Plan([hot, *scarce], [2, 1, 1], clients=_CLIENTS)):
                 for _ in range(6 if context.full else 2):
                     await trial.acknowledged(rng.randrange(50, 400))

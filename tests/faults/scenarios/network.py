@@ -5,7 +5,6 @@ import random
 import socket
 from collections.abc import Sequence
 
-from tests.faults.injectors import namespaces
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
@@ -17,7 +16,8 @@ from tests.faults.windows import (
     now,
     window,
 )
-from tests.proxy import Proxy, proxy_to
+from tests.support.injectors import namespaces
+from tests.support.proxy import Proxy, proxy_to
 
 
 class _Between(Anywhere):
@@ -30,11 +30,11 @@ class _Between(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0) as trial:
-            stage = trial.stage
-            ports = [stage.postgres.port, *(master.port for master in stage.masters)]
+            cluster = trial.cluster
+            ports = [cluster.postgres.port, *(master.port for master in cluster.masters)]
             made = [await trial.resources.enter_async_context(proxy_to("127.0.0.1", port)) for port in ports]
             database, masters = made[0], made[1:]
-            await stage.start(2, _through(trial, [("127.0.0.1", proxy.port) for proxy in made]))
+            await cluster.start(2, _through(trial, [("127.0.0.1", proxy.port) for proxy in made]))
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(100)
@@ -58,8 +58,8 @@ def _through(trial: Trial, addresses: Sequence[tuple[str, int]]) -> dict[str, st
     """Settings with PostgreSQL and the masters at other addresses, in that order."""
     (host, port), *masters = addresses
     return {
-        "CLAIMSVC_DATABASE_URL": trial.stage.database_url.replace(
-            f"@127.0.0.1:{trial.stage.postgres.port}/", f"@{host}:{port}/"
+        "CLAIMSVC_DATABASE_URL": trial.cluster.database_url.replace(
+            f"@127.0.0.1:{trial.cluster.postgres.port}/", f"@{host}:{port}/"
         ),
         "CLAIMSVC_REDIS_URLS": ",".join(f"redis://{host}:{port}/0" for host, port in masters),
     }
@@ -169,8 +169,8 @@ class _Partition:
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0) as trial:
-            stage = trial.stage
-            ports = [stage.postgres.port, *(master.port for master in stage.masters)]
+            cluster = trial.cluster
+            ports = [cluster.postgres.port, *(master.port for master in cluster.masters)]
             net = await trial.use(namespaces.wires(len(ports)))
             made = [
                 await trial.resources.enter_async_context(proxy_to("127.0.0.1", port, listener=net.listener(number)))
@@ -178,8 +178,8 @@ class _Partition:
             ]
             settings = _through(trial, list(zip(net.addresses, [proxy.port for proxy in made], strict=True)))
             for _ in range(2):
-                instance = stage.add(
-                    settings, ("tests.faults.injectors.inside", str(net.near.path), "claimsvc", "serve")
+                instance = cluster.add(
+                    settings, ("tests.support.injectors.inside", str(net.near.path), "claimsvc", "serve")
                 )
                 await trial.resources.enter_async_context(
                     proxy_to(

@@ -6,11 +6,11 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TypeVar
 
-from tests.faults.injectors import postgres as faults
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
+from tests.support.injectors import postgres as faults
+from tests.support.load import Plan
 
 _T = TypeVar("_T")
 
@@ -33,8 +33,8 @@ async def in_thread(manager: AbstractContextManager[_T]) -> AsyncIterator[_T]:
 async def coupons(trial: Trial) -> list[str]:
     """One of each strategy with plenty, the first of which is the lock's; and one of each that sells out."""
     return [
-        *[await trial.stage.create_coupon(_PLENTY, strategy) for strategy in STRATEGIES],
-        *[await trial.stage.create_coupon(_SCARCE, strategy) for strategy in STRATEGIES],
+        *[await trial.cluster.create_coupon(_PLENTY, strategy) for strategy in STRATEGIES],
+        *[await trial.cluster.create_coupon(_SCARCE, strategy) for strategy in STRATEGIES],
     ]
 
 
@@ -86,7 +86,7 @@ class BackendTerminated(_Hurt):
     name, quick = "backends are terminated in their transactions", True
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        with await asyncio.to_thread(faults.connect, trial.stage.database_url) as session:
+        with await asyncio.to_thread(faults.connect, trial.cluster.database_url) as session:
             while trial.times_fired < (200 if trial.full else 20):
                 trial.fired(await asyncio.to_thread(faults.terminate_transactions, session))
                 await asyncio.sleep(trial.rng.uniform(0, 0.05))
@@ -98,10 +98,10 @@ class StoppedImmediately(_Hurt):
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
         for _ in range(4 if trial.full else 1):
-            await asyncio.to_thread(faults.stop_immediately, trial.stage.postgres)
+            await asyncio.to_thread(faults.stop_immediately, trial.cluster.postgres)
             trial.fired()
             await asyncio.sleep(trial.rng.uniform(0.2, 1.5))
-            await asyncio.to_thread(trial.stage.postgres.start)
+            await asyncio.to_thread(trial.cluster.postgres.start)
             await trial.acknowledged(100)
 
 
@@ -110,14 +110,14 @@ class Hung(_Hurt):
     name, durable = "PostgreSQL hangs", True
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        trial.stage.postgres.pause()
+        trial.cluster.postgres.pause()
         try:
             # The machine itself shows that it stands still: nothing is decided any more.
             begun = now()
             await asyncio.sleep(6.0)
             trial.fired(not window(trial, begun + int(1e9)).count(201))
         finally:
-            trial.stage.postgres.resume()
+            trial.cluster.postgres.resume()
 
 
 @scenario
@@ -126,13 +126,13 @@ class ConnectionsExhausted(_Hurt):
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
         refused = "too many clients already"
-        with await asyncio.to_thread(faults.connect, trial.stage.database_url) as session:
-            async with in_thread(faults.every_connection_taken(trial.stage.database_url)) as held:
-                before = faults.said(trial.stage.folder, refused)
+        with await asyncio.to_thread(faults.connect, trial.cluster.database_url) as session:
+            async with in_thread(faults.every_connection_taken(trial.cluster.database_url)) as held:
+                before = faults.said(trial.cluster.folder, refused)
                 await asyncio.to_thread(faults.terminate_sessions, session)
                 await asyncio.sleep(3.0)
                 trial.expect(held() > 150, f"only {held()} connections were taken")
-                trial.fired(faults.said(trial.stage.folder, refused) - before)
+                trial.fired(faults.said(trial.cluster.folder, refused) - before)
 
 
 @scenario
@@ -141,10 +141,10 @@ class PoolExhausted(_Hurt):
     settings = {"CLAIMSVC_DATABASE_POOL_SIZE": "2", "CLAIMSVC_DATABASE_POOL_TIMEOUT_SECONDS": "0.5"}  # noqa: RUF012
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        async with in_thread(faults.rows_held(trial.stage.database_url, names[:2])):
+        async with in_thread(faults.rows_held(trial.cluster.database_url, names[:2])):
             for _ in range(10):
                 await asyncio.sleep(0.3)
-                looks = await trial.stage.look()
+                looks = await trial.cluster.look()
                 borrowed = [value for gauge, value in looks.gauges.items() if "in_use" in gauge]
                 trial.fired(sum(value >= 2 for value in borrowed))
 
@@ -154,9 +154,9 @@ class Deadlocked(_Hurt):
     name, quick, instances = "another session locks the rows in the opposite order", True, 1
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        url = trial.stage.database_url
+        url = trial.cluster.database_url
         # Of one strategy, so that claims of both are admitted in one transaction.
-        first, second = sorted([await trial.stage.create_coupon(_PLENTY, "row_lock") for _ in range(2)])
+        first, second = sorted([await trial.cluster.create_coupon(_PLENTY, "row_lock") for _ in range(2)])
         async with trial.load(Plan([first, second], clients=16, timeout_seconds=CLAIM_WITHIN_SECONDS + 3)):
             await trial.acknowledged(50)
             before = await asyncio.to_thread(faults.deadlocks, url)
@@ -177,10 +177,10 @@ class _RowHeld(_Hurt):
     told: str
 
     async def hurt(self, trial: Trial, names: Sequence[str]) -> None:
-        before = faults.said(trial.stage.folder, self.told)
-        async with in_thread(faults.rows_held(trial.stage.database_url, names)):
+        before = faults.said(trial.cluster.folder, self.told)
+        async with in_thread(faults.rows_held(trial.cluster.database_url, names)):
             await asyncio.sleep(4.0)
-        trial.fired(faults.said(trial.stage.folder, self.told) - before)
+        trial.fired(faults.said(trial.cluster.folder, self.told) - before)
 
 
 @scenario

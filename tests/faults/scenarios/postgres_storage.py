@@ -4,14 +4,14 @@ import asyncio
 import random
 
 from claimsvc.embedded import temporary_state_dir
-from tests.faults.injectors import disk, standby
-from tests.faults.injectors.postgres import connect, said
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.postgres import coupons, plan
 from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
-from tests.proxy import proxy_to
-from tests.waiting import block_until
+from tests.support.injectors import disk, standby
+from tests.support.injectors.postgres import connect, said
+from tests.support.proxy import proxy_to
+from tests.support.waiting import block_until
 
 _FULL = "No space left on device"
 
@@ -25,18 +25,18 @@ class DiskFull:
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2, own_servers=True) as trial:
-            stage = trial.stage
+            cluster = trial.cluster
             names = await coupons(trial)
-            small = await trial.use(disk.small_disk(stage.services, megabytes=64))
-            await trial.use(disk.claims_on(small, stage.database_url))
+            small = await trial.use(disk.small_disk(cluster.services, megabytes=64))
+            await trial.use(disk.claims_on(small, cluster.database_url))
             async with trial.load(plan(names)):
                 await trial.acknowledged(200)
                 begun = now()
                 await asyncio.to_thread(small.fill)
-                full = lambda: said(stage.folder, _FULL) > 10  # noqa: E731
+                full = lambda: said(cluster.folder, _FULL) > 10  # noqa: E731
                 await asyncio.to_thread(block_until, full, "PostgreSQL has met the full disk")
                 await asyncio.sleep(2.0)
-                trial.fired(said(stage.folder, _FULL))
+                trial.fired(said(cluster.folder, _FULL))
                 small.clear()
                 healed = now()
                 trial.healed()
@@ -59,22 +59,22 @@ class LogDiskFull:
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
-            stage = trial.stage
-            small = await trial.use(disk.small_disk(stage.services, megabytes=160))
-            await trial.use(disk.log_on(small, stage.services))
-            await stage.start(2)
+            cluster = trial.cluster
+            small = await trial.use(disk.small_disk(cluster.services, megabytes=160))
+            await trial.use(disk.log_on(small, cluster.services))
+            await cluster.start(2)
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(200)
                 begun = now()
                 await asyncio.to_thread(small.fill)
                 await asyncio.to_thread(_use_up_log, trial)
-                trial.fired(said(stage.folder, "PANIC"))
+                trial.fired(said(cluster.folder, "PANIC"))
                 await asyncio.sleep(2.0)
                 small.clear()
                 # It has given up, or still tries to recover; either way whoever runs it starts it.
-                await asyncio.to_thread(stage.postgres.kill)
-                await asyncio.to_thread(stage.postgres.start)
+                await asyncio.to_thread(cluster.postgres.kill)
+                await asyncio.to_thread(cluster.postgres.start)
                 healed = now()
                 trial.healed()
                 await trial.recovered()
@@ -88,11 +88,11 @@ def _use_up_log(trial: Trial) -> None:
 
     def crashed() -> bool:
         try:
-            with connect(trial.stage.database_url) as session:
+            with connect(trial.cluster.database_url) as session:
                 session.execute("SELECT pg_logical_emit_message(true, 'fault', repeat('x', 1000000)), pg_switch_wal()")
         except Exception:  # noqa: BLE001 - it crashes while it answers
             pass
-        return said(trial.stage.folder, "PANIC") > 0
+        return said(trial.cluster.folder, "PANIC") > 0
 
     block_until(crashed, "PostgreSQL has crashed")
 
@@ -105,20 +105,20 @@ class FailedOver(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=0, own_servers=True, durable=True) as trial:
-            stage = trial.stage
+            cluster = trial.cluster
             folder = await trial.use(temporary_state_dir())
-            second = await trial.use(standby.standby_of(stage.services, folder / "standby"))
-            proxy = await trial.resources.enter_async_context(proxy_to("127.0.0.1", stage.postgres.port))
-            url = stage.database_url.replace(f":{stage.postgres.port}/", f":{proxy.port}/")
-            await stage.start(2, {"CLAIMSVC_DATABASE_URL": url})
+            second = await trial.use(standby.standby_of(cluster.services, folder / "standby"))
+            proxy = await trial.resources.enter_async_context(proxy_to("127.0.0.1", cluster.postgres.port))
+            url = cluster.database_url.replace(f":{cluster.postgres.port}/", f":{proxy.port}/")
+            await cluster.start(2, {"CLAIMSVC_DATABASE_URL": url})
             names = await coupons(trial)
             async with trial.load(plan(names)):
                 await trial.acknowledged(500)
                 begun = now()
-                await asyncio.to_thread(stage.postgres.kill)
+                await asyncio.to_thread(cluster.postgres.kill)
                 await asyncio.to_thread(standby.promote, second)
                 proxy.target = ("127.0.0.1", second.port)
-                stage.postgres = second
+                cluster.postgres = second
                 trial.fired()
                 healed = now()
                 trial.healed()

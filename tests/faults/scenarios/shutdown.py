@@ -4,10 +4,10 @@ import random
 from collections import Counter
 
 from tests.faults.checks import WRONG_ANSWER
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.trial import Trial
+from tests.support.load import Plan
 
 # What a client can know of a request without an answer. These were not accepted: nobody listened, or the connection
 # was reset before the request was read, which TCP tells apart from one that was read and then closed.
@@ -20,11 +20,11 @@ class Terminated(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2) as trial:
-            hot = await trial.stage.create_coupon(PLENTY)
-            others = [await trial.stage.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
+            hot = await trial.cluster.create_coupon(PLENTY)
+            others = [await trial.cluster.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
             async with trial.load(Plan([hot, *others], [3, 1, 1, 1], clients=64, pause_seconds=0.02)):
                 for _ in range(10 if context.full else 1):
-                    for instance in trial.stage.instances:
+                    for instance in trial.cluster.instances:
                         await trial.acknowledged(rng.randrange(100, 600))
                         status = await instance.terminate()
                         trial.fired()

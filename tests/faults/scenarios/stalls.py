@@ -6,11 +6,11 @@ import time
 
 from claimsvc.failpoints import AFTER_LOCK, BEFORE_COMMIT
 from tests.faults.checks import resumed_after_seconds
-from tests.faults.load import Plan
 from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
-from tests.faults.stage import Instance
 from tests.faults.trial import Trial
+from tests.support.instance import Instance
+from tests.support.load import Plan
 
 
 class _HangsHolding(Anywhere):
@@ -29,15 +29,15 @@ class _HangsHolding(Anywhere):
             "CLAIMSVC_DATABASE_IDLE_IN_TRANSACTION_TIMEOUT_SECONDS": f"{idle_seconds}",
         }
         async with context.trial(self, rng, instances=1, settings=settings) as trial:
-            victim = trial.stage.add(settings)
-            hot = await trial.stage.create_coupon(PLENTY)
+            victim = trial.cluster.add(settings)
+            hot = await trial.cluster.create_coupon(PLENTY)
             # No other coupon: it would not be known which one's lock the instance hangs with.
             async with trial.load(Plan([hot], timeout_seconds=2.0)):
                 for _ in range(2 if context.full else 1):
                     await self._hang(trial, victim, hang_seconds, hot, rng)
                 trial.healed()
                 await trial.acknowledged(20_000 if context.full else 300)
-            violations = [each for each in trial.stage.instances if each.events("request", status=500)]
+            violations = [each for each in trial.cluster.instances if each.events("request", status=500)]
             trial.expect(not violations, f"{violations} answered 500")
         return trial.row
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 from tests.faults.sweep.protocols import Conversation, Reply, Request
-from tests.proxy import connected, listening
+from tests.support.proxy import connected, listening
 
 # They come by the clock, not by a claim: the watch over the masters, and the listener for hints.
 _IN_THE_BACKGROUND = {"PING", "BLPOP"}

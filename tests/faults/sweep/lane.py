@@ -41,7 +41,7 @@ from tests.faults.sweep.service import (
     open_stage,
 )
 from tests.faults.sweep.work import Await, AwaitMode
-from tests.waiting import comes_about
+from tests.support.waiting import comes_about
 
 # I13: once healed, claims succeed again within this.
 _HEALED_SECONDS = LOCK_TTL_SECONDS + 5.0

@@ -15,11 +15,11 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
 from claimsvc.errors import SettingsError
-from tests.api.memory import served
 from tests.faults.sweep.boundaries import BoundaryProxy, Conductor, Mode, boundary_proxy
 from tests.faults.sweep.claims import get
 from tests.faults.sweep.protocols import HttpConversation, PostgresConversation, RedisConversation
 from tests.faults.sweep.work import Work, watch_tasks_of
+from tests.support.serving import served
 
 # As short as the settings allow, so that a point at which everything hangs takes a second or two.
 LOCK_TTL_SECONDS = 1.0

@@ -1,0 +1,96 @@
+"""Coupons over HTTP: made by whoever has a key, found and listed by everybody."""
+
+import aiohttp
+import pytest
+
+from claimsvc.domain import StrategyName
+from claimsvc.http.app import create_app
+from tests.http.asking import claim, create, get
+from tests.http.memory_services import Observations, Service, memory_services
+from tests.support.admin import ADMIN
+from tests.support.memory_store import MemoryStore
+from tests.support.serving import served
+
+
+async def test_a_coupon_is_created_and_found(service: Service) -> None:
+    status, body, headers = await create(service, {"name": "new.one", "amount": 3})
+    assert (status, body["name"], body["amount"], body["remaining_amount"]) == (201, "new.one", 3, 3)
+    await claim(service, "new.one", "bob")
+    await claim(service, "new.one", "ann")
+    status, body, _ = await get(service, headers["Location"])
+    assert (status, body["remaining_amount"], body["claimed_by"]) == (200, 1, ["bob", "ann"])
+
+
+async def test_a_coupon_is_created_once(service: Service) -> None:
+    status, problem, _ = await create(service, {"name": "plenty", "amount": 3})
+    assert (status, problem["type"]) == (409, "/problems/coupon-exists")
+
+
+async def test_a_coupon_may_be_named_claim(service: Service) -> None:
+    await create(service, {"name": "claim", "amount": 1})
+    status, body, _ = await get(service, "/api/coupons/claim")
+    assert (status, body["name"]) == (200, "claim")
+    assert (await claim(service, "claim"))[0] == 201
+
+
+async def test_a_whole_number_may_be_written_with_a_point(service: Service) -> None:
+    """JSON Schema knows one kind of number: 5.0 is the integer 5."""
+    status, body, _ = await create(service, {"name": "five", "amount": 5.0})
+    assert (status, body["amount"]) == (201, 5)
+
+
+@pytest.mark.parametrize(
+    "authorization",
+    ["", "Bearer", "Bearer ", "Bearer wrong", "Basic an-admin-key", "an-admin-key", "Bearer an-admin-key2"],
+)
+async def test_creating_a_coupon_needs_an_admin_key(service: Service, authorization: str) -> None:
+    headers = {"Authorization": authorization} if authorization else {}
+    # The body is wrong too: who asks is settled first.
+    status, problem, answered = await create(service, {"nonsense": 1}, headers)
+    assert (status, problem["type"]) == (401, "/problems/unauthorized")
+    assert answered["WWW-Authenticate"] == "Bearer"
+    assert await service.is_healthy()
+
+
+async def test_without_a_key_set_up_nobody_creates_coupons() -> None:
+    app = create_app(memory_services(MemoryStore(), Observations(), admin_key_digests=()))
+    async with served(app) as port, aiohttp.ClientSession() as client:
+        url = f"http://127.0.0.1:{port}/api/coupons"
+        async with client.post(url, json={"name": "a", "amount": 1}, headers=ADMIN) as response:
+            assert response.status == 401
+            assert "claimsvc key create" in (await response.json(content_type=None))["detail"]
+
+
+async def test_coupons_are_listed_page_by_page(service: Service) -> None:
+    names = sorted([*(f"sale-{number}" for number in range(7)), "last", "plenty"])
+    for name in names:
+        await service.store.create_coupon(name, 1, StrategyName.REDLOCK)
+    seen: list[str] = []
+    path: str | None = "/api/coupons?limit=4"
+    while path is not None:
+        status, page, headers = await get(service, path)
+        assert status == 200
+        seen += [coupon["name"] for coupon in page["items"]]
+        link = headers.get("Link")
+        path = link[1:].partition(">")[0] if link else None
+        assert (path is None) == (page["next_cursor"] is None)
+    assert seen == names
+    _, page, _ = await get(service, "/api/coupons?search=ALE-1")
+    assert [coupon["name"] for coupon in page["items"]] == ["sale-1"]
+
+
+async def test_claims_are_listed_page_by_page(service: Service) -> None:
+    users = [f"user-{number}" for number in range(5)]
+    for user in users:
+        await claim(service, "plenty", user)
+    seen: list[str] = []
+    query: dict[str, str] = {"limit": "2"}
+    while True:
+        _, page, _ = await get(service, "/api/coupons/plenty/claims", params=query)
+        seen += [each["user_id"] for each in page["items"]]
+        if page["next_cursor"] is None:
+            break
+        query["cursor"] = page["next_cursor"]
+    assert seen == users
+    status, problem, _ = await get(service, "/api/coupons/no-such/claims")
+    assert (status, problem["type"]) == (404, "/problems/unknown-coupon")

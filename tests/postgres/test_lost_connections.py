@@ -1,0 +1,257 @@
+"""Connections that are cut, frozen or dead: the answer is true all the same, or there is none, in time."""
+
+import asyncio
+import contextlib
+import gc
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
+from claimsvc.embedded import EmbeddedServices, PostgresServer
+from claimsvc.errors import UnavailableError
+from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres.connections import database_failures, unit_of_work
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.storage import (
+    LIMITS,
+    attempts,
+    kinds,
+    open_storage,
+    open_storage_through_a_proxy,
+    remaining,
+    terminate_all_others,
+)
+from tests.support.waiting import until
+
+pytestmark = pytest.mark.usefixtures("sold_first")
+
+_REFUSE_AT_COMMIT = """
+CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'refused at commit'; END $$;
+CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION refuse();
+"""
+
+
+@pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
+async def test_a_commit_whose_answer_is_lost_is_looked_up(database_url: str, outcome_of_commit: str) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        if outcome_of_commit == "kept":
+            proxy.cut_after(b"COMMIT")
+            assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
+            assert await remaining(storage) == 3
+        else:
+            # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
+            administrate(database_url, _REFUSE_AT_COMMIT)
+            proxy.cut_after(b"COMMIT")
+            with pytest.raises(UnavailableError):
+                await storage.admit(attempts("ada", "ben"))
+            assert await remaining(storage) == 5
+        assert proxy.cuts == 1
+        assert observed.connections["in_use"] == 0
+
+
+async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_url: str) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
+        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+        asked = [
+            replace(
+                each, options=ClaimOptions(once=IdempotencyKey("anybody", each.user_id, b"f", "the caller's own id"))
+            )
+            for each in attempts("ada", "ben")
+        ]
+        proxy.cut_after(b"COMMIT")
+        assert kinds(await storage.admit(asked)) == ["Claimed", "SoldOut"]
+        assert proxy.cuts == 1
+        assert kinds(await storage.admit(asked)) == ["Replayed", "Replayed"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("moment", [b"application_name", b"transaction_timeout"], ids=["greeted", "set up"])
+async def test_a_server_that_freezes_while_a_connection_is_made_is_waited_for_no_longer_than_the_limit(
+    database_url: str, moment: bytes
+) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
+        proxy.silent_after(moment)
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(LIMITS.connect_timeout_seconds + 3):
+                await storage.check()
+        assert proxy.swallowed
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+        proxy.is_silent = False
+        await storage.check()
+
+
+async def test_connections_that_died_while_idle_are_replaced_unnoticed(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    terminate_all_others(database_url)
+    assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+
+
+_READS: dict[str, Callable[[PostgresStorage], Awaitable[object]]] = {
+    "the strategies of coupons": lambda storage: storage.stock(["spring"]),
+    "a coupon": lambda storage: storage.coupon("spring", claimants=1),
+    "a claim that finds the coupon sold out": lambda storage: storage.admit(attempts("ben")),
+}
+
+
+@pytest.mark.parametrize("read", _READS.values(), ids=_READS.keys())
+async def test_reading_does_not_fail_for_connections_that_died_while_idle(
+    database_url: str, read: Callable[[PostgresStorage], Awaitable[object]]
+) -> None:
+    async with open_storage(database_url) as (storage, observed):
+        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+        await storage.admit(attempts("ada"))
+        before = await read(storage)
+        await asyncio.gather(*(storage.check() for _ in range(LIMITS.pool_size)))
+        assert observed.connections["idle"] == LIMITS.pool_size
+        terminate_all_others(database_url)
+        assert await read(storage) == before
+
+
+async def test_connections_are_counted_right_while_the_server_takes_none(
+    database_url: str, postgres: PostgresServer
+) -> None:
+    name = urlsplit(database_url).path.strip("/")
+    async with open_storage(database_url) as (storage, observed):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
+            connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
+            for _ in range(3):
+                with pytest.raises(UnavailableError):
+                    await storage.admit(attempts("ada"))
+            assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+            connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
+        assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (1, 0)
+
+
+async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longer_than_the_limit(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as unit:
+        with pytest.raises(psycopg.Error):
+            async with unit.driver.pipeline():
+                await unit.driver.execute("BEGIN")
+                await (await unit.driver.execute("SELECT name FROM coupons FOR UPDATE")).fetchall()
+                # As if this process were paused here, with the rest of its pipeline not sent yet.
+                decisions: object = None
+                async with asyncio.timeout(10):
+                    while decisions is None:
+                        with contextlib.suppress(UnavailableError):
+                            decisions = await storage.admit(attempts("ada"))
+                assert kinds(decisions) == ["Claimed"]
+
+
+@pytest.mark.slow
+async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
+    services: EmbeddedServices, storage: PostgresStorage
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    assert services.postgres is not None
+    services.postgres.pause()
+    try:
+        with pytest.raises(UnavailableError):
+            async with asyncio.timeout(10):
+                await storage.admit(attempts("ada"))
+    finally:
+        services.postgres.resume()
+    # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
+    assert kinds(await storage.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
+    assert await remaining(storage) == 4
+
+
+@pytest.mark.slow
+async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
+    services: EmbeddedServices, database_url: str, storage: PostgresStorage
+) -> None:
+    """Giving a connection back says ROLLBACK if something failed in a transaction, and that has an answer too."""
+    assert services.postgres is not None
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        try:
+            with contextlib.suppress(*database_failures):
+                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as unit:
+                    await unit.driver.execute("BEGIN")
+                    services.postgres.pause()
+        finally:
+            services.postgres.resume()
+        async with unit_of_work(engine, 0.5) as unit:
+            assert (await unit.connection.execute(text("SELECT 1"))).scalar_one() == 1
+
+
+async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_again(database_url: str) -> None:
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        with pytest.raises(asyncio.CancelledError):
+            async with unit_of_work(engine, 3.0) as unit:
+                # As psycopg leaves it when the task is cancelled just as the last answer comes.
+                await unit.driver.pipeline().__aenter__()
+                await unit.driver.execute("SELECT pg_sleep(0.1)")
+                raise asyncio.CancelledError
+        async with unit_of_work(engine, 3.0) as unit, unit.driver.pipeline():
+            assert await (await unit.driver.execute("SELECT 1")).fetchall() == [(1,)]
+
+
+@pytest.mark.filterwarnings("ignore:The garbage collector:sqlalchemy.exc.SAWarning")
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+async def test_a_connection_whose_borrower_vanished_is_counted_no_more(database_url: str) -> None:
+    """As happens to whoever is cancelled even in giving it back."""
+    observed = Observed()
+    async with open_engine(database_url, LIMITS, observed) as engine:
+        borrowed = await engine.connect()
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
+        del borrowed
+        gc.collect()
+        assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
+        async with engine.connect():
+            assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
+
+
+async def test_what_a_server_has_not_read_yet_is_not_carried_out_once_it_was_decided_again(
+    storage: PostgresStorage, database_url: str
+) -> None:
+    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'claimsvc'"
+    [(backend,)] = administrate(database_url, sessions)
+    assert isinstance(backend, int)
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        [claimed] = await storage.admit(attempts("ada"))
+        assert isinstance(claimed, Claimed)
+        await storage.transitions.cancel(claimed.claim.id, AuditEntry("test", "claim.cancel", "claim", "it"))
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    await until(lambda: (backend,) not in administrate(database_url, sessions), "the session has ended")
+    assert await remaining(storage) == 5
+
+
+async def test_a_claim_that_is_over_before_its_end_is_known_is_not_made_again(database_url: str) -> None:
+    async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
+        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        administrate(
+            database_url,
+            """
+            CREATE FUNCTION cancel() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+                UPDATE user_claims SET state = 'cancelled', ended_at = now() WHERE id = new.id;
+                UPDATE coupons SET remaining_amount = remaining_amount + 1 WHERE name = new.coupon_name;
+                RETURN NULL;
+            END $$;
+            CREATE CONSTRAINT TRIGGER cancel AFTER INSERT ON user_claims DEFERRABLE INITIALLY DEFERRED
+                FOR EACH ROW EXECUTE FUNCTION cancel();
+            """,
+        )
+        proxy.cut_after(b"COMMIT")
+        with pytest.raises(UnavailableError, match="over by now"):
+            await storage.admit(attempts("ada"))
+        assert await remaining(storage) == 5

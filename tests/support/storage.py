@@ -1,0 +1,81 @@
+"""Storage on a real database, and short words for what is asked of it."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+
+import uuid_utils.compat as uuid_utils
+
+from claimsvc.domain import Attempt
+from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.postgres.database import Database
+from tests.support.databases import administrate
+from tests.support.observed import Observed
+from tests.support.proxy import Proxy, proxy_to
+
+LIMITS = EngineLimits(
+    pool_size=4,
+    pool_timeout_seconds=1.0,
+    connect_timeout_seconds=2,
+    statement_timeout_seconds=2.0,
+    lock_timeout_seconds=1.0,
+    idle_in_transaction_timeout_seconds=1.0,
+)
+
+
+@asynccontextmanager
+async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed]]:
+    observed = Observed()
+    async with open_engine(database_url, LIMITS, observed) as engine:
+        yield PostgresStorage(Database(engine, 3.0), observer=observed), observed
+
+
+@asynccontextmanager
+async def open_upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
+    async with open_engine(database_url, LIMITS, Observed()) as engine:
+        yield PostgresUpkeep(Database(engine, 3.0), observer=Observed())
+
+
+def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
+    return [Attempt(str(uuid_utils.uuid7()), on, user_id) for user_id in user_ids]
+
+
+def kinds(decisions: object) -> list[str]:
+    assert isinstance(decisions, list)
+    return [type(decision).__name__ for decision in decisions]
+
+
+async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
+    detail = await storage.coupon(name, claimants=1000)
+    assert detail is not None
+    assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
+    return detail.coupon.remaining_amount
+
+
+def broken_sums(database_url: str) -> list[tuple[object, ...]]:
+    """Coupons whose units do not add up (I2), in one snapshot."""
+    return administrate(
+        database_url,
+        "SELECT name, amount, remaining_amount, count(id) FROM coupons "
+        "LEFT JOIN user_claims ON coupon_name = name AND state = 'active' "
+        "GROUP BY name HAVING amount - remaining_amount <> count(id)",
+    )
+
+
+def terminate_all_others(database_url: str) -> None:
+    administrate(
+        database_url,
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()",
+    )
+
+
+@asynccontextmanager
+async def open_storage_through_a_proxy(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed, Proxy]]:
+    target = urlsplit(database_url)
+    assert target.hostname is not None
+    assert target.port is not None
+    async with proxy_to(target.hostname, target.port) as proxy:
+        url = database_url.replace(f":{target.port}/", f":{proxy.port}/")
+        async with open_storage(url) as (storage, observed):
+            yield storage, observed, proxy
