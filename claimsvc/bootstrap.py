@@ -7,13 +7,12 @@ from typing import TYPE_CHECKING
 
 import structlog
 from aiohttp import web
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings
-from claimsvc.connect import open_engine, open_unchecked_storage, require, storage_on, unit_timeout_seconds
+from claimsvc.connect import open_engine, open_unchecked_repositories, repositories_on, require
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
@@ -23,7 +22,7 @@ from claimsvc.jobs.code_counts import CodeEcho, read_counts, refresh
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Lock, Quotas, Storage, Strategy, Tokens
+from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
@@ -64,13 +63,13 @@ async def application(
         failpoints = Failpoints.parse(settings.failpoints)
         echo = CodeEcho()
         engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
-        database = storage_on(settings, engine, metrics, echo.changed)
+        database = repositories_on(settings, engine, metrics, echo.changed)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
-        await require("CLAIMSVC_DATABASE_URL", database.check())
+        await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         await require("CLAIMSVC_REDIS_URLS", masters.check())
         instance = instance_name()
         redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
-        jobs = _jobs(settings, redlocks.without_metrics(), engine, database, RedisCounters(masters.all), metrics)
+        jobs = _jobs(settings, redlocks.without_metrics(), database, RedisCounters(masters.all), metrics)
         lock: Lock = redlocks
         if failpoints is not None:
             lock = failpoints.lock(lock)
@@ -85,11 +84,11 @@ async def application(
         await stack.enter_async_context(echo.running(database.codes, code_counters))
         for work in _background(settings, database, masters, code_counters, jobs, metrics):
             await stack.enter_async_context(work)
-        locksmith = LockAdmin(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        locksmith = LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
             masters.all,
-            database.stock,
+            database.coupons.stock,
             locksmith.look,
             instance=instance,
             pool_size=settings.database_pool_size,
@@ -102,17 +101,18 @@ async def application(
         yield create_app(
             Services(
                 strategy=strategy,
-                storage=database,
+                coupons=database.coupons,
+                claim_records=database.claims,
                 campaigns=database.campaigns,
-                transitions=database.transitions,
+                transitions=database.claims,
                 codes=database.codes,
                 count_codes=partial(read_counts, database.codes, code_counters),
                 audience=database.audience,
                 locksmith=locksmith,
-                audit=database,
+                audit=database.audit_log,
                 exports=database.exports,
                 erasure=database.erasure,
-                health_checks={"postgresql": database.check, "redis": masters.check},
+                health_checks={"postgresql": database.check_schema, "redis": masters.check},
                 observer=metrics,
                 render_metrics=metrics.render,
                 admin_key_digests=settings.admin_keys,
@@ -131,7 +131,7 @@ async def application(
 
 def _background(
     settings: Settings,
-    database: postgres.PostgresStorage,
+    database: postgres.Repositories,
     masters: Masters,
     code_counters: RedisCodeCounters,
     jobs: Jobs,
@@ -141,7 +141,7 @@ def _background(
     return [
         repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
         event_loop_watched(metrics.event_loop_lagged),
-        repeated(partial(sample_stock_once, database, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
+        repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
         repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
         jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds)),
     ]
@@ -167,7 +167,7 @@ def _strategies(
     settings: Settings,
     lock: Lock,
     counters: Counters,
-    database: postgres.PostgresStorage,
+    database: postgres.Repositories,
     metrics: Metrics,
     tracing: "Tracing | None",
 ) -> StrategyByCoupon:
@@ -178,20 +178,20 @@ def _strategies(
         claim_timeout_seconds=settings.claim_timeout_seconds,
     )
     room = WaitingRoom(settings.claims_waiting_limit, metrics, tracing.work if tracing is not None else None)
-    deciding = database if tracing is None else tracing.storage(database)
+    admission = database.admission if tracing is None else tracing.admission(database.admission)
     strategies: tuple[Strategy, ...] = (
         RedlockStrategy(
-            lock, deciding, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
+            lock, admission, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
         ),
-        RowLockStrategy(deciding, limits=limits, room=room, observer=metrics),
-        CounterStrategy(counters, deciding, limits=limits, room=room, observer=metrics),
+        RowLockStrategy(admission, limits=limits, room=room, observer=metrics),
+        CounterStrategy(counters, admission, database.coupons, limits=limits, room=room, observer=metrics),
     )
     outermost: list[Strategy] = [MeteredStrategy(each, metrics) for each in strategies]
     if tracing is not None:
         outermost = [tracing.strategy(each) for each in outermost]
     return StrategyByCoupon(
         {each.name: each for each in outermost},
-        database,
+        database.coupons,
         timeout_seconds=settings.claim_timeout_seconds,
     )
 
@@ -205,11 +205,11 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
         _open_masters(settings, metrics) as masters,
         _open_redlocks(settings, masters, metrics) as redlocks,
     ):
-        database = storage_on(settings, engine, metrics)
-        await require("CLAIMSVC_DATABASE_URL", database.check())
+        database = repositories_on(settings, engine, metrics)
+        await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         await require("CLAIMSVC_REDIS_URLS", masters.check())
         lock, counters = redlocks.without_metrics(), RedisCounters(masters.all)
-        yield _jobs(settings, lock, engine, database, counters, metrics, patient=True)
+        yield _jobs(settings, lock, database, counters, metrics, patient=True)
 
 
 @asynccontextmanager
@@ -221,18 +221,17 @@ async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
     """
     metrics = Metrics()
     async with (
-        open_unchecked_storage(settings, metrics) as database,
+        open_unchecked_repositories(settings, metrics) as database,
         _open_masters(settings, metrics) as masters,
     ):
         await masters.check()
-        yield LockAdmin(masters.all, database, ttl_seconds=settings.lock_ttl_seconds)
+        yield LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
 
 
 def _jobs(
     settings: Settings,
     lock: Lock,
-    engine: AsyncEngine,
-    database: Storage,
+    database: postgres.Repositories,
     counters: Counters,
     metrics: Metrics,
     *,
@@ -240,8 +239,8 @@ def _jobs(
 ) -> Jobs:
     return Jobs(
         lock,
-        database,
-        postgres.PostgresUpkeep(postgres.Database(engine, unit_timeout_seconds(settings)), observer=metrics),
+        database.coupons,
+        database.maintenance,
         counters,
         metrics,
         settle_seconds=settings.claim_patience_seconds,
@@ -273,7 +272,7 @@ def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextM
     )
 
 
-async def sample_stock_once(database: Storage, metrics: Metrics) -> None:
+async def sample_stock_once(coupons: Coupons, metrics: Metrics) -> None:
     if names := metrics.coupons.names():
-        for coupon in await database.stock(names):
+        for coupon in await coupons.stock(names):
             metrics.stock_sampled(coupon)

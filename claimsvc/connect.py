@@ -14,45 +14,45 @@ from claimsvc.ports import ApiKeys, Audience, Codes
 
 
 @asynccontextmanager
-async def open_storage(settings: DatabaseSettings) -> AsyncIterator[postgres.PostgresStorage]:
-    """The storage alone, for commands that need no lock.
+async def open_repositories(settings: DatabaseSettings) -> AsyncIterator[postgres.Repositories]:
+    """The repositories, for commands that need no lock.
 
     Raises:
         SettingsError: the database cannot be used as it is set up.
     """
-    async with open_unchecked_storage(settings, Metrics()) as database:
-        await require("CLAIMSVC_DATABASE_URL", database.check())
+    async with open_unchecked_repositories(settings, Metrics()) as database:
+        await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         yield database
 
 
 @asynccontextmanager
 async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
-    """Codes alone, for commands that need no Redis: the counts there follow by themselves. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
+    """Codes alone; the counts in Redis follow by themselves. Raises as `open_repositories`."""
+    async with open_repositories(settings) as database:
         yield database.codes
 
 
 @asynccontextmanager
 async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
-    """What keeps coupons' lists, for the commands that set them. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
+    """What keeps coupons' lists, for the commands that set them. Raises as `open_repositories`."""
+    async with open_repositories(settings) as database:
         yield database.audience
 
 
 @asynccontextmanager
 async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
-    """The keys, for the commands that make and revoke them. Raises as `open_storage`."""
-    async with open_storage(settings) as database:
+    """The keys, for the commands that make and revoke them. Raises as `open_repositories`."""
+    async with open_repositories(settings) as database:
         yield database.keys
 
 
 @asynccontextmanager
-async def open_unchecked_storage(
+async def open_unchecked_repositories(
     settings: DatabaseSettings, metrics: Metrics
-) -> AsyncIterator[postgres.PostgresStorage]:
-    """The storage, without asking whether the database can be used: for commands that may go on without it."""
+) -> AsyncIterator[postgres.Repositories]:
+    """The repositories, without asking whether the database can be used: for commands that may go on without it."""
     async with open_engine(settings, metrics) as engine:
-        yield storage_on(settings, engine, metrics)
+        yield repositories_on(settings, engine, metrics)
 
 
 @asynccontextmanager
@@ -66,14 +66,14 @@ async def open_engine(
         yield engine
 
 
-def storage_on(
+def repositories_on(
     settings: DatabaseSettings,
     engine: AsyncEngine,
     metrics: Metrics,
     codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
-) -> postgres.PostgresStorage:
-    """The storage on a pool; `codes_changed` is called with the types of coupons whose codes have changed."""
-    return postgres.PostgresStorage(
+) -> postgres.Repositories:
+    """The repositories on a pool; `codes_changed` is called with the types of coupons whose codes have changed."""
+    return postgres.Repositories.on(
         postgres.Database(engine, unit_timeout_seconds(settings)),
         observer=metrics,
         codes_changed=codes_changed,

@@ -22,7 +22,7 @@ from claimsvc.domain import (
     UnknownClaim,
     UnknownCoupon,
 )
-from claimsvc.ports import AnyClaims, Exports, PendingOutcome, Storage, Transitions
+from claimsvc.ports import AnyClaims, ClaimRecords, Exports, PendingOutcome, Transitions
 
 
 def begin(
@@ -42,16 +42,16 @@ def begin(
     return claims.claim(coupon_name, user_id, options)
 
 
-async def get(storage: Storage, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
+async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
     """Look a claim up. Raises `UnavailableError`."""
-    claim = await storage.claim(claim_id)
+    claim = await claims.claim(claim_id)
     if claim is None:
         return UnknownClaim()
     return claim if caller.sees(claim.user_id) else NotYourClaim()
 
 
 async def of_coupon(
-    storage: Storage, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
+    claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
     """List the active claims of a coupon, oldest first, from just after a position.
 
@@ -60,7 +60,7 @@ async def of_coupon(
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
-    return await storage.claims(coupon_name, after=after, limit=limit)
+    return await claims.claims(coupon_name, after=after, limit=limit)
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
@@ -70,7 +70,7 @@ async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIte
 
 
 async def cancel(
-    storage: Storage,
+    claims: ClaimRecords,
     transitions: Transitions,
     caller: Caller,
     claim_id: str,
@@ -79,14 +79,14 @@ async def cancel(
     request_id: str | None = None,
 ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim | NotYourClaim:
     """Give a claim back, held or confirmed. Raises `UnavailableError`."""
-    if not await _acts_for_its_user(storage, caller, claim_id):
+    if not await _acts_for_its_user(claims, caller, claim_id):
         return NotYourClaim()
     entry = AuditEntry(caller.actor, "claim.cancel", "claim", claim_id.lower(), reason=reason, request_id=request_id)
     return await transitions.cancel(claim_id, entry)
 
 
 async def confirm(
-    storage: Storage,
+    claims: ClaimRecords,
     transitions: Transitions,
     caller: Caller,
     claim_id: str,
@@ -95,15 +95,15 @@ async def confirm(
     request_id: str | None = None,
 ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused | NotYourClaim:
     """Keep a held unit for good. Raises `UnavailableError`."""
-    if not await _acts_for_its_user(storage, caller, claim_id):
+    if not await _acts_for_its_user(claims, caller, claim_id):
         return NotYourClaim()
     return await transitions.confirm(claim_id, once, actor=caller.actor, request_id=request_id)
 
 
-async def _acts_for_its_user(storage: Storage, caller: Caller, claim_id: str) -> bool:
+async def _acts_for_its_user(claims: ClaimRecords, caller: Caller, claim_id: str) -> bool:
     """Whether the caller may change this claim. An unknown claim is nobody's, and is reported as unknown later."""
     if Scope.CLAIMS_WRITE in caller.scopes:
         return True
     # A claim never changes its user, so what is read here still holds when it is changed.
-    claim = await storage.claim(claim_id)
+    claim = await claims.claim(claim_id)
     return claim is None or caller.acts_for(claim.user_id)

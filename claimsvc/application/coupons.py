@@ -20,7 +20,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
-from claimsvc.ports import Campaigns, ChangeAnswer, Storage
+from claimsvc.ports import Campaigns, ChangeAnswer, Coupons
 
 MAX_CLAIMANTS = 1000
 """How many claimants a coupon is shown with."""
@@ -81,9 +81,9 @@ async def archive(
     )
 
 
-async def get(storage: Storage, caller: Caller, name: str) -> CouponDetail | UnknownCoupon:
+async def get(coupons: Coupons, caller: Caller, name: str) -> CouponDetail | UnknownCoupon:
     """Look a coupon up, with those of its claimants that the caller may see. Raises `UnavailableError`."""
-    found = await storage.coupon(name, claimants=MAX_CLAIMANTS)
+    found = await coupons.coupon(name, claimants=MAX_CLAIMANTS)
     if found is None:
         return UnknownCoupon()
     return replace(found, claimed_by=tuple(user_id for user_id in found.claimed_by if caller.sees(user_id)))

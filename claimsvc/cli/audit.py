@@ -15,7 +15,7 @@ from claimsvc import domain
 from claimsvc.application import audit as audit_cases
 from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table
 from claimsvc.config import load_database_settings
-from claimsvc.connect import open_storage
+from claimsvc.connect import open_repositories
 from claimsvc.http.framework.parameters import AuditQuery
 from claimsvc.http.resources.audit.routes import entry_body
 
@@ -39,8 +39,8 @@ def audit(
         raise typer.BadParameter(f"it must be {rule}", param_hint="--" + option.replace("_", "-")) from None
 
     async def read() -> list[domain.AuditEntry]:
-        async with open_storage(load_database_settings()) as storage:
-            return await audit_cases.entries(storage, os_operator(), query.filter(), after=None, limit=limit)
+        async with open_repositories(load_database_settings()) as database:
+            return await audit_cases.entries(database.audit_log, os_operator(), query.filter(), after=None, limit=limit)
 
     found = asyncio.run(read())
     if as_json:

@@ -8,7 +8,7 @@ import typer
 from claimsvc.application import claims
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.config import load_database_settings
-from claimsvc.connect import open_storage
+from claimsvc.connect import open_repositories
 from claimsvc.domain import UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 
@@ -27,8 +27,8 @@ def export_claims(name: CouponName) -> None:
     check_coupon_name(name)
 
     async def export() -> None:
-        async with open_storage(load_database_settings()) as storage:
-            parts = await claims.export(storage.exports, os_operator(), name)
+        async with open_repositories(load_database_settings()) as database:
+            parts = await claims.export(database.exports, os_operator(), name)
             if isinstance(parts, UnknownCoupon):
                 raise ClaimsvcError(f"there is no coupon {name}")
             async for part in parts:

@@ -23,7 +23,7 @@ from claimsvc.cli.terminal import (
     print_table,
 )
 from claimsvc.config import load_database_settings
-from claimsvc.connect import open_storage
+from claimsvc.connect import open_repositories
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import ChangeAnswer
@@ -65,8 +65,8 @@ def create_coupon(
     campaign = domain.Campaign(**rules, paused=paused)
 
     async def create() -> object:
-        async with open_storage(load_database_settings()) as storage:
-            return await coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
+        async with open_repositories(load_database_settings()) as database:
+            return await coupons.create(database.campaigns, os_operator(), name, amount, strategy, campaign)
 
     made = asyncio.run(create())
     if isinstance(made, domain.PeriodIsEmpty):
@@ -109,10 +109,10 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
     check_coupon_name(name)
 
     async def ask() -> ChangeAnswer:
-        async with open_storage(load_database_settings()) as storage:
+        async with open_repositories(load_database_settings()) as database:
             if archive:
-                return await coupons.archive(storage.campaigns, os_operator(), name)
-            return await coupons.change(storage.campaigns, os_operator(), name, change)
+                return await coupons.archive(database.campaigns, os_operator(), name)
+            return await coupons.change(database.campaigns, os_operator(), name, change)
 
     match asyncio.run(ask()):
         case CouponDetail() as detail:
@@ -184,10 +184,12 @@ def list_coupons(
 
     async def read() -> list[Coupon]:
         found: list[Coupon] = []
-        async with open_storage(load_database_settings()) as storage:
+        async with open_repositories(load_database_settings()) as database:
             while len(found) < limit:
                 size = min(limit - len(found), 1000)
-                page = await storage.coupons(search=search, after=found[-1].name if found else None, limit=size)
+                page = await database.coupons.coupons(
+                    search=search, after=found[-1].name if found else None, limit=size
+                )
                 found.extend(page)
                 if len(page) < size:
                     break
@@ -206,8 +208,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     check_coupon_name(name)
 
     async def read() -> CouponDetail | domain.UnknownCoupon:
-        async with open_storage(load_database_settings()) as storage:
-            return await coupons.get(storage, os_operator(), name)
+        async with open_repositories(load_database_settings()) as database:
+            return await coupons.get(database.coupons, os_operator(), name)
 
     detail = asyncio.run(read())
     if isinstance(detail, domain.UnknownCoupon):

@@ -13,7 +13,7 @@ from claimsvc import domain
 from claimsvc.application import users
 from claimsvc.cli.terminal import AsJson, os_operator, print_json
 from claimsvc.config import load_database_settings
-from claimsvc.connect import open_storage
+from claimsvc.connect import open_repositories
 
 app = typer.Typer(help="Forget users, directly in the database.", no_args_is_help=True)
 
@@ -39,8 +39,8 @@ def erase_user(
         typer.confirm(f"Forget {user_id}? There is no way back.", abort=True)
 
     async def erase() -> domain.Erased:
-        async with open_storage(load_database_settings()) as storage:
-            return await users.erase(storage.erasure, os_operator(), user_id)
+        async with open_repositories(load_database_settings()) as database:
+            return await users.erase(database.erasure, os_operator(), user_id)
 
     erased = asyncio.run(erase())
     if as_json:

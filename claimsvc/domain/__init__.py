@@ -7,10 +7,10 @@ from claimsvc.domain.claims import *
 from claimsvc.domain.codes import *
 from claimsvc.domain.eligibility import *
 from claimsvc.domain.limits import *
+from claimsvc.domain.maintenance import *
 from claimsvc.domain.operators import *
 from claimsvc.domain.outcomes import ClaimOutcome as ClaimOutcome
 from claimsvc.domain.outcomes import Outcome as Outcome
 from claimsvc.domain.outcomes import Refusal as Refusal
 from claimsvc.domain.problems import Problem as Problem
 from claimsvc.domain.quotas import *
-from claimsvc.domain.upkeep import *

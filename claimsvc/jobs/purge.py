@@ -5,7 +5,7 @@ from contextlib import suppress
 
 from claimsvc.domain import PurgeReport
 from claimsvc.errors import ClaimsvcError, UnavailableError
-from claimsvc.ports import Counters, Upkeep
+from claimsvc.ports import Counters, Maintenance
 
 _PAGE = 100
 # Rows of a chunk: some tens of milliseconds, for which an ended coupon's row is locked.
@@ -13,7 +13,7 @@ CHUNK = 1000
 
 
 async def purge(
-    upkeep: Upkeep, counters: Counters, report: PurgeReport, *, after_days: int, actor: str, chunk: int = CHUNK
+    upkeep: Maintenance, counters: Counters, report: PurgeReport, *, after_days: int, actor: str, chunk: int = CHUNK
 ) -> AsyncGenerator[int, None]:
     """One pass: answers whose time is over, lists that were replaced, then coupons by name. A chunk tells its rows.
 
@@ -50,7 +50,7 @@ async def purge(
 
 
 async def _purge_coupon(
-    upkeep: Upkeep, name: str, report: PurgeReport, after_days: int, actor: str, chunk: int
+    upkeep: Maintenance, name: str, report: PurgeReport, after_days: int, actor: str, chunk: int
 ) -> AsyncGenerator[int, None]:
     """Until it is gone, or there is nothing to be removed of it (any more): its end may have been put off."""
     while True:
@@ -70,7 +70,7 @@ async def _forget(counters: Counters, name: str) -> None:
         await counters.forget(name, count)
 
 
-async def purgeable(upkeep: Upkeep, *, after_days: int) -> PurgeReport:
+async def purgeable(upkeep: Maintenance, *, after_days: int) -> PurgeReport:
     """What a pass would remove now."""
     report = await upkeep.count_purgeable()
     after = ""

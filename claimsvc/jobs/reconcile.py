@@ -5,7 +5,7 @@ from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
 from claimsvc.domain import Coupon, StrategyName
-from claimsvc.ports import Counters, Storage
+from claimsvc.ports import Counters, Coupons
 
 _PAGE = 500
 
@@ -20,7 +20,7 @@ class Drift:
 
 
 async def reconcile(
-    storage: Storage, counters: Counters, *, settle_seconds: float, observe: Callable[[str, int], None]
+    coupons: Coupons, counters: Counters, *, settle_seconds: float, observe: Callable[[str, int], None]
 ) -> AsyncGenerator[list[Drift], None]:
     """Forget every counter that has drifted from PostgreSQL, so that the next claim learns it anew. A page at a time.
 
@@ -32,10 +32,10 @@ async def reconcile(
         observe: told each coupon's difference, the counter less the database.
     """
     after: str | None = None
-    while page := await storage.coupons(search=None, after=after, limit=_PAGE):
+    while page := await coupons.coupons(search=None, after=after, limit=_PAGE):
         after = page[-1].name
         drifts = await _reconcile_page(
-            storage, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
+            coupons, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
         )
         for drift in drifts:
             observe(drift.coupon_name, drift.counted - drift.remaining_amount)
@@ -43,15 +43,15 @@ async def reconcile(
 
 
 async def _reconcile_page(
-    storage: Storage, counters: Counters, coupons: list[Coupon], settle_seconds: float
+    coupons: Coupons, counters: Counters, counted: list[Coupon], settle_seconds: float
 ) -> list[Drift]:
-    suspects = [drift for coupon in coupons if (drift := await _drift(counters, coupon))]
+    suspects = [drift for coupon in counted if (drift := await _drift(counters, coupon))]
     if not suspects:
         return []
     await asyncio.sleep(settle_seconds)
     again = {
         coupon.name: await _drift(counters, coupon)
-        for coupon in await storage.stock([suspect.coupon_name for suspect in suspects])
+        for coupon in await coupons.stock([suspect.coupon_name for suspect in suspects])
     }
     drifts = [suspect for suspect in suspects if again.get(suspect.coupon_name) == suspect]
     for drift in drifts:

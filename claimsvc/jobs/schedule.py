@@ -10,7 +10,7 @@ from claimsvc.jobs.loop import repeated
 from claimsvc.jobs.purge import purge, purgeable
 from claimsvc.jobs.reconcile import Drift, reconcile
 from claimsvc.jobs.sweep import sweep
-from claimsvc.ports import Counters, JobObserver, Lock, Storage, Upkeep
+from claimsvc.ports import Counters, Coupons, JobObserver, Lock, Maintenance
 
 _BY_ITSELF = "job:purge"
 
@@ -38,8 +38,8 @@ class Jobs:
     def __init__(
         self,
         lock: Lock,
-        storage: Storage,
-        upkeep: Upkeep,
+        coupons: Coupons,
+        upkeep: Maintenance,
         counters: Counters,
         observer: JobObserver,
         *,
@@ -49,7 +49,7 @@ class Jobs:
         patient: bool = False,
     ) -> None:
         self._lock = lock
-        self._storage = storage
+        self._coupons = coupons
         self._upkeep = upkeep
         self._counters = counters
         self._observer = observer
@@ -64,7 +64,7 @@ class Jobs:
 
         async def counted() -> AsyncGenerator[int, None]:
             async for found in reconcile(
-                self._storage, self._counters, settle_seconds=self._settle_seconds, observe=self._drifted
+                self._coupons, self._counters, settle_seconds=self._settle_seconds, observe=self._drifted
             ):
                 drifts.extend(found)
                 yield len(found)

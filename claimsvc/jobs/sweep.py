@@ -4,14 +4,14 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 
 from claimsvc.errors import ClaimsvcError, UnavailableError
-from claimsvc.ports import Counters, Upkeep
+from claimsvc.ports import Counters, Maintenance
 
 _PAGE = 100
 # Holds of a chunk: some tens of milliseconds, for which claims of the coupon wait.
 CHUNK = 1000
 
 
-async def sweep(upkeep: Upkeep, counters: Counters, *, chunk: int = CHUNK) -> AsyncGenerator[int, None]:
+async def sweep(upkeep: Maintenance, counters: Counters, *, chunk: int = CHUNK) -> AsyncGenerator[int, None]:
     """One pass over the coupons, by name: a chunk is holds of one coupon that are over, and tells how many.
 
     A coupon of which that fails keeps no other from its turn; the first such failure is raised at the end.

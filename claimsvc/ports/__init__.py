@@ -1,17 +1,21 @@
 """The protocols between the rooms: what a strategy offers, and what it needs. One file each."""
 
+from claimsvc.ports.admission import Admission, Decision
 from claimsvc.ports.api_keys import ApiKeys
 from claimsvc.ports.audience import Audience
 from claimsvc.ports.audit_log import AuditLog
 from claimsvc.ports.campaigns import Campaigns, ChangeAnswer
+from claimsvc.ports.claim_records import ClaimRecords
 from claimsvc.ports.claims import AnyClaims, Claims, LockWait, PendingOutcome, Stages, Strategy
 from claimsvc.ports.code_counters import CodeCounters
 from claimsvc.ports.codes import Codes
 from claimsvc.ports.counters import Counters
+from claimsvc.ports.coupons import Coupons
 from claimsvc.ports.erasure import Erasure
 from claimsvc.ports.exports import Exports
 from claimsvc.ports.lock import Lease, Lock, LockObserver
 from claimsvc.ports.lock_admin import LockAdmin
+from claimsvc.ports.maintenance import Maintenance
 from claimsvc.ports.observers import (
     BatchObserver,
     HealthCheck,
@@ -21,12 +25,11 @@ from claimsvc.ports.observers import (
     StorageObserver,
 )
 from claimsvc.ports.quotas import Quotas
-from claimsvc.ports.storage import Decision, Shelf, Storage
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
-from claimsvc.ports.upkeep import Upkeep
 
 __all__ = [
+    "Admission",
     "AnyClaims",
     "ApiKeys",
     "Audience",
@@ -34,10 +37,12 @@ __all__ = [
     "BatchObserver",
     "Campaigns",
     "ChangeAnswer",
+    "ClaimRecords",
     "Claims",
     "CodeCounters",
     "Codes",
     "Counters",
+    "Coupons",
     "Decision",
     "Erasure",
     "Exports",
@@ -48,16 +53,14 @@ __all__ = [
     "LockAdmin",
     "LockObserver",
     "LockWait",
+    "Maintenance",
     "MasterObserver",
     "PendingOutcome",
     "QuotaObserver",
     "Quotas",
-    "Shelf",
     "Stages",
-    "Storage",
     "StorageObserver",
     "Strategy",
     "Tokens",
     "Transitions",
-    "Upkeep",
 ]

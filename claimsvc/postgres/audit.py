@@ -1,7 +1,7 @@
-"""The audit: entries written in the transaction of what they tell of, so that both are kept or neither; and read.
+"""The audit: entries are written in the transaction of the change that they record, so that both are kept or neither.
 
-No entry names a user, because none is ever changed, and users can ask to be forgotten. Most claims have no entry of
-their making: their own row says as much, and a second one for each would cost more than the claim's own statement.
+No entry names a user, because entries are never changed and users may ask to be erased. Claims made by the fast path
+have no entry: their own row says as much, and a second row would cost more than the claim itself.
 """
 
 from typing import Any
@@ -10,15 +10,49 @@ from uuid import UUID
 from psycopg.types.json import Jsonb
 
 from claimsvc.domain import AuditEntry, AuditFilter, AuditPosition
-
-AUDIT = """
-INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
-VALUES (%(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s)
-"""
+from claimsvc.postgres.database import Database
 
 
-def audited(entry: AuditEntry) -> dict[str, Any]:
-    """The parameters of `AUDIT`."""
+def insert_entry(
+    source: str = "",
+    *,
+    actor: str = "%(actor)s",
+    action: str = "%(action)s",
+    subject_type: str = "%(subject_type)s",
+    subject: str = "%(subject)s",
+    reason: str = "%(reason)s",
+    request_id: str = "%(request_id)s",
+    details: str = "%(details)s",
+) -> str:
+    """Return the statement that writes an entry for each row of `source`, or one entry without a source.
+
+    Every value is an SQL expression; by default they are the parameters of `parameters_of`.
+    """
+    return f"""
+    INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
+    SELECT {actor}, {action}, {subject_type}, {subject}, {reason}, {request_id}, {details} {source and "FROM " + source}
+    """
+
+
+def insert_entry_of_claims(source: str, action: str, *, actor: str, request_id: str = "NULL") -> str:
+    """Return the statement that writes an entry for each claim of `source`, which has its `id` and `coupon_name`."""
+    return insert_entry(
+        source,
+        actor=actor,
+        action=f"'{action}'",
+        subject_type="'claim'",
+        subject="id::text",
+        reason="''",
+        request_id=request_id,
+        details="jsonb_build_object('coupon_name', coupon_name)",
+    )
+
+
+INSERT_ENTRY = insert_entry()
+
+
+def parameters_of(entry: AuditEntry) -> dict[str, Any]:
+    """The parameters of `INSERT_ENTRY`."""
     return {
         "actor": entry.actor,
         "action": entry.action,
@@ -30,25 +64,44 @@ def audited(entry: AuditEntry) -> dict[str, Any]:
     }
 
 
-_WRITTEN = "SELECT id, at, actor, action, subject_type, subject, reason, request_id, details FROM audit"
-_MADE = """
+_ENTRIES = "SELECT id, at, actor, action, subject_type, subject, reason, request_id, details FROM audit"
+# Most claims have no entry of their making, so it is read from their row.
+_MAKING_OF_CLAIM = """
 UNION ALL
 SELECT 0, claimed_at, 'claimant', 'claim.make', 'claim', id::text, '', NULL,
     jsonb_build_object('coupon_name', coupon_name)
-FROM user_claims WHERE id = :claim_id
+FROM user_claims WHERE id = %(claim_id)s
 """
 _CONDITIONS = {
-    "subject_type": "subject_type = :subject_type",
-    "subject": "subject = :subject",
-    "actor": "actor = :actor",
-    "action": "action = :action",
-    "since": "at >= :since",
-    "after_id": "(at, id) < (:after_at, cast(:after_id AS bigint))",
+    "subject_type": "subject_type = %(subject_type)s",
+    "subject": "subject = %(subject)s",
+    "actor": "actor = %(actor)s",
+    "action": "action = %(action)s",
+    "since": "at >= %(since)s",
+    "after_id": "(at, id) < (%(after_at)s, %(after_id)s::bigint)",
 }
 
 
-def entries_query(asked: AuditFilter, after: AuditPosition | None, limit: int) -> tuple[str, dict[str, Any]]:
-    """The statement that reads entries, and its parameters; see `ports.AuditLog`."""
+class PostgresAuditLog:
+    """`ports.AuditLog` on PostgreSQL.
+
+    Args:
+        database: where statements run.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def record(self, entry: AuditEntry) -> None:
+        await self._database.write_once(INSERT_ENTRY, parameters_of(entry))
+
+    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        statement, values = _entries_query(asked, after, limit)
+        return [AuditEntry(**row) for row in await self._database.fetch_dicts(statement, values)]
+
+
+def _entries_query(asked: AuditFilter, after: AuditPosition | None, limit: int) -> tuple[str, dict[str, Any]]:
+    """The statement that reads entries, and its parameters."""
     values: dict[str, Any] = {
         "subject_type": asked.subject_type,
         "subject": asked.subject,
@@ -61,11 +114,11 @@ def entries_query(asked: AuditFilter, after: AuditPosition | None, limit: int) -
         "limit": limit,
     }
     values = {name: value for name, value in values.items() if value is not None}
-    source = f"{_WRITTEN} {_MADE}" if "claim_id" in values else _WRITTEN
+    source = f"{_ENTRIES} {_MAKING_OF_CLAIM}" if "claim_id" in values else _ENTRIES
     conditions = " AND ".join(condition for name, condition in _CONDITIONS.items() if name in values)
     statement = f"""
         SELECT * FROM ({source}) AS entry {f"WHERE {conditions}" if conditions else ""}
-        ORDER BY at DESC, id DESC LIMIT :limit
+        ORDER BY at DESC, id DESC LIMIT %(limit)s
     """  # noqa: S608 - of constants
     return statement, values
 

@@ -15,6 +15,7 @@ from claimsvc.domain import (
     AuditEntry,
     Cancelled,
     Claim,
+    ClaimPosition,
     ClaimState,
     Confirmed,
     HoldExpired,
@@ -22,17 +23,34 @@ from claimsvc.domain import (
     KeyReused,
     Replayed,
     UnknownClaim,
+    UnknownCoupon,
 )
 from claimsvc.domain.codes import make_codes
-from claimsvc.postgres.audit import audited
+from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
 from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
 
+_CLAIM = """
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+FROM user_claims AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+WHERE claim.id = %(id)s
+"""
+_CLAIMS = """
+SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at
+FROM user_claims
+WHERE coupon_name = %(coupon_name)s AND state = 'active'
+    AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+ORDER BY claimed_at, id
+LIMIT %(limit)s
+"""
+_BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
+_COUPON_EXISTS = "SELECT FROM coupons WHERE name = %(coupon_name)s"
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
 FROM user_claims AS claim LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
@@ -47,23 +65,21 @@ WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 # One of them is new, unless somebody is very unlucky: each is with a chance of at least 999 in 1000.
 _SPARE_CODES = 8
 
-_CONFIRM = """
+_CONFIRM = f"""
 WITH confirmed AS (
     UPDATE user_claims SET held_until = NULL
     WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND held_until > now()
     RETURNING id, coupon_name
 )
-INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
-SELECT %(actor)s, 'claim.confirm', 'claim', id::text, %(request_id)s, jsonb_build_object('coupon_name', coupon_name)
-FROM confirmed
-"""
+{insert_entry_of_claims("confirmed", "claim.confirm", actor="%(actor)s", request_id="%(request_id)s")}
+"""  # noqa: S608 - of constants
 
 
 _T = TypeVar("_T", Cancelled | HoldExpired | AlreadyRedeemed, Confirmed | HoldExpired | AlreadyCancelled)
 
 
-class PostgresTransitions:
-    """`ports.Transitions` on PostgreSQL.
+class PostgresClaims:
+    """`ports.ClaimRecords` and `ports.Transitions` on PostgreSQL.
 
     Args:
         database: where statements run.
@@ -74,11 +90,22 @@ class PostgresTransitions:
         self._database = database
         self._codes_changed = codes_changed
 
+    async def claim(self, claim_id: str) -> Claim | None:
+        rows = await self._database.fetch(_CLAIM, {"id": claim_id})
+        return claim_of(*rows[0]) if rows else None
+
+    async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
+        position = {"after_at": after.claimed_at, "after_id": after.id} if after is not None else _BEFORE_EVERY_CLAIM
+        rows = await self._database.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
+        if not rows and not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+            return UnknownCoupon()
+        return [claim_of(*row) for row in rows]
+
     async def cancel(
         self, claim_id: str, entry: AuditEntry
     ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
         answer: Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim
-        answer = await self._change(claim_id, CANCEL, audited(entry), _cancelled)
+        answer = await self._change(claim_id, CANCEL, parameters_of(entry), _cancelled)
         return answer
 
     async def confirm(
@@ -102,14 +129,11 @@ class PostgresTransitions:
         became: Callable[[Claim], _T],
         once: IdempotencyKey | None = None,
     ) -> Any:
-        async def ask(unit: UnitOfWork) -> Any:
-            return await (await unit.driver.execute(_COUPON_OF, {"id": claim_id})).fetchone()
-
-        # A claim never changes its coupon.
-        found = await self._database.read(ask)
-        if found is None:
+        # A claim never changes its coupon, so this can be read before the transaction.
+        found = await self._database.fetch(_COUPON_OF, {"id": claim_id})
+        if not found:
             return UnknownClaim()
-        coupon_name, code_pattern, has_codes, coupon_type = found
+        [(coupon_name, code_pattern, has_codes, coupon_type)] = found
         spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
         asked = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
         coupons = {"coupon_names": [coupon_name]}

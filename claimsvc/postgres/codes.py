@@ -32,7 +32,7 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.admission import replay
 from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_codes, possibilities
-from claimsvc.postgres.audit import audited
+from claimsvc.postgres.audit import insert_entry, parameters_of
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver, UnitOfWork
@@ -50,7 +50,7 @@ _A = TypeVar("_A")
 _T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
 
 _IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
-_REDEEM = """
+_REDEEM = f"""
 WITH redeemed AS (
     UPDATE codes SET redeemed_at = clock_timestamp(), redemption_id = %(redemption_id)s::uuid
     FROM user_claims AS claim
@@ -60,9 +60,8 @@ WITH redeemed AS (
         AND claim.state = 'active' AND claim.held_until IS NULL
     RETURNING 1
 )
-INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
-SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s FROM redeemed
-"""
+{insert_entry("redeemed")}
+"""  # noqa: S608 - of constants
 _READ = """
 SELECT code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.redeemed_at,
     code.redemption_id::text, code.voided_at IS NOT NULL, code.expires_at <= clock_timestamp(),
@@ -110,7 +109,7 @@ class PostgresCodes:
         told_before = await self._told_before(once)
         if told_before is not None:
             return told_before
-        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+        if not await self._database.fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
             return await self._only_told(once, UnknownCoupon())
         intake = Intake()
         waiting: list[NewCode] = []
@@ -167,7 +166,7 @@ class PostgresCodes:
         entry: AuditEntry,
         once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
-        if not await self._fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
+        if not await self._database.fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
             return await self._only_told(once, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
             return await self._only_told(once, PatternTooSmall())
@@ -245,7 +244,7 @@ class PostgresCodes:
     async def redeem(
         self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        asked = {**audited(entry), "code": code, "redemption_id": str(uuid4())}
+        asked = {**parameters_of(entry), "code": code, "redemption_id": str(uuid4())}
         types: set[str | None] = set()
 
         async def write(
@@ -269,18 +268,18 @@ class PostgresCodes:
         return told
 
     async def code(self, code: str) -> Code | None:
-        rows = await self._fetch(_READ, {"code": code})
+        rows = await self._database.fetch(_READ, {"code": code})
         return _code(rows[0]) if rows else None
 
     async def count(self, coupon_type: str | None) -> CodeCounts:
-        [row] = await self._fetch(_COUNT, {"type": coupon_type})
+        [row] = await self._database.fetch(_COUNT, {"type": coupon_type})
         return CodeCounts(*row)
 
     async def types(self) -> list[str | None]:
-        return [coupon_type for (coupon_type,) in await self._fetch(_TYPES, {})]
+        return [coupon_type for (coupon_type,) in await self._database.fetch(_TYPES, {})]
 
     async def expire_due(self) -> int:
-        due = await self._fetch(_DUE, {})
+        due = await self._database.fetch(_DUE, {})
         if not due:
             return 0
         coupons = {"coupon_names": sorted(coupon_name for coupon_name, _ in due)}
@@ -297,12 +296,6 @@ class PostgresCodes:
         count = await self._database.run_transaction(work)
         self._changed({coupon_type for _, coupon_type in due})
         return count
-
-    async def _fetch(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
-            return await (await unit.driver.execute(statement, parameters)).fetchall()
-
-        return await self._database.read(ask)
 
 
 def _redeemed(

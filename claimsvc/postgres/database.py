@@ -1,21 +1,23 @@
 """PostgreSQL as the table families use it: a pool of connections, and a time limit for each use of one."""
 
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractAsyncContextManager
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from typing import TypeVar
+from types import MappingProxyType
+from typing import Any, TypeVar
 
+from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.postgres.connections import Driver, UnitOfWork, read, unit_of_work
+from claimsvc.postgres.connections import Driver, UnitOfWork, database_failures, read, unavailable, unit_of_work
 from claimsvc.postgres.transactions import run_transaction
 
 _T = TypeVar("_T")
+_NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """Where statements run.
+    """Where statements run. All methods raise `UnavailableError` when PostgreSQL does not answer in time.
 
     Args:
         engine: the pool of connections.
@@ -24,6 +26,35 @@ class Database:
 
     engine: AsyncEngine
     unit_timeout_seconds: float
+
+    async def fetch(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[tuple[Any, ...]]:
+        """Run a statement that only reads, and return its rows."""
+
+        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
+            return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
+
+        return await self.read(ask)
+
+    async def fetch_dicts(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[dict[str, Any]]:
+        """Run a statement that only reads, and return its rows by the names of their columns."""
+
+        async def ask(unit: UnitOfWork) -> list[dict[str, Any]]:
+            cursor = unit.driver.cursor(row_factory=dict_row)
+            return await (await cursor.execute(statement.encode(), parameters)).fetchall()
+
+        return await self.read(ask)
+
+    async def write_once(self, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Run a statement that must not be repeated, as a transaction by itself, and return its rows.
+
+        If the connection is lost, the statement may have been committed; the caller learns only `UnavailableError`.
+        """
+        try:
+            async with unit_of_work(self.engine, self.unit_timeout_seconds) as unit:
+                done = await unit.driver.cursor(row_factory=dict_row).execute(statement.encode(), parameters)
+                return await done.fetchall() if done.description else []
+        except database_failures as error:
+            raise unavailable(error) from error
 
     async def read(self, ask: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
         """Return what `ask` reads; see `connections.read`."""
@@ -40,7 +71,3 @@ class Database:
         """
         limit = self.unit_timeout_seconds if timeout_seconds is None else timeout_seconds
         return await run_transaction(self.engine, limit, work)
-
-    def unit_of_work(self) -> AbstractAsyncContextManager[UnitOfWork]:
-        """Borrow a connection; see `connections.unit_of_work`."""
-        return unit_of_work(self.engine, self.unit_timeout_seconds)

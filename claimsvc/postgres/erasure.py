@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 from uuid import uuid4
 
 from claimsvc.domain import AuditEntry, Erased
-from claimsvc.postgres.audit import AUDIT, audited
+from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver, UnitOfWork
 from claimsvc.postgres.database import Database
@@ -54,6 +54,14 @@ SELECT name,
 FROM page ORDER BY name
 """  # noqa: S608 - of constants
 
+_AUDITED = insert_entry(
+    "counted WHERE claims + list_entries > 0",
+    action="'user.erase'",
+    subject_type="'coupon'",
+    subject="%(coupon_name)s",
+    reason="''",
+    details="jsonb_build_object('erased_as', %(erased_as)s::text, 'claims', claims, 'list_entries', list_entries)",
+)
 _ERASE = f"""
 WITH current AS (
     UPDATE user_claims SET user_id = %(erased_as)s
@@ -70,11 +78,8 @@ WITH current AS (
 ), counted AS (
     SELECT (SELECT count(*) FROM current) + (SELECT count(*) FROM ended) AS claims,
         (SELECT count(*) FROM listed) AS list_entries
-), told AS (
-    INSERT INTO audit (actor, action, subject_type, subject, request_id, details)
-    SELECT %(actor)s, 'user.erase', 'coupon', %(coupon_name)s, %(request_id)s,
-        jsonb_build_object('erased_as', %(erased_as)s::text, 'claims', claims, 'list_entries', list_entries)
-    FROM counted WHERE claims + list_entries > 0
+), audited AS (
+    {_AUDITED}
 )
 SELECT claims, list_entries FROM counted
 """  # noqa: S608 - of constants
@@ -131,8 +136,8 @@ class PostgresErasure:
         details["answers"] = erased.answers
         await self._write(
             lambda driver: driver.execute(
-                AUDIT,
-                audited(
+                INSERT_ENTRY,
+                parameters_of(
                     AuditEntry(actor, "user.erase", "user", erased.erased_as, request_id=request_id, details=details)
                 ),
             )

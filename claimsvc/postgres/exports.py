@@ -7,10 +7,8 @@ is as its claim was when it was read.
 """
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from claimsvc.domain import UnknownCoupon
-from claimsvc.postgres.connections import UnitOfWork
 from claimsvc.postgres.database import Database
 
 _PAGE_CLAIMS = 5_000
@@ -65,7 +63,7 @@ class PostgresExports:
         self._page_claims = page_claims
 
     async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-        if not await self._read(_EXISTS, {"coupon_name": coupon_name}):
+        if not await self._database.fetch(_EXISTS, {"coupon_name": coupon_name}):
             return UnknownCoupon()
         return self._pages(coupon_name)
 
@@ -74,12 +72,8 @@ class PostgresExports:
         count, (after_at, after_id) = self._page_claims, _START
         while count == self._page_claims:
             place = {"coupon_name": coupon_name, "after_at": after_at, "after_id": after_id}
-            [(lines, count, after_at, after_id)] = await self._read(_PAGE, {**place, "limit": self._page_claims})
+            [(lines, count, after_at, after_id)] = await self._database.fetch(
+                _PAGE, {**place, "limit": self._page_claims}
+            )
             if count:
                 yield lines.encode("ascii")
-
-    async def _read(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
-            return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
-
-        return await self._database.read(ask)

@@ -3,13 +3,11 @@
 import secrets
 import time
 from collections import OrderedDict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqlalchemy import Row, text
-
 from claimsvc.domain import ApiKey, Scope
-from claimsvc.postgres.connections import UnitOfWork, database_failures, unavailable
+from claimsvc.postgres.audit import insert_entry
 from claimsvc.postgres.database import Database
 
 _ID_BYTES = 6
@@ -20,38 +18,57 @@ _MOST_REMEMBERED = 1000
 
 _COLUMNS = "id, label, scopes, created_at, expires_at, revoked_at"
 
-# The deed and its entry in the audit are one statement each, and so one transaction.
-_CREATE = text(f"""
+# Each change and its entry in the audit are one statement, and so one transaction.
+_CREATE = f"""
 WITH made AS (
     INSERT INTO api_keys (id, digest, label, scopes, expires_at)
-    VALUES (:id, :digest, :label, :scopes, clock_timestamp() + make_interval(secs => cast(:expires_seconds AS float8)))
+    VALUES (
+        %(id)s, %(digest)s, %(label)s, %(scopes)s,
+        clock_timestamp() + make_interval(secs => %(expires_seconds)s::float8)
+    )
     RETURNING {_COLUMNS}
-), noted AS (
-    INSERT INTO audit (actor, action, subject_type, subject, details)
-    SELECT :actor, 'key.create', 'key', id,
-        jsonb_build_object('label', label, 'scopes', to_jsonb(scopes), 'expires_at', expires_at)
-    FROM made
+), audited AS (
+    {
+    insert_entry(
+        "made",
+        action="'key.create'",
+        subject_type="'key'",
+        subject="id",
+        reason="''",
+        request_id="NULL",
+        details="jsonb_build_object('label', label, 'scopes', to_jsonb(scopes), 'expires_at', expires_at)",
+    )
+}
 )
 SELECT * FROM made
-""")  # noqa: S608 - the columns are ours
+"""  # noqa: S608 - of constants
 
-_REVOKE = text("""
-WITH ended AS (
-    UPDATE api_keys SET revoked_at = clock_timestamp() WHERE id = :id AND revoked_at IS NULL RETURNING id, label
-), noted AS (
-    INSERT INTO audit (actor, action, subject_type, subject, details)
-    SELECT :actor, 'key.revoke', 'key', id, jsonb_build_object('label', label) FROM ended
+_REVOKE = f"""
+WITH revoked AS (
+    UPDATE api_keys SET revoked_at = clock_timestamp() WHERE id = %(id)s AND revoked_at IS NULL RETURNING id, label
+), audited AS (
+    {
+    insert_entry(
+        "revoked",
+        action="'key.revoke'",
+        subject_type="'key'",
+        subject="id",
+        reason="''",
+        request_id="NULL",
+        details="jsonb_build_object('label', label)",
+    )
+}
 )
-SELECT id FROM ended
-""")
+SELECT id FROM revoked
+"""  # noqa: S608 - of constants
 
-_ALL = text(f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id")  # noqa: S608 - the columns are ours
+_ALL = f"SELECT {_COLUMNS} FROM api_keys ORDER BY created_at, id"  # noqa: S608 - of constants
 
-_OF_DIGEST = text(f"""
+_OF_DIGEST = f"""
 SELECT {_COLUMNS}, extract(epoch FROM expires_at - clock_timestamp())::float8 AS seconds_left
 FROM api_keys
-WHERE digest = :digest AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
-""")  # noqa: S608 - the columns are ours
+WHERE digest = %(digest)s AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
+"""  # noqa: S608 - of constants
 
 
 class PostgresKeys:
@@ -75,50 +92,37 @@ class PostgresKeys:
             "id": secrets.token_hex(_ID_BYTES),
             "digest": digest,
             "label": label,
-            "scopes": sorted(scopes),
+            "scopes": sorted(scope.value for scope in scopes),
             "expires_seconds": expires_seconds,
             "actor": actor,
         }
-        [row] = await self._write(_CREATE, values)
+        [row] = await self._database.write_once(_CREATE, values)
         return _key(row)
 
     async def revoke(self, key_id: str, *, actor: str) -> bool:
-        return bool(await self._write(_REVOKE, {"id": key_id, "actor": actor}))
+        return bool(await self._database.write_once(_REVOKE, {"id": key_id, "actor": actor}))
 
     async def all(self) -> list[ApiKey]:
-        return [_key(row) for row in await self._read(_ALL, {})]
+        return [_key(row) for row in await self._database.fetch_dicts(_ALL)]
 
     async def of_digest(self, digest: bytes) -> ApiKey | None:
         asked_at = time.monotonic()
         known = self._found.get(digest)
         if known is not None and asked_at < known[0]:
             return known[1]
-        rows = await self._read(_OF_DIGEST, {"digest": digest})
+        rows = await self._database.fetch_dicts(_OF_DIGEST, {"digest": digest})
         key, fresh_seconds = None, self._fresh_seconds
         if rows:
             key = _key(rows[0])
-            if rows[0].seconds_left is not None:
-                fresh_seconds = min(fresh_seconds, rows[0].seconds_left)
+            if rows[0]["seconds_left"] is not None:
+                fresh_seconds = min(fresh_seconds, rows[0]["seconds_left"])
         self._found[digest] = asked_at + fresh_seconds, key
         self._found.move_to_end(digest)
         while len(self._found) > _MOST_REMEMBERED:
             self._found.popitem(last=False)
         return key
 
-    async def _read(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        async def ask(unit: UnitOfWork) -> Sequence[Row[Any]]:
-            return (await unit.connection.execute(statement, parameters)).all()
 
-        return await self._database.read(ask)
-
-    async def _write(self, statement: Any, parameters: Mapping[str, Any]) -> Sequence[Row[Any]]:
-        try:
-            async with self._database.unit_of_work() as unit:
-                return (await unit.connection.execute(statement, parameters)).all()
-        except database_failures as error:
-            raise unavailable(error) from error
-
-
-def _key(row: Row[Any]) -> ApiKey:
-    known = frozenset(scope for scope in Scope if scope.value in row.scopes)
-    return ApiKey(row.id, row.label, known, row.created_at, row.expires_at, row.revoked_at)
+def _key(row: Mapping[str, Any]) -> ApiKey:
+    known = frozenset(scope for scope in Scope if scope.value in row["scopes"])
+    return ApiKey(row["id"], row["label"], known, row["created_at"], row["expires_at"], row["revoked_at"])

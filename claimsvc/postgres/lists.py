@@ -30,7 +30,7 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.outcomes import name_of
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.audit import audited
+from claimsvc.postgres.audit import insert_entry, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import FullPath
@@ -64,19 +64,14 @@ SELECT count(*) FROM eligibility_lists
 WHERE coupon_name = %(coupon_name)s AND kind = %(kind)s AND version = %(version)s
 """
 
-_TELL = """
-    INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
-    SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s
-"""
-
 # Done once, however often it is asked for. A version that was begun later, and is in force already, stays so.
 _PUT_IN_FORCE = """
 WITH finished AS (
     UPDATE eligibility_versions SET users = %(users)s
     WHERE coupon_name = %(coupon_name)s AND kind = %(kind)s AND version = %(version)s AND users IS NULL
     RETURNING coupon_name, version
-), told AS (
-    {tell} FROM finished
+), audited AS (
+    {audited}
 )
 INSERT INTO campaigns AS old (coupon_name, {column}) SELECT coupon_name, version FROM finished
 ON CONFLICT (coupon_name) DO UPDATE SET {column} = greatest(old.{column}, excluded.{column})
@@ -86,8 +81,8 @@ _PUT_OUT_OF_FORCE = """
 WITH removed AS (
     UPDATE campaigns SET {column} = NULL WHERE coupon_name = %(coupon_name)s AND {column} IS NOT NULL
     RETURNING coupon_name
-), told AS (
-    {tell} FROM removed
+), audited AS (
+    {audited}
 )
 SELECT count(*) FROM removed
 """
@@ -124,12 +119,12 @@ WHERE coupon_name = %(coupon_name)s AND kind = %(kind)s AND version = %(version)
 """
 
 
-def _of_each_kind(statement: str) -> Mapping[ListKind, str]:
-    return {kind: statement.format(column=f"{kind}_version", tell=_TELL) for kind in ListKind}
+def _of_each_kind(statement: str, audited: str = "") -> Mapping[ListKind, str]:
+    return {kind: statement.format(column=f"{kind}_version", audited=audited) for kind in ListKind}
 
 
-_PUTS_IN_FORCE = _of_each_kind(_PUT_IN_FORCE)
-_PUTS_OUT_OF_FORCE = _of_each_kind(_PUT_OUT_OF_FORCE)
+_PUTS_IN_FORCE = _of_each_kind(_PUT_IN_FORCE, insert_entry("finished"))
+_PUTS_OUT_OF_FORCE = _of_each_kind(_PUT_OUT_OF_FORCE, insert_entry("removed"))
 _FINDS_OLD_VERSIONS = _of_each_kind(_OLD_VERSIONS)
 
 
@@ -181,7 +176,7 @@ class PostgresAudience:
                     waiting = []
             await self._execute(_ADD_USERS, {**version, "users": waiting})
             [(count,)] = await self._execute(_COUNT_USERS, version)
-            told = audited(replace(entry, details={**entry.details, "users": count}))
+            told = parameters_of(replace(entry, details={**entry.details, "users": count}))
             values = {**version, **told, "users": count}
             is_known = await self._under_lock(coupon_name, _PUTS_IN_FORCE[kind], values)
         except psycopg.errors.ForeignKeyViolation:
@@ -196,7 +191,7 @@ class PostgresAudience:
 
     async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
         of_list = {"coupon_name": coupon_name, "kind": kind}
-        if not await self._under_lock(coupon_name, _PUTS_OUT_OF_FORCE[kind], {**of_list, **audited(entry)}):
+        if not await self._under_lock(coupon_name, _PUTS_OUT_OF_FORCE[kind], {**of_list, **parameters_of(entry)}):
             return UnknownCoupon()
         await self._clear_old_versions(of_list, kind)
         return ListReplaced(coupon_name, kind, None)

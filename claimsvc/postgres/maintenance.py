@@ -8,11 +8,11 @@ import psycopg
 from claimsvc.domain import AuditEntry, PurgeReport
 from claimsvc.errors import InvariantViolatedError
 from claimsvc.ports import StorageObserver
-from claimsvc.postgres.audit import AUDIT, audited
+from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import KEPT_FOR
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -187,8 +187,8 @@ SELECT
 _T = TypeVar("_T")
 
 
-class PostgresUpkeep:
-    """`ports.Upkeep` on PostgreSQL.
+class PostgresMaintenance:
+    """`ports.Maintenance` on PostgreSQL.
 
     Done again after a commit of which nobody heard, each of these finds less to do, and reports less.
 
@@ -202,7 +202,7 @@ class PostgresUpkeep:
         self._observer = observer
 
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
-        return [name for (name,) in await self._read(_DUE_COUPONS, {"after": after, "most": limit})]
+        return [name for (name,) in await self._database.fetch(_DUE_COUPONS, {"after": after, "most": limit})]
 
     async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
         coupons = {"coupon_names": [coupon_name], "most": limit}
@@ -227,7 +227,7 @@ class PostgresUpkeep:
 
     async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
         asked = {"after": after, "most": limit, "days": for_days}
-        return [name for (name,) in await self._read(_COUPONS_OVER, asked)]
+        return [name for (name,) in await self._database.fetch(_COUPONS_OVER, asked)]
 
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
         asked = {"coupon_name": coupon_name, "days": for_days, "most": limit}
@@ -249,26 +249,20 @@ class PostgresUpkeep:
             purged = PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=given + codes)
             async with driver.pipeline():
                 if purged.rows:
-                    await driver.execute(AUDIT, audited(_purging(coupon_name, purged, for_days, actor)))
+                    await driver.execute(INSERT_ENTRY, parameters_of(_purging(coupon_name, purged, for_days, actor)))
                 await driver.execute("COMMIT", prepare=False)
             return purged
 
         return await self._write(work)
 
     async def count_purgeable(self) -> PurgeReport:
-        [(answers,)] = await self._read(_COUNT_ANSWERS, {})
-        [(entries,)] = await self._read(_COUNT_LISTS, {})
+        [(answers,)] = await self._database.fetch(_COUNT_ANSWERS, {})
+        [(entries,)] = await self._database.fetch(_COUNT_LISTS, {})
         return PurgeReport(answers=answers, list_entries=entries)
 
     async def count_coupon(self, coupon_name: str) -> PurgeReport:
-        [(entries, coupons, claims, codes)] = await self._read(_COUNT_COUPON, {"coupon_name": coupon_name})
+        [(entries, coupons, claims, codes)] = await self._database.fetch(_COUNT_COUPON, {"coupon_name": coupon_name})
         return PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=codes)
-
-    async def _read(self, statement: str, parameters: dict[str, Any]) -> list[tuple[Any, ...]]:
-        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
-            return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
-
-        return await self._database.read(ask)
 
     async def _count(self, statement: str, parameters: dict[str, Any]) -> int:
         async def work(driver: Driver) -> int:

@@ -3,6 +3,9 @@
 import re
 from importlib.resources import as_file, files
 
+from claimsvc.errors import UnavailableError
+from claimsvc.postgres.database import Database
+
 _REVISION = re.compile(r"(\d{4})_\w+\.py", re.ASCII)
 
 
@@ -29,3 +32,26 @@ def newest_revision() -> str:
     """
     names = [entry.name for entry in (files("migrations") / "versions").iterdir()]
     return max(found[1] for name in names if (found := _REVISION.fullmatch(name)))
+
+
+class SchemaCheck:
+    """`ports.HealthCheck`: that PostgreSQL answers, with the schema of this version or a newer one.
+
+    Args:
+        database: where the statement runs.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._newest_revision = newest_revision()
+
+    async def __call__(self) -> None:
+        rows = await self._database.fetch("SELECT version_num FROM alembic_version")
+        found = str(rows[0][0]) if rows else "none"
+        # Revisions are numbers of four digits. A newer schema is accepted: instances of the previous version go on
+        # while the next one is rolled out, so every migration must leave them working.
+        if found < self._newest_revision:
+            raise UnavailableError(
+                f"the database's schema is at revision {found}, not {self._newest_revision}; run `claimsvc migrate`",
+                dependency="postgresql",
+            )

@@ -6,7 +6,7 @@ from typing import Any
 from uuid import uuid4
 
 from claimsvc.domain import AuditEntry, NewCode, RowReason
-from claimsvc.postgres.audit import AUDIT, audited
+from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
 from claimsvc.postgres.connections import Driver
@@ -96,7 +96,7 @@ class CodeBatch:
             await driver.execute(_GROW, coupon)
             [(self.type,)] = await (await driver.execute(_BE_A_POOL, coupon)).fetchall()
             await driver.execute(RECKON_PLAINNESS, coupons)
-            await driver.execute(AUDIT, audited(entry))
+            await driver.execute(INSERT_ENTRY, parameters_of(entry))
 
     def _in_parts(self, rows: Sequence[NewCode]) -> list[dict[str, Any]]:
         parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))

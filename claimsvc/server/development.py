@@ -22,8 +22,8 @@ from rich.console import Console
 from claimsvc import logs
 from claimsvc.bootstrap import migrate
 from claimsvc.config import Settings, load_settings
-from claimsvc.connect import open_storage
-from claimsvc.domain import StrategyName
+from claimsvc.connect import open_repositories
+from claimsvc.domain import PLAIN, StrategyName
 from claimsvc.embedded import (
     EmbeddedServices,
     GuardedProcess,
@@ -182,8 +182,8 @@ def _admin_key(state_dir: Path) -> str:
 
 
 async def _create_demo_coupon(settings: Settings) -> None:
-    async with open_storage(settings) as storage:
-        await storage.create_coupon(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK)
+    async with open_repositories(settings) as database:
+        await database.campaigns.create(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK, PLAIN, actor="claimsvc")
 
 
 def _print_welcome(console: Console, url: str, key: str, environment: Path, kept: str) -> None:

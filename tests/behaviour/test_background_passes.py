@@ -18,6 +18,7 @@ from claimsvc.jobs import reconcile, repeated
 from claimsvc.observability.metrics import Metrics
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.masters import open_masters
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import open_instance
 from tests.support.waiting import until
 
@@ -58,18 +59,18 @@ async def passes(servers: EmbeddedServices) -> AsyncIterator[Passes]:
         open_masters(servers.redis_urls, timeout_seconds=0.5, pool_size=4, observer=metrics) as masters,
     ):
         storage, counters = instance.storage, RedisCounters(masters.all)
-        await storage.create_coupon("spring", 10, StrategyName.COUNTER)
+        await create_coupon(storage, "spring", 10, StrategyName.COUNTER)
         assert isinstance(await instance.strategy.claim("spring", "ada"), Claimed)
         await counters.forget("spring", 9)
         await counters.learn("spring", 3)
         metrics.coupons.count("spring")  # which makes it one of those whose stock is shown
 
         async def reconcile_all() -> None:
-            async for _ in reconcile(storage, counters, settle_seconds=0.01, observe=metrics.counter_drifted):
+            async for _ in reconcile(storage.coupons, counters, settle_seconds=0.01, observe=metrics.counter_drifted):
                 pass
 
         yield Passes(
-            lambda: sample_stock_once(storage, metrics),
+            lambda: sample_stock_once(storage.coupons, metrics),
             reconcile_all,
             metrics,
             counters,

@@ -21,6 +21,7 @@ from claimsvc.domain import (
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import PendingOutcome, Strategy
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import Instance, open_instance
 
 
@@ -42,15 +43,15 @@ class Noting:
 
 def by_coupon_of(instance: Instance, *, timeout_seconds: float = 10.0) -> StrategyByCoupon:
     strategies = dict.fromkeys(StrategyName, instance.strategy)
-    return StrategyByCoupon(strategies, instance.storage, timeout_seconds=timeout_seconds)
+    return StrategyByCoupon(strategies, instance.storage.coupons, timeout_seconds=timeout_seconds)
 
 
 async def test_each_coupon_is_claimed_by_its_own_strategy(database_url: str, redis_urls: tuple[str, ...]) -> None:
     async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
         noting = {name: Noting(instance.strategy) for name in StrategyName}
-        by_coupon = StrategyByCoupon(noting, instance.storage, timeout_seconds=10.0)
+        by_coupon = StrategyByCoupon(noting, instance.storage.coupons, timeout_seconds=10.0)
         for name in StrategyName:
-            await instance.storage.create_coupon(f"by-{name}", 1, name)
+            await create_coupon(instance.storage, f"by-{name}", 1, name)
         for _ in range(2):
             for name in StrategyName:
                 await by_coupon.claim(f"by-{name}", "ada")
@@ -63,16 +64,16 @@ async def test_a_herd_on_coupons_that_were_never_claimed_reads_them_together(
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         reads: list[Sequence[str]] = []
-        stock = instance.storage.stock
+        stock = instance.storage.coupons.stock
 
         async def noted(names: Sequence[str]) -> list[Coupon]:
             reads.append(names)
             return await stock(names)
 
-        monkeypatch.setattr(instance.storage, "stock", noted)
+        monkeypatch.setattr(instance.storage.coupons, "stock", noted)
         by_coupon = by_coupon_of(instance)
-        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
-        await instance.storage.create_coupon("b", 5, StrategyName.REDLOCK)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
+        await create_coupon(instance.storage, "b", 5, StrategyName.REDLOCK)
         outcomes = await asyncio.gather(*(by_coupon.claim("ab"[i % 2], f"user-{i}") for i in range(200)))
         assert sum(isinstance(outcome, Claimed) for outcome in outcomes) == 10
         assert sum(isinstance(outcome, SoldOut) for outcome in outcomes) == 190
@@ -84,13 +85,13 @@ async def test_a_name_that_could_not_be_read_is_read_again(
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance)
-        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
 
         async def down(names: Sequence[str]) -> list[Coupon]:
             raise UnavailableError("down", dependency="postgresql")
 
         with monkeypatch.context() as broken:
-            broken.setattr(instance.storage, "stock", down)
+            broken.setattr(instance.storage.coupons, "stock", down)
             with pytest.raises(UnavailableError):
                 await by_coupon.claim("a", "ada")
         assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
@@ -101,13 +102,13 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance)
-        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
 
         async def cancelled(names: Sequence[str]) -> list[Coupon]:
             raise asyncio.CancelledError
 
         with monkeypatch.context() as broken:
-            broken.setattr(instance.storage, "stock", cancelled)
+            broken.setattr(instance.storage.coupons, "stock", cancelled)
             with pytest.raises(UnavailableError):
                 await asyncio.wait_for(by_coupon.claim("a", "ada"), 5)
         assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 5), Claimed)
@@ -119,9 +120,9 @@ async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance)
         for name in "ab":
-            await instance.storage.create_coupon(name, 5, StrategyName.REDLOCK)
+            await create_coupon(instance.storage, name, 5, StrategyName.REDLOCK)
         late: list[asyncio.Future[ClaimOutcome]] = []
-        stock = instance.storage.stock
+        stock = instance.storage.coupons.stock
 
         async def read_and_let_one_in(names: Sequence[str]) -> list[Coupon]:
             found = await stock(names)
@@ -129,7 +130,7 @@ async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(
                 late.append(by_coupon.claim("b", "ada"))
             return found
 
-        monkeypatch.setattr(instance.storage, "stock", read_and_let_one_in)
+        monkeypatch.setattr(instance.storage.coupons, "stock", read_and_let_one_in)
         assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
         assert isinstance(await asyncio.wait_for(late[0], 5), Claimed)
 
@@ -139,15 +140,15 @@ async def test_a_name_that_is_long_in_reading_is_not_waited_for_past_the_limit(
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance, timeout_seconds=0.1)
-        await instance.storage.create_coupon("a", 5, StrategyName.REDLOCK)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
         may_answer = asyncio.Event()
-        stock = instance.storage.stock
+        stock = instance.storage.coupons.stock
 
         async def slow(names: Sequence[str]) -> list[Coupon]:
             await may_answer.wait()
             return await stock(names)
 
-        monkeypatch.setattr(instance.storage, "stock", slow)
+        monkeypatch.setattr(instance.storage.coupons, "stock", slow)
         with pytest.raises(UnavailableError, match="may still succeed"):
             async with asyncio.timeout(5):
                 await by_coupon.claim("a", "ada")
@@ -160,16 +161,16 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
 ) -> None:
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         for name in "abc":
-            await instance.storage.create_coupon(name, 10, StrategyName.REDLOCK, Campaign(type="welcome"))
-        await instance.storage.create_coupon("d", 10, StrategyName.REDLOCK)
+            await create_coupon(instance.storage, name, 10, StrategyName.REDLOCK, Campaign(type="welcome"))
+        await create_coupon(instance.storage, "d", 10, StrategyName.REDLOCK)
         looks: list[str | None] = []
-        claimable_coupons = instance.storage.claimable_coupons
+        claimable_coupons = instance.storage.coupons.claimable_coupons
 
         async def noted(coupon_type: str | None) -> list[str]:
             looks.append(coupon_type)
             return await claimable_coupons(coupon_type)
 
-        monkeypatch.setattr(instance.storage, "claimable_coupons", noted)
+        monkeypatch.setattr(instance.storage.coupons, "claimable_coupons", noted)
         by_coupon = by_coupon_of(instance)
         outcomes = await asyncio.gather(*(by_coupon.claim_first("welcome", f"u{n}") for n in range(100)))
         given = Counter(each.claim.coupon_name for each in outcomes if isinstance(each, Claimed))
@@ -187,7 +188,7 @@ async def test_a_keyed_claim_of_a_type_keeps_its_last_answer_alone(
     async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance)
         for name in "ab":
-            await instance.storage.create_coupon(name, 1, StrategyName.REDLOCK, Campaign(type="welcome"))
+            await create_coupon(instance.storage, name, 1, StrategyName.REDLOCK, Campaign(type="welcome"))
         await by_coupon.claim_first("welcome", "first")
         mine = await by_coupon.claim_first("welcome", "ada", keyed("k-1"))
         assert isinstance(mine, Claimed)
@@ -196,7 +197,7 @@ async def test_a_keyed_claim_of_a_type_keeps_its_last_answer_alone(
         assert isinstance(again, Replayed)
         assert again.answer == mine
         assert isinstance(await by_coupon.claim_first("welcome", "eve", keyed("k-2")), SoldOut)
-        await instance.storage.create_coupon("c", 1, StrategyName.REDLOCK, Campaign(type="welcome"))
+        await create_coupon(instance.storage, "c", 1, StrategyName.REDLOCK, Campaign(type="welcome"))
         again = await by_coupon.claim_first("welcome", "eve", keyed("k-2"))
         assert isinstance(again, Replayed)
         assert again.answer == SoldOut()

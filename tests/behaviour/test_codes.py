@@ -42,6 +42,7 @@ from claimsvc.domain import (
 )
 from claimsvc.postgres import codes as storage_codes
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.storage import create_coupon, entries_about
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
@@ -77,7 +78,7 @@ async def add(instance: Instance, rows: Sequence[NewCode | RefusedRow], *, atomi
 
 
 async def offer(instance: Instance, codes: int, **rules: Any) -> None:
-    await instance.storage.create_coupon("spring", 5, StrategyName.REDLOCK, Campaign(**rules))
+    await create_coupon(instance.storage, "spring", 5, StrategyName.REDLOCK, Campaign(**rules))
     if codes:
         assert await add(instance, new_codes(codes)) == CodesAdded(codes)
 
@@ -139,8 +140,8 @@ async def test_a_claim_shows_its_code_wherever_it_is_shown(here: Instance) -> No
     replayed = await here.strategy.claim("spring", "ada", keyed("k"))
     assert isinstance(replayed, Replayed)
     assert replayed.answer == Claimed(first)
-    assert await here.storage.claim(first.id) == first
-    listed = await here.storage.claims("spring", after=None, limit=10)
+    assert await here.storage.claims.claim(first.id) == first
+    listed = await here.storage.claims.claims("spring", after=None, limit=10)
     assert isinstance(listed, list)
     assert [each.code for each in listed] == [None]
 
@@ -157,12 +158,12 @@ async def test_the_code_of_a_hold_is_shown_when_it_is_confirmed_and_returns_unse
     await offer(here, 2)
     held = await claimed(here, "ada", HELD)
     assert (held.state, held.code) == (ClaimState.HELD, None)
-    assert (await here.storage.claim(held.id)) == held
+    assert (await here.storage.claims.claim(held.id)) == held
     code = await here.storage.codes.code("C-1")
     assert code is not None
     assert code.state is CodeState.HELD
     assert await here.storage.codes.redeem("C-1", ENTRY) == CodeNotClaimed()
-    confirmed = await here.storage.transitions.confirm(held.id)
+    confirmed = await here.storage.claims.confirm(held.id)
     assert isinstance(confirmed, Confirmed)
     assert confirmed.claim.code == "C-1"
     second = await claimed(here, "bob", HELD)
@@ -178,12 +179,12 @@ async def test_a_hold_that_ends_gives_its_code_to_the_next(here: Instance, ends:
     held = await claimed(here, "ada", HELD)
     assert isinstance(await here.strategy.claim("spring", "bob"), SoldOut)
     if ends == "cancelled":
-        assert isinstance(await here.storage.transitions.cancel(held.id, ENTRY), Cancelled)
+        assert isinstance(await here.storage.claims.cancel(held.id, ENTRY), Cancelled)
         assert await stock(here) == (1, 1)
     else:
         await execute(here, "UPDATE user_claims SET held_until = now() - interval '1 second'")
     assert (await claimed(here, "bob")).code == "C-1"
-    ended = await here.storage.claim(held.id)
+    ended = await here.storage.claims.claim(held.id)
     assert ended is not None
     assert ended.code is None
     assert await stock(here) == (1, 0)
@@ -192,7 +193,7 @@ async def test_a_hold_that_ends_gives_its_code_to_the_next(here: Instance, ends:
 async def test_a_code_that_was_shown_is_never_given_again(here: Instance) -> None:
     await offer(here, 2)
     mine = await claimed(here, "ada")
-    cancelled = await asyncio.gather(*(here.storage.transitions.cancel(mine.id, ENTRY) for _ in range(10)))
+    cancelled = await asyncio.gather(*(here.storage.claims.cancel(mine.id, ENTRY) for _ in range(10)))
     assert {type(each) for each in cancelled} == {Cancelled}
     assert await stock(here) == (1, 1)
     assert (await claimed(here, "ada")).code == "C-2"
@@ -206,7 +207,7 @@ async def test_a_generated_code_that_was_shown_is_replaced_by_a_new_one(here: In
     added = await here.storage.codes.generate("spring", 2, "AAAA-9999", None, ENTRY)
     assert added == CodesAdded(2)
     mine, other = await claimed(here, "ada"), await claimed(here, "bob")
-    await asyncio.gather(*(here.storage.transitions.cancel(mine.id, ENTRY) for _ in range(10)))
+    await asyncio.gather(*(here.storage.claims.cancel(mine.id, ENTRY) for _ in range(10)))
     assert await stock(here) == (2, 1)
     again = await claimed(here, "ada")
     assert len({mine.code, other.code, again.code}) == 3
@@ -218,7 +219,7 @@ async def test_a_coupon_with_brought_codes_gets_none_of_ours(here: Instance) -> 
     await here.storage.codes.generate("spring", 1, "AAAA-9999", None, ENTRY)
     await add(here, new_codes(1))
     await here.storage.codes.generate("spring", 1, "AAAA-9999", None, ENTRY)
-    await here.storage.transitions.cancel((await claimed(here, "ada")).id, ENTRY)
+    await here.storage.claims.cancel((await claimed(here, "ada")).id, ENTRY)
     assert await stock(here) == (2, 2)
 
 
@@ -229,7 +230,7 @@ async def test_a_code_is_redeemed_once_by_one_of_fifty(instances: Sequence[Insta
     mine = await claimed(here, "ada")
     redeemed = await asyncio.gather(*(instances[n % 3].storage.codes.redeem("C-1", ENTRY) for n in range(50)))
     assert Counter(map(type, redeemed)) == {Redeemed: 1, AlreadyRedeemed: 49}
-    assert await here.storage.transitions.cancel(mine.id, ENTRY) == AlreadyRedeemed()
+    assert await here.storage.claims.cancel(mine.id, ENTRY) == AlreadyRedeemed()
     code = await here.storage.codes.code("C-1")
     assert code is not None
     assert (code.state, code.claim_id, code.redeemed_at is not None) == (CodeState.REDEEMED, mine.id, True)
@@ -245,7 +246,7 @@ async def test_of_redeeming_and_cancelling_at_once_one_happens(instances: Sequen
     for claim in claims:
         assert claim.code is not None
         redeemed, cancelled = await asyncio.gather(
-            here.storage.codes.redeem(claim.code, ENTRY), there.storage.transitions.cancel(claim.id, ENTRY)
+            here.storage.codes.redeem(claim.code, ENTRY), there.storage.claims.cancel(claim.id, ENTRY)
         )
         assert isinstance(redeemed, Redeemed) != isinstance(cancelled, Cancelled)
     counts = await here.storage.codes.count(None)
@@ -279,13 +280,13 @@ async def test_claims_that_were_made_before_have_no_code_and_stay(here: Instance
     await offer(here, 0)
     before = await claimed(here, "ada")
     await add(here, new_codes(2))
-    detail = await here.storage.coupon("spring", claimants=9)
+    detail = await here.storage.coupons.coupon("spring", claimants=9)
     assert detail is not None
     assert (detail.coupon.amount, detail.coupon.remaining_amount) == (3, 2)
     assert await here.strategy.claim("spring", "ada") == AlreadyClaimed(before)
     assert (await claimed(here, "bob")).code == "C-1"
     assert await here.storage.campaigns.change("spring", {"amount": 9}, ENTRY) == AmountIsCodes()
-    assert isinstance(await here.storage.transitions.cancel(before.id, ENTRY), Cancelled)
+    assert isinstance(await here.storage.claims.cancel(before.id, ENTRY), Cancelled)
     assert await stock(here) == (2, 1)
 
 
@@ -346,11 +347,11 @@ async def test_rows_are_refused_one_by_one_or_all_together(alone: Instance) -> N
 
 async def test_a_code_belongs_to_one_coupon_only(alone: Instance) -> None:
     await offer(alone, 1)
-    await alone.storage.create_coupon("autumn", 5, StrategyName.REDLOCK)
+    await create_coupon(alone.storage, "autumn", 5, StrategyName.REDLOCK)
     for atomic in (True, False):
         added = await alone.storage.codes.add("autumn", rows_of(new_codes(1)), ENTRY, atomic=atomic)
         assert added.refused_count == 1  # type: ignore[union-attr]
-    detail = await alone.storage.coupon("autumn", claimants=0)
+    detail = await alone.storage.coupons.coupon("autumn", claimants=0)
     assert detail is not None
     assert detail.coupon.amount == 5
 
@@ -389,12 +390,12 @@ async def test_codes_that_would_be_over_are_not_made(alone: Instance) -> None:
     await offer(alone, 0)
     past = datetime.now(UTC) - timedelta(hours=1)
     assert await alone.storage.codes.generate("spring", 3, "AAAA-9999", past, ENTRY) == CodeExpired()
-    [made] = await alone.storage.trail("coupon", "spring", limit=10)
+    [made] = await entries_about(alone.storage, "coupon", "spring", limit=10)
     assert made.action == "coupon.create"
 
 
 async def test_adding_codes_is_audited_once_with_how_many(alone: Instance) -> None:
     await offer(alone, 3)
-    entry, made = await alone.storage.trail("coupon", "spring", limit=10)
+    entry, made = await entries_about(alone.storage, "coupon", "spring", limit=10)
     assert made.action == "coupon.create"
     assert (entry.action, entry.details) == ("codes.add", {"codes": 3})

@@ -12,13 +12,14 @@ from claimsvc.jobs import Drift, reconcile
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.masters import open_masters
 from tests.support.observed import Observed
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import Instance, open_instance
 
 
 @pytest.fixture
 async def instance(database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
     async with open_instance(StrategyName.COUNTER, database_url, redis_urls) as opened:
-        await opened.storage.create_coupon("spring", 10, StrategyName.COUNTER)
+        await create_coupon(opened.storage, "spring", 10, StrategyName.COUNTER)
         yield opened
 
 
@@ -61,7 +62,10 @@ async def test_a_count_that_has_drifted_is_found_and_learnt_anew(instance: Insta
 
     async def drifts() -> list[Drift]:
         pages = reconcile(
-            instance.storage, counters, settle_seconds=0.01, observe=lambda name, units: observed.update({name: units})
+            instance.storage.coupons,
+            counters,
+            settle_seconds=0.01,
+            observe=lambda name, units: observed.update({name: units}),
         )
         return [drift async for page in pages for drift in page]
 
@@ -90,7 +94,7 @@ async def test_those_who_were_admitted_are_told_so_even_if_the_others_cannot_be_
     async def down(attempts: object) -> list[ClaimOutcome | None]:
         raise UnavailableError("down", dependency="postgresql")
 
-    monkeypatch.setattr(instance.storage, "look", down)
+    monkeypatch.setattr(instance.storage.admission, "look", down)
     outcomes = await asyncio.gather(
         *(instance.strategy.claim("spring", f"user-{i}") for i in range(15)), return_exceptions=True
     )

@@ -31,6 +31,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 
 ENTRY = AuditEntry("test", "coupon.change", "coupon", "spring")
@@ -54,7 +55,7 @@ def here(instances: tuple[Instance, Instance]) -> Instance:
 
 
 async def offer(instance: Instance, amount: int = 1, name: str = "spring", **rules: object) -> None:
-    await instance.storage.create_coupon(name, amount, StrategyName.REDLOCK, Campaign(**rules))  # type: ignore[arg-type]
+    await create_coupon(instance.storage, name, amount, StrategyName.REDLOCK, Campaign(**rules))  # type: ignore[arg-type]
 
 
 def said(**attributes: str | float) -> ClaimOptions:
@@ -67,7 +68,7 @@ def codes(outcome: ClaimOutcome) -> list[str]:
 
 
 async def left(instance: Instance, name: str = "spring") -> int:
-    detail = await instance.storage.coupon(name, claimants=100_000)
+    detail = await instance.storage.coupons.coupon(name, claimants=100_000)
     assert detail is not None
     assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
     return detail.coupon.remaining_amount
@@ -121,7 +122,7 @@ async def test_a_coupon_may_ask_for_a_claim_of_another_or_exclude_it(here: Insta
     assert isinstance(await here.strategy.claim("second", "ada"), Claimed)
     assert codes(await here.strategy.claim("other", "ada")) == [ReasonCode.MUST_NOT_HOLD]
     assert isinstance(await here.strategy.claim("other", "bob"), Claimed)
-    await here.storage.transitions.cancel(first.claim.id, ENTRY)
+    await here.storage.claims.cancel(first.claim.id, ENTRY)
     assert isinstance(await here.strategy.claim("other", "ada"), Claimed)
     assert codes(await here.strategy.claim("second", "eve")) == [ReasonCode.MUST_HOLD]
 

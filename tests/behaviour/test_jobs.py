@@ -13,12 +13,15 @@ from claimsvc.domain import Campaign, Claimed, ClaimOptions, PurgeReport, SoldOu
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Jobs, Schedule
 from claimsvc.ports import Lease, Lock
-from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.postgres import EngineLimits, Repositories, open_engine
+from claimsvc.postgres.coupons import PostgresCoupons
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.maintenance import PostgresMaintenance
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
 from tests.support.observed import Observed
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 from tests.support.waiting import until
 
@@ -69,8 +72,8 @@ async def open_jobs(
     ):
         jobs = Jobs(
             lock or redlocks.without_metrics(),
-            PostgresStorage(Database(engine, 4.0), observer=observed),
-            PostgresUpkeep(Database(engine, 40.0), observer=observed),
+            PostgresCoupons(Database(engine, 4.0)),
+            PostgresMaintenance(Database(engine, 40.0), observer=observed),
             RedisCounters(masters.all),
             observed,
             settle_seconds=0.01,
@@ -100,9 +103,9 @@ async def administrate(database_url: str, statement: str) -> int:
         return (await connection.execute(statement.encode())).rowcount
 
 
-async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
+async def remaining(storage: Repositories, name: str = "spring") -> int:
     """What remains; the units add up in the same snapshot (I2), and nobody has two (I3)."""
-    detail = await storage.coupon(name, claimants=10_000)
+    detail = await storage.coupons.coupon(name, claimants=10_000)
     assert detail is not None
     assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
     assert len(set(detail.claimed_by)) == len(detail.claimed_by)
@@ -113,7 +116,7 @@ async def test_holds_that_end_under_load_come_back_by_the_sweepers_of_two_instan
     instances: tuple[Instance, Instance], database_url: str, redis_urls: tuple[str, ...]
 ) -> None:
     here, there = instances
-    await here.storage.create_coupon("spring", 5, here.strategy.name)
+    await create_coupon(here.storage, "spring", 5, here.strategy.name)
     users = (f"user-{number}" for number in itertools.count())
     held = 0
     ended = asyncio.Event()
@@ -173,7 +176,7 @@ async def test_a_pass_is_one_instances_and_the_other_s_passes_over_it(
         open_jobs(database_url, redis_urls) as (first, first_told),
         open_jobs(database_url, redis_urls) as (second, second_told),
     ):
-        await instance.storage.create_coupon("spring", 1, StrategyName.ROW_LOCK)
+        await create_coupon(instance.storage, "spring", 1, StrategyName.ROW_LOCK)
         assert isinstance(await instance.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=60)), Claimed)
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")
         url = database_url.replace("+psycopg", "")
@@ -205,7 +208,7 @@ async def test_two_that_are_both_taken_for_the_holder_do_nothing_twice(
         open_jobs(database_url, redis_urls, lock=Everybodys()) as (second, _),
     ):
         for name in ("spring", "summer"):
-            await instance.storage.create_coupon(name, 60, StrategyName.ROW_LOCK)
+            await create_coupon(instance.storage, name, 60, StrategyName.ROW_LOCK)
             claims = (instance.strategy.claim(name, f"user-{i}", ClaimOptions(hold_seconds=60)) for i in range(40))
             assert {type(outcome) for outcome in await asyncio.gather(*claims)} == {Claimed}
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")
@@ -230,7 +233,7 @@ async def test_a_coupon_that_was_purged_can_be_made_anew_and_is_sold_exactly(
 ) -> None:
     here, there = instances
     strategy = here.strategy.name
-    await here.storage.create_coupon("spring", 3, strategy)
+    await create_coupon(here.storage, "spring", 3, strategy)
     for number, instance in enumerate((here, there, here)):
         assert isinstance(await instance.strategy.claim("spring", f"user-{number}"), Claimed)
     for instance in instances:
@@ -243,7 +246,7 @@ async def test_a_coupon_that_was_purged_can_be_made_anew_and_is_sold_exactly(
         assert await jobs.purge() == PurgeReport(coupons=1, claims=3)
     for instance in instances:
         assert isinstance(await instance.strategy.claim("spring", "late"), UnknownCoupon)
-    await there.storage.create_coupon("spring", 2, strategy)
+    await create_coupon(there.storage, "spring", 2, strategy)
     again = [await instances[number % 2].strategy.claim("spring", f"user-{number}") for number in range(4)]
     assert [type(outcome) for outcome in again] == [Claimed, Claimed, SoldOut, SoldOut]
     assert await remaining(here.storage) == 0
@@ -254,7 +257,7 @@ async def test_without_the_masters_no_job_runs_and_whoever_claims_still_gets_wha
         open_instance(StrategyName.ROW_LOCK, database_url, NOWHERE) as instance,
         open_jobs(database_url, NOWHERE) as (jobs, told),
     ):
-        await instance.storage.create_coupon("spring", 1, StrategyName.ROW_LOCK, Campaign())
+        await create_coupon(instance.storage, "spring", 1, StrategyName.ROW_LOCK, Campaign())
         assert isinstance(await instance.strategy.claim("spring", "ada", ClaimOptions(hold_seconds=60)), Claimed)
         assert isinstance(await instance.strategy.claim("spring", "bob"), SoldOut)
         await administrate(database_url, "UPDATE user_claims SET held_until = now()")

@@ -41,6 +41,7 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import ClaimsvcError
+from tests.support.storage import create_coupon, entries_about
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 from tests.support.waiting import until
 
@@ -68,12 +69,12 @@ def here(instances: tuple[Instance, Instance]) -> Instance:
 
 async def offer(instance: Instance, amount: int = 1, **rules: object) -> None:
     campaign = Campaign(**rules)  # type: ignore[arg-type]
-    await instance.storage.create_coupon("spring", amount, StrategyName.REDLOCK, campaign)
+    await create_coupon(instance.storage, "spring", amount, StrategyName.REDLOCK, campaign)
 
 
 async def left(instance: Instance) -> int:
     """What remains; I1 to I3 hold in the same snapshot, of whoever may have one unit only."""
-    detail = await instance.storage.coupon("spring", claimants=100_000)
+    detail = await instance.storage.coupons.coupon("spring", claimants=100_000)
     assert detail is not None
     assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
     assert max(Counter(detail.claimed_by).values(), default=0) <= detail.campaign.per_user_limit
@@ -102,11 +103,11 @@ async def test_a_unit_that_is_held_is_nobody_elses_until_it_is_confirmed(here: I
     assert first.claim.state is ClaimState.HELD
     assert first.claim.expires_at == first.claim.claimed_at + timedelta(seconds=60)
     assert isinstance(await here.strategy.claim("spring", "bob"), SoldOut)
-    confirmed = await here.storage.transitions.confirm(first.claim.id)
+    confirmed = await here.storage.claims.confirm(first.claim.id)
     assert isinstance(confirmed, Confirmed)
     assert (confirmed.claim.state, confirmed.claim.expires_at) == (ClaimState.ACTIVE, None)
-    assert await here.storage.transitions.confirm(first.claim.id) == confirmed
-    assert await here.storage.claim(first.claim.id) == confirmed.claim
+    assert await here.storage.claims.confirm(first.claim.id) == confirmed
+    assert await here.storage.claims.claim(first.claim.id) == confirmed.claim
     assert await left(here) == 0
 
 
@@ -129,10 +130,10 @@ async def test_a_hold_that_is_over_gives_its_unit_to_the_next_who_asks(here: Ins
     assert isinstance(await here.strategy.claim("spring", "bob"), SoldOut)
     await run_out(here, mine)
     await claimed(here, "bob")
-    expired = await here.storage.transitions.confirm(mine)
+    expired = await here.storage.claims.confirm(mine)
     assert isinstance(expired, HoldExpired)
     assert expired.claim.state is ClaimState.EXPIRED
-    assert isinstance(await here.storage.transitions.cancel(mine, ENTRY), HoldExpired)
+    assert isinstance(await here.storage.claims.cancel(mine, ENTRY), HoldExpired)
     assert isinstance(await here.strategy.claim("spring", "ada"), SoldOut)
     assert await left(here) == 0
 
@@ -141,7 +142,7 @@ async def test_confirming_too_late_gives_the_unit_back_at_once(here: Instance) -
     await offer(here)
     mine = await claimed(here, "ada", HELD)
     await run_out(here, mine)
-    assert isinstance(await here.storage.transitions.confirm(mine), HoldExpired)
+    assert isinstance(await here.storage.claims.confirm(mine), HoldExpired)
     assert await left(here) == 1
 
 
@@ -152,20 +153,20 @@ async def test_a_claim_that_is_cancelled_many_times_gives_back_one_unit_once(
     await offer(here, amount=3)
     mine = await claimed(here, "ada", options)
     assert await left(here) == 2
-    cancelled = await asyncio.gather(*(here.storage.transitions.cancel(mine, ENTRY) for _ in range(20)))
+    cancelled = await asyncio.gather(*(here.storage.claims.cancel(mine, ENTRY) for _ in range(20)))
     assert {type(each) for each in cancelled} == {Cancelled}
     assert len({each.claim for each in cancelled if isinstance(each, Cancelled)}) == 1
     assert await left(here) == 3
-    assert isinstance(await here.storage.transitions.confirm(mine), AlreadyCancelled)
-    assert len(await here.storage.trail("claim", "it", limit=100)) == 1
+    assert isinstance(await here.storage.claims.confirm(mine), AlreadyCancelled)
+    assert len(await entries_about(here.storage, "claim", "it", limit=100)) == 1
     assert await claimed(here, "ada") != mine
     assert await left(here) == 2
 
 
 async def test_a_claim_that_never_was_cannot_be_cancelled_or_confirmed(here: Instance) -> None:
     unknown = "00000000-0000-7000-8000-000000000000"
-    assert await here.storage.transitions.cancel(unknown, ENTRY) == UnknownClaim()
-    assert await here.storage.transitions.confirm(unknown) == UnknownClaim()
+    assert await here.storage.claims.cancel(unknown, ENTRY) == UnknownClaim()
+    assert await here.storage.claims.confirm(unknown) == UnknownClaim()
 
 
 async def test_a_user_may_have_as_many_units_as_the_coupon_allows(here: Instance) -> None:
@@ -176,9 +177,9 @@ async def test_a_user_may_have_as_many_units_as_the_coupon_allows(here: Instance
     assert isinstance(await here.strategy.claim("spring", "ada"), AlreadyClaimed)
     units = [each.claim.id for each in outcomes if isinstance(each, Claimed)]
     for unit in units[:2]:
-        assert isinstance(await here.storage.transitions.cancel(unit, ENTRY), Cancelled)
+        assert isinstance(await here.storage.claims.cancel(unit, ENTRY), Cancelled)
     assert isinstance(await here.strategy.claim("spring", "ada"), AlreadyClaimed)
-    await here.storage.transitions.cancel(units[2], ENTRY)
+    await here.storage.claims.cancel(units[2], ENTRY)
     await claimed(here, "ada")
     assert await left(here) == 9
 
@@ -229,8 +230,8 @@ async def test_an_archived_coupon_is_closed_for_good_and_keeps_its_claims(here: 
     assert isinstance(archived, CouponDetail)
     assert archived.campaign.archived_at is not None
     assert isinstance(await here.strategy.claim("spring", "bob"), Ended)
-    assert await here.storage.coupons(search=None, after=None, limit=10) == []
-    assert (await here.storage.claim(mine)) is not None
+    assert await here.storage.coupons.coupons(search=None, after=None, limit=10) == []
+    assert (await here.storage.claims.claim(mine)) is not None
 
 
 async def test_an_amount_that_is_changed_under_load_neither_oversells_nor_undersells(
@@ -326,7 +327,7 @@ async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_
 
 async def test_one_key_for_two_coupons_at_once_does_one_of_the_two(instances: tuple[Instance, Instance]) -> None:
     for name in ("spring", "summer"):
-        await instances[0].storage.create_coupon(name, 100, StrategyName.REDLOCK)
+        await create_coupon(instances[0].storage, name, 100, StrategyName.REDLOCK)
     for number in range(10):
         outcomes = await asyncio.gather(
             instances[0].strategy.claim("spring", "ada", keyed(f"k-{number}", "spring")),
@@ -354,7 +355,7 @@ async def test_holders_confirm_expire_cancel_and_claim_again_at_random(instances
                 seen[type(outcome).__name__] += 1
                 if isinstance(outcome, Claimed | HoldContinued | AlreadyClaimed):
                     await asyncio.sleep(chance.uniform(0, 0.2))
-                    transitions = chance.choice(instances).storage.transitions
+                    transitions = chance.choice(instances).storage.claims
                     ended = chance.choice(["confirm", "cancel", "cancel", "leave"])
                     if ended == "confirm":
                         seen[type(await transitions.confirm(outcome.claim.id)).__name__] += 1
@@ -375,8 +376,8 @@ async def test_holders_confirm_expire_cancel_and_claim_again_at_random(instances
     assert seen["watched"] > 10
     assert {"Claimed", "Cancelled", "Confirmed", "SoldOut"} <= seen.keys(), seen
     here = instances[0]
-    for claim in await here.storage.claims("spring", after=None, limit=100):  # type: ignore[union-attr]
-        await here.storage.transitions.cancel(claim.id, ENTRY)
+    for claim in await here.storage.claims.claims("spring", after=None, limit=100):  # type: ignore[union-attr]
+        await here.storage.claims.cancel(claim.id, ENTRY)
     assert await left(here) == 5
 
     async def all_is_sold() -> bool:
@@ -392,7 +393,7 @@ def once(key: str, asked: str = "the same", request_id: str = "first") -> Idempo
 
 
 async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answered_alike(here: Instance) -> None:
-    campaigns, transitions = here.storage.campaigns, here.storage.transitions
+    campaigns, transitions = here.storage.campaigns, here.storage.claims
 
     async def offered(each: IdempotencyKey) -> object:
         return await campaigns.create("spring", 5, StrategyName.REDLOCK, Campaign(), each, actor="key:of-shop")
@@ -419,4 +420,6 @@ async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answ
     assert await transitions.confirm(held, once("confirm")) == Replayed(confirmed, "first")
     assert await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive")) == Replayed(closed, "first")
     assert await offered(once("another key")) == Replayed(CouponExists(), "first")
-    assert len(await here.storage.trail(ENTRY.subject_type, ENTRY.subject, limit=10)) == 2  # and that of cancelling
+    assert (
+        len(await entries_about(here.storage, ENTRY.subject_type, ENTRY.subject, limit=10)) == 2
+    )  # and that of cancelling

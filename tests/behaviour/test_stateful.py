@@ -24,7 +24,8 @@ from claimsvc import logs
 from claimsvc.__main__ import app as command_line
 from claimsvc.domain import Attempt, SoldOut, StrategyName
 from claimsvc.postgres.claiming import fast_path
-from claimsvc.postgres.repository import PostgresStorage
+from claimsvc.postgres.claiming.dispatcher import Dispatcher
+from claimsvc.postgres.coupons import PostgresCoupons
 from tests.behaviour.model import Model
 from tests.behaviour.running import RunningService, running_service
 from tests.support.admin import ADMIN
@@ -240,15 +241,16 @@ def _sell_without_looking(monkeypatch: pytest.MonkeyPatch, machine: type[Sequenc
 
 def _refuse_too_early(monkeypatch: pytest.MonkeyPatch, machine: type[Sequences]) -> None:
     """The last unit is kept back."""
-    look = PostgresStorage.admit
+    whole = Dispatcher.admit
 
-    async def admit(self: PostgresStorage, attempts: list[Attempt]) -> list[Any]:
-        left = {coupon.name: coupon.remaining_amount for coupon in await self.stock([a.coupon_name for a in attempts])}
+    async def admit(self: Dispatcher, attempts: list[Attempt]) -> list[Any]:
+        stock = await PostgresCoupons(self._fast_path._database).stock([each.coupon_name for each in attempts])
+        left = {coupon.name: coupon.remaining_amount for coupon in stock}
         if all(left.get(attempt.coupon_name) == 1 for attempt in attempts):
             return [SoldOut()] * len(attempts)
-        return await look(self, attempts)
+        return await whole(self, attempts)
 
-    monkeypatch.setattr(PostgresStorage, "admit", admit)
+    monkeypatch.setattr(Dispatcher, "admit", admit)
 
 
 def _forget_a_claim(monkeypatch: pytest.MonkeyPatch, machine: type[Sequences]) -> None:

@@ -10,7 +10,8 @@ from redis.asyncio import Redis
 
 from claimsvc.domain import AlreadyClaimed, Claimed, ClaimOutcome, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
-from claimsvc.ports import Storage
+from claimsvc.postgres import Repositories
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 from tests.support.waiting import until
 
@@ -26,9 +27,9 @@ async def open_one(
         yield lambda: stack.enter_async_context(open_instance(request.param, database_url, redis_urls))
 
 
-async def stock_is_consistent(storage: Storage, name: str) -> int:
+async def stock_is_consistent(storage: Repositories, name: str) -> int:
     """I1 to I3 in one snapshot; returns what remains."""
-    detail = await storage.coupon(name, claimants=100_000)
+    detail = await storage.coupons.coupon(name, claimants=100_000)
     assert detail is not None
     assert len(set(detail.claimed_by)) == len(detail.claimed_by)
     assert detail.coupon.remaining_amount == detail.coupon.amount - len(detail.claimed_by)
@@ -41,16 +42,16 @@ def counted(outcomes: list[ClaimOutcome]) -> Counter[type]:
 
 async def test_a_claim_is_kept_and_read_back(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 2, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 2, StrategyName.REDLOCK)
     outcome = await instance.strategy.claim("spring", "ada")
     assert isinstance(outcome, Claimed)
-    assert await instance.storage.claim(outcome.claim.id) == outcome.claim
+    assert await instance.storage.claims.claim(outcome.claim.id) == outcome.claim
     assert await stock_is_consistent(instance.storage, "spring") == 1
 
 
 async def test_the_second_claim_of_a_user_gets_the_first_one_back(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 2, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 2, StrategyName.REDLOCK)
     first = await instance.strategy.claim("spring", "ada")
     assert isinstance(first, Claimed)
     assert await instance.strategy.claim("spring", "ada") == AlreadyClaimed(first.claim)
@@ -58,7 +59,7 @@ async def test_the_second_claim_of_a_user_gets_the_first_one_back(open_one: Open
 
 async def test_nothing_left_is_sold_out_and_no_coupon_is_unknown(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 1, StrategyName.REDLOCK)
     await instance.strategy.claim("spring", "ada")
     assert await instance.strategy.claim("spring", "ben") == SoldOut()
     assert await instance.strategy.claim("autumn", "ben") == UnknownCoupon()
@@ -71,7 +72,7 @@ async def test_of_a_hundred_at_once_exactly_the_stock_succeeds_and_the_rest_hear
     opened = [await open_one() for _ in range(instances)]
     for sale in range(5):
         name = f"sale-{sale}"
-        await opened[0].storage.create_coupon(name, 5, StrategyName.REDLOCK)
+        await create_coupon(opened[0].storage, name, 5, StrategyName.REDLOCK)
         outcomes = await asyncio.gather(*(opened[i % instances].strategy.claim(name, f"user-{i}") for i in range(100)))
         assert counted(outcomes) == {Claimed: 5, SoldOut: 95}
         assert await stock_is_consistent(opened[0].storage, name) == 0
@@ -79,7 +80,7 @@ async def test_of_a_hundred_at_once_exactly_the_stock_succeeds_and_the_rest_hear
 
 async def test_of_ten_at_once_by_one_user_one_succeeds_and_nine_get_that_one_back(open_one: Open) -> None:
     here, there = await open_one(), await open_one()
-    await here.storage.create_coupon("spring", 100, StrategyName.REDLOCK)
+    await create_coupon(here.storage, "spring", 100, StrategyName.REDLOCK)
     outcomes = await asyncio.gather(*((here, there)[i % 2].strategy.claim("spring", "ada") for i in range(10)))
     assert counted(outcomes) == {Claimed: 1, AlreadyClaimed: 9}
     assert len({outcome.claim for outcome in outcomes if isinstance(outcome, Claimed | AlreadyClaimed)}) == 1
@@ -88,7 +89,7 @@ async def test_of_ten_at_once_by_one_user_one_succeeds_and_nine_get_that_one_bac
 
 async def test_a_duplicate_never_eats_the_stock_of_another(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 3, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 3, StrategyName.REDLOCK)
     await instance.strategy.claim("spring", "ada")
     outcomes = await asyncio.gather(
         *(instance.strategy.claim("spring", user) for user in ("ada", "ada", "ben", "ben", "cleo"))
@@ -100,7 +101,7 @@ async def test_many_coupons_at_once_do_not_mix(open_one: Open) -> None:
     here, there = await open_one(), await open_one()
     names = [f"coupon-{i}" for i in range(20)]
     for name in names:
-        await here.storage.create_coupon(name, 3, StrategyName.REDLOCK)
+        await create_coupon(here.storage, name, 3, StrategyName.REDLOCK)
     outcomes = await asyncio.gather(
         *((here, there)[i % 2].strategy.claim(name, f"user-{i}") for i in range(10) for name in names)
     )
@@ -111,7 +112,7 @@ async def test_many_coupons_at_once_do_not_mix(open_one: Open) -> None:
 
 async def test_a_cancelled_caller_harms_nobody_else(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 100, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 100, StrategyName.REDLOCK)
     claims = [asyncio.ensure_future(instance.strategy.claim("spring", f"user-{i}")) for i in range(40)]
     for turn, claim in enumerate(claims[::4]):
         for _ in range(turn):
@@ -127,7 +128,7 @@ async def test_a_cancelled_caller_harms_nobody_else(open_one: Open) -> None:
 
 async def test_draining_finishes_what_was_accepted_and_refuses_what_comes_later(open_one: Open) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 100, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 100, StrategyName.REDLOCK)
     accepted = [asyncio.ensure_future(instance.strategy.claim("spring", f"user-{i}")) for i in range(20)]
     await asyncio.sleep(0)
     await instance.strategy.drain()
@@ -141,7 +142,7 @@ async def test_once_quiet_no_lock_is_held_and_no_connection_is_borrowed(
     open_one: Open, redis_urls: tuple[str, ...]
 ) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 5, StrategyName.REDLOCK)
     await asyncio.gather(*(instance.strategy.claim("spring", f"user-{i}") for i in range(50)))
     await instance.strategy.drain()
     for url in redis_urls:
@@ -154,7 +155,7 @@ async def test_once_quiet_no_lock_is_held_and_no_connection_is_borrowed(
 async def test_more_than_may_wait_are_refused_at_once(open_one: Open) -> None:
     instance = await open_one()
     limit = instance.waiting_limit
-    await instance.storage.create_coupon("spring", 2 * limit, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 2 * limit, StrategyName.REDLOCK)
     claims = [instance.strategy.claim("spring", f"user-{i}") for i in range(limit + 5)]
     outcomes = await asyncio.gather(*claims, return_exceptions=True)
     assert Counter(type(outcome) for outcome in outcomes) == {Claimed: limit, UnavailableError: 5}
@@ -165,7 +166,7 @@ async def test_a_claim_gives_up_on_a_lock_that_stays_busy_and_never_calls_it_sol
     open_one: Open, redis_urls: tuple[str, ...]
 ) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 5, StrategyName.REDLOCK)
     masters = [Redis.from_url(url) for url in redis_urls]
     for master in masters:
         await master.set("claim:coupon:spring", "another instance", px=20_000)
@@ -184,7 +185,7 @@ async def test_a_claim_gives_up_on_a_lock_that_stays_busy_and_never_calls_it_sol
 
 async def test_a_failure_of_the_database_is_an_error_and_not_an_answer(open_one: Open, database_url: str) -> None:
     instance = await open_one()
-    await instance.storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(instance.storage, "spring", 5, StrategyName.REDLOCK)
     await instance.break_database()
     with pytest.raises(ClaimsvcError) as failure:
         await instance.strategy.claim("spring", "ada")

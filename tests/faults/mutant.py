@@ -10,8 +10,8 @@ from collections.abc import Callable, Sequence
 from claimsvc.__main__ import main
 from claimsvc.domain import Attempt, SoldOut
 from claimsvc.ports import Decision
-from claimsvc.postgres import PostgresStorage
 from claimsvc.postgres.claiming import fast_path
+from claimsvc.postgres.claiming.dispatcher import Dispatcher
 
 _EVERY = 20
 
@@ -42,10 +42,10 @@ def forget_who_holds_one() -> None:
 
 def refuse_too_early() -> None:
     """Every 20th claim is told sold-out without anybody having looked."""
-    admit = PostgresStorage.admit
+    admit = Dispatcher.admit
     seen = 0
 
-    async def admit_most(self: PostgresStorage, attempts: Sequence[Attempt]) -> list[Decision]:
+    async def admit_most(self: Dispatcher, attempts: Sequence[Attempt]) -> list[Decision]:
         nonlocal seen
         refused = set()
         for attempt in attempts:
@@ -56,7 +56,7 @@ def refuse_too_early() -> None:
         decided = iter(await admit(self, asked) if asked else ())
         return [SoldOut() if attempt.claim_id in refused else next(decided) for attempt in attempts]
 
-    PostgresStorage.admit = admit_most  # type: ignore[method-assign]
+    Dispatcher.admit = admit_most  # type: ignore[method-assign]
 
 
 MUTATIONS: dict[str, Callable[[], None]] = {

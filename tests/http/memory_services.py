@@ -222,7 +222,8 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
     return Services(
         **{  # type: ignore[arg-type]
             "strategy": MemoryStrategy(store),
-            "storage": store,
+            "coupons": store,
+            "claim_records": store,
             "campaigns": store,
             "transitions": store,
             "codes": MemoryCodes(),

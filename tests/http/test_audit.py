@@ -10,14 +10,14 @@ import pytest
 
 from claimsvc.domain import AuditFilter, Claimed, ClaimOptions, StrategyName
 from claimsvc.http.app import create_app
-from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres import Repositories
 from tests.http.memory_services import Observations, memory_services
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.databases import administrate
 from tests.support.memory_store import MemoryStore
 from tests.support.program import claimsvc_here
 from tests.support.serving import served
-from tests.support.storage import attempts, open_storage
+from tests.support.storage import attempts, create_coupon, open_storage
 
 KEY = f"admin-key:{ADMIN_DIGEST[:12]}"
 
@@ -25,7 +25,7 @@ KEY = f"admin-key:{ADMIN_DIGEST[:12]}"
 class Stage:
     """The service's routes on a real database, and the database."""
 
-    def __init__(self, url: str, client: aiohttp.ClientSession, storage: PostgresStorage, database_url: str) -> None:
+    def __init__(self, url: str, client: aiohttp.ClientSession, storage: Repositories, database_url: str) -> None:
         self.url, self.client, self.storage, self.database_url = url, client, storage, database_url
 
     async def ask(self, method: str, path: str, body: Any = None, **headers: str) -> tuple[int, Any]:
@@ -42,7 +42,7 @@ class Stage:
     async def held(self, user: str) -> str:
         """The id of a claim of `spring` that this user holds for a minute."""
         [attempt] = attempts(user)
-        [outcome] = await self.storage.admit(
+        [outcome] = await self.storage.admission.admit(
             [type(attempt)(attempt.claim_id, attempt.coupon_name, user, ClaimOptions(hold_seconds=60))]
         )
         assert isinstance(outcome, Claimed)
@@ -58,8 +58,9 @@ class Stage:
 @asynccontextmanager
 async def staged(database_url: str) -> AsyncIterator[Stage]:
     async with open_storage(database_url) as (storage, _), aiohttp.ClientSession() as client:
-        real = {"storage": storage, "campaigns": storage.campaigns, "transitions": storage.transitions}
-        app = create_app(memory_services(MemoryStore(), Observations(), audit=storage, **real))
+        real: dict[str, object] = {"coupons": storage.coupons, "claim_records": storage.claims}
+        real |= {"campaigns": storage.campaigns, "transitions": storage.claims}
+        app = create_app(memory_services(MemoryStore(), Observations(), audit=storage.audit_log, **real))
         async with served(app) as port:
             yield Stage(f"http://127.0.0.1:{port}", client, storage, database_url)
 
@@ -86,15 +87,15 @@ async def test_a_coupon_s_life_is_told_newest_first_with_who_did_what(stage: Sta
 
 
 async def test_a_claim_s_life_is_told_from_its_making_on_and_names_no_user(stage: Stage) -> None:
-    await stage.storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(stage.storage, "spring", 5, StrategyName.REDLOCK)
     [plain] = attempts("ann")
-    await stage.storage.admit([plain])
+    await stage.storage.admission.admit([plain])
     confirmed, late, again = [await stage.held(user) for user in ("ben", "cleo", "dan")]
     await stage.ask("POST", f"/api/claims/{confirmed}/confirm")
     await stage.ask("POST", f"/api/claims/{confirmed}/confirm")
     stage.run_out(late)
     assert (await stage.ask("POST", f"/api/claims/{late}/confirm"))[0] == 410
-    await stage.storage.admit(attempts("dan"))
+    await stage.storage.admission.admit(attempts("dan"))
     await stage.ask("DELETE", f"/api/claims/{confirmed.upper()}", {"reason": "a change of mind"})
 
     async def life(claim_id: str) -> list[tuple[str, str]]:
@@ -115,7 +116,7 @@ async def test_a_claim_s_life_is_told_from_its_making_on_and_names_no_user(stage
 
 async def test_pages_and_filters_lose_nothing_and_tell_nothing_twice(stage: Stage) -> None:
     for number in range(7):
-        await stage.storage.create_coupon(f"c{number % 2}", 5, StrategyName.REDLOCK, actor=f"job:{number}")
+        await create_coupon(stage.storage, f"c{number % 2}", 5, StrategyName.REDLOCK, actor=f"job:{number}")
         await stage.ask("PATCH", f"/api/coupons/c{number % 2}", {"amount": 10 + number})
     everything = await stage.told("limit=100")
     assert len(everything) == 9
@@ -133,24 +134,23 @@ async def test_pages_and_filters_lose_nothing_and_tell_nothing_twice(stage: Stag
 
 
 async def test_what_is_not_kept_leaves_no_entry_and_what_cannot_be_audited_is_not_done(stage: Stage) -> None:
-    await stage.storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+    await create_coupon(stage.storage, "spring", 1, StrategyName.REDLOCK)
     held = await stage.held("ada")
     administrate(stage.database_url, "ALTER TABLE audit ADD CONSTRAINT broken CHECK (action = 'none') NOT VALID")
     with pytest.raises(psycopg.errors.CheckViolation):
-        await stage.storage.create_coupon("summer", 1, StrategyName.REDLOCK)
+        await create_coupon(stage.storage, "summer", 1, StrategyName.REDLOCK)
     with pytest.raises(psycopg.errors.CheckViolation):
-        await stage.storage.transitions.confirm(held)
-    claim = await stage.storage.claim(held)
+        await stage.storage.claims.confirm(held)
+    claim = await stage.storage.claims.claim(held)
     assert claim is not None
     assert claim.expires_at is not None
-    assert await stage.storage.coupon("summer", claimants=1) is None
-    assert [each.action for each in await stage.storage.entries(AuditFilter(), after=None, limit=9)] == [
-        "coupon.create"
-    ]
+    assert await stage.storage.coupons.coupon("summer", claimants=1) is None
+    kept = await stage.storage.audit_log.entries(AuditFilter(), after=None, limit=9)
+    assert [each.action for each in kept] == ["coupon.create"]
 
 
 async def test_the_command_tells_the_same(stage: Stage) -> None:
-    await stage.storage.create_coupon("spring", 5, StrategyName.REDLOCK, actor="key:[red]")
+    await create_coupon(stage.storage, "spring", 5, StrategyName.REDLOCK, actor="key:[red]")
     variables = {"CLAIMSVC_DATABASE_URL": stage.database_url}
     shown = claimsvc_here("audit", "--subject", "spring", **variables)
     assert (shown.returncode, "key:[red]" in shown.stdout, "coupon spring" in shown.stdout) == (0, True, True)

@@ -10,7 +10,7 @@ import pytest
 
 from claimsvc.domain import Claimed, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres import Repositories, open_engine
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.exports import PostgresExports
 from tests.http.asking import claim, get
@@ -19,14 +19,14 @@ from tests.support.admin import ADMIN
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.program import claimsvc_here
-from tests.support.storage import LIMITS, attempts, open_storage
+from tests.support.storage import LIMITS, attempts, create_coupon, open_storage
 
 PATH = "/api/coupons/plenty/claims/export"
 _USERS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")', 'a"b', "a,b", "x=1", "'quoted"]
 
 
 @pytest.fixture
-async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
+async def storage(database_url: str) -> AsyncIterator[Repositories]:
     async with open_storage(database_url) as (opened, _):
         yield opened
 
@@ -49,10 +49,10 @@ async def exported(exports: PostgresExports, name: str = "spring") -> tuple[list
 
 
 async def test_every_claim_is_exported_once_and_no_cell_is_a_formula(
-    storage: PostgresStorage, exports: PostgresExports, database_url: str
+    storage: Repositories, exports: PostgresExports, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 100, StrategyName.REDLOCK)
-    outcomes = await storage.admit(attempts(*_USERS))
+    await create_coupon(storage, "spring", 100, StrategyName.REDLOCK)
+    outcomes = await storage.admission.admit(attempts(*_USERS))
     ids = [outcome.claim.id for outcome in outcomes if isinstance(outcome, Claimed)]
     administrate(
         database_url,
@@ -73,16 +73,16 @@ async def test_every_claim_is_exported_once_and_no_cell_is_a_formula(
 
 
 async def test_an_export_while_claims_are_made_has_all_that_were_made_before(
-    storage: PostgresStorage, exports: PostgresExports
+    storage: Repositories, exports: PostgresExports
 ) -> None:
-    await storage.create_coupon("-spring", 10_000, StrategyName.REDLOCK)
-    await storage.admit(attempts(*(f"early-{number}" for number in range(20)), on="-spring"))
+    await create_coupon(storage, "-spring", 10_000, StrategyName.REDLOCK)
+    await storage.admission.admit(attempts(*(f"early-{number}" for number in range(20)), on="-spring"))
     over = asyncio.Event()
 
     async def claim_on() -> None:
         number = 0
         while not over.is_set():
-            await storage.admit(attempts(f"late-{number}", on="-spring"))
+            await storage.admission.admit(attempts(f"late-{number}", on="-spring"))
             number += 1
 
     claiming = asyncio.create_task(claim_on())
@@ -98,9 +98,9 @@ async def test_an_export_while_claims_are_made_has_all_that_were_made_before(
 
 
 async def test_a_coupon_without_claims_is_a_line_of_names_and_none_at_all_is_told(
-    storage: PostgresStorage, exports: PostgresExports
+    storage: Repositories, exports: PostgresExports
 ) -> None:
-    await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 1, StrategyName.REDLOCK)
     assert await exported(exports) == ([], 1)
     assert await exports.claims("autumn") == UnknownCoupon()
 
@@ -149,9 +149,9 @@ async def test_a_client_that_leaves_midway_is_no_defect(service: Service) -> Non
     assert [(line["status"], line["log_level"]) for line in service.lines] == [(200, "info")]
 
 
-async def test_the_command_prints_the_same(storage: PostgresStorage, database_url: str) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    await storage.admit(attempts("ada"))
+async def test_the_command_prints_the_same(storage: Repositories, database_url: str) -> None:
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+    await storage.admission.admit(attempts("ada"))
     told = claimsvc_here("claims", "export", "spring", CLAIMSVC_DATABASE_URL=database_url)
     assert (told.returncode, told.stderr) == (0, "")
     assert [line["user_id"] for line in csv.DictReader(io.StringIO(told.stdout))] == ["ada"]

@@ -148,7 +148,7 @@ async def test_a_job_that_is_cancelled_gives_the_lock_back_and_has_not_failed() 
 
 
 class OneBroken:
-    """`ports.Upkeep` of three coupons, the first of which is broken."""
+    """`ports.Maintenance` of three coupons, the first of which is broken."""
 
     def __init__(self) -> None:
         self.rows = {"a": 0, "b": 2, "c": 3}
@@ -222,7 +222,7 @@ async def test_a_coupon_that_cannot_be_swept_keeps_no_other_from_its_turn() -> N
 
 
 class ManyHolds(OneBroken):
-    """`ports.Upkeep` of two coupons whose holds are more than a chunk."""
+    """`ports.Maintenance` of two coupons whose holds are more than a chunk."""
 
     def __init__(self) -> None:
         self.rows = {"b": 7, "d": 6}
@@ -234,10 +234,10 @@ class ManyHolds(OneBroken):
 
 
 async def test_holds_of_a_coupon_that_are_many_end_in_several_chunks() -> None:
-    upkeep = ManyHolds()
+    maintenance = ManyHolds()
     counters = Counts()
     counters.counts["d"] = 1
-    assert [done async for done in sweep(upkeep, counters, chunk=3)] == [3, 3, 1, 3, 3, 0]
+    assert [done async for done in sweep(maintenance, counters, chunk=3)] == [3, 3, 1, 3, 3, 0]
     assert counters.counts == {"b": 8, "c": 1, "d": 7}
 
 

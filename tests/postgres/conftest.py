@@ -7,7 +7,7 @@ import psycopg
 import pytest
 
 from claimsvc.embedded import PostgresServer
-from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres import Repositories
 from claimsvc.postgres.claiming.fast_path import FastPath
 from tests.support.storage import open_storage
 
@@ -22,7 +22,7 @@ def empty_database_url(postgres: PostgresServer) -> Iterator[str]:
 
 
 @pytest.fixture
-async def storage(database_url: str) -> AsyncIterator[PostgresStorage]:
+async def storage(database_url: str) -> AsyncIterator[Repositories]:
     async with open_storage(database_url) as (opened, _):
         yield opened
 

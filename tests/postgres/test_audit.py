@@ -5,7 +5,7 @@ import pytest
 
 from claimsvc.domain import AuditEntry
 from tests.support.databases import administrate
-from tests.support.storage import open_storage
+from tests.support.storage import entries_about, open_storage
 
 
 def entry(reason: str, subject: str = "spring") -> AuditEntry:
@@ -16,11 +16,11 @@ def entry(reason: str, subject: str = "spring") -> AuditEntry:
 async def test_entries_are_read_back_newest_first_and_those_of_one_thing_only(database_url: str) -> None:
     async with open_storage(database_url) as (storage, _):
         for number in range(4):
-            await storage.record(entry(f"reason {number}"))
-        await storage.record(entry("another", subject="summer"))
-        found = await storage.trail("coupon", "spring", limit=3)
+            await storage.audit_log.record(entry(f"reason {number}"))
+        await storage.audit_log.record(entry("another", subject="summer"))
+        found = await entries_about(storage, "coupon", "spring", limit=3)
         assert [each.reason for each in found] == ["reason 3", "reason 2", "reason 1"]
-        assert await storage.trail("claim", "spring", limit=3) == []
+        assert await entries_about(storage, "claim", "spring", limit=3) == []
     newest = found[0]
     assert newest.at is not None
     assert newest.at.tzinfo is not None
@@ -54,8 +54,8 @@ async def test_entries_are_read_back_newest_first_and_those_of_one_thing_only(da
 )
 async def test_the_database_refuses_to_change_or_remove_an_entry(database_url: str, change: str) -> None:
     async with open_storage(database_url) as (storage, _):
-        await storage.record(entry("kept"))
+        await storage.audit_log.record(entry("kept"))
         with pytest.raises(psycopg.errors.InsufficientPrivilege, match="never changed or removed"):
             administrate(database_url, change)
-        [kept] = await storage.trail("coupon", "spring", limit=9)
+        [kept] = await entries_about(storage, "coupon", "spring", limit=9)
         assert kept.reason == "kept"

@@ -5,18 +5,18 @@ from collections.abc import AsyncIterator, Sequence
 import pytest
 
 from claimsvc.domain import AuditEntry, Cancelled, Claimed, CodesAdded, NewCode, Redeemed, StrategyName
-from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres import Repositories
 from tests.support.proxy import Proxy
-from tests.support.storage import attempts, open_storage_through_a_proxy
+from tests.support.storage import attempts, create_coupon, entries_about, open_storage_through_a_proxy
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
 
 
 @pytest.fixture
-async def cut(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Proxy]]:
+async def cut(database_url: str) -> AsyncIterator[tuple[Repositories, Proxy]]:
     """A storage with the coupon `spring`, and the proxy to its database."""
     async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
-        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
         yield storage, proxy
         assert proxy.cuts == 1
         assert observed.connections["in_use"] == 0
@@ -26,22 +26,25 @@ async def rows(*codes: str) -> AsyncIterator[Sequence[NewCode]]:
     yield [NewCode(row, code) for row, code in enumerate(codes, 1)]
 
 
-async def amounts(storage: PostgresStorage) -> tuple[int, int]:
-    detail = await storage.coupon("spring", claimants=0)
+async def amounts(storage: Repositories) -> tuple[int, int]:
+    detail = await storage.coupons.coupon("spring", claimants=0)
     assert detail is not None
     return detail.coupon.amount, detail.coupon.remaining_amount
 
 
 @pytest.mark.parametrize("atomic", [True, False])
-async def test_codes_whose_commit_is_lost_are_added_once(cut: tuple[PostgresStorage, Proxy], atomic: bool) -> None:
+async def test_codes_whose_commit_is_lost_are_added_once(cut: tuple[Repositories, Proxy], atomic: bool) -> None:
     storage, proxy = cut
     proxy.cut_after(b"COMMIT")
     assert await storage.codes.add("spring", rows("b", "a"), ENTRY, atomic=atomic) == CodesAdded(2)
     assert await amounts(storage) == (2, 2)
-    assert [each.action for each in await storage.trail("coupon", "spring", limit=10)] == ["codes.add", "coupon.create"]
+    assert [each.action for each in await entries_about(storage, "coupon", "spring", limit=10)] == [
+        "codes.add",
+        "coupon.create",
+    ]
 
 
-async def test_codes_that_are_made_are_made_once(cut: tuple[PostgresStorage, Proxy]) -> None:
+async def test_codes_that_are_made_are_made_once(cut: tuple[Repositories, Proxy]) -> None:
     storage, proxy = cut
     proxy.cut_after(b"COMMIT")
     assert await storage.codes.generate("spring", 50, "AAAA-9999", None, ENTRY) == CodesAdded(50)
@@ -49,12 +52,12 @@ async def test_codes_that_are_made_are_made_once(cut: tuple[PostgresStorage, Pro
 
 
 @pytest.mark.parametrize("transition", ["claimed", "redeemed", "cancelled"])
-async def test_what_becomes_of_a_code_becomes_of_it_once(cut: tuple[PostgresStorage, Proxy], transition: str) -> None:
+async def test_what_becomes_of_a_code_becomes_of_it_once(cut: tuple[Repositories, Proxy], transition: str) -> None:
     storage, proxy = cut
     await storage.codes.add("spring", rows("a", "b"), ENTRY, atomic=True)
     if transition == "claimed":
         proxy.cut_after(b"COMMIT")
-    [claimed] = await storage.admit(attempts("ada"))
+    [claimed] = await storage.admission.admit(attempts("ada"))
     assert isinstance(claimed, Claimed)
     assert claimed.claim.code == "a"
     if transition == "redeemed":
@@ -62,5 +65,5 @@ async def test_what_becomes_of_a_code_becomes_of_it_once(cut: tuple[PostgresStor
         assert isinstance(await storage.codes.redeem("a", ENTRY), Redeemed)
     if transition == "cancelled":
         proxy.cut_after(b"COMMIT")
-        assert isinstance(await storage.transitions.cancel(claimed.claim.id, ENTRY), Cancelled)
+        assert isinstance(await storage.claims.cancel(claimed.claim.id, ENTRY), Cancelled)
     assert await amounts(storage) == ((1, 1) if transition == "cancelled" else (2, 1))

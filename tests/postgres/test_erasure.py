@@ -9,11 +9,19 @@ from dataclasses import replace
 import psycopg
 import pytest
 
-from claimsvc.domain import Attempt, AuditEntry, Campaign, Claimed, ClaimOptions, IdempotencyKey, StrategyName
-from claimsvc.postgres import PostgresStorage, erasure
+from claimsvc.domain import (
+    Attempt,
+    AuditEntry,
+    Campaign,
+    Claimed,
+    ClaimOptions,
+    IdempotencyKey,
+    StrategyName,
+)
+from claimsvc.postgres import Repositories, erasure
 from tests.support.databases import administrate
 from tests.support.program import claimsvc_here
-from tests.support.storage import attempts, broken_sums, kinds
+from tests.support.storage import attempts, broken_sums, create_coupon, entries_about, kinds
 
 # Long enough to be found in whatever text there is, and hostile to whatever is made of it.
 USER = "ada'--the\\forgotten%_1"
@@ -28,8 +36,8 @@ def wishes(user_id: str, on: str, options: ClaimOptions | None = None) -> list[A
     return [replace(attempt, options=options) for attempt in attempts(user_id, on=on)]
 
 
-async def claimed(storage: PostgresStorage, user_id: str, on: str, options: ClaimOptions | None = None) -> str:
-    [outcome] = await storage.admit(wishes(user_id, on, options))
+async def claimed(storage: Repositories, user_id: str, on: str, options: ClaimOptions | None = None) -> str:
+    [outcome] = await storage.admission.admit(wishes(user_id, on, options))
     assert isinstance(outcome, Claimed)
     return outcome.claim.id
 
@@ -51,22 +59,22 @@ def places_that_name(database_url: str, text: str) -> dict[str, int]:
     return found
 
 
-async def a_life_of(storage: PostgresStorage, database_url: str, user_id: str) -> None:
+async def a_life_of(storage: Repositories, database_url: str, user_id: str) -> None:
     """Claims in every state, in several slots, under keys; and on lists, in force and not."""
     names = ("spring", "summer", "autumn", "winter", "empty")
     for name in names:
         campaign = Campaign(per_user_limit=3) if name == "summer" else Campaign()
-        await storage.create_coupon(name, 9, StrategyName.REDLOCK, campaign)
+        await create_coupon(storage, name, 9, StrategyName.REDLOCK, campaign)
     for name in names[:4]:
         await claimed(storage, "ben", name)
     await claimed(storage, user_id, "spring")
     await claimed(storage, user_id, "summer")
     await claimed(storage, user_id, "summer", ClaimOptions(hold_seconds=60))
     cancelled = await claimed(storage, user_id, "autumn", ClaimOptions(once=once("one")))
-    await storage.transitions.cancel(cancelled, AuditEntry("claimant", "claim.cancel", "claim", cancelled))
+    await storage.claims.cancel(cancelled, AuditEntry("claimant", "claim.cancel", "claim", cancelled))
     await claimed(storage, user_id, "autumn", ClaimOptions(hold_seconds=60, once=once("two", f"user:{user_id}")))
-    await storage.admit(wishes(user_id, "empty", ClaimOptions(once=once("three", f"user:{user_id}"))))
-    await storage.admit(wishes("ben", "spring", ClaimOptions(once=once("of ben"))))
+    await storage.admission.admit(wishes(user_id, "empty", ClaimOptions(once=once("three", f"user:{user_id}"))))
+    await storage.admission.admit(wishes("ben", "spring", ClaimOptions(once=once("of ben"))))
     quoted = user_id.replace("'", "''")
     administrate(
         database_url,
@@ -82,7 +90,7 @@ async def a_life_of(storage: PostgresStorage, database_url: str, user_id: str) -
 
 @pytest.mark.parametrize("page", [2, 500], ids=["by-twos", "at-once"])
 async def test_nothing_names_a_user_that_was_forgotten_and_all_counts_are_as_they_were(
-    storage: PostgresStorage, database_url: str, monkeypatch: pytest.MonkeyPatch, page: int
+    storage: Repositories, database_url: str, monkeypatch: pytest.MonkeyPatch, page: int
 ) -> None:
     monkeypatch.setattr(erasure, "_PAGE_COUPONS", page)
     monkeypatch.setattr(erasure, "_PAGE_ANSWERS", page)
@@ -106,29 +114,29 @@ async def test_nothing_names_a_user_that_was_forgotten_and_all_counts_are_as_the
     assert administrate(database_url, "SELECT key FROM idempotent_answers") == [("of ben",)]
     assert administrate(database_url, "SELECT DISTINCT user_id FROM eligibility_lists ORDER BY 1") == [("a",), ("z",)]
 
-    [whole] = await storage.trail("user", erased.erased_as, limit=9)
+    [whole] = await entries_about(storage, "user", erased.erased_as, limit=9)
     assert (whole.actor, whole.action, whole.request_id) == (ACTOR, "user.erase", "mine")
     assert whole.details == {"coupons": 5, "claims": 6, "list_entries": 4, "answers": 3}
-    of_summer = (await storage.trail("coupon", "summer", limit=9))[0]
+    of_summer = (await entries_about(storage, "coupon", "summer", limit=9))[0]
     assert of_summer.details == {"erased_as": erased.erased_as, "claims": 2, "list_entries": 0}
 
     again = await storage.erasure.erase(USER, actor=ACTOR)
     assert (again.coupons, again.claims, again.list_entries, again.answers) == (0, 0, 0, 0)
-    assert len(await storage.trail("coupon", "summer", limit=9)) == 2
+    assert len(await entries_about(storage, "coupon", "summer", limit=9)) == 2
     await claimed(storage, USER, "spring")
-    assert kinds(await storage.admit(wishes(USER, "spring"))) == ["AlreadyClaimed"]
+    assert kinds(await storage.admission.admit(wishes(USER, "spring"))) == ["AlreadyClaimed"]
 
 
 async def test_a_user_who_claims_meanwhile_is_forgotten_by_asking_again_and_no_unit_is_lost(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     names = [f"c{number}" for number in range(6)]
     for name in names:
-        await storage.create_coupon(name, 100, StrategyName.REDLOCK)
+        await create_coupon(storage, name, 100, StrategyName.REDLOCK)
 
     async def claim_on() -> None:
         for _ in range(15):
-            await storage.admit([attempt for name in names for attempt in attempts(USER, "ben", on=name)])
+            await storage.admission.admit([attempt for name in names for attempt in attempts(USER, "ben", on=name)])
 
     async def erase_on() -> None:
         for _ in range(5):
@@ -143,7 +151,7 @@ async def test_a_user_who_claims_meanwhile_is_forgotten_by_asking_again_and_no_u
 
 
 async def test_coupons_and_lists_that_do_not_name_the_user_are_not_read_through(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     """Each is asked by its indexes, however many claims and entries it has."""
     administrate(
@@ -173,8 +181,8 @@ async def test_coupons_and_lists_that_do_not_name_the_user_are_not_read_through(
             assert re.search(look_up, plan), plan
 
 
-async def test_the_command_forgets_a_user_only_when_told_twice(storage: PostgresStorage, database_url: str) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+async def test_the_command_forgets_a_user_only_when_told_twice(storage: Repositories, database_url: str) -> None:
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
     await claimed(storage, "ada", "spring")
     variables = {"CLAIMSVC_DATABASE_URL": database_url}
     refused = claimsvc_here("user", "erase", "ada", **variables)

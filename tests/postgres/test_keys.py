@@ -7,12 +7,12 @@ import pytest
 
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres import Repositories, open_engine
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.keys import PostgresKeys
 from tests.support.databases import administrate
 from tests.support.observed import Observed
-from tests.support.storage import LIMITS, open_storage
+from tests.support.storage import LIMITS, entries_about, open_storage
 from tests.support.waiting import until
 
 SCOPES = frozenset({Scope.CLAIMS_READ, Scope.COUPONS_WRITE})
@@ -32,14 +32,14 @@ async def make(keys: PostgresKeys, digest: bytes = DIGEST, *, expires_seconds: f
     )
 
 
-async def test_a_key_is_found_by_its_digest_and_by_no_other(storage: PostgresStorage) -> None:
+async def test_a_key_is_found_by_its_digest_and_by_no_other(storage: Repositories) -> None:
     made = await make(storage.keys)
     assert await storage.keys.of_digest(DIGEST) == made
     assert (made.label, made.scopes, made.expires_at, made.revoked_at) == ("the shop", SCOPES, None, None)
     assert await storage.keys.of_digest(hashlib.sha256(b"another").digest()) is None
 
 
-async def test_several_keys_are_good_at_once_and_revoking_one_leaves_the_others(storage: PostgresStorage) -> None:
+async def test_several_keys_are_good_at_once_and_revoking_one_leaves_the_others(storage: Repositories) -> None:
     first = await make(storage.keys)
     second = await make(storage.keys, hashlib.sha256(b"second").digest())
     assert await storage.keys.revoke(first.id, actor="os-user:ann@here")
@@ -51,14 +51,14 @@ async def test_several_keys_are_good_at_once_and_revoking_one_leaves_the_others(
     assert await storage.keys.of_digest(hashlib.sha256(b"second").digest()) == second
 
 
-async def test_what_is_revoked_once_cannot_be_revoked_again(storage: PostgresStorage) -> None:
+async def test_what_is_revoked_once_cannot_be_revoked_again(storage: Repositories) -> None:
     made = await make(storage.keys)
     assert [await storage.keys.revoke(each, actor="x") for each in (made.id, made.id, "none")] == [True, False, False]
 
 
 @pytest.mark.slow
 async def test_an_instance_that_has_just_seen_a_key_forgets_it_soon_after_it_was_revoked(
-    storage: PostgresStorage, elsewhere: PostgresKeys
+    storage: Repositories, elsewhere: PostgresKeys
 ) -> None:
     made = await make(storage.keys)
     assert await elsewhere.of_digest(DIGEST) == made
@@ -73,7 +73,7 @@ async def test_an_instance_that_has_just_seen_a_key_forgets_it_soon_after_it_was
     await until(is_forgotten, "the revoked key is forgotten", within_seconds=10)
 
 
-async def test_a_key_ends_when_it_expires_also_where_it_was_just_seen(storage: PostgresStorage) -> None:
+async def test_a_key_ends_when_it_expires_also_where_it_was_just_seen(storage: Repositories) -> None:
     made = await make(storage.keys, expires_seconds=0.5)
     assert made.expires_at is not None
     assert await storage.keys.of_digest(DIGEST) == made
@@ -86,18 +86,18 @@ async def test_a_key_ends_when_it_expires_also_where_it_was_just_seen(storage: P
 
 
 async def test_making_and_revoking_are_audited_and_the_digest_is_not_told(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     made = await make(storage.keys)
     await storage.keys.revoke(made.id, actor="os-user:bob@here")
     await storage.keys.revoke(made.id, actor="os-user:eve@here")
-    ended, begun = await storage.trail("key", made.id, limit=9)
+    ended, begun = await entries_about(storage, "key", made.id, limit=9)
     assert (begun.actor, begun.action) == ("os-user:ann@here", "key.create")
     assert begun.details == {"label": "the shop", "scopes": ["claims:read", "coupons:write"], "expires_at": None}
     assert (ended.actor, ended.action, ended.details) == ("os-user:bob@here", "key.revoke", {"label": "the shop"})
 
 
-async def test_a_scope_of_a_later_version_gives_no_right_here(storage: PostgresStorage, database_url: str) -> None:
+async def test_a_scope_of_a_later_version_gives_no_right_here(storage: Repositories, database_url: str) -> None:
     await make(storage.keys)
     administrate(database_url, "UPDATE api_keys SET scopes = ARRAY['coupons:fly', 'claims:read']")
     found = await storage.keys.of_digest(DIGEST)
@@ -105,7 +105,7 @@ async def test_a_scope_of_a_later_version_gives_no_right_here(storage: PostgresS
     assert found.scopes == {Scope.CLAIMS_READ}
 
 
-async def test_one_digest_is_one_key(storage: PostgresStorage) -> None:
+async def test_one_digest_is_one_key(storage: Repositories) -> None:
     """Two rows would let one that is revoked live on as the other."""
     await make(storage.keys)
     with pytest.raises(UnavailableError) as refused:

@@ -19,10 +19,10 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
-from claimsvc.postgres import PostgresStorage
+from claimsvc.postgres import Repositories
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED
 from tests.support.databases import administrate
-from tests.support.storage import attempts, kinds, open_storage_through_a_proxy
+from tests.support.storage import attempts, create_coupon, entries_about, kinds, open_storage_through_a_proxy
 from tests.support.waiting import until
 
 ENTRY = AuditEntry("test", "allow-list.replace", "coupon", "spring")
@@ -35,8 +35,8 @@ async def pieces(*users: str) -> AsyncIterator[Sequence[str]]:
 
 
 @pytest.fixture(autouse=True)
-async def spring(storage: PostgresStorage) -> None:
-    await storage.create_coupon("spring", 1000, StrategyName.REDLOCK)
+async def spring(storage: Repositories) -> None:
+    await create_coupon(storage, "spring", 1000, StrategyName.REDLOCK)
 
 
 def stored(database_url: str) -> list[tuple[object, ...]]:
@@ -48,31 +48,33 @@ def stored(database_url: str) -> list[tuple[object, ...]]:
     )
 
 
-async def test_a_list_that_is_replaced_is_cleared_away(storage: PostgresStorage, database_url: str) -> None:
+async def test_a_list_that_is_replaced_is_cleared_away(storage: Repositories, database_url: str) -> None:
     users = [f"user-{n}" for n in range(7000)]
     replace = storage.audience.replace_list
     assert await replace("spring", ALLOW, pieces(*users, *users), ENTRY) == ListReplaced("spring", ALLOW, 7000)
     assert await replace("spring", DENY, pieces("eve"), ENTRY) == ListReplaced("spring", DENY, 1)
     assert await replace("spring", ALLOW, pieces("ada", "eve"), ENTRY) == ListReplaced("spring", ALLOW, 2)
     assert stored(database_url) == [("allow", 2, 2), ("deny", 1, 1)]
-    assert kinds(await storage.admit(attempts("ada", "eve", "user-1"))) == ["Claimed", "NotEligible", "NotEligible"]
+    assert kinds(await storage.admission.admit(attempts("ada", "eve", "user-1"))) == [
+        "Claimed",
+        "NotEligible",
+        "NotEligible",
+    ]
     assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
     assert await storage.audience.remove_list("spring", ALLOW, ENTRY) == ListReplaced("spring", ALLOW, None)
     assert stored(database_url) == [("deny", 1, 1)]
-    details = [entry.details for entry in (await storage.trail("coupon", "spring", limit=10))[:-1]]
+    details = [entry.details for entry in (await entries_about(storage, "coupon", "spring", limit=10))[:-1]]
     assert details == [{}, {"users": 2}, {"users": 1}, {"users": 7000}]
 
 
-async def test_a_coupon_with_a_list_is_not_plain_and_is_again_without(
-    storage: PostgresStorage, database_url: str
-) -> None:
+async def test_a_coupon_with_a_list_is_not_plain_and_is_again_without(storage: Repositories, database_url: str) -> None:
     def is_plain() -> bool:
         return administrate(database_url, "SELECT plain_until IS NULL FROM coupons") == [(True,)]
 
     for kind in ListKind:
         await storage.audience.replace_list("spring", kind, pieces("ada"), ENTRY)
         assert not is_plain()
-        detail = await storage.coupon("spring", claimants=0)
+        detail = await storage.coupons.coupon("spring", claimants=0)
         assert isinstance(detail, CouponDetail)
         assert (detail.campaign.has_allow_list, detail.campaign.has_deny_list) == (kind is ALLOW, kind is DENY)
         # What changes a coupon otherwise leaves its lists alone.
@@ -82,7 +84,7 @@ async def test_a_coupon_with_a_list_is_not_plain_and_is_again_without(
         assert is_plain()
 
 
-async def test_what_breaks_off_leaves_the_list_as_it_was(storage: PostgresStorage, database_url: str) -> None:
+async def test_what_breaks_off_leaves_the_list_as_it_was(storage: Repositories, database_url: str) -> None:
     await storage.audience.replace_list("spring", ALLOW, pieces("ada"), ENTRY)
 
     async def breaking() -> AsyncIterator[Sequence[str]]:
@@ -97,7 +99,7 @@ async def test_what_breaks_off_leaves_the_list_as_it_was(storage: PostgresStorag
     assert await eligibility("spring", "user-1", ClaimOptions()) == Eligibility((Reason(ReasonCode.NOT_LISTED),))
 
 
-async def test_a_load_that_is_cancelled_leaves_nothing(storage: PostgresStorage, database_url: str) -> None:
+async def test_a_load_that_is_cancelled_leaves_nothing(storage: Repositories, database_url: str) -> None:
     async def endless() -> AsyncIterator[Sequence[str]]:
         yield [f"user-{n}" for n in range(3000)]
         loaded.set()
@@ -114,7 +116,7 @@ async def test_a_load_that_is_cancelled_leaves_nothing(storage: PostgresStorage,
 
 
 async def test_of_two_loads_at_once_the_one_that_was_begun_last_is_in_force(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     async def slow() -> AsyncIterator[Sequence[str]]:
         yield [f"slow-{n}" for n in range(2000)]
@@ -129,11 +131,11 @@ async def test_of_two_loads_at_once_the_one_that_was_begun_last_is_in_force(
     goes_on.set()
     assert await first == ListReplaced("spring", ALLOW, 2001)
     assert stored(database_url) == [("allow", 1, 1)]
-    assert kinds(await storage.admit(attempts("slow", "quick"))) == ["NotEligible", "Claimed"]
+    assert kinds(await storage.admission.admit(attempts("slow", "quick"))) == ["NotEligible", "Claimed"]
 
 
 async def test_no_list_is_kept_of_a_coupon_that_is_not_there_or_goes_away(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     audience = storage.audience
     assert await audience.replace_list("winter", ALLOW, pieces("ada"), ENTRY) == UnknownCoupon()
@@ -149,7 +151,7 @@ async def test_no_list_is_kept_of_a_coupon_that_is_not_there_or_goes_away(
 
 
 async def test_loading_waits_for_nobody_who_has_the_coupon_and_keeps_nobody_waiting(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
     """All but its end, while another transaction holds the coupon's row as claims do."""
     with psycopg.connect(database_url.replace("+psycopg", "")) as claiming:
@@ -163,7 +165,7 @@ async def test_loading_waits_for_nobody_who_has_the_coupon_and_keeps_nobody_wait
     assert await load == ListReplaced("spring", ALLOW, 5000)
 
 
-async def test_a_list_whose_end_was_lost_sight_of_is_in_force_once(storage: PostgresStorage, database_url: str) -> None:
+async def test_a_list_whose_end_was_lost_sight_of_is_in_force_once(storage: Repositories, database_url: str) -> None:
     async with open_storage_through_a_proxy(database_url) as (through, _, proxy):
         cut = asyncio.Event()
 
@@ -177,7 +179,7 @@ async def test_a_list_whose_end_was_lost_sight_of_is_in_force_once(storage: Post
     assert cut.is_set()
     assert replaced == ListReplaced("spring", ALLOW, 3001)
     assert stored(database_url) == [("allow", 3001, 3001)]
-    assert len(await storage.trail("coupon", "spring", limit=10)) == 2  # with that of the offer
+    assert len(await entries_about(storage, "coupon", "spring", limit=10)) == 2  # with that of the offer
 
 
 def test_who_is_listed_and_what_they_hold_is_found_by_look_ups(database_url: str) -> None:

@@ -16,13 +16,14 @@ from sqlalchemy import text
 from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import PostgresStorage, open_engine
+from claimsvc.postgres import Repositories, open_engine
 from claimsvc.postgres.connections import database_failures, unit_of_work
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.storage import (
     LIMITS,
     attempts,
+    create_coupon,
     kinds,
     open_storage,
     open_storage_through_a_proxy,
@@ -43,17 +44,17 @@ CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON user_claims DEFERRABLE INITIALL
 @pytest.mark.parametrize("outcome_of_commit", ["kept", "lost"])
 async def test_a_commit_whose_answer_is_lost_is_looked_up(database_url: str, outcome_of_commit: str) -> None:
     async with open_storage_through_a_proxy(database_url) as (storage, observed, proxy):
-        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
         if outcome_of_commit == "kept":
             proxy.cut_after(b"COMMIT")
-            assert kinds(await storage.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
+            assert kinds(await storage.admission.admit(attempts("ada", "ben"))) == ["Claimed", "Claimed"]
             assert await remaining(storage) == 3
         else:
             # A deferred constraint makes COMMIT itself fail, after which its answer is lost.
             administrate(database_url, _REFUSE_AT_COMMIT)
             proxy.cut_after(b"COMMIT")
             with pytest.raises(UnavailableError):
-                await storage.admit(attempts("ada", "ben"))
+                await storage.admission.admit(attempts("ada", "ben"))
             assert await remaining(storage) == 5
         assert proxy.cuts == 1
         assert observed.connections["in_use"] == 0
@@ -61,7 +62,7 @@ async def test_a_commit_whose_answer_is_lost_is_looked_up(database_url: str, out
 
 async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_url: str) -> None:
     async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
-        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", 1, StrategyName.REDLOCK)
         asked = [
             replace(
                 each, options=ClaimOptions(once=IdempotencyKey("anybody", each.user_id, b"f", "the caller's own id"))
@@ -69,9 +70,9 @@ async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_
             for each in attempts("ada", "ben")
         ]
         proxy.cut_after(b"COMMIT")
-        assert kinds(await storage.admit(asked)) == ["Claimed", "SoldOut"]
+        assert kinds(await storage.admission.admit(asked)) == ["Claimed", "SoldOut"]
         assert proxy.cuts == 1
-        assert kinds(await storage.admit(asked)) == ["Replayed", "Replayed"]
+        assert kinds(await storage.admission.admit(asked)) == ["Replayed", "Replayed"]
 
 
 @pytest.mark.slow
@@ -83,37 +84,37 @@ async def test_a_server_that_freezes_while_a_connection_is_made_is_waited_for_no
         proxy.silent_after(moment)
         with pytest.raises(UnavailableError):
             async with asyncio.timeout(LIMITS.connect_timeout_seconds + 3):
-                await storage.check()
+                await storage.check_schema()
         assert proxy.swallowed
         assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
         proxy.is_silent = False
-        await storage.check()
+        await storage.check_schema()
 
 
 async def test_connections_that_died_while_idle_are_replaced_unnoticed(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
     terminate_all_others(database_url)
-    assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+    assert kinds(await storage.admission.admit(attempts("ada"))) == ["Claimed"]
 
 
-_READS: dict[str, Callable[[PostgresStorage], Awaitable[object]]] = {
-    "the strategies of coupons": lambda storage: storage.stock(["spring"]),
-    "a coupon": lambda storage: storage.coupon("spring", claimants=1),
-    "a claim that finds the coupon sold out": lambda storage: storage.admit(attempts("ben")),
+_READS: dict[str, Callable[[Repositories], Awaitable[object]]] = {
+    "the strategies of coupons": lambda storage: storage.coupons.stock(["spring"]),
+    "a coupon": lambda storage: storage.coupons.coupon("spring", claimants=1),
+    "a claim that finds the coupon sold out": lambda storage: storage.admission.admit(attempts("ben")),
 }
 
 
 @pytest.mark.parametrize("read", _READS.values(), ids=_READS.keys())
 async def test_reading_does_not_fail_for_connections_that_died_while_idle(
-    database_url: str, read: Callable[[PostgresStorage], Awaitable[object]]
+    database_url: str, read: Callable[[Repositories], Awaitable[object]]
 ) -> None:
     async with open_storage(database_url) as (storage, observed):
-        await storage.create_coupon("spring", 1, StrategyName.REDLOCK)
-        await storage.admit(attempts("ada"))
+        await create_coupon(storage, "spring", 1, StrategyName.REDLOCK)
+        await storage.admission.admit(attempts("ada"))
         before = await read(storage)
-        await asyncio.gather(*(storage.check() for _ in range(LIMITS.pool_size)))
+        await asyncio.gather(*(storage.check_schema() for _ in range(LIMITS.pool_size)))
         assert observed.connections["idle"] == LIMITS.pool_size
         terminate_all_others(database_url)
         assert await read(storage) == before
@@ -124,23 +125,23 @@ async def test_connections_are_counted_right_while_the_server_takes_none(
 ) -> None:
     name = urlsplit(database_url).path.strip("/")
     async with open_storage(database_url) as (storage, observed):
-        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
         with psycopg.connect(postgres.url_of("postgres"), autocommit=True) as connection:
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false".encode())
             connection.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", [name])
             for _ in range(3):
                 with pytest.raises(UnavailableError):
-                    await storage.admit(attempts("ada"))
+                    await storage.admission.admit(attempts("ada"))
             assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
             connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true".encode())
-        assert kinds(await storage.admit(attempts("ada"))) == ["Claimed"]
+        assert kinds(await storage.admission.admit(attempts("ada"))) == ["Claimed"]
         assert (observed.connections["idle"], observed.connections["in_use"]) == (1, 0)
 
 
 async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longer_than_the_limit(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
     async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as unit:
         with pytest.raises(psycopg.Error):
             async with unit.driver.pipeline():
@@ -151,31 +152,31 @@ async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longe
                 async with asyncio.timeout(10):
                     while decisions is None:
                         with contextlib.suppress(UnavailableError):
-                            decisions = await storage.admit(attempts("ada"))
+                            decisions = await storage.admission.admit(attempts("ada"))
                 assert kinds(decisions) == ["Claimed"]
 
 
 @pytest.mark.slow
 async def test_a_server_that_is_frozen_is_not_waited_for_for_ever(
-    services: EmbeddedServices, storage: PostgresStorage
+    services: EmbeddedServices, storage: Repositories
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
     assert services.postgres is not None
     services.postgres.pause()
     try:
         with pytest.raises(UnavailableError):
             async with asyncio.timeout(10):
-                await storage.admit(attempts("ada"))
+                await storage.admission.admit(attempts("ada"))
     finally:
         services.postgres.resume()
     # Whether the frozen server had begun is its affair; in the end it is one claim or the user may still have it.
-    assert kinds(await storage.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
+    assert kinds(await storage.admission.admit(attempts("ada")))[0] in {"Claimed", "AlreadyClaimed"}
     assert await remaining(storage) == 4
 
 
 @pytest.mark.slow
 async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
-    services: EmbeddedServices, database_url: str, storage: PostgresStorage
+    services: EmbeddedServices, database_url: str, storage: Repositories
 ) -> None:
     """Giving a connection back says ROLLBACK if something failed in a transaction, and that has an answer too."""
     assert services.postgres is not None
@@ -219,17 +220,17 @@ async def test_a_connection_whose_borrower_vanished_is_counted_no_more(database_
 
 
 async def test_what_a_server_has_not_read_yet_is_not_carried_out_once_it_was_decided_again(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
     sessions = "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'claimsvc'"
     [(backend,)] = administrate(database_url, sessions)
     assert isinstance(backend, int)
     os.kill(backend, signal.SIGSTOP)
     try:
-        [claimed] = await storage.admit(attempts("ada"))
+        [claimed] = await storage.admission.admit(attempts("ada"))
         assert isinstance(claimed, Claimed)
-        await storage.transitions.cancel(claimed.claim.id, AuditEntry("test", "claim.cancel", "claim", "it"))
+        await storage.claims.cancel(claimed.claim.id, AuditEntry("test", "claim.cancel", "claim", "it"))
     finally:
         os.kill(backend, signal.SIGCONT)
     await until(lambda: (backend,) not in administrate(database_url, sessions), "the session has ended")
@@ -238,7 +239,7 @@ async def test_what_a_server_has_not_read_yet_is_not_carried_out_once_it_was_dec
 
 async def test_a_claim_that_is_over_before_its_end_is_known_is_not_made_again(database_url: str) -> None:
     async with open_storage_through_a_proxy(database_url) as (storage, _, proxy):
-        await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
         administrate(
             database_url,
             """
@@ -253,5 +254,5 @@ async def test_a_claim_that_is_over_before_its_end_is_known_is_not_made_again(da
         )
         proxy.cut_after(b"COMMIT")
         with pytest.raises(UnavailableError, match="over by now"):
-            await storage.admit(attempts("ada"))
+            await storage.admission.admit(attempts("ada"))
         assert await remaining(storage) == 5

@@ -7,16 +7,17 @@ import psycopg
 import pytest
 
 from claimsvc.domain import Ended, PurgeReport, StrategyName, UnknownCoupon
-from claimsvc.postgres import PostgresStorage, PostgresUpkeep
+from claimsvc.postgres import Repositories
+from claimsvc.postgres.maintenance import PostgresMaintenance
 from tests.support.databases import administrate
-from tests.support.storage import attempts, broken_sums, open_storage, open_upkeep
+from tests.support.storage import attempts, broken_sums, create_coupon, entries_about, open_maintenance, open_storage
 
 _KEPT = "INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id, kept_at) VALUES "
 
 
 @pytest.fixture
-async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
-    async with open_upkeep(database_url) as opened:
+async def maintenance(database_url: str) -> AsyncIterator[PostgresMaintenance]:
+    async with open_maintenance(database_url) as opened:
         yield opened
 
 
@@ -52,39 +53,41 @@ def give_codes(database_url: str) -> None:
     )
 
 
-async def purge_all(upkeep: PostgresUpkeep, name: str = "spring", limit: int = 7) -> PurgeReport:
+async def purge_all(maintenance: PostgresMaintenance, name: str = "spring", limit: int = 7) -> PurgeReport:
     report = PurgeReport()
-    while (purged := await upkeep.purge_coupon(name, for_days=9, limit=limit, actor="job:purge")).rows:
+    while (purged := await maintenance.purge_coupon(name, for_days=9, limit=limit, actor="job:purge")).rows:
         report.add(purged)
     return report
 
 
-async def test_answers_are_removed_once_they_are_not_given_again(upkeep: PostgresUpkeep, database_url: str) -> None:
+async def test_answers_are_removed_once_they_are_not_given_again(
+    maintenance: PostgresMaintenance, database_url: str
+) -> None:
     for number, age in enumerate(["24 hours 1 minute", "25 hours", "3 days", "23 hours 59 minutes", "0 hours"]):
         administrate(database_url, f"{_KEPT} ('open', 'key-{number}', '', '{{}}', 'r', now() - interval '{age}')")
-    assert (await upkeep.count_purgeable()).answers == 3
-    assert [await upkeep.purge_answers(limit=2) for _ in range(3)] == [2, 1, 0]
+    assert (await maintenance.count_purgeable()).answers == 3
+    assert [await maintenance.purge_answers(limit=2) for _ in range(3)] == [2, 1, 0]
     assert administrate(database_url, "SELECT key FROM idempotent_answers ORDER BY 1") == [("key-3",), ("key-4",)]
 
 
 async def test_an_answer_that_is_just_kept_anew_stays_and_is_not_waited_for(
-    upkeep: PostgresUpkeep, database_url: str
+    maintenance: PostgresMaintenance, database_url: str
 ) -> None:
     administrate(database_url, f"{_KEPT} ('open', 'key', '', '{{}}', 'first', now() - interval '2 days')")
     async with await psycopg.AsyncConnection.connect(database_url.replace("+psycopg", "")) as another:
         await another.execute("UPDATE idempotent_answers SET request_id = 'second', kept_at = clock_timestamp()")
         async with asyncio.timeout(0.9):  # less than the time-out of a lock
-            assert await upkeep.purge_answers(limit=10) == 0
+            assert await maintenance.purge_answers(limit=10) == 0
         await another.commit()
-    assert await upkeep.purge_answers(limit=10) == 0
+    assert await maintenance.purge_answers(limit=10) == 0
     assert administrate(database_url, "SELECT request_id FROM idempotent_answers") == [("second",)]
 
 
 async def test_versions_of_a_list_that_were_replaced_go_and_those_on_their_way_stay(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
     for name in ("autumn", "spring"):
-        await storage.create_coupon(name, 5, StrategyName.REDLOCK)
+        await create_coupon(storage, name, 5, StrategyName.REDLOCK)
         administrate(
             database_url,
             f"""
@@ -98,20 +101,20 @@ async def test_versions_of_a_list_that_were_replaced_go_and_those_on_their_way_s
                 WHERE coupon_name = '{name}'
             """,
         )
-    assert (await upkeep.count_purgeable()).list_entries == 20
-    assert [await upkeep.purge_lists(limit=7) for _ in range(4)] == [7, 7, 6, 0]
+    assert (await maintenance.count_purgeable()).list_entries == 20
+    assert [await maintenance.purge_lists(limit=7) for _ in range(4)] == [7, 7, 6, 0]
     for table in ("eligibility_lists", "eligibility_versions"):
         left = f"SELECT DISTINCT kind, version FROM {table} WHERE coupon_name = 'spring' ORDER BY 1, 2"
         assert administrate(database_url, left) == [("allow", 2), ("allow", 3), ("deny", 2)], table
 
 
 async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_all_of_it(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 30, StrategyName.REDLOCK)
-    await storage.create_coupon("autumn", 30, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 30, StrategyName.REDLOCK)
+    await create_coupon(storage, "autumn", 30, StrategyName.REDLOCK)
     for name in ("spring", "autumn"):
-        await storage.admit(attempts(*(f"u{i}" for i in range(20)), on=name))
+        await storage.admission.admit(attempts(*(f"u{i}" for i in range(20)), on=name))
     administrate(database_url, "UPDATE user_claims SET state = 'cancelled', ended_at = now() WHERE user_id = 'u3'")
     administrate(database_url, "UPDATE coupons SET remaining_amount = remaining_amount + 1")
     give_codes(database_url)
@@ -126,9 +129,9 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
     )
     end(database_url)
     expected = PurgeReport(list_entries=9, coupons=1, claims=20, codes=32)
-    assert await upkeep.coupons_over(after="", limit=5, for_days=10) == ["spring"]
-    assert await upkeep.count_coupon("spring") == expected
-    assert await purge_all(upkeep) == expected
+    assert await maintenance.coupons_over(after="", limit=5, for_days=10) == ["spring"]
+    assert await maintenance.count_coupon("spring") == expected
+    assert await purge_all(maintenance) == expected
     assert count(database_url, "user_claims", "codes", "code_names", "campaigns", "eligibility_lists") == [
         20,
         0,
@@ -137,7 +140,9 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
         0,
     ]
     assert administrate(database_url, "SELECT name, amount, remaining_amount FROM coupons") == [("autumn", 30, 11)]
-    entries = [each for each in await storage.trail("coupon", "spring", limit=100) if each.action != "coupon.create"]
+    entries = [
+        each for each in await entries_about(storage, "coupon", "spring", limit=100) if each.action != "coupon.create"
+    ]
     assert {(entry.actor, entry.action) for entry in entries} == {("job:purge", "coupon.purge")}
     assert [entry.details["is_gone"] for entry in entries] == [True] + [False] * (len(entries) - 1)
     for kind, rows in (("claims", 20), ("codes", 32), ("list_entries", 9)):
@@ -145,40 +150,40 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
 
 
 async def test_a_coupon_that_is_not_over_for_so_long_is_left_as_it_is(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 30, StrategyName.REDLOCK)
-    await storage.admit(attempts("ada", "ben"))
-    assert not (await purge_all(upkeep)).rows  # it has no campaign at all
+    await create_coupon(storage, "spring", 30, StrategyName.REDLOCK)
+    await storage.admission.admit(attempts("ada", "ben"))
+    assert not (await purge_all(maintenance)).rows  # it has no campaign at all
     end(database_url, days_ago=8)
-    assert await upkeep.coupons_over(after="", limit=5, for_days=9) == []
-    assert not (await purge_all(upkeep)).rows
-    assert not (await purge_all(upkeep, "no-such-coupon")).rows
+    assert await maintenance.coupons_over(after="", limit=5, for_days=9) == []
+    assert not (await purge_all(maintenance)).rows
+    assert not (await purge_all(maintenance, "no-such-coupon")).rows
     assert count(database_url, "coupons", "user_claims", "audit") == [1, 2, 1]
     # What came first counts: the end, or that it was archived.
     administrate(database_url, "UPDATE campaigns SET archived_at = now() - interval '10 days'")
-    assert await upkeep.coupons_over(after="", limit=5, for_days=9) == ["spring"]
+    assert await maintenance.coupons_over(after="", limit=5, for_days=9) == ["spring"]
 
 
 async def test_a_coupon_whose_end_is_put_off_keeps_what_it_still_has(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 30, StrategyName.REDLOCK)
-    await storage.admit(attempts(*(f"u{i}" for i in range(20))))
+    await create_coupon(storage, "spring", 30, StrategyName.REDLOCK)
+    await storage.admission.admit(attempts(*(f"u{i}" for i in range(20))))
     end(database_url)
-    assert (await upkeep.purge_coupon("spring", for_days=9, limit=7, actor="job:purge")).claims == 7
+    assert (await maintenance.purge_coupon("spring", for_days=9, limit=7, actor="job:purge")).claims == 7
     administrate(database_url, "UPDATE campaigns SET ends_at = now() + interval '1 day'")
-    assert not (await purge_all(upkeep)).rows
+    assert not (await purge_all(maintenance)).rows
     assert administrate(database_url, "SELECT amount, remaining_amount FROM coupons") == [(23, 10)]
     assert broken_sums(database_url) == []
 
 
 async def test_purging_under_load_by_several_keeps_the_sums_and_refuses_nobody_wrongly(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 400, StrategyName.REDLOCK)
-    await storage.create_coupon("summer", 400, StrategyName.REDLOCK)
-    await storage.admit(attempts(*(f"u{i}" for i in range(300))))
+    await create_coupon(storage, "spring", 400, StrategyName.REDLOCK)
+    await create_coupon(storage, "summer", 400, StrategyName.REDLOCK)
+    await storage.admission.admit(attempts(*(f"u{i}" for i in range(300))))
     give_codes(database_url)
     end(database_url)
     told: set[str] = set()
@@ -186,14 +191,14 @@ async def test_purging_under_load_by_several_keeps_the_sums_and_refuses_nobody_w
 
     async def claim_what_is_over() -> None:
         while not done.is_set():
-            [outcome] = await storage.admit(attempts("late"))
+            [outcome] = await storage.admission.admit(attempts("late"))
             assert isinstance(outcome, Ended | UnknownCoupon)
             told.add(type(outcome).__name__)
 
     async def claim_another() -> None:
         async with open_storage(database_url) as (elsewhere, _):
             for number in range(60):
-                [outcome] = await elsewhere.admit(attempts(f"u{number}", on="summer"))
+                [outcome] = await elsewhere.admission.admit(attempts(f"u{number}", on="summer"))
                 told.add(type(outcome).__name__)
 
     async def sample() -> None:
@@ -208,8 +213,8 @@ async def test_purging_under_load_by_several_keeps_the_sums_and_refuses_nobody_w
             assert pools in ([(True,)], [])
 
     async def purge() -> PurgeReport:
-        async with open_upkeep(database_url) as another:
-            reports = await asyncio.gather(purge_all(upkeep, limit=20), purge_all(another, limit=20))
+        async with open_maintenance(database_url) as another:
+            reports = await asyncio.gather(purge_all(maintenance, limit=20), purge_all(another, limit=20))
         done.set()
         reports[0].add(reports[1])
         return reports[0]
@@ -222,5 +227,5 @@ async def test_purging_under_load_by_several_keeps_the_sums_and_refuses_nobody_w
     assert told >= {"Ended", "Claimed"}
     assert told <= {"Ended", "Claimed", "UnknownCoupon"}
     assert count(database_url, "codes", "code_names", "coupons") == [0, 0, 1]
-    [after] = await storage.admit(attempts("late"))
+    [after] = await storage.admission.admit(attempts("late"))
     assert isinstance(after, UnknownCoupon)

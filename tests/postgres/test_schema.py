@@ -51,20 +51,20 @@ async def test_several_instances_may_migrate_an_empty_database_at_once(empty_dat
     ]
     assert [await instance.wait() for instance in instances] == [0, 0, 0, 0]
     async with open_storage(empty_database_url) as (storage, _):
-        await storage.check()
+        await storage.check_schema()
 
 
 async def test_a_database_without_the_schema_is_told_apart_from_one_that_is_down(empty_database_url: str) -> None:
     async with open_storage(empty_database_url) as (storage, _):
         with pytest.raises(UnavailableError):
-            await storage.check()
+            await storage.check_schema()
 
 
 async def test_a_schema_of_another_version_is_named_with_what_to_do(database_url: str) -> None:
     administrate(database_url, "UPDATE alembic_version SET version_num = '0000'")
     async with open_storage(database_url) as (storage, _):
         with pytest.raises(UnavailableError, match=r"0000.*claimsvc migrate"):
-            await storage.check()
+            await storage.check_schema()
 
 
 @pytest.mark.parametrize("rows", [0, 20_000])

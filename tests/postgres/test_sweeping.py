@@ -8,17 +8,17 @@ import psycopg
 import pytest
 
 from claimsvc.domain import Attempt, Claimed, ClaimOptions, HoldContinued, HoldExpired, SoldOut, StrategyName
-from claimsvc.postgres import PostgresStorage, PostgresUpkeep
-from claimsvc.postgres.maintenance import _DUE_COUPONS
+from claimsvc.postgres import Repositories
+from claimsvc.postgres.maintenance import _DUE_COUPONS, PostgresMaintenance
 from tests.support.databases import administrate
-from tests.support.storage import attempts, broken_sums, open_storage, open_upkeep, remaining
+from tests.support.storage import attempts, broken_sums, create_coupon, open_maintenance, open_storage, remaining
 
 _ROUNDS = 25
 
 
 @pytest.fixture
-async def upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
-    async with open_upkeep(database_url) as opened:
+async def maintenance(database_url: str) -> AsyncIterator[PostgresMaintenance]:
+    async with open_maintenance(database_url) as opened:
         yield opened
 
 
@@ -40,14 +40,14 @@ def is_plain(database_url: str) -> bool:
 
 
 async def test_units_of_holds_that_are_over_come_back_once_and_the_coupon_is_plain_again(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    await storage.admit([*held("ada", "ben"), *attempts("cleo")])
-    assert await upkeep.settle_holds("spring", limit=100) == 0
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+    await storage.admission.admit([*held("ada", "ben"), *attempts("cleo")])
+    assert await maintenance.settle_holds("spring", limit=100) == 0
     assert (await remaining(storage), is_plain(database_url)) == (2, False)
     hold_until(database_url, "now()")
-    assert sum(await asyncio.gather(*(upkeep.settle_holds("spring", limit=100) for _ in range(4)))) == 2
+    assert sum(await asyncio.gather(*(maintenance.settle_holds("spring", limit=100) for _ in range(4)))) == 2
     assert (await remaining(storage), is_plain(database_url)) == (4, True)
     assert administrate(database_url, "SELECT user_id FROM user_claims WHERE state = 'expired' ORDER BY 1") == [
         ("ada",),
@@ -56,9 +56,9 @@ async def test_units_of_holds_that_are_over_come_back_once_and_the_coupon_is_pla
 
 
 async def test_however_many_holds_are_over_a_claim_ends_few_of_them_and_its_user_s_own(
-    storage: PostgresStorage, database_url: str
+    storage: Repositories, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 2000, StrategyName.REDLOCK)
+    await create_coupon(storage, "spring", 2000, StrategyName.REDLOCK)
     administrate(
         database_url,
         """
@@ -70,59 +70,59 @@ async def test_however_many_holds_are_over_a_claim_ends_few_of_them_and_its_user
     )
     of_user = "SELECT id::text FROM user_claims WHERE state = 'active' AND user_id = "
     [(late,)] = administrate(database_url, of_user + "'u1999'")
-    assert [type(each) for each in await storage.admit(attempts("u2000", "stranger"))] == [Claimed, Claimed]
+    assert [type(each) for each in await storage.admission.admit(attempts("u2000", "stranger"))] == [Claimed, Claimed]
     # A thousand, and that of u2000; then u1999 confirms too late.
     assert administrate(database_url, "SELECT remaining_amount FROM coupons") == [(1001 - 2,)]
-    assert isinstance(await storage.transitions.confirm(str(late)), HoldExpired)
+    assert isinstance(await storage.claims.confirm(str(late)), HoldExpired)
     assert administrate(database_url, "SELECT remaining_amount FROM coupons") == [(1002 - 2,)]
     assert broken_sums(database_url) == []
 
 
 async def test_more_holds_than_one_transaction_may_end_come_back_oldest_first(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 9, StrategyName.REDLOCK)
-    await storage.admit([*held("ada", "ben", "cleo", "dora", "eve"), *attempts("finn")])
+    await create_coupon(storage, "spring", 9, StrategyName.REDLOCK)
+    await storage.admission.admit([*held("ada", "ben", "cleo", "dora", "eve"), *attempts("finn")])
     ages = {"ada": 1, "ben": 5, "cleo": 4, "dora": 3}
     for user, age in ages.items():
         administrate(
             database_url, f"UPDATE user_claims SET held_until = now() - interval '{age} h' WHERE user_id = '{user}'"
         )
-    assert await upkeep.settle_holds("spring", limit=3) == 3
+    assert await maintenance.settle_holds("spring", limit=3) == 3
     assert administrate(database_url, "SELECT user_id FROM user_claims WHERE state = 'active' ORDER BY 1") == [
         ("ada",),
         ("eve",),
         ("finn",),
     ]
     assert broken_sums(database_url) == []
-    assert [await upkeep.settle_holds("spring", limit=3) for _ in range(2)] == [1, 0]
+    assert [await maintenance.settle_holds("spring", limit=3) for _ in range(2)] == [1, 0]
     assert (await remaining(storage), is_plain(database_url)) == (7, False)
 
 
 async def test_a_coupon_is_not_plain_while_somebody_still_holds_a_unit(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
-    await storage.create_coupon("spring", 5, StrategyName.REDLOCK)
-    await storage.admit(held("ada", "ben"))
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+    await storage.admission.admit(held("ada", "ben"))
     administrate(database_url, "UPDATE user_claims SET held_until = now() WHERE user_id = 'ada'")
-    assert await upkeep.settle_holds("spring", limit=100) == 1
+    assert await maintenance.settle_holds("spring", limit=100) == 1
     assert (await remaining(storage), is_plain(database_url)) == (4, False)
 
 
 async def test_coupons_are_found_by_the_holds_that_are_over_page_by_page_in_their_order(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
     names = [f"coupon-{i}" for i in range(6)]
     for name in names:
-        await storage.create_coupon(name, 5, StrategyName.REDLOCK)
-        await storage.admit([*held("ada", "ben", on=name), *attempts("cleo", on=name)])
+        await create_coupon(storage, name, 5, StrategyName.REDLOCK)
+        await storage.admission.admit([*held("ada", "ben", on=name), *attempts("cleo", on=name)])
     administrate(
         database_url,
         "UPDATE user_claims SET held_until = now() WHERE user_id = 'ada' AND coupon_name NOT IN ('coupon-1')",
     )
-    assert await upkeep.coupons_with_due_holds(after="", limit=3) == ["coupon-0", "coupon-2", "coupon-3"]
-    assert await upkeep.coupons_with_due_holds(after="coupon-3", limit=3) == ["coupon-4", "coupon-5"]
-    assert await upkeep.coupons_with_due_holds(after="coupon-5", limit=3) == []
+    assert await maintenance.coupons_with_due_holds(after="", limit=3) == ["coupon-0", "coupon-2", "coupon-3"]
+    assert await maintenance.coupons_with_due_holds(after="coupon-3", limit=3) == ["coupon-4", "coupon-5"]
+    assert await maintenance.coupons_with_due_holds(after="coupon-5", limit=3) == []
 
 
 @pytest.mark.parametrize("rows", [0, 20_000])
@@ -147,22 +147,22 @@ def test_claims_that_nobody_holds_are_not_looked_at(database_url: str, rows: int
 
 
 async def test_a_hold_that_ends_in_the_moment_of_its_confirmation_is_either_confirmed_or_another_s(
-    storage: PostgresStorage, upkeep: PostgresUpkeep, database_url: str
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
 ) -> None:
     """The last unit: its holder confirms, another claims, and sweepers give it back, all at once."""
     async with open_storage(database_url) as (elsewhere, _):
-        await storage.create_coupon("spring", _ROUNDS, StrategyName.REDLOCK)
+        await create_coupon(storage, "spring", _ROUNDS, StrategyName.REDLOCK)
         administrate(database_url, "UPDATE coupons SET amount = 0, remaining_amount = 0")
         for number in range(_ROUNDS):
             administrate(database_url, "UPDATE coupons SET amount = amount + 1, remaining_amount = 1")
-            [first] = await storage.admit(held(f"holder-{number}"))
+            [first] = await storage.admission.admit(held(f"holder-{number}"))
             assert isinstance(first, Claimed)
             hold_until(database_url, f"clock_timestamp() + interval '{number % 5} ms'")
             _, [confirmed], [claimed], _ = await asyncio.gather(
-                upkeep.settle_holds("spring", limit=100),
-                storage.admit(attempts(f"holder-{number}")),
-                elsewhere.admit(attempts(f"other-{number}")),
-                upkeep.settle_holds("spring", limit=100),
+                maintenance.settle_holds("spring", limit=100),
+                storage.admission.admit(attempts(f"holder-{number}")),
+                elsewhere.admission.admit(attempts(f"other-{number}")),
+                maintenance.settle_holds("spring", limit=100),
             )
             assert broken_sums(database_url) == []
             winners = [each for each in (confirmed, claimed) if isinstance(each, Claimed | HoldContinued)]

@@ -88,7 +88,7 @@ class Instance:
                     lock, database, slice_seconds=scenario.slice_seconds, limits=limits, room=room, observer=observed
                 ),
                 RowLockStrategy(database, limits=limits, room=room, observer=observed),
-                CounterStrategy(self.counters, database, limits=limits, room=room, observer=observed),
+                CounterStrategy(self.counters, database, database, limits=limits, room=room, observer=observed),
             )
             self._claims = StrategyByCoupon(
                 {each.name: each for each in strategies}, database, timeout_seconds=CLAIM_TIMEOUT_SECONDS

@@ -6,9 +6,10 @@ from urllib.parse import urlsplit
 
 import uuid_utils.compat as uuid_utils
 
-from claimsvc.domain import Attempt
-from claimsvc.postgres import EngineLimits, PostgresStorage, PostgresUpkeep, open_engine
+from claimsvc.domain import PLAIN, Attempt, AuditEntry, AuditFilter, Campaign, Coupon, CouponExists, StrategyName
+from claimsvc.postgres import EngineLimits, Repositories, open_engine
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.maintenance import PostgresMaintenance
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.proxy import Proxy, proxy_to
@@ -24,16 +25,38 @@ LIMITS = EngineLimits(
 
 
 @asynccontextmanager
-async def open_storage(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed]]:
+async def open_storage(database_url: str) -> AsyncIterator[tuple[Repositories, Observed]]:
     observed = Observed()
     async with open_engine(database_url, LIMITS, observed) as engine:
-        yield PostgresStorage(Database(engine, 3.0), observer=observed), observed
+        yield Repositories.on(Database(engine, 3.0), observer=observed), observed
 
 
 @asynccontextmanager
-async def open_upkeep(database_url: str) -> AsyncIterator[PostgresUpkeep]:
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresUpkeep(Database(engine, 3.0), observer=Observed())
+async def open_maintenance(database_url: str) -> AsyncIterator[PostgresMaintenance]:
+    async with open_storage(database_url) as (storage, _):
+        yield storage.maintenance
+
+
+async def create_coupon(
+    storage: Repositories,
+    name: str,
+    amount: int,
+    strategy: StrategyName,
+    campaign: Campaign = PLAIN,
+    *,
+    actor: str = "claimsvc",
+) -> Coupon | CouponExists:
+    """Create a coupon without an idempotency key."""
+    made = await storage.campaigns.create(name, amount, strategy, campaign, actor=actor)
+    assert isinstance(made, Coupon | CouponExists)
+    return made
+
+
+async def entries_about(
+    storage: Repositories, subject_type: str, subject: str, *, limit: int = 100
+) -> list[AuditEntry]:
+    """What the audit says of one thing, newest first."""
+    return await storage.audit_log.entries(AuditFilter(subject_type, subject), after=None, limit=limit)
 
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
@@ -45,8 +68,8 @@ def kinds(decisions: object) -> list[str]:
     return [type(decision).__name__ for decision in decisions]
 
 
-async def remaining(storage: PostgresStorage, name: str = "spring") -> int:
-    detail = await storage.coupon(name, claimants=1000)
+async def remaining(storage: Repositories, name: str = "spring") -> int:
+    detail = await storage.coupons.coupon(name, claimants=1000)
     assert detail is not None
     assert detail.coupon.amount - detail.coupon.remaining_amount == len(detail.claimed_by)
     return detail.coupon.remaining_amount
@@ -71,7 +94,7 @@ def terminate_all_others(database_url: str) -> None:
 
 
 @asynccontextmanager
-async def open_storage_through_a_proxy(database_url: str) -> AsyncIterator[tuple[PostgresStorage, Observed, Proxy]]:
+async def open_storage_through_a_proxy(database_url: str) -> AsyncIterator[tuple[Repositories, Observed, Proxy]]:
     target = urlsplit(database_url)
     assert target.hostname is not None
     assert target.port is not None

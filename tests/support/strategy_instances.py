@@ -10,7 +10,7 @@ from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from claimsvc.domain import StrategyName
 from claimsvc.ports import Strategy
-from claimsvc.postgres import EngineLimits, PostgresStorage, open_engine
+from claimsvc.postgres import EngineLimits, Repositories, open_engine
 from claimsvc.postgres.database import Database
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
@@ -33,7 +33,7 @@ _LIMITS = EngineLimits(
 @dataclass(frozen=True, slots=True)
 class Instance:
     strategy: Strategy
-    storage: PostgresStorage
+    storage: Repositories
     observed: Observed
     waiting_limit: int
     database_url: str
@@ -58,15 +58,18 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
-        storage = PostgresStorage(Database(engine, 4.0), observer=observed)
+        storage = Repositories.on(Database(engine, 4.0), observer=observed)
+        admission = storage.admission
         limits = BatchLimits(batch_size=64, lock_patience_seconds=1.5, patience_seconds=5.0, claim_timeout_seconds=10.0)
         room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {
             each.name: each
             for each in (
-                RedlockStrategy(lock, storage, slice_seconds=0.02, limits=limits, room=room, observer=observed),
-                RowLockStrategy(storage, limits=limits, room=room, observer=observed),
-                CounterStrategy(RedisCounters(masters.all), storage, limits=limits, room=room, observer=observed),
+                RedlockStrategy(lock, admission, slice_seconds=0.02, limits=limits, room=room, observer=observed),
+                RowLockStrategy(admission, limits=limits, room=room, observer=observed),
+                CounterStrategy(
+                    RedisCounters(masters.all), admission, storage.coupons, limits=limits, room=room, observer=observed
+                ),
             )
         }
         strategy = strategies[name]

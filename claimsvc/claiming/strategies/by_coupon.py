@@ -18,7 +18,7 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import PendingOutcome, Shelf, Stages, Strategy
+from claimsvc.ports import Coupons, PendingOutcome, Stages, Strategy
 
 # A coupon's strategy never changes, so it is cached without expiry. This bounds the cache.
 _CACHED_STRATEGIES = 100_000
@@ -41,10 +41,12 @@ class StrategyByCoupon:
             here: the batcher enforces their deadlines.
     """
 
-    def __init__(self, strategies: Mapping[StrategyName, Strategy], storage: Shelf, *, timeout_seconds: float) -> None:
+    def __init__(
+        self, strategies: Mapping[StrategyName, Strategy], coupons: Coupons, *, timeout_seconds: float
+    ) -> None:
         self._timeout_seconds = timeout_seconds
         self._strategies = strategies
-        self._storage = storage
+        self._coupons = coupons
         self._known: dict[str, Strategy] = {}
         self._unread: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
@@ -90,7 +92,7 @@ class StrategyByCoupon:
         if read is None or started_at < read_since:
             if len(self._claimable) >= _CACHED_TYPES:
                 self._claimable.clear()
-            read = asyncio.create_task(self._storage.claimable_coupons(coupon_type))
+            read = asyncio.create_task(self._coupons.claimable_coupons(coupon_type))
             self._claimable[coupon_type] = time.monotonic(), read
             read.add_done_callback(lambda ended: self._forget_failed(coupon_type, ended))
         return await asyncio.shield(read)
@@ -132,7 +134,7 @@ class StrategyByCoupon:
         while self._unread:
             names = list(self._unread)[:_READ_AT_ONCE]
             try:
-                found = {coupon.name: self._strategies[coupon.strategy] for coupon in await self._storage.stock(names)}
+                found = {coupon.name: self._strategies[coupon.strategy] for coupon in await self._coupons.stock(names)}
             except Exception as error:  # noqa: BLE001 - the waiting claims receive it
                 for name in names:
                     _resolve(self._unread.pop(name), error)

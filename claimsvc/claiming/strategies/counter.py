@@ -10,7 +10,7 @@ from claimsvc.claiming.batching import BatchLimits, CouponQueue, WaitingRoom, de
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import Attempt, Claimed, StrategyName
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import BatchObserver, Counters, Decision, Storage
+from claimsvc.ports import Admission, BatchObserver, Counters, Coupons, Decision
 
 
 class CounterStrategy(BatchedStrategy):
@@ -24,11 +24,19 @@ class CounterStrategy(BatchedStrategy):
     name = StrategyName.COUNTER
 
     def __init__(
-        self, counters: Counters, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver
+        self,
+        counters: Counters,
+        admission: Admission,
+        coupons: Coupons,
+        *,
+        limits: BatchLimits,
+        room: WaitingRoom,
+        observer: BatchObserver,
     ) -> None:
         super().__init__(limits, room, observer)
         self._counters = counters
-        self._storage = storage
+        self._admission = admission
+        self._coupons = coupons
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         while await decide_next(queues, self._admit):
@@ -59,7 +67,7 @@ class CounterStrategy(BatchedStrategy):
             taken = await self._counters.take(coupon_name, units)
             if taken is None:
                 # Redis has no count yet, or has lost it: read it from PostgreSQL.
-                for coupon in await self._storage.stock([coupon_name]):
+                for coupon in await self._coupons.stock([coupon_name]):
                     await self._counters.learn(coupon_name, coupon.remaining_amount)
                     taken = await self._counters.take(coupon_name, units)
         except UnavailableError as error:
@@ -71,7 +79,7 @@ class CounterStrategy(BatchedStrategy):
     async def _admit_taken(self, attempts: Sequence[Attempt]) -> list[Decision]:
         if not attempts:
             return []
-        decisions = await self._storage.admit(attempts)
+        decisions = await self._admission.admit(attempts)
         unused = Counter(
             attempt.coupon_name
             for attempt, decision in zip(attempts, decisions, strict=True)
@@ -87,7 +95,7 @@ class CounterStrategy(BatchedStrategy):
         """Decide the attempts that got no unit. PostgreSQL refuses them, or admits them if the count was too low."""
         if not attempts:
             return []
-        outcomes = await self._storage.look(attempts)
+        outcomes = await self._admission.look(attempts)
         undecided = [attempt for attempt, outcome in zip(attempts, outcomes, strict=True) if outcome is None]
-        decided = iter(await self._storage.admit(undecided) if undecided else ())
+        decided = iter(await self._admission.admit(undecided) if undecided else ())
         return [next(decided) if outcome is None else outcome for outcome in outcomes]

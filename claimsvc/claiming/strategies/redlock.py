@@ -8,7 +8,7 @@ from claimsvc.claiming.batching import BatchLimits, CouponQueue, WaitingRoom, de
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import StrategyName
 from claimsvc.errors import LockBusyError
-from claimsvc.ports import BatchObserver, Lease, Lock, LockWait, Storage
+from claimsvc.ports import Admission, BatchObserver, Lease, Lock, LockWait
 
 # A batch of this size shows that a coupon is busy; the next batch then gets a moment to fill.
 _BUSY_BATCH = 8
@@ -34,7 +34,7 @@ class RedlockStrategy(BatchedStrategy):
     def __init__(
         self,
         lock: Lock,
-        storage: Storage,
+        admission: Admission,
         *,
         slice_seconds: float,
         limits: BatchLimits,
@@ -43,7 +43,7 @@ class RedlockStrategy(BatchedStrategy):
     ) -> None:
         super().__init__(limits, room, observer)
         self._lock = lock
-        self._storage = storage
+        self._admission = admission
         self._slice_seconds = slice_seconds
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
@@ -81,7 +81,7 @@ class RedlockStrategy(BatchedStrategy):
         slice_ends = time.monotonic() + self._slice_seconds
         wanted: asyncio.Task[bool] | None = None
         try:
-            while batches := await decide_next(queues, self._storage.admit):
+            while batches := await decide_next(queues, self._admission.admit):
                 now = time.monotonic()
                 if wanted is None and now >= slice_ends - self._slice_seconds / 2:
                     wanted = asyncio.create_task(lease.is_wanted())

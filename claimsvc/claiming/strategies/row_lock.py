@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from claimsvc.claiming.batching import BatchLimits, CouponQueue, WaitingRoom, decide_next
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import StrategyName
-from claimsvc.ports import BatchObserver, Storage
+from claimsvc.ports import Admission, BatchObserver
 
 
 class RowLockStrategy(BatchedStrategy):
@@ -13,11 +13,13 @@ class RowLockStrategy(BatchedStrategy):
 
     name = StrategyName.ROW_LOCK
 
-    def __init__(self, storage: Storage, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
+    def __init__(
+        self, admission: Admission, *, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver
+    ) -> None:
         super().__init__(limits, room, observer)
-        self._storage = storage
+        self._admission = admission
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        while await decide_next(queues, self._storage.admit):
+        while await decide_next(queues, self._admission.admit):
             pass
         return ()

@@ -39,7 +39,8 @@ class Services:
     """
 
     strategy: ports.AnyClaims
-    storage: ports.Storage
+    coupons: ports.Coupons
+    claim_records: ports.ClaimRecords
     campaigns: ports.Campaigns
     transitions: ports.Transitions
     codes: ports.Codes

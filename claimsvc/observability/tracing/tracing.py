@@ -18,8 +18,8 @@ from opentelemetry.trace import Tracer
 
 from claimsvc.observability.tracing.requests import RequestTracer
 from claimsvc.observability.tracing.spans import trace_id_here
-from claimsvc.observability.tracing.work import TracedLock, TracedStrategy, TracedWork, trace_master, traced_storage
-from claimsvc.ports import Lock, Storage, Strategy
+from claimsvc.observability.tracing.work import TracedAdmission, TracedLock, TracedStrategy, TracedWork, trace_master
+from claimsvc.ports import Admission, Lock, Strategy
 from claimsvc.redis.masters import Master
 
 # How long a span may wait to be sent together with others.
@@ -55,8 +55,8 @@ class Tracing:
         for master in masters:
             trace_master(master, self._tracer)
 
-    def storage(self, storage: Storage) -> Storage:
-        return traced_storage(storage, self._tracer)
+    def admission(self, admission: Admission) -> Admission:
+        return TracedAdmission(admission, self._tracer)
 
 
 @asynccontextmanager

@@ -6,11 +6,11 @@ each in the trace of a claim of its own, that link the batch which took the lock
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, cast
+from typing import Any
 
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
@@ -18,7 +18,7 @@ from opentelemetry.util.types import AttributeValue
 from claimsvc.claiming.batching import Batch, CouponQueue
 from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome
 from claimsvc.observability.tracing.spans import begin, failed, span_here, step, within
-from claimsvc.ports import Decision, Lease, Lock, PendingOutcome, Storage, Strategy
+from claimsvc.ports import Admission, Decision, Lease, Lock, PendingOutcome, Strategy
 from claimsvc.redis.masters import Master
 
 # More names than these say nothing more.
@@ -200,30 +200,22 @@ def trace_master(master: Master, tracer: Tracer) -> None:
     master.execute_command = execute_traced  # type: ignore[method-assign]
 
 
-def traced_storage(storage: Storage, tracer: Tracer) -> Storage:
-    """The storage, with a span for each transaction that decides claims."""
-    return cast("Storage", _TracedStorage(storage, tracer))
+class TracedAdmission:
+    """`ports.Admission`, with a span for each transaction that decides claims."""
 
-
-class _TracedStorage:
-    """`ports.Storage`: what does not decide claims is the storage's own."""
-
-    def __init__(self, storage: Storage, tracer: Tracer) -> None:
-        self._storage = storage
+    def __init__(self, admission: Admission, tracer: Tracer) -> None:
+        self._admission = admission
         self._tracer = tracer
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._storage, name)
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
         with self._transaction(attempts):
-            return await self._storage.admit(attempts)
+            return await self._admission.admit(attempts)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         with self._transaction(attempts):
-            return await self._storage.look(attempts)
+            return await self._admission.look(attempts)
 
-    def _transaction(self, attempts: Sequence[Attempt]) -> Any:
+    def _transaction(self, attempts: Sequence[Attempt]) -> AbstractContextManager[Span | None]:
         attributes: dict[str, AttributeValue] = {
             "db.system.name": "postgresql",
             "claimsvc.claims": len(attempts),

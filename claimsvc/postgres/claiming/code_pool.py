@@ -3,6 +3,8 @@
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
+from claimsvc.postgres.audit import insert_entry
+
 CodesChanged = Callable[[Collection[str | None]], None]
 """Told of types after a change to their codes was committed."""
 
@@ -53,7 +55,7 @@ WITH given AS (
 SELECT 1 / (count(*) = %(units)s)::int FROM given
 """
 
-CANCEL = """
+CANCEL = f"""
 WITH claim AS (
     SELECT held_until IS NULL AS is_shown FROM user_claims
     WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active'
@@ -96,12 +98,11 @@ WITH claim AS (
     ) AS lost
     WHERE name = cancelled.coupon_name
     RETURNING name
-), told AS (
-    INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
-    SELECT %(actor)s, %(action)s, %(subject_type)s, %(subject)s, %(reason)s, %(request_id)s, %(details)s FROM cancelled
+), audited AS (
+    {insert_entry("cancelled")}
 )
 SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
-"""
+"""  # noqa: S608 - of constants
 """Gives a claim back. A unit comes back for a row that changes its state just here, and for no other: asked for again,
 nothing happens; nor if its code was redeemed. Where there are codes, a unit is one: that of a code that was shown comes
 back as the first of `spare_codes` that is new, and not at all if there is none, nor if the claim never had one."""

@@ -37,7 +37,7 @@ class Dispatcher:
         observer: StorageObserver,
         codes_changed: CodesChanged,
     ) -> None:
-        self._plain = FastPath(database)
+        self._fast_path = FastPath(database)
         self._full_path = FullPath(database, codes_changed=codes_changed)
         self._observer = observer
         # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
@@ -61,7 +61,7 @@ class Dispatcher:
         try:
             ruled = self._full_path_names(attempts)
             plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
-            looked = iter(await self._plain.look(plain) if plain else ())
+            looked = iter(await self._fast_path.look(plain) if plain else ())
             first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(looked) for attempt in attempts]
             with_rules = [
                 attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)
@@ -83,7 +83,7 @@ class Dispatcher:
     async def _admit_all(self, attempts: Sequence[Attempt]) -> list[Decision]:
         ruled = self._full_path_names(attempts)
         plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
-        decided = iter(await self._halving(self._plain.admit, plain) if plain else ())
+        decided = iter(await self._halving(self._fast_path.admit, plain) if plain else ())
         first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(decided) for attempt in attempts]
         with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)]
         if not with_rules:

@@ -14,6 +14,7 @@ import psycopg
 
 from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
+from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
@@ -45,32 +46,36 @@ WITH due AS (
     ) AS over
     WHERE name = over.coupon_name
     RETURNING over.units
-), told AS (
-    INSERT INTO audit (actor, action, subject_type, subject, details)
-    SELECT 'clock', 'claim.expire', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name) FROM due
+), audited AS (
+    {audited}
 )
 SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
 """
+_AUDITED = insert_entry_of_claims("due", "claim.expire", actor="'clock'")
 _SETTLED_AT_ONCE = 1000
 SETTLE_HOLDS = _SETTLE.format(
+    audited=_AUDITED,
     which=f"""FROM unnest(%(coupon_names)s::text[]) AS asked (name) CROSS JOIN LATERAL (
         SELECT claimed_at AS at, id AS claim_id FROM user_claims
         WHERE coupon_name = asked.name AND {_IS_DUE}
         ORDER BY held_until
         LIMIT %(most)s
     ) AS over
-    WHERE coupon_name = asked.name AND claimed_at = over.at AND id = over.claim_id"""  # noqa: S608 - of constants
+    WHERE coupon_name = asked.name AND claimed_at = over.at AND id = over.claim_id""",  # noqa: S608 - of constants
 )
 """Gives back the units of holds that are over, once the coupons' rows are locked: of each coupon so many at most, those
 that were over first, so that nobody waits for long. Returns how many."""
 
 # Of those who claim now all of them, because they may want the same again.
 _SETTLE_HOLDS_OF = _SETTLE.format(
+    audited=_AUDITED,
     which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (name, claimant)
-    WHERE coupon_name = asked.name AND user_id = asked.claimant AND {_IS_DUE}"""
+    WHERE coupon_name = asked.name AND user_id = asked.claimant AND {_IS_DUE}""",
 )
 
-SETTLE_HOLD = _SETTLE.format(which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}")
+SETTLE_HOLD = _SETTLE.format(
+    audited=_AUDITED, which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}"
+)
 """The same for one claim."""
 
 
@@ -130,20 +135,18 @@ WITH given AS (
 SELECT 1 / (count(*) = %(units)s AND count(*) = (SELECT coalesce(sum(units), 0) FROM taken))::int FROM given
 """
 
-_CONFIRM = """
+_CONFIRM = f"""
 WITH confirmed AS (
     UPDATE user_claims SET held_until = NULL
     FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS held (coupon_name, id)
     WHERE user_claims.coupon_name = held.coupon_name AND user_claims.id = held.id AND state = 'active'
         AND held_until IS NOT NULL
     RETURNING user_claims.id, user_claims.coupon_name
-), told AS (
-    INSERT INTO audit (actor, action, subject_type, subject, details)
-    SELECT 'claimant', 'claim.confirm', 'claim', id::text, jsonb_build_object('coupon_name', coupon_name)
-    FROM confirmed
+), audited AS (
+    {insert_entry_of_claims("confirmed", "claim.confirm", actor="'claimant'")}
 )
 SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
-"""
+"""  # noqa: S608 - of constants
 
 
 class FullPath:

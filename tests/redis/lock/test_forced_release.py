@@ -22,6 +22,7 @@ from tests.redis.lock.lock_admin import ASKED, locksmith_of, only_lock
 from tests.support.audit import trail
 from tests.support.databases import NOWHERE
 from tests.support.locks import open_lock, until_in_line, values
+from tests.support.storage import create_coupon
 from tests.support.strategy_instances import open_instance
 from tests.support.waiting import until
 
@@ -179,7 +180,7 @@ async def test_locks_released_by_force_under_load_break_no_promise(
         locksmith_of(redis_urls, database_url) as locksmith,
     ):
         for name in ("spring", "summer"):
-            await here.storage.create_coupon(name, units // 2, StrategyName.REDLOCK)
+            await create_coupon(here.storage, name, units // 2, StrategyName.REDLOCK)
         over = asyncio.Event()
         releases = 0
 
@@ -206,7 +207,7 @@ async def test_locks_released_by_force_under_load_break_no_promise(
         assert kinds.keys() <= {Claimed, AlreadyClaimed, SoldOut}
         assert releases > 0
         for name in ("spring", "summer"):
-            detail = await here.storage.coupon(name, claimants=1000)
+            detail = await here.storage.coupons.coupon(name, claimants=1000)
             assert detail is not None
             assert detail.coupon.remaining_amount == 0
             assert len(set(detail.claimed_by)) == len(detail.claimed_by) == units // 2

@@ -92,7 +92,7 @@ def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
 
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """One claim."""
-    found = await claim_cases.get(request.app[SERVICES].storage, request[CALLER], path.id)
+    found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
         return ok(schemas.claim_body(found))
     return refused(found, request[REQUEST_ID])

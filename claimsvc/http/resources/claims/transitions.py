@@ -38,7 +38,7 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
     again, it is answered alike, and nothing more comes back."""
     services = request.app[SERVICES]
     ended = await claims.cancel(
-        services.storage,
+        services.claim_records,
         services.transitions,
         request[CALLER],
         path.id,
@@ -54,7 +54,7 @@ async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Rep
 
     async def confirm(once: domain.IdempotencyKey | None) -> object:
         return await claims.confirm(
-            services.storage, services.transitions, caller, path.id, once=once, request_id=request_id
+            services.claim_records, services.transitions, caller, path.id, once=once, request_id=request_id
         )
 
     return _reply(await once_only(request, None, confirm), request_id)

@@ -20,7 +20,7 @@ from claimsvc.http.server.response import Reply
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
     """One page of the coupons, by name."""
-    found = await request.app[SERVICES].storage.coupons(
+    found = await request.app[SERVICES].coupons.coupons(
         search=query.search or None, after=query.after(), limit=query.limit + 1
     )
     page = found[: query.limit]
@@ -31,7 +31,7 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
 
 async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
     """A coupon and who holds it."""
-    found = await coupon_cases.get(request.app[SERVICES].storage, request[CALLER], path.name)
+    found = await coupon_cases.get(request.app[SERVICES].coupons, request[CALLER], path.name)
     if isinstance(found, domain.UnknownCoupon):
         return refused(found, request[REQUEST_ID])
     return ok(campaign_schemas.campaign_detail_body(found))
@@ -45,7 +45,7 @@ async def get_coupon_named_claim(request: web.Request) -> Reply:
 async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
     """One page of a coupon's claims, oldest first."""
     found = await claim_cases.of_coupon(
-        request.app[SERVICES].storage, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
+        request.app[SERVICES].claim_records, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
     )
     if isinstance(found, domain.UnknownCoupon):
         return refused(found, request[REQUEST_ID])

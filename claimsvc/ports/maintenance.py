@@ -1,4 +1,4 @@
-"""Upkeep of the database."""
+"""Maintenance of the database."""
 
 from typing import Protocol
 
@@ -7,7 +7,7 @@ from claimsvc.domain import (
 )
 
 
-class Upkeep(Protocol):
+class Maintenance(Protocol):
     """What keeps the database in order. To be done by anybody at any time, and by several at once.
 
     Every method raises `UnavailableError` as those of `Storage`. Names come in order, from just after `after`; each

@@ -1,0 +1,29 @@
+"""Reading coupons."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from claimsvc.domain import Coupon, CouponDetail
+
+
+class Coupons(Protocol):
+    """Reads coupons. Every method raises `UnavailableError` when the database does not answer in time."""
+
+    async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
+        """Return a coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
+        ...
+
+    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
+        """Return coupons by name: those that contain `search` (case-insensitive), after the name `after`."""
+        ...
+
+    async def stock(self, names: Sequence[str]) -> list[Coupon]:
+        """Return those of the named coupons that exist."""
+        ...
+
+    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
+        """Return the first coupons of a type, or of any, that can be claimed now, oldest first.
+
+        If there are none, return the newest one that cannot be claimed; nothing if there is no coupon of the type.
+        """
+        ...

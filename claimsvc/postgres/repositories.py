@@ -1,0 +1,62 @@
+"""Every repository on one pool of connections."""
+
+from dataclasses import dataclass
+from typing import Self
+
+from claimsvc.ports import StorageObserver
+from claimsvc.postgres.audit import PostgresAuditLog
+from claimsvc.postgres.campaigns import PostgresCampaigns
+from claimsvc.postgres.claiming.code_pool import CodesChanged
+from claimsvc.postgres.claiming.dispatcher import Dispatcher
+from claimsvc.postgres.claims import PostgresClaims
+from claimsvc.postgres.codes import PostgresCodes
+from claimsvc.postgres.coupons import PostgresCoupons
+from claimsvc.postgres.database import Database
+from claimsvc.postgres.erasure import PostgresErasure
+from claimsvc.postgres.exports import PostgresExports
+from claimsvc.postgres.keys import PostgresKeys
+from claimsvc.postgres.lists import PostgresAudience
+from claimsvc.postgres.maintenance import PostgresMaintenance
+from claimsvc.postgres.migrations import SchemaCheck
+
+
+@dataclass(frozen=True, slots=True)
+class Repositories:
+    """One repository for each family of tables. Each is handed on by itself, to those that need it."""
+
+    admission: Dispatcher
+    coupons: PostgresCoupons
+    campaigns: PostgresCampaigns
+    claims: PostgresClaims
+    codes: PostgresCodes
+    audience: PostgresAudience
+    keys: PostgresKeys
+    audit_log: PostgresAuditLog
+    exports: PostgresExports
+    erasure: PostgresErasure
+    maintenance: PostgresMaintenance
+    check_schema: SchemaCheck
+
+    @classmethod
+    def on(cls, database: Database, *, observer: StorageObserver, codes_changed: CodesChanged = lambda _: None) -> Self:
+        """Build them.
+
+        Args:
+            database: where statements run.
+            observer: receives transactions and violated invariants.
+            codes_changed: see `CodesChanged`.
+        """
+        return cls(
+            admission=Dispatcher(database, observer=observer, codes_changed=codes_changed),
+            coupons=PostgresCoupons(database),
+            campaigns=PostgresCampaigns(database, codes_changed=codes_changed),
+            claims=PostgresClaims(database, codes_changed=codes_changed),
+            codes=PostgresCodes(database, changed=codes_changed),
+            audience=PostgresAudience(database),
+            keys=PostgresKeys(database),
+            audit_log=PostgresAuditLog(database),
+            exports=PostgresExports(database),
+            erasure=PostgresErasure(database),
+            maintenance=PostgresMaintenance(database, observer=observer),
+            check_schema=SchemaCheck(database),
+        )
