@@ -37,7 +37,7 @@ def judge_settings(settings: Settings) -> Findings:
     if settings.quota_address is not None and not settings.trusted_proxies:
         yield warning(
             _SUBJECT,
-            "CLAIMSVC_QUOTA_ADDRESS counts by the connecting address; behind a proxy that is the proxy's, for all users",
+            "CLAIMSVC_QUOTA_ADDRESS counts the connecting address; behind a proxy that is the proxy's, for all users",
             "list the proxies in CLAIMSVC_TRUSTED_PROXIES; if there are none, 127.0.0.1",
         )
     if any(network.prefixlen == 0 for network in settings.trusted_proxies):

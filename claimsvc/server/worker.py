@@ -150,7 +150,7 @@ def _tune_garbage_collector() -> None:
 
 
 def _give_up_starting(seconds: float) -> None:
-    """End the process. Each step has its own time limit, but a PostgreSQL that freezes between steps can exceed them."""
+    """End the process. Each step has a time limit, but a PostgreSQL that freezes between steps can exceed them."""
     _log.error("stopped by force: the service could not be started in time", seconds=seconds)
     os._exit(EXIT_FAILED)
 
