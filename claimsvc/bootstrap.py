@@ -18,7 +18,7 @@ from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
-from claimsvc.jobs.code_counts import CodeEcho, read_counts, refresh
+from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
@@ -61,9 +61,9 @@ async def application(
         metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
         metrics.pool_limited(settings.database_pool_size)
         failpoints = Failpoints.parse(settings.failpoints)
-        echo = CodeEcho()
+        code_counts = CodeCountUpdater()
         engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
-        database = repositories_on(settings, engine, metrics, echo.changed)
+        database = repositories_on(settings, engine, metrics, code_counts.changed)
         masters = await stack.enter_async_context(_open_masters(settings, metrics))
         await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         await require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -81,15 +81,15 @@ async def application(
             strategy = failpoints.claims(strategy)
         stack.push_async_callback(strategy.drain)
         code_counters = RedisCodeCounters(masters.all)
-        await stack.enter_async_context(echo.running(database.codes, code_counters))
+        await stack.enter_async_context(code_counts.running(database.codes, code_counters))
         for work in _background(settings, database, masters, code_counters, jobs, metrics):
             await stack.enter_async_context(work)
-        locksmith = LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
+        lock_admin = LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
         live = Live(
             metrics,
             masters.all,
             database.coupons.stock,
-            locksmith.look,
+            lock_admin.look,
             instance=instance,
             pool_size=settings.database_pool_size,
         )
@@ -108,7 +108,7 @@ async def application(
                 codes=database.codes,
                 count_codes=partial(read_counts, database.codes, code_counters),
                 audience=database.audience,
-                locksmith=locksmith,
+                lock_admin=lock_admin,
                 audit=database.audit_log,
                 exports=database.exports,
                 erasure=database.erasure,
@@ -139,7 +139,7 @@ def _background(
 ) -> list[AbstractAsyncContextManager[object]]:
     """What goes on by the clock, each while it is entered."""
     return [
-        repeated(partial(refresh, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
+        repeated(partial(refresh_code_counts, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
         repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
@@ -209,7 +209,7 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
         await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         await require("CLAIMSVC_REDIS_URLS", masters.check())
         lock, counters = redlocks.without_metrics(), RedisCounters(masters.all)
-        yield _jobs(settings, lock, database, counters, metrics, patient=True)
+        yield _jobs(settings, lock, database, counters, metrics, wait_for_lock=True)
 
 
 @asynccontextmanager
@@ -235,7 +235,7 @@ def _jobs(
     counters: Counters,
     metrics: Metrics,
     *,
-    patient: bool = False,
+    wait_for_lock: bool = False,
 ) -> Jobs:
     return Jobs(
         lock,
@@ -246,7 +246,7 @@ def _jobs(
         settle_seconds=settings.claim_patience_seconds,
         drifted=metrics.counter_drifted,
         purge_after_days=settings.purge_after_days,
-        patient=patient,
+        wait_for_lock=wait_for_lock,
     )
 
 

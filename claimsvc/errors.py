@@ -1,21 +1,21 @@
-"""Failures: what is raised when a question could not be answered. Expected results are values, in `domain`."""
+"""The errors of the service. Expected results, such as sold out, are values in `domain`."""
 
-# What a program of ours exits with.
+# Exit statuses of the programs.
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
 
 
 class ClaimsvcError(Exception):
-    """The root of every error that this package raises on purpose."""
+    """Base class of all errors that this package raises."""
 
 
 class SettingsError(ClaimsvcError):
-    """The service cannot start as it is set up. The message says what to change."""
+    """A setting is wrong, or does not work on this machine. The message says what to change."""
 
 
 class EmbeddedServiceError(ClaimsvcError):
-    """A PostgreSQL or Valkey of our own could not be started. The message says what to do."""
+    """An embedded PostgreSQL or Valkey could not be started. The message says what to do."""
 
 
 class PermissionDeniedError(ClaimsvcError):
@@ -29,7 +29,9 @@ class PermissionDeniedError(ClaimsvcError):
 class TransientError(ClaimsvcError):
     """Nothing was decided; the same request may succeed later.
 
-    `retry_after_seconds` is what the caller is advised to wait.
+    Args:
+        detail: what went wrong, for the caller and the log.
+        retry_after_seconds: how long the caller should wait.
     """
 
     def __init__(self, detail: str, *, retry_after_seconds: float = 1.0) -> None:
@@ -39,13 +41,16 @@ class TransientError(ClaimsvcError):
 
 
 class LockBusyError(TransientError):
-    """The coupon's lock was held by others for as long as a claim may wait."""
+    """Other instances held the coupon's lock until the claim timed out."""
 
 
 class UnavailableError(TransientError):
-    """Something that the service needs does not answer, or the service has no room for more.
+    """A dependency of the service does not answer, or the service is overloaded or stopping.
 
-    `dependency` names it: `redis`, `postgresql` or `claimsvc`.
+    Args:
+        detail: what went wrong.
+        dependency: `redis`, `postgresql` or `claimsvc`.
+        retry_after_seconds: how long the caller should wait.
     """
 
     def __init__(self, detail: str, *, dependency: str, retry_after_seconds: float = 1.0) -> None:
@@ -54,4 +59,4 @@ class UnavailableError(TransientError):
 
 
 class InvariantViolatedError(ClaimsvcError):
-    """The database contradicts a promise of this service; the transaction was rolled back."""
+    """The database violates an invariant of this service; the transaction was rolled back."""

@@ -1,16 +1,17 @@
-"""Failpoints: moments of a claim at which this process fails on purpose, so that the fault suite can be exact.
+"""Failpoints: points in the processing of a claim at which this process fails on purpose, for the fault suite.
 
-They are named by `CLAIMSVC_FAILPOINTS` when the process starts, and can be switched on in no other way. When it is not
-set nothing of this file is in the way of a claim: the composition root wraps the parts only if it is. Example:
+Only `CLAIMSVC_FAILPOINTS` at the start of the process enables them. Without it they cost nothing, because the
+composition root then does not wrap the parts of the service. Example:
 
     CLAIMSVC_FAILPOINTS=before-commit=exit@3,after-lock=stall:2
 
-Points: `after-lock` (locks were just taken), `before-commit` (a transaction of claims is written, and not committed),
-`after-commit` (it is committed, and nobody was told), `before-reply` (a claim is decided, and its answer not sent).
+Points: `after-lock` (locks were just taken), `before-commit` (a transaction of claims is written but not committed),
+`after-commit` (it is committed, but the result was not received), `before-reply` (a claim is decided, but its answer
+was not sent).
 
-Actions: `exit` (the process is gone, as after `kill -9`), `stop` (it stops itself as by SIGSTOP, until SIGCONT),
-`stall:SECONDS` (the event loop hangs), `wait:SECONDS` (only whoever is there waits). `@n` does it at the n-th time
-and never again; without it, it is done every time.
+Actions: `exit` (the process ends immediately, as by `kill -9`), `stop` (the process stops, as by SIGSTOP, until
+SIGCONT), `stall:SECONDS` (the event loop hangs), `wait:SECONDS` (only this claim or batch waits). With `@n` the action
+happens only the n-th time; without it, every time.
 """
 
 import asyncio
@@ -53,7 +54,7 @@ class _Failpoint:
     action: str
     seconds: float
     at: int
-    """At which time it fires; 0 for every time."""
+    """Fires only the n-th time; 0 for every time."""
     reached: int = 0
 
     async def reach(self) -> None:
@@ -66,56 +67,59 @@ class _Failpoint:
         elif self.action == "stop":
             os.kill(os.getpid(), signal.SIGSTOP)
         elif self.action.startswith("stall"):
-            time.sleep(self.seconds)  # noqa: ASYNC251 - to hang the event loop is what it is for
+            time.sleep(self.seconds)  # noqa: ASYNC251 - it must block the event loop
         else:
             await asyncio.sleep(self.seconds)
 
 
 class Failpoints:
-    """The failpoints of this process, and what wraps the parts of the service so that they are reached."""
+    """The failpoints of this process, with wrappers for the parts of the service that reach them."""
 
     def __init__(self, failpoints: Sequence[_Failpoint]) -> None:
         self._failpoints = failpoints
 
     @classmethod
     def parse(cls, words: Sequence[str]) -> Self | None:
-        """Those that the setting names; None, which is how it should be, if there are none.
+        """Parse the setting. Returns None if it is empty.
 
         Raises:
-            SettingsError: a word is not one of the language above.
+            SettingsError: a word is not a valid failpoint.
         """
         failpoints = []
         for word in words:
             found = _WORD.fullmatch(word)
             if found is None:
                 raise SettingsError(
-                    f"CLAIMSVC_FAILPOINTS: {word!r} is none; it is for tests, and looks like before-commit=exit@3 "
-                    f"with one of {', '.join(POINTS)} and one of exit, stop, stall:SECONDS, wait:SECONDS"
+                    f"CLAIMSVC_FAILPOINTS: {word!r} is not a failpoint. It is for tests; an example is "
+                    f"before-commit=exit@3. Points: {', '.join(POINTS)}. "
+                    "Actions: exit, stop, stall:SECONDS, wait:SECONDS"
                 )
             failpoints.append(
                 _Failpoint(found["point"], found["action"], float(found["seconds"] or 0), int(found["at"] or 0))
             )
         if not failpoints:
             return None
-        _log.warning("failpoints are on: this process is going to fail on purpose", failpoints=list(words))
+        _log.warning("failpoints are enabled: this process will fail on purpose", failpoints=list(words))
         return cls(failpoints)
 
     async def reach(self, point: str) -> None:
-        """Do what was asked for at this point, if anything was."""
+        """Execute the failpoints of this point."""
         for failpoint in self._failpoints:
             if failpoint.point == point:
                 await failpoint.reach()
 
     def lock(self, lock: Lock) -> Lock:
+        """Wrap a lock so that it reaches `after-lock`."""
         return _FailingLock(lock, self)
 
     def claims(self, claims: AnyClaims) -> AnyClaims:
+        """Wrap the strategies so that they reach `before-reply`."""
         return _FailingClaims(claims, self)
 
     def transactions(self, engine: AsyncEngine) -> None:
-        """Reach the points around the commit on every connection that the engine opens.
+        """Reach `before-commit` and `after-commit` on every connection that the engine opens.
 
-        Transactions of claims are the only ones in a pipeline, and the only ones whose COMMIT is a statement of ours.
+        Only transactions of claims use a pipeline and send COMMIT as an explicit statement.
         """
 
         def swap(connection: Any, _: Any) -> None:

@@ -1,7 +1,7 @@
-"""Logging: one event, one line on stderr; colours for people on a terminal, JSON for everybody else.
+"""Logging: one line per event on stderr, in colour on a terminal and as JSON elsewhere.
 
-Our own lines go straight from structlog to stderr, because there is one for each request and the standard library's
-way costs several times the request itself. What libraries log by the standard library comes out in the same shape.
+The service's own lines go from structlog directly to stderr: there is one for each request, and the standard library's
+logging would cost several times as much as the request. Lines that libraries log get the same format.
 """
 
 import asyncio
@@ -17,16 +17,16 @@ import orjson
 import structlog
 
 REQUESTS = "claimsvc.http"
-"""The logger that has a line for each request."""
+"""The logger with one line per request."""
 
-# How long a line below `warning` may wait to be written together with others.
+# Lines below `warning` are buffered for up to this time and written together.
 _FLUSH_SECONDS = 0.05
-# What a pipe takes in one piece (PIPE_BUF on Linux), so that lines of several workers do not run into each other.
-_WHOLE_BYTES = 4096
+# A pipe takes writes of this size atomically (PIPE_BUF on Linux), so that lines of several workers are not mixed.
+_ATOMIC_WRITE_BYTES = 4096
 
 
-class _Lines:
-    """Lines on their way to stderr. Each write costs as much as the line; under load one serves many."""
+class _BufferedStderr:
+    """A buffer for lines to stderr. A write costs as much as formatting a line; under load one write serves many."""
 
     def __init__(self) -> None:
         self._waiting: list[bytes] = []
@@ -37,7 +37,7 @@ class _Lines:
         if len(self._waiting) == 1:
             try:
                 asyncio.get_running_loop().call_later(_FLUSH_SECONDS, self.flush)
-            except RuntimeError:  # nothing runs that would flush it later
+            except RuntimeError:  # no event loop is running that could flush it later
                 self.flush()
 
     def write_now(self, line: bytes) -> None:
@@ -48,7 +48,7 @@ class _Lines:
         lines, self._waiting = self._waiting, []
         piece = bytearray()
         for line in lines:
-            if piece and len(piece) + len(line) >= _WHOLE_BYTES:
+            if piece and len(piece) + len(line) >= _ATOMIC_WRITE_BYTES:
                 _write(piece)
                 piece.clear()
             piece += line
@@ -63,12 +63,12 @@ def _write(piece: bytearray) -> None:
 
 
 class _Logger:
-    """What structlog hands finished lines to. A warning is written at once, with all that came before it.
+    """Receives formatted lines from structlog. A warning is written immediately, with the lines before it.
 
-    Except those about requests: while something is down there is one for each of them.
+    Warnings about requests are buffered: during an outage there is one for each request.
     """
 
-    def __init__(self, lines: _Lines, name: str | None = None) -> None:
+    def __init__(self, lines: _BufferedStderr, name: str | None = None) -> None:
         self.name = name
         self.debug = self.info = lines.write_soon
         self.warning = lines.write_soon if name == REQUESTS else lines.write_now
@@ -91,7 +91,7 @@ def configure(level: str, log_format: str) -> None:
     processors: list[structlog.typing.Processor]
     if console:
         stamp = structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False)
-        # Its own choice of a traceback shows the variables, and keys and tokens with them.
+        # The default traceback shows variables, which may contain keys and tokens.
         plain = structlog.dev.plain_traceback
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty(), sort_keys=False, exception_formatter=plain)
         rendering = [stamp, renderer, _encode]
@@ -102,7 +102,7 @@ def configure(level: str, log_format: str) -> None:
     structlog.configure(
         processors=processors,
         wrapper_class=structlog.make_filtering_bound_logger(level),
-        logger_factory=partial(_Logger, _Lines()),
+        logger_factory=partial(_Logger, _BufferedStderr()),
         cache_logger_on_first_use=True,
     )
     _configure_standard_library(level, shared, rendering)
@@ -130,7 +130,7 @@ def _to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
 
 
 def _own_to_json(logger: _Logger, method: str, event: MutableMapping[str, Any]) -> bytes:
-    # All that the processors of the other lines do, in one call for each line instead of four.
+    # Does the work of the four processors of other lines in one call.
     event["level"] = "error" if method == "exception" else method
     event["logger"] = logger.name
     if "exc_info" in event:

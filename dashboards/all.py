@@ -1,4 +1,4 @@
-"""Every dashboard, by the name of its file."""
+"""All dashboards, by file name."""
 
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 
@@ -14,6 +14,6 @@ _DASHBOARDS = {
 
 
 def rendered() -> dict[str, str]:
-    """The JSON of each dashboard, as it is committed."""
+    """Return the JSON of each dashboard by file name."""
     encoder = JSONEncoder(indent=2, ensure_ascii=False)
     return {name: encoder.encode(build()) + "\n" for name, build in _DASHBOARDS.items()}

@@ -1,4 +1,4 @@
-"""Do users get their coupons? The objectives first, then what claims come to, then the stock."""
+"""The dashboard Claims: objectives, outcomes, stock, requests."""
 
 from collections.abc import Callable
 
@@ -15,23 +15,23 @@ _LATENCY_SECONDS = 0.25
 
 _CLAIMING = 'HERE, route="/api/coupons/claim", method="POST"'
 FAILED = "lock-busy|unavailable|internal-error"
-"""The outcomes that are failures of the service: answered with a 5xx."""
-NOBODYS = "cancelled|unknown-coupon"
-"""The outcomes that count for no objective: the client hung up, or no coupon has that name."""
+"""Outcomes that are failures of the service: answered with a 5xx."""
+EXCLUDED = "cancelled|unknown-coupon"
+"""Outcomes that count for no objective: the client hung up, or no coupon has the name."""
 AGAINST_THE_RULES = "not-started|ended|paused|not-eligible"
-"""The outcomes of claims that a coupon's own rules refuse, with stock left or without."""
+"""Outcomes of claims that the coupon's rules refuse, regardless of its stock."""
 
 _FAILED = f'COUPON, outcome=~"{FAILED}"'
-# All the rest, so that an outcome that is new counts as an answer until it is named here.
-_DECIDED = f'HERE, outcome!~"{FAILED}|{NOBODYS}"'
+# Defined by exclusion, so that a new outcome counts as decided until it is listed above.
+_DECIDED = f'HERE, outcome!~"{FAILED}|{EXCLUDED}"'
 _REFUSED_BY_RULES = f'COUPON, outcome=~"{AGAINST_THE_RULES}"'
 
 
 def claims() -> Dashboard:
     return page(
         "claimsvc-claims",
-        "Do users get their coupons, and how fast? Begin here; what is red is explained by Lock contention or"
-        " Dependencies.",
+        "Do users get their coupons, and how fast? Start here. Lock contention and Dependencies show the causes of what"
+        " is red.",
         {
             "Objectives, over the time range shown": _objectives(),
             "Claims": _outcomes(),
@@ -42,7 +42,7 @@ def claims() -> Dashboard:
 
 
 def _answered(over: str) -> str:
-    """The share of claims that were answered with anything but a 5xx."""
+    """Return the share of claims that were answered without a 5xx."""
     return (
         f'sum(rate(claimsvc_http_requests_total{{{_CLAIMING}, status!~"5.."}}[{over}]))'
         f" / (sum(rate(claimsvc_http_requests_total{{{_CLAIMING}}}[{over}])) > 0)"
@@ -50,7 +50,7 @@ def _answered(over: str) -> str:
 
 
 def _in_time(over: str) -> str:
-    """The share of decided claims that were so in time."""
+    """Return the share of decided claims that were decided in time."""
     return (
         f'sum(rate(claimsvc_claim_duration_seconds_bucket{{{_DECIDED}, le="{_LATENCY_SECONDS}"}}[{over}]))'
         f" / (sum(rate(claimsvc_claim_duration_seconds_count{{{_DECIDED}}}[{over}])) > 0)"
@@ -65,28 +65,27 @@ def _objectives() -> list[Panel]:
     return [
         *_objective(
             "Availability",
-            "Which share of the claims asked for was answered without a 5xx? The objective is 99.9 % over 30 days."
-            " Sold out, already claimed, paused, ended and the like are good answers.",
+            "Which share of the claims was answered without a 5xx? The objective is 99.9 % over 30 days. Sold out,"
+            " already claimed, paused, ended and the like are not failures.",
             "Availability budget left",
-            "How much of the failures that the objective allows is left? 100 %: none happened. Below 0 the objective is"
-            " missed for the range shown.",
+            "How much of the error budget is left? 100 %: no failures. Below 0 the objective is missed for the range"
+            " shown.",
             _answered,
             _AVAILABILITY,
         ),
         *_objective(
             "Decided within 250 ms",
-            "Which share of the claims that were decided, by a coupon's stock or by its rules, was so within 250 ms?"
-            " The objective is 99 % over 30 days.",
+            "Which share of the decided claims, whether by stock or by rules, was decided within 250 ms? The objective"
+            " is 99 % over 30 days.",
             "Latency budget left",
-            "How much of the slow claims that the objective allows is left? Below 0 the objective is missed for the"
-            " range shown.",
+            "How much of the budget of slow claims is left? Below 0 the objective is missed for the range shown.",
             _in_time,
             _LATENCY,
         ),
         graph(
             "Burn rate",
-            "How many times faster than the objectives allow is the budget being used? At 1 it lasts exactly 30 days,"
-            " at 14.4 just 2 days: that pages.",
+            "How many times faster than the objectives allow is the budget spent? At 1 it lasts 30 days, at 14.4 only 2"
+            " days: that pages.",
             "none",
             Query(_burn_rate(_answered("$__rate_interval"), _AVAILABILITY), "availability"),
             Query(_burn_rate(_in_time("$__rate_interval"), _LATENCY), "latency"),
@@ -97,7 +96,7 @@ def _objectives() -> list[Panel]:
 def _objective(
     title: str, question: str, budget_title: str, budget_question: str, share: Callable[[str], str], objective: float
 ) -> list[Panel]:
-    """How well an objective is met, and what is left of its budget."""
+    """Return the panels of an objective and of its remaining budget."""
     met = share("$__range")
     return [
         figure(title, question, "percentunit", Query(met, now=True), steps=((None, "red"), (objective, "green"))),
@@ -115,9 +114,9 @@ def _outcomes() -> list[Panel]:
     return [
         graph(
             "Claims by outcome",
-            "What do claims come to? lock-busy, unavailable and internal-error are failures; everything else is an"
-            " answer: not-started, ended and paused by the coupon's rules, replayed from the one that is kept under"
-            " the request's Idempotency-Key.",
+            "What are the outcomes of claims? lock-busy, unavailable and internal-error are failures, all others are"
+            " answers: not-started, ended and paused by the coupon's rules, replayed from the answer stored for the"
+            " request's Idempotency-Key.",
             "reqps",
             Query(per_second("claimsvc_claims_total", "outcome", COUPON), "{{outcome}}"),
             stacked=True,
@@ -129,25 +128,25 @@ def _outcomes() -> list[Panel]:
         ),
         heatmap(
             "Spread of latency",
-            "Are all claims slow, or only some? Two bands mean two reasons: open an exemplar of each.",
+            "Are all claims slow, or only some? Two bands have two causes: open an exemplar of each.",
             "claimsvc_claim_duration_seconds",
         ),
         graph(
             "Claims by coupon",
-            "Which coupon is hot? The ten that are claimed most; `other` is all that are not among the busiest 100.",
+            "Which coupon is hot? The ten with the most claims; `other` is the sum of all but the busiest 100.",
             "reqps",
             Query(ten_most(per_second("claimsvc_claims_total", "coupon", COUPON)), "{{coupon}}"),
         ),
         graph(
             "Failed claims by coupon",
-            "Of which coupon do claims fail, and why? lock-busy: see Lock contention. unavailable: see Dependencies.",
+            "Claims of which coupon fail, and why? lock-busy: see Lock contention. unavailable: see Dependencies.",
             "reqps",
             Query(ten_most(per_second("claimsvc_claims_total", "coupon, outcome", _FAILED)), "{{coupon}} {{outcome}}"),
         ),
         graph(
             "p99 by outcome",
-            "Is it success or refusal that is slow? lock-busy is told after 1.5 s by design; within a bucket of the"
-            " histogram a quantile is an estimate, so it is read as up to 1.6 s.",
+            "Which outcomes are slow? lock-busy takes 1.5 s by design. A quantile is an estimate within a bucket of the"
+            " histogram, so it shows as up to 1.6 s.",
             "s",
             Query(quantile(0.99, "claimsvc_claim_duration_seconds", "outcome"), "{{outcome}}"),
         ),
@@ -160,7 +159,7 @@ def _stock() -> list[Panel]:
     return [
         graph(
             "Stock left",
-            "Which coupons are nearly gone? The ten of which the smallest part is left.",
+            "Which coupons are nearly sold out? The ten with the smallest remaining share.",
             "percentunit",
             Query(
                 "bottomk(10, min by (coupon) (claimsvc_coupon_remaining{COUPON} / claimsvc_coupon_amount{COUPON}))",
@@ -171,25 +170,25 @@ def _stock() -> list[Panel]:
         ),
         graph(
             "Units left",
-            "How many units of each coupon are left? The ten with the fewest. Read every 2 s by each instance. A unit"
-            " that is held until it is confirmed is not left; one that is given back is again.",
+            "How many units of each coupon are left? The ten with the fewest. Each instance reads them every 2 s. Units"
+            " that are held until confirmation do not count as left.",
             COUNT,
             Query(f"bottomk(10, {left})", "{{coupon}}"),
             width=6,
         ),
         graph(
             "Time until sold out",
-            "When is each coupon sold out, if it goes on like this? The ten that are soonest. Coupons that nobody gets"
-            " now have no line. Units that are given back, and changes of the amount, are not foreseen.",
+            "When will each coupon be sold out at the current rate? The ten that are first. Coupons without claims have"
+            " no line. Returned units and changes of the amount are not predicted.",
             "s",
             Query(f"bottomk(10, {left} / ({claimed} > 0))", "{{coupon}}"),
             width=6,
         ),
         graph(
             "Refused by their rules, by coupon",
-            "Of which coupon are claims refused though stock may be left, and why? not-started: it begins later."
-            " ended: its time is over, or it was archived. paused: somebody has paused it. No line: none. That is no"
-            " failure, but somebody may have set it by mistake.",
+            "Claims of which coupon are refused although stock may be left, and why? not-started: its period starts"
+            " later. ended: its period has ended, or it was archived. paused: an operator has paused it. No line: none."
+            " This is not a failure, but it may have been configured by mistake.",
             "reqps",
             Query(
                 ten_most(f"{per_second('claimsvc_claims_total', 'coupon, outcome', _REFUSED_BY_RULES)} > 0"),
@@ -204,7 +203,7 @@ def _requests() -> list[Panel]:
     return [
         graph(
             "Requests by status",
-            "What does the service answer over HTTP, everything included?",
+            "How does the service answer HTTP requests, of all routes?",
             "reqps",
             Query(per_second("claimsvc_http_requests_total", "status"), "{{status}}"),
             stacked=True,
@@ -217,14 +216,14 @@ def _requests() -> list[Panel]:
         ),
         graph(
             "Claims by instance and strategy",
-            "Does every instance get its part of the claims, and by which strategy are they admitted?",
+            "Does every instance get its share of the claims, and which strategies admit them?",
             "reqps",
             Query(per_second("claimsvc_claims_total", "instance, strategy", COUPON), "{{instance}} {{strategy}}"),
         ),
         graph(
             "Quotas",
-            "Who is refused for asking too often, by user or by address? unknown: a master was late or down, so the"
-            " request was let through. A single line at 0: no quota is set, or nobody asks.",
+            "How many requests exceed a quota, by user or by address? unknown: a master was late or down, so the"
+            " request passed uncounted. A single line at 0: no quota is set, or there are no requests.",
             "reqps",
             Query(
                 f"{per_second('claimsvc_quota_decisions_total', 'policy, result')} or vector(0)",

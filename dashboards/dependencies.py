@@ -1,4 +1,4 @@
-"""Is it Redis, PostgreSQL or the process itself?"""
+"""The dashboard Dependencies: Redis masters, PostgreSQL, jobs, processes."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -18,8 +18,8 @@ _MEMORY_USED = "claimsvc_redis_memory_bytes{HERE} / claimsvc_redis_memory_limit_
 def dependencies() -> Dashboard:
     return page(
         "claimsvc-dependencies",
-        "Do claims wait for the masters, for PostgreSQL, or for the process itself? Whichever is slow here shows as"
-        " waiting on the other two dashboards.",
+        "Do claims wait for the masters, for PostgreSQL, or for the process itself? What is slow here shows as waiting"
+        " on the other two dashboards.",
         {
             "Now: what there is": _what_there_is(),
             "Now: how it does": _how_it_does(),
@@ -35,38 +35,37 @@ def _what_there_is() -> list[Panel]:
     return [
         figure(
             "Instances up",
-            "How many instances can Prometheus scrape? Whether that is all of them is said beside it.",
+            "How many instances can Prometheus scrape? The next panel shows whether these are all.",
             COUNT,
             Query("sum(up{HERE}) or vector(0)"),
             steps=((None, "red"), (1.0, "blue")),
         ),
         figure(
             "Instances missing",
-            "How many instances that Prometheus knows of does it not reach? Anything but 0: the others take their"
-            " claims.",
+            "How many known instances can Prometheus not scrape? If not 0, the other instances take their claims.",
             COUNT,
             Query("count(up{HERE}) - sum(up{HERE})"),
             steps=_NONE_IS_GOOD,
         ),
         figure(
             "Youngest instance",
-            "How long has the instance run that was started last? Of several workers the youngest counts.",
+            "How long has the instance that started last been running? Of several workers, the youngest counts.",
             "s",
             Query("min(time() - max by (instance) (process_start_time_seconds{HERE}))"),
             steps=((None, "orange"), (300.0, "blue")),
         ),
         figure(
             "Restarts",
-            "How often was an instance or a worker of it started again, in the time range shown? A pod that takes"
-            " another's place has a name of its own: it is not counted here, but is the youngest instance.",
+            "How often was an instance or one of its workers restarted in the time range shown? A pod that replaces"
+            " another has a new name: it is not counted here, but shows as the youngest instance.",
             COUNT,
             Query("sum(changes(process_start_time_seconds{HERE}[$__range]))", now=True),
             steps=((None, "green"), (1.0, "orange")),
         ),
         figure(
             "Masters that may still fail",
-            "How many more masters may fail before no lock can be taken? 0: the next failure stops all claims under the"
-            " lock. Below 0 they are stopped. As the instance sees it that sees the fewest.",
+            "How many more masters may fail before locks cannot be taken? 0: the next failure stops all claims under"
+            " the lock. Below 0 they are stopped. From the instance that reaches the fewest masters.",
             COUNT,
             Query(
                 "min(sum by (job, instance) (claimsvc_redis_master_up{HERE})"
@@ -76,8 +75,8 @@ def _what_there_is() -> list[Panel]:
         ),
         figure(
             "Redis memory used",
-            "How much of what it may use does the fullest master use? At 100 % it refuses to be written to, and takes"
-            " no lock. Without a maxmemory it is held against the memory of its machine.",
+            "Which share of its memory does the fullest master use? At 100 % it refuses writes, and so locks. Without"
+            " maxmemory it is the share of its machine's memory.",
             "percentunit",
             Query(f"max({_MEMORY_USED})"),
             steps=((None, "green"), (0.75, "orange"), (0.9, "red")),
@@ -88,9 +87,9 @@ def _what_there_is() -> list[Panel]:
 def _how_it_does() -> list[Panel]:
     return [
         figure(
-            "Promises that almost broke",
-            "How many transactions were rolled back because a promise would have been broken, by the processes of the"
-            " time range shown? Counted since each was started. Anything but 0 is a defect: wake somebody.",
+            "Invariant violations",
+            "How many transactions were rolled back because they would have violated an invariant? Of the processes in"
+            " the time range shown, counted since their start. Anything but 0 is a defect that needs attention now.",
             COUNT,
             Query("sum(max_over_time(claimsvc_invariant_violations_total{HERE}[$__range]))", now=True),
             width=6,
@@ -114,7 +113,7 @@ def _how_it_does() -> list[Panel]:
         ),
         figure(
             "Event-loop lag, p99",
-            "How late does the busiest process get round to what is due? All that it does is late by as much.",
+            "How late does the busiest process run what is due? Everything it does is delayed by this.",
             "s",
             Query(f"max({quantile(0.99, _LAG, 'instance')})"),
             width=6,
@@ -127,15 +126,14 @@ def _masters() -> list[Panel]:
     return [
         timeline(
             "Masters up, as each instance sees them",
-            "Which master does not answer whom? Red: it does not. One instance alone sees it down if the network"
-            " between them is at fault; all do if it is the master.",
+            "Which instances get no answer from which masters? Red: no answer. If only one instance sees a master down,"
+            " the network between them is at fault; if all do, the master is.",
             Query("min by (master, instance) (claimsvc_redis_master_up{HERE})", "{{master}} as {{instance}} sees it"),
             steps=((None, "red"), (1.0, "green")),
         ),
         graph(
             "Memory by master",
-            "Is a master running out of memory? Locks need little, and each is gone after its time; what grows is"
-            " somebody else's.",
+            "Is a master running out of memory? Locks need little and expire. Growth comes from something else.",
             "percentunit",
             Query(f"max by (master) ({_MEMORY_USED})", "{{master}}"),
             width=12,
@@ -143,19 +141,19 @@ def _masters() -> list[Panel]:
         ),
         *_p99_and_spread(
             "Calls by master, p99",
-            "Which master is slow? A lock needs a majority, so one slow master of three costs little. One that hangs is"
-            " given up after 0.5 s.",
+            "Which master is slow? A lock needs a majority, so one slow master of three costs little. A call to a"
+            " hanging master times out after 0.5 s.",
             "master",
             "Spread of calls",
-            "Are all calls of masters slow, or those of one? A band at the time-out is a master that hangs.",
+            "Are all calls of masters slow, or those of one? A band at the timeout is a hanging master.",
             _CALL,
             width=8,
         ),
         graph(
             "Calls by master",
-            "How much is each master asked? While claims come in, all should be asked the same. One that is down is"
-            " asked for nothing but whether it is back, five times a second by each worker: while the service is quiet,"
-            " that is more than the others, which are asked once.",
+            "How many calls does each master get? During claims, all should get the same. A master that is down gets"
+            " only probes, five a second from each worker; without claims that is more than the others get, one a"
+            " second.",
             "ops",
             Query(per_second(f"{_CALL}_count", "master"), "{{master}}"),
             width=8,
@@ -166,7 +164,7 @@ def _masters() -> list[Panel]:
 def _p99_and_spread(
     title: str, question: str, label: str, spread: str, spread_question: str, histogram: str, *, width: int
 ) -> list[Panel]:
-    """The p99 of a histogram for each value of a label, and how all of it is spread."""
+    """Return a graph of a histogram's p99 by a label, and a heatmap of all observations."""
     return [
         graph(title, question, "s", Query(quantile(0.99, histogram, label), f"{{{{{label}}}}}"), width=width),
         heatmap(spread, spread_question, histogram, width=width),
@@ -177,8 +175,7 @@ def _database() -> list[Panel]:
     return [
         graph(
             "Connections by state",
-            "Do claims wait for a connection? When as many are in use as the instance may have, the next transaction"
-            " waits.",
+            "Do claims wait for a connection? When the connections in use reach the limit, the next transaction waits.",
             COUNT,
             Query("sum by (instance, state) (claimsvc_db_pool_connections{HERE})", "{{instance}} {{state}}"),
             Query("sum by (instance) (claimsvc_db_pool_limit{HERE})", "{{instance}} limit"),
@@ -186,7 +183,7 @@ def _database() -> list[Panel]:
         ),
         quantile_graph(
             "Transactions: quantiles",
-            "How long does a transaction take that admits claims, waiting for a connection included?",
+            "How long does a transaction that admits claims take, including the wait for a connection?",
             _TRANSACTION,
             width=6,
         ),
@@ -200,16 +197,15 @@ def _database() -> list[Panel]:
         ),
         graph(
             "Drift of counters",
-            "Which coupon's counter in Redis differed from PostgreSQL when it was last set right, and by how many"
-            " units? Only the strategy `counter` has one. No line: none has drifted.",
+            "Which coupon's counter in Redis differed from PostgreSQL when it was last corrected, and by how many"
+            " units? Only the strategy `counter` has counters. No line: none has drifted.",
             COUNT,
             Query("max by (coupon) (abs(claimsvc_counter_drift{COUPON}))", "{{coupon}}"),
             width=12,
         ),
         graph(
-            "Counters set right",
-            "Which coupon's counter is found wrong, and how often? Once is a crash that was cleaned up after; again and"
-            " again is a defect.",
+            "Counters corrected",
+            "Which coupon's counter was corrected, and how often? Once may follow a crash; repeatedly is a defect.",
             COUNT,
             Query(
                 ten_most(happened("claimsvc_drifts_mended_total", "$__rate_interval", "coupon", COUPON)), "{{coupon}}"
@@ -223,23 +219,23 @@ def _load_of_processes() -> list[Panel]:
     return [
         *_p99_and_spread(
             "Event-loop lag by instance, p99",
-            "Which process is too busy to be in time?",
+            "Which process is too busy to run tasks on time?",
             "instance",
             "Spread of event-loop lag",
-            "Is it a steady load that makes the processes late, or a stall now and then?",
+            "Are the processes late because of a steady load, or because of occasional stalls?",
             _LAG,
             width=6,
         ),
         graph(
             "CPU by instance",
-            "How many cores does each instance use? A worker can use one; at that it is full.",
+            "How many cores does each instance use? A worker can use at most one.",
             "none",
             Query(per_second("process_cpu_seconds_total", "instance"), "{{instance}}"),
             width=6,
         ),
         graph(
             "Memory by instance",
-            "Does an instance grow without end?",
+            "Does the memory of an instance keep growing?",
             "bytes",
             Query("sum by (instance) (process_resident_memory_bytes{HERE})", "{{instance}}"),
             width=6,
@@ -251,15 +247,15 @@ def _life_of_processes() -> list[Panel]:
     return [
         graph(
             "File descriptors",
-            "How near is an instance to its limit of open files, which connections are too? Of several workers it is"
-            " the average.",
+            "How close is an instance to its limit of open files, which include connections? The average of its"
+            " workers.",
             "percentunit",
             Query("max by (instance) (process_open_fds{HERE} / process_max_fds{HERE})", "{{instance}}"),
             most=1,
         ),
         graph(
             "Time since start",
-            "Does an instance start again and again? Of several workers the youngest counts.",
+            "Does an instance restart repeatedly? Of several workers, the youngest counts.",
             "s",
             Query("time() - max by (instance) (process_start_time_seconds{HERE})", "{{instance}}"),
         ),

@@ -1,28 +1,28 @@
-"""Is the work done that nobody waits for?"""
+"""Panels of the background jobs."""
 
 from dashboards.panels import COUNT, Panel, Query, graph
 from dashboards.promql import HERE, happened, per_second, quantile
 
 
 def job_panels() -> list[Panel]:
-    """The jobs' part of the dashboard of what claims depend on."""
+    """Return the panels of the jobs, for the dashboard Dependencies."""
     return [
         graph(
             "Passes of jobs",
-            "Are jobs done? One instance at a time does a pass, and for the others it is `elsewhere`. Without `sweep`"
-            " holds that are over are given back only when somebody claims.",
+            "Do the jobs run? One instance at a time makes a pass; the others report `elsewhere`. Without `sweep`, the"
+            " units of expired holds return to stock only with the coupon's next claim.",
             "ops",
             Query(per_second("claimsvc_job_runs_total", "name, result"), "{{name}} {{result}}"),
         ),
         graph(
             "Length of a pass, p99",
-            "Does a pass take longer than the pause between two? Then there is more to do than is done.",
+            "Does a pass take longer than the pause between passes? Then the job cannot keep up.",
             "s",
             Query(quantile(0.99, "claimsvc_job_seconds", "name"), "{{name}}"),
         ),
         graph(
             "What jobs did",
-            "How much is there to do: holds that ended, counters that were mended, rows that were removed?",
+            "How much work is there: holds that expired, counters that were corrected, rows that were removed?",
             COUNT,
             Query(happened("claimsvc_job_items_total", "$__rate_interval", "name", HERE), "{{name}}"),
         ),

@@ -1,4 +1,4 @@
-"""Who waits for which coupon's lock, for how long, and who has it meanwhile?"""
+"""The dashboard Lock contention: waits for locks, their holders, attempts, batches."""
 
 from grafana_foundation_sdk.models.dashboard import Dashboard
 
@@ -11,20 +11,20 @@ _HOLD = "claimsvc_lock_hold_seconds"
 _HELD = per_second(f"{_HOLD}_sum", "coupon", COUPON)
 _ATTEMPTS = "claimsvc_lock_attempts_total"
 _SIZE = "claimsvc_batch_size"
-# Waits that end by giving up count: without them the worst contention would look like the second worst.
+# Waits that ended without the lock count too: otherwise the worst contention would not show.
 _WAITED = 'COUPON, result=~"acquired|busy"'
 _BUSY = 'COUPON, result="busy"'
 _GAVE_UP = 'COUPON, outcome="lock-busy"'
 
 _NONE_IS_GOOD: Steps = ((None, "green"), (1.0, "red"))
-_SOLD_OUT = " Coupons that are known to be sold out are left out: nobody is refused stock there."
+_SOLD_OUT = " Coupons that are known to be sold out are excluded."
 
 
 def lock_contention() -> Dashboard:
     return page(
         "claimsvc-lock-contention",
-        "Which coupon is contended, who waits for its lock and who holds it? Nobody is refused stock by the lock: who"
-        " gives up is told lock-busy and may ask again.",
+        "Which coupon is contended, and which instances wait for its lock or hold it? A claim that gives up waiting"
+        " gets lock-busy and may be repeated.",
         {
             "Now, and over the time range shown": _now(),
             "Who holds": _who_holds(),
@@ -37,15 +37,18 @@ def lock_contention() -> Dashboard:
 
 
 def _share_busy() -> str:
-    """Of the attempts to take each coupon's lock, the share that found another holding it."""
+    """Return the share of attempts to take each coupon's lock that found it taken."""
     return f"{per_second(_ATTEMPTS, 'coupon', _BUSY)} / ({per_second(_ATTEMPTS, 'coupon', COUPON)} > 0)"
 
 
 def _refused_unheld() -> str:
-    """Those of which nobody known held the lock, by what was given back and by what is held. As the recording rule."""
+    """Select coupons whose lock is refused although no known instance holds it. Like ClaimsvcLockHeldByStranger.
+
+    Both finished holds and current ones are considered: a lock that is not released has no duration yet.
+    """
     held_now = "sum by (coupon) (avg_over_time(claimsvc_lock_held{COUPON}[$__rate_interval]))"
-    nobody = f"({_share_busy()} > 0.5) unless on (coupon) ({_HELD} > 0.1) unless on (coupon) ({held_now} > 0.1)"
-    return not_sold_out(nobody)
+    unheld = f"({_share_busy()} > 0.5) unless on (coupon) ({_HELD} > 0.1) unless on (coupon) ({held_now} > 0.1)"
+    return not_sold_out(unheld)
 
 
 def _gave_up(over: str) -> str:
@@ -56,44 +59,44 @@ def _now() -> list[Panel]:
     return [
         figure(
             "Longest wait",
-            "For which coupon's lock is the wait longest (p99)? From 0.5 s on, attempts are made in vain." + _SOLD_OUT,
+            "Which coupon's lock has the longest wait (p99)? From 0.5 s on, the first attempt has failed." + _SOLD_OUT,
             "s",
             Query(f"topk(1, {not_sold_out(quantile(0.99, _WAIT, 'coupon', _WAITED))})", "{{coupon}}", now=True),
             steps=((None, "green"), (0.1, "orange"), (0.5, "red")),
         ),
         figure(
             "Gave up with stock left",
-            "How many claims gave up waiting for a lock, in the time range shown, of coupons that are not sold out?"
-            " Anything but 0 are users who could have been served.",
+            "How many claims of coupons that are not sold out gave up waiting for a lock in the time range shown? If"
+            " not 0, these users could have been served.",
             COUNT,
             Query(f"sum({_gave_up('$__range')}) or vector(0)", now=True),
             steps=_NONE_IS_GOOD,
         ),
         figure(
-            "Locks that nobody known holds",
-            "Of how many coupons are claims refused the lock though no instance that Prometheus sees holds it? Anything"
-            " but 0: `claimsvc locks` says who does.",
+            "Locks held by no known instance",
+            "How many coupons' locks are refused although no instance that Prometheus scrapes holds them? If not 0,"
+            " `claimsvc locks` shows the holders.",
             COUNT,
             Query(f"count({_refused_unheld()}) or vector(0)"),
             steps=_NONE_IS_GOOD,
         ),
         figure(
             "Leases lost",
-            "How many locks were another's, or nobody's, when their holder gave them back, in the time range shown?"
-            " Nothing is oversold for it, but a holder was stalled beyond the TTL or a master forgot its data.",
+            "How many locks had expired or changed hands when their holder released them, in the time range shown?"
+            " Nothing is oversold, but a holder stalled for longer than the TTL, or a master lost data.",
             COUNT,
             Query(f"sum({happened('claimsvc_lock_lost_total', '$__range', 'coupon')})", now=True),
             steps=_NONE_IS_GOOD,
         ),
         figure(
             "Leaders waiting",
-            "How many workers wait for some coupon's lock at this moment, each for all its claims?",
+            "How many workers are waiting for a coupon's lock, each for all its claims of the coupon?",
             COUNT,
             Query("sum(claimsvc_lock_waiters{HERE})"),
         ),
         figure(
             "Claims waiting",
-            "How many claims have no answer yet, at this moment?",
+            "How many claims are waiting for an answer?",
             COUNT,
             Query("sum(claimsvc_claims_waiting{HERE})"),
         ),
@@ -104,9 +107,9 @@ def _who_holds() -> list[Panel]:
     return [
         timeline(
             "Who holds, at each scrape",
-            "Which instance held which coupon's lock when it was scraped? Of a lock that is handed over every few ms"
-            " that is a sample. Instances are scraped at different moments, so a lock that has changed hands in between"
-            " shows at two of them: that is no second holder. A bar without a gap is a lock that is not given back.",
+            "Which instance held which coupon's lock when it was scraped? For a lock that changes hands every few ms"
+            " this is a sample. Instances are scraped at different times, so a lock may show at two of them without"
+            " having two holders. A bar without gaps is a lock that is not released.",
             Query(
                 "sum by (coupon, instance) (claimsvc_lock_held{COUPON}) and on (coupon) " + ten_most(_HELD),
                 "{{coupon}} @ {{instance}}",
@@ -115,15 +118,15 @@ def _who_holds() -> list[Panel]:
         ),
         graph(
             "Share of time held, by coupon",
-            "Which lock is the bottleneck? One that is held all the time (100 %) sells no faster with more instances."
-            " Above 100 %: `other`, which is many coupons, or two holders.",
+            "Which lock is the bottleneck? A coupon whose lock is held all the time (100 %) does not sell faster with"
+            " more instances. Above 100 %: `other`, which is many coupons, or two holders.",
             "percentunit",
             Query(ten_most(_HELD), "{{coupon}}"),
             width=6,
         ),
         graph(
             "Share of time held, by instance",
-            "Does every instance get its turn? Equal shares are fair; an instance near 0 that has claims waiting is"
+            "Does every instance get its turn? Equal shares are fair. An instance near 0 with waiting claims is"
             " starved.",
             "percentunit",
             Query(per_second(f"{_HOLD}_sum", "instance", COUPON), "{{instance}}"),
@@ -137,9 +140,9 @@ def _waiting() -> list[Panel]:
         "Wait",
         _WAIT,
         _WAITED,
-        "How long does a batch wait for its coupon's lock, until it has it or gives up? It gives up after 1.5 s;"
-        " within a bucket of the histogram a quantile is an estimate, so that is read as up to 1.6 s.",
-        verb="it wait",
+        "How long does a batch wait for its coupon's lock, until it takes it or gives up? It gives up after 1.5 s. A"
+        " quantile is an estimate within a bucket of the histogram, so this shows as up to 1.6 s.",
+        verb="a wait take",
         leave_out_sold_out=True,
     )
 
@@ -149,8 +152,8 @@ def _holding() -> list[Panel]:
         "Hold",
         _HOLD,
         COUPON,
-        "How long is a lock held? It should be some ms; a slow database shows here.",
-        verb="holding take",
+        "How long is a lock held? Some ms are normal; a slow database shows here.",
+        verb="a hold take",
         leave_out_sold_out=False,
     )
 
@@ -158,13 +161,13 @@ def _holding() -> list[Panel]:
 def _durations(
     title: str, histogram: str, where: str, question: str, *, verb: str, leave_out_sold_out: bool
 ) -> list[Panel]:
-    """How long something takes: its quantiles, its spread, and for whom and where it is longest."""
+    """Return the panels of a duration: quantiles, heatmap, p99 by coupon and by instance."""
     by_coupon = quantile(0.99, histogram, "coupon", where)
     return [
         quantile_graph(f"{title}: quantiles", question, histogram, where, width=6),
         heatmap(
             f"{title}: spread",
-            f"Does {verb} long every time, or now and then?",
+            f"Does {verb} long every time, or only occasionally?",
             histogram,
             where,
             width=6,
@@ -178,7 +181,7 @@ def _durations(
         ),
         graph(
             f"{title}: p99 by instance",
-            f"On which instance does {verb} longest? One that differs from the rest has a reason of its own.",
+            f"On which instance does {verb} longest? If one differs from the others, the cause is there.",
             "s",
             Query(quantile(0.99, histogram, "instance", where), "{{instance}}"),
             width=6,
@@ -190,8 +193,8 @@ def _attempts() -> list[Panel]:
     return [
         graph(
             "Attempts by result",
-            "Do attempts to take a lock succeed? busy: another has it. unavailable: a majority of the masters does not"
-            " answer.",
+            "Do attempts to take a lock succeed? busy: another instance holds it. unavailable: a majority of the"
+            " masters does not answer.",
             "ops",
             Query(per_second(_ATTEMPTS, "result", COUPON), "{{result}}"),
             stacked=True,
@@ -199,16 +202,16 @@ def _attempts() -> list[Panel]:
         ),
         graph(
             "Busy attempts by coupon",
-            "Which coupon is contended? The share of its attempts that found another holding the lock." + _SOLD_OUT,
+            "Which coupon is contended? The share of attempts that found its lock taken." + _SOLD_OUT,
             "percentunit",
             Query(ten_most(not_sold_out(_share_busy())), "{{coupon}}"),
             width=6,
             most=1,
         ),
         graph(
-            "Refused, though nobody known holds it",
-            "Which coupon's lock is refused to us (busy attempts: more than half) while the instances that Prometheus"
-            " sees hold it for less than a tenth of the time? No line: none. `claimsvc locks` says who holds it."
+            "Refused, though no known instance holds it",
+            "Which coupon's lock is refused (more than half of the attempts) while the instances that Prometheus"
+            " scrapes hold it for less than a tenth of the time? No line: none. `claimsvc locks` shows the holder."
             + _SOLD_OUT,
             "percentunit",
             Query(ten_most(_refused_unheld()), "{{coupon}}"),
@@ -217,28 +220,28 @@ def _attempts() -> list[Panel]:
         ),
         graph(
             "Retries by coupon",
-            "For which coupon does a whole pause of 0.5 s pass without a hint? Few retries for many busy attempts: the"
-            " hand-over works." + _SOLD_OUT,
+            "For which coupon do instances wait the full 0.5 s between attempts without a hint? Few retries for many"
+            " busy attempts: the hand-over works." + _SOLD_OUT,
             "ops",
             Query(ten_most(not_sold_out(per_second("claimsvc_lock_retries_total", "coupon", COUPON))), "{{coupon}}"),
             width=6,
         ),
         graph(
             "Gave up, by coupon",
-            "Of which coupon that is not known to be sold out do claims give up waiting?",
+            "Claims of which coupons give up waiting for the lock?" + _SOLD_OUT,
             COUNT,
             Query(ten_most(_gave_up("$__rate_interval")), "{{coupon}}"),
         ),
         graph(
             "Leases lost, by coupon",
-            "Whose lock was lost while it was held?",
+            "Which coupons' locks were lost while they were held?",
             COUNT,
             Query(ten_most(happened("claimsvc_lock_lost_total", "$__rate_interval", "coupon")), "{{coupon}}"),
         ),
         graph(
             "Hints",
-            "Do instances wake each other? sent: a waiting one was woken; used: it came in time; late: nobody waited"
-            " any more.",
+            "Do instances wake each other? sent: a hint to a waiting instance; used: it arrived in time; late: the"
+            " instance no longer waited.",
             "ops",
             Query(per_second("claimsvc_lock_hints_total", "result"), "{{result}}"),
         ),
@@ -249,7 +252,7 @@ def _batches() -> list[Panel]:
     return [
         graph(
             "Claims waiting by instance",
-            "On which instance do claims pile up?",
+            "On which instance do claims queue up?",
             COUNT,
             Query("sum by (instance) (claimsvc_claims_waiting{HERE})", "{{instance}}"),
             width=6,
@@ -263,9 +266,8 @@ def _batches() -> list[Panel]:
         ),
         graph(
             "Batch size",
-            "How many claims share a lock and a transaction? Larger under contention: that is what keeps a hot coupon"
-            " fast. The average is exact; the quantiles are estimates within a bucket (1, 2, 4, 8 ...), rounded up to"
-            " whole claims.",
+            "How many claims share a lock and a transaction? Batches grow under contention, which keeps a hot coupon"
+            " fast. The average is exact; the quantiles are estimates within a bucket (1, 2, 4, 8 ...), rounded up.",
             "none",
             Query(f"{_per_second_of_all(f'{_SIZE}_sum')} / ({_per_second_of_all(f'{_SIZE}_count')} > 0)", "average"),
             *(Query(f"ceil({quantile(share, _SIZE)})", f"p{share * 100:g}") for share in (0.5, 0.99)),

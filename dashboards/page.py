@@ -1,4 +1,4 @@
-"""What all dashboards have in common: their variables, the links between them, and the marks of deploys."""
+"""The common parts of all dashboards: variables, links to the other dashboards, and annotations of deployments."""
 
 from collections.abc import Mapping, Sequence
 from itertools import count
@@ -27,7 +27,7 @@ TITLES = {
     "claimsvc-lock-contention": "Lock contention",
     "claimsvc-dependencies": "Dependencies",
 }
-"""Every dashboard's UID, which links and bookmarks know it by, and its title."""
+"""The title of every dashboard by its UID, which links and bookmarks use."""
 
 _DEPLOYS = (
     "count by (version) (claimsvc_build_info{HERE}) unless count by (version) (claimsvc_build_info{HERE} offset 5m)"
@@ -35,12 +35,12 @@ _DEPLOYS = (
 
 
 def page(uid: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> dashboard.Dashboard:
-    """A dashboard.
+    """Build a dashboard.
 
     Args:
         uid: one of `TITLES`.
-        description: what it is for.
-        rows: the panels of each row, by the row's title.
+        description: of the dashboard.
+        rows: panels by the title of their row.
     """
     builder = (
         Dashboard(f"claimsvc / {TITLES[uid]}")
@@ -78,13 +78,13 @@ def page(uid: str, description: str, rows: Mapping[str, Sequence[Panel]]) -> das
         )
         .links([_link(other) for other in TITLES if other != uid])
     )
-    number = count(1)  # of the row or panel, so that a link to one stays right
+    number = count(1)  # explicit ids of rows and panels, so that links to them stay valid
     for title, panels in rows.items():
         builder.with_row(Row(title).id(next(number)))
         for panel in panels:
             builder.with_panel(panel.id(next(number)))
     built = builder.build()
-    # The SDK would have them all in a menu, out of sight.
+    # The SDK's default would hide them in a menu.
     for link in built.links or ():
         link.placement = None  # type: ignore[assignment]
     for mark in built.annotations.list_val or ():

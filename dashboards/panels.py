@@ -1,4 +1,4 @@
-"""The panels that the dashboards are made of. Each has a title, the question that it answers, and a unit."""
+"""The types of panels. Each panel has a title, the question that it answers, and a unit."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -37,13 +37,13 @@ Panel = TimeseriesPanel | StatPanel | HeatmapPanel | StateTimelinePanel
 SOURCE = DataSourceRef(type_val="prometheus", uid="${datasource}")
 
 COUNT = "locale"
-"""The unit of what is counted: whole numbers, written out. `short` would say 10 K of 9,950 units."""
+"""The unit of counts: integers in full. `short` would show 9,950 as 10 K."""
 
 _WIDTH = 24
 _HEIGHT = 8
 
 Steps = Sequence[tuple[float | None, str]]
-"""From which value on something has which colour, from the least (None) upwards."""
+"""Thresholds and their colours, in ascending order; None is the lowest."""
 
 NO_VERDICT: Steps = ((None, "blue"),)
 
@@ -54,9 +54,9 @@ class Query:
 
     Args:
         expression: see `promql`.
-        legend: what its series are called, with `{{label}}` for a label's value.
-        now: asked for this moment alone. For what is of the whole time range; and where which series there are changes,
-            because a figure would show the last value of each that ever was.
+        legend: the name of its series, with `{{label}}` for a label's value.
+        now: an instant query. Use it for values over the time range as a whole, and where the set of series changes,
+            because a figure would show the last value of every series in the range.
     """
 
     expression: str
@@ -64,7 +64,7 @@ class Query:
     now: bool = False
 
     def builder(self, number: int = 0) -> Dataquery:
-        """For Grafana, as the panel's query of that number. Quantiles come with the traces behind them."""
+        """Return Grafana's query, the panel's n-th. Quantiles have exemplars, which link to traces."""
         query = (
             Dataquery()
             .datasource(SOURCE)
@@ -85,14 +85,14 @@ def graph(
     stacked: bool = False,
     most: float | None = None,
 ) -> TimeseriesPanel:
-    """Lines over time, the largest first in the legend.
+    """Build a graph over time, with the largest series first in the legend.
 
     Args:
-        title, question: what it is called, and what it answers.
-        unit: as Grafana names it.
+        title, question: title of the panel, and the question it answers.
+        unit: a unit of Grafana.
         queries: its lines.
-        width: of the page's 24 columns.
-        stacked: whether the lines add up to something.
+        width: in columns, of 24.
+        stacked: stack the lines; for lines whose sum is meaningful.
         most: the upper end of the scale.
     """
     panel = (
@@ -127,7 +127,7 @@ def graph(
 def quantile_graph(
     title: str, question: str, histogram: str, where: str = HERE, *, width: int = _WIDTH // 3
 ) -> TimeseriesPanel:
-    """The quantiles of a histogram of seconds. Arguments as of `graph` and `promql.quantile`."""
+    """Build a graph of the quantiles of a histogram in seconds. Arguments as in `graph` and `promql.quantile`."""
     queries = [Query(expression, name) for name, expression in quantiles(histogram, where=where).items()]
     return graph(title, question, "s", *queries, width=width)
 
@@ -141,12 +141,12 @@ def figure(
     width: int = 4,
     steps: Steps = NO_VERDICT,
 ) -> StatPanel:
-    """One figure, large, with its course behind it.
+    """Build a single value with a sparkline.
 
     Args:
         title, question, unit, width: see `graph`.
-        query: its value, or a few.
-        steps: see `Steps`; blue where no value is better than another.
+        query: its value, or a few values.
+        steps: see `Steps`; blue if no value is better than another.
     """
     panel = (
         StatPanel()
@@ -177,12 +177,12 @@ def _thresholds(steps: Steps) -> ThresholdsConfig:
 def heatmap(
     title: str, question: str, histogram: str, where: str = HERE, *, unit: str = "s", width: int = _WIDTH // 3
 ) -> HeatmapPanel:
-    """How a histogram's observations are spread, over time.
+    """Build a heatmap of a histogram's observations over time.
 
     Args:
         title, question, width: see `graph`.
         histogram, where: see `promql.quantile`.
-        unit: of what is observed.
+        unit: of the observations.
     """
     return (
         HeatmapPanel()
@@ -200,7 +200,7 @@ def heatmap(
 
 
 def timeline(title: str, question: str, query: Query, *, steps: Steps, width: int = _WIDTH // 2) -> StateTimelinePanel:
-    """What state each series is in, over time, as a colour. Arguments as of `figure`."""
+    """Build a timeline that shows the state of each series as a colour. Arguments as in `figure`."""
     return (
         StateTimelinePanel()
         .title(title)

@@ -1,7 +1,7 @@
-"""Expressions of Prometheus, in which every metric is narrowed to what the dashboard's variables select.
+"""PromQL expressions, with placeholders for the dashboard's variables.
 
-Where a selector begins with `{HERE`, it stands for the chosen jobs and instances; with `{COUPON`, for the chosen
-coupons as well. More can follow: `claimsvc_claims_total{COUPON, outcome="claimed"}`.
+A selector that begins with `{HERE` matches the selected jobs and instances; with `{COUPON`, the selected coupons too.
+Further matchers can follow: `claimsvc_claims_total{COUPON, outcome="claimed"}`.
 """
 
 _HERE = '{job=~"$job", instance=~"$instance"'
@@ -11,48 +11,48 @@ HERE, COUPON = "HERE", "COUPON"
 
 
 def selected(expression: str) -> str:
-    """The expression with its selectors spelt out."""
+    """Replace the placeholders of an expression."""
     return expression.replace("{HERE", _HERE).replace("{COUPON", _COUPON)
 
 
 def quantile(share: float, histogram: str, by: str = "", where: str = HERE) -> str:
-    """A quantile of a histogram over the last moments.
+    """Return a quantile of a histogram over the rate interval.
 
     Args:
-        share: which, from 0 to 1.
+        share: the quantile, from 0 to 1.
         histogram: the metric, without `_bucket`.
-        by: labels that each have a quantile of their own, separated by commas.
-        where: `HERE` or `COUPON`, and more matchers after a comma.
+        by: labels to group by, separated by commas.
+        where: `HERE` or `COUPON`, and further matchers after a comma.
     """
     labels = f"le, {by}" if by else "le"
     return f"histogram_quantile({share}, sum by ({labels}) (rate({histogram}_bucket{{{where}}}[$__rate_interval])))"
 
 
 def quantiles(histogram: str, by: str = "", where: str = HERE) -> dict[str, str]:
-    """The quantiles that are looked at, by what they are called. Arguments as of `quantile`."""
+    """Return p50, p90 and p99 by name. Arguments as in `quantile`."""
     return {f"p{share * 100:g}": quantile(share, histogram, by, where) for share in (0.5, 0.9, 0.99)}
 
 
 def buckets(histogram: str, where: str = HERE) -> str:
-    """Observations per second in each bucket of a histogram: a heatmap's rows."""
+    """Return the observations per second in each bucket of a histogram, for a heatmap."""
     return f"sum by (le) (rate({histogram}_bucket{{{where}}}[$__rate_interval]))"
 
 
 def per_second(counter: str, by: str = "", where: str = HERE) -> str:
-    """The rate of a counter over the last moments, added up for each value of the labels `by`."""
+    """Return the rate of a counter, summed by the labels `by`."""
     return f"sum by ({by}) (rate({counter}{{{where}}}[$__rate_interval]))"
 
 
 def happened(counter: str, over: str, by: str, where: str = COUPON) -> str:
-    """How often something happened, as a whole number.
+    """Return how often something happened, rounded to an integer.
 
-    `increase` cannot see what a series begins with, and those of rare events may begin with all that happened. So the
-    value of a series that is new counts as well; one that Prometheus has only missed for a moment is not new.
+    `increase` ignores the first value of a series, and a series of rare events may start with all of them. So the value
+    of a new series counts too. A series that was missing for a moment is not new.
 
     Args:
         counter, where: see `quantile`.
-        over: within which time, as Grafana names it.
-        by: labels that are counted apart, separated by commas.
+        over: the period, such as `5m` or a variable of Grafana.
+        by: labels to group by, separated by commas.
     """
     series = f"{counter}{{{where}}}"
     return (
@@ -62,11 +62,10 @@ def happened(counter: str, over: str, by: str, where: str = COUPON) -> str:
 
 
 def not_sold_out(expression: str) -> str:
-    """Those coupons of `expression` that are not known to be sold out: the claims of the others are refused for good,
-    so whoever waits for a lock to be told so is refused no stock."""
+    """Exclude coupons that are known to be sold out: a claim that waits for their lock would be refused anyway."""
     return f"{expression} unless on (coupon) (min by (coupon) (claimsvc_coupon_remaining{{COUPON}}) == 0)"
 
 
 def ten_most(expression: str) -> str:
-    """The ten series with the largest values."""
+    """Select the ten series with the largest values."""
     return f"topk(10, {expression})"

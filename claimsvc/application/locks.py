@@ -5,7 +5,7 @@ from claimsvc.domain import Caller, LockNotHeld, LockReleased, LocksSeen, Scope
 from claimsvc.ports import LockAdmin
 
 
-async def held(locksmith: LockAdmin, caller: Caller) -> LocksSeen:
+async def held(lock_admin: LockAdmin, caller: Caller) -> LocksSeen:
     """List the locks that are held, and who waits for them.
 
     Raises:
@@ -13,11 +13,11 @@ async def held(locksmith: LockAdmin, caller: Caller) -> LocksSeen:
         UnavailableError: a majority of the masters does not answer.
     """
     require(caller, Scope.LOCKS_READ)
-    return await locksmith.held()
+    return await lock_admin.held()
 
 
 async def release(
-    locksmith: LockAdmin, caller: Caller, coupon_name: str, reason: str, *, request_id: str | None = None
+    lock_admin: LockAdmin, caller: Caller, coupon_name: str, reason: str, *, request_id: str | None = None
 ) -> LockReleased | LockNotHeld:
     """Release a coupon's lock for its holder, and wake the next one. Audited first, and not done without PostgreSQL.
 
@@ -26,4 +26,4 @@ async def release(
         UnavailableError: PostgreSQL or a majority of the masters does not answer.
     """
     require(caller, Scope.LOCKS_WRITE)
-    return await locksmith.release(coupon_name, actor=caller.actor, reason=reason, request_id=request_id)
+    return await lock_admin.release(coupon_name, actor=caller.actor, reason=reason, request_id=request_id)

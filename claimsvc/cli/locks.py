@@ -39,8 +39,8 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
     settings = load_settings()
 
     async def look() -> LocksSeen:
-        async with open_lock_admin(settings) as locksmith:
-            return await lock_cases.held(locksmith, os_operator())
+        async with open_lock_admin(settings) as lock_admin:
+            return await lock_cases.held(lock_admin, os_operator())
 
     seen = asyncio.run(look())
     if as_json:
@@ -71,8 +71,8 @@ def release_lock(
         typer.confirm(f"Release the lock of {name} by force?", abort=True)
 
     async def release() -> LockReleased | LockNotHeld:
-        async with open_lock_admin(settings) as locksmith:
-            return await lock_cases.release(locksmith, os_operator(), name, reason)
+        async with open_lock_admin(settings) as lock_admin:
+            return await lock_cases.release(lock_admin, os_operator(), name, reason)
 
     released = asyncio.run(release())
     if isinstance(released, LockNotHeld):

@@ -1,6 +1,6 @@
-"""A client of the service, for asyncio: `ClaimClient`, what it answers, and what it raises.
+"""An asyncio client of the service: `ClaimClient`, its outcomes and its errors.
 
-Needs aiohttp and nothing else of this package's dependencies, and imports no other room of it.
+It needs only aiohttp of this package's dependencies, and imports nothing else of this package.
 """
 
 from claimsvc.client.client import ClaimClient as ClaimClient

@@ -1,4 +1,4 @@
-"""The client: what can be asked of the service, each as a method that answers with one of its outcomes."""
+"""The client: one method for each request, which returns one of its outcomes."""
 
 import copy
 import uuid
@@ -39,27 +39,27 @@ from claimsvc.client.sending import ClientResponse, Request, Sender
 
 _NOT_IN_A_KEY = '"\\'
 _LONGEST_KEY = 255
-_LARGEST_PAGE = 100  # of the contract
+_LARGEST_PAGE = 100  # the limit of the API
 
 
 class ClaimClient:
-    """A client of one claim service, for use by several tasks at once.
+    """A client of one claim service. Several tasks may use it concurrently.
 
-    Each request is sent again while that may help, for `deadline_seconds` at most, and never does its work twice: a
-    POST has an Idempotency-Key, kept over its retries. Expected refusals are values (see `claimsvc.client.outcomes`);
-    what is left raises one of `claimsvc.client.errors`. Use it as an async context manager, or `close()` it.
+    Transient failures are retried for up to `deadline_seconds`. Retries are safe: every POST has an Idempotency-Key,
+    which is kept over its retries. Expected refusals are returned as values (see `claimsvc.client.outcomes`); failures
+    are raised as errors (see `claimsvc.client.errors`). Use it as an async context manager, or call `close()`.
 
     Args:
         url: of the service, such as `https://claims.example.com`.
         token: sent with every request as `Authorization: Bearer`; an admin key, or a user's token.
-        deadline_seconds: longest wait for an answer, pauses and retries included.
-        silence_seconds: how long the service may say nothing before the request is sent again; longer than its
-            longest wait of a claim (`CLAIMSVC_CLAIM_TIMEOUT_SECONDS`, 10 s).
-        connections: most of them at once; further requests wait for one.
-        retries: how long to pause between attempts, and how many to make.
+        deadline_seconds: longest wait for an answer, including pauses and retries.
+        silence_seconds: how long the service may send nothing before the request is retried. Must be longer than the
+            service's timeout of a claim (`CLAIMSVC_CLAIM_TIMEOUT_SECONDS`, 10 s).
+        connections: most concurrent connections; further requests wait for one.
+        retries: pauses between attempts, and their number.
 
     Raises:
-        ValueError: the URL is not that of a service.
+        ValueError: the URL is invalid.
     """
 
     def __init__(
@@ -88,11 +88,11 @@ class ClaimClient:
         await self.close()
 
     async def close(self) -> None:
-        """Close all connections; what is under way fails. Closing twice is closing once."""
+        """Close all connections. Requests in progress fail. Closing again has no effect."""
         await self._sender.close()
 
     def with_token(self, token: str | None) -> Self:
-        """The same client for another caller; both share their connections, and are closed together."""
+        """Return a client with another token. Both share their connections and are closed together."""
         other = copy.copy(self)
         other._token = token
         return other
@@ -111,25 +111,26 @@ class ClaimClient:
         """Claim one unit of a coupon for a user.
 
         Args:
-            coupon_name: the coupon; None for the oldest of `coupon_type`, or of all, that can be claimed.
-            user_id: who is to have it.
-            attributes: what the coupon's rules may ask about the user.
-            hold_seconds: keep the unit for so long, until it is confirmed; None to have it for good.
-            key: the Idempotency-Key, 1 to 255 visible ASCII characters but `"` and `\\`; a new one unless told. Give
-                your own to ask again after a crash of yours: within 24 h the same request has the same answer.
-            request_id: of the request that this one is part of; a new one unless told.
+            coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`, or of all types.
+            user_id: the user who gets the unit.
+            coupon_type: restricts the choice if `coupon_name` is None.
+            attributes: of the user, for the coupon's rules.
+            hold_seconds: hold the unit for this time instead of claiming it; confirm it with `confirm`.
+            key: the Idempotency-Key, 1 to 255 visible ASCII characters except `"` and `\\`; a new one by default. Pass
+                your own to repeat a request after your program crashed: for 24 h the same request gets the same answer.
+            request_id: the `X-Request-ID`, to trace this request with another; a new one by default.
 
         Raises:
             ClaimClientError: see `claimsvc.client.errors`.
-            ValueError: the key is none.
+            ValueError: the key has characters that are not allowed, or too many.
         """
-        asked = {
+        optional = {
             "coupon_name": coupon_name,
             "type": coupon_type,
             "attributes": attributes,
             "hold_seconds": hold_seconds,
         }
-        body = {"user_id": user_id, **{member: value for member, value in asked.items() if value is not None}}
+        body = {"user_id": user_id, **{member: value for member, value in optional.items() if value is not None}}
         answer = await self._post("/api/coupons/claim", body, key, request_id)
         if answer.status == 201:
             return Claimed(answer.read(claim_of), **answer.about())
@@ -138,19 +139,32 @@ class ClaimClient:
         return refusal(answer, OF_CLAIMING)
 
     async def confirm(self, claim_id: str, *, key: str | None = None, request_id: str | None = None) -> ConfirmOutcome:
-        """Make a held claim its user's for good; confirming twice is confirming once. Arguments as of `claim`."""
+        """Confirm a held claim. Confirming again has no effect.
+
+        Args:
+            claim_id: the claim.
+            key: see `claim`.
+            request_id: see `claim`.
+
+        Raises:
+            ClaimClientError: see `claimsvc.client.errors`.
+            ValueError: see `claim`.
+        """
         answer = await self._post(f"/api/claims/{_quoted(claim_id)}/confirm", None, key, request_id)
         if answer.status == 200:
             return Confirmed(answer.read(claim_of), **answer.about())
         return refusal(answer, OF_CONFIRMING)
 
     async def cancel(self, claim_id: str, reason: str, *, request_id: str | None = None) -> CancelOutcome:
-        """Give a claim back, held or not; cancelling twice is cancelling once.
+        """Cancel a claim, held or confirmed, and return its unit to stock. Cancelling again has no effect.
 
         Args:
             claim_id: the claim.
-            reason: one line, kept with it.
-            request_id: as of `claim`.
+            reason: one line, stored with the claim.
+            request_id: see `claim`.
+
+        Raises:
+            ClaimClientError: see `claimsvc.client.errors`.
         """
         answer = await self._send("DELETE", f"/api/claims/{_quoted(claim_id)}", request_id, body={"reason": reason})
         if answer.status == 200:
@@ -158,19 +172,19 @@ class ClaimClient:
         return refusal(answer, OF_CANCELLING)
 
     async def claim_by_id(self, claim_id: str, *, request_id: str | None = None) -> Claim | UnknownClaim | Refused:
-        """A claim as it is now."""
+        """Read a claim."""
         answer = await self._send("GET", f"/api/claims/{_quoted(claim_id)}", request_id)
         return answer.read(claim_of) if answer.status == 200 else refusal(answer, OF_A_CLAIM)
 
     async def claims(
         self, coupon_name: str, *, page_size: int = _LARGEST_PAGE, request_id: str | None = None
     ) -> AsyncGenerator[Claim, None]:
-        """All claims of a coupon, oldest first, read page by page as they are asked for.
+        """Iterate over all claims of a coupon, oldest first. Pages are read as needed.
 
         Args:
             coupon_name: the coupon.
-            page_size: claims to a request, from 1 to 100.
-            request_id: as of `claim`.
+            page_size: claims per request, from 1 to 100.
+            request_id: see `claim`.
 
         Raises:
             UnknownCouponError: there is no such coupon.
@@ -193,11 +207,11 @@ class ClaimClient:
             if next_cursor is None:
                 return
             if next_cursor == cursor:
-                raise answer.unexpected("the next page is this page")
+                raise answer.unexpected("the cursor of the next page is that of this page")
             cursor = next_cursor
 
     async def coupon(self, name: str, *, request_id: str | None = None) -> Coupon | UnknownCoupon | Refused:
-        """A coupon as it is now, with its first claimants."""
+        """Read a coupon, with its first claimants."""
         answer = await self._send("GET", f"/api/coupons/{_quoted(name)}", request_id)
         return answer.read(coupon_of) if answer.status == 200 else refusal(answer, OF_A_COUPON)
 
@@ -218,28 +232,29 @@ class ClaimClient:
         key: str | None = None,
         request_id: str | None = None,
     ) -> CreateOutcome:
-        """Offer a new coupon; this needs an admin key as the client's token.
+        """Create a coupon. The client's token must be an admin key.
+
+        Arguments that are None get the service's defaults.
 
         Args:
-            name: 1 to 255 of `A-Z a-z 0-9 . _ -`.
-            amount: how many units there are.
+            name: 1 to 255 characters of `A-Z a-z 0-9 . _ -`.
+            amount: number of units.
             strategy: `redlock`, `row_lock` or `counter`.
-            starts_at, ends_at: when it can be claimed; both know their offset from UTC.
-            paused: True if it is not to be claimed yet.
-            per_user_limit: how many units one user may have at a time.
-            coupon_type: what groups coupons.
-            benefit: what it is worth, `{"percent_off": 15}` for one.
-            metadata: whatever you want to find on it.
-            rules: who may claim it, `{"attributes": [...], "holds": [...], "holds_not": [...]}`.
-            key, request_id: as of `claim`.
-
-        What is None is left to the service.
+            starts_at, ends_at: when it can be claimed; with an offset from UTC.
+            paused: create it paused, so that it cannot be claimed yet.
+            per_user_limit: most units that one user may have at a time.
+            coupon_type: groups coupons.
+            benefit: what the coupon is worth, such as `{"percent_off": 15}`.
+            metadata: any data of yours.
+            rules: who may claim it: `{"attributes": [...], "holds": [...], "holds_not": [...]}`.
+            key, request_id: see `claim`.
 
         Raises:
-            UnauthorizedError: the token is no admin key.
+            UnauthorizedError: the token is not an admin key.
             ClaimClientError: see `claimsvc.client.errors`.
+            ValueError: see `claim`.
         """
-        asked = {
+        optional = {
             "strategy": strategy,
             "starts_at": starts_at.isoformat() if starts_at is not None else None,
             "ends_at": ends_at.isoformat() if ends_at is not None else None,
@@ -250,7 +265,7 @@ class ClaimClient:
             "metadata": metadata,
             "rules": rules,
         }
-        given = {member: value for member, value in asked.items() if value is not None}
+        given = {member: value for member, value in optional.items() if value is not None}
         answer = await self._post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)
         if answer.status == 201:
             return CouponCreated(answer.read(coupon_of), **answer.about())
@@ -270,7 +285,7 @@ class ClaimClient:
         key: str | None = None,
         body: Mapping[str, Any] | None = None,
     ) -> ClientResponse:
-        # Made once for all attempts, so that they are found together in the service's log.
+        # The same for all attempts, so that they can be found together in the service's log.
         request_id = request_id or str(uuid.uuid4())
         return await self._sender.send(Request(method, path, request_id, self._token, key, body))
 
@@ -280,7 +295,11 @@ def _quoted(part: str) -> str:
 
 
 def _checked(key: str | None) -> str:
-    """A key that can be sent as it is, a string of RFC 9651 in which nothing has to be escaped; a new one for None."""
+    """Return the key if it is a string of RFC 9651 that needs no escaping; a new key for None.
+
+    Raises:
+        ValueError: the key is invalid.
+    """
     if key is None:
         return str(uuid.uuid4())
     if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" and each not in _NOT_IN_A_KEY for each in key):

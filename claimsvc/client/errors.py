@@ -1,4 +1,4 @@
-"""Failures of the client: what is raised when there is no answer, or one that the caller must do something about."""
+"""Errors of the client: no answer, or an answer that is not an outcome of the request."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,9 +7,9 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What the service said was wrong (RFC 9457). Decide by `slug`, never by `title` or `detail`.
+    """A problem document of the service (RFC 9457). Compare `slug`; `title` and `detail` are for people.
 
-    `document` is all of it, with what this kind of problem alone has (`errors` of a bad request, for one).
+    `document` is the complete document, including members of this problem only (such as `errors` of a bad request).
     """
 
     slug: str
@@ -24,21 +24,21 @@ class Problem:
 
 
 class ClaimClientError(Exception):
-    """The root of every error that this client raises on purpose."""
+    """Base class of all errors of this client."""
 
 
 class UnavailableError(ClaimClientError):
-    """No definite answer came, however often the request was sent: what it asked for may have been done or not.
+    """The request got no definite answer in spite of retries. It may or may not have taken effect.
 
-    Send it again later under the same `key`, and it is answered as if it had been sent once.
+    Send it again later with the same `key`: it then takes effect at most once.
 
     Args:
-        reason: what went wrong at last.
-        attempts: how often it was sent.
-        key: the Idempotency-Key that it was sent under; None for what needs none.
-        request_id: its `X-Request-ID`, on the lines of the service's log.
+        reason: why the last attempt failed.
+        attempts: number of attempts.
+        key: the Idempotency-Key of the request; None if it has none.
+        request_id: the `X-Request-ID` of the request, as in the service's log.
         problem: the last answer, if there was one: `lock-busy`, `unavailable`, ...
-        retry_after_seconds: what the service advised to wait, if it did.
+        retry_after_seconds: the `Retry-After` of the last answer, if it had one.
     """
 
     def __init__(
@@ -60,11 +60,11 @@ class UnavailableError(ClaimClientError):
 
 
 class UnexpectedAnswerError(ClaimClientError):
-    """What answers there is no claim service, or one that this client does not understand."""
+    """The answer is not one of a claim service, or not one that this client understands."""
 
 
 class ProblemError(ClaimClientError):
-    """The service answered with a problem that is no outcome of what was asked; `problem` is it."""
+    """The service answered with a `problem` that is not an outcome of the request."""
 
     def __init__(self, problem: Problem) -> None:
         super().__init__(str(problem))
@@ -72,23 +72,23 @@ class ProblemError(ClaimClientError):
 
 
 class BadRequestError(ProblemError):
-    """The request is not what the contract asks for: a wrong name, amount or path."""
+    """The request is invalid: for example its name, amount or path."""
 
 
 class UnauthorizedError(ProblemError):
-    """The service asks for a token, and got none, or none that it knows."""
+    """The token is missing or unknown."""
 
 
 class ForbiddenError(ProblemError):
-    """The token is known, and does not allow this."""
+    """The token is valid, but lacks the permission."""
 
 
 class ServiceFailedError(ProblemError):
-    """The service has a defect (status 500): report the problem's `request_id`. Nothing is known of the outcome."""
+    """The service failed (status 500): report the problem's `request_id`. The outcome is unknown."""
 
 
 class UnknownCouponError(ClaimClientError):
-    """There is no coupon of the name whose claims were to be listed."""
+    """The coupon whose claims were to be listed does not exist."""
 
     def __init__(self, coupon_name: str) -> None:
         super().__init__(f"there is no coupon {coupon_name!r}")

@@ -1,4 +1,4 @@
-"""Coupons, claims, and everything that asking for them can come to: values, to be told apart with `match`."""
+"""Coupons, claims, and the outcomes of requests: values to be distinguished with `match`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,14 +10,14 @@ from claimsvc.client.errors import Problem
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One unit of a coupon, of one user.
+    """One user's claim of one unit of a coupon.
 
     Args:
-        state: `active`, `held`, `cancelled` or `expired`; a newer service may know more.
-        expires_at: when a held claim gives its unit back by itself.
-        ended_at: when it was cancelled, or has expired.
-        code: the code that it has, if its coupon has codes and it is confirmed.
-        more: whatever else the service tells of it.
+        state: `active`, `held`, `cancelled` or `expired`; a newer service may have more.
+        expires_at: when a held claim expires.
+        ended_at: when it was cancelled or expired.
+        code: the code assigned to it, if its coupon has codes and it is confirmed.
+        more: members of the answer that this client does not know.
     """
 
     id: str
@@ -33,15 +33,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class Coupon:
-    """A limited stock: `amount` units were offered, `remaining_amount` of them are left.
+    """A limited stock of `amount` units, of which `remaining_amount` are left.
 
     Args:
-        claimed_by: its first claimants, oldest first; empty where the service does not tell them.
-        starts_at, ends_at: it can be claimed from the one until just before the other.
-        paused: nobody can claim it for now.
-        per_user_limit: how many units one user may have at a time.
-        benefit: what it is worth.
-        more: whatever else the service tells of it.
+        claimed_by: its first claimants, oldest first; empty if the service does not return them.
+        starts_at, ends_at: it can be claimed from `starts_at` until just before `ends_at`.
+        paused: whether claims are refused for now.
+        per_user_limit: most units that one user may have at a time.
+        benefit: what the coupon is worth.
+        more: members of the answer that this client does not know.
     """
 
     name: str
@@ -63,12 +63,12 @@ class Coupon:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What every answer has besides what it says.
+    """Base class of all outcomes.
 
     Args:
-        request_id: of the request that was answered, as the service's log has it. Of an answer that was given again
-            it is the repetition's.
-        replayed: the service gave its answer to an earlier attempt again.
+        request_id: of the answered request, as in the service's log. For a replayed answer it is that of the repeated
+            request.
+        replayed: whether this is the stored answer to an earlier request with the same key.
     """
 
     request_id: str = field(default="", compare=False)
@@ -82,40 +82,40 @@ class Refusal(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class Claimed(Outcome):
-    """The unit is the user's: for good, or for a while if `claim.state` is `held`."""
+    """The user got the unit: permanently, or until the hold expires if `claim.state` is `held`."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class HoldContinued(Outcome):
-    """The user held this unit already. Asked for a hold, it goes on as it was; asked for a claim, it is confirmed."""
+    """The user already held this unit. A request for a hold leaves it unchanged; a request for a claim confirms it."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class AlreadyClaimed(Refusal):
-    """The user has this claim of the coupon already, and may have no more."""
+    """The user already has this claim of the coupon, and has reached the limit."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class SoldOut(Refusal):
-    """No unit was left."""
+    """No units are left."""
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownCoupon(Refusal):
-    """There is no coupon of that name."""
+    """No coupon has this name."""
 
 
 @dataclass(frozen=True, slots=True)
 class NotStarted(Refusal):
-    """The coupon cannot be claimed before `starts_at`, `retry_after_seconds` from now (a day at most).
+    """The coupon cannot be claimed before `starts_at`, in `retry_after_seconds` (at most a day).
 
-    It is the answer to this request and its key, so it is not waited for: ask anew by then.
+    This answer is stored with the key, so the client does not retry: send a new request then.
     """
 
     starts_at: datetime
@@ -124,12 +124,12 @@ class NotStarted(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class Ended(Refusal):
-    """The coupon can be claimed no more."""
+    """The coupon's period has ended."""
 
 
 @dataclass(frozen=True, slots=True)
 class Paused(Refusal):
-    """The coupon cannot be claimed for now."""
+    """The coupon is paused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,59 +141,59 @@ class NotEligible(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class KeyReused(Refusal):
-    """Something else was asked before under the same key; nothing was done."""
+    """The key was used before for a different request; nothing was done."""
 
 
 @dataclass(frozen=True, slots=True)
 class Refused(Outcome):
-    """The service refused for a reason that has no type of its own here; `problem` is it."""
+    """The service refused with a `problem` that has no class here."""
 
     problem: Problem
 
 
 @dataclass(frozen=True, slots=True)
 class Confirmed(Outcome):
-    """The claim is its user's for good."""
+    """The claim is confirmed."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class Cancelled(Outcome):
-    """The claim is given back: now, or it was before."""
+    """The claim is cancelled, now or by an earlier request."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class HoldExpired(Refusal):
-    """The unit was held for its time and given back. It may be another's by now."""
+    """The hold has expired and its unit was returned to stock."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimCancelled(Refusal):
-    """The claim was cancelled before, so it cannot be confirmed."""
+    """The claim was cancelled, so it cannot be confirmed."""
 
     claim: Claim
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownClaim(Refusal):
-    """There is no claim of that id."""
+    """No claim has this id."""
 
 
 @dataclass(frozen=True, slots=True)
 class CouponCreated(Outcome):
-    """The coupon is on offer."""
+    """The coupon was created."""
 
     coupon: Coupon
 
 
 @dataclass(frozen=True, slots=True)
 class CouponExists(Refusal):
-    """A coupon of that name was there already; it was not changed."""
+    """A coupon with this name already exists; it was not changed."""
 
 
 ClaimOutcome = (

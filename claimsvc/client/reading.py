@@ -1,6 +1,6 @@
-"""What an answer says, from its JSON: a member that is missing or of the wrong kind is a ValueError that names it.
+"""Parses answers from JSON. A member that is missing or has the wrong type raises a ValueError that names it.
 
-Members that are not known here are kept as they are, so that a newer service is understood as far as that goes.
+Unknown members are kept, so that this client works with newer versions of the service.
 """
 
 import json
@@ -15,34 +15,34 @@ _Kind = TypeVar("_Kind")
 
 
 class Members:
-    """The members of a JSON object, each taken once."""
+    """The members of a JSON object. Reading a member removes it from `rest`."""
 
     def __init__(self, document: object) -> None:
         if not isinstance(document, dict):
-            raise ValueError("it is no JSON object")
+            raise ValueError("it is not a JSON object")
         self.rest: dict[str, Any] = dict(document)
 
     def take(self, name: str, kind: type[_Kind]) -> _Kind:
-        """A member that has to be there."""
+        """Read a required member."""
         value = self.maybe(name, kind)
         if value is None:
             raise ValueError(f"`{name}` is missing")
         return value
 
     def maybe(self, name: str, kind: type[_Kind]) -> _Kind | None:
-        """A member that may be missing, or null."""
+        """Read a member that may be missing or null."""
         value = self.rest.pop(name, None)
-        # True is an int to Python, and none to JSON.
+        # In Python, True is an int; in JSON it is not a number.
         if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
-            raise ValueError(f"`{name}` is no {kind.__name__}")
+            raise ValueError(f"`{name}` is not of type {kind.__name__}")
         return value
 
     def time(self, name: str) -> datetime:
-        """A time that has to be there."""
+        """Read a required time."""
         return _time(name, self.take(name, str))
 
     def maybe_time(self, name: str) -> datetime | None:
-        """A time that may be missing, or null."""
+        """Read a time that may be missing or null."""
         text = self.maybe(name, str)
         return None if text is None else _time(name, text)
 
@@ -51,14 +51,14 @@ def _time(name: str, text: str) -> datetime:
     try:
         moment = datetime.fromisoformat(text)
     except ValueError:
-        raise ValueError(f"`{name}` is no time") from None
+        raise ValueError(f"`{name}` is not a date-time") from None
     if moment.tzinfo is None:
         raise ValueError(f"`{name}` has no offset from UTC")
     return moment
 
 
 def claim_of(document: object) -> Claim:
-    """A claim."""
+    """Parse a claim."""
     members = Members(document)
     return Claim(
         members.take("id", str),
@@ -74,7 +74,7 @@ def claim_of(document: object) -> Claim:
 
 
 def coupon_of(document: object) -> Coupon:
-    """A coupon, with its claimants or without."""
+    """Parse a coupon, with or without its claimants."""
     members = Members(document)
     return Coupon(
         name=members.take("name", str),
@@ -96,13 +96,13 @@ def coupon_of(document: object) -> Coupon:
 
 
 def page_of(document: object) -> tuple[list[Claim], str | None]:
-    """Some claims, and the cursor of those after them; None if these are the last."""
+    """Parse a page of claims: the claims, and the cursor of the next page or None."""
     members = Members(document)
     return [claim_of(item) for item in members.take("items", list)], members.maybe("next_cursor", str)
 
 
 def problem_of(status: int, document: object) -> Problem | None:
-    """The problem that a document is; None if it is none of the service's own."""
+    """Parse a problem document; None if it is not one of the service."""
     try:
         members = Members(document)
         kind = members.take("type", str)
@@ -110,12 +110,12 @@ def problem_of(status: int, document: object) -> Problem | None:
         request_id = members.take("request_id", str)
     except ValueError:
         return None
-    whole: Mapping[str, Any] = Members(document).rest
-    return Problem(kind.rpartition("/")[2], status, title, detail, request_id, whole)
+    complete: Mapping[str, Any] = Members(document).rest
+    return Problem(kind.rpartition("/")[2], status, title, detail, request_id, complete)
 
 
 def document_of(body: bytes) -> object:
-    """The JSON of a body; None where it is not JSON."""
+    """Parse a body as JSON; None if it is not JSON."""
     try:
         document: object = json.loads(body)
     except (ValueError, RecursionError):

@@ -1,4 +1,4 @@
-"""Which problem is which outcome, of which call; whatever else the service refuses is `Refused`, or an error."""
+"""Maps problems to the outcomes of each call. Other problems become `Refused` or an error."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -23,20 +23,20 @@ from claimsvc.client.sending import ClientResponse
 _T = TypeVar("_T")
 Refusals = Mapping[str, Callable[[ClientResponse], _T]]
 
-# The statuses of refusals; every other from 400 to 499 is about the request itself.
+# The statuses of refusals. Other statuses from 400 to 499 mean that the request is invalid.
 _REFUSALS = frozenset({403, 404, 409, 410, 422})
 
 
 def refusal(answer: ClientResponse, refusals: Refusals[_T]) -> _T | Refused:
-    """What an answer that is no success comes to.
+    """Convert an unsuccessful answer into an outcome.
 
     Args:
-        answer: of any status but that of success.
-        refusals: the problems that are outcomes of the call, by their slugs.
+        answer: its status is not that of success.
+        refusals: outcomes of the call by the slug of their problem.
 
     Raises:
-        ProblemError: it says nothing about coupons and claims, only about the request or the service.
-        UnexpectedAnswerError: it is no problem of a claim service.
+        ProblemError: the problem is not about coupons or claims, but about the request or the service.
+        UnexpectedAnswerError: the answer is not a problem of a claim service.
     """
     problem = answer.problem
     if problem is None:

@@ -1,14 +1,14 @@
-"""When a request is sent again, and how long to wait before: the only file that says so.
+"""The retry policy: which attempts are repeated, and after which pause.
 
-Sending again is safe for all that this client sends: reading changes nothing, cancelling twice is cancelling once,
-and each POST has a key under which the service gives its first answer again.
+Retries are safe for every request of this client: GET changes nothing, cancelling again has no effect, and each POST
+has a key under which the service replays its first answer.
 
-| what came back | again? |
+| result of the attempt | retried? |
 |---|---|
-| nothing: the connection could not be made, was lost, or said nothing for too long | yes |
+| the connection could not be made, was lost, or was silent for too long | yes |
 | 408, 429, 502, 503, 504: nothing was decided, or a proxy lost the answer | yes |
-| 409 `key-in-flight`: an earlier attempt is still being worked on | yes |
-| any other answer | no: it is the answer |
+| 409 `key-in-flight`: an earlier attempt is still in progress | yes |
+| any other answer | no |
 """
 
 import random
@@ -18,22 +18,22 @@ from email.utils import parsedate_to_datetime
 
 _STATUSES = frozenset({408, 429, 502, 503, 504})
 _PROBLEMS = frozenset({"key-in-flight"})
-# Past this a power of two is no float any more; every pause is the longest by then.
+# A larger power of two overflows a float. The pause has reached its limit long before.
 _MOST_DOUBLINGS = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Retries:
-    """How patiently a request is sent again.
+    """The pauses between attempts, and their number.
 
-    A pause is drawn evenly from 0 up to a limit that doubles each time ("full jitter"), so that clients that failed
-    together do not come back together: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015.
-    What the service advises by `Retry-After` is waited first.
+    A pause is random between 0 and a limit that doubles each time ("full jitter"), so that clients that failed
+    together do not retry together: Marc Brooker, "Exponential Backoff And Jitter", AWS Architecture Blog, 2015. The
+    time of `Retry-After` is added to it.
 
     Args:
         first_pause_seconds: limit of the first pause.
-        longest_pause_seconds: no limit grows beyond it.
-        most: retries after the first attempt; None for as many as the deadline leaves room for.
+        longest_pause_seconds: the limit stops growing here.
+        most: most retries after the first attempt; None for as many as the deadline allows.
     """
 
     first_pause_seconds: float = 0.1
@@ -41,23 +41,23 @@ class Retries:
     most: int | None = None
 
     def pause_seconds(self, retry: int, advised_seconds: float | None) -> float:
-        """How long to wait before a retry.
+        """Return how long to wait before a retry (seconds).
 
         Args:
-            retry: 0 for the first.
-            advised_seconds: what `Retry-After` says; None where there is none.
+            retry: number of the retry, from 0.
+            advised_seconds: the time of `Retry-After`; None without it.
         """
         limit = min(self.longest_pause_seconds, self.first_pause_seconds * 2.0 ** min(retry, _MOST_DOUBLINGS))
         return (advised_seconds or 0.0) + random.uniform(0.0, limit)  # noqa: S311 - spreads load, guards no secret
 
 
 def is_transient(status: int, slug: str | None) -> bool:
-    """Whether the same request may be answered otherwise later; `slug` is the problem's, if it is one."""
+    """Whether a later attempt may get a different answer. `slug` is that of the problem, if the answer is one."""
     return status in _STATUSES or slug in _PROBLEMS
 
 
 def advised_seconds(retry_after: str | None) -> float | None:
-    """What a `Retry-After` header says (RFC 9110, section 10.2.3): seconds, or a date; None if it says nothing."""
+    """Parse a `Retry-After` header, seconds or a date (RFC 9110, section 10.2.3); None if missing or invalid."""
     if retry_after is None:
         return None
     text = retry_after.strip()

@@ -1,4 +1,4 @@
-"""One request until it is answered: on connections that are kept, again where `retries` says so, within a deadline."""
+"""Sends a request until it is answered: with retries, within a deadline, on persistent connections."""
 
 import asyncio
 import json
@@ -17,15 +17,15 @@ from claimsvc.client.retries import Retries, advised_seconds, is_transient
 
 _Read = TypeVar("_Read")
 
-# Far more than any answer of the contract: a coupon with a thousand claimants is less than 300 kB.
+# Far more than any answer of the API: a coupon with a thousand claimants has less than 300 kB.
 _LONGEST_ANSWER_BYTES = 4 * 1024 * 1024
-# A master or a proxy that takes no connection within this time is better asked anew.
+# If a server or proxy does not accept a connection within this time, a new attempt is better.
 _CONNECT_SECONDS = 5.0
 _SHOWN_CHARACTERS = 200
 
-# What a broken connection is to aiohttp; the other errors of its are answers that are not HTTP.
+# Errors of lost connections. aiohttp's other errors mean answers that are not HTTP.
 _LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
-# These are connection errors to aiohttp, and no other attempt would do better.
+# Subclasses of connection errors for which a retry cannot help.
 _HOPELESS = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
 
 _log = logging.getLogger("claimsvc.client")
@@ -33,7 +33,7 @@ _log = logging.getLogger("claimsvc.client")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What is sent, the same in each attempt. `path` is quoted already; `token` and `key` None send none."""
+    """A request, the same in each attempt. `path` is already quoted; a `token` or `key` of None is not sent."""
 
     method: str
     path: str
@@ -43,7 +43,7 @@ class Request:
     body: Mapping[str, Any] | None = None
 
     def headers(self) -> dict[str, str]:
-        """Those that say who asks, and what makes this the same request as another."""
+        """Return the headers of the request."""
         headers = {"X-Request-ID": self.request_id, "Accept": "application/json"}
         if self.token is not None:
             headers["Authorization"] = f"Bearer {self.token}"
@@ -56,7 +56,7 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class ClientResponse:
-    """What came back. `problem` is what the service said was wrong, if it did."""
+    """An answer. `problem` is set if it is a problem document; `start` is the beginning of its body."""
 
     status: int
     document: object
@@ -67,14 +67,14 @@ class ClientResponse:
     start: str
 
     def about(self) -> dict[str, Any]:
-        """What its outcome has besides what it says: see `claimsvc.client.outcomes.Outcome`."""
+        """Return the members of `claimsvc.client.outcomes.Outcome`."""
         return {"request_id": self.request_id, "replayed": self.replayed}
 
     def read(self, reader: Callable[[object], _Read]) -> _Read:
-        """What the document is.
+        """Parse the document with `reader`.
 
         Raises:
-            UnexpectedAnswerError: it is not what `reader` reads.
+            UnexpectedAnswerError: `reader` raised a ValueError.
         """
         try:
             return reader(self.document)
@@ -82,24 +82,24 @@ class ClientResponse:
             raise self.unexpected(str(error)) from error
 
     def unexpected(self, reason: str) -> UnexpectedAnswerError:
-        """The error of an answer that makes no sense here."""
+        """Return the error for an answer that this client does not understand."""
         return UnexpectedAnswerError(
             f"{reason}, in an answer with status {self.status} that begins {self.start!r} (request {self.request_id})"
         )
 
 
 class Sender:
-    """Sends requests to one service, from as many tasks as like to.
+    """Sends requests to one service. Several tasks may use it concurrently.
 
     Args:
         url: of the service, without a path of the API.
-        retries: how patiently.
+        retries: pauses between attempts, and their number.
         deadline_seconds: longest wait for an answer, over all attempts.
-        silence_seconds: longest time that the service may say nothing before a connection counts as lost.
-        connections: most of them at once; further requests wait for one.
+        silence_seconds: how long the service may send nothing before the connection counts as lost.
+        connections: most concurrent connections; further requests wait for one.
 
     Raises:
-        ValueError: the URL is not one of HTTP, or has more than a host, a port and a path.
+        ValueError: the URL's scheme is not http or https, or it has more than a host, a port and a path.
     """
 
     def __init__(
@@ -107,9 +107,9 @@ class Sender:
     ) -> None:
         parsed = URL(url)
         if parsed.scheme not in {"http", "https"} or not parsed.host:
-            raise ValueError(f"not the URL of a service: {url!r}; it begins with http:// or https://")
+            raise ValueError(f"not the URL of a service: {url!r}; it must begin with http:// or https://")
         if parsed.user or parsed.password or parsed.query_string or parsed.fragment:
-            raise ValueError("the URL of a service has no user, no query and no fragment; a token is given by itself")
+            raise ValueError("the URL must have no user, query or fragment; pass a token as `token`")
         self._url = str(parsed).rstrip("/")
         self._retries = retries
         self._deadline_seconds = deadline_seconds
@@ -121,18 +121,18 @@ class Sender:
         self._is_closed = False
 
     async def close(self) -> None:
-        """Close the connections; a request that is under way fails."""
+        """Close the connections. Requests in progress fail."""
         self._is_closed = True
         if self._session is not None:
             await self._session.close()
 
     async def send(self, request: Request) -> ClientResponse:
-        """The answer to a request.
+        """Send a request, and retry it until its answer is definite.
 
         Raises:
-            UnavailableError: none came in time that would not be another one later.
-            UnexpectedAnswerError: what came is not HTTP.
-            RuntimeError: it is closed.
+            UnavailableError: there was no definite answer before the deadline or the last retry.
+            UnexpectedAnswerError: the answer is not HTTP, or too long.
+            RuntimeError: the sender is closed.
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + self._deadline_seconds
@@ -161,7 +161,7 @@ class Sender:
         raise AssertionError("count() has an end")
 
     async def _attempt(self, request: Request, deadline: float) -> tuple[ClientResponse | None, Exception | None]:
-        """What one attempt came to: its answer, or why there is none."""
+        """Make one attempt. Returns its answer, or the error that prevented one."""
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._ask(request), None
@@ -175,11 +175,11 @@ class Sender:
     async def _ask(self, request: Request) -> ClientResponse:
         async with self._opened().request(
             request.method,
-            # As it is: yarl would take `..` for a step.
+            # `encoded`, because yarl would otherwise resolve `..` in the path.
             URL(self._url + request.path, encoded=True),
             data=None if request.body is None else json.dumps(request.body).encode(),
             headers=request.headers(),
-            # Elsewhere a POST may become a GET, and the token is nobody else's business.
+            # A redirect may turn a POST into a GET, and must not send the token to another host.
             allow_redirects=False,
         ) as response:
             body = bytearray()
@@ -199,7 +199,7 @@ class Sender:
             )
 
     def _opened(self) -> aiohttp.ClientSession:
-        """The session, which needs a running event loop to be made."""
+        """Return the session. It is created here, because that needs a running event loop."""
         if self._is_closed:
             raise RuntimeError("the client is closed")
         if self._session is None:
@@ -216,7 +216,7 @@ def _slug(problem: Problem | None) -> str | None:
 
 
 def _reason(answer: ClientResponse | None, failure: Exception | None) -> str:
-    """Why an attempt was not enough, in a few words."""
+    """Describe briefly why an attempt failed."""
     if answer is None:
         return f"no answer: {failure or type(failure).__name__}"
     return f"{answer.status} {answer.problem.slug}" if answer.problem is not None else f"status {answer.status}"

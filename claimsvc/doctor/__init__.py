@@ -1,7 +1,7 @@
-"""Checks everything that the service needs, and says in a line each what is wrong and how to mend it.
+"""Checks everything that the service depends on, and reports one line per finding with its remedy.
 
-Each check runs whatever the others find, and has a limit in time. What a server says of itself is gathered first; what
-that means is judged in plain functions.
+All checks run, regardless of what the others find, and each has a time limit. Facts about the servers are collected
+first; pure functions then judge them.
 """
 
 from claimsvc.doctor.examination import examine, examine_database

@@ -1,4 +1,4 @@
-"""What is to be thought of a PostgreSQL."""
+"""Judges a PostgreSQL server from the facts collected about it."""
 
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
@@ -9,17 +9,17 @@ _RELOAD = "then SELECT pg_reload_conf()"
 
 
 def judge_database(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings:
-    """Everything but the schema."""
+    """Judge everything except the schema."""
     yield ok(_SUBJECT, f"PostgreSQL {facts.version} answers in {facts.answer_seconds * 1000:.1f} ms")
     if facts.version_number < 140_000:
         yield wrong(
-            _SUBJECT, f"PostgreSQL {facts.version} is too old", "upgrade it to 18; 14 is the oldest that may do"
+            _SUBJECT, f"PostgreSQL {facts.version} is too old", "upgrade it to 18; the oldest supported version is 14"
         )
     elif facts.version_number < 170_000:
         yield warning(
             _SUBJECT,
-            f"PostgreSQL {facts.version} does not end the transaction of a process that was paused within it",
-            "upgrade it to 17 or newer; until then such a process keeps its coupons from the others",
+            f"PostgreSQL {facts.version} does not end the transaction of a process that was paused during it",
+            "upgrade it to 17 or newer; until then a paused process blocks its coupons for the other instances",
         )
     if facts.is_standby:
         yield wrong(_SUBJECT, "it is a standby and takes no writes", "set CLAIMSVC_DATABASE_URL to the primary")
@@ -39,8 +39,8 @@ def _judge_durability(facts: DatabaseFacts) -> Findings:
     if facts.synchronous_commit == "off":
         yield wrong(
             _SUBJECT,
-            "synchronous_commit is off: a claim that was answered 201 can be lost",
-            f"ALTER SYSTEM SET synchronous_commit = on, {_RELOAD}; and see ALTER ROLE and ALTER DATABASE",
+            "synchronous_commit is off: a claim that was answered with 201 can be lost",
+            f"ALTER SYSTEM SET synchronous_commit = on, {_RELOAD}; also check ALTER ROLE and ALTER DATABASE",
         )
     for name, is_on in (("fsync", facts.fsync), ("full_page_writes", facts.full_page_writes)):
         if not is_on:
@@ -55,25 +55,25 @@ def _judge_connections(facts: DatabaseFacts, settings: DatabaseSettings) -> Find
     workers = settings.workers if isinstance(settings, Settings) else 1
     needed = workers * settings.database_pool_size
     instances = facts.most_connections // needed
-    found = f"an instance opens up to {needed} connections and {facts.most_connections} can be had"
+    found = f"an instance opens up to {needed} connections and {facts.most_connections} are available"
     mend = "raise max_connections (or the role's limit), or lower CLAIMSVC_DATABASE_POOL_SIZE or CLAIMSVC_WORKERS"
     if instances == 0:
         yield wrong(_SUBJECT, found, mend)
     elif instances == 1:
-        yield warning(_SUBJECT, f"{found}: no second instance fits, not even while one takes over", mend)
+        yield warning(_SUBJECT, f"{found}: a second instance does not fit, not even during a rolling update", mend)
     else:
         yield ok(_SUBJECT, f"{found}: enough for {instances} instances")
 
 
 def judge_schema(facts: DatabaseFacts) -> Findings:
-    """The revision of the tables."""
+    """Judge the schema's revision."""
     if facts.revision == facts.newest_revision:
         yield ok("migrations", f"the schema is at revision {facts.revision}, the newest")
     elif facts.revision > facts.newest_revision:
         yield warning(
             "migrations",
-            f"the schema is at revision {facts.revision}, newer than {facts.newest_revision}, which this version knows",
-            "upgrade this version too",
+            f"the schema is at revision {facts.revision}, newer than this version's {facts.newest_revision}",
+            "upgrade this installation of claimsvc too",
         )
     else:
         at = f"at revision {facts.revision}, not {facts.newest_revision}" if facts.revision else "missing"

@@ -1,4 +1,4 @@
-"""Asks every dependency at once, each within its limits, and has the answers judged."""
+"""Collects the facts about all dependencies concurrently, with time limits, and judges them."""
 
 import asyncio
 
@@ -12,13 +12,13 @@ from claimsvc.doctor.masters import MasterFacts, judge_masters, read_master
 from claimsvc.doctor.settings import judge_settings
 from claimsvc.errors import UnavailableError
 
-# Beside the limits of each answer: however many of them are late, a dependency gets no longer than this.
+# Time limit for all questions to one dependency together. Each answer has its own limit besides.
 _MASTER_SECONDS = 5.0
 _DATABASE_SECONDS = 10.0
 
 
 async def examine(settings: Settings) -> list[Finding]:
-    """Every check there is. It takes ten seconds at most, and about as long as the slowest answer otherwise."""
+    """Run all checks. Takes about as long as the slowest answer, and at most ten seconds."""
     database, masters = await asyncio.gather(
         examine_database(settings),
         asyncio.gather(*(_ask(url, settings.redis_timeout_seconds) for url in settings.redis_urls)),
@@ -27,7 +27,7 @@ async def examine(settings: Settings) -> list[Finding]:
 
 
 async def examine_database(settings: DatabaseSettings) -> list[Finding]:
-    """The checks of the database and its schema alone."""
+    """Check only the database and its schema."""
     mend = "start it, or correct CLAIMSVC_DATABASE_URL"
     try:
         async with asyncio.timeout(_DATABASE_SECONDS):
@@ -35,7 +35,7 @@ async def examine_database(settings: DatabaseSettings) -> list[Finding]:
     except UnavailableError as error:
         return [wrong("database", f"it cannot be used: {error.detail}", mend)]
     except TimeoutError:
-        return [wrong("database", f"it has not answered within {_DATABASE_SECONDS:g} s", mend)]
+        return [wrong("database", f"it did not answer within {_DATABASE_SECONDS:g} s", mend)]
     return [*judge_database(facts, settings), *judge_schema(facts)]
 
 

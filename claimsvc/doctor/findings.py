@@ -1,4 +1,4 @@
-"""What a check comes to."""
+"""The results of checks."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Level(StrEnum):
-    """How bad it is: `wrong` breaks a promise, or soon will; `warning` makes the service slower or less safe."""
+    """Severity: `wrong` breaks a promise of the service, or soon will; `warning` makes it slower or less safe."""
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +15,14 @@ class Level(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the examination: what was looked at, what was found, and how to mend it; empty where all is well."""
+    """One line of the report.
+
+    Args:
+        level: severity.
+        subject: what was checked.
+        found: what was found.
+        mend: what to do about it; empty for `ok`.
+    """
 
     level: Level
     subject: str
@@ -25,9 +32,9 @@ class Finding:
 
 Findings = Iterator[Finding]
 
-# Clocks as far apart as this are not kept by anything, and logs from two machines are hard to read side by side.
+# Clocks that differ by more are not synchronized, which makes logs from two machines hard to compare.
 _CLOCK_SECONDS = 1.0
-# Every batch pays for several answers, one after the other; within a data centre they take less than a millisecond.
+# A batch waits for several answers in sequence. Within a data centre each takes less than a millisecond.
 _SLOW_SECONDS = 0.01
 
 
@@ -44,15 +51,15 @@ def wrong(subject: str, found: str, mend: str) -> Finding:
 
 
 def judge_clock(subject: str, ahead_seconds: float) -> Findings:
-    """A server's clock against this machine's."""
+    """Judge how far a server's clock is ahead of this machine's (seconds, may be negative)."""
     if abs(ahead_seconds) > _CLOCK_SECONDS:
         way = "ahead of" if ahead_seconds > 0 else "behind"
         found = f"its clock is {abs(ahead_seconds):.1f} s {way} this machine's"
-        yield warning(subject, found, "have both kept by NTP; a clock that is set while it runs ends locks too early")
+        yield warning(subject, found, "synchronize both with NTP; a clock that jumps makes locks expire too early")
 
 
 def judge_answer(subject: str, seconds: float) -> Findings:
-    """How long a server usually takes to answer."""
+    """Judge a server's usual response time (seconds)."""
     if seconds > _SLOW_SECONDS:
         found = f"it takes {seconds * 1000:.0f} ms to answer"
-        yield warning(subject, found, "move the service and it closer together, or look at what keeps it busy")
+        yield warning(subject, found, "move it closer to the service, or find out what keeps it busy")

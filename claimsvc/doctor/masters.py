@@ -1,4 +1,4 @@
-"""What the masters of the lock say of themselves, and what is to be thought of it."""
+"""Reads facts about the masters of the lock, and judges them."""
 
 import secrets
 import time
@@ -24,8 +24,16 @@ _PROBE_MILLISECONDS = 1000
 
 @dataclass(frozen=True, slots=True)
 class MasterFacts:
-    """One master. `info` is what INFO says; `appendfsync` is None if the master does not tell, and `refusal` is what it
-    said to a write, empty if it took one."""
+    """Facts about one master.
+
+    Args:
+        name: host and port.
+        info: the answer to INFO.
+        appendfsync: the setting; None if the master does not report it.
+        answer_seconds: usual response time.
+        clock_ahead_seconds: how far its clock is ahead of this machine's.
+        refusal: the error with which it refused a write; empty if it accepted one.
+    """
 
     name: str
     info: dict[str, Any]
@@ -36,24 +44,25 @@ class MasterFacts:
 
     @property
     def can_vote(self) -> bool:
-        """Whether a lock can be taken on it."""
+        """Whether it is a master and accepts writes."""
         return self.info.get("role") == "master" and not self.refusal
 
 
 def name_of(url: str) -> str:
-    """A master as it is called everywhere: where it is, without its password."""
+    """Return the name of a master, host and port, without its password."""
     parts = urlsplit(url)
     return f"{parts.hostname}:{parts.port or 6379}"
 
 
 async def read_master(url: str, timeout_seconds: float) -> MasterFacts:
-    """Ask a master about itself, and have it keep a key for a second.
+    """Read the facts about a master. Writes a key that expires after a second.
 
     Args:
+        url: of the master.
         timeout_seconds: bound on each answer.
 
     Raises:
-        RedisError: it cannot be asked.
+        RedisError: it does not answer.
     """
     client = Client.from_url(
         url,
@@ -73,13 +82,13 @@ async def read_master(url: str, timeout_seconds: float) -> MasterFacts:
 
 
 async def _clock(client: Redis) -> tuple[float, float]:
-    """A usual answer's time, and how far its clock is ahead: by the quickest answer, which leaves the least doubt."""
+    """Return the median response time, and how far the clock is ahead: by the quickest answer, the most precise one."""
     samples: list[tuple[float, float]] = []
     for _ in range(_SAMPLES):
-        asked_at, began = time.time(), time.perf_counter()
-        whole, microseconds = await client.time()
-        seconds = time.perf_counter() - began
-        samples.append((seconds, whole + microseconds / 1e6 - asked_at - seconds / 2))
+        sent_at, started = time.time(), time.perf_counter()
+        unix_seconds, microseconds = await client.time()
+        seconds = time.perf_counter() - started
+        samples.append((seconds, unix_seconds + microseconds / 1e6 - sent_at - seconds / 2))
     samples.sort()
     return samples[len(samples) // 2][0], samples[0][1]
 
@@ -87,7 +96,7 @@ async def _clock(client: Redis) -> tuple[float, float]:
 async def _appendfsync(client: Redis) -> str | None:
     try:
         return str((await client.config_get("appendfsync"))["appendfsync"])
-    except (ResponseError, KeyError):  # those that are rented often hide it
+    except (ResponseError, KeyError):  # hosted servers often disable CONFIG
         return None
 
 
@@ -100,7 +109,7 @@ async def _refusal(client: Redis) -> str:
 
 
 def judge_master(facts: MasterFacts, settings: Settings) -> Findings:
-    """One master by itself."""
+    """Judge one master."""
     subject, info = f"master {facts.name}", facts.info
     program, version = (
         ("Valkey", info["valkey_version"]) if "valkey_version" in info else ("Redis", info["redis_version"])
@@ -110,23 +119,25 @@ def judge_master(facts: MasterFacts, settings: Settings) -> Findings:
         yield wrong(
             subject,
             f"it is a replica of {info.get('master_host')}:{info.get('master_port')}",
-            "name independent masters; a lock that is copied later is none",
+            "configure independent masters; replication is asynchronous, so replicas cannot vote",
         )
     elif facts.refusal:
-        yield wrong(subject, f"it takes no writes: {facts.refusal.rstrip('.')}", "do what it says")
+        yield wrong(subject, f"it refuses writes: {facts.refusal.rstrip('.')}", "fix what the error says")
     elif info.get("connected_slaves"):
         yield warning(
             subject,
-            "it has a replica: if that takes over, it has forgotten the newest locks",
-            "run it without one; the other masters stand in for it",
+            "it has a replica, which lacks the newest locks if it takes over",
+            "run it without a replica; the other masters keep the lock available",
         )
     if info.get("cluster_enabled"):
-        yield wrong(subject, "it is a node of a cluster", "run it by itself: scripts here make the names of keys")
+        yield wrong(
+            subject, "it is a node of a cluster", "run it standalone: the lock's scripts use keys they do not declare"
+        )
     yield from judge_answer(subject, facts.answer_seconds)
     yield from judge_clock(subject, facts.clock_ahead_seconds)
     yield from _judge_memory(subject, info)
     yield from _judge_persistence(subject, facts)
-    # Each worker has a connection more, on which it waits for hints.
+    # Each worker has one more connection, on which it waits for hints.
     needed = settings.workers * (settings.redis_pool_size + 1)
     if (most := info.get("maxclients")) is not None and needed > most:
         yield wrong(
@@ -139,28 +150,33 @@ def judge_master(facts: MasterFacts, settings: Settings) -> Findings:
 def _judge_memory(subject: str, info: dict[str, Any]) -> Findings:
     policy = info.get("maxmemory_policy", "noeviction")
     if policy != "noeviction":
-        mend = "CONFIG SET maxmemory-policy noeviction, and in its configuration file"
+        mend = "CONFIG SET maxmemory-policy noeviction, and set it in the configuration file"
         if info.get("maxmemory"):
-            yield wrong(subject, f"maxmemory-policy is {policy}: it forgets locks when its memory is full", mend)
+            yield wrong(subject, f"maxmemory-policy is {policy}: it evicts locks when its memory is full", mend)
         else:
-            yield warning(subject, f"maxmemory-policy is {policy}, which only a missing maxmemory keeps at bay", mend)
+            yield warning(subject, f"maxmemory-policy is {policy}: it would evict locks if maxmemory were set", mend)
 
 
 def _judge_persistence(subject: str, facts: MasterFacts) -> Findings:
-    mend = "CONFIG SET appendonly yes and appendfsync always, and in its configuration file"
+    mend = "CONFIG SET appendonly yes and appendfsync always, and set them in the configuration file"
     if not facts.info.get("aof_enabled"):
-        yield wrong(subject, "appendonly is no: after a restart it has forgotten who holds a lock", mend)
+        yield wrong(subject, "appendonly is no: it loses its locks when it restarts", mend)
     elif facts.appendfsync is None:
-        yield warning(subject, "it does not tell its appendfsync", "see to it that it is `always`")
+        yield warning(subject, "it does not report appendfsync", "make sure that it is `always`")
     elif facts.appendfsync != "always":
-        found = f"appendfsync is {facts.appendfsync}: after a crash it may have forgotten the newest locks"
+        found = f"appendfsync is {facts.appendfsync}: it may lose the newest locks in a crash"
         yield warning(subject, found, mend)
     if facts.info.get("aof_last_write_status", "ok") != "ok":
-        yield wrong(subject, "its last write to disk has failed", "look at its log and at the disk")
+        yield wrong(subject, "its last write to disk failed", "check its log and its disk")
 
 
 def judge_masters(answers: Sequence[MasterFacts | RedisError | TimeoutError], settings: Settings) -> Findings:
-    """All of them: each by itself, and together."""
+    """Judge each master, and all of them together.
+
+    Args:
+        answers: the facts, or the error, of each master in `settings.redis_urls`, in this order.
+        settings: of the service.
+    """
     reached = [answer for answer in answers if isinstance(answer, MasterFacts)]
     for url, answer in zip(settings.redis_urls, answers, strict=True):
         if isinstance(answer, MasterFacts):
@@ -169,12 +185,14 @@ def judge_masters(answers: Sequence[MasterFacts | RedisError | TimeoutError], se
             found = f"it cannot be used: {str(answer).rstrip('.') or type(answer).__name__}"
             yield wrong(f"master {name_of(url)}", found, "start it, or correct its place in CLAIMSVC_REDIS_URLS")
     count = len(answers)
-    # A replica, one that takes no writes, and a server's second name have no vote of their own.
+    # A replica, a server that refuses writes, and a second URL of the same server have no vote.
     votes = len({facts.info.get("run_id") for facts in reached if facts.can_vote})
     if votes <= count // 2:
-        yield wrong(_SUBJECT, f"{votes} of {count} can vote, which is no majority: no lock can be had", "see above")
+        yield wrong(
+            _SUBJECT, f"{votes} of {count} can vote, not a majority: locks cannot be taken", "fix the masters above"
+        )
     elif count == 1:
-        yield warning(_SUBJECT, "there is one: while it is down, no lock can be had", "run 3 or 5")
+        yield warning(_SUBJECT, "there is only one: while it is down, locks cannot be taken", "run 3 or 5")
     else:
         yield ok(_SUBJECT, f"{votes} of {count} can vote; {votes - count // 2 - 1} more may fail")
     yield from _judge_independence(reached, settings)
@@ -187,8 +205,8 @@ def _judge_independence(reached: Sequence[MasterFacts], settings: Settings) -> F
     for names in by_run.values():
         if len(names) > 1:
             found = f"{' and '.join(names)} are the same server: its one vote counts {len(names)} times"
-            yield wrong(_SUBJECT, found, "name each server once in CLAIMSVC_REDIS_URLS")
+            yield wrong(_SUBJECT, found, "list each server once in CLAIMSVC_REDIS_URLS")
     hosts = Counter(urlsplit(url).hostname for url in settings.redis_urls)
     for host, masters in hosts.items():
         if masters > 1:
-            yield warning(_SUBJECT, f"{masters} of them are on {host}, and fail with it", "run each on its own machine")
+            yield warning(_SUBJECT, f"{masters} of them run on {host} and fail with it", "run each on its own machine")

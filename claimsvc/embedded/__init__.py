@@ -1,7 +1,7 @@
-"""Real PostgreSQL and Valkey, started and stopped by us, for `make run` and the tests.
+"""Starts and stops real PostgreSQL and Valkey servers, for `make run` and the tests.
 
-Programs come from PyPI wheels (`claimsvc[embedded]`), else from the system. Every server runs under a guard, so none
-outlives this process, whatever ends it. Data stays in a state folder between runs; ports are chosen at every run.
+The programs come from PyPI wheels (`claimsvc[embedded]`), or else from the system. Every server runs under a guard, so
+that none outlives this process, however it ends. Data stays in a state folder between runs; ports are chosen at each.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -34,7 +34,7 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedServices:
-    """What is running. `postgres` is None and `masters` empty where servers were configured instead."""
+    """The running servers. `postgres` is None and `masters` is empty if configured servers are used instead."""
 
     state_dir: Path
     database_url: str
@@ -54,19 +54,19 @@ def embedded_services(
     redis_urls: Sequence[str] = (),
     report: Callable[[str], None] = lambda _: None,
 ) -> Iterator[EmbeddedServices]:
-    """Start what is needed, and stop it on leaving.
+    """Start the servers that are not configured, and stop them on leaving.
 
     Args:
-        state_dir: where data is kept between runs; made if need be, and locked against a second run.
-        masters: how many Valkey masters to start.
-        durable: whether a commit survives a crash of the machine; tests do without it for speed.
-        fresh: throw away what earlier runs have left.
+        state_dir: where data is kept between runs; created if missing, and locked against a second run.
+        masters: number of Valkey masters to start.
+        durable: whether a commit survives a crash of the machine; tests turn it off for speed.
+        fresh: delete the data of earlier runs.
         database_url: a PostgreSQL to use instead of starting one.
         redis_urls: masters to use instead of starting any.
-        report: is told, in a few words, what happens.
+        report: receives a short text for each step.
 
     Raises:
-        EmbeddedServiceError: something does not work here; the message says what to do.
+        EmbeddedServiceError: a server cannot be started; the message says what to do.
     """
     with ExitStack() as stack:
         state = stack.enter_context(open_state_dir(state_dir, fresh=fresh))

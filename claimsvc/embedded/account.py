@@ -1,4 +1,4 @@
-"""The user that the servers run as. PostgreSQL refuses root, so root's servers run as `nobody`."""
+"""The user that the servers run as. PostgreSQL refuses to run as root, so root's servers run as `nobody`."""
 
 import os
 import pwd
@@ -9,12 +9,12 @@ from typing import Any
 
 from claimsvc.errors import EmbeddedServiceError
 
-_OVERFLOW_ID = 65534  # what `nobody` is wherever nobody gave it a name
+_OVERFLOW_ID = 65534  # the usual id of `nobody`, for systems without that name
 
 
 @dataclass(frozen=True, slots=True)
 class Account:
-    """A user and group of this machine."""
+    """A user and group id of this machine."""
 
     uid: int
     gid: int
@@ -24,11 +24,15 @@ class Account:
         return self.uid == os.geteuid()
 
     def popen_arguments(self) -> dict[str, Any]:
-        """What makes `subprocess` run a program as this user."""
+        """Return the arguments of `subprocess` that run a program as this user."""
         return {} if self.is_ours else {"user": self.uid, "group": self.gid, "extra_groups": []}
 
     def own(self, path: Path) -> None:
-        """Give a path, not what is below it, to this user."""
+        """Make this user the owner of a path, without the paths below it.
+
+        Raises:
+            EmbeddedServiceError: the owner cannot be changed.
+        """
         if self.is_ours:
             return
         try:
@@ -41,12 +45,12 @@ class Account:
 
 
 def current_account() -> Account:
-    """Ourselves."""
+    """Return the account of this process."""
     return Account(os.geteuid(), os.getegid())
 
 
 def server_account() -> Account:
-    """Ourselves, or `nobody` if we are root."""
+    """Return the account for servers: that of this process, or `nobody` if this process is root's."""
     if os.geteuid() != 0:
         return current_account()
     try:
@@ -57,15 +61,15 @@ def server_account() -> Account:
 
 
 def require_reachable(path: Path, account: Account) -> None:
-    """Check that the servers can get to a folder.
+    """Check that the servers' user can enter a folder.
 
     Raises:
-        EmbeddedServiceError: a folder above it is closed to them; the message names it.
+        EmbeddedServiceError: it may not enter the folder or one above it; the message names it.
     """
     if account.is_ours:
         return
     for folder in (*reversed(path.parents), path):
-        # Asked of the system as that user, because modes alone do not tell about ACLs and mount options.
+        # Tried as that user, because modes do not show ACLs and mount options.
         entered = subprocess.run(  # noqa: S603 - fixed command
             ["/bin/sh", "-c", 'cd "$1"', "sh", folder],
             stdin=subprocess.DEVNULL,
@@ -75,6 +79,6 @@ def require_reachable(path: Path, account: Account) -> None:
         )
         if entered.returncode != 0:
             raise EmbeddedServiceError(
-                f"PostgreSQL refuses to run as root, so it runs as `nobody`, who may not enter {folder}: choose a "
-                "state folder elsewhere with --state-dir or CLAIMSVC_STATE_DIR, or run this as an ordinary user."
+                f"PostgreSQL refuses to run as root, so it runs as `nobody`, which may not enter {folder}: choose "
+                "another state folder with --state-dir or CLAIMSVC_STATE_DIR, or run this as an ordinary user."
             )

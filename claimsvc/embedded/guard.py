@@ -1,12 +1,12 @@
-"""Runs one server and ends it as soon as whoever asked for it is gone.
+"""Runs one server, and ends it when the process that started the guard is gone.
 
-A program of its own, with the standard library alone, started as `python -I -S guard.py`:
+A separate program that uses only the standard library, started as `python -I -S guard.py`:
 
     guard.py REPORT_FD UID:GID STOP_SIGNALS COMMAND ...
 
-It writes the server's process id to REPORT_FD. Its standard input is a pipe that nobody writes to: the end of it
-means that the other side has closed it or was killed, so the server must go. STOP_SIGNALS (`2,3`) are tried in
-turn, then SIGKILL; then whatever the server had started and left behind. On Linux the kernel also ends the server
+It writes the server's process id to REPORT_FD. Its standard input is a pipe that is never written to: end-of-file
+means that the parent has closed it or was killed, so the guard ends the server. It sends the STOP_SIGNALS (`2,3`) in
+turn, then SIGKILL, and then kills the processes that the server left behind. On Linux the kernel also ends the server
 if the guard itself is killed.
 """
 
@@ -21,27 +21,27 @@ from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 
-PATIENCE_SECONDS = 5.0  # between one stop signal and the next, harsher one
+PATIENCE_SECONDS = 5.0  # between one stop signal and the next
 _PR_SET_PDEATHSIG = 1  # both from linux/prctl.h
 _PR_SET_CHILD_SUBREAPER = 36
 
 
 def main(arguments: list[str]) -> int:
-    """Run the command until it ends or standard input does; the result is its exit status, 128+n for a signal."""
+    """Run the command until it or standard input ends. Returns its exit status; 128+n if signal n ended it."""
     report_fd, account, numbers, *command = arguments
     stop_signals = [int(number) for number in numbers.split(",")]
     wakeups, wakeup_end = os.pipe()
     os.set_blocking(wakeup_end, False)
     signal.set_wakeup_fd(wakeup_end, warn_on_full_buffer=False)
-    # Handlers, not SIG_IGN, because the server would inherit that. Ctrl-C and a closed terminal are not for us to
-    # act on: the other side decides what they mean.
+    # Handlers, not SIG_IGN, because the server would inherit SIG_IGN. The guard does not act on Ctrl-C or a closed
+    # terminal: its parent does.
     for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         signal.signal(number, _note)
     if sys.platform == "linux":
-        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # processes that lose the server become children of the guard
+        _prctl(_PR_SET_CHILD_SUBREAPER, 1)  # the server's orphans become children of the guard
     uid, gid = (int(part) for part in account.split(":"))
     change_account = os.geteuid() == 0 and uid != 0
-    server = subprocess.Popen(  # noqa: S603 - the command is the caller's own
+    server = subprocess.Popen(  # noqa: S603 - the command comes from the parent
         command,
         stdin=subprocess.DEVNULL,
         user=uid if change_account else None,
@@ -57,7 +57,7 @@ def main(arguments: list[str]) -> int:
 
 
 def _note(_number: int, _frame: FrameType | None) -> None:
-    """Nothing to do here: the number is already in the wake-up pipe."""
+    """Do nothing: the number is already in the wake-up pipe."""
 
 
 def _prctl(option: int, value: int) -> None:
@@ -69,7 +69,7 @@ def _tie_to_parent(number: int) -> Callable[[], None]:
 
     def tie() -> None:
         _prctl(_PR_SET_PDEATHSIG, number)
-        if os.getppid() != guard_pid:  # the guard was killed before the tie was made
+        if os.getppid() != guard_pid:  # the guard was killed before the call
             os._exit(1)
 
     return tie
@@ -93,7 +93,7 @@ def _watch(server: subprocess.Popen[bytes], wakeups: int, stop_signals: list[int
 
 
 def _end_what_is_left() -> None:
-    """A killed PostgreSQL's processes go by themselves, but not those that are paused."""
+    """Kill the server's orphans. PostgreSQL's processes end by themselves, but not while they are paused."""
     with contextlib.suppress(ChildProcessError):
         while True:
             for pid in _children_of(os.getpid()):
@@ -102,7 +102,7 @@ def _end_what_is_left() -> None:
 
 
 def _children_of(pid: int) -> list[int]:
-    """From /proc, so on Linux only: elsewhere none are found."""
+    """Return the children of a process, read from /proc: always empty on other systems than Linux."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except OSError:

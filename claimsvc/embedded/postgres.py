@@ -1,4 +1,4 @@
-"""A PostgreSQL of our own."""
+"""An embedded PostgreSQL server."""
 
 import contextlib
 import secrets
@@ -16,12 +16,12 @@ from claimsvc.errors import EmbeddedServiceError
 
 
 class PostgresServer(Server):
-    """A PostgreSQL with one database and a generated password, over TCP alone.
+    """A PostgreSQL with one database and a generated password, reachable only over TCP.
 
     Args:
         state: the folder that keeps its data between runs.
         programs: the installation to run.
-        durable: whether a commit survives a crash of the machine; tests do without it for speed.
+        durable: whether a commit survives a crash of the machine; tests turn it off for speed.
     """
 
     name = "PostgreSQL"
@@ -38,7 +38,7 @@ class PostgresServer(Server):
         return self.url_of("claimsvc")
 
     def url_of(self, database: str) -> str:
-        """The URL of one of its databases, for its only user."""
+        """Return the URL of one of its databases, with its user and password."""
         password = self._password_file.read_text().strip()
         return f"postgresql://claimsvc:{password}@127.0.0.1:{self.port}/{database}"
 
@@ -47,16 +47,16 @@ class PostgresServer(Server):
             made_by = (self._data / "PG_VERSION").read_text().strip()
             if made_by != self._programs.major or not self._password_file.exists():
                 raise EmbeddedServiceError(
-                    f"{self._data} was made by PostgreSQL {made_by} and cannot be used by this one "
-                    f"({self._programs.version}): throw it away with --fresh, or choose another state folder."
+                    f"{self._data} was created by PostgreSQL {made_by} and cannot be used by version "
+                    f"{self._programs.version}: delete it with --fresh, or choose another state folder."
                 )
             return
         write_private(self._password_file, f"{secrets.token_hex(16)}\n")
         self._state.account.own(self._password_file)
-        # Made aside and renamed, so that an interrupted run leaves nothing that looks finished.
+        # Created under another name and renamed, so that an interrupted run leaves no incomplete data folder.
         unfinished = self._folder / "data.unfinished"
         shutil.rmtree(unfinished, ignore_errors=True)
-        made = subprocess.run(  # noqa: S603 - a program that we found ourselves
+        made = subprocess.run(  # noqa: S603 - a program that `find_postgres` found
             [
                 *(self._programs.initdb, "--pgdata", unfinished, "--pwfile", self._password_file),
                 *("--username=claimsvc", "--auth=scram-sha-256", "--encoding=UTF8", "--locale=C"),
@@ -72,7 +72,7 @@ class PostgresServer(Server):
             **self._state.account.popen_arguments(),
         )
         if made.returncode != 0:
-            raise EmbeddedServiceError(f"PostgreSQL could not make its data folder: {made.stdout.strip()}")
+            raise EmbeddedServiceError(f"PostgreSQL could not create its data folder: {made.stdout.strip()}")
         unfinished.rename(self._data)
 
     def begin_start(self) -> None:
@@ -88,9 +88,9 @@ class PostgresServer(Server):
                 connection.execute("CREATE DATABASE claimsvc")
 
     def _clear_reused_pid(self) -> None:
-        """After a crash another program may have the number in the old postmaster.pid; PostgreSQL would give up.
+        """Delete postmaster.pid if another program has its process id, as after a crash: PostgreSQL would not start.
 
-        One whose process is gone stays: PostgreSQL replaces it, and first makes sure that no child is left over.
+        A file whose process is gone is kept: PostgreSQL replaces it after checking that no child is left.
         """
         pid = self._postmaster_status()[:1]
         if not pid or not pid[0].isdigit():
@@ -104,7 +104,7 @@ class PostgresServer(Server):
         settings = {
             "listen_addresses": "127.0.0.1",
             "port": str(self._port),
-            "unix_socket_directories": "",  # a long path would not fit, and nobody needs one
+            "unix_socket_directories": "",  # not needed, and the path could be too long
             "max_connections": "200",
             "timezone": "UTC",
             "log_timezone": "UTC",

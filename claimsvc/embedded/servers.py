@@ -1,4 +1,4 @@
-"""A server that is started, stopped, paused, killed and restarted by itself."""
+"""The base class of embedded servers: start, stop, kill, pause and resume."""
 
 import contextlib
 import os
@@ -13,17 +13,20 @@ from claimsvc.embedded.process import GuardedProcess
 from claimsvc.embedded.state import StateDir
 from claimsvc.errors import EmbeddedServiceError
 
-_START_SECONDS = 30.0  # recovery after a crash included
+_START_SECONDS = 30.0  # including recovery after a crash
 _POLL_SECONDS = 0.02
-# Below what Linux and macOS hand out to outgoing connections, so that a stopped server finds its port free again.
+# Below the ephemeral ports of Linux and macOS, so that the port of a stopped server stays free.
 _PORTS = range(20_000, 32_000)
-# What a server says when the cause goes away by itself: a lost race for a port, or a killed predecessor's last
-# processes that still hold the data.
-_PASSING_TROUBLE = ("address already in use", "is still in use", 'lock file "postmaster.pid" already exists')
+# Messages of failures that pass: a lost race for a port, or processes of a killed server that still hold the data.
+_TRANSIENT_FAILURES = ("address already in use", "is still in use", 'lock file "postmaster.pid" already exists')
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that nothing listens on just now."""
+    """Return a port of 127.0.0.1 that is free now.
+
+    Raises:
+        EmbeddedServiceError: no free port was found.
+    """
     for port in random.SystemRandom().sample(_PORTS, 200):
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
@@ -32,7 +35,13 @@ def free_port() -> int:
 
 
 class Server(ABC):
-    """A server of ours on 127.0.0.1. Its port is chosen at the first start and kept from then on."""
+    """An embedded server on 127.0.0.1. Its port is chosen at the first start and then kept.
+
+    Args:
+        state: the folder that keeps its data between runs.
+        folder_name: of its folder inside `state`.
+        durable: whether its writes survive a crash of the machine.
+    """
 
     name: str
     _stop_signals: tuple[signal.Signals, ...]
@@ -49,21 +58,21 @@ class Server(ABC):
     @property
     def port(self) -> int:
         if self._port is None:
-            raise EmbeddedServiceError(f"{self.name} was not started yet, so it has no port.")
+            raise EmbeddedServiceError(f"{self.name} has no port before its first start.")
         return self._port
 
     @property
     def pid(self) -> int:
-        """The server's own process (not its guard's)."""
+        """The id of the server's process, not of its guard."""
         if self._process is None or self._process.pid is None:
-            raise EmbeddedServiceError(f"{self.name} does not run.")
+            raise EmbeddedServiceError(f"{self.name} is not running.")
         return self._process.pid
 
     @property
     def guard_pid(self) -> int:
-        """The process that watches over the server."""
+        """The id of the guard's process."""
         if self._process is None:
-            raise EmbeddedServiceError(f"{self.name} does not run.")
+            raise EmbeddedServiceError(f"{self.name} is not running.")
         return self._process.guard_pid
 
     @property
@@ -75,26 +84,26 @@ class Server(ABC):
     def url(self) -> str: ...
 
     def start(self) -> None:
-        """Start it, unless it runs, and wait until it answers.
+        """Start the server unless it is running, and wait until it answers.
 
         Raises:
-            EmbeddedServiceError: it does not come up within 30 s; the message has its own last words.
+            EmbeddedServiceError: it is not ready within 30 s; the message contains the end of its log.
         """
         self.begin_start()
         self.finish_start()
 
     def begin_start(self) -> None:
-        """The first half of `start`, so that several servers can come up side by side."""
+        """Do the first half of `start`, so that several servers can start concurrently."""
         if not self.running:
             self._launch()
 
     def finish_start(self) -> None:
-        """Wait for what `begin_start` began, and try again where the trouble passes by itself."""
+        """Wait until the server is ready, and restart it after a transient failure. Raises as `start`."""
         deadline = time.monotonic() + _START_SECONDS
         while not self._is_ready():
             if not self.running:
-                told = self._log.read_text(errors="replace").lower()
-                if not any(trouble in told for trouble in _PASSING_TROUBLE):
+                log = self._log.read_text(errors="replace").lower()
+                if not any(failure in log for failure in _TRANSIENT_FAILURES):
                     raise EmbeddedServiceError(f"{self.name} did not start: {self._last_words()} (see {self._log})")
                 self._launch()
             if time.monotonic() > deadline:
@@ -106,33 +115,33 @@ class Server(ABC):
         self._port_is_settled = True
 
     def stop(self) -> None:
-        """End it in its orderly way and wait until it has ended."""
+        """Shut the server down and wait until it has ended."""
         if self._process is not None:
             self._process.end()
 
     def kill(self) -> None:
-        """End it with SIGKILL, as a crash would, and wait until it has ended."""
+        """Kill the server with SIGKILL and wait until it has ended."""
         if self._process is not None:
             self._process.signal(signal.SIGKILL)
             self._process.wait()
 
     def pause(self) -> None:
-        """Hold it up: connections stay open and nothing is answered until `resume`."""
+        """Pause the server: connections stay open and nothing is answered until `resume`."""
         self._signal_all(signal.SIGSTOP)
 
     def resume(self) -> None:
-        """Let it go on after `pause`."""
+        """Continue after `pause`."""
         self._signal_all(signal.SIGCONT)
 
     def _signal_all(self, number: signal.Signals) -> None:
-        # The server first: a paused one starts no further process while the list is read.
+        # The server first: while it is paused, it starts no further processes.
         os.kill(self.pid, number)
         for pid in _children_of(self.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
     def _launch(self) -> None:
-        self.stop()  # to have the previous guard's pipe closed
+        self.stop()  # closes the pipe of the previous guard
         if self._port is None or not self._port_is_settled:
             self._port = free_port()
         environment = {key: value for key, value in os.environ.items() if not key.startswith("PG")}
@@ -148,8 +157,8 @@ class Server(ABC):
 
     def _last_words(self) -> str:
         lines = self._log.read_text(errors="replace").strip().splitlines()
-        telling = [line for line in lines if "FATAL" in line or "Could not" in line or "Failed" in line]
-        return (telling or lines or ["it said nothing"])[-1].strip()
+        errors = [line for line in lines if "FATAL" in line or "Could not" in line or "Failed" in line]
+        return (errors or lines or ["its log is empty"])[-1].strip()
 
     @abstractmethod
     def _command(self) -> list[str | Path]: ...
@@ -159,7 +168,7 @@ class Server(ABC):
 
 
 def _children_of(pid: int) -> list[int]:
-    """The processes that a server has started. Known from /proc, so on Linux only; elsewhere none are found."""
+    """Return the children of a process, read from /proc: always empty on other systems than Linux."""
     try:
         return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""The state folder: where embedded servers keep their data, one run at a time."""
+"""The state folder, in which embedded servers keep their data. One run at a time can use it."""
 
 import contextlib
 import fcntl
@@ -14,13 +14,13 @@ from pathlib import Path
 from claimsvc.embedded.account import Account, require_reachable, server_account
 from claimsvc.errors import EmbeddedServiceError
 
-# Guards of a killed run need this long at most to end their servers; only then is the folder free.
+# Longest time in which the guards of a killed run end their servers and free the folder.
 _TAKEOVER_SECONDS = 20.0
 _CONTENTS = ("admin-key", "environment", "postgres", "programs", "valkey-*")
 
 
 def default_state_dir(checkout: Path) -> Path:
-    """Where data of a checkout is kept: inside it, or for root where `nobody` can reach it as well."""
+    """Return the state folder of a checkout: inside it, or for root in /var/lib, which `nobody` can enter."""
     if os.geteuid() != 0:
         return checkout / ".claimsvc"
     digest = hashlib.sha256(str(checkout).encode()).hexdigest()[:8]
@@ -29,7 +29,7 @@ def default_state_dir(checkout: Path) -> Path:
 
 @contextmanager
 def temporary_state_dir() -> Iterator[Path]:
-    """A new folder that the servers can reach, thrown away on leaving."""
+    """Create a folder that the servers can enter, and delete it on leaving."""
     with tempfile.TemporaryDirectory(prefix="claimsvc-", ignore_cleanup_errors=True) as folder:
         path = Path(folder).resolve()
         path.chmod(0o711)
@@ -37,7 +37,13 @@ def temporary_state_dir() -> Iterator[Path]:
 
 
 class StateDir:
-    """An open state folder. `lock_fd` is its lock: the guards hold it too, until their servers have ended."""
+    """An open state folder.
+
+    Args:
+        path: of the folder.
+        account: the servers' user.
+        lock_fd: the locked file. The guards hold it too, until their servers have ended.
+    """
 
     def __init__(self, path: Path, account: Account, lock_fd: int) -> None:
         self.path = path
@@ -45,10 +51,10 @@ class StateDir:
         self.lock_fd = lock_fd
 
     def server_folder(self, name: str) -> Path:
-        """A folder inside that belongs to the servers' user alone.
+        """Return a subfolder that only the servers' user can enter; create it if missing.
 
         Raises:
-            EmbeddedServiceError: it was made by another user.
+            EmbeddedServiceError: it belongs to another user.
         """
         folder = self.path / name
         if not folder.exists():
@@ -56,13 +62,13 @@ class StateDir:
             self.account.own(folder)
         if folder.stat().st_uid != self.account.uid:
             raise EmbeddedServiceError(
-                f"{folder} was made by another user: choose another state folder with --state-dir or "
-                "CLAIMSVC_STATE_DIR, or throw this one's data away with --fresh."
+                f"{folder} belongs to another user: choose another state folder with --state-dir or "
+                "CLAIMSVC_STATE_DIR, or delete its data with --fresh."
             )
         return folder
 
-    def throw_away(self) -> None:
-        """Remove what was kept. Only names of our own, for the folder may be anything that somebody typed."""
+    def delete_data(self) -> None:
+        """Delete the data in the folder. Only known names, because the folder may be any that a user typed."""
         for pattern in _CONTENTS:
             for path in self.path.glob(pattern):
                 if path.is_dir() and not path.is_symlink():
@@ -72,7 +78,7 @@ class StateDir:
 
 
 def write_private(path: Path, text: str) -> None:
-    """Write a file that only its owner can read, from the first moment on."""
+    """Write a file that only its owner can read. It is created with these permissions, so it is never readable."""
     path.unlink(missing_ok=True)
     with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
         file.write(text)
@@ -80,10 +86,14 @@ def write_private(path: Path, text: str) -> None:
 
 @contextmanager
 def open_state_dir(path: Path, *, fresh: bool = False) -> Iterator[StateDir]:
-    """Make the folder if need be and keep it to ourselves; with `fresh`, empty it first.
+    """Open and lock a state folder; create it if missing.
+
+    Args:
+        path: of the folder.
+        fresh: delete its data first.
 
     Raises:
-        EmbeddedServiceError: it cannot be written, another run uses it, or the servers cannot reach it.
+        EmbeddedServiceError: it cannot be written, another run uses it, or the servers' user cannot enter it.
     """
     account = server_account()
     path = path.absolute()
@@ -98,7 +108,7 @@ def open_state_dir(path: Path, *, fresh: bool = False) -> Iterator[StateDir]:
         state = StateDir(path, account, lock_fd)
         try:
             if fresh:
-                state.throw_away()
+                state.delete_data()
         except OSError as error:
             raise _unwritable(path, error) from error
         yield state
@@ -110,7 +120,7 @@ def _make(path: Path, account: Account) -> None:
     missing = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     for folder in missing:
-        # Said outright, because root's umask may close to `nobody` what was just made for it.
+        # Set explicitly, because root's umask may hide the folders from `nobody`.
         folder.chmod(0o700 if account.is_ours else 0o755)
 
 
@@ -122,7 +132,7 @@ def _lock(lock_fd: int, path: Path) -> None:
             break
         except BlockingIOError:
             owner = os.pread(lock_fd, 32, 0).strip()
-            # A dead owner's guards are still ending its servers: that does not take long.
+            # If the owner is dead, its guards are still ending the servers.
             if not _is_dead(owner) or time.monotonic() > deadline:
                 raise EmbeddedServiceError(
                     f"Another run (process {owner.decode() or 'unknown'}) uses the state folder {path}: stop it, or "

@@ -1,4 +1,4 @@
-"""A Valkey (or Redis) master of our own."""
+"""An embedded Valkey (or Redis) master."""
 
 import signal
 from pathlib import Path
@@ -13,14 +13,14 @@ from claimsvc.embedded.state import StateDir
 
 
 class ValkeyServer(Server):
-    """One independent master, without a password: it listens to this machine alone.
+    """One independent master without a password. It listens only on 127.0.0.1.
 
     Args:
         state: the folder that keeps its data between runs.
         program: the server to run.
-        number: which of the masters it is, from 1.
-        durable: whether every write is on disk before it is answered. A Redlock needs that: a master that comes
-            back without its last writes has forgotten who holds a lock. Tests do without it for speed.
+        number: of the master, from 1.
+        durable: whether every write is on disk before it is answered. A Redlock needs this: a master that restarts
+            without its last writes may grant a lock twice. Tests turn it off for speed.
     """
 
     _stop_signals = (signal.SIGTERM,)
@@ -52,9 +52,9 @@ class ValkeyServer(Server):
             host="127.0.0.1", port=self.port, socket_timeout=1, socket_connect_timeout=1, retry=Retry(NoBackoff(), 0)
         )
         try:
-            # Whoever answers on the port must be the one that we started, with its data loaded.
-            told = client.info()
-            return told["process_id"] == self.pid and not told["loading"]
+            # The server on the port must be the one that was started, with its data loaded.
+            info = client.info()
+            return info["process_id"] == self.pid and not info["loading"]
         except redis.RedisError:
             return False
         finally:

@@ -1,1 +1,1 @@
-"""Who calls: users' tokens."""
+"""Authentication of users by their tokens."""

@@ -1,6 +1,6 @@
-"""Users' tokens: JSON Web Tokens, signed by keys of a set (JWKS) that is read from a file or an address.
+"""Users' tokens: JSON Web Tokens, signed by keys of a JSON Web Key Set that is read from a file or a URL.
 
-The only file that knows PyJWT. Its own client for key sets blocks, so the set is fetched here.
+This is the only file that imports PyJWT. PyJWT's own client for key sets blocks, so the set is fetched here.
 """
 
 import asyncio
@@ -19,16 +19,17 @@ import structlog
 from claimsvc.domain import MAX_NAME_LENGTH, USER_ID_PATTERN, TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
 
-# Pinned, by the kind of key. No secret that both sides know (HS*), and never `none`.
+# The accepted algorithms, by type of key. No shared secrets (HS*), and never `none`.
 ALGORITHMS: Mapping[str, frozenset[str]] = {
     "RSA": frozenset({"RS256", "PS256"}),
     "EC": frozenset({"ES256"}),
     "OKP": frozenset({"EdDSA"}),
 }
-# Clocks of two machines may differ by as much.
+# Allowance for differences between the clocks of issuer and service.
 LEEWAY_SECONDS = 30.0
 REFRESH_SECONDS = 300.0
-# A token of a key that is not known makes the set be read anew, but made-up ones not more often than this.
+# A token with an unknown key triggers a refresh of the set, at most once in this time, so that forged tokens cannot
+# cause more requests.
 _LEAST_PAUSE_SECONDS = 10.0
 _FETCH_SECONDS = 2.0
 _MOST_BYTES = 1024 * 1024
@@ -43,7 +44,7 @@ class _UnreadableError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Key:
-    """A public key: its name in the set, and the algorithms that it is for."""
+    """A public key: its id in the set, and the algorithms it may be used with."""
 
     kid: str | None
     algorithms: frozenset[str]
@@ -51,13 +52,14 @@ class _Key:
 
 
 class JsonWebTokens:
-    """`ports.Tokens` of one issuer.
+    """`ports.Tokens` for one issuer.
 
     Args:
-        source: a file, or an address that begins with https:// (or http:// on this machine).
-        issuer: `iss` of good tokens.
-        audience: what `aud` of good tokens is or contains.
-        least_pause_seconds: between two readings of the set for keys that are not known.
+        source: of the key set: a file, or a URL with https (http only for this machine).
+        issuer: the required `iss`.
+        audience: `aud` must equal or contain it.
+        client: fetches the set from a URL.
+        least_pause_seconds: between two refreshes that unknown keys trigger.
     """
 
     def __init__(
@@ -81,30 +83,30 @@ class JsonWebTokens:
     async def user_of(self, token: str) -> TokenUser | TokenRefused:
         try:
             header = jwt.get_unverified_header(token)
-        except (jwt.InvalidTokenError, UnicodeError):  # bytes that are no text are part of a header, too
-            return TokenRefused("The token is no JSON Web Token.")
+        except (jwt.InvalidTokenError, UnicodeError):  # a header may contain bytes that are not UTF-8
+            return TokenRefused("The token is not a JSON Web Token.")
         algorithm, kid = str(header.get("alg")), header.get("kid")
         if not any(algorithm in each for each in ALGORITHMS.values()):
-            return TokenRefused("The token's algorithm is not taken here.")
+            return TokenRefused("The token's algorithm is not supported.")
         candidates = self._candidates(kid, algorithm)
         if not candidates:
-            await self._read_anew()
+            await self._refresh_for_unknown_key()
             candidates = self._candidates(kid, algorithm)
-        # Without a name there must be no choice: else each key would have to be tried for whatever anybody sends.
+        # A token without a key id is accepted only if a single key fits: trying every key would be expensive.
         if len(candidates) != 1:
-            return TokenRefused("The token is signed by a key that is not known here.")
+            return TokenRefused("The token is signed with an unknown key.")
         return self._verify(token, candidates[0], algorithm)
 
     async def refresh(self) -> None:
-        """Read the set. If that fails, the last one goes on, and it is logged."""
+        """Read the key set again. A failure is logged, and the previous set stays in use."""
         async with self._reading:
             await self._refresh()
 
     async def require(self) -> None:
-        """Read the set for the first time.
+        """Read the key set for the first time.
 
         Raises:
-            SettingsError: it cannot be read, or has no key of use.
+            SettingsError: it cannot be read, or contains no usable key.
         """
         try:
             self._keys = await self._read()
@@ -128,18 +130,18 @@ class JsonWebTokens:
         except jwt.ExpiredSignatureError:
             return TokenRefused("The token has expired.")
         except jwt.InvalidSignatureError:
-            return TokenRefused("The token's signature is not right.")
+            return TokenRefused("The token's signature is invalid.")
         except jwt.InvalidTokenError:
             return TokenRefused(
-                "The token is not for this service, not from its issuer, not valid yet, or lacks a claim."
+                "The token has a different audience or issuer, is not valid yet, or lacks a required claim."
             )
         user_id = claims["sub"]
         if not isinstance(user_id, str) or len(user_id) > MAX_NAME_LENGTH or not re.fullmatch(USER_ID_PATTERN, user_id):
-            return TokenRefused("The token's subject cannot be a user id here.")
+            return TokenRefused("The token's subject is not a valid user id.")
         return TokenUser(user_id, claims)
 
-    async def _read_anew(self) -> None:
-        """Read the set for a key that is not in it, unless that was just done; who comes meanwhile waits for that."""
+    async def _refresh_for_unknown_key(self) -> None:
+        """Refresh the set, unless that was done within `least_pause_seconds`. Concurrent callers share one refresh."""
         async with self._reading:
             if asyncio.get_running_loop().time() - self._read_at >= self._least_pause_seconds:
                 await self._refresh()
@@ -156,10 +158,10 @@ class JsonWebTokens:
         try:
             documents = orjson.loads(raw)["keys"]
         except (orjson.JSONDecodeError, KeyError, TypeError):
-            raise _UnreadableError("it is no JSON Web Key Set") from None
+            raise _UnreadableError("it is not a JSON Web Key Set") from None
         keys = [key for key in map(_key, documents) if key is not None] if isinstance(documents, list) else []
         if not keys:
-            raise _UnreadableError("it has no key for RS256, PS256, ES256 or EdDSA")
+            raise _UnreadableError("it contains no key for RS256, PS256, ES256 or EdDSA")
         return keys
 
     def _load(self) -> bytes:
@@ -175,7 +177,7 @@ class JsonWebTokens:
                 self._client.get(self._source, allow_redirects=False) as response,
             ):
                 if response.status != 200:
-                    raise _UnreadableError(f"the address answers with status {response.status}")
+                    raise _UnreadableError(f"the server answers with status {response.status}")
                 raw = bytearray()
                 async for chunk in response.content.iter_any():
                     raw += chunk
@@ -183,11 +185,11 @@ class JsonWebTokens:
                         raise _UnreadableError(f"it is larger than {_MOST_BYTES} bytes")
                 return bytes(raw)
         except (TimeoutError, aiohttp.ClientError) as error:
-            raise _UnreadableError(f"the address does not answer ({type(error).__name__})") from error
+            raise _UnreadableError(f"the server does not answer ({type(error).__name__})") from error
 
 
 def _key(document: Any) -> _Key | None:
-    """A key of the set; None if it is none that we use."""
+    """Parse a key of the set; None if it is not usable here."""
     if not isinstance(document, dict) or document.get("use", "sig") != "sig":
         return None
     algorithms = ALGORITHMS.get(str(document.get("kty")), frozenset())
@@ -199,16 +201,16 @@ def _key(document: Any) -> _Key | None:
         key = jwt.PyJWK(document, min(algorithms))
     except jwt.PyJWTError:
         return None
-    # A set that somebody has put a private key into gives away who can sign; what verifies is its public half.
+    # A set may contain a private key by mistake; only its public half is kept.
     return _Key(document.get("kid"), algorithms, key.key.public_key() if "d" in document else key.key)
 
 
 @asynccontextmanager
 async def open_tokens(source: str, *, issuer: str, audience: str) -> AsyncIterator[JsonWebTokens]:
-    """What knows users by their tokens; see `JsonWebTokens`.
+    """Open `JsonWebTokens` and read the key set.
 
     Raises:
-        SettingsError: the set of keys cannot be read.
+        SettingsError: the key set cannot be read.
     """
     async with aiohttp.ClientSession() as client:
         tokens = JsonWebTokens(source, issuer=issuer, audience=audience, client=client)

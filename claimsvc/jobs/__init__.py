@@ -1,6 +1,6 @@
-"""What goes on in the background: single passes that a test can call, and dull loops that call them."""
+"""Background jobs: each is a function that makes one pass, and a loop calls it on a schedule."""
 
-from claimsvc.jobs.exclusive import run_alone
+from claimsvc.jobs.exclusive import run_exclusively
 from claimsvc.jobs.loop import event_loop_watched, repeated
 from claimsvc.jobs.purge import purge, purgeable
 from claimsvc.jobs.reconcile import Drift, reconcile
@@ -16,6 +16,6 @@ __all__ = [
     "purgeable",
     "reconcile",
     "repeated",
-    "run_alone",
+    "run_exclusively",
     "sweep",
 ]

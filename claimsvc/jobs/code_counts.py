@@ -1,4 +1,4 @@
-"""Counts of codes, kept in Redis for whoever reads them, and brought there after what changes them was committed."""
+"""Keeps the counts of codes in Redis up to date. Types are counted after a change to their codes was committed."""
 
 import asyncio
 import time
@@ -13,34 +13,34 @@ from claimsvc.ports import CodeCounters, Codes
 
 _log = structlog.get_logger("claimsvc.echo")
 
-# So long changes are waited for before they are counted together.
+# Changes within this time are counted together.
 _GATHER_SECONDS = 0.2
-# To count takes no more of the database's time than one part in so many.
-_REST = 10
+# After a count, pause for this multiple of its duration, to limit the load on the database.
+_PAUSE_FACTOR = 10
 _RETRY_SECONDS = 1.0
 
 
-class CodeEcho:
-    """Counts types anew in PostgreSQL after their codes have changed, and puts the result into Redis.
+class CodeCountUpdater:
+    """Counts the types whose codes have changed in PostgreSQL, and stores the results in Redis.
 
-    Who begins to count asks Redis for a number first, and of two results the one with the higher number stays. It was
-    begun after the other, so it has seen at least as much: once nothing changes any more, the last one that stays has
-    seen everything. Only a crash between a commit and its count leaves a wrong one, until `refresh`.
+    Each count takes a number from Redis before it starts; of two results the one with the higher number is kept. It
+    started later, so it has seen at least the same changes. Only a crash between a commit and its count leaves a wrong
+    count, until the next `refresh_code_counts`.
     """
 
     def __init__(self) -> None:
         self._types: set[str | None] = set()
-        self._called = asyncio.Event()
+        self._has_changes = asyncio.Event()
 
     def changed(self, types: Collection[str | None]) -> None:
-        """Codes of these types have changed, and it is committed."""
+        """Schedule a count of these types. Call it after the change was committed."""
         self._types.update(types)
-        self._called.set()
+        self._has_changes.set()
 
     @asynccontextmanager
     async def running(self, codes: Codes, counters: CodeCounters) -> AsyncIterator[None]:
-        """Count while inside; on leaving, what has changed by then a last time."""
-        task = asyncio.create_task(self._count_on(codes, counters))
+        """Count in the background while the context is active; on leaving, count the remaining changes."""
+        task = asyncio.create_task(self._run(codes, counters))
         try:
             yield
         finally:
@@ -50,21 +50,21 @@ class CodeEcho:
                 async with asyncio.timeout(_RETRY_SECONDS):
                     await self._count(codes, counters)
 
-    async def _count_on(self, codes: Codes, counters: CodeCounters) -> None:
+    async def _run(self, codes: Codes, counters: CodeCounters) -> None:
         while True:
-            await self._called.wait()
+            await self._has_changes.wait()
             await asyncio.sleep(_GATHER_SECONDS)
-            self._called.clear()
-            began = time.monotonic()
+            self._has_changes.clear()
+            started = time.monotonic()
             try:
                 await self._count(codes, counters)
             except TransientError as error:
                 _log.info("codes could not be counted now", error=error.detail)
-                self._called.set()
+                self._has_changes.set()
                 await asyncio.sleep(_RETRY_SECONDS)
-            except Exception:  # noqa: BLE001 - a count that is broken must not end those that follow
+            except Exception:  # noqa: BLE001 - a failed count must not end the loop
                 _log.exception("counting codes failed")
-            await asyncio.sleep(_REST * (time.monotonic() - began))
+            await asyncio.sleep(_PAUSE_FACTOR * (time.monotonic() - started))
 
     async def _count(self, codes: Codes, counters: CodeCounters) -> None:
         while self._types:
@@ -77,14 +77,18 @@ class CodeEcho:
 
 
 async def count_once(codes: Codes, counters: CodeCounters, coupon_type: str | None) -> None:
-    """Count one type, and put the result into Redis unless a newer one is there."""
+    """Count one type and store the result in Redis, unless a newer result is stored.
+
+    Raises:
+        UnavailableError: PostgreSQL or Redis does not answer.
+    """
     number = await counters.begin(coupon_type)
     while not await counters.put(coupon_type, number, await codes.count(coupon_type)):
         number = await counters.begin(coupon_type)
 
 
-async def refresh(codes: Codes, counters: CodeCounters) -> None:
-    """Take codes that have expired out of stock, and count every type: whatever went wrong before is right again."""
+async def refresh_code_counts(codes: Codes, counters: CodeCounters) -> None:
+    """Take expired codes out of stock, then count every type. Corrects counts that a crash or an outage left wrong."""
     while await codes.expire_due():
         pass
     for coupon_type in await codes.types():
@@ -92,7 +96,7 @@ async def refresh(codes: Codes, counters: CodeCounters) -> None:
 
 
 async def read_counts(codes: Codes, counters: CodeCounters, coupon_type: str | None) -> CodeCounts:
-    """What Redis has; where it has nothing, or does not answer, what PostgreSQL says."""
+    """Return the counts of a type from Redis; from PostgreSQL if Redis has none or does not answer."""
     with suppress(TransientError):
         if (counts := await counters.read(coupon_type)) is not None:
             return counts

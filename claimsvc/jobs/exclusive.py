@@ -1,4 +1,4 @@
-"""One instance at a time: who has the job's lock works, chunk by chunk, and the others pass."""
+"""Runs a job on one instance at a time: the one that gets the job's lock works through its chunks, others skip it."""
 
 import time
 from collections.abc import AsyncGenerator
@@ -11,69 +11,71 @@ from claimsvc.ports import JobObserver, Lease, Lock
 
 _log = structlog.get_logger("claimsvc.jobs")
 
-# When no more than this share of a lock's life is left, no other chunk is begun under it.
+# A chunk is started only if more than this share of the lease is left.
 _RESERVE = 0.25
 
 
-async def run_alone(
-    lock: Lock, job: str, chunks: AsyncGenerator[int, None], observer: JobObserver, *, patient: bool = False
+async def run_exclusively(
+    lock: Lock, job: str, chunks: AsyncGenerator[int, None], observer: JobObserver, *, wait_for_lock: bool = False
 ) -> bool:
-    """Go through the chunks of a job, unless another instance is at it.
+    """Run the chunks of a job, unless another instance runs it.
 
-    The lock keeps instances from doing the same work twice, and no more than that. A lease that ends too early does no
-    harm, because each chunk is a transaction that finds out for itself what there is to do.
+    The lock only avoids duplicate work. A lease that expires early does no harm, because each chunk is a transaction
+    that reads for itself what remains to be done.
 
     Args:
-        job: its lock is that of a name with a colon, which no coupon can have.
-        chunks: does a chunk for each step, and tells how many things that was.
-        patient: wait for another instance as a claim does for a coupon.
+        lock: takes the lock `job:<job>`. No coupon has this name, because coupon names contain no colon.
+        job: name of the job.
+        chunks: does one chunk per step and yields its number of items.
+        observer: receives the result.
+        wait_for_lock: wait while another instance runs the job, as long as a claim waits for a coupon.
 
     Returns:
-        Whether any of it was done here.
+        Whether this instance ran any of it.
 
     Raises:
-        UnavailableError: a majority of the masters does not answer, or what a chunk needs does not.
+        UnavailableError: a majority of the masters does not answer, or a dependency of a chunk does not.
     """
     started = time.perf_counter()
-    turn = _Turn(chunks)
+    progress = _Progress(chunks)
     try:
         async with aclosing(chunks):
             more = True
             while more:
-                async with _held(lock, f"job:{job}", patient=patient) as lease:
+                async with _held(lock, f"job:{job}", wait_for_lock=wait_for_lock) as lease:
                     if not lease.coupon_names:
                         break
                     reserve = lease.seconds_left() * _RESERVE
-                    more = await turn.step()
+                    more = await progress.step()
                     while more and lease.seconds_left() > reserve:
-                        more = await turn.step()
+                        more = await progress.step()
     except LockBusyError:
         pass
     except Exception:
-        observer.job_ended(job, "failed", time.perf_counter() - started, turn.items)
+        observer.job_ended(job, "failed", time.perf_counter() - started, progress.items)
         raise
     seconds = time.perf_counter() - started
-    observer.job_ended(job, "done" if turn.has_begun else "elsewhere", seconds, turn.items)
-    if turn.items:
-        _log.info("job done", job=job, items=turn.items, seconds=round(seconds, 3))
-    return turn.has_begun
+    observer.job_ended(job, "done" if progress.has_started else "elsewhere", seconds, progress.items)
+    if progress.items:
+        _log.info("job done", job=job, items=progress.items, seconds=round(seconds, 3))
+    return progress.has_started
 
 
-def _held(lock: Lock, name: str, *, patient: bool) -> AbstractAsyncContextManager[Lease]:
-    return lock.hold(name) if patient else lock.hold_free([name])
+def _held(lock: Lock, name: str, *, wait_for_lock: bool) -> AbstractAsyncContextManager[Lease]:
+    return lock.hold(name) if wait_for_lock else lock.hold_free([name])
 
 
-class _Turn:
-    """How far the chunks have come."""
+class _Progress:
+    """The chunks of a job, and what has been done of them."""
 
     def __init__(self, chunks: AsyncGenerator[int, None]) -> None:
         self._chunks = chunks
-        self.has_begun = False
+        self.has_started = False
         self.items = 0
 
     async def step(self) -> bool:
-        """Do the next chunk. Returns whether there was one."""
-        self.has_begun = True
+        """Do the next chunk. Returns False if there was none."""
+        self.has_started = True
         try:
             self.items += await anext(self._chunks)
         except StopAsyncIteration:

@@ -1,4 +1,4 @@
-"""Dull loops that call what is done in the background."""
+"""Loops that call a function on a schedule."""
 
 import asyncio
 import time
@@ -18,26 +18,27 @@ _LAG_SAMPLE_SECONDS = 0.1
 async def repeated(
     run_once: Callable[[], Awaitable[object]], *, every_seconds: float, name: str = "sample"
 ) -> AsyncIterator[None]:
-    """Run a pass again and again while inside. What cannot be reached now is tried again the next time.
+    """Call `run_once` repeatedly while the context is active. Errors are logged and do not end the loop.
 
     Args:
-        every_seconds: the pause between the end of one pass and the beginning of the next.
-        name: what it is called in the log.
+        run_once: makes one pass.
+        every_seconds: the pause between the end of one pass and the start of the next.
+        name: the name of the job in the log.
     """
 
     async def loop() -> None:
-        told = ""
+        last_error = ""
         while True:
             await asyncio.sleep(every_seconds)
             try:
                 await run_once()
-                told = ""
+                last_error = ""
             except TransientError as error:
-                # An outage is one line, and not one for each pass.
-                if error.detail != told:
+                # Log an outage once, not at every pass.
+                if error.detail != last_error:
                     _log.info("job could not run now", job=name, error=error.detail)
-                told = error.detail
-            except Exception:  # noqa: BLE001 - a pass that is broken must not end those that follow
+                last_error = error.detail
+            except Exception:  # noqa: BLE001 - a failed pass must not end the loop
                 _log.exception("job failed", job=name)
 
     task = asyncio.create_task(loop())
@@ -50,9 +51,12 @@ async def repeated(
 
 @asynccontextmanager
 async def event_loop_watched(observe: Callable[[float], None]) -> AsyncIterator[None]:
-    """Tell, while inside, how many seconds late the event loop wakes a task that has slept: what every claim waits too.
+    """Measure the event loop's lag while the context is active: by how much a sleeping task wakes too late.
 
-    Precise to about a millisecond, which is what uvloop's timers are.
+    Every claim is delayed by this lag too. Precise to about a millisecond, the resolution of uvloop's timers.
+
+    Args:
+        observe: receives each measurement (seconds).
     """
 
     async def loop() -> None:

@@ -1,4 +1,4 @@
-"""Removing what nobody asks for any more."""
+"""Removes expired answers, replaced lists, and coupons that ended long ago."""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -8,36 +8,46 @@ from claimsvc.errors import ClaimsvcError, UnavailableError
 from claimsvc.ports import Counters, Maintenance
 
 _PAGE = 100
-# Rows of a chunk: some tens of milliseconds, for which an ended coupon's row is locked.
+# Rows of a chunk. The ended coupon's row is locked while a chunk runs, some tens of milliseconds.
 CHUNK = 1000
 
 
 async def purge(
-    upkeep: Maintenance, counters: Counters, report: PurgeReport, *, after_days: int, actor: str, chunk: int = CHUNK
+    maintenance: Maintenance,
+    counters: Counters,
+    report: PurgeReport,
+    *,
+    after_days: int,
+    actor: str,
+    chunk: int = CHUNK,
 ) -> AsyncGenerator[int, None]:
-    """One pass: answers whose time is over, lists that were replaced, then coupons by name. A chunk tells its rows.
+    """Make one pass: expired answers, replaced lists, then coupons by name. Yields the number of rows of each chunk.
 
-    A coupon of which it fails keeps no other from its turn; the first such failure is raised at the end.
+    If purging a coupon fails, the pass continues with the next one and raises the first failure at the end.
 
     Args:
-        counters: forget the coupons that are gone, as far as they can be reached.
-        report: what is removed is added to it.
-        after_days: how long a coupon stays after it has ended or was archived, whichever came first; 0 for ever.
-        actor: for the audit, in which each transaction that removes anything of a coupon has an entry.
-        chunk: most rows of a table that a transaction removes.
+        maintenance: the database.
+        counters: the counters of removed coupons are deleted, if Redis can be reached.
+        report: the numbers of removed rows are added to it.
+        after_days: days that a coupon is kept after it ended or was archived, whichever came first; 0 keeps it forever.
+        actor: for the audit entry of each transaction that removes rows of a coupon.
+        chunk: most rows of a table that one transaction removes.
+
+    Raises:
+        ClaimsvcError: purging a coupon failed.
     """
-    while answers := await upkeep.purge_answers(limit=chunk):
+    while answers := await maintenance.purge_answers(limit=chunk):
         report.answers += answers
         yield answers
-    while entries := await upkeep.purge_lists(limit=chunk):
+    while entries := await maintenance.purge_lists(limit=chunk):
         report.list_entries += entries
         yield entries
     after = ""
     failure: ClaimsvcError | None = None
-    while after_days and (names := await upkeep.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
+    while after_days and (names := await maintenance.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
         for name in names:
             try:
-                async for rows in _purge_coupon(upkeep, name, report, after_days, actor, chunk):
+                async for rows in _purge_coupon(maintenance, name, report, after_days, actor, chunk):
                     yield rows
             except ClaimsvcError as error:
                 failure = failure or error
@@ -50,11 +60,11 @@ async def purge(
 
 
 async def _purge_coupon(
-    upkeep: Maintenance, name: str, report: PurgeReport, after_days: int, actor: str, chunk: int
+    maintenance: Maintenance, name: str, report: PurgeReport, after_days: int, actor: str, chunk: int
 ) -> AsyncGenerator[int, None]:
-    """Until it is gone, or there is nothing to be removed of it (any more): its end may have been put off."""
+    """Purge a coupon until it is gone, or until nothing may be removed: its end may have been postponed meanwhile."""
     while True:
-        purged = await upkeep.purge_coupon(name, for_days=after_days, limit=chunk, actor=actor)
+        purged = await maintenance.purge_coupon(name, for_days=after_days, limit=chunk, actor=actor)
         if not purged.rows:
             return
         report.add(purged)
@@ -64,18 +74,22 @@ async def _purge_coupon(
 
 
 async def _forget(counters: Counters, name: str) -> None:
-    """Another coupon of this name, made later, is to begin with a count of its own."""
+    """Delete the coupon's counter, so that a later coupon with the same name does not inherit it."""
     count = await counters.count(name)
     if count is not None:
         await counters.forget(name, count)
 
 
-async def purgeable(upkeep: Maintenance, *, after_days: int) -> PurgeReport:
-    """What a pass would remove now."""
-    report = await upkeep.count_purgeable()
+async def purgeable(maintenance: Maintenance, *, after_days: int) -> PurgeReport:
+    """Count what a pass would remove now.
+
+    Args:
+        after_days: see `purge`.
+    """
+    report = await maintenance.count_purgeable()
     after = ""
-    while after_days and (names := await upkeep.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
+    while after_days and (names := await maintenance.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
         for name in names:
-            report.add(await upkeep.count_coupon(name))
+            report.add(await maintenance.count_coupon(name))
         after = names[-1]
     return report

@@ -1,4 +1,4 @@
-"""Setting counters right that have drifted from PostgreSQL."""
+"""Corrects counters that have drifted from PostgreSQL."""
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
@@ -12,7 +12,7 @@ _PAGE = 500
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """A counter that differs from the database."""
+    """A counter that differs from the database: `counted` in Redis, `remaining_amount` in PostgreSQL."""
 
     coupon_name: str
     counted: int
@@ -22,14 +22,19 @@ class Drift:
 async def reconcile(
     coupons: Coupons, counters: Counters, *, settle_seconds: float, observe: Callable[[str, int], None]
 ) -> AsyncGenerator[list[Drift], None]:
-    """Forget every counter that has drifted from PostgreSQL, so that the next claim learns it anew. A page at a time.
+    """Delete every counter that has drifted from PostgreSQL; the next claim reads it again. Yields once per page.
 
-    Units on their way into the database make a counter differ for a moment. So it is looked at twice, and has drifted
-    only if neither side has moved between the looks.
+    Claims in progress make a counter differ for a moment. So both sides are read twice, and a counter has drifted only
+    if neither side changed in between.
 
     Args:
-        settle_seconds: time between the two looks, longer than a claim takes.
-        observe: told each coupon's difference, the counter less the database.
+        storage: the database.
+        counters: the counters in Redis.
+        settle_seconds: time between the two reads, longer than a claim takes.
+        observe: receives each drifted coupon's name and its difference: the counter less the database.
+
+    Raises:
+        UnavailableError: PostgreSQL or Redis does not answer.
     """
     after: str | None = None
     while page := await coupons.coupons(search=None, after=after, limit=_PAGE):

@@ -1,18 +1,18 @@
-"""Every job of the service, to be run on a schedule or by hand."""
+"""All jobs of the service, run on a schedule or by an operator."""
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 
 from claimsvc.domain import PurgeReport
-from claimsvc.jobs.exclusive import run_alone
+from claimsvc.jobs.exclusive import run_exclusively
 from claimsvc.jobs.loop import repeated
 from claimsvc.jobs.purge import purge, purgeable
 from claimsvc.jobs.reconcile import Drift, reconcile
 from claimsvc.jobs.sweep import sweep
 from claimsvc.ports import Counters, Coupons, JobObserver, Lock, Maintenance
 
-_BY_ITSELF = "job:purge"
+_SCHEDULED = "job:purge"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,41 +25,45 @@ class Schedule:
 
 
 class Jobs:
-    """The jobs, each done by one instance at a time. Without the lock's masters none of them runs.
+    """The jobs. Each runs on one instance at a time, and none runs without a majority of the masters.
 
     Args:
-        lock: one whose observer takes no job for a coupon.
+        lock: a lock that does not report the jobs' locks as coupons (`Redlocks.without_metrics`).
+        storage: the database, for claims.
+        maintenance: the database, for maintenance.
+        counters: the counters in Redis.
+        observer: receives the result of every job.
         settle_seconds: see `reconcile`.
-        drifted: told what `reconcile` is to be told.
+        drifted: the `observe` of `reconcile`.
         purge_after_days: see `purge`.
-        patient: see `run_alone`; for jobs that are run by hand.
+        wait_for_lock: see `run_exclusively`; for jobs that an operator runs.
     """
 
     def __init__(
         self,
         lock: Lock,
         coupons: Coupons,
-        upkeep: Maintenance,
+        maintenance: Maintenance,
         counters: Counters,
         observer: JobObserver,
         *,
         settle_seconds: float,
         drifted: Callable[[str, int], None],
         purge_after_days: int,
-        patient: bool = False,
+        wait_for_lock: bool = False,
     ) -> None:
         self._lock = lock
         self._coupons = coupons
-        self._upkeep = upkeep
+        self._maintenance = maintenance
         self._counters = counters
         self._observer = observer
         self._settle_seconds = settle_seconds
         self._drifted = drifted
         self._purge_after_days = purge_after_days
-        self._patient = patient
+        self._wait_for_lock = wait_for_lock
 
     async def reconcile(self) -> list[Drift] | None:
-        """Set right every counter that has drifted. Which; None if another instance is at it."""
+        """Correct the counters that have drifted, and return them; None if another instance runs this job."""
         drifts: list[Drift] = []
 
         async def counted() -> AsyncGenerator[int, None]:
@@ -69,37 +73,37 @@ class Jobs:
                 drifts.extend(found)
                 yield len(found)
 
-        return drifts if await self._run_alone("reconcile", counted()) else None
+        return drifts if await self._run_exclusively("reconcile", counted()) else None
 
     async def sweep(self) -> int | None:
-        """Give back the units of holds that are over. How many; None if another instance is at it."""
+        """Return the units of expired holds to stock. Returns how many; None if another instance runs this job."""
         units = 0
 
         async def counted() -> AsyncGenerator[int, None]:
             nonlocal units
-            async for returned in sweep(self._upkeep, self._counters):
+            async for returned in sweep(self._maintenance, self._counters):
                 units += returned
                 yield returned
 
-        return units if await self._run_alone("sweep", counted()) else None
+        return units if await self._run_exclusively("sweep", counted()) else None
 
-    async def purge(self, *, actor: str = _BY_ITSELF) -> PurgeReport | None:
-        """Remove what nobody asks for any more. What that was; None if another instance is at it.
+    async def purge(self, *, actor: str = _SCHEDULED) -> PurgeReport | None:
+        """Purge, and return what was removed; None if another instance runs this job.
 
         Args:
             actor: see `purge`.
         """
         report = PurgeReport()
-        chunks = purge(self._upkeep, self._counters, report, after_days=self._purge_after_days, actor=actor)
-        return report if await self._run_alone("purge", chunks) else None
+        chunks = purge(self._maintenance, self._counters, report, after_days=self._purge_after_days, actor=actor)
+        return report if await self._run_exclusively("purge", chunks) else None
 
     async def purgeable(self) -> PurgeReport:
-        """What a purge would remove now."""
-        return await purgeable(self._upkeep, after_days=self._purge_after_days)
+        """Count what a purge would remove now."""
+        return await purgeable(self._maintenance, after_days=self._purge_after_days)
 
     @asynccontextmanager
     async def running(self, schedule: Schedule) -> AsyncIterator[None]:
-        """Run all of them again and again while inside."""
+        """Run all jobs on schedule while the context is active."""
         async with AsyncExitStack() as stack:
             for job, run_once, seconds in (
                 ("sweep", self.sweep, schedule.sweep_seconds),
@@ -109,5 +113,5 @@ class Jobs:
                 await stack.enter_async_context(repeated(run_once, every_seconds=seconds, name=job))
             yield
 
-    async def _run_alone(self, job: str, chunks: AsyncGenerator[int, None]) -> bool:
-        return await run_alone(self._lock, job, chunks, self._observer, patient=self._patient)
+    async def _run_exclusively(self, job: str, chunks: AsyncGenerator[int, None]) -> bool:
+        return await run_exclusively(self._lock, job, chunks, self._observer, wait_for_lock=self._wait_for_lock)

@@ -1,4 +1,4 @@
-"""Giving back the units of holds that are over, for coupons whose claims do not come to do so."""
+"""Returns the units of expired holds to stock, for coupons that have no claims which would do so."""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -7,27 +7,31 @@ from claimsvc.errors import ClaimsvcError, UnavailableError
 from claimsvc.ports import Counters, Maintenance
 
 _PAGE = 100
-# Holds of a chunk: some tens of milliseconds, for which claims of the coupon wait.
+# Holds of a chunk. Claims of the coupon wait while a chunk runs, some tens of milliseconds.
 CHUNK = 1000
 
 
-async def sweep(upkeep: Maintenance, counters: Counters, *, chunk: int = CHUNK) -> AsyncGenerator[int, None]:
-    """One pass over the coupons, by name: a chunk is holds of one coupon that are over, and tells how many.
+async def sweep(maintenance: Maintenance, counters: Counters, *, chunk: int = CHUNK) -> AsyncGenerator[int, None]:
+    """Make one pass over the coupons, by name. Each chunk settles expired holds of one coupon and yields how many.
 
-    A coupon of which that fails keeps no other from its turn; the first such failure is raised at the end.
+    If a coupon fails, the pass continues with the next one and raises the first failure at the end.
 
     Args:
-        counters: told of the units. One that cannot be reached is set right by the reconciler.
-        chunk: most holds that a transaction ends.
+        maintenance: the database.
+        counters: receive the units. If Redis cannot be reached, the reconciler corrects the counter later.
+        chunk: most holds that one transaction settles.
+
+    Raises:
+        ClaimsvcError: settling the holds of a coupon failed.
     """
     after = ""
     failure: ClaimsvcError | None = None
-    while names := await upkeep.coupons_with_due_holds(after=after, limit=_PAGE):
+    while names := await maintenance.coupons_with_due_holds(after=after, limit=_PAGE):
         for name in names:
             units = chunk
             while units == chunk:
                 try:
-                    units = await upkeep.settle_holds(name, limit=chunk)
+                    units = await maintenance.settle_holds(name, limit=chunk)
                 except ClaimsvcError as error:
                     failure = failure or error
                     break

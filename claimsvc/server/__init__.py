@@ -1,4 +1,4 @@
-"""Serves the application: in this process, or in several workers that share one port under a supervisor."""
+"""Runs the service: in this process, or in several workers that share one port under a supervisor."""
 
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS
@@ -9,10 +9,13 @@ __all__ = ["EXIT_FAILED", "EXIT_OK", "EXIT_SETTINGS", "listen", "run", "serve", 
 
 
 def serve(settings: Settings) -> int:
-    """Serve as the settings say, until SIGTERM or SIGINT. The result is the exit status.
+    """Serve until SIGTERM or SIGINT.
+
+    Returns:
+        The exit status of the process.
 
     Raises:
-        SettingsError: the port cannot be had, or the service cannot start as it is set up.
+        SettingsError: the port cannot be used, or a setting is wrong.
     """
     sock = listen(settings.host, settings.port)
     if settings.workers == 1:

@@ -1,4 +1,4 @@
-"""Everything on one machine for whoever tries or develops the service: what `claimsvc dev` and `make run` do."""
+"""Runs the service with its databases on one machine, for development: `claimsvc dev` and `make run`."""
 
 import asyncio
 import contextlib
@@ -47,10 +47,18 @@ _ENVIRONMENT = "environment"
 
 @dataclass(frozen=True, slots=True)
 class Development:
-    """What was asked for.
+    """The options of `claimsvc dev`.
 
-    `command`, if any, is run against the service, and its end is the end of everything. `parent_pid` is a process
-    whose end is the end of everything too: `make` may be killed in a way that it cannot pass on.
+    Args:
+        port: to serve on; 0 chooses a free one.
+        masters: number of Valkey masters to start.
+        state_dir: where data is kept; None for the default.
+        temporary: keep data in a temporary folder instead.
+        fresh: delete the data of earlier runs.
+        database_url: a PostgreSQL to use instead of starting one.
+        redis_urls: masters to use instead of starting any, separated by commas.
+        command: runs against the service; everything stops when it ends. May be empty.
+        parent_pid: everything stops when this process ends, because a killed `make` cannot forward a signal.
     """
 
     port: int
@@ -65,15 +73,18 @@ class Development:
 
 
 def run_development(wanted: Development) -> int:
-    """Start everything, serve until Ctrl-C or SIGTERM, and stop everything. The result is the exit status.
+    """Start everything, serve until Ctrl-C or SIGTERM, and stop everything.
+
+    Returns:
+        The exit status: that of the command, if there is one.
 
     Raises:
-        SettingsError: the port cannot be had, or a setting is wrong.
+        SettingsError: the port cannot be used, or a setting is wrong.
         EmbeddedServiceError: PostgreSQL or Valkey cannot be started; the message says what to do.
     """
-    # With a command the output is the command's own, and this goes where it does not disturb.
+    # Standard output belongs to the command, if there is one.
     console = Console(stderr=bool(wanted.command), highlight=False, soft_wrap=True)
-    # Until the service runs, SIGTERM is like Ctrl-C: it ends whatever is being started.
+    # Until the service runs, SIGTERM acts like Ctrl-C and interrupts the start.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_watch_surroundings, args=(wanted.parent_pid,), daemon=True).start()
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
@@ -83,23 +94,23 @@ def run_development(wanted: Development) -> int:
             sock = listen(_HOST, wanted.port)
             stack.callback(sock.close)
             services = stack.enter_context(_services(wanted, console))
-            # The next run's servers have other ports.
+            # The file becomes invalid: the next run's servers have other ports.
             stack.callback((services.state_dir / _ENVIRONMENT).unlink, missing_ok=True)
             status = _serve(wanted, services, sock, console)
             _ignore_further_signals()
             if not wanted.command:
                 console.print("Stopping.")
     except KeyboardInterrupt:
-        console.print("Stopped before everything was started.")
+        console.print("Stopped during the start.")
     return status
 
 
 @contextmanager
 def _services(wanted: Development, console: Console) -> Iterator[EmbeddedServices]:
-    begun = time.monotonic()
+    started = time.monotonic()
 
     def report(text: str) -> None:
-        console.print(f"[dim]{time.monotonic() - begun:5.1f} s[/]  {text}")
+        console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {text}")
 
     with ExitStack() as stack:
         if wanted.temporary:
@@ -107,9 +118,9 @@ def _services(wanted: Development, console: Console) -> Iterator[EmbeddedService
         else:
             state_dir = wanted.state_dir or default_state_dir(Path.cwd())
         if wanted.database_url:
-            report("Using the PostgreSQL that CLAIMSVC_DATABASE_URL names")
+            report("Using the PostgreSQL at CLAIMSVC_DATABASE_URL")
         if wanted.redis_urls:
-            report("Using the masters that CLAIMSVC_REDIS_URLS names")
+            report("Using the masters at CLAIMSVC_REDIS_URLS")
         services = stack.enter_context(
             embedded_services(
                 state_dir,
@@ -120,7 +131,7 @@ def _services(wanted: Development, console: Console) -> Iterator[EmbeddedService
                 report=report,
             )
         )
-        report("Bringing the schema up to date")
+        report("Migrating the schema")
         migrate(services.database_url)
         report("Starting the service")
         yield services
@@ -135,7 +146,7 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
     digest = hashlib.sha256(key.encode()).hexdigest()
     settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest)})
     environment = _write_environment(services, settings, key)
-    # A request for a line each would bury what is printed below.
+    # A log line for each request would bury the welcome text.
     logs.configure("warning" if "log_level" not in settings.model_fields_set else settings.log_level, "auto")
     url = f"http://{_HOST}:{port}"
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
@@ -144,8 +155,8 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         nonlocal status
         await _create_demo_coupon(settings)
         if not wanted.command:
-            kept = f"Data is kept in {services.state_dir}; `--fresh` throws it away."
-            _print_welcome(console, url, key, environment, "Nothing is kept." if wanted.temporary else kept)
+            kept = f"Data is kept in {services.state_dir}; `--fresh` deletes it."
+            _print_welcome(console, url, key, environment, "No data is kept." if wanted.temporary else kept)
             return None
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
@@ -159,7 +170,7 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
 
 
 def _write_environment(services: EmbeddedServices, settings: Settings, key: str) -> Path:
-    """A file that makes a shell's commands those of this service. It has passwords, so it is never printed itself."""
+    """Write a file that sets up a shell to use this service. It contains passwords, so it is not printed."""
     variables = {
         "CLAIMSVC_DATABASE_URL": services.database_url,
         "CLAIMSVC_REDIS_URLS": ",".join(services.redis_urls),
@@ -167,7 +178,7 @@ def _write_environment(services: EmbeddedServices, settings: Settings, key: str)
         "CLAIMSVC_ADMIN_KEY": key,
     }
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
-    # Where `claimsvc` is: what is typed should be what the documentation says.
+    # So that `claimsvc` is found, as in the documentation.
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
     path = services.state_dir / _ENVIRONMENT
     write_private(path, "".join(f"{line}\n" for line in lines))
@@ -187,14 +198,14 @@ async def _create_demo_coupon(settings: Settings) -> None:
 
 
 def _print_welcome(console: Console, url: str, key: str, environment: Path, kept: str) -> None:
-    # Claimants stay claimants between runs, so the example names a new one every time.
+    # Claims are kept between runs, so each example needs a new user.
     user_id = f"alice-{secrets.token_hex(2)}"
     console.print(f"""
 [bold green]claimsvc is ready.[/] Open
-  {url}/console   what happens now, and a button that fires the stress test
-  {url}/docs      the API, to read and to try
-  {url}/metrics   what Prometheus reads
-  {url}/readyz    whether its databases answer
+  {url}/console   live figures, and buttons that start a stress test
+  {url}/docs      interactive API documentation
+  {url}/metrics   metrics for Prometheus
+  {url}/readyz    whether the databases answer
 
 Claim the coupon [bold]{_DEMO_COUPON}[/]:
   curl -X POST {url}/api/coupons/claim -H 'Content-Type: application/json' \\
@@ -204,10 +215,10 @@ Create a coupon, with the admin key [bold]{key}[/]:
   curl -X POST {url}/api/coupons -H 'Authorization: Bearer {key}' \\
     -H 'Content-Type: application/json' -d '{{"name": "summer-{secrets.token_hex(2)}", "amount": 10}}'
 
-Look into it, from another terminal:
-  . {shlex.quote(str(environment))}  # it has passwords, so only you can read it
-  claimsvc locks          who holds which lock, and who waits
-  claimsvc doctor         whether its databases are as they should be
+Inspect it from another terminal:
+  . {shlex.quote(str(environment))}  # contains passwords; only you can read it
+  claimsvc locks          which instances hold locks or wait for them
+  claimsvc doctor         checks of the databases and settings
   claimsvc coupon list
 
 {kept} Ctrl-C stops.
@@ -223,20 +234,20 @@ async def _run_command(command: tuple[str, ...], variables: dict[str, str]) -> i
 
 
 def _ignore_further_signals() -> None:
-    """What is being stopped must not be interrupted; it takes a moment, and the guards see to the end anyway."""
+    """Ignore signals while stopping. It takes a moment, and the guards end the servers in any case."""
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)
 
 
 def _watch_surroundings(parent_pid: int | None) -> None:
-    """Stop when the parent is gone, or the terminal: its end is told to the session's leader alone, maybe `make`."""
+    """Stop when the parent process or the terminal is gone. Only the session's leader, maybe `make`, gets SIGHUP."""
     terminals = select.poll()
     for stream in (sys.stdin, sys.stdout, sys.stderr):
         with contextlib.suppress(AttributeError, OSError, ValueError):  # any of them may be closed
             if stream.isatty():
-                terminals.register(stream, 0)  # no events but the unasked-for: hang-up and error
+                terminals.register(stream, 0)  # hang-up and error are always reported
     while parent_pid in (None, os.getppid()):
         if terminals.poll(_WATCH_SECONDS * 1000):
-            os.kill(os.getpid(), signal.SIGHUP)  # the guards see to the servers, whatever comes of it
+            os.kill(os.getpid(), signal.SIGHUP)  # the guards end the servers
             return
     os.kill(os.getpid(), signal.SIGTERM)

@@ -1,4 +1,4 @@
-"""The stress test, fired from the console of a service in development: one at a time, ended with the service."""
+"""Runs the stress test from the console of a development service: one at a time, ended with the service."""
 
 import asyncio
 import os
@@ -17,7 +17,7 @@ from claimsvc.observability.console import Live, StressTest
 
 _log = structlog.get_logger("claimsvc.stress")
 
-# What the buttons fire, sized so that there is something to see for some seconds and nothing runs for long.
+# The console's scenarios and their arguments, sized to run for some seconds.
 SCENARIOS: dict[str, Sequence[str]] = {
     "flash-sale": ("flash-sale", "--claims", "500", "--quota", "100", "--rounds", "5"),
     "stampede": ("stampede",),
@@ -32,13 +32,13 @@ _STATES = {0: "passed", 1: "failed"}
 
 
 class StressTests:
-    """`api.StressTests` by a process of its own, against this service.
+    """`http.framework.services.StressTests`: runs `python -m stress_test` in a subprocess against this service.
 
     Args:
-        live: is told what runs, and what it came to.
+        live: shows the running test and its result.
         url: of this service.
-        admin_key: makes its coupons.
-        python: the interpreter to run it with.
+        admin_key: for creating coupons.
+        python: the interpreter to use.
     """
 
     scenarios = tuple(SCENARIOS)
@@ -52,7 +52,7 @@ class StressTests:
         self._is_ending = False
 
     def start(self, scenario: str) -> bool:
-        """Start a scenario, unless one is running; whether it was started."""
+        """Start a scenario, unless one is running. Returns whether it was started."""
         if self._is_ending or (self._running is not None and not self._running.done()):
             return False
         test = StressTest(scenario, "running", time.time())
@@ -61,30 +61,30 @@ class StressTests:
         return True
 
     async def aclose(self) -> None:
-        """End what is running."""
+        """End the running test, if any."""
         self._is_ending = True
         if self._running is not None:
             await asyncio.wait([self._running])
 
     async def _run(self, test: StressTest) -> None:
         try:
-            # In a thread: starting a process, and reading files, keep whoever does it waiting.
+            # In a thread, because starting a process and reading files block.
             state = await asyncio.to_thread(self._finish, test)
-        except Exception:  # noqa: BLE001 - whatever it was, the page must not show a test that runs for ever
+        except Exception:  # noqa: BLE001 - otherwise the page would show the test as running forever
             _log.exception("the stress test could not be run")
             state = "ended"
         test.seconds = round(time.time() - test.started_at, 1)
         test.state = state
 
     def _finish(self, test: StressTest) -> str:
-        """Run it to its end. The result is the state that it ends in."""
+        """Run the test to its end, and return its final state."""
         with tempfile.TemporaryDirectory(prefix="claimsvc-stress-") as folder:
             result, output = Path(folder, "result.json"), Path(folder, "output")
-            with output.open("wb") as said:
+            with output.open("wb") as output_file:
                 process = GuardedProcess(
                     [self._python, "-m", "stress_test", *SCENARIOS[test.scenario], "--quiet", "--json", str(result)],
                     account=current_account(),
-                    output=said,
+                    output=output_file,
                     environment=self._environment,
                 )
             deadline = time.monotonic() + _LIMIT_SECONDS
@@ -106,13 +106,13 @@ def _read(result: Path, test: StressTest) -> None:
 
 
 def _shown(problems: Sequence[str]) -> list[str]:
-    # Every picture has them, ten times a second.
+    # Shortened, because every picture contains them, ten times a second.
     return [problem[:_LONGEST_PROBLEM] for problem in problems]
 
 
 @asynccontextmanager
 async def stress_tests(url: str, admin_key: str) -> AsyncIterator[Callable[[Live], StressTests]]:
-    """What makes the `StressTests` of a service; on leaving, what is running is ended."""
+    """Open a factory of `StressTests`. On leaving, the running test is ended."""
     made: list[StressTests] = []
 
     def make(live: Live) -> StressTests:

@@ -1,4 +1,4 @@
-"""The supervisor: several workers that share one listening socket, each started again when it ends."""
+"""The supervisor: runs several workers on one listening socket, and restarts a worker that ends."""
 
 import asyncio
 import contextlib
@@ -23,14 +23,18 @@ _log = structlog.get_logger("claimsvc.server")
 
 _FIRST_RESTART_SECONDS = 0.5
 _LAST_RESTART_SECONDS = 30.0
-_HEALTHY_AFTER_SECONDS = 60.0  # one that lived this long is started again as soon as a first failure is
-_KILL_AFTER_SECONDS = 5.0  # past the time in which a worker has given up by itself
+_HEALTHY_AFTER_SECONDS = 60.0  # after this uptime the restart pause is reset
+_KILL_AFTER_SECONDS = 5.0  # beyond the time after which a worker exits by itself
 
 
 class Supervisor:
-    """Keeps `settings.workers` fresh processes serving one socket, and starts another for one that ends.
+    """Keeps `settings.workers` processes serving one socket.
 
-    Every worker imports everything itself: nothing that a library set up before a fork is shared.
+    Workers are started with exec, not forked, so they share no state of libraries.
+
+    Args:
+        settings: of the service.
+        sock: a listening socket; closed when the supervisor stops.
     """
 
     def __init__(self, settings: Settings, sock: socket) -> None:
@@ -42,11 +46,15 @@ class Supervisor:
         self._has_served = False
 
     async def run(self) -> int:
-        """Serve until SIGTERM or SIGINT. The result is the exit status; 78 if the workers refuse the settings."""
+        """Serve until SIGTERM or SIGINT.
+
+        Returns:
+            The exit status: 78 if the workers reject the settings, 1 if workers had to be killed.
+        """
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stopping.set)
-        alive, alive_end = os.pipe()  # never written to: its end tells the workers that we are gone
+        alive, alive_end = os.pipe()  # never written to: its end-of-file shows the workers that the supervisor is gone
         ready, ready_end = os.pipe()  # a worker writes to it once it serves
         loop.add_reader(ready, self._note_ready, ready)
         metrics_dir = Path(tempfile.mkdtemp(prefix="claimsvc-metrics-"))
@@ -82,12 +90,12 @@ class Supervisor:
                 status = await worker.wait()
             finally:
                 self._workers.discard(worker)
-            # The folder is given outright: this process itself keeps no metrics there.
+            # The folder is passed explicitly, because PROMETHEUS_MULTIPROC_DIR is set only in the workers.
             mark_process_dead(worker.pid, str(metrics_dir))  # type: ignore[no-untyped-call]
             if self._stopping.is_set():
                 return
             if status == EXIT_SETTINGS and not self._has_served:
-                self._status = status  # it has said why, and another would say the same
+                self._status = status  # the worker has logged the reason; a restart would fail the same way
                 self._stopping.set()
                 return
             lived_seconds = time.monotonic() - started
@@ -108,9 +116,9 @@ class Supervisor:
             *(str(fd) for fd in fds),
             stdin=asyncio.subprocess.DEVNULL,
             pass_fds=fds,
-            # In the environment before the worker starts, because prometheus_client reads it when it is imported.
+            # prometheus_client reads this variable when it is imported, so it must be set before the worker starts.
             env={**os.environ, "PROMETHEUS_MULTIPROC_DIR": str(metrics_dir)},
-            # Ctrl-C reaches a whole process group; the workers are told by us, once.
+            # Ctrl-C is sent to the process group. In their own session, workers get only the supervisor's SIGTERM.
             start_new_session=True,
         )
         _log.info("worker started", pid=worker.pid)

@@ -1,4 +1,4 @@
-"""One worker: serves the application in this process until it is told to stop."""
+"""One worker: serves the application in this process until it receives a signal."""
 
 import asyncio
 import contextlib
@@ -24,19 +24,19 @@ from claimsvc.observability.console import Live
 
 _log = structlog.get_logger("claimsvc.server")
 
-# Connections that wait to be accepted. The kernel caps it at net.core.somaxconn, 4096 on current Linux.
+# Connections that wait to be accepted. The kernel limits it to net.core.somaxconn, 4096 on current Linux.
 _BACKLOG = 4096
 START_SECONDS = 30.0
-TEARDOWN_SECONDS = 10.0  # after the grace, to finish claims and close connections
+TEARDOWN_SECONDS = 10.0  # after the grace period, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A socket that listens, before anything slow is begun, so that a taken port is told at once.
+    """Open a listening socket. Done before anything slow, so that a port in use is reported immediately.
 
     Raises:
-        SettingsError: nothing can listen there; the message says why and what to change.
+        SettingsError: the address or port cannot be used; the message says why and what to change.
     """
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
@@ -44,7 +44,7 @@ def listen(host: str, port: int) -> socket.socket:
         )[0]
         sock = socket.socket(family, kind, protocol)
     except OSError as error:
-        raise SettingsError(f"{host!r} is no address of this machine ({error.strerror}): change --host.") from error
+        raise SettingsError(f"{host!r} is not an address of this machine ({error.strerror}): change --host.") from error
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         sock.bind(address)
@@ -58,10 +58,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 def _why_not(host: str, port: int, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} of {host} is taken by another program: stop that, or choose another with --port."
+        return f"Port {port} of {host} is in use by another program: stop it, or choose another port with --port."
     if error.errno == errno.EACCES:
-        return f"Port {port} needs more rights than this user has: choose one from 1024 up with --port."
-    return f"{host} port {port} cannot be listened on ({error.strerror}): change --host or --port."
+        return f"This user may not listen on port {port}: choose one above 1023 with --port."
+    return f"Cannot listen on {host} port {port} ({error.strerror}): change --host or --port."
 
 
 async def serve_worker(
@@ -73,24 +73,28 @@ async def serve_worker(
     stress: Callable[[Live], StressTests] | None = None,
     start_seconds: float = START_SECONDS,
 ) -> int:
-    """Serve until SIGTERM or SIGINT, then finish what was accepted. The result is the exit status.
+    """Serve until SIGTERM or SIGINT, then finish the accepted requests.
 
-    The end is certain: what has not finished after `stop_seconds` is abandoned, with status 1.
+    The process ends with status 1 if they have not finished after `stop_seconds`.
 
     Args:
-        settings: how to run; requests that were accepted get `shutdown_grace_seconds` to finish.
-        sock: a socket that listens; closed on leaving.
-        parent_fd: a pipe that a supervisor holds open: its end means that the supervisor is gone, and stops us too.
-        on_ready: runs once requests are answered; a status that it returns ends the service, None does not.
+        settings: of the service; accepted requests get `shutdown_grace_seconds` to finish.
+        sock: a listening socket; closed on return.
+        parent_fd: a pipe that the supervisor holds open. Its end-of-file means that the supervisor is gone, and stops
+            this worker.
+        on_ready: called once the service accepts requests. If it returns a status, the service stops with it.
         stress: see `bootstrap.application`.
-        start_seconds: how long it may take until then; the process ends with status 1 after it.
+        start_seconds: time limit of the start; after it the process ends with status 1.
+
+    Returns:
+        The exit status.
 
     Raises:
-        SettingsError: the service cannot start as it is set up.
+        SettingsError: a setting is wrong.
     """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    # A signal that comes again (from a terminal and from `make`, say) must not cut the drain short.
+    # A repeated signal (for example from the terminal and from `make`) must not interrupt the drain.
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     if parent_fd is not None:
@@ -110,17 +114,17 @@ async def serve_worker(
                 await site.start()
                 too_late.cancel()
                 _log.info("serving", address="{}:{}".format(*sock.getsockname()[:2]), pid=os.getpid())
-                _spare_the_collector()
+                _tune_garbage_collector()
                 status = await _until_stopped(stop, on_ready)
                 _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
                 last_resort = loop.call_later(stop_seconds(settings), _give_up)
-                # The listener goes first, and truly: while uvloop's handle or ours is open, the kernel takes
-                # connections that nobody will serve.
+                # Both uvloop's handle and the socket must be closed: while either is open, the kernel accepts
+                # connections that this worker will not serve.
                 await site.stop()
                 sock.close()
                 await runner.say_farewell(settings.shutdown_farewell_seconds)
             finally:
-                await runner.cleanup()  # waits for what was accepted
+                await runner.cleanup()  # waits for accepted requests
     finally:
         too_late.cancel()
         sock.close()
@@ -130,15 +134,15 @@ async def serve_worker(
 
 
 def stop_seconds(settings: Settings) -> float:
-    """How long a worker takes to stop at most: its farewell, the grace, and 10 s to close what is left."""
+    """Return the longest time that a worker takes to stop (seconds): drain notice, grace period, and 10 s to close."""
     return settings.shutdown_farewell_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
-def _spare_the_collector() -> None:
-    """Leave what was made so far, which stays, out of every garbage collection, and collect less often.
+def _tune_garbage_collector() -> None:
+    """Exclude the objects created so far from garbage collection, and collect less often.
 
-    A claim makes some dozens of objects and hardly a cycle; the default of 700 new objects is a collection for every
-    few claims.
+    A claim creates some dozens of objects and hardly any cycles. The default threshold of 700 objects would cause a
+    collection every few claims.
     """
     gc.collect()
     gc.freeze()
@@ -146,13 +150,13 @@ def _spare_the_collector() -> None:
 
 
 def _give_up_starting(seconds: float) -> None:
-    """Each step has a limit of its own, but a PostgreSQL that freezes between two of them can outlast those."""
+    """End the process. Each step has a time limit, but a PostgreSQL that freezes between steps can exceed them."""
     _log.error("stopped by force: the service could not be started in time", seconds=seconds)
     os._exit(EXIT_FAILED)
 
 
 def _give_up() -> None:
-    """Whatever hangs must not keep the process: PostgreSQL has every claim that was answered."""
+    """End the process although something hangs. This is safe: PostgreSQL has every acknowledged claim."""
     _log.error("stopped by force: what was accepted did not end in time")
     os._exit(EXIT_FAILED)
 
@@ -186,7 +190,14 @@ async def _until_stopped(stop: asyncio.Event, on_ready: Ready | None) -> int:
 
 
 def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd: int) -> int:
-    """What a supervisor's worker does, given the supervisor's socket and pipes. The result is the exit status."""
+    """Serve as a worker of a supervisor, and return the exit status.
+
+    Args:
+        settings: of the service.
+        listen_fd: the listening socket.
+        parent_fd: a pipe whose end-of-file means that the supervisor is gone.
+        ready_fd: a pipe to write to once this worker serves.
+    """
 
     async def note_ready() -> None:
         os.write(ready_fd, b".")
@@ -196,9 +207,9 @@ def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine to its end on uvloop, with as many connections as the system allows this process."""
+    """Run a coroutine on uvloop and return its result. Raises the limit of open files to the maximum."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems name a limit that they do not grant
+    with contextlib.suppress(OSError, ValueError):  # some systems report a limit that they do not grant
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(main)

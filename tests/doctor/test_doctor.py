@@ -24,7 +24,7 @@ from tests.support.proxy import proxy_to
 from tests.support.waiting import until
 
 # The tests' servers share a machine, which is always told.
-ONE_HOST = "3 of them are on 127.0.0.1"
+ONE_HOST = "3 of them run on 127.0.0.1"
 NEWEST = newest_revision()
 NO_MORE_MAY_FAIL = Finding(Level.OK, "masters", "2 of 3 can vote; 0 more may fail")
 
@@ -58,7 +58,7 @@ async def test_of_servers_that_are_as_they_should_be_nothing_is_wrong(
     ("name", "value", "level", "found"),
     [
         ("maxmemory-policy", "allkeys-lru", Level.WARNING, "maxmemory-policy is allkeys-lru"),
-        ("maxmemory-policy maxmemory", "volatile-ttl 100mb", Level.WRONG, "forgets locks when its memory is full"),
+        ("maxmemory-policy maxmemory", "volatile-ttl 100mb", Level.WRONG, "evicts locks when its memory is full"),
         ("appendonly", "no", Level.WRONG, "appendonly is no"),
         ("appendfsync", "everysec", Level.WARNING, "appendfsync is everysec"),
         ("maxclients", "20", Level.WRONG, "opens up to 33 connections, and maxclients is 20"),
@@ -98,7 +98,7 @@ async def test_a_replica_is_no_master(sound: EmbeddedServices, sound_database_ur
         (Level.WRONG, f"master 127.0.0.1:{replica.port}: it is a replica of 127.0.0.1:{copied.port}"),
         (
             Level.WARNING,
-            f"master 127.0.0.1:{copied.port}: it has a replica: if that takes over, it has forgotten the newest locks",
+            f"master 127.0.0.1:{copied.port}: it has a replica, which lacks the newest locks if it takes over",
         ),
     ]
 
@@ -112,7 +112,7 @@ async def test_a_master_that_takes_no_writes_is_found(sound: EmbeddedServices, s
         OUT_OF_MEMORY.heal(sound.masters[0])
     [(level, found)] = troubles(findings)
     assert NO_MORE_MAY_FAIL in findings
-    assert (level, "it takes no writes: " in found, "maxmemory" in found) == (Level.WRONG, True, True)
+    assert (level, "it refuses writes: " in found, "maxmemory" in found) == (Level.WRONG, True, True)
     READ_ONLY.inflict(sound.masters[0])
     try:
         [(level, found)] = troubles(await examine(settings))
@@ -141,7 +141,7 @@ async def test_masters_that_do_not_answer_are_named_and_everything_else_is_check
     finally:
         getattr(first, mend)()
     assert [level for level, _ in troubles(findings)] == [Level.WRONG] * 3
-    assert "1 of 3 can vote, which is no majority" in troubles(findings)[-1][1]
+    assert "1 of 3 can vote, not a majority" in troubles(findings)[-1][1]
     assert any(each.subject == "migrations" and each.level is Level.OK for each in findings)
 
 
@@ -158,7 +158,7 @@ async def test_one_server_under_two_names_is_found(sound: EmbeddedServices, soun
 
 async def test_a_single_master_is_a_warning(sound: EmbeddedServices, sound_database_url: str) -> None:
     level, found = await only_trouble(settings_of(sound_database_url, sound.redis_urls[:1]))
-    assert (level, "there is one" in found) == (Level.WARNING, True)
+    assert (level, "there is only one" in found) == (Level.WARNING, True)
 
 
 async def test_a_master_and_a_database_that_are_far_away_are_warnings(
@@ -211,7 +211,11 @@ async def test_a_database_that_does_without_its_disk_is_found(
     ("statement", "level", "found"),
     [
         ("UPDATE alembic_version SET version_num = '0002'", Level.WRONG, f"at revision 0002, not {NEWEST}"),
-        ("UPDATE alembic_version SET version_num = '9999'", Level.WARNING, f"at revision 9999, newer than {NEWEST}"),
+        (
+            "UPDATE alembic_version SET version_num = '9999'",
+            Level.WARNING,
+            f"at revision 9999, newer than this version's {NEWEST}",
+        ),
         ("DELETE FROM alembic_version", Level.WRONG, "the schema is missing"),
         ("DROP TABLE alembic_version", Level.WRONG, "the schema is missing"),
     ],
@@ -227,8 +231,8 @@ async def test_a_schema_of_another_version_is_found(
 @pytest.mark.parametrize(
     ("pool_size", "level", "found"),
     [
-        (100, Level.WARNING, "up to 200 connections and 200 can be had: no second instance fits"),
-        (101, Level.WRONG, "an instance opens up to 202 connections and 200 can be had"),
+        (100, Level.WARNING, "up to 200 connections and 200 are available: a second instance does not fit"),
+        (101, Level.WRONG, "an instance opens up to 202 connections and 200 are available"),
     ],
 )
 async def test_more_connections_than_postgresql_has_are_found(
@@ -248,7 +252,7 @@ async def test_the_limit_of_a_role_counts_too(sound: EmbeddedServices, sound_dat
     place = sound_database_url.rpartition("@")[2]
     level, told = await only_trouble(settings_of(f"postgresql://few:few@{place}", sound.redis_urls))
     administrate(sound.postgres.url_of("postgres"), "DROP ROLE few")
-    assert (level, "up to 10 connections and 7 can be had" in told) == (Level.WRONG, True)
+    assert (level, "up to 10 connections and 7 are available" in told) == (Level.WRONG, True)
 
 
 @contextmanager
@@ -334,9 +338,9 @@ def test_a_clock_that_is_off_is_found_wherever_it_is(sound_database_url: str, so
     ("quotas", "found"),
     [
         ({"quota_user": "10/60"}, ""),
-        ({"quota_address": "10/60"}, "behind a proxy is the proxy for everybody"),
+        ({"quota_address": "10/60"}, "behind a proxy that is the proxy's, for all users"),
         ({"quota_address": "10/60", "trusted_proxies": "10.0.0.0/8"}, ""),
-        ({"quota_address": "10/60", "trusted_proxies": "10.0.0.0/8,::/0"}, "any client may say that it has another"),
+        ({"quota_address": "10/60", "trusted_proxies": "10.0.0.0/8,::/0"}, "any client can forge its address"),
     ],
 )
 def test_a_quota_that_takes_one_client_for_another_is_found(quotas: dict[str, str], found: str) -> None:

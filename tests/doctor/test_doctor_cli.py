@@ -20,7 +20,7 @@ def test_with_warnings_alone_the_status_is_0(well: dict[str, str]) -> None:
     assert (told.returncode, told.stderr) == (0, "")
     lines = told.stdout.splitlines()
     assert {line.split()[0] for line in lines} == {"ok", "warning"}
-    [shared] = [line for line in lines if "are on 127.0.0.1" in line]
+    [shared] = [line for line in lines if "run on 127.0.0.1" in line]
     assert shared.startswith("warning  masters: ")
     assert shared.endswith(" To mend it: run each on its own machine")
 
@@ -73,8 +73,8 @@ def test_without_any_settings_each_missing_one_is_told(well: dict[str, str]) -> 
     [
         ({"CLAIMSVC_FAILPOINTS": "commit:error:0.5"}, "wrong", "CLAIMSVC_FAILPOINTS makes claims fail on purpose"),
         ({"CLAIMSVC_ADMIN_KEYS": ""}, "warning", "CLAIMSVC_ADMIN_KEYS is empty"),
-        ({"CLAIMSVC_LOCK_TTL_SECONDS": "3"}, "warning", "its lock ends after 3 s"),
-        ({"CLAIMSVC_CLAIM_TIMEOUT_SECONDS": "1"}, "warning", "given up before it has made all its tries"),
+        ({"CLAIMSVC_LOCK_TTL_SECONDS": "3"}, "warning", "its lock expires after 3 s"),
+        ({"CLAIMSVC_CLAIM_TIMEOUT_SECONDS": "1"}, "warning", "times out before it has made all its attempts"),
     ],
 )
 def test_settings_that_are_wrong_together_are_found(

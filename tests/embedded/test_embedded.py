@@ -209,7 +209,9 @@ def test_root_is_told_which_folder_nobody_may_not_enter(state_dir: Path) -> None
     closed = state_dir.parent / "closed"
     closed.mkdir(mode=0o700)
     with (
-        pytest.raises(EmbeddedServiceError, match=f"`nobody`, who may not enter {closed}: choose a state folder"),
+        pytest.raises(
+            EmbeddedServiceError, match=f"`nobody`, which may not enter {closed}: choose another state folder"
+        ),
         embedded_services(closed / "state"),
     ):
         pass
@@ -261,7 +263,7 @@ def test_data_of_another_postgres_version_is_told_in_one_sentence(state_dir: Pat
         pass
     (state_dir / "postgres" / "data" / "PG_VERSION").write_text("9\n")
     with (
-        pytest.raises(EmbeddedServiceError, match=r"was made by PostgreSQL 9 and cannot be used.*--fresh"),
+        pytest.raises(EmbeddedServiceError, match=r"was created by PostgreSQL 9 and cannot be used.*--fresh"),
         embedded_services(state_dir, masters=0),
     ):
         pass

@@ -46,7 +46,7 @@ from tests.support.proxy import Proxy, listening, proxy_to
 from tests.support.waiting import until
 
 _PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
-_NOBODYS = "00000000-0000-7000-8000-000000000000"
+_EXCLUDED = "00000000-0000-7000-8000-000000000000"
 
 
 @pytest.fixture
@@ -146,9 +146,9 @@ async def test_attributes_and_types_are_claimed_by(client: ClaimClient) -> None:
 async def test_what_is_not_there_or_not_allowed_is_said(client: ClaimClient) -> None:
     assert await client.claim("winter", "ada") == UnknownCoupon()
     assert await client.coupon("winter") == UnknownCoupon()
-    assert await client.claim_by_id(_NOBODYS) == UnknownClaim()
-    assert await client.confirm(_NOBODYS) == UnknownClaim()
-    assert await client.cancel(_NOBODYS, "by mistake") == UnknownClaim()
+    assert await client.claim_by_id(_EXCLUDED) == UnknownClaim()
+    assert await client.confirm(_EXCLUDED) == UnknownClaim()
+    assert await client.cancel(_EXCLUDED, "by mistake") == UnknownClaim()
     with pytest.raises(UnknownCouponError):
         await anext(client.claims("winter"))
     with pytest.raises(BadRequestError) as raised:

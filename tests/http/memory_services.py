@@ -42,8 +42,8 @@ from tests.support.admin import ADMIN_DIGEST
 from tests.support.memory_store import MemoryStore
 
 
-class MemoryLocksmith:
-    """`ports.Locksmith` of three masters, one of them down; the instance `web-1` holds the lock of `plenty`."""
+class MemoryLockAdmin:
+    """`ports.LockAdmin` of three masters, one of them down; the instance `web-1` holds the lock of `plenty`."""
 
     def __init__(self) -> None:
         self.released: list[tuple[str, str, str, str | None]] = []
@@ -229,7 +229,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "codes": MemoryCodes(),
             "count_codes": MemoryCodes().count,
             "audience": store,
-            "locksmith": MemoryLocksmith(),
+            "lock_admin": MemoryLockAdmin(),
             "audit": store,
             "exports": MemoryExports(store),
             "erasure": MemoryErasure(),

@@ -10,7 +10,7 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
-from tests.http.memory_services import MemoryLocksmith, Observations, Service, memory_services
+from tests.http.memory_services import MemoryLockAdmin, Observations, Service, memory_services
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.audit import trail
 from tests.support.locks import open_lock
@@ -84,9 +84,9 @@ async def test_without_a_key_nobody_sees_or_opens_a_lock(service: Service, metho
 
 @pytest.mark.parametrize(("method", "path"), [("GET", "/api/locks"), ("DELETE", "/api/locks/plenty")])
 async def test_without_a_majority_of_masters_or_postgresql_it_may_be_tried_again(method: str, path: str) -> None:
-    locksmith = MemoryLocksmith()
-    locksmith.failure = UnavailableError("a majority of the lock's masters does not answer", dependency="redis")
-    app = create_app(memory_services(MemoryStore(), Observations(), locksmith=locksmith))
+    lock_admin = MemoryLockAdmin()
+    lock_admin.failure = UnavailableError("a majority of the lock's masters does not answer", dependency="redis")
+    app = create_app(memory_services(MemoryStore(), Observations(), lock_admin=lock_admin))
     async with served(app) as port:
         status, problem = await ask(f"http://127.0.0.1:{port}", method, path, headers=ADMIN, json=REASON)
     assert (status, problem["type"]) == (503, "/problems/unavailable")

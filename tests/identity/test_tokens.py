@@ -62,17 +62,17 @@ async def test_a_good_token_names_its_user_and_what_it_says(tmp_path: Path, algo
     ("changes", "words"),
     [
         ({"exp": 1}, "expired"),
-        ({"exp": None}, "lacks a claim"),
-        ({"aud": "others"}, "not for this service"),
-        ({"aud": None}, "lacks a claim"),
-        ({"iss": "https://else.example"}, "not from its issuer"),
-        ({"iss": None}, "lacks a claim"),
-        ({"sub": None}, "lacks a claim"),
+        ({"exp": None}, "lacks a required claim"),
+        ({"aud": "others"}, "different audience or issuer"),
+        ({"aud": None}, "lacks a required claim"),
+        ({"iss": "https://else.example"}, "different audience or issuer"),
+        ({"iss": None}, "lacks a required claim"),
+        ({"sub": None}, "lacks a required claim"),
         ({"nbf": 2**33}, "not valid yet"),
         ({"user_id": "two words"}, "subject"),
         ({"user_id": ""}, "subject"),
         ({"user_id": "a" * 256}, "subject"),
-        ({"headers": {"kid": "another"}}, "not known"),
+        ({"headers": {"kid": "another"}}, "unknown key"),
     ],
 )
 async def test_a_token_that_is_not_wholly_good_is_refused(
@@ -112,7 +112,7 @@ async def test_the_algorithm_is_ours_to_choose_not_the_token_s(tmp_path: Path) -
         head, _, signature = issuer.token("ann").split(".")
         payload = issuer.token("eve").split(".")[1]
         assert await tokens.user_of(f"{head}.{payload}.{signature}") == TokenRefused(
-            "The token's signature is not right."
+            "The token's signature is invalid."
         )
 
 
@@ -172,8 +172,8 @@ async def test_made_up_keys_do_not_make_the_set_be_fetched_again_and_again(addre
 @pytest.mark.parametrize(
     ("status", "body", "words"),
     [
-        (200, b"no JSON", "no JSON Web Key Set"),
-        (200, b"[]", "no JSON Web Key Set"),
+        (200, b"no JSON", "not a JSON Web Key Set"),
+        (200, b"[]", "not a JSON Web Key Set"),
         (200, b'{"keys": [{"kty": "oct", "k": "AAAA"}, {"kty": ["RSA"]}, 5]}', "no key for"),
         (200, b" " * (1024 * 1024 + 1), "larger than"),
         (404, b"", "status 404"),

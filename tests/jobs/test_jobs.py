@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 
 from claimsvc.domain import PurgeReport
 from claimsvc.errors import InvariantViolatedError, LockBusyError, UnavailableError
-from claimsvc.jobs import event_loop_watched, purge, repeated, run_alone, sweep
+from claimsvc.jobs import event_loop_watched, purge, repeated, run_exclusively, sweep
 from claimsvc.ports import Lease
 from tests.support.waiting import until
 
@@ -78,7 +78,7 @@ async def three(lock: FakeLock | None = None) -> AsyncGenerator[int, None]:
 
 async def test_chunks_are_done_under_the_lock_until_there_are_none() -> None:
     lock, told = FakeLock(), Told()
-    assert await run_alone(lock, "sweep", three(lock), told)
+    assert await run_exclusively(lock, "sweep", three(lock), told)
     assert (lock.taken, lock.held_now, told.ended) == (["job:sweep"], 0, [("sweep", "done", 12)])
 
 
@@ -90,7 +90,7 @@ async def test_a_job_that_another_instance_is_at_is_not_begun() -> None:
         begun = True
         yield 1
 
-    assert not await run_alone(FakeLock(free=0), "sweep", chunks(), told)
+    assert not await run_exclusively(FakeLock(free=0), "sweep", chunks(), told)
     assert (begun, told.ended) == (False, [("sweep", "elsewhere", 0)])
 
 
@@ -99,20 +99,20 @@ async def test_whoever_waits_for_another_instance_and_waits_too_long_does_nothin
     free: int, ended: tuple[str, str, int]
 ) -> None:
     lock, told = FakeLock(free=free), Told()
-    assert await run_alone(lock, "sweep", three(lock), told, patient=True) == bool(free)
+    assert await run_exclusively(lock, "sweep", three(lock), told, wait_for_lock=True) == bool(free)
     assert (told.ended, lock.held_now) == ([ended], 0)
 
 
 async def test_a_lease_that_comes_to_its_end_is_taken_anew_between_two_chunks() -> None:
     # Asked once at its beginning, and once after the first chunk.
     lock, told = FakeLock(asked_before_its_end=1), Told()
-    assert await run_alone(lock, "purge", three(lock), told)
+    assert await run_exclusively(lock, "purge", three(lock), told)
     assert (lock.taken, told.ended) == (["job:purge"] * 4, [("purge", "done", 12)])
 
 
 async def test_what_another_instance_takes_over_is_reported_as_far_as_it_came() -> None:
     told = Told()
-    assert await run_alone(FakeLock(free=2, asked_before_its_end=1), "purge", three(), told)
+    assert await run_exclusively(FakeLock(free=2, asked_before_its_end=1), "purge", three(), told)
     assert told.ended == [("purge", "done", 10)]
 
 
@@ -124,7 +124,7 @@ async def test_a_job_that_fails_says_how_far_it_came_and_gives_the_lock_back() -
         raise UnavailableError("gone", dependency="postgresql")
 
     with pytest.raises(UnavailableError):
-        await run_alone(lock, "sweep", chunks(), told)
+        await run_exclusively(lock, "sweep", chunks(), told)
     assert (lock.held_now, told.ended) == (0, [("sweep", "failed", 5)])
 
 
@@ -139,7 +139,7 @@ async def test_a_job_that_is_cancelled_gives_the_lock_back_and_has_not_failed() 
         finally:
             is_closed = True
 
-    task = asyncio.create_task(run_alone(lock, "sweep", chunks(), told))
+    task = asyncio.create_task(run_exclusively(lock, "sweep", chunks(), told))
     await until(lambda: lock.held_now, "it has begun")
     task.cancel()
     with suppress(asyncio.CancelledError):

@@ -29,7 +29,7 @@ def test_dev_tells_of_a_taken_port_before_it_starts_databases(state_dir: Path) -
         port = rival.getsockname()[1]
         told = claimsvc("dev", "--state-dir", str(state_dir), PORT=str(port))
     assert told.returncode == 78
-    assert f"Port {port} of 127.0.0.1 is taken" in told.stderr
+    assert f"Port {port} of 127.0.0.1 is in use" in told.stderr
     assert not state_dir.exists()
 
 

@@ -46,7 +46,7 @@ class Services:
     codes: ports.Codes
     count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     audience: ports.Audience
-    locksmith: ports.LockAdmin
+    lock_admin: ports.LockAdmin
     audit: ports.AuditLog
     exports: ports.Exports
     erasure: ports.Erasure

@@ -1,4 +1,4 @@
-"""What happens now, in all instances together, for whoever watches the console."""
+"""The console's live picture: the figures of all instances, merged and sent to viewers several times a second."""
 
 from claimsvc.observability.console.hub import Live, Viewer
 from claimsvc.observability.console.picture import StressTest

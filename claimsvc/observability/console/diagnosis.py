@@ -1,7 +1,7 @@
-"""The picture in one sentence: what is going on, and what to do about it. The worst that is true is what is said.
+"""Summarizes the picture in one sentence, with its evidence and advice: the worst condition that applies.
 
-A sentence says nothing that its figures do not show. What is over is said to be over, and what is known of the cause is
-shown where no cause stands out.
+A sentence claims only what its figures show. It says so when a condition has ended. Where the figures show no single
+cause, it reports what is known.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,22 +16,23 @@ from claimsvc.observability.metrics.busiest import OTHER
 _SLOW_TRANSACTION_MS = 50.0
 _SLOW_CALL_MS = 20.0
 _MUCH_WAITING = 100
-# A coupon that gets this share of all claims is the hot one.
+# A coupon is hot if it gets this share of all claims.
 _HOT_SHARE = 0.6
 _BUSY_RATE = 20.0
-# A claim waits 1.5 s before it gives up. If none does for so long, that is over.
+# A claim waits 1.5 s before it gives up. If none has given up for this long, the condition has ended.
 _OVER_AFTER_SECONDS = 4.0
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is going on.
+    """The state of the service.
 
     Args:
-        kind: the same for as long as it is the same thing that is said, whatever its figures are.
+        kind: identifies the condition and its subject, independently of the figures.
         level: `quiet`, `good`, `warning` or `bad`.
-        evidence: the figures that it rests on; may be empty.
-        advice: may be empty.
+        text: one sentence.
+        evidence: the figures that support it; may be empty.
+        advice: what to do; may be empty.
     """
 
     kind: str
@@ -41,23 +42,24 @@ class Verdict:
     advice: str = ""
 
 
-Rule = Callable[[Picture, Looked | None], Iterator[Verdict]]
+Check = Callable[[Picture, Looked | None], Iterator[Verdict]]
 
 
 def judge(picture: Picture, looked: Looked | None = None) -> Verdict:
-    """The first that applies, the worst first.
+    """Return the first verdict that applies, in the order from worst to best.
 
     Args:
-        looked: what the masters said, when they were asked, of a lock that nobody seems to hold.
+        picture: the merged figures.
+        looked: the masters' state of the lock that `suspect` named, if they were asked.
     """
-    for rule in _RULES:
-        for verdict in rule(picture, looked):
+    for check in _CHECKS:
+        for verdict in check(picture, looked):
             return verdict
-    return Verdict("quiet", "quiet", "All is quiet: nobody is claiming.")
+    return Verdict("quiet", "quiet", "All is quiet: there are no claims.")
 
 
 def suspect(picture: Picture) -> str | None:
-    """The coupon of whose lock the masters should be asked."""
+    """Return the coupon whose lock should be inspected on the masters, if any."""
     rows = [row for row in picture.coupons if row.lock == STRANGER]
     return max(rows, key=lambda row: (row.gave_up, row.busy)).name if rows else None
 
@@ -69,7 +71,7 @@ def _quorum_lost(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     if not without:
         return
     advice = (
-        f"Bring back {listed(down)}; claims go on within seconds. Coupons of the strategy row_lock are not affected."
+        f"Restart {listed(down)}; claims continue within seconds. Coupons with the strategy row_lock are not affected."
     )
     if len(without) == len(speaking):
         text = f"Redis: {len(down)} of {len(picture.masters)} masters are down, so claims under the lock fail."
@@ -79,7 +81,7 @@ def _quorum_lost(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
         "bad",
         f"Claims under the lock fail at {instances(picture, without)}: they reach no majority of the masters.",
         _who_sees_down(picture),
-        "The others reach them, so look at the network of those that do not, or take these out of the load balancer.",
+        "Other instances reach them. Check the network of these instances, or remove them from the load balancer.",
     )
 
 
@@ -101,19 +103,19 @@ def _broken(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
         yield Verdict(
             "broken",
             "bad",
-            f"{number(rate)} claims a second meet an internal error.",
-            advice="The log has the reason, with the level error; it is a defect, so report it.",
+            f"{number(rate)} claims a second fail with an internal error.",
+            advice="This is a defect. The log has its cause at level error; report it.",
         )
 
 
 def _stranger(picture: Picture, looked: Looked | None) -> Iterator[Verdict]:
-    """Before those who gave up: this is why they did."""
+    """Checked before claims that gave up, because it explains them."""
     name = suspect(picture)
     for row in picture.coupons:
         if row.name == name:
             known = looked if looked is not None and looked.coupon_name == name else None
             evidence, advice = refused_by_a_stranger(picture, row, known)
-            text = f"{name}: claims are refused, though no instance that we hear of holds the lock."
+            text = f"{name}: the lock is refused, although no known instance holds it."
             yield Verdict(f"stranger {name}", "bad" if row.gave_up else "warning", text, evidence, advice)
 
 
@@ -122,7 +124,7 @@ def _gave_up(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     for row in sorted(rows, key=lambda row: (row.remaining == 0, -row.gave_up)):
         evidence = f"{_given_up(row)}."
         if row.remaining == 0:
-            text = f"{row.name} is sold out, and some claims gave up waiting for the lock before they were told so."
+            text = f"{row.name} is sold out, and some claims timed out on the lock before they got this answer."
             yield Verdict(f"gave-up-late {row.name}", "warning", text, evidence, long_turn(row))
         left = "" if row.remaining is None else " with stock left"
         yield Verdict(
@@ -137,13 +139,13 @@ def _gave_up(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
 def _gave_up_before(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     rows = [row for row in picture.coupons if row.gave_up]
     for row in sorted(rows, key=lambda row: -row.gave_up):
-        now = f"{number(row.rate)} claims a second are answered" if row.rate >= 1 else "hardly anybody claims it"
+        now = f"{number(row.rate)} claims a second are answered" if row.rate >= 1 else "there are hardly any claims"
         yield Verdict(
             f"gave-up-before {row.name}",
             "warning",
             f"{row.name}: claims gave up waiting for the lock. That has ended.",
             f"{_given_up(row)}; now {now}.",
-            "What it was is not in the figures of this second any more: see the events, and the dashboards.",
+            "The current figures no longer show the cause: see the events and the dashboards.",
         )
 
 
@@ -161,9 +163,9 @@ def _long_held(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             yield Verdict(
                 f"stuck {row.name}",
                 "warning",
-                f"The lock of {row.name} does not move: {who_holds(picture, row)}",
-                advice="That process is paused, or its transaction is stuck; the others go on after the lock's TTL at "
-                "the latest.",
+                f"The lock of {row.name} is stuck: {who_holds(picture, row)}",
+                advice="The process is paused, or its transaction is blocked. Other instances can continue once the "
+                "lock's TTL has passed.",
             )
 
 
@@ -176,19 +178,19 @@ def _unavailable(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             "pool",
             "bad",
             f"PostgreSQL cannot keep up: {number(rate)} claims a second fail, and every connection is in use.",
-            f"A transaction takes {milliseconds(picture.transaction_ms)}, the wait for a connection included.",
-            "Look for what blocks them (pg_stat_activity).",
+            f"A transaction takes {milliseconds(picture.transaction_ms)}, including the wait for a connection.",
+            "Find out what blocks the transactions (pg_stat_activity).",
         )
     yield Verdict(
         "unavailable",
         "bad",
-        f"{number(rate)} claims a second fail, because what they need does not answer or this service is full.",
-        advice="See /readyz?verbose for what is down.",
+        f"{number(rate)} claims a second fail, because a dependency does not answer or this service is overloaded.",
+        advice="/readyz?verbose shows what is down.",
     )
 
 
 def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
-    """PostgreSQL, Redis, or both: then what they share is slow, and neither is to blame."""
+    """PostgreSQL, Redis, or both: then a resource that they share is probably slow."""
     slow = [row for row in picture.masters if row.call_ms >= _SLOW_CALL_MS]
     is_redis = len(slow) > len(picture.masters) // 2
     is_postgresql = picture.transaction_ms >= _SLOW_TRANSACTION_MS
@@ -200,7 +202,7 @@ def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             "warning",
             "Claims wait for Redis and for PostgreSQL.",
             f"A call of a master takes up to {call}, a transaction {transaction}.",
-            "Look at what they share first: the CPU of the instances, the network, a disk.",
+            "First check what they share: the CPU of the instances, the network, a disk.",
         )
     if is_postgresql:
         yield Verdict(
@@ -208,7 +210,7 @@ def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             "warning",
             f"Claims wait for PostgreSQL: a transaction takes {transaction}.",
             f"Redis is not slow: a call takes up to {call}.",
-            "Look for what blocks it (pg_stat_activity), and at its disk: every batch waits for one flush.",
+            "Find out what blocks it (pg_stat_activity), and check its disk: every batch waits for one flush.",
         )
     if is_redis:
         yield Verdict(
@@ -216,7 +218,7 @@ def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             "warning",
             f"Claims wait for Redis: a call takes {call}.",
             f"PostgreSQL is not slow: a transaction takes {transaction}." if picture.transaction_ms else "",
-            f"Look at {listed([row.name for row in slow])}: its disk (appendfsync), its network, its other users.",
+            f"Check {listed([row.name for row in slow])}: disk (appendfsync), network, other users.",
         )
 
 
@@ -231,12 +233,12 @@ def _master_down(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     yield Verdict(
         "master-down",
         "warning",
-        f"{len(down)} of {len(picture.masters)} masters {'is' if len(down) == 1 else 'are'} down: claims go on, "
+        f"{len(down)} of {len(picture.masters)} masters {'is' if len(down) == 1 else 'are'} down: claims continue, "
         f"but {more}.",
         _who_sees_down(picture),
-        f"Bring back {listed(down)} with its data, and no hurry that loses it."
+        f"Restart {listed(down)} with its data; do not start it empty."
         if all(not row.up_at for row in picture.masters if row.down_at)
-        else "Some instances reach what others do not: look at the network between them first.",
+        else "Some instances reach masters that others do not: check the network between them first.",
     )
 
 
@@ -248,8 +250,8 @@ def _contended(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
                 "warning" if row.wait_ms >= 100 else "good",
                 f"{row.name} is contended: {len(row.turns)} instances take turns, and {row.waiting_share:.0%} of their "
                 f"time is waiting for its lock ({milliseconds(row.wait_ms)} each time).",
-                f"{_refused(row)}It was held {row.held_share:.0%} of the last second.",
-                f"Nobody gave up, so nothing need be done. {long_turn(row)}",
+                f"{_refused(row)}It was held for {row.held_share:.0%} of the last second.",
+                f"No claim gave up, so no action is needed. {long_turn(row)}",
             )
 
 
@@ -263,7 +265,7 @@ def _queueing(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
             "queueing",
             "warning",
             f"{picture.waiting:,} claims are waiting, and the slowest take {milliseconds(picture.p99_ms)}.",
-            advice="More claims arrive than are decided: start more instances, or wait until the rush is over.",
+            advice="Claims arrive faster than they are decided: start more instances, or wait until the peak is over.",
         )
 
 
@@ -276,18 +278,18 @@ def _busy(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     name, rate = hottest.name, number(hottest.rate)
     if hottest.lock == SOLD_OUT or hottest.outcomes.get("sold-out", 0.0) > hottest.rate / 2:
         if hottest.rate >= _HOT_SHARE * total:
-            text = f"{name} is sold out, and still asked for {rate} times a second."
+            text = f"{name} is sold out, and still gets {rate} claims a second."
             yield Verdict(f"sold-out {name}", "good", text)
     elif hottest.outcomes.get("not-open", 0.0) > hottest.rate / 2:
         text = (
-            f"{name} is not open (not begun, paused, over, or not for who asks), and asked for {rate} times a second."
+            f"{name} is not open (not started, paused, ended, or users not eligible), and gets {rate} claims a second."
         )
         yield Verdict(f"not-open {name}", "good", text)
     elif hottest.rate >= max(_HOT_SHARE * total, _BUSY_RATE):
         wait = (
-            "nobody else wants its lock"
+            "one instance uses its lock"
             if len(hottest.turns) < 2
-            else f"its lock is had after {milliseconds(hottest.wait_ms)}"
+            else f"the wait for its lock is {milliseconds(hottest.wait_ms)}"
         )
         yield Verdict(f"hot {name}", "good", f"{name} is hot: {rate} claims a second; {wait}.")
     yield Verdict(
@@ -297,7 +299,7 @@ def _busy(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     )
 
 
-_RULES: tuple[Rule, ...] = (
+_CHECKS: tuple[Check, ...] = (
     _quorum_lost,
     _broken,
     _stranger,

@@ -1,6 +1,6 @@
-"""Recent events: few, remembered whether somebody watches or not, because what one comes to look at has just happened.
+"""Recent events of this instance. They are recorded without viewers too, so that a new viewer sees what has happened.
 
-Nothing here is told by the code that claims: events are what two readings of its figures differ in.
+Most events are derived from the differences between two readings of the metrics; the claiming code does not emit them.
 """
 
 import time
@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from claimsvc.observability.metrics import Totals
 
 KEPT = 30
-# The same again within this time is one event that has grown, not two.
+# Equal events within this time are counted as one.
 _SAME_SECONDS = 1.0
 
-# What a coupon's figures tell when they grow: the kind of event.
+# The kind of event for each of a coupon's figures that has grown.
 _OF_COUPONS = {
     "lock-busy": "gave-up",
     "unavailable": "failed",
@@ -25,14 +25,14 @@ _OF_COUPONS = {
 
 @dataclass(slots=True)
 class Event:
-    """Something that happened.
+    """One event, or several equal ones.
 
     Args:
         number: of this instance's events, from 1.
         at: when it last happened (seconds since 1970).
         kind: see `picture._TEXTS`.
-        subject: the coupon, master or instance that it is about.
-        count: how often, or how much.
+        subject: the coupon, master or instance concerned.
+        count: how often it happened, or an amount.
     """
 
     number: int
@@ -58,7 +58,7 @@ class Events:
         return iter(self._events)
 
     def add(self, kind: str, subject: str, count: int = 1) -> None:
-        """Remember it; what happens again and again is one event that grows."""
+        """Record an event. An equal event within a second increases the count of the earlier one."""
         now = self._clock()
         for event in reversed(self._events):
             if now - event.at > _SAME_SECONDS:
@@ -70,7 +70,7 @@ class Events:
         self._events.append(Event(self._number, now, kind, subject, count))
 
     def compare(self, before: Totals, now: Totals) -> None:
-        """Remember what has happened between two readings."""
+        """Record the events between two readings."""
         for coupon, numbers in now.coupons.items():
             old = before.coupons.get(coupon, {})
             for figure, kind in _OF_COUPONS.items():

@@ -1,4 +1,4 @@
-"""Names, numbers and instances as a sentence wants them."""
+"""Formats names, numbers and instances for sentences."""
 
 from collections.abc import Sequence
 
@@ -6,7 +6,7 @@ from claimsvc.observability.console.picture import Picture
 
 
 def listed(names: Sequence[str]) -> str:
-    """A; A and B; A, B and C."""
+    """Join names: A; A and B; A, B and C."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
 
 
@@ -15,7 +15,7 @@ def number(value: float) -> str:
 
 
 def times(value: float, what: str) -> str:
-    """1 claim; 3 claims."""
+    """Format a count with its noun: 1 claim; 3 claims."""
     return f"{value:,.0f} {what}{'' if value == 1 else 's'}"
 
 
@@ -24,7 +24,7 @@ def milliseconds(value: float) -> str:
 
 
 def instances(picture: Picture, places: Sequence[int]) -> str:
-    """Instances by name; many by number."""
+    """Name up to three instances; say only how many there are of more."""
     if len(places) > 3:
         return f"{len(places)} of {len(picture.instances)} instances"
     return listed([picture.instances[place].name for place in places])

@@ -1,7 +1,7 @@
-"""The console's heart: reads the figures, tells the others if they ask, paints one picture for all viewers.
+"""The console's hub: reads the metrics, publishes summaries to other instances, and sends one picture to all viewers.
 
-With no viewer anywhere this is one reading and one question to Redis each half second. With any number of viewers it
-is one picture for all of them, put into bytes once.
+Without viewers on any instance it makes one reading and one call to Redis each half second. With viewers it builds and
+serializes one picture for all of them.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ from claimsvc.errors import TransientError
 from claimsvc.observability.console.diagnosis import Verdict, judge, suspect
 from claimsvc.observability.console.events import Events
 from claimsvc.observability.console.locks import Looked
-from claimsvc.observability.console.membership import Attendance, Heard
-from claimsvc.observability.console.merge import Painter
+from claimsvc.observability.console.membership import Heard, Membership
+from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import Picture, StressTest
 from claimsvc.observability.console.relay import Relay
 from claimsvc.observability.console.summary import Summary, Window
@@ -35,43 +35,43 @@ _IDLE_SECONDS = 0.5
 _STOCK_SECONDS = 0.2
 _VERDICT_SECONDS = 1.0
 _LOOK_SECONDS = 1.0
-# Stock that was read longer ago than this is old, and said to be.
+# Stock that was read longer ago than this is shown as outdated.
 _OLD_STOCK_SECONDS = 2.0
 _LONGEST_HOST = 20
-# While nothing happens a picture is sent this seldom, and if it says what the last one said, not at all: a beat says
-# that we live.
+# Without activity, pictures are sent at this interval. If the picture has not changed, a beat is sent instead.
 _BEAT_SECONDS = 1.0
-# Tells the browser how long to wait before it connects again, in milliseconds.
+# Sets the browser's reconnection delay (milliseconds).
 _GREETING = b"retry: 1000\n\n"
 _FAREWELL = b"event: farewell\ndata: {}\n\n"
 
 
 class Viewer(Protocol):
-    """Somebody who watches."""
+    """One connection to the console's stream."""
 
     async def send(self, frame: bytes) -> bool:
-        """Pass on one message, or leave it out if the last ones were not taken yet: never wait, never keep many.
+        """Send one message, or drop it if earlier ones have not been sent yet. Must not wait or buffer many.
 
-        Returns whether there is still somebody.
+        Returns:
+            Whether the viewer is still connected.
         """
         ...
 
     def end(self) -> None:
-        """There will be no more."""
+        """Close the connection."""
         ...
 
 
 class Live:
-    """What happens now, in all instances together.
+    """The console's live picture of all instances.
 
     Args:
-        metrics: this process's figures.
+        metrics: of this process.
         masters: all masters of the lock.
-        stock: looks coupons up, all in one moment.
-        look: asks the masters who holds a coupon's lock. Used while somebody watches, for one coupon a second at most.
-        instance: this instance's name, unique, as the tokens of its locks begin with: host, process and chance.
+        stock: reads coupons, all at one point in time.
+        look: reads a coupon's lock from the masters. Called at most once a second, and only while there are viewers.
+        instance: this instance's unique name, with which the tokens of its locks begin.
         pool_size: most connections to PostgreSQL.
-        most_viewers: more are refused.
+        most_viewers: further viewers are refused.
     """
 
     def __init__(
@@ -96,8 +96,8 @@ class Live:
         self._events = Events()
         self._window = Window(instance, _shown(instance), pool_size)
         self._relay = Relay(masters, self._hear)
-        self._others = Attendance(self._events)
-        self._painter = Painter()
+        self._others = Membership(self._events)
+        self._builder = PictureBuilder()
         self._stock: dict[str, Coupon] = {}
         self._stock_read_at = 0.0
         self._suspect: str | None = None
@@ -119,11 +119,11 @@ class Live:
         return len(self._viewers)
 
     def coupon_created(self, coupon: Coupon) -> None:
-        """Tell it as an event."""
+        """Record the creation of a coupon as an event."""
         self._events.add("coupon-created", coupon.name, coupon.amount)
 
     def stress_test_started(self, test: StressTest) -> None:
-        """Show it, and what becomes of it."""
+        """Show a stress test, and its result when it has ended."""
         self.stress_test = test
         self._events.add("stress-test", test.scenario)
 
@@ -132,22 +132,22 @@ class Live:
         return len(self._viewers) >= self.most_viewers
 
     def join(self, viewer: Viewer) -> None:
-        """Begin to send it pictures."""
+        """Add a viewer."""
         self._viewers.add(viewer)
         self._watched.set()
 
     async def greet(self, viewer: Viewer) -> None:
-        """Send it the last picture at once, if there is one. Who joined may have had a newer one meanwhile."""
+        """Send the last picture to a new viewer, if there is one. The viewer may already have received a newer one."""
         await viewer.send(_GREETING + (self._frame or b""))
 
     def leave(self, viewer: Viewer) -> None:
-        """Send it no more."""
+        """Remove a viewer."""
         self._viewers.discard(viewer)
         if not self._viewers:
             self._watched.clear()
 
     async def dismiss_viewers(self) -> None:
-        """Take no more viewers, and end those that are here."""
+        """Refuse further viewers, and close the connections of all others."""
         self.is_stopping = True
         for viewer in tuple(self._viewers):
             await viewer.send(_FAREWELL)
@@ -156,10 +156,10 @@ class Live:
 
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
-        """Live while inside."""
+        """Run the hub while the context is active."""
         tasks = [
-            asyncio.create_task(_for_ever(work))
-            for work in (self._tick, self._tell, self._serve_viewers, self._look_at_suspect)
+            asyncio.create_task(_repeat(work))
+            for work in (self._tick, self._publish, self._serve_viewers, self._look_at_suspect)
         ]
         try:
             yield
@@ -172,7 +172,7 @@ class Live:
                 await self._relay.publish(self._window.summary(self._events, is_leaving=True))
 
     async def _tick(self) -> None:
-        """One reading; if somebody watches here, one picture for them."""
+        """Make one reading, and one picture if there are viewers here."""
         started = time.monotonic()
         totals = read_totals(self._metrics)
         before = self._window.add(totals)
@@ -187,8 +187,8 @@ class Live:
         else:
             await _wait(self._watched, pause)
 
-    async def _tell(self) -> None:
-        """One summary for others that watch, or one question whether there are any."""
+    async def _publish(self) -> None:
+        """Publish one summary if other instances have viewers; otherwise check whether any has."""
         if self._listeners > 0:
             self.published += 1
             self._listeners = await self._relay.publish(self._window.summary(self._events))
@@ -199,14 +199,14 @@ class Live:
                 await asyncio.sleep(_IDLE_SECONDS)
 
     async def _serve_viewers(self) -> None:
-        """While there are viewers: hear the others, and keep the stock up to date."""
+        """Receive the summaries of other instances and refresh the stock, while there are viewers."""
         await self._watched.wait()
         self._others.begin()
         self._stock_read_at = time.monotonic()
         async with self._relay.listening():
             while self._viewers:
                 with contextlib.suppress(TransientError):
-                    # A coupon of that name shares its figures with all that have none of their own.
+                    # OTHER is the sum of all coupons that have no figures of their own, not a coupon's name.
                     if names := [name for name in self._names if name != OTHER]:
                         stock = await self._read_stock(names)
                         self._stock = {coupon.name: coupon for coupon in stock}
@@ -215,7 +215,7 @@ class Live:
         self._frame, self._verdict, self._stock, self._suspect = None, None, {}, None
 
     async def _look_at_suspect(self) -> None:
-        """Ask the masters of the one lock that the figures do not explain."""
+        """Read the state of the lock that the figures do not explain from the masters."""
         await self._watched.wait()
         if (name := self._suspect) is None:
             self._looked = None
@@ -231,19 +231,19 @@ class Live:
             self._others.hear(summary)
 
     async def _show(self) -> None:
-        """Paint the picture and send it, if it is not the last one again."""
+        """Build the picture and send it, unless it equals the last one."""
         now = time.monotonic()
         heard = [Heard(self._window.summary(self._events), 0.0, is_here=True), *self._others.heard()]
-        self._names = self._painter.coupons_shown(heard)
+        self._names = self._builder.coupons_shown(heard)
         stock_age = now - self._stock_read_at
-        picture = self._painter.paint(
+        picture = self._builder.build(
             heard,
             self._names,
             self._stock,
             hears_others=self._relay.hears,
             stock_age_seconds=int(stock_age) if stock_age > _OLD_STOCK_SECONDS else 0,
         )
-        told = orjson.dumps(
+        document = orjson.dumps(
             {
                 "verdict": self._judge(picture, now),
                 "verdict_since": self._verdict_since,
@@ -255,16 +255,16 @@ class Live:
         )
         is_due = now - self._sent_at >= _BEAT_SECONDS
         at = time.time() * 1000
-        if self._frame is None or (told != self._last_picture and (is_due or picture.is_busy)):
-            self._last_picture = told
-            self._frame = b'event: picture\ndata: {"at":%d,%b\n\n' % (at, told[1:])
+        if self._frame is None or (document != self._last_picture and (is_due or picture.is_busy)):
+            self._last_picture = document
+            self._frame = b'event: picture\ndata: {"at":%d,%b\n\n' % (at, document[1:])
             await self._send(self._frame, now)
         elif is_due:
-            # With the time, because the ages that are shown go on.
+            # With the time, so that the page can update the ages it shows.
             await self._send(b'event: beat\ndata: {"at":%d}\n\n' % at, now)
 
     def _judge(self, picture: Picture, now: float) -> Verdict:
-        """The verdict, which stays for a moment: figures that change ten times a second cannot be read."""
+        """Return the verdict. It changes at most once a second, so that it can be read."""
         self._suspect = suspect(picture)
         is_first_look = (self._looked is None) != (self._judged_by is None)
         if self._verdict is None or is_first_look or now - self._judged_at >= _VERDICT_SECONDS:
@@ -280,7 +280,7 @@ class Live:
         for viewer in tuple(self._viewers):
             try:
                 is_here = await viewer.send(frame)
-            except Exception:  # noqa: BLE001 - one that fails must not keep the picture from those after it
+            except Exception:  # noqa: BLE001 - a viewer that fails must not affect the others
                 _log.exception("a viewer of the console failed")
                 is_here = False
             if not is_here:
@@ -289,16 +289,16 @@ class Live:
 
 
 def _shown(instance: str) -> str:
-    """The name for people: without chance, and no longer than a table has room for."""
+    """Return the name for people: without the random part, and short enough for a table."""
     host, _, process = instance.rpartition(":")[0].rpartition(":")
     return f"{host[:_LONGEST_HOST]}:{process}"
 
 
-async def _for_ever(work: Callable[[], Awaitable[None]]) -> None:
+async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
     while not being_cancelled():
         try:
             await work()
-        except Exception:  # noqa: BLE001 - whatever breaks here must not touch claims, nor end the console for good
+        except Exception:  # noqa: BLE001 - a failure must not end the console
             _log.exception("the console failed")
             await asyncio.sleep(_IDLE_SECONDS)
 

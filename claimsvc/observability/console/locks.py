@@ -1,4 +1,4 @@
-"""What a coupon's figures say of its lock: the one place that decides what is contended, stuck, or another's."""
+"""Derives the state of a coupon's lock from its figures: whether it is contended, stuck, or held by a stranger."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from claimsvc.domain import HeldLock
 from claimsvc.observability.console.picture import Turn
 from claimsvc.observability.metrics import Numbers
 
-# From here on most of the time goes into waiting for the lock.
+# From this share on, most of the time is spent waiting for the lock.
 _CONTENDED_SHARE = 0.5
-# A lock is held for some milliseconds; who holds one for so long, though others want it, is stuck.
+# A lock is usually held for some milliseconds. One that is held this long while others want it is stuck.
 _LONG_HELD_SECONDS = 2.0
-# Where attempts are refused and those that we hear held the lock for less of the time than this, others hold it.
+# If attempts are refused and the known instances held the lock for less than this share, others hold it.
 _HARDLY_HELD_SHARE = 0.2
 _MUCH_REFUSED_SHARE = 0.5
 _MUCH_REFUSED_RATE = 10.0
-# From the first master that has the key to the last that has given it back, beyond the hold itself.
+# Calls from taking the key on the first master to releasing it on the last, beyond the hold itself.
 _CALLS_OF_A_TURN = 2
-# A coupon's turns are explained by figures of the whole service only if it makes nearly all of them.
+# Transaction times are known only for the service as a whole. They are attributed to a coupon with this share of it.
 _NEARLY_ALL = 0.8
 
 CONTENDED = "contended"
@@ -28,7 +28,7 @@ STUCK = "stuck"
 
 @dataclass(frozen=True, slots=True)
 class Looked:
-    """What the masters said of one lock when they were asked; None for the locks if they did not answer."""
+    """The state of one coupon's lock on the masters. `locks` is None if they did not answer."""
 
     coupon_name: str
     locks: tuple[HeldLock, ...] | None
@@ -36,7 +36,7 @@ class Looked:
 
 @dataclass(frozen=True, slots=True)
 class LockFigures:
-    """What `lock_state` looks at; see `picture.CouponRow`."""
+    """The input of `lock_state`; see `picture.CouponRow`."""
 
     is_locked: bool
     is_sold_out: bool
@@ -51,16 +51,17 @@ class LockFigures:
 
 
 def lock_state(seen: LockFigures) -> str:
-    """One word for a lock.
+    """Classify a lock.
 
     Returns:
-        `none`: the coupon is of a strategy without one.
-        `idle`: nobody wants it.
-        `stuck`: one instance has it for seconds, though others want it or nothing is decided.
-        `stranger`: attempts are refused, though nobody that we hear of holds it.
-        `sold-out`: it is taken only to see that nothing is left.
-        `contended`: several take turns, and wait longer than they hold it. `shared`: the same, and they wait less.
-        `free`: one instance alone takes it.
+        `none`: the coupon's strategy uses no lock.
+        `idle`: no instance takes it.
+        `stuck`: one instance has held it for seconds, while others want it or nothing is decided.
+        `stranger`: attempts are refused, although no known instance holds it.
+        `sold-out`: it is taken only to find that no units are left.
+        `contended`: several instances take turns, and wait longer than they hold it.
+        `shared`: several instances take turns, and wait less than they hold it.
+        `free`: only one instance takes it.
     """
     if not seen.is_locked:
         return "none"
@@ -78,7 +79,7 @@ def lock_state(seen: LockFigures) -> str:
 
 
 def _is_a_strangers(seen: LockFigures) -> bool:
-    """Whether those that we hear leave the lock unexplained. What taking and giving back lasts is theirs, too."""
+    """Whether the known instances do not explain the refusals. Taking and releasing the lock counts as holding it."""
     known = seen.held_share + seen.acquired * _CALLS_OF_A_TURN * seen.call_ms / 1000
     if not seen.busy or known >= _HARDLY_HELD_SHARE:
         return False
@@ -89,17 +90,17 @@ def _is_a_strangers(seen: LockFigures) -> bool:
 def turn_of(
     sums: Numbers, of_all: Mapping[str, float], *, claims_share: float, transaction_seconds: float, call_ms: float
 ) -> Turn | None:
-    """What a turn at a coupon's lock is made of, on average; None if the figures cannot tell.
+    """Compute the parts of an average turn at a coupon's lock; None if the figures do not suffice.
 
     Args:
         sums: the coupon's figures of the window.
-        of_all: those of all coupons.
-        claims_share: how many of all claims were this coupon's.
+        of_all: the figures of all coupons.
+        claims_share: this coupon's share of all claims.
         transaction_seconds: spent in transactions, for all coupons.
-        call_ms: what a call of a master takes.
+        call_ms: duration of a call of a master.
     """
     holds, held = sums.get("holds", 0.0), sums.get("hold_seconds", 0.0)
-    # Long holds are counted when they end: a window has parts of them that it does not know, or one that is not its.
+    # A hold is counted when it ends, so a window may contain parts of holds that are not counted in it, or vice versa.
     if holds < 2 or held < _NEARLY_ALL * of_all.get("hold_seconds", 0.0) or claims_share < _NEARLY_ALL:
         return None
     transactions = min(transaction_seconds, held)

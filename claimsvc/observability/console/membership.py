@@ -1,4 +1,4 @@
-"""Who else is here: the last summary of each instance, how its clock differs from ours, and which have begun anew."""
+"""The other instances: their last summaries, the offsets of their clocks, and their restarts."""
 
 import time
 from collections import Counter
@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from claimsvc.observability.console.events import Events
 from claimsvc.observability.console.summary import Summary
 
-# An instance that says nothing for so long is called silent; one that is silent for so long is forgotten.
+# Without a summary for this long, an instance is silent, and later forgotten.
 SILENT_SECONDS = 2.5
 _FORGOTTEN_SECONDS = 60.0
 _MOST_INSTANCES = 200
-# Who is heard this soon after one began to listen was here before.
+# An instance that is first heard this soon after listening started is not new.
 _WARM_UP_SECONDS = 2.0
-# What a summary's way here takes is no difference of clocks, and neither is what that varies by.
+# Smaller differences are transmission time, not an offset of the clock.
 _SAME_CLOCK_SECONDS = 0.5
 
 
@@ -23,9 +23,12 @@ class Heard:
     """An instance's last summary.
 
     Args:
+        summary: the summary.
         age_seconds: how old it is.
-        clock_offset_seconds: to be added to its times, to have them by our clock.
-        restarts: how many processes of its host have ended, and were followed by others, while we listened.
+        is_here: whether it is this instance.
+        is_silent: whether no summary has arrived for `SILENT_SECONDS`.
+        clock_offset_seconds: add it to the summary's times to get times of this instance's clock.
+        restarts: number of processes of its host that were replaced while this instance listened.
     """
 
     summary: Summary
@@ -45,11 +48,11 @@ class _Other:
     is_silent: bool = False
 
 
-class Attendance:
-    """The other instances, as far as they are heard; of `_MOST_INSTANCES` at most.
+class Membership:
+    """The other instances, at most `_MOST_INSTANCES`.
 
     Args:
-        events: is told who comes, falls silent, and goes.
+        events: records new, silent and leaving instances.
         clock: monotonic seconds.
         wall_clock: seconds since 1970.
     """
@@ -66,14 +69,14 @@ class Attendance:
         self.begin()
 
     def begin(self) -> None:
-        """Forget everything: we begin to listen now."""
+        """Forget all instances. Call it when listening starts."""
         self._since = self._clock()
         self._others: dict[str, _Other] = {}
         self._gone: Counter[str] = Counter()
         self._come: Counter[str] = Counter()
 
     def hear(self, summary: Summary) -> None:
-        """Remember what an instance says of itself."""
+        """Record a summary of another instance."""
         known = self._others.get(summary.id)
         if summary.is_leaving:
             if known is not None:
@@ -97,7 +100,7 @@ class Attendance:
         known.clock_offset_seconds = self._offset(summary, known.clock_offset_seconds)
 
     def heard(self) -> list[Heard]:
-        """The others, by name."""
+        """Return the other instances, sorted by name."""
         now = self._clock()
         for other in tuple(self._others.values()):
             age = now - other.heard_at
@@ -125,7 +128,7 @@ class Attendance:
         del self._others[other.summary.id]
         if not other.is_silent:
             self._gone[_host(other.summary)] += 1
-        if len(self._gone) > _MOST_INSTANCES:  # hosts that come and go for ever
+        if len(self._gone) > _MOST_INSTANCES:  # bounds the memory when host names keep changing
             self._gone.clear()
             self._come.clear()
 
@@ -134,7 +137,7 @@ class Attendance:
         return max(0, min(self._come[host], self._gone[host])) if other.is_new else 0
 
     def _offset(self, summary: Summary, known: float) -> float:
-        """Kept for as long as it is about right, so that times do not tremble with the network."""
+        """Return the clock offset. It changes only by larger steps, so that times do not jitter with the network."""
         offset = self._wall_clock() - summary.told_at
         return known if abs(offset - known) < _SAME_CLOCK_SECONDS else offset
 

@@ -1,4 +1,4 @@
-"""Summaries in, one picture out: plain functions, whose only memory is which coupons were busy lately."""
+"""Merges the summaries of all instances into one picture. Only the recently busy coupons are remembered in between."""
 
 import time
 from collections.abc import Mapping, Sequence
@@ -25,21 +25,21 @@ from claimsvc.observability.console.summary import Summary, add_up
 from claimsvc.observability.metrics import Numbers
 from claimsvc.observability.metrics.busiest import OTHER
 
-# Claims that get no answer, because their lock is not to be had, are activity too.
+# Failed attempts to take a lock count as activity, even while no claims are answered.
 _ACTIVE = (*OUTCOMES, "attempts-busy")
-# A coupon stays on the page for so long after its last claim, so that rows do not come and go under the reader's eyes.
+# A coupon stays on the page for this long after its last claim, so that rows do not come and go while they are read.
 _LINGERS_SECONDS = 60.0
 _REORDERED_SECONDS = 1.0
 _SMALLEST_WINDOW_SECONDS = 0.05
-# Instances tell their windows at different moments, so for some of them a lock may seem to be nobody's.
+# The instances' windows do not end at the same time, so a lock may briefly seem to have no holder.
 _STRANGE_AFTER_SECONDS = 1.0
 
 
-class Painter:
-    """Makes the pictures.
+class PictureBuilder:
+    """Builds the pictures.
 
     Args:
-        strange_after_seconds: for how long a lock must seem to be nobody's before it is called so.
+        strange_after_seconds: how long a lock must seem to have no holder before it is shown as a stranger's.
     """
 
     def __init__(self, strange_after_seconds: float = _STRANGE_AFTER_SECONDS) -> None:
@@ -49,9 +49,9 @@ class Painter:
         self._order: tuple[float, list[str]] = (0.0, [])
 
     def coupons_shown(self, heard: Sequence[Heard]) -> list[str]:
-        """Which coupons get a row: those that are busy, then those that were, then those that are known.
+        """Return the coupons that get a row: busy ones, then recently busy ones, then other known ones.
 
-        Rows that change places cannot be read, so they do at most once a second.
+        The order changes at most once a second, so that the rows can be read.
         """
         now = time.monotonic()
         activity: dict[str, float] = {}
@@ -69,7 +69,7 @@ class Painter:
             self._order = now, order
         return order[:MOST_COUPONS]
 
-    def paint(
+    def build(
         self,
         heard: Sequence[Heard],
         names: Sequence[str],
@@ -78,13 +78,13 @@ class Painter:
         hears_others: bool,
         stock_age_seconds: int = 0,
     ) -> Picture:
-        """The picture of what was heard.
+        """Build the picture.
 
         Args:
-            heard: this instance first.
+            heard: the summaries; this instance's first.
             names: from `coupons_shown`.
-            stock: as far as it is known.
-            hears_others: whether other instances would be heard if there were any.
+            stock: the coupons, as far as they were read.
+            hears_others: whether summaries of other instances can be received.
             stock_age_seconds: see `Picture`.
         """
         now = time.time()
@@ -97,8 +97,8 @@ class Painter:
         transaction_seconds = sum(each.process.get("transaction_seconds", 0.0) for each in speaking)
         call_seconds = _call_seconds(speaking)
         figures = add_up(each.all_coupons for each in speaking)
-        whole = _Whole(figures, transaction_seconds, 1000 * call_seconds)
-        rows = [_coupon(name, heard, stock.get(name), recent, whole, now) for name in names]
+        totals = _Totals(figures, transaction_seconds, 1000 * call_seconds)
+        rows = [_coupon(name, heard, stock.get(name), recent, totals, now) for name in names]
         return Picture(
             coupons=self._strange_for_long_enough(rows),
             instances=[_instance(each) for each in heard],
@@ -135,8 +135,8 @@ def _rate(summaries: Sequence[Summary], figure: str) -> float:
 
 
 @dataclass(frozen=True, slots=True)
-class _Whole:
-    """What a coupon's figures are compared with: those of all coupons together."""
+class _Totals:
+    """The figures of all coupons together, with which a coupon's figures are compared."""
 
     figures: Numbers
     transaction_seconds: float
@@ -148,8 +148,8 @@ class _Whole:
 
 
 @dataclass(slots=True)
-class _OfAll:
-    """One coupon's figures in all instances: what they add up to, each a second too; who held its lock and holds it."""
+class _CouponFigures:
+    """One coupon's figures in all instances: their sums and rates, each instance's share of its lock, its holder."""
 
     sums: Numbers
     rates: Numbers
@@ -158,12 +158,12 @@ class _OfAll:
     held_seconds: float = 0.0
 
 
-def _gather(name: str, heard: Sequence[Heard]) -> _OfAll:
-    found = _OfAll({}, {}, [])
+def _gather(name: str, heard: Sequence[Heard]) -> _CouponFigures:
+    found = _CouponFigures({}, {}, [])
     for number, each in enumerate(heard):
         summary = each.summary
         if name in summary.held and summary.held[name] >= found.held_seconds:
-            # One that is silent may hold it still: it is shown for as long as we remember it.
+            # A silent instance may still hold it, so it is shown until the instance is forgotten.
             found.holder = number
             found.held_seconds = summary.held[name] + (each.age_seconds if each.is_silent else 0.0)
         if each.is_silent:
@@ -172,14 +172,14 @@ def _gather(name: str, heard: Sequence[Heard]) -> _OfAll:
         for figure, value in numbers.items():
             found.rates[figure] = found.rates.get(figure, 0.0) + value / _seconds(summary)
             found.sums[figure] = found.sums.get(figure, 0.0) + value
-        # One that nobody else wants is kept for seconds, and not counted before it is given back.
+        # An uncontended lock may be held for seconds, and a hold is counted only when it ends.
         if held_for := max(numbers.get("hold_seconds", 0.0), summary.held.get(name, 0.0)):
             found.turns.append((number, round(min(held_for / _seconds(summary), 1.0), 3)))
     return found
 
 
 def _coupon(
-    name: str, heard: Sequence[Heard], stock: Coupon | None, recent: Sequence[Event], whole: _Whole, now: float
+    name: str, heard: Sequence[Heard], stock: Coupon | None, recent: Sequence[Event], totals: _Totals, now: float
 ) -> CouponRow:
     found = _gather(name, heard)
     sums, rates = found.sums, found.rates
@@ -201,7 +201,7 @@ def _coupon(
             waiting_share=waiting_share,
             held_share=held_share,
             held_seconds=None if found.holder is None else found.held_seconds,
-            call_ms=whole.call_ms,
+            call_ms=totals.call_ms,
         )
     )
     claims = sum(sums.get(outcome, 0.0) for outcome in OUTCOMES)
@@ -222,10 +222,10 @@ def _coupon(
         held_share=held_share,
         turn=turn_of(
             sums,
-            whole.figures,
-            claims_share=_ratio(claims, whole.claims),
-            transaction_seconds=whole.transaction_seconds,
-            call_ms=whole.call_ms,
+            totals.figures,
+            claims_share=_ratio(claims, totals.claims),
+            transaction_seconds=totals.transaction_seconds,
+            call_ms=totals.call_ms,
         ),
         lock=lock,
         gave_up=sum(event.count for event in gave_up),
@@ -236,8 +236,8 @@ def _coupon(
     )
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else 0.0
+def _ratio(part: float, total: float) -> float:
+    return part / total if total else 0.0
 
 
 def _instance(heard: Heard) -> InstanceRow:
@@ -264,12 +264,12 @@ def _instance(heard: Heard) -> InstanceRow:
 
 
 def _masters(heard: Sequence[Heard]) -> list[MasterRow]:
-    """Of what silent instances said last, nothing: it may have changed since."""
-    told: dict[str, list[tuple[int, bool, int, float]]] = {}
+    """Merge the instances' views of the masters. Silent instances are ignored, because their view may be outdated."""
+    views: dict[str, list[tuple[int, bool, int, float]]] = {}
     for number, each in enumerate(heard):
         if not each.is_silent:
             for name, (is_up, calls, seconds) in each.summary.masters.items():
-                told.setdefault(name, []).append((number, is_up, calls, seconds))
+                views.setdefault(name, []).append((number, is_up, calls, seconds))
     return [
         MasterRow(
             name,
@@ -284,18 +284,18 @@ def _masters(heard: Sequence[Heard]) -> list[MasterRow]:
                 2,
             ),
         )
-        for name, each in told.items()
+        for name, each in views.items()
     ]
 
 
 def _call_seconds(summaries: Sequence[Summary]) -> float:
-    """What a call takes of a master that is up. The others are only asked whether they are back, in vain."""
+    """Return the mean duration of a call of the masters that are up. Those that are down get only probes."""
     calls = [(calls, seconds) for each in summaries for is_up, calls, seconds in each.masters.values() if is_up]
     return _ratio(sum(seconds for _, seconds in calls), sum(number for number, _ in calls))
 
 
 def _times(figures: Numbers, transaction_seconds: float, call_seconds: float) -> Times:
-    """Roughly: a lock that nobody else wants is waited for as long as Redis needs, and giving it back takes as long."""
+    """Estimate the shares. An uncontended lock takes one call of Redis to take, and releasing it takes as long."""
     waited = figures.get("wait_seconds", 0.0)
     redis = min(waited, figures.get("waits", 0.0) * call_seconds)
     lock = waited - redis

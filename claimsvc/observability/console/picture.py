@@ -1,4 +1,4 @@
-"""One picture of all instances: what the console shows, made of their summaries."""
+"""The picture of all instances that the console shows."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,12 +16,12 @@ OUTCOMES = ("claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """What one turn at a lock is made of, in milliseconds.
+    """The parts of an average turn at a lock (milliseconds).
 
     Args:
-        redis: taking the lock and giving it back: two calls.
-        transactions: of those decided under it, the wait for a connection included.
-        rest: of the time it is held: this service itself, which gathers claims, waits for CPU, or asks Redis.
+        redis: taking and releasing the lock, two calls.
+        transactions: under the lock, including the wait for a connection.
+        rest: the remaining time of the hold, spent in this service: gathering claims, waiting for CPU, calling Redis.
     """
 
     redis: float
@@ -31,21 +31,22 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class CouponRow:
-    """One coupon now. Rates are a second; `None` is not known.
+    """One coupon. Rates are per second; None means unknown.
 
     Args:
-        outcomes: claims answered, by outcome.
-        wait_ms, hold_ms: means, of a lock that was waited for or held.
-        waiting_share: of the time that leaders spent waiting for the lock or holding it, how much they waited.
-        busy_share: attempts to take the lock that found it another's, of all.
-        held_share: of the time, how much the instances that we hear held the lock.
-        turn: None where the figures cannot tell, because more than this coupon is decided.
-        lock: what is to be said of the lock: see `locks.lock_state`.
-        gave_up: claims that gave up waiting for the lock, in the last `RECENT_SECONDS`.
-        gave_up_age_seconds: how long ago the last of them did.
-        turns: how much of the time each instance held the lock, by its number in `Picture.instances`.
-        holder: the number of the instance that holds it now.
-        held_seconds: for how long, at least.
+        outcomes: rate of answered claims, by outcome.
+        acquired, busy: rate of attempts that took the lock, and of those that found it taken.
+        wait_ms, hold_ms: mean wait for the lock, and mean hold.
+        waiting_share: share of waiting in the time that leaders spent waiting for the lock or holding it.
+        busy_share: share of attempts that found the lock taken.
+        held_share: share of the time in which known instances held the lock.
+        turn: None if the figures do not suffice, because other coupons are claimed too.
+        lock: the state of the lock; see `locks.lock_state`.
+        gave_up: claims that gave up waiting for the lock in the last `RECENT_SECONDS`.
+        gave_up_age_seconds: how long ago the last of them gave up.
+        turns: share of the time in which each instance held the lock, by its index in `Picture.instances`.
+        holder: index of the instance that holds the lock.
+        held_seconds: how long the lock has been held, at least.
     """
 
     name: str
@@ -72,18 +73,18 @@ class CouponRow:
 
     @property
     def rate(self) -> float:
-        """Claims answered a second, whatever the answer."""
+        """Answered claims per second, of all outcomes."""
         return sum(self.outcomes.values())
 
 
 @dataclass(frozen=True, slots=True)
 class InstanceRow:
-    """One instance (a process) now.
+    """One instance (a process).
 
     Args:
-        started_at: when it began (seconds since 1970, by our clock).
-        restarts: see `attendance.Heard`.
-        silent_seconds: how long nothing was heard of it.
+        started_at: when it started (seconds since 1970, by this instance's clock).
+        restarts: see `membership.Heard`.
+        silent_seconds: time since its last summary, if it is silent; else 0.
         masters_down: the masters that it does not reach.
         has_quorum: whether it reaches a majority of its masters.
     """
@@ -109,8 +110,8 @@ class MasterRow:
     """One master.
 
     Args:
-        up_at, down_at: the numbers, in `Picture.instances`, of those that reach it, and of those that do not.
-        call_ms: what a call takes those that reach it. The others make none: they only ask whether it is back.
+        up_at, down_at: indices in `Picture.instances` of the instances that reach it, and of those that do not.
+        call_ms: mean duration of a call by the instances that reach it.
     """
 
     name: str
@@ -121,7 +122,7 @@ class MasterRow:
 
 @dataclass(frozen=True, slots=True)
 class EventRow:
-    """An event in words. `level` is `good`, `info`, `warning` or `bad`."""
+    """An event as text. `level` is `good`, `info`, `warning` or `bad`."""
 
     at: float
     level: str
@@ -132,7 +133,7 @@ class EventRow:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Where the time of those who lead batches goes: shares that add up to 1, or are all 0."""
+    """How leaders of batches spend their time: shares that add up to 1, or are all 0."""
 
     lock: float
     redis: float
@@ -141,7 +142,7 @@ class Times:
 
 @dataclass(slots=True)
 class StressTest:
-    """The stress test that was started from the console last. `state` is `running`, `passed`, `failed` or `ended`."""
+    """The last stress test started from the console. `state` is `running`, `passed`, `failed` or `ended`."""
 
     scenario: str
     state: str
@@ -154,10 +155,11 @@ class StressTest:
 
 @dataclass(frozen=True, slots=True)
 class Picture:
-    """Everything that the console shows, but for the verdict.
+    """Everything that the console shows, except for the verdict.
 
     Args:
-        stock_age_seconds: how old the coupons' stock is, all read in one moment; 0 while it is what it should be.
+        hears_others: whether summaries of other instances can be received.
+        stock_age_seconds: age of the coupons' stock if it is outdated; else 0.
     """
 
     coupons: list[CouponRow]
@@ -176,7 +178,7 @@ class Picture:
 
     @property
     def is_busy(self) -> bool:
-        """Whether claims are made."""
+        """Whether there are claims."""
         return bool(self.outcomes or self.waiting or any(row.acquired or row.busy for row in self.coupons))
 
 
@@ -185,24 +187,24 @@ _SAME_SECONDS = 10.0
 
 _TEXTS: Mapping[str, tuple[str, str]] = {
     "gave-up": ("bad", "{count:,} claims on {subject} gave up waiting for its lock"),
-    "failed": ("bad", "{count:,} claims on {subject} failed: something that they need does not answer"),
-    "broken": ("bad", "{count:,} claims on {subject} met an internal error; see the log"),
-    "lock-lost": ("warning", "The lock of {subject} was lost while it was held; PostgreSQL kept the claims right"),
+    "failed": ("bad", "{count:,} claims on {subject} failed: a dependency does not answer"),
+    "broken": ("bad", "{count:,} claims on {subject} failed with an internal error; see the log"),
+    "lock-lost": ("warning", "The lock of {subject} was lost while held; PostgreSQL kept the claims correct"),
     "sold-out": ("info", "{subject} is sold out"),
     "coupon-created": ("good", "{subject} was created with {count:,} units"),
     "master-down": ("bad", "Master {subject} is down"),
     "master-up": ("good", "Master {subject} is up again"),
-    "invariant": ("bad", "A transaction was rolled back because a promise would have been broken: see the log, now"),
-    "instance-new": ("info", "Instance {subject} has begun"),
+    "invariant": ("bad", "A transaction was rolled back because it violated an invariant: check the log now"),
+    "instance-new": ("info", "Instance {subject} has started"),
     "instance-left": ("info", "Instance {subject} has stopped"),
     "instance-silent": ("warning", "Instance {subject} is silent"),
     "instance-back": ("good", "Instance {subject} is heard again"),
-    "stress-test": ("info", "The stress test {subject} was started from here"),
+    "stress-test": ("info", "The stress test {subject} was started from the console"),
 }
 
 
 def describe(event: Event, instance: Summary) -> EventRow:
-    """An event in words."""
+    """Render an event as text."""
     level, text = _TEXTS[event.kind]
     shown = text.format(subject="others" if event.subject == OTHER else event.subject, count=event.count)
     if event.count == 1:
@@ -211,21 +213,22 @@ def describe(event: Event, instance: Summary) -> EventRow:
 
 
 def merge_events(heard: Iterable[Heard]) -> list[tuple[Event, Summary]]:
-    """The events of all by our clock, newest first. What several have seen (a coupon is sold out) is one, the earliest.
+    """Merge the events of all instances by this instance's clock, newest first.
 
-    Of kinds that a newer version may know, nothing is said.
+    If several instances report the same event (a coupon is sold out), the earliest is kept. Unknown kinds, which newer
+    versions may have, are skipped.
     """
     found: dict[tuple[str, str], tuple[Event, Summary]] = {}
     for each in heard:
         summary = each.summary
-        for told in summary.events:
-            if told.kind not in _TEXTS:
+        for reported in summary.events:
+            if reported.kind not in _TEXTS:
                 continue
             offset = each.clock_offset_seconds
-            event = replace(told, at=told.at + offset) if offset else told
+            event = replace(reported, at=reported.at + offset) if offset else reported
             if event.kind == "sold-out":
                 key = event.kind, event.subject
-            elif event.kind.startswith("instance-"):  # several see it, some sooner than others
+            elif event.kind.startswith("instance-"):  # several instances report it, at different times
                 key = f"{event.kind} {event.at // _SAME_SECONDS:.0f}", event.subject
             else:
                 key = summary.id, str(event.number)
@@ -235,7 +238,12 @@ def merge_events(heard: Iterable[Heard]) -> list[tuple[Event, Summary]]:
 
 
 def quantile_ms(counts: Sequence[float], share: float) -> float | None:
-    """About the quantile, by straight lines between the bounds; None if nothing was counted."""
+    """Estimate a quantile in milliseconds by linear interpolation; None if nothing was counted.
+
+    Args:
+        counts: for each of `LATENCY_BOUNDS`.
+        share: the quantile, from 0 to 1.
+    """
     total = sum(counts)
     if not total:
         return None

@@ -1,7 +1,7 @@
-"""How instances tell each other what happens: by Redis's publish and subscribe, which stores nothing.
+"""Exchanges summaries between instances with Redis's publish and subscribe, which stores nothing.
 
-Whoever has viewers subscribes on every master; whoever has something to tell publishes on one of them. Who is there to
-hear it is asked of Redis, so nothing has to be announced, and nothing is left behind by who is killed.
+An instance with viewers subscribes on every master; the others publish on one master at a time. They ask Redis for the
+number of subscribers, so instances need not announce themselves, and a killed one leaves nothing behind.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ _AGAIN_SECONDS = 0.5
 
 
 class Relay:
-    """Publishes this instance's summaries, and hears those of the others.
+    """Publishes this instance's summaries, and receives those of other instances.
 
     Args:
         masters: all masters of the lock.
-        heard: told each summary of another instance.
+        heard: called with each summary that is received, this instance's own included.
     """
 
     def __init__(self, masters: Sequence[Master], heard: Callable[[Summary], None]) -> None:
@@ -37,12 +37,14 @@ class Relay:
 
     @property
     def hears(self) -> bool:
-        """Whether others would be heard: whether some master that answers takes our subscription."""
+        """Whether summaries can be received: whether a subscription is open on a master that is up."""
         return any(master.up for master in self._subscribed)
 
     async def listeners(self) -> int:
-        """How many other instances listen on the master whose turn it is. Each master has its turn, so that one that
-        is not reached from everywhere costs time only."""
+        """Return the number of other instances that listen on the next master.
+
+        The masters take turns, so that a master that some instances cannot reach only causes a delay.
+        """
         master = self._next_master()
         if master is None:
             return 0
@@ -52,10 +54,7 @@ class Relay:
         return 0
 
     async def publish(self, summary: Summary) -> int:
-        """Tell the others, by the master whose turn it is. Returns how many have heard it.
-
-        By each in turn here too: who listens may not reach every master.
-        """
+        """Publish a summary on the next master. Returns how many other instances received it."""
         master = self._next_master()
         if master is None:
             return 0
@@ -75,7 +74,7 @@ class Relay:
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
-        """Hear the others while inside."""
+        """Receive summaries while the context is active."""
         tasks = [asyncio.create_task(self._listen(master)) for master in self._masters]
         try:
             yield
@@ -85,7 +84,7 @@ class Relay:
             await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, master: Master) -> None:
-        """Hear what is published on one master, for ever."""
+        """Receive what is published on one master, until cancelled."""
         while not being_cancelled():
             client = Client.from_url(
                 master.url,

@@ -1,4 +1,4 @@
-"""What one instance tells the others: its figures of about the last second."""
+"""The summary that an instance publishes: its figures of about the last second."""
 
 import time
 from collections import deque
@@ -12,16 +12,17 @@ from pydantic import TypeAdapter, ValidationError
 from claimsvc.observability.console.events import Event
 from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers, Totals
 
-# Of the layout below. Instances that speak another are passed over, while a new version is rolled out.
+# Version of the layout below. Summaries of other versions, as during an update, are ignored.
 _VERSION = 2
 WINDOW_SECONDS = 1.0
-# A reading is this much younger than the window at most, so that one is not held back for a millisecond.
+# Tolerance, so that a reading that is a few milliseconds too young still closes the window.
 _SLACK_SECONDS = 0.05
 _MOST_COUPONS = 20
-# Several times what the largest has: longer names cannot be, nor more of them.
+# Several times the largest possible summary.
 _MOST_BYTES = 256 * 1024
+# Gauges: their current value is reported, not its growth.
 _NOW = ("waiting", "lock_waiters", "pool_in_use", "pool_idle")
-# What makes a coupon busy: claims of any outcome, and attempts to take its lock.
+# A coupon is busy by its claims, of any outcome, and attempts to take its lock; these figures do not count.
 _NOT_BUSY = {"wait_seconds", "hold_seconds", "waits", "holds"}
 
 
@@ -30,19 +31,21 @@ class Summary:
     """One instance's figures.
 
     Args:
-        id: tells it from all others.
-        name: the same for people.
-        started_at, told_at: when the instance began, and when it says this, by its own clock (seconds since 1970).
-        seconds: how long the figures were counted.
-        coupons: what the busiest coupons' figures grew by; see `metrics.Totals`.
-        all_coupons: the same of all coupons together.
-        known: coupons that have figures of their own here, the busiest first.
-        held: coupons whose lock it holds now, and for how long, at least (seconds).
-        process, latency: see `metrics.Totals`; what grows is what it grew by.
-        masters: whether each is up, calls, and seconds spent in them.
+        id: unique name of the instance.
+        name: its name for people.
+        started_at, told_at: when the instance started, and when it made this summary, by its own clock (seconds since
+            1970).
+        seconds: length of the window.
+        coupons: growth of the busiest coupons' figures; see `metrics.Totals`.
+        all_coupons: growth of the figures of all coupons together.
+        known: coupons that have figures of their own on this instance, the busiest first.
+        held: coupons whose lock it holds, and for how long, at least (seconds).
+        process, latency: see `metrics.Totals`; the growth of counters, and the value of gauges.
+        masters: for each whether it is up, the number of calls, and the seconds spent in them.
         pool_size: most connections to PostgreSQL.
-        events: recent ones.
-        is_leaving: whether this is the last one, because the instance stops.
+        events: recent events.
+        is_leaving: whether this is the last summary, because the instance stops.
+        version: of this layout.
     """
 
     id: str
@@ -67,9 +70,9 @@ class Summary:
 
     @classmethod
     def from_bytes(cls, text: bytes) -> "Summary | None":
-        """What another instance has sent; None if it is of another version, or no summary at all.
+        """Parse a summary; None if it is invalid or of another version.
 
-        Every field is checked: what is believed here is painted for all viewers, again and again.
+        Every field is validated, because an invalid one would break the picture of all viewers.
         """
         if len(text) > _MOST_BYTES:
             return None
@@ -84,7 +87,7 @@ _SUMMARY = TypeAdapter(Summary)
 
 
 class Window:
-    """The readings of about the last second, and what they come to.
+    """The readings of about the last second, and their summary.
 
     Args:
         id, name, pool_size: see `Summary`.
@@ -96,11 +99,11 @@ class Window:
         self._started_at = time.time()
         self._pool_size = pool_size
         self._readings: deque[Totals] = deque()
-        # Since when, and after how many holds, a lock was seen held: another hold is another time.
+        # For each held lock: since when it has been seen held, and the number of holds then. A new hold resets both.
         self._held: dict[str, tuple[float, float]] = {}
 
     def add(self, totals: Totals) -> Totals | None:
-        """Take a reading. The result is the one before it."""
+        """Add a reading, and return the one before it."""
         before = self._readings[-1] if self._readings else None
         self._readings.append(totals)
         while len(self._readings) > 2 and totals.at - self._readings[1].at >= WINDOW_SECONDS - _SLACK_SECONDS:
@@ -114,7 +117,7 @@ class Window:
         return before
 
     def summary(self, events: Iterable[Event], *, is_leaving: bool = False) -> Summary:
-        """What the readings come to; there must have been one."""
+        """Summarize the readings. At least one must have been added."""
         first, last = self._readings[0], self._readings[-1]
         growth = {name: grown for name, of in last.coupons.items() if (grown := _less(of, first.coupons.get(name, {})))}
         busiest = sorted(growth, key=lambda name: _busyness(growth[name]), reverse=True)[:_MOST_COUPONS]
@@ -137,7 +140,7 @@ class Window:
         )
 
     def _held_for(self, now: float) -> dict[str, float]:
-        """The locks that were held longest, and for how long."""
+        """Return the locks that have been held longest, and for how many seconds."""
         longest = sorted(self._held, key=lambda name: self._held[name])[:_MOST_COUPONS]
         return {name: round(now - self._held[name][0], 3) for name in longest}
 
@@ -148,12 +151,12 @@ def _called(now: tuple[bool, int, float], before: tuple[bool, int, float] | None
 
 
 def _less(now: Numbers, before: Numbers) -> Numbers:
-    """What has grown. A coupon that lost its place among the busiest, and got it back, begins anew with 0."""
+    """Return the figures that have grown. A coupon that re-enters the busiest ones starts from 0, which is skipped."""
     return {name: grown for name, value in now.items() if (grown := value - before.get(name, 0.0)) > 0}
 
 
 def add_up(each: Iterable[Numbers]) -> Numbers:
-    """The sums of figures of the same names."""
+    """Add up figures by name."""
     total: Numbers = {}
     for numbers in each:
         for name, value in numbers.items():

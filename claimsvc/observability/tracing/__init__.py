@@ -1,7 +1,7 @@
-"""OpenTelemetry traces of claims, off unless they are asked for.
+"""OpenTelemetry traces of claims, disabled by default.
 
-Only the files of this room know OpenTelemetry, and this one imports none of them before tracing is switched on: without
-it, it need not even be installed.
+Only the modules of this package import OpenTelemetry, and they are imported only if tracing is enabled. Otherwise it
+need not be installed.
 """
 
 from contextlib import AbstractAsyncContextManager, nullcontext
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 
 def open_tracing(url: str | None, *, traces_per_second: int) -> "AbstractAsyncContextManager[Tracing | None]":
-    """What traces this process; None if nothing is to. On leaving, what was traced is sent, as far as it can be.
+    """Open tracing for this process; None if it is disabled. On leaving, the remaining spans are sent.
 
     Args:
-        url: where OTLP over HTTP takes traces; None for no tracing.
-        traces_per_second: how many claims are traced each second.
+        url: of the collector, for OTLP over HTTP; None disables tracing.
+        traces_per_second: most claims that are traced each second.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
@@ -30,8 +30,8 @@ def open_tracing(url: str | None, *, traces_per_second: int) -> "AbstractAsyncCo
         module = import_module("claimsvc.observability.tracing.tracing")
     except ModuleNotFoundError as error:
         raise SettingsError(
-            f"CLAIMSVC_TRACING_URL: tracing needs more than is installed ({error.name} is missing): "
-            "install claimsvc[tracing], or do not set it"
+            f"CLAIMSVC_TRACING_URL: tracing needs packages that are not installed ({error.name} is missing): "
+            "install claimsvc[tracing], or unset it"
         ) from error
     opened: AbstractAsyncContextManager[Tracing] = module.opened(url, traces_per_second=traces_per_second)
     return opened

@@ -1,4 +1,4 @@
-"""The server span of each claim, and which claims have one."""
+"""The server spans of claims, and the choice of the claims that get one."""
 
 import time
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ _trace_here: "ContextVar[RequestTrace | None]" = ContextVar("claimsvc_request_tr
 
 
 class Untraced:
-    """`api.RequestTrace` of a request that has none."""
+    """`http.server.observers.RequestTrace` of a request that is not traced."""
 
     trace_id: str | None = None
 
@@ -30,7 +30,7 @@ class Untraced:
 
 
 class RequestTrace(Untraced):
-    """`api.RequestTrace`. Without a span it only names the trace that its caller has."""
+    """`http.server.observers.RequestTrace`. Without a span it only carries the id of its caller's trace."""
 
     def __init__(self, span: Span | None, trace_id: str) -> None:
         self.trace_id = trace_id
@@ -63,20 +63,21 @@ _UNTRACED = Untraced()
 
 
 class RequestTracer:
-    """`api.RequestTracer`: a server span for each claim, as long as there are few enough.
+    """`http.server.observers.RequestTracer`: creates a server span for each claim, up to a rate.
 
-    A caller's trace is continued if it is sampled, and no other is begun if it is not.
+    A caller's trace is continued if it is sampled. If it is not sampled, the claim is not traced.
 
     Args:
-        traces_per_second: how many claims are traced each second, whoever asks for it: a trace costs about as much as a
-            claim does, and a flood of claims must not become a flood of traces.
+        tracer: creates the spans.
+        traces_per_second: most claims that are traced each second, including continued traces. A trace costs about as
+            much as a claim, so a flood of claims must not become a flood of traces.
     """
 
     def __init__(self, tracer: Tracer, traces_per_second: int) -> None:
         self._tracer = tracer
         self._traces_per_second = traces_per_second
         self._second_ends = 0.0
-        self._begun = 0
+        self._started = 0
 
     def begin(self, method: str, route: str, headers: Mapping[str, str]) -> Untraced:
         context, trace_id, wanted = Context(), None, True
@@ -97,6 +98,6 @@ class RequestTracer:
     def _may_begin(self) -> bool:
         now = time.monotonic()
         if now >= self._second_ends:
-            self._second_ends, self._begun = now + 1.0, 0
-        self._begun += 1
-        return self._begun <= self._traces_per_second
+            self._second_ends, self._started = now + 1.0, 0
+        self._started += 1
+        return self._started <= self._traces_per_second

@@ -1,7 +1,7 @@
-"""Spans of ours: which is open here, and how one is opened within it.
+"""The current span, and functions that open spans within it.
 
-OpenTelemetry's own context is left alone. Tasks that lead queues are begun by whoever happens to claim first, and
-would inherit its span for good; ours is set where it is true, and to nothing where there is none.
+OpenTelemetry's own context is not used. A task that leads queues is created by the claim that arrives first, and would
+keep that claim's span as its context. The context variable here is set explicitly instead, also to None.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,11 +13,11 @@ from opentelemetry.trace import Link, Span, SpanKind, StatusCode, Tracer, set_sp
 from opentelemetry.util.types import AttributeValue
 
 span_here: ContextVar[Span | None] = ContextVar("claimsvc_span", default=None)
-"""What is done here belongs to it; None if that is not traced."""
+"""The current span; None if the current work is not traced."""
 
 
 def trace_id_here() -> str | None:
-    """The trace of what is done here, as it is written in `traceparent`."""
+    """Return the id of the current trace, in the format of `traceparent`; None if the current work is not traced."""
     span = span_here.get()
     return None if span is None else trace_id_of(span)
 
@@ -28,7 +28,7 @@ def trace_id_of(span: Span) -> str:
 
 @contextmanager
 def within(span: Span | None) -> Iterator[None]:
-    """What is done here belongs to this span, or to none."""
+    """Make a span, or None, the current one while the context is active."""
     token = span_here.set(span)
     try:
         yield
@@ -45,7 +45,16 @@ def begin(
     attributes: Mapping[str, AttributeValue] | None = None,
     links: Sequence[Link] = (),
 ) -> Span:
-    """Open a span; it has to be ended."""
+    """Start a span. The caller must end it.
+
+    Args:
+        tracer: creates the span.
+        name: of the span.
+        parent: None for the root of a new trace.
+        kind: of the span.
+        attributes: of the span.
+        links: to other spans.
+    """
     context = Context() if parent is None else set_span_in_context(parent, Context())
     return tracer.start_span(name, context, kind, attributes, links)
 
@@ -58,7 +67,10 @@ def step(
     kind: SpanKind = SpanKind.INTERNAL,
     attributes: Mapping[str, AttributeValue] | None = None,
 ) -> Iterator[Span | None]:
-    """One step of what is traced here, with the error that ends it; nothing where nothing is traced."""
+    """Open a child of the current span while the context is active, and record an error that ends it.
+
+    Yields None, without a span, if the current work is not traced.
+    """
     parent = span_here.get()
     if parent is None:
         yield None
@@ -75,6 +87,6 @@ def step(
 
 
 def failed(span: Span, error: BaseException) -> None:
-    """Say on a span that this went wrong. Only our own words: a driver's may name what nobody else is to see."""
+    """Record an error on a span. Only texts of this service: messages of a driver may contain private data."""
     span.set_attribute("error.type", type(error).__name__)
     span.set_status(StatusCode.ERROR, getattr(error, "detail", None))

@@ -1,4 +1,4 @@
-"""What traces this process: it wraps the parts of the service, and sends what it has found to a collector."""
+"""Tracing of this process: wraps the parts of the service, and exports the spans to a collector."""
 
 import asyncio
 import contextlib
@@ -22,23 +22,23 @@ from claimsvc.observability.tracing.work import TracedAdmission, TracedLock, Tra
 from claimsvc.ports import Admission, Lock, Strategy
 from claimsvc.redis.masters import Master
 
-# How long a span may wait to be sent together with others.
+# Spans are sent in batches at this interval.
 _SEND_SECONDS = 1.0
-# A collector that is slow or down costs spans, never claims: so many are kept for it, and the oldest are dropped.
+# If the collector is slow or down, this many spans are kept and the oldest are dropped. Claims never wait for it.
 _MOST_UNSENT = 8192
 _COLLECTOR_SECONDS = 5.0
-# How long the end of the service may wait for the collector.
-_FAREWELL_SECONDS = 2.0
+# Longest wait for the collector when the service stops.
+_SHUTDOWN_SECONDS = 2.0
 _MOST_LINKS = 1024
 
 _log = structlog.get_logger("claimsvc.tracing")
 
 
 class Tracing:
-    """What wraps the parts of the service."""
+    """Wraps the parts of the service so that they create spans."""
 
     trace_id = staticmethod(trace_id_here)
-    """The trace of what is done here, None if it is not traced: for exemplars."""
+    """Returns the id of the current trace, for exemplars; None if the current work is not traced."""
 
     def __init__(self, tracer: Tracer, traces_per_second: int) -> None:
         self._tracer = tracer
@@ -65,7 +65,7 @@ async def opened(url: str, *, traces_per_second: int) -> AsyncIterator[Tracing]:
     resource = Resource.create(
         {"service.name": "claimsvc", "service.version": version("claimsvc"), "process.pid": os.getpid()}
     )
-    # Which claims are traced is decided before the SDK is asked, so that the others cost nothing there.
+    # `RequestTracer` samples before it calls the SDK, so that claims which are not traced cost nothing there.
     provider = TracerProvider(
         sampler=ALWAYS_ON, resource=resource, span_limits=SpanLimits(max_links=_MOST_LINKS), shutdown_on_exit=False
     )
@@ -84,18 +84,18 @@ async def opened(url: str, *, traces_per_second: int) -> AsyncIterator[Tracing]:
 
 
 async def _shut_down(provider: TracerProvider) -> None:
-    """Send what is left, unless the collector takes too long: the end of the service does not wait for it."""
+    """Send the remaining spans, but do not wait for the collector longer than `_SHUTDOWN_SECONDS`."""
     loop, ended = asyncio.get_running_loop(), asyncio.Event()
 
     def shut_down() -> None:
         provider.shutdown()
-        with contextlib.suppress(RuntimeError):  # too late: the loop is closed
+        with contextlib.suppress(RuntimeError):  # the event loop is closed already
             loop.call_soon_threadsafe(ended.set)
 
-    # A thread of its own that nobody joins, where an executor's would be waited for when the process ends.
+    # A daemon thread, because the process would wait for a thread of an executor when it ends.
     threading.Thread(target=shut_down, daemon=True).start()
     try:
-        async with asyncio.timeout(_FAREWELL_SECONDS):
+        async with asyncio.timeout(_SHUTDOWN_SECONDS):
             await ended.wait()
     except TimeoutError:
         _log.warning("the last spans were not sent: the collector does not answer")

@@ -1,8 +1,8 @@
-"""Spans of the work on claims: a batch, the locks that it takes, each master's part in that, its transaction.
+"""Spans of the work on claims: batches, locks, commands to the masters, and transactions.
 
-A batch belongs to the trace of the first traced claim that waits for it; it links all that it decides, and they link
-it. Its span begins with the wait for the lock. As long as the lock is kept, further batches have spans of their own,
-each in the trace of a claim of its own, that link the batch which took the lock.
+A batch's span is in the trace of the first traced claim in it, and is linked with all traced claims in it, in both
+directions. It starts with the wait for the lock. Further batches under the same lock have spans in the trace of one of
+their claims, with a link to the batch that took the lock.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,20 +21,20 @@ from claimsvc.observability.tracing.spans import begin, failed, span_here, step,
 from claimsvc.ports import Admission, Decision, Lease, Lock, PendingOutcome, Strategy
 from claimsvc.redis.masters import Master
 
-# More names than these say nothing more.
+# Most coupon names in an attribute.
 _MOST_COUPONS = 8
 
 
 @dataclass(slots=True)
 class _Lead:
-    """One task's lead. `took_lock` is the batch for which the lock was taken; `undecided` until it is decided."""
+    """The state of one leading task: the span of the batch that took the lock, and whether it is still undecided."""
 
     took_lock: Span
     undecided: bool = True
 
 
 _lead: ContextVar[_Lead | None] = ContextVar("claimsvc_lead", default=None)
-# Whoever asks a master while this is set does so to take or give back a lock.
+# Set while a traced lock is being taken or released: commands to the masters then get spans.
 _locking: ContextVar[bool] = ContextVar("claimsvc_locking", default=False)
 
 
@@ -48,7 +48,7 @@ class TracedWork:
     def leading(self, queues: Sequence[CouponQueue]) -> Iterator[None]:
         first = next(_traced(answer for queue in queues for answer in queue.answers()), None)
         if first is None:
-            # Not only nothing new: this task has inherited the span of whoever claimed when it was planned.
+            # Reset the current span too: this task has inherited that of the claim which scheduled it.
             _lead.set(None)
             with within(None):
                 yield
@@ -99,12 +99,12 @@ class TracedWork:
 
 
 def _traced(answers: Iterable[PendingOutcome]) -> Iterator[Span]:
-    """The server spans of those claims that have one."""
+    """Return the server spans of the traced claims."""
     return (mark for answer in answers if isinstance(mark := getattr(answer, "mark", None), Span))
 
 
 class TracedStrategy:
-    """`ports.Strategy` that marks each traced claim with its span, for the batch to find it."""
+    """`ports.Strategy` that attaches the span of each traced claim to its pending outcome, where the batch finds it."""
 
     def __init__(self, strategy: Strategy) -> None:
         self.name = strategy.name
@@ -135,7 +135,7 @@ class TracedLock:
 
 
 class _TracedHold(AbstractAsyncContextManager[Lease]):
-    """Locks, with a span for taking them and one for giving them back."""
+    """A hold of locks, with one span for taking and one for releasing them."""
 
     def __init__(
         self, holding: AbstractAsyncContextManager[Lease], coupon_names: Sequence[str], tracer: Tracer
@@ -159,7 +159,7 @@ class _TracedHold(AbstractAsyncContextManager[Lease]):
                     span.set_attribute("claimsvc.locks.acquired", len(lease.coupon_names))
                 return lease
         except Exception as error:
-            if batch is not None:  # the strategy answers for it, so nobody else would tell its span
+            if batch is not None:  # the strategy handles the error, so nothing else records it on the batch
                 failed(batch, error)
             raise
 
@@ -182,7 +182,7 @@ class _TracedHold(AbstractAsyncContextManager[Lease]):
 
 
 def trace_master(master: Master, tracer: Tracer) -> None:
-    """Have every command that this master is sent to take or give back a traced lock become a span."""
+    """Create a span for every command to this master that takes or releases a traced lock."""
     execute = master.execute_command
     host, _, port = master.name.rpartition(":")
     attributes: dict[str, AttributeValue] = {

@@ -9,7 +9,7 @@ from claimsvc.domain import Coupon, StrategyName
 from claimsvc.observability.console.diagnosis import Verdict, judge
 from claimsvc.observability.console.locks import Looked
 from claimsvc.observability.console.membership import Heard
-from claimsvc.observability.console.merge import Painter
+from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import CouponRow, Picture
 from claimsvc.observability.console.summary import Summary, add_up
 from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers
@@ -62,8 +62,8 @@ def down(*names: str) -> dict[str, tuple[bool, int, float]]:
 
 
 def picture(*told: Heard, stock: Coupon = SPRING, strange_after_seconds: float = 0.0) -> Picture:
-    painter = Painter(strange_after_seconds)
-    return painter.paint(told, painter.coupons_shown(told), {stock.name: stock}, hears_others=True)
+    builder = PictureBuilder(strange_after_seconds)
+    return builder.build(told, builder.coupons_shown(told), {stock.name: stock}, hears_others=True)
 
 
 def row(*told: Heard, stock: Coupon = SPRING) -> CouponRow:

@@ -14,8 +14,8 @@ import pytest
 from claimsvc.domain import Claim, Claimed, ClaimState, SoldOut
 from claimsvc.errors import LockBusyError
 from claimsvc.observability.console.events import KEPT, Event, Events
-from claimsvc.observability.console.membership import Attendance
-from claimsvc.observability.console.merge import Painter
+from claimsvc.observability.console.membership import Membership
+from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import quantile_ms
 from claimsvc.observability.console.summary import Summary, Window
 from claimsvc.observability.metrics import LATENCY_BOUNDS, Metrics, read_totals
@@ -143,8 +143,8 @@ def test_a_sold_out_coupon_that_is_looked_at_in_turns_is_not_contended() -> None
     both = heard("here", {"spring": looked_at}), heard("there", {"spring": looked_at})
     assert row(*both, stock=SOLD_OUT_SPRING).lock == "sold-out"
     # Where the stock is not known, the answers are.
-    painter = Painter()
-    [seen] = painter.paint(both, painter.coupons_shown(both), {}, hears_others=True).coupons
+    builder = PictureBuilder()
+    [seen] = builder.build(both, builder.coupons_shown(both), {}, hears_others=True).coupons
     assert seen.lock == "sold-out"
 
 
@@ -171,8 +171,8 @@ def test_what_redis_needs_to_take_a_lock_and_give_it_back_is_no_strangers() -> N
 
 def test_a_lock_is_called_a_strangers_only_after_a_while() -> None:
     refused = heard("here", {"spring": {"attempts-busy": 4}})
-    painter = Painter(strange_after_seconds=3600)
-    [seen] = painter.paint([refused], ["spring"], {}, hears_others=True).coupons
+    builder = PictureBuilder(strange_after_seconds=3600)
+    [seen] = builder.build([refused], ["spring"], {}, hears_others=True).coupons
     assert seen.lock != "stranger"
 
 
@@ -197,7 +197,7 @@ def test_a_master_is_shown_as_each_instance_sees_it() -> None:
 
 def test_a_coupon_that_is_named_like_the_rest_gets_no_stock_of_its_own() -> None:
     """`other` has no figures of its own: they would stand beside a stock that is not theirs."""
-    assert Painter().coupons_shown([heard("here", {"other": TAKES_TURNS})]) == ["other"]
+    assert PictureBuilder().coupons_shown([heard("here", {"other": TAKES_TURNS})]) == ["other"]
 
 
 class Clocks:
@@ -206,8 +206,8 @@ class Clocks:
     def __init__(self) -> None:
         self.now = 1000.0
 
-    def attendance(self, events: Events | None = None) -> Attendance:
-        return Attendance(events or Events(), clock=lambda: self.now, wall_clock=lambda: self.now + 1e9)
+    def attendance(self, events: Events | None = None) -> Membership:
+        return Membership(events or Events(), clock=lambda: self.now, wall_clock=lambda: self.now + 1e9)
 
 
 def test_an_instance_whose_clock_is_wrong_is_shown_by_ours() -> None:

@@ -297,7 +297,7 @@ async def test_who_holds_a_lock_that_nobody_here_has_is_named(instance: Instance
             await master.set("claim:coupon:spring", "web-9:7:c0ffee/1", px=20_000)
         async with instance.claiming("spring", 2), instance.watched() as watcher:
             seen = await watcher.sees(lambda seen: "web-9:7:c0ffee" in seen["verdict"]["evidence"])
-            assert "no instance that we hear of holds the lock" in seen["verdict"]["text"]
+            assert "no known instance holds it" in seen["verdict"]["text"]
             assert "not heard of here" in seen["verdict"]["evidence"]
             assert coupon(seen, "spring")["lock"] == "stranger"
             for master in masters:

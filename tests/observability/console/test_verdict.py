@@ -29,7 +29,7 @@ def gave_up(count: int, *, seconds_ago: float = 0.0) -> list[Event]:
 @pytest.mark.parametrize(
     ("summaries", "level", "words"),
     [
-        pytest.param([heard("here")], "quiet", "nobody is claiming", id="quiet"),
+        pytest.param([heard("here")], "quiet", "there are no claims", id="quiet"),
         pytest.param(
             [heard("here", {"spring": {"claimed": 500, "attempts-acquired": 20, "waits": 20, "wait_seconds": 0.02}})],
             "good",
@@ -73,7 +73,7 @@ def gave_up(count: int, *, seconds_ago: float = 0.0) -> list[Event]:
         pytest.param(
             [heard("here", {"spring": {"attempts-busy": 4}})],
             "warning",
-            "spring: claims are refused, though no instance that we hear of holds the lock",
+            "spring: the lock is refused, although no known instance holds it",
             id="dead holder",
         ),
     ],
@@ -108,13 +108,13 @@ def test_what_has_ended_is_said_to_have_ended_and_not_before_what_goes_on() -> N
 def test_who_gave_up_on_a_sold_out_coupon_lost_nothing() -> None:
     said = verdict(heard("here", {"spring": TAKES_TURNS}, events=gave_up(3)), stock=SOLD_OUT_SPRING)
     assert said.level == "warning"
-    assert "is sold out, and some claims gave up" in said.text
+    assert "is sold out, and some claims timed out on the lock" in said.text
 
 
 def test_a_sold_out_coupon_is_not_said_to_be_contended() -> None:
     looked_at = with_figures(TAKES_TURNS, claimed=0) | {"sold-out": 1000}
     said = verdict(heard("here", {"spring": looked_at}), heard("there", {"spring": looked_at}), stock=SOLD_OUT_SPRING)
-    assert said.text == "spring is sold out, and still asked for 2,000 times a second."
+    assert said.text == "spring is sold out, and still gets 2,000 claims a second."
 
 
 def test_an_instance_that_is_silent_counts_nothing_but_still_holds_what_it_held() -> None:
@@ -141,12 +141,15 @@ def lock(holder: str, *, is_held: bool = True, **ttl_seconds: float) -> HeldLock
         pytest.param(Looked("autumn", ()), "0% of the time", "Run `claimsvc locks`", id="another was asked about"),
         pytest.param(
             Looked("spring", (lock("web:9:abc", a=12.34, b=12.3),)),
-            "web:9:abc (not heard of here) has it: a 12.3 s left and b 12.3 s left",
-            "free by itself in 12 s",
+            "web:9:abc (unknown here) has it: a 12.3 s left and b 12.3 s left",
+            "expires in 12 s",
             id="a dead instance",
         ),
         pytest.param(
-            Looked("spring", (lock("here", a=12.34, b=12.3),)), "here (which does not say so)", "", id="one that forgot"
+            Looked("spring", (lock("here", a=12.34, b=12.3),)),
+            "here (which does not report it)",
+            "",
+            id="one that forgot",
         ),
         pytest.param(
             Looked("spring", (lock("", a=0.0, b=0.0, c=0.0),)),
@@ -155,7 +158,7 @@ def lock(holder: str, *, is_held: bool = True, **ttl_seconds: float) -> HeldLock
             id="a key without end",
         ),
         pytest.param(
-            Looked("spring", (lock("web:9:abc", is_held=False, a=3.0),)), "No majority", "left over", id="left over"
+            Looked("spring", (lock("web:9:abc", is_held=False, a=3.0),)), "No majority", "leftover", id="left over"
         ),
         pytest.param(Looked("spring", ()), "free at this moment", "another version", id="free now"),
     ],
@@ -176,10 +179,10 @@ def test_a_name_that_somebody_wrote_into_redis_is_cut_short() -> None:
 @pytest.mark.parametrize(
     ("redis_ms", "transactions_ms", "hold_ms", "words"),
     [
-        pytest.param(28, 34, 90, "No part of it stands out", id="34 of 146 ms"),
-        pytest.param(1, 80, 90, "Look at PostgreSQL first", id="postgresql"),
-        pytest.param(60, 10, 40, "Look at Redis first", id="redis"),
-        pytest.param(1, 10, 90, "this service itself", id="itself"),
+        pytest.param(28, 34, 90, "No part of it dominates", id="34 of 146 ms"),
+        pytest.param(1, 80, 90, "Check PostgreSQL first", id="postgresql"),
+        pytest.param(60, 10, 40, "Check Redis first", id="redis"),
+        pytest.param(1, 10, 90, "spent in this service", id="itself"),
         pytest.param(1, 2, 4, "That is not long", id="short"),
     ],
 )
@@ -199,7 +202,7 @@ def test_only_what_is_most_of_a_turn_is_blamed_for_it(
     )
     advice = verdict(here).advice
     assert words in advice
-    blamed = [who for who in ("PostgreSQL first", "Redis first", "service itself") if who in advice]
+    blamed = [who for who in ("PostgreSQL first", "Redis first", "in this service") if who in advice]
     assert blamed == [who for who in blamed if who in words]
 
 

@@ -60,7 +60,7 @@ async def contended(watched: WatchedCluster) -> Seen:
     async with _trouble(watched):
         for name in recordings():
             await prometheus.until(f"{name} > -1000000")
-        [refused] = [panel for panel in panels() if panel.title == "Refused, though nobody known holds it"]
+        [refused] = [panel for panel in panels() if panel.title == "Refused, though no known instance holds it"]
         [(_, expression, _)] = await _asked(watched, refused)
         await prometheus.until(expression)  # until what was before is out of sight
         told = {rule["name"]: rule for rule in await prometheus.rules()}

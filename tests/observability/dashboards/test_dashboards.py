@@ -12,7 +12,7 @@ from claimsvc.domain.outcomes import rows
 from claimsvc.http.server.problems import PROBLEMS
 from claimsvc.observability.metrics import Metrics
 from dashboards.all import rendered
-from dashboards.claims import AGAINST_THE_RULES, FAILED, NOBODYS
+from dashboards.claims import AGAINST_THE_RULES, EXCLUDED, FAILED
 from dashboards.panels import COUNT
 from tests.observability.dashboards.panels import FOLDER, Panel, dashboards, panels
 from tests.support.alert_rules import recordings
@@ -191,7 +191,7 @@ def test_a_query_of_a_histogram_brings_its_exemplars(panel: Panel) -> None:
 
 def test_every_outcome_of_a_claim_is_a_failure_a_refusal_by_rules_or_an_answer_and_only_5xx_are_failures() -> None:
     answers = {"claimed", "already-claimed", "hold-continued", "sold-out", "replayed", "key-reused"}
-    failures, nobodys, refusals = (set(names.split("|")) for names in (FAILED, NOBODYS, AGAINST_THE_RULES))
+    failures, nobodys, refusals = (set(names.split("|")) for names in (FAILED, EXCLUDED, AGAINST_THE_RULES))
     decided = {row.name for _, row in rows(ClaimOutcome)} - nobodys
     assert decided == answers | refusals, "say in dashboards/claims.py what it is that is new"
     assert failures <= {slug for slug, problem in PROBLEMS.items() if problem.status >= 500}
@@ -203,7 +203,7 @@ def test_rules_and_dashboards_mean_the_same_by_decided() -> None:
     expressions += [target["expr"] for panel in panels() for target in panel.targets if "0.25" in target["expr"]]
     asked = [found for each in expressions for found in re.findall(r"claim_duration\w+\{[^}]*outcome([^,}\s]*)", each)]
     assert len(asked) > 20
-    assert set(asked) == {f'!~"{FAILED}|{NOBODYS}"'}
+    assert set(asked) == {f'!~"{FAILED}|{EXCLUDED}"'}
 
 
 def test_every_metric_of_the_service_is_on_some_dashboard(labels: dict[str, set[str]]) -> None:

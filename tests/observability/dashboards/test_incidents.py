@@ -174,13 +174,13 @@ async def test_a_lock_that_nobody_of_ours_holds_until_it_is_released_as_the_runb
 ) -> None:
     held, other = [await watched.cluster.create_coupon(PLENTY) for _ in range(2)]
     async with watched.load([held, other], per_second=60):
-        await healthy(watched, "A lock that nobody of ours holds", [held, other])
+        await healthy(watched, "A lock held by no known instance", [held, other])
         with watched.held_by_a_stranger(held):
             await expect(
                 watched,
-                "A lock that nobody of ours holds",
+                "A lock held by no known instance",
                 {
-                    "lock-contention / Refused, though nobody known holds it": only(coupon=held),
+                    "lock-contention / Refused, though no known instance holds it": only(coupon=held),
                     "lock-contention / Gave up, by coupon": above(0, coupon=held),
                 },
             )

@@ -44,7 +44,7 @@ _PLAUSIBLE_IN = {
 }
 
 NOT_FOR_SOLD_OUT = {
-    *("Longest wait", "Wait: p99 by coupon", "Busy attempts by coupon", "Refused, though nobody known holds it"),
+    *("Longest wait", "Wait: p99 by coupon", "Busy attempts by coupon", "Refused, though no known instance holds it"),
     *("Retries by coupon", "Gave up, by coupon"),
 }
 
@@ -125,10 +125,10 @@ async def test_the_dashboard_of_locks_names_who_is_contended_and_why(seen: Seen)
 
 async def test_a_lock_that_nobody_known_holds_is_told_from_one_that_is_contended(seen: Seen) -> None:
     lock = dashboard(seen, "lock-contention")
-    refused = lock["Refused, though nobody known holds it"]
+    refused = lock["Refused, though no known instance holds it"]
     assert [each.labels["coupon"] for each in refused.samples] == [HELD]
     assert refused.of() > 0.5
-    assert lock["Locks that nobody known holds"].of() == 1
+    assert lock["Locks held by no known instance"].of() == 1
 
 
 async def test_a_coupon_that_is_sold_out_is_contended_nowhere(seen: Seen) -> None:

@@ -13,12 +13,12 @@ ASKED = {"actor": "os-user:ann@here", "reason": "its instance hangs"}
 
 
 @asynccontextmanager
-async def locksmith_of(redis_urls: tuple[str, ...], database_url: str = NOWHERE) -> AsyncIterator[LockAdmin]:
+async def lock_admin_of(redis_urls: tuple[str, ...], database_url: str = NOWHERE) -> AsyncIterator[LockAdmin]:
     settings = Settings(database_url=database_url, redis_urls=redis_urls, redis_timeout_seconds=2.0)
-    async with open_lock_admin(settings) as locksmith:
-        yield locksmith
+    async with open_lock_admin(settings) as lock_admin:
+        yield lock_admin
 
 
-async def only_lock(locksmith: LockAdmin) -> HeldLock:
-    [lock] = (await locksmith.held()).locks
+async def only_lock(lock_admin: LockAdmin) -> HeldLock:
+    [lock] = (await lock_admin.held()).locks
     return lock

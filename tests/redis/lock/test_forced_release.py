@@ -18,7 +18,7 @@ from claimsvc.domain import (
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
 from claimsvc.redis.lock import Redlocks
-from tests.redis.lock.lock_admin import ASKED, locksmith_of, only_lock
+from tests.redis.lock.lock_admin import ASKED, lock_admin_of, only_lock
 from tests.support.audit import trail
 from tests.support.databases import NOWHERE
 from tests.support.locks import open_lock, until_in_line, values
@@ -37,7 +37,7 @@ async def test_a_forced_release_frees_the_lock_and_wakes_who_has_waited_longest(
     async with (
         open_lock(redis_urls) as (holder, told),
         open_lock(redis_urls) as (waiter, used),
-        locksmith_of(redis_urls, database_url) as locksmith,
+        lock_admin_of(redis_urls, database_url) as lock_admin,
     ):
         entered, leave = asyncio.Event(), asyncio.Event()
 
@@ -49,10 +49,10 @@ async def test_a_forced_release_frees_the_lock_and_wakes_who_has_waited_longest(
         async with holder.hold("spring"):
             waiting = asyncio.create_task(wait_and_hold(waiter))
             await until_in_line(redis_urls, 1)
-            before = await only_lock(locksmith)
-            released = await locksmith.release("spring", **ASKED, request_id="request-1")
+            before = await only_lock(lock_admin)
+            released = await lock_admin.release("spring", **ASKED, request_id="request-1")
             await entered.wait()
-            after = await only_lock(locksmith)
+            after = await only_lock(lock_admin)
         assert isinstance(released, LockReleased)
         assert (len(released.released_on), released.not_reached, released.woke_another) == (3, (), True)
         assert released.holders == (before.holder,)
@@ -60,7 +60,7 @@ async def test_a_forced_release_frees_the_lock_and_wakes_who_has_waited_longest(
         # The old holder gave back what was not its own any more: it knows, and the new holder has it still.
         assert told.lost_locks == 1
         assert (used.hints, used.retries) == ({"used": 1}, 0)
-        assert (await only_lock(locksmith)).holder == after.holder
+        assert (await only_lock(lock_admin)).holder == after.holder
         leave.set()
         await waiting
         assert used.lost_locks == 0
@@ -81,33 +81,33 @@ async def test_a_forced_release_frees_the_lock_and_wakes_who_has_waited_longest(
 async def test_a_lock_that_nobody_holds_is_not_released_and_nothing_is_audited(
     redis_urls: tuple[str, ...], database_url: str
 ) -> None:
-    async with locksmith_of(redis_urls, database_url) as locksmith:
-        assert await locksmith.release("spring", **ASKED) == LockNotHeld()
+    async with lock_admin_of(redis_urls, database_url) as lock_admin:
+        assert await lock_admin.release("spring", **ASKED) == LockNotHeld()
     assert await trail(database_url) == []
 
 
 async def test_without_postgresql_nothing_is_released(redis_urls: tuple[str, ...]) -> None:
-    async with open_lock(redis_urls) as (holder, observed), locksmith_of(redis_urls, NOWHERE) as locksmith:
+    async with open_lock(redis_urls) as (holder, observed), lock_admin_of(redis_urls, NOWHERE) as lock_admin:
         async with holder.hold("spring"):
             with pytest.raises(UnavailableError) as refused:
-                await locksmith.release("spring", **ASKED)
+                await lock_admin.release("spring", **ASKED)
             assert refused.value.dependency == "postgresql"
-            assert (await only_lock(locksmith)).is_held
+            assert (await only_lock(lock_admin)).is_held
         assert observed.lost_locks == 0
 
 
 async def test_the_trail_is_there_before_the_keys_are_removed(redis_urls: tuple[str, ...], database_url: str) -> None:
     """A process that dies between the two leaves an entry and a lock that expires, never a release without a trace."""
-    async with open_lock(redis_urls) as (holder, _), locksmith_of(redis_urls, database_url) as locksmith:
-        record, seen = locksmith._audit.record, []
+    async with open_lock(redis_urls) as (holder, _), lock_admin_of(redis_urls, database_url) as lock_admin:
+        record, seen = lock_admin._audit.record, []
 
         async def record_and_look(entry: AuditEntry) -> None:
             await record(entry)
             seen.append(((await trail(database_url))[0].reason, await values(redis_urls)))
 
-        locksmith._audit.record = record_and_look  # type: ignore[method-assign]
+        lock_admin._audit.record = record_and_look  # type: ignore[method-assign]
         async with holder.hold("spring"):
-            await locksmith.release("spring", **ASKED)
+            await lock_admin.release("spring", **ASKED)
     [(reason, kept)] = seen
     assert reason == ASKED["reason"]
     assert None not in kept
@@ -119,9 +119,9 @@ async def test_a_lock_that_changed_hands_meanwhile_stays_with_its_new_holder(
     async with (
         open_lock(redis_urls) as (first, _),
         open_lock(redis_urls) as (second, observed),
-        locksmith_of(redis_urls, database_url) as locksmith,
+        lock_admin_of(redis_urls, database_url) as lock_admin,
     ):
-        record = locksmith._audit.record
+        record = lock_admin._audit.record
         leave, left = asyncio.Event(), asyncio.Event()
 
         async def hold_until_told() -> None:
@@ -130,21 +130,21 @@ async def test_a_lock_that_changed_hands_meanwhile_stays_with_its_new_holder(
                 await leave.wait()
             async with second.hold("spring"):
                 left.set()
-                await locksmith_is_done.wait()
+                await lock_admin_is_done.wait()
 
-        entered, locksmith_is_done = asyncio.Event(), asyncio.Event()
+        entered, lock_admin_is_done = asyncio.Event(), asyncio.Event()
 
         async def record_and_let_it_change_hands(entry: AuditEntry) -> None:
             await record(entry)
             leave.set()
             await left.wait()
 
-        locksmith._audit.record = record_and_let_it_change_hands  # type: ignore[method-assign]
+        lock_admin._audit.record = record_and_let_it_change_hands  # type: ignore[method-assign]
         holding = asyncio.create_task(hold_until_told())
         await entered.wait()
-        assert await locksmith.release("spring", **ASKED) == LockNotHeld()
-        assert (await only_lock(locksmith)).is_held
-        locksmith_is_done.set()
+        assert await lock_admin.release("spring", **ASKED) == LockNotHeld()
+        assert (await only_lock(lock_admin)).is_held
+        lock_admin_is_done.set()
         await holding
         assert observed.lost_locks == 0
 
@@ -154,10 +154,10 @@ async def test_a_master_that_is_down_is_not_reached_and_the_others_are_enough(
 ) -> None:
     urls = own_masters.redis_urls
     async with open_lock(urls) as (holder, _), open_lock(urls) as (next_holder, _):
-        async with holder.hold("spring"), locksmith_of(urls, database_url) as locksmith:
+        async with holder.hold("spring"), lock_admin_of(urls, database_url) as lock_admin:
             own_masters.masters[2].pause()
             try:
-                released = await locksmith.release("spring", **ASKED)
+                released = await lock_admin.release("spring", **ASKED)
                 assert isinstance(released, LockReleased)
                 assert released.not_reached == (f"127.0.0.1:{own_masters.masters[2].port}",)
                 assert len(released.released_on) == 2
@@ -177,7 +177,7 @@ async def test_locks_released_by_force_under_load_break_no_promise(
     async with (
         open_instance(StrategyName.REDLOCK, database_url, redis_urls) as here,
         open_instance(StrategyName.REDLOCK, database_url, redis_urls) as there,
-        locksmith_of(redis_urls, database_url) as locksmith,
+        lock_admin_of(redis_urls, database_url) as lock_admin,
     ):
         for name in ("spring", "summer"):
             await create_coupon(here.storage, name, units // 2, StrategyName.REDLOCK)
@@ -188,7 +188,7 @@ async def test_locks_released_by_force_under_load_break_no_promise(
             nonlocal releases
             while not over.is_set():
                 for name in ("spring", "summer"):
-                    releases += isinstance(await locksmith.release(name, **ASKED), LockReleased)
+                    releases += isinstance(await lock_admin.release(name, **ASKED), LockReleased)
 
         async def claim_all(instance_number: int) -> list[object]:
             strategy = (here, there)[instance_number].strategy

@@ -10,27 +10,27 @@ import redis
 from claimsvc.embedded import EmbeddedServices
 from claimsvc.errors import UnavailableError
 from claimsvc.redis.lock import LockAdmin
-from tests.redis.lock.lock_admin import locksmith_of, only_lock
+from tests.redis.lock.lock_admin import lock_admin_of, only_lock
 from tests.support.locks import clients, enter_and_leave, open_lock, until_in_line
 from tests.support.waiting import until
 
 
-async def held_for(locksmith: LockAdmin, seconds: float) -> bool:
-    return (await only_lock(locksmith)).held_seconds >= seconds
+async def held_for(lock_admin: LockAdmin, seconds: float) -> bool:
+    return (await only_lock(lock_admin)).held_seconds >= seconds
 
 
 async def test_a_held_lock_is_told_with_its_holder_and_its_life_on_each_master(redis_urls: tuple[str, ...]) -> None:
-    async with open_lock(redis_urls) as (lock, _), locksmith_of(redis_urls) as locksmith:
+    async with open_lock(redis_urls) as (lock, _), lock_admin_of(redis_urls) as lock_admin:
         async with lock.hold("spring"):
-            await until(lambda: held_for(locksmith, 0.05), "it is held for a moment")
-            held = await only_lock(locksmith)
+            await until(lambda: held_for(lock_admin, 0.05), "it is held for a moment")
+            held = await only_lock(lock_admin)
         assert (held.coupon_name, held.is_held, held.turn, held.waiting) == ("spring", True, "", ())
         host, pid, chance = held.holder.split(":")
         assert (host, int(pid), len(chance)) == (socket.gethostname(), os.getpid(), 8)
         assert len(held.ttl_seconds) == 3
         assert all(19 < left <= 19.95 for left in held.ttl_seconds.values())
         assert 0.05 <= held.held_seconds < 1
-        seen = await locksmith.held()
+        seen = await lock_admin.held()
         assert (seen.locks, seen.down, seen.is_complete, len(seen.masters)) == ((), (), True, 3)
 
 
@@ -42,9 +42,9 @@ async def test_locks_of_a_group_name_the_same_holder_as_single_ones_of_that_inst
             here.hold_free(["spring", "summer"]),
             here.hold("autumn"),
             there.hold("winter"),
-            locksmith_of(redis_urls) as locksmith,
+            lock_admin_of(redis_urls) as lock_admin,
         ):
-            holders = {lock.coupon_name: lock.holder for lock in (await locksmith.held()).locks}
+            holders = {lock.coupon_name: lock.holder for lock in (await lock_admin.held()).locks}
     assert list(holders) == ["autumn", "spring", "summer", "winter"]
     assert holders["spring"] == holders["summer"] == holders["autumn"] != holders["winter"]
 
@@ -54,14 +54,14 @@ async def test_who_waits_is_told_longest_first(redis_urls: tuple[str, ...]) -> N
         open_lock(redis_urls) as (holder, _),
         open_lock(redis_urls) as (first, _),
         open_lock(redis_urls) as (second, _),
-        locksmith_of(redis_urls) as locksmith,
+        lock_admin_of(redis_urls) as lock_admin,
     ):
         async with holder.hold("spring"):
             waiters = []
             for number, waiter in enumerate((first, second)):
                 waiters.append(asyncio.create_task(enter_and_leave(waiter)))
                 await until_in_line(redis_urls, number + 1)
-            held = await only_lock(locksmith)
+            held = await only_lock(lock_admin)
         await asyncio.gather(*waiters)
     longest, shortest = held.waiting
     assert longest.seconds >= shortest.seconds >= 0
@@ -69,12 +69,12 @@ async def test_who_waits_is_told_longest_first(redis_urls: tuple[str, ...]) -> N
 
 
 async def test_a_lock_that_few_masters_have_is_no_held_lock(redis_urls: tuple[str, ...]) -> None:
-    async with clients(redis_urls) as masters, locksmith_of(redis_urls) as locksmith:
+    async with clients(redis_urls) as masters, lock_admin_of(redis_urls) as lock_admin:
         await masters[0].set("claim:coupon:spring", "a-token-of-an-older-version", px=20_000)
-        left_over = await only_lock(locksmith)
+        left_over = await only_lock(lock_admin)
         assert (left_over.is_held, left_over.holder, len(left_over.ttl_seconds)) == (False, "", 1)
         await masters[1].set("claim:coupon:spring", "web-2/token", px=20_000)
-        torn = (await locksmith.held()).locks
+        torn = (await lock_admin.held()).locks
         assert [(lock.holder, lock.is_held) for lock in torn] == [("", False), ("web-2", False)]
 
 
@@ -82,24 +82,24 @@ async def test_a_master_that_is_down_is_named_and_a_majority_that_is_down_is_an_
     own_masters: EmbeddedServices,
 ) -> None:
     urls = own_masters.redis_urls
-    async with open_lock(urls) as (lock, _), lock.hold("spring"), locksmith_of(urls) as locksmith:
+    async with open_lock(urls) as (lock, _), lock.hold("spring"), lock_admin_of(urls) as lock_admin:
         for paused in own_masters.masters[:2]:
             paused.pause()
             try:
                 if paused is own_masters.masters[0]:
-                    seen = await locksmith.held()
+                    seen = await lock_admin.held()
                     assert seen.down == (f"127.0.0.1:{paused.port}",)
                     assert [(each.coupon_name, each.is_held) for each in seen.locks] == [("spring", True)]
                 else:
                     own_masters.masters[0].kill()
                     with pytest.raises(UnavailableError, match="majority"):
-                        await locksmith.held()
+                        await lock_admin.held()
             finally:
                 paused.resume()
 
 
 async def test_of_very_many_locks_some_are_told_and_that_there_are_more(redis_urls: tuple[str, ...]) -> None:
-    async with clients(redis_urls) as masters, locksmith_of(redis_urls) as locksmith:
+    async with clients(redis_urls) as masters, lock_admin_of(redis_urls) as lock_admin:
         for master in masters:
             many = master.pipeline(transaction=False)
             for number in range(1500):
@@ -107,7 +107,7 @@ async def test_of_very_many_locks_some_are_told_and_that_there_are_more(redis_ur
                 many.set(f"claim:stock:{{coupon-{number:04}}}", number)
             many.set("claim:coupon:not a name", "web-1/token", px=20_000)
             await many.execute()
-        seen = await locksmith.held()
+        seen = await lock_admin.held()
     assert not seen.is_complete
     assert len(seen.locks) == 1000
     assert all(lock.is_held and lock.holder == "web-1" for lock in seen.locks)
@@ -125,8 +125,8 @@ def test_looking_is_done_in_many_small_steps(redis_urls: tuple[str, ...]) -> Non
         master.config_resetstat()
 
         async def look() -> int:
-            async with locksmith_of(redis_urls) as locksmith:
-                return len((await locksmith.held()).locks)
+            async with lock_admin_of(redis_urls) as lock_admin:
+                return len((await lock_admin.held()).locks)
 
         assert asyncio.run(look()) == 500
         steps = master.info("commandstats")

@@ -17,7 +17,7 @@ from claimsvc.http.server.response import Reply
 
 async def list_locks(request: web.Request) -> Reply:
     """Who holds which lock, for how long, and who waits. Read from the masters, without keeping them from claims."""
-    return ok(lock_schemas.locks_body(await locks.held(request.app[SERVICES].locksmith, request[CALLER])))
+    return ok(lock_schemas.locks_body(await locks.held(request.app[SERVICES].lock_admin, request[CALLER])))
 
 
 async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
@@ -26,7 +26,7 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: lo
     The holder goes on until it finds the lock lost. Its claims are right all the same: PostgreSQL decides them.
     """
     released = await locks.release(
-        request.app[SERVICES].locksmith,
+        request.app[SERVICES].lock_admin,
         request[CALLER],
         path.coupon_name,
         body.reason,
