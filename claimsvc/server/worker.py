@@ -118,7 +118,7 @@ async def serve_worker(
                 # connections that nobody will serve.
                 await site.stop()
                 sock.close()
-                await runner.say_farewell(settings.shutdown_farewell_seconds)
+                await runner.give_drain_notice(settings.shutdown_drain_notice_seconds)
             finally:
                 await runner.cleanup()  # waits for what was accepted
     finally:
@@ -130,8 +130,8 @@ async def serve_worker(
 
 
 def stop_seconds(settings: Settings) -> float:
-    """How long a worker takes to stop at most: its farewell, the grace, and 10 s to close what is left."""
-    return settings.shutdown_farewell_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
+    """How long a worker takes to stop at most: the drain notice, the grace, and 10 s to close what is left."""
+    return settings.shutdown_drain_notice_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
 def _spare_the_collector() -> None:

@@ -59,7 +59,9 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = PostgresStorage(Database(engine, 4.0), observer=observed)
-        limits = BatchLimits(batch_size=64, lock_patience_seconds=1.5, patience_seconds=5.0, claim_timeout_seconds=10.0)
+        limits = BatchLimits(
+            batch_size=64, lock_timeout_seconds=1.5, queue_timeout_seconds=5.0, claim_timeout_seconds=10.0
+        )
         room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {
             each.name: each

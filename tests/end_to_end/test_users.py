@@ -141,3 +141,22 @@ async def test_a_service_says_at_its_start_when_claiming_is_open(
     async with application(Settings(database_url=database_url, redis_urls=redis_urls)):
         pass
     assert [line["log_level"] for line in log_lines if line["event"] == "claiming_is_open"] == ["warning"]
+
+
+async def test_a_service_warns_at_its_start_of_a_setting_by_its_former_name(
+    log_lines: list[structlog.typing.EventDict],
+    database_url: str,
+    redis_urls: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLAIMSVC_CLAIM_PATIENCE_SECONDS", "2")
+    monkeypatch.setenv("CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS", "2")
+    monkeypatch.setenv("CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS", "3")
+    async with application(Settings(database_url=database_url, redis_urls=redis_urls)):
+        pass
+    warned = [(line["log_level"], line["reason"]) for line in log_lines if line["event"] == "setting_renamed"]
+    former, current = "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS", "CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS"
+    assert warned == [
+        ("warning", "CLAIMSVC_CLAIM_PATIENCE_SECONDS is now CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS"),
+        ("warning", f"{former} is now {current}; it is ignored, because {current} is set too"),
+    ]

@@ -25,7 +25,7 @@ _Result = TypeVar("_Result")
 
 # How often waiting claims are looked at for being overdue: the precision of their deadlines.
 _OVERDUE_CHECK_SECONDS = 0.1
-# When patience is over the lock is tried a last time. Its answer is waited for, this long at most.
+# When the time to wait is over the lock is tried a last time. Its answer is waited for, this long at most.
 _LAST_ATTEMPT_SECONDS = 0.1
 
 
@@ -68,14 +68,14 @@ class BatchLimits:
         batch_size: most claims of a coupon in one batch.
         concurrent_rounds: most tasks that lead at the same time, those that wait for their turn aside. Queues that
             become ready meanwhile are led together by the next; more rounds make smaller ones, and so more of them.
-        lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
-        patience_seconds: longest wait of a claim while its queue waits for anything else.
+        lock_timeout_seconds: longest wait of a claim while its queue waits for the lock.
+        queue_timeout_seconds: longest wait of a claim while its queue waits for anything else.
         claim_timeout_seconds: longest wait of a claim in all, its decision included.
     """
 
     batch_size: int
-    lock_patience_seconds: float
-    patience_seconds: float
+    lock_timeout_seconds: float
+    queue_timeout_seconds: float
     claim_timeout_seconds: float
     concurrent_rounds: int = 2
 
@@ -181,10 +181,10 @@ class Batcher:
         for queue in self._queues.values():
             if queue.waits_for_lock:
                 queue.refuse(
-                    lock_busy(), arrived_before=now - self._limits.lock_patience_seconds - _LAST_ATTEMPT_SECONDS
+                    lock_busy(), arrived_before=now - self._limits.lock_timeout_seconds - _LAST_ATTEMPT_SECONDS
                 )
             else:
-                queue.refuse(overloaded(), arrived_before=now - self._limits.patience_seconds)
+                queue.refuse(overloaded(), arrived_before=now - self._limits.queue_timeout_seconds)
             queue.leave_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
         if self._queues:
             self._overdue_check_due = True
