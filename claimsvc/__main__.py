@@ -12,35 +12,35 @@ __all__ = ["app", "main"]
 
 
 def main() -> None:
-    """The entry point of the `claimsvc` program. A failure of our own is its message; others keep their traceback."""
+    """Run the program. An error of the service prints its message; any other error prints a traceback."""
     try:
         app()
     except UnavailableError as error:
-        _exit(f"{error}; `claimsvc doctor` says more", EXIT_FAILED)
+        _exit(f"{error}; run `claimsvc doctor` for details", EXIT_FAILED)
     except ClaimsvcError as error:
         _exit(str(error), EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise
-        # What could not be written would be tried again at the exit, and fail again, which has a status of its own.
+        # Python flushes standard output at exit, which would fail again and change the exit status.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        _exit(f"Nothing more can be written: {error.strerror}", EXIT_FAILED)
-    except Exception as error:  # from migrations, which know no errors of ours
+        _exit(f"The output cannot be written: {error.strerror}", EXIT_FAILED)
+    except Exception as error:  # from migrations, which do not raise errors of the service
         if _is(error, "alembic.util", "CommandError"):
             _exit(f"The schema was created by a different version; run its `migrate`: {error}", EXIT_FAILED)
         if _is(error, "sqlalchemy.exc", "OperationalError"):
             cause = str(error.orig).splitlines()[0]  # type: ignore[attr-defined]
-            _exit(f"PostgreSQL refused, or does not answer: {cause}", EXIT_FAILED)
+            _exit(f"PostgreSQL refused the connection or does not respond: {cause}", EXIT_FAILED)
         raise
 
 
 def _is(error: Exception, module: str, name: str) -> bool:
-    # What has not been imported has raised nothing; most commands need neither library, and both take long to import.
+    # A module that was not imported raised nothing. Most commands need neither library, and both are slow to import.
     return module in sys.modules and isinstance(error, getattr(sys.modules[module], name))
 
 
 def _exit(message: str, status: int) -> NoReturn:
-    from rich.console import Console  # only a failure needs it
+    from rich.console import Console  # imported here, because only a failure needs it
     from rich.markup import escape
 
     Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)

@@ -11,7 +11,7 @@ from aiohttp import web
 from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
-from claimsvc.config import Settings
+from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import open_engine, open_unchecked_repositories, repositories_on, require
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
@@ -52,6 +52,7 @@ async def application(
     Raises:
         SettingsError: a dependency cannot be used as it is set up; the message says what to change.
     """
+    _warn_of_renamed_settings()
     async with AsyncExitStack() as stack:
         tracing = await stack.enter_async_context(
             open_tracing(settings.tracing_url, traces_per_second=settings.traces_per_second)
@@ -129,6 +130,13 @@ async def application(
         )
 
 
+def _warn_of_renamed_settings() -> None:
+    for each in renamed_variables():
+        ignored = f"; it is ignored, because {each.current} is set too" if each.is_ignored else ""
+        reason = f"{each.former} is now {each.current}{ignored}"
+        _log.warning("setting_renamed", former=each.former, current=each.current, reason=reason)
+
+
 def _background(
     settings: Settings,
     database: postgres.Repositories,
@@ -173,8 +181,8 @@ def _strategies(
 ) -> StrategyByCoupon:
     limits = BatchLimits(
         batch_size=settings.batch_size,
-        lock_patience_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
-        patience_seconds=settings.claim_patience_seconds,
+        lock_timeout_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
+        queue_timeout_seconds=settings.claim_queue_timeout_seconds,
         claim_timeout_seconds=settings.claim_timeout_seconds,
     )
     room = WaitingRoom(settings.claims_waiting_limit, metrics, tracing.work if tracing is not None else None)
@@ -243,7 +251,7 @@ def _jobs(
         database.maintenance,
         counters,
         metrics,
-        settle_seconds=settings.claim_patience_seconds,
+        settle_seconds=settings.claim_queue_timeout_seconds,
         drifted=metrics.counter_drifted,
         purge_after_days=settings.purge_after_days,
         wait_for_lock=wait_for_lock,

@@ -10,15 +10,14 @@ from claimsvc.config import DatabaseSettings
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.observability.metrics import Metrics
-from claimsvc.ports import ApiKeys, Audience, Codes
 
 
 @asynccontextmanager
 async def open_repositories(settings: DatabaseSettings) -> AsyncIterator[postgres.Repositories]:
-    """The repositories, for commands that need no lock.
+    """Open the storage, for commands that do not need Redis.
 
     Raises:
-        SettingsError: the database cannot be used as it is set up.
+        SettingsError: the database does not respond, or its schema is too old.
     """
     async with open_unchecked_repositories(settings, Metrics()) as database:
         await require("CLAIMSVC_DATABASE_URL", database.check_schema())
@@ -26,31 +25,10 @@ async def open_repositories(settings: DatabaseSettings) -> AsyncIterator[postgre
 
 
 @asynccontextmanager
-async def open_codes(settings: DatabaseSettings) -> AsyncIterator[Codes]:
-    """Codes alone; the counts in Redis follow by themselves. Raises as `open_repositories`."""
-    async with open_repositories(settings) as database:
-        yield database.codes
-
-
-@asynccontextmanager
-async def open_audience(settings: DatabaseSettings) -> AsyncIterator[Audience]:
-    """What keeps coupons' lists, for the commands that set them. Raises as `open_repositories`."""
-    async with open_repositories(settings) as database:
-        yield database.audience
-
-
-@asynccontextmanager
-async def open_keys(settings: DatabaseSettings) -> AsyncIterator[ApiKeys]:
-    """The keys, for the commands that make and revoke them. Raises as `open_repositories`."""
-    async with open_repositories(settings) as database:
-        yield database.keys
-
-
-@asynccontextmanager
 async def open_unchecked_repositories(
     settings: DatabaseSettings, metrics: Metrics
 ) -> AsyncIterator[postgres.Repositories]:
-    """The repositories, without asking whether the database can be used: for commands that may go on without it."""
+    """Open the storage without checking the database, for commands that can continue without it."""
     async with open_engine(settings, metrics) as engine:
         yield repositories_on(settings, engine, metrics)
 
@@ -59,7 +37,7 @@ async def open_unchecked_repositories(
 async def open_engine(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[AsyncEngine]:
-    """The pool of connections, with the limits of the settings; `failpoints` act within its transactions."""
+    """Open the connection pool, with the limits of the settings; `failpoints` act within its transactions."""
     async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
         if failpoints is not None:
             failpoints.transactions(engine)
@@ -81,12 +59,12 @@ def repositories_on(
 
 
 def unit_timeout_seconds(settings: DatabaseSettings) -> float:
-    """How long a unit of work may take: a little longer than PostgreSQL lets a statement take."""
+    """The limit of a unit of work, in seconds: a little above the limit of a statement in PostgreSQL."""
     return settings.database_statement_timeout_seconds + 1.0
 
 
 async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
-    """What PostgreSQL says of itself, over a connection as the service has it. Raises as `postgres.read_facts`."""
+    """Read facts about PostgreSQL over a connection like those of the service. Raises as `postgres.read_facts`."""
     async with postgres.open_engine(settings.database_url, _engine_limits(settings), Metrics()) as engine:
         return await postgres.read_facts(engine, timeout_seconds=unit_timeout_seconds(settings))
 
@@ -103,13 +81,13 @@ def _engine_limits(settings: DatabaseSettings) -> postgres.EngineLimits:
 
 
 async def require(variable: str, check: Awaitable[None]) -> None:
-    """Run a check of what a variable names.
+    """Run a check of the server that a variable names.
 
     Raises:
-        SettingsError: it failed; the message names the variable.
+        SettingsError: the check failed; the message names the variable.
     """
     try:
         await check
     except UnavailableError as error:
         cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}; `claimsvc doctor` says more") from error
+        raise SettingsError(f"{variable}: {error.detail}{cause}; run `claimsvc doctor` for details") from error

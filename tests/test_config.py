@@ -4,7 +4,8 @@ from hashlib import sha256
 
 import pytest
 
-from claimsvc.config import load_database_settings, load_settings
+from claimsvc.config import RenamedVariable, Settings, load_database_settings, load_settings, renamed_variables
+from claimsvc.config.environment import RENAMED
 from claimsvc.domain import Quota
 from claimsvc.errors import SettingsError
 
@@ -30,8 +31,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
     ("variable", "value", "words"),
     [
         ("REDIS_URLS", "redis://a:6379,redis://b:6379", "odd number"),
-        ("REDIS_URLS", "redis://a:6379,redis://b:6379,redis://A", "named twice"),
-        ("REDIS_URLS", "redis://a/0,redis://a/1,redis://b", "named twice"),
+        ("REDIS_URLS", "redis://a:6379,redis://b:6379,redis://A", "listed twice"),
+        ("REDIS_URLS", "redis://a/0,redis://a/1,redis://b", "listed twice"),
         ("REDIS_URLS", "", "odd number"),
         ("REDIS_URLS", "http://a", "must look like redis://"),
         ("REDIS_URLS", "redis://a:many", "the port is a number"),
@@ -54,8 +55,8 @@ def test_the_defaults_are_those_of_the_contract() -> None:
         ("JWT_JWKS", "http://issuer.example/keys.json", "must be a file, or look like https://"),
         ("JWT_JWKS", "ftp://issuer.example/keys.json", "must be a file, or look like https://"),
         ("JWT_JWKS", "https:///keys.json", "must be a file, or look like https://"),
-        ("JWT_ISSUER", "https://issuer.example", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
-        ("JWT_AUDIENCE", "claims", "is set where CLAIMSVC_JWT_JWKS is, and only there"),
+        ("JWT_ISSUER", "https://issuer.example", "must be set if CLAIMSVC_JWT_JWKS is set"),
+        ("JWT_AUDIENCE", "claims", "must be set if CLAIMSVC_JWT_JWKS is set"),
         ("QUOTA_USER", "10", "must look like 10/60"),
         ("QUOTA_USER", "0/60", "must look like 10/60"),
         ("QUOTA_ADDRESS", "10/0", "must look like 10/60"),
@@ -124,6 +125,33 @@ def test_settings_can_be_shown_without_their_secrets(environment: pytest.MonkeyP
 def test_a_command_that_needs_only_the_database_asks_for_no_masters(environment: pytest.MonkeyPatch) -> None:
     environment.delenv("CLAIMSVC_REDIS_URLS")
     assert load_database_settings().database_url.endswith("/claims")
+
+
+def test_a_former_name_goes_on_working_and_the_present_one_wins(environment: pytest.MonkeyPatch) -> None:
+    assert renamed_variables() == []
+    environment.setenv("CLAIMSVC_CLAIM_PATIENCE_SECONDS", "2.5")
+    former, current = "CLAIMSVC_CLAIM_PATIENCE_SECONDS", "CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS"
+    assert load_settings().claim_queue_timeout_seconds == 2.5
+    assert renamed_variables() == [RenamedVariable(former, current, is_ignored=False)]
+    environment.setenv("CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS", "3.5")
+    assert load_settings().claim_queue_timeout_seconds == 3.5
+    assert renamed_variables() == [RenamedVariable(former, current, is_ignored=True)]
+
+
+def test_a_wrong_value_by_a_former_name_is_named_as_it_was_set(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS", "soon")
+    with pytest.raises(SettingsError, match=r"^CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS: .* number"):
+        load_settings()
+
+
+def test_names_are_taken_in_any_case(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("claimsvc_port", "1")
+    assert load_settings().port == 1
+
+
+def test_former_names_lead_to_settings() -> None:
+    assert set(RENAMED.values()) <= Settings.model_fields.keys()
+    assert not RENAMED.keys() & Settings.model_fields.keys()
 
 
 def test_the_command_line_wins_over_the_environment(environment: pytest.MonkeyPatch) -> None:

@@ -1,6 +1,7 @@
-"""The commands of `claimsvc`: one module for each group. Each reads its settings, asks one room, and prints.
+"""The commands of `claimsvc`: one module per group. Each reads its settings, calls one use case, and prints the result.
 
-A command's module is imported once it is known that it is asked for: what it needs takes a second, and help does not.
+The module of a command is imported when the command is used. It imports at its top only what the command's own help
+needs; a function imports what running takes, such as SQLAlchemy or pydantic, so that help and completion do not wait.
 """
 
 from typing import Annotated
@@ -26,7 +27,7 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version  # takes a while, and hardly anybody asks
+        from importlib.metadata import version  # imported here, because it is slow and rarely needed
 
         typer.echo(f"claimsvc {version('claimsvc')}")
         raise typer.Exit
@@ -38,7 +39,7 @@ def _options(
         bool, typer.Option("--version", is_eager=True, callback=_print_version, help="Show the version and exit.")
     ] = False,
 ) -> None:
-    """What can be asked of the program as a whole."""
+    """The options of the program itself."""
 
 
 __all__ = ["app"]

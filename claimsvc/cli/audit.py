@@ -1,53 +1,52 @@
 """`claimsvc audit`: who did what."""
 
-import asyncio
 import json
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
-from pydantic import ValidationError
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from claimsvc import domain
 from claimsvc.application import audit as audit_cases
-from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table
-from claimsvc.config import load_database_settings
-from claimsvc.connect import open_repositories
-from claimsvc.http.framework.parameters import AuditQuery
-from claimsvc.http.resources.audit.routes import entry_body
+from claimsvc.cli.storage import on_storage
+from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table, say
 
 
 def audit(
-    subject: Annotated[str, typer.Option(help="Only what was done to this: a coupon's name, a code, an id.")] = "",
-    subject_type: Annotated[str, typer.Option(help="Only what was done to such: coupon, claim, key.")] = "",
-    actor: Annotated[str, typer.Option(help="Only what they did, named as entries name them.")] = "",
-    action: Annotated[str, typer.Option(help="Only this, such as coupon.change.")] = "",
-    since: Annotated[str | None, typer.Option(help="From when on, such as 2026-11-27T09:00:00+09:00.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=100_000, help="How many at most.")] = 100,
+    subject: Annotated[
+        str, typer.Option(help="Only entries about this subject: a coupon's name, a code, or the id of a claim or key.")
+    ] = "",
+    subject_type: Annotated[str, typer.Option(help="Only entries about this type: coupon, claim, key.")] = "",
+    actor: Annotated[str, typer.Option(help="Only entries by this actor, named as entries show it.")] = "",
+    action: Annotated[str, typer.Option(help="Only entries of this action, such as coupon.change.")] = "",
+    since: Annotated[
+        str | None, typer.Option(help="Only entries from this time on, such as 2026-11-27T09:00:00+09:00.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=100_000, help="The largest number of entries to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
-    """Who did what, when, to which coupon, claim or key; newest first. With --subject-type claim also its making."""
+    """List who did what and when, newest first. With --subject-type claim, it includes claims made."""
+    # Imported here, because help must not wait for pydantic.
+    from pydantic import ValidationError
+
+    from claimsvc.representations.audit import AuditSelection, entry_body
+
     asked = {"subject": subject, "subject_type": subject_type, "actor": actor, "action": action}
     try:
-        query = AuditQuery.model_validate(asked if since is None else {**asked, "since": since})
+        selection = AuditSelection.model_validate(asked if since is None else {**asked, "since": since}).filter()
     except ValidationError as error:
         option = str(error.errors()[0]["loc"][0])
-        rule = AuditQuery.model_fields[option].description
-        raise typer.BadParameter(f"it must be {rule}", param_hint="--" + option.replace("_", "-")) from None
-
-    async def read() -> list[domain.AuditEntry]:
-        async with open_repositories(load_database_settings()) as database:
-            return await audit_cases.entries(database.audit_log, os_operator(), query.filter(), after=None, limit=limit)
-
-    found = asyncio.run(read())
+        rule = AuditSelection.model_fields[option].description
+        raise typer.BadParameter(f"must be {rule}", param_hint="--" + option.replace("_", "-")) from None
+    found = on_storage(
+        lambda storage: audit_cases.entries(storage.audit_log, os_operator(), selection, after=None, limit=limit)
+    )
     if as_json:
         print_json([asdict(entry_body(entry)) for entry in found])
         return
     if not found:
-        Console(highlight=False).print("There is no such entry.")
+        say("There is no such entry.")
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("at", "actor", "action", "subject", "reason", "details"):

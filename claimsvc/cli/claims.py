@@ -1,38 +1,39 @@
 """`claimsvc claims`: claims, directly from the database."""
 
-import asyncio
 import sys
+from typing import TYPE_CHECKING
 
 import typer
 
 from claimsvc.application import claims
+from claimsvc.cli.storage import on_storage
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
-from claimsvc.config import load_database_settings
-from claimsvc.connect import open_repositories
 from claimsvc.domain import UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 
-app = typer.Typer(help="Hand claims on to other programs.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from claimsvc.postgres import Repositories
+
+app = typer.Typer(help="Export claims, directly from the database.", no_args_is_help=True)
 
 
 @app.callback()
 def _claims() -> None:
-    # Without this, typer would take the only command for the group itself.
+    # Without a callback, typer would take the only command for the group itself.
     pass
 
 
 @app.command("export")
 def export_claims(name: CouponName) -> None:
-    """Print every claim of a coupon as CSV, oldest first, ended ones too. Exits with 1 if it is not whole."""
+    """Print every claim of a coupon as CSV, oldest first, including ended ones. Exit status 1: it is incomplete."""
     check_coupon_name(name)
 
-    async def export() -> None:
-        async with open_repositories(load_database_settings()) as database:
-            parts = await claims.export(database.exports, os_operator(), name)
-            if isinstance(parts, UnknownCoupon):
-                raise ClaimsvcError(f"there is no coupon {name}")
-            async for part in parts:
-                sys.stdout.buffer.write(part)
-            sys.stdout.buffer.flush()
+    async def export(storage: "Repositories") -> None:
+        parts = await claims.export(storage.exports, os_operator(), name)
+        if isinstance(parts, UnknownCoupon):
+            raise ClaimsvcError(f"there is no coupon {name}")
+        async for part in parts:
+            sys.stdout.buffer.write(part)
+        sys.stdout.buffer.flush()
 
-    asyncio.run(export())
+    on_storage(export)

@@ -1,27 +1,29 @@
-"""`claimsvc lists`: who may claim a coupon, and who may not, directly in the database."""
+"""`claimsvc lists`: who may claim a coupon and who may not, directly in the database."""
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
-from typing import Annotated, BinaryIO
+from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
-from rich.console import Console
 
 from claimsvc.application import eligibility
-from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
-from claimsvc.config import load_database_settings
-from claimsvc.connect import open_audience
+from claimsvc.cli.storage import on_storage
+from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator, say
 from claimsvc.domain import ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
-from claimsvc.http.resources.eligibility.user_lists import BadListError, ListFormat, ListReader
+
+if TYPE_CHECKING:
+    from claimsvc.representations.user_lists import ListReader
 
 _PIECE_BYTES = 65_536
-_FORMATS = {".csv": ListFormat.CSV, ".ndjson": ListFormat.NDJSON, ".jsonl": ListFormat.NDJSON}
 
-app = typer.Typer(help="Say who may claim a coupon, and who may not, directly in the database.", no_args_is_help=True)
+app = typer.Typer(
+    help="Set the lists of users who may or may not claim a coupon, directly in the database.", no_args_is_help=True
+)
 
-Kind = Annotated[ListKind, typer.Argument(help="`allow`: only they may claim it; `deny`: they may not.")]
+Kind = Annotated[
+    ListKind, typer.Argument(help="`allow`: only listed users may claim; `deny`: listed users may not claim.")
+]
 
 
 @app.command("load")
@@ -32,21 +34,22 @@ def load_list(
         typer.FileBinaryRead,
         typer.Argument(
             metavar="FILE",
-            help="One user id a line; a name in .csv has a column `user_id`, one in .ndjson objects with it; - is the "
-            "standard input.",
+            help="One user id per line. A .csv file has a column `user_id`, an .ndjson file one object with `user_id` "
+            "per line. Use - for standard input.",
         ),
     ],
 ) -> None:
-    """Replace a coupon's list. It is in force whole, or not at all, and claims go on meanwhile."""
+    """Replace a coupon's list. Claims see the old list or the new one, never a mixture of both."""
+    # Imported here, because help must not wait for pydantic.
+    from claimsvc.representations.user_lists import BadListError, ListFormat, ListReader
+
     check_coupon_name(name)
-    list_format = _FORMATS.get(Path(file.name).suffix.lower(), ListFormat.LINES)
-
-    async def load() -> ListReplaced | UnknownCoupon:
-        async with open_audience(load_database_settings()) as audience:
-            return await eligibility.replace_list(audience, os_operator(), name, kind, _users(file, list_format))
-
+    formats = {".csv": ListFormat.CSV, ".ndjson": ListFormat.NDJSON, ".jsonl": ListFormat.NDJSON}
+    reader = ListReader(formats.get(Path(file.name).suffix.lower(), ListFormat.LINES))
     try:
-        replaced = asyncio.run(load())
+        replaced = on_storage(
+            lambda storage: eligibility.replace_list(storage.audience, os_operator(), name, kind, _users(file, reader))
+        )
     except BadListError as error:
         raise ClaimsvcError("nothing was changed:\n" + "\n".join(error.lines)) from None
     _print(name, kind, replaced)
@@ -54,18 +57,13 @@ def load_list(
 
 @app.command("remove")
 def remove_list(name: CouponName, kind: Kind) -> None:
-    """Take a coupon's list away. Whom the coupon's rules and its other list admit may claim it."""
+    """Remove a coupon's list. The coupon's rules and its other list still apply."""
     check_coupon_name(name)
-
-    async def remove() -> ListReplaced | UnknownCoupon:
-        async with open_audience(load_database_settings()) as audience:
-            return await eligibility.remove_list(audience, os_operator(), name, kind)
-
-    _print(name, kind, asyncio.run(remove()))
+    removed = on_storage(lambda storage: eligibility.remove_list(storage.audience, os_operator(), name, kind))
+    _print(name, kind, removed)
 
 
-async def _users(file: BinaryIO, list_format: ListFormat) -> AsyncIterator[Sequence[str]]:
-    reader = ListReader(list_format)
+async def _users(file: BinaryIO, reader: "ListReader") -> AsyncIterator[Sequence[str]]:
     while piece := file.read(_PIECE_BYTES):
         yield reader.feed(piece)
     yield reader.end()
@@ -74,5 +72,5 @@ async def _users(file: BinaryIO, list_format: ListFormat) -> AsyncIterator[Seque
 def _print(name: str, kind: ListKind, replaced: ListReplaced | UnknownCoupon) -> None:
     if isinstance(replaced, UnknownCoupon):
         raise ClaimsvcError(f"there is no coupon {name}; nothing was changed")
-    told = "no list" if replaced.users is None else f"a list of {replaced.users} users"
-    Console().print(f"{name} has {told} to {kind}.", highlight=False, soft_wrap=True)
+    found = "no list" if replaced.users is None else f"a list of {replaced.users} users"
+    say(f"{name} has {found} to {kind}.")

@@ -1,10 +1,9 @@
-"""`claimsvc locks`: who holds which lock, and giving one back by force."""
+"""`claimsvc locks`: which instance holds which lock, and forced release."""
 
-import asyncio
 import re
-import sys
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 from rich.console import Console
@@ -13,37 +12,40 @@ from rich.table import Table
 
 from claimsvc import domain
 from claimsvc.application import locks as lock_cases
-from claimsvc.bootstrap import open_lock_admin
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
+    Yes,
     check_coupon_name,
     check_text,
+    confirm,
     os_operator,
     print_json,
     print_table,
+    say,
 )
-from claimsvc.config import load_settings
-from claimsvc.domain import HeldLock, LockNotHeld, LockReleased, LocksSeen
+from claimsvc.domain import HeldLock, LockNotHeld, LocksSeen
 from claimsvc.errors import ClaimsvcError
-from claimsvc.http.resources.locks.schemas import locks_body
+from claimsvc.ports import LockAdmin
 
-app = typer.Typer(help="Which locks are held now, by which instance; and giving one back by force.")
+if TYPE_CHECKING:
+    from claimsvc.config import Settings
+
+_Result = TypeVar("_Result")
+
+app = typer.Typer(help="List the locks that are held now, and by which instance; release a lock by force.")
 
 
 @app.callback(invoke_without_command=True)
 def locks(context: typer.Context, as_json: AsJson = False) -> None:
-    """Which locks are held now: by which instance, for how long, on which masters, and who waits."""
+    """List the locks that are held now: by which instance, how long, on which masters, and which instances wait."""
     if context.invoked_subcommand is not None:
         return
-    settings = load_settings()
-
-    async def look() -> LocksSeen:
-        async with open_lock_admin(settings) as lock_admin:
-            return await lock_cases.held(lock_admin, os_operator())
-
-    seen = asyncio.run(look())
+    seen = _on_masters(_settings(), lambda lock_admin: lock_cases.held(lock_admin, os_operator()))
     if as_json:
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.locks import locks_body
+
         print_json(asdict(locks_body(seen)))
     else:
         _print_locks(seen)
@@ -52,38 +54,50 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
 @app.command("release")
 def release_lock(
     name: CouponName,
-    reason: Annotated[str, typer.Option(help="Why; the audit keeps it.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask whether to go on.")] = False,
+    reason: Annotated[str, typer.Option(help="Why; the audit records it.")],
+    yes: Yes = False,
 ) -> None:
-    """Give a coupon's lock back for its holder, on all masters, and wake who waits for it.
+    """Release a coupon's lock by force on all masters, and wake the next instance that waits for it.
 
-    It is audited in PostgreSQL first, and not done without it. The holder goes on until it finds the lock lost; its
-    claims are right all the same, because PostgreSQL decides them. A lock that nobody gives back expires by itself.
+    The release is recorded in the audit first, so it needs PostgreSQL. The holder continues until it notices that it
+    lost the lock; its claims are still correct, because PostgreSQL decides them. A lock that is not released expires.
     """
     check_coupon_name(name)
     check_text(reason, "--reason")
     if len(reason) > domain.MAX_REASON_LENGTH or not re.fullmatch(domain.REASON_PATTERN, reason):
-        raise typer.BadParameter(f"use 1 to {domain.MAX_REASON_LENGTH} characters on one line", param_hint="--reason")
-    settings = load_settings()
-    if not yes:
-        if not sys.stdin.isatty():
-            raise typer.BadParameter("not a terminal: pass --yes to confirm", param_hint="--yes")
-        typer.confirm(f"Release the lock of {name} by force?", abort=True)
-
-    async def release() -> LockReleased | LockNotHeld:
-        async with open_lock_admin(settings) as lock_admin:
-            return await lock_cases.release(lock_admin, os_operator(), name, reason)
-
-    released = asyncio.run(release())
+        raise typer.BadParameter(
+            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line", param_hint="--reason"
+        )
+    settings = _settings()
+    confirm(f"Release the lock of {name} by force?", yes)
+    released = _on_masters(settings, lambda lock_admin: lock_cases.release(lock_admin, os_operator(), name, reason))
     if isinstance(released, LockNotHeld):
-        raise ClaimsvcError(f"nobody holds the lock of {name}; nothing was released")
-    console = Console(highlight=False, soft_wrap=True, markup=False)
+        raise ClaimsvcError(f"the lock of {name} is not held; nothing was released")
     holders = " and ".join(holder or "an unknown instance" for holder in released.holders)
-    console.print(f"Released {name}, which {holders} held, on {', '.join(released.released_on)}.")
+    say(f"Released {name}, held by {holders}, on {', '.join(released.released_on)}.")
     for master in released.not_reached:
-        console.print(f"{master} could not be asked: the lock stays there until it expires.")
+        say(f"{master} did not respond: the lock stays there until it expires.")
     if released.woke_another:
-        console.print("The instance that has waited longest was woken.")
+        say("The instance that has waited longest was woken.")
+
+
+def _settings() -> "Settings":
+    from claimsvc.config import load_settings  # help must not wait for it
+
+    return load_settings()
+
+
+def _on_masters(settings: "Settings", work: Callable[[LockAdmin], Awaitable[_Result]]) -> _Result:
+    # Imported here, because help must not wait for the clients of both databases.
+    import asyncio
+
+    from claimsvc.bootstrap import open_lock_admin
+
+    async def run() -> _Result:
+        async with open_lock_admin(settings) as lock_admin:
+            return await work(lock_admin)
+
+    return asyncio.run(run())
 
 
 def _print_locks(seen: LocksSeen) -> None:
@@ -101,9 +115,9 @@ def _print_locks(seen: LocksSeen) -> None:
     else:
         console.print("No lock is held.")
     if not seen.is_complete:
-        console.print("There are more; these are the first.")
+        console.print("There are more locks; these are the first.")
     for master in seen.down:
-        console.print(f"[yellow]{escape(master)} cannot be used; `claimsvc doctor` says more.[/]")
+        console.print(f"[yellow]{escape(master)} cannot be used; run `claimsvc doctor` for details.[/]")
 
 
 def _row(lock: HeldLock, masters: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,93 +1,93 @@
-"""What keeps the databases in order: `migrate`, `reconcile`, `sweep` and `purge`."""
+"""Commands that maintain the databases: `migrate`, `reconcile`, `sweep` and `purge`."""
 
-import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
-from rich.console import Console
 
-from claimsvc import logs
-from claimsvc.bootstrap import migrate as migrate_schema
-from claimsvc.bootstrap import open_jobs
-from claimsvc.cli.terminal import AsJson, os_actor, print_json
-from claimsvc.config import load_database_settings, load_settings
-from claimsvc.domain import PurgeReport
+from claimsvc.cli.terminal import AsJson, os_actor, print_json, say
 from claimsvc.errors import ClaimsvcError
-from claimsvc.jobs import Drift
+
+if TYPE_CHECKING:
+    from claimsvc.config import Settings
+    from claimsvc.jobs import Jobs
+
+_Result = TypeVar("_Result")
 
 
 def migrate() -> None:
-    """Bring the schema of CLAIMSVC_DATABASE_URL up to date. Safe to run again, and from several places at once."""
+    """Create or upgrade the schema of CLAIMSVC_DATABASE_URL. Repeated and simultaneous runs are safe."""
+    # Imported here, because help must not wait for Alembic.
+    from claimsvc.bootstrap import migrate as migrate_schema
+    from claimsvc.config import load_database_settings
+
     migrate_schema(load_database_settings().database_url)
-    Console().print("The schema is up to date.")
+    say("The schema is up to date.")
 
 
 def reconcile() -> None:
-    """Set right the counters in Redis that have drifted from PostgreSQL. The service does so by itself, too."""
-    settings = load_settings()
-    logs.configure("warning", settings.log_format)  # a master that is down keeps its counters
-
-    async def run() -> list[Drift] | None:
-        async with open_jobs(settings) as jobs:
-            return await jobs.reconcile()
-
-    drifts = asyncio.run(run())
-    if drifts is None:
-        raise _elsewhere("reconciling")
-    console = Console(highlight=False, soft_wrap=True)
+    """Reset the counters in Redis that differ from PostgreSQL. The service also does this by itself."""
+    drifts = _run("reconcile", _settings(), lambda jobs: jobs.reconcile())
     for drift in drifts:
-        console.print(
-            f"{drift.coupon_name}: the counter said {drift.counted}, PostgreSQL says {drift.remaining_amount}"
-        )
-    console.print(f"{len(drifts)} counters had drifted; they are learnt anew.")
+        say(f"{drift.coupon_name}: the counter was {drift.counted}, PostgreSQL has {drift.remaining_amount}")
+    say(f"{len(drifts)} counters had drifted and were reset.")
 
 
 def sweep() -> None:
-    """Give back the units of holds that are over. The service does so by itself, too."""
-    settings = load_settings()
-    logs.configure("warning", settings.log_format)
-
-    async def run() -> int | None:
-        async with open_jobs(settings) as jobs:
-            return await jobs.sweep()
-
-    units = asyncio.run(run())
-    if units is None:
-        raise _elsewhere("sweeping")
-    Console(highlight=False).print(f"{units} holds were over; their units are back.")
+    """Return the units of expired holds. The service also does this by itself."""
+    units = _run("sweep", _settings(), lambda jobs: jobs.sweep())
+    say(f"{units} holds had expired; their units were returned.")
 
 
 def purge(
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be deleted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Remove what nobody asks for any more: old answers, replaced lists, and coupons that are long over.
+    """Delete expired responses, replaced lists, and coupons that ended long ago. The service also does this by itself.
 
-    Coupons that ended or were archived go after CLAIMSVC_PURGE_AFTER_DAYS, with their claims and codes, and the audit
-    tells of it; with 0, the default, they stay. The service does all this by itself, too.
+    A coupon is deleted CLAIMSVC_PURGE_AFTER_DAYS after it ended or was archived, with its claims and codes, and the
+    audit records it. With 0, the default, coupons are kept.
     """
-    settings = load_settings()
-    logs.configure("warning", settings.log_format)
-
-    async def run() -> PurgeReport | None:
-        async with open_jobs(settings) as jobs:
-            return await (jobs.purgeable() if dry_run else jobs.purge(actor=os_actor()))
-
-    report = asyncio.run(run())
-    if report is None:
-        raise _elsewhere("purging")
+    settings = _settings()
+    report = _run("purge", settings, lambda jobs: jobs.purgeable() if dry_run else jobs.purge(actor=os_actor()))
     if as_json:
         print_json({"dry_run": dry_run, **asdict(report)})
         return
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(
-        f"{'Would remove' if dry_run else 'Removed'} {report.answers} answers, {report.list_entries} entries of lists, "
+    say(
+        f"{'Would delete' if dry_run else 'Deleted'} {report.answers} responses, {report.list_entries} list entries, "
         f"{report.coupons} coupons, {report.claims} claims and {report.codes} codes."
     )
     if not settings.purge_after_days:
-        console.print("Coupons stay for ever: CLAIMSVC_PURGE_AFTER_DAYS is 0.")
+        say("Coupons are kept forever: CLAIMSVC_PURGE_AFTER_DAYS is 0.")
 
 
-def _elsewhere(doing: str) -> ClaimsvcError:
-    return ClaimsvcError(f"an instance is {doing} just now; nothing was done here")
+def _settings() -> "Settings":
+    # Imported here, because help must not wait for it.
+    from claimsvc import logs
+    from claimsvc.config import load_settings
+
+    settings = load_settings()
+    logs.configure("warning", settings.log_format)  # a master that is down keeps its counters, and a warning says so
+    return settings
+
+
+def _run(name: str, settings: "Settings", job: Callable[["Jobs"], Awaitable[_Result | None]]) -> _Result:
+    """Run a job, and return its result.
+
+    Raises:
+        ClaimsvcError: an instance of the service runs it at the moment.
+    """
+    # Imported here, because help must not wait for the clients of both databases.
+    import asyncio
+
+    from claimsvc.bootstrap import open_jobs
+
+    async def run() -> _Result | None:
+        async with open_jobs(settings) as jobs:
+            return await job(jobs)
+
+    result = asyncio.run(run())
+    if result is None:
+        raise ClaimsvcError(f"an instance of the service runs the job `{name}` now; nothing was done here")
+    return result

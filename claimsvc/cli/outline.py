@@ -1,4 +1,4 @@
-"""What `claimsvc` can do, as its help tells it, without importing what does it."""
+"""The commands of `claimsvc` as help and completion show them, without importing their modules."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -12,10 +12,10 @@ from typer.main import get_group
 
 @dataclass(frozen=True, slots=True)
 class Outline:
-    """A command: where it is, and what help says of it.
+    """Where a command is defined, and its help text.
 
-    `help` is the first paragraph of its own help, on one line. A group whose own help can be shown from here names its
-    commands in `commands`, with theirs.
+    `help` is the first paragraph of the command's own help, on one line. `commands` lists the commands of a group with
+    theirs, if help on the group can be shown from here.
     """
 
     module: str
@@ -34,64 +34,65 @@ OUTLINES: dict[str, Outline] = {
     "serve": Outline(
         "claimsvc.cli.serving",
         "serve",
-        "Serve, on databases that CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS name. For production.",
+        "Run the service in production, on the servers in CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS.",
     ),
     "worker": Outline(
         "claimsvc.cli.serving",
         "worker",
-        "One of the processes that `serve --workers` starts; not for people.",
+        "Run one of the worker processes of `serve`, which starts them itself.",
         hidden=True,
     ),
     "migrate": Outline(
         "claimsvc.cli.maintenance",
         "migrate",
-        "Bring the schema of CLAIMSVC_DATABASE_URL up to date. Safe to run again, and from several places at once.",
+        "Create or upgrade the schema of CLAIMSVC_DATABASE_URL. Repeated and simultaneous runs are safe.",
     ),
     "reconcile": Outline(
         "claimsvc.cli.maintenance",
         "reconcile",
-        "Set right the counters in Redis that have drifted from PostgreSQL. The service does so by itself, too.",
+        "Reset the counters in Redis that differ from PostgreSQL. The service also does this by itself.",
     ),
     "sweep": Outline(
         "claimsvc.cli.maintenance",
         "sweep",
-        "Give back the units of holds that are over. The service does so by itself, too.",
+        "Return the units of expired holds. The service also does this by itself.",
     ),
     "purge": Outline(
         "claimsvc.cli.maintenance",
         "purge",
-        "Remove what nobody asks for any more: old answers, replaced lists, and coupons that are long over.",
+        "Delete expired responses, replaced lists, and coupons that ended long ago. The service also does this "
+        "by itself.",
     ),
     "doctor": Outline(
         "claimsvc.cli.doctor",
         "doctor",
-        "Check settings, database, schema and masters, and say what is wrong and how to mend it.",
+        "Check the settings, the database, the schema and the masters; report what is wrong and how to fix it.",
     ),
     "audit": Outline(
         "claimsvc.cli.audit",
         "audit",
-        "Who did what, when, to which coupon, claim or key; newest first. With --subject-type claim also its making.",
+        "List who did what and when, newest first. With --subject-type claim, it includes claims made.",
     ),
     "coupon": Outline(
         "claimsvc.cli.coupons",
         "app",
-        "Create and look up coupons, directly in the database.",
+        "Create, change and look up coupons, directly in the database.",
         commands={
             "create": "Create a coupon. Audited.",
-            "change": "Change a coupon; what is not given stays, and 'none' takes a time, type, benefit or rules "
-            "away. Audited.",
-            "archive": "Close a coupon for good: nobody can claim it, and no list shows it. Its claims stay. Audited.",
+            "change": "Change a coupon. Omitted options keep their values; 'none' removes a time, type, "
+            "benefit or rules. Audited.",
+            "archive": "Archive a coupon for good: it cannot be claimed and is not listed. Its claims stay. Audited.",
             "list": "List coupons by name.",
-            "show": "Show a coupon, its rules and who has claimed it, oldest first (the first 1000).",
+            "show": "Show a coupon, its rules, and its first 1000 claimants, oldest first.",
         },
     ),
     "claims": Outline(
         "claimsvc.cli.claims",
         "app",
-        "Hand claims on to other programs.",
+        "Export claims, directly from the database.",
         commands={
-            "export": "Print every claim of a coupon as CSV, oldest first, ended ones too. Exits with 1 if it is "
-            "not whole.",
+            "export": "Print every claim of a coupon as CSV, oldest first, including ended ones. Exit "
+            "status 1: it is incomplete.",
         },
     ),
     "codes": Outline(
@@ -99,71 +100,72 @@ OUTLINES: dict[str, Outline] = {
         "app",
         "Add codes to coupons, look them up and redeem them, directly in the database.",
         commands={
-            "upload": "Add the codes of a file to a coupon: all of them, or none. Exit status: 1 if a row was refused.",
-            "generate": "Make codes at random, and add them to a coupon.",
-            "show": "Show a code: of which coupon it is, whose, and whether it was redeemed.",
-            "redeem": "Redeem a code, once.",
+            "upload": "Add the codes of a file to a coupon: all of them, or none. Exit status 1: a row was refused.",
+            "generate": "Generate random codes and add them to a coupon.",
+            "show": "Show a code: its coupon, its claim, and whether it was redeemed.",
+            "redeem": "Redeem a code. Each code can be redeemed once.",
         },
     ),
     "key": Outline(
         "claimsvc.cli.keys",
         "app",
-        "Make, list and revoke keys.",
+        "Create, list and revoke keys.",
         commands={
-            "create": "Make a key. It is shown once; the service keeps its SHA-256 only.",
-            "list": "List every key there ever was, oldest first, without what it is itself.",
-            "revoke": "End a key. Instances that have just seen it may believe it for 5 s more.",
+            "create": "Create a key. It is shown only once; the service stores its SHA-256 digest.",
+            "list": "List all keys, oldest first, including expired and revoked ones. The keys themselves "
+            "are not stored.",
+            "revoke": "Revoke a key. Instances that used it recently may accept it for up to 5 s more.",
         },
     ),
     "locks": Outline(
         "claimsvc.cli.locks",
         "app",
-        "Which locks are held now, by which instance; and giving one back by force.",
+        "List the locks that are held now, and by which instance; release a lock by force.",
     ),
     "user": Outline(
         "claimsvc.cli.users",
         "app",
-        "Forget users, directly in the database.",
+        "Erase users, directly in the database.",
         commands={
-            "erase": "Forget a user: its claims stay, under a name that leads to nobody; lists and stored answers "
-            "lose it. Audited.",
+            "erase": "Erase a user: replace the id in all claims, and remove it from lists and stored "
+            "responses. Audited.",
         },
     ),
     "lists": Outline(
         "claimsvc.cli.lists",
         "app",
-        "Say who may claim a coupon, and who may not, directly in the database.",
+        "Set the lists of users who may or may not claim a coupon, directly in the database.",
         commands={
-            "load": "Replace a coupon's list. It is in force whole, or not at all, and claims go on meanwhile.",
-            "remove": "Take a coupon's list away. Whom the coupon's rules and its other list admit may claim it.",
+            "load": "Replace a coupon's list. Claims see the old list or the new one, never a mixture of both.",
+            "remove": "Remove a coupon's list. The coupon's rules and its other list still apply.",
         },
     ),
 }
 
 
 class Commands(TyperGroup):
-    """The commands of `OUTLINES`. Help and completion see outlines; what is run, or walked through, is the command."""
+    """The commands of `OUTLINES`: help and completion see the outlines, and a command is imported when it is run."""
 
     def __init__(self, **attributes: Any) -> None:
         super().__init__(**attributes)
-        self.commands = _Loaded()  # type: ignore[assignment] # nothing is put into it
+        self.commands = _Loaded()  # type: ignore[assignment] # read-only
 
     def list_commands(self, ctx: Any) -> list[str]:
-        """Their names, in the order of help."""
+        """The names, in the order of help."""
         return list(OUTLINES)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        """What help and completion show of the command."""
+        """The outline of a command, for help and completion."""
         return _outlined(cmd_name, OUTLINES[cmd_name]) if cmd_name in OUTLINES else None
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """What is left for the command. Help on a whole group is shown here: it needs no more than outlines."""
+        """The arguments that are left for the command. Help on a group is shown here, from the outlines alone."""
         if len(args) == 2 and args[1] == "--help" and args[0] in OUTLINES and OUTLINES[args[0]].commands:
-            self.get_command(ctx, args[0]).make_context(args[0], args[1:], parent=ctx)  # leaves once it is shown
+            self.get_command(ctx, args[0]).make_context(args[0], args[1:], parent=ctx)  # exits after showing it
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The command itself, with its name and what follows it."""
+        """The command itself, its name, and the arguments after it."""
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command = self.commands[args[0]]
@@ -173,9 +175,9 @@ class Commands(TyperGroup):
 
 
 def _configure_logs() -> None:
-    from claimsvc import logs  # help needs none
+    from claimsvc import logs  # imported here, because help logs nothing
 
-    # What is printed is for whoever has asked, or a program: lines of the log would be in the way. `serve` says more.
+    # Log lines would disturb the output of a command; `serve` raises the level.
     logs.configure("error", "auto")
 
 
@@ -187,7 +189,7 @@ def _outlined(name: str, outline: Outline) -> TyperCommand | TyperGroup:
 
 
 class _Loaded(Mapping[str, Any]):
-    """The commands themselves, by name; each is imported when it is looked up."""
+    """The commands by name; each is imported when it is looked up."""
 
     def __init__(self) -> None:
         self._loaded: dict[str, Any] = {}

@@ -1,43 +1,46 @@
-"""What serves: `dev`, `serve`, and the workers that it starts."""
+"""`dev`, `serve`, and the worker processes of `serve`."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from claimsvc import logs, server
-from claimsvc.config import load_settings
-from claimsvc.server.development import Development, run_development
-
 
 def dev(
     command: Annotated[
         list[str] | None,
         typer.Argument(
-            help="After `--`: run this against the service (URL and CLAIMSVC_ADMIN_KEY are set), then stop."
+            help="After `--`: a command to run against the service (with URL and CLAIMSVC_ADMIN_KEY set); the service "
+            "stops when the command ends."
         ),
     ] = None,
     port: Annotated[
-        int, typer.Option(envvar=["PORT", "CLAIMSVC_PORT"], min=0, max=65535, help="0: a free one.")
+        int,
+        typer.Option(envvar=["PORT", "CLAIMSVC_PORT"], min=0, max=65535, help="Port to listen on; 0: a free one."),
     ] = 8080,
-    masters: Annotated[int, typer.Option(min=1, max=9, help="Valkey masters, an odd number.")] = 3,
+    masters: Annotated[int, typer.Option(min=1, max=9, help="Number of Valkey masters; it must be odd.")] = 3,
     state_dir: Annotated[
         Path | None,
-        typer.Option(envvar="CLAIMSVC_STATE_DIR", help="Where data is kept between runs.", show_default="./.claimsvc"),
+        typer.Option(
+            envvar="CLAIMSVC_STATE_DIR", help="Folder that keeps the data between runs.", show_default="./.claimsvc"
+        ),
     ] = None,
-    fresh: Annotated[bool, typer.Option("--fresh", help="Throw away what earlier runs have left.")] = False,
-    temporary: Annotated[bool, typer.Option("--temporary", help="Keep nothing: use a new folder each time.")] = False,
-    parent: Annotated[int | None, typer.Option(hidden=True, help="Stop when this parent process is gone.")] = None,
+    fresh: Annotated[bool, typer.Option("--fresh", help="Delete the data of earlier runs first.")] = False,
+    temporary: Annotated[bool, typer.Option("--temporary", help="Use a new folder, and delete it at the end.")] = False,
+    parent: Annotated[int | None, typer.Option(hidden=True, help="Stop when this process ends.")] = None,
     database_url: Annotated[str | None, typer.Option(hidden=True, envvar="CLAIMSVC_DATABASE_URL")] = None,
     redis_urls: Annotated[str | None, typer.Option(hidden=True, envvar="CLAIMSVC_REDIS_URLS")] = None,
 ) -> None:
     """Run everything on this machine: PostgreSQL, Valkey, the service and a demo coupon. Ctrl-C stops it.
 
-    Servers that CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS name are used instead of starting some.
-    Root's data is kept in /var/lib/claimsvc, because PostgreSQL runs as `nobody` then.
+    If CLAIMSVC_DATABASE_URL or CLAIMSVC_REDIS_URLS is set, those servers are used and not started.
+    For root, the data is in /var/lib/claimsvc, because PostgreSQL then runs as `nobody`.
     """
     if masters % 2 == 0:
-        raise typer.BadParameter("a Redlock needs an odd number of masters", param_hint="--masters")
+        raise typer.BadParameter("must be odd: a Redlock needs an odd number of masters", param_hint="--masters")
+    # Imported here, because help must not wait for the service.
+    from claimsvc.server.development import Development, run_development
+
     status = run_development(
         Development(
             port=port,
@@ -61,13 +64,17 @@ def serve(
     ] = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Processes that share the port.", show_default="CLAIMSVC_WORKERS"),
+        typer.Option(min=1, max=64, help="Worker processes that share the port.", show_default="CLAIMSVC_WORKERS"),
     ] = None,
 ) -> None:
-    """Serve, on databases that CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS name. For production.
+    """Run the service in production, on the servers in CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS.
 
-    SIGTERM and Ctrl-C stop it once the requests that it has accepted are answered.
+    SIGTERM or Ctrl-C stops it after the accepted requests are answered.
     """
+    # Imported here, because help must not wait for the service.
+    from claimsvc import logs, server
+    from claimsvc.config import load_settings
+
     settings = load_settings(host=host, port=port, workers=workers)
     logs.configure(settings.log_level, settings.log_format)
     status = server.serve(settings)
@@ -75,7 +82,10 @@ def serve(
 
 
 def worker(listen_fd: int, parent_fd: int, ready_fd: int) -> None:
-    """One of the processes that `serve --workers` starts; not for people."""
+    """Run one of the worker processes of `serve`, which starts them itself."""
+    from claimsvc import logs, server  # as in `serve`
+    from claimsvc.config import load_settings
+
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
     status = server.serve_as_worker(settings, listen_fd, parent_fd, ready_fd)

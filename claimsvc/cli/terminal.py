@@ -1,4 +1,4 @@
-"""What several commands take and print."""
+"""What several commands accept and print."""
 
 import json
 import os
@@ -17,32 +17,49 @@ from claimsvc import domain
 _NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-CouponName = Annotated[str, typer.Argument(help="Letters, digits and . _ - (at most 255, not dots alone).")]
+CouponName = Annotated[
+    str, typer.Argument(help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots.")
+]
+Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def check_coupon_name(name: str) -> None:
-    """Raise `typer.BadParameter` unless the contract allows the name."""
+    """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
         raise typer.BadParameter(
-            f"use letters, digits and . _ - (at most {domain.MAX_NAME_LENGTH}, not dots alone)", param_hint="NAME"
+            f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, and not only dots", param_hint="NAME"
         )
 
 
 def check_text(text: str, option: str) -> None:
-    """Raise `typer.BadParameter` unless this is text: what is no UTF-8 comes as halves of characters."""
+    """Raise `typer.BadParameter` if an argument was not UTF-8, which Python represents as lone surrogates."""
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise typer.BadParameter("it is no UTF-8", param_hint=option) from None
+        raise typer.BadParameter("must be UTF-8", param_hint=option) from None
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask for confirmation on the terminal, unless `yes`.
+
+    Raises:
+        typer.Abort: the answer was no.
+        typer.BadParameter: standard input is not a terminal.
+    """
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("not a terminal: pass --yes to confirm", param_hint="--yes")
+    typer.confirm(question, abort=True)
 
 
 def os_operator() -> domain.Caller:
-    """Whoever runs this command, as a caller that may do everything."""
+    """The operating system's user who runs this command, with every permission."""
     return domain.operator(os_actor())
 
 
 def os_actor() -> str:
-    """Who runs this, as the system knows it: variables such as USER can be set to anything."""
+    """The actor's name in the audit, from the user id: variables such as USER can be set to anything."""
     try:
         name = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -50,11 +67,16 @@ def os_actor() -> str:
     return f"os-user:{name}@{socket.gethostname()}"
 
 
+def say(text: str) -> None:
+    """Print text as it is: without markup, and without breaking its lines."""
+    Console(highlight=False, soft_wrap=True, markup=False).print(text)
+
+
 def print_table(table: Table) -> None:
-    """A table, fitted to the terminal; for everything else as wide as it needs, so that no name is broken."""
+    """Print a table, fitted to the terminal; elsewhere as wide as it needs, so that names are never broken."""
     Console(highlight=False, width=None if sys.stdout.isatty() else _NO_TERMINAL_COLUMNS).print(table)
 
 
 def print_json(value: object) -> None:
-    """JSON for programs; what JSON does not know, such as a time, becomes its text."""
+    """Print JSON for programs; values that JSON lacks, such as times, become text."""
     typer.echo(json.dumps(value, indent=2, default=str))

@@ -1,4 +1,4 @@
-"""The server that runs the application: its limits, its connections, and how it says farewell to them."""
+"""The server that runs the application: its limits, its connections, and the notice that they get when it stops."""
 
 import asyncio
 
@@ -59,7 +59,7 @@ class _Server(ConnectionServer):
                 connection.cut_off_if_unread(now, self._write_timeout_seconds)
         self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
 
-    async def say_farewell(self, within_seconds: float) -> None:
+    async def give_drain_notice(self, within_seconds: float) -> None:
         self.is_stopping = True
         serving = [task for each in self._connections if (task := each._task_handler) is not None]
         if serving:
@@ -100,7 +100,7 @@ class Runner(web.AppRunner):
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
 
-    async def say_farewell(self, within_seconds: float) -> None:
+    async def give_drain_notice(self, within_seconds: float) -> None:
         """Tell every client that still has a connection not to use it again, with the answer to its next request.
 
         From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
@@ -113,7 +113,7 @@ class Runner(web.AppRunner):
         if live := self.app[SERVICES].live:
             await live.dismiss_viewers()
         if isinstance(self.server, _Server):
-            await self.server.say_farewell(within_seconds)
+            await self.server.give_drain_notice(within_seconds)
 
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()

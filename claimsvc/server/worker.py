@@ -122,7 +122,7 @@ async def serve_worker(
                 # connections that this worker will not serve.
                 await site.stop()
                 sock.close()
-                await runner.say_farewell(settings.shutdown_farewell_seconds)
+                await runner.give_drain_notice(settings.shutdown_drain_notice_seconds)
             finally:
                 await runner.cleanup()  # waits for accepted requests
     finally:
@@ -135,7 +135,7 @@ async def serve_worker(
 
 def stop_seconds(settings: Settings) -> float:
     """Return the longest time that a worker takes to stop (seconds): drain notice, grace period, and 10 s to close."""
-    return settings.shutdown_farewell_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
+    return settings.shutdown_drain_notice_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
 def _tune_garbage_collector() -> None:

@@ -180,7 +180,7 @@ class Sequences(RuleBasedStateMachine):
         variables = {
             "CLAIMSVC_DATABASE_URL": self.service.database_url,
             "CLAIMSVC_REDIS_URLS": ",".join(self.service.redis_urls),
-            "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "0.1",  # for so long the reconciler waits between its two looks
+            "CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS": "0.1",  # for so long the reconciler waits between its two looks
         }
         # Commands set the log up as their own, and what has logged once keeps to that: nobody else could listen.
         with patch.object(logs, "configure"):

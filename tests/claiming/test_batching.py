@@ -40,8 +40,8 @@ def batcher_of(leader: ScriptedLeader, **limits: float) -> Batcher:
         leader,
         BatchLimits(
             batch_size=int(limits.get("batch_size", 10)),
-            lock_patience_seconds=limits.get("lock_patience_seconds", 10.0),
-            patience_seconds=limits.get("patience_seconds", 10.0),
+            lock_timeout_seconds=limits.get("lock_timeout_seconds", 10.0),
+            queue_timeout_seconds=limits.get("queue_timeout_seconds", 10.0),
             claim_timeout_seconds=limits.get("claim_timeout_seconds", 10.0),
             concurrent_rounds=1,
         ),
@@ -162,7 +162,7 @@ async def test_a_claim_waits_no_longer_than_it_may(waits_for_lock: bool, error: 
         queue.waits_for_lock = waits_for_lock
         await ended.wait()
 
-    batcher = batcher_of(ScriptedLeader(hang), lock_patience_seconds=0.05, patience_seconds=0.05)
+    batcher = batcher_of(ScriptedLeader(hang), lock_timeout_seconds=0.05, queue_timeout_seconds=0.05)
     with pytest.raises(error):
         await batcher.submit("spring", "ada")
     ended.set()

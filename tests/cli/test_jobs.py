@@ -39,7 +39,7 @@ def ask(database_url: str, statement: str) -> list[tuple[object, ...]]:
 
 def test_sweeping_says_how_many_holds_were_over(variables: dict[str, str], database_url: str) -> None:
     told = claimsvc_here("sweep", **variables)
-    assert (told.returncode, told.stdout, told.stderr) == (0, "1 holds were over; their units are back.\n", "")
+    assert (told.returncode, told.stdout, told.stderr) == (0, "1 holds had expired; their units were returned.\n", "")
     assert ask(database_url, "SELECT remaining_amount FROM coupons") == [(4,)]
 
 
@@ -60,8 +60,8 @@ def test_coupons_stay_unless_it_is_said_for_how_long(variables: dict[str, str], 
     told = claimsvc_here("purge", **{**variables, "CLAIMSVC_PURGE_AFTER_DAYS": "0"})
     assert told.returncode == 0
     assert told.stdout.splitlines() == [
-        "Removed 1 answers, 0 entries of lists, 0 coupons, 0 claims and 0 codes.",
-        "Coupons stay for ever: CLAIMSVC_PURGE_AFTER_DAYS is 0.",
+        "Deleted 1 responses, 0 list entries, 0 coupons, 0 claims and 0 codes.",
+        "Coupons are kept forever: CLAIMSVC_PURGE_AFTER_DAYS is 0.",
     ]
     assert ask(database_url, "SELECT count(*) FROM user_claims") == [(2,)]
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from claimsvc.config import Settings
+from claimsvc.config.environment import RENAMED
 from tests.deploy.files import ROOT
 
 CHART = ROOT / "deploy/helm/claimsvc"
@@ -66,7 +67,7 @@ def one(objects: list[Object], kind: str, name: str = "demo-claimsvc") -> Object
 
 
 def settings_schema() -> dict[str, Any]:
-    """Each setting that values may hold, with its type and bounds, from the settings themselves."""
+    """Each setting that values may hold, by its present and its former name, with its type and bounds."""
     schema: dict[str, Any] = {}
     for name, given in Settings.model_json_schema()["properties"].items():
         if name not in NOT_IN_VALUES:
@@ -74,6 +75,9 @@ def settings_schema() -> dict[str, Any]:
             if kept.get("type") == "array":
                 kept["type"] = "string"  # separated by commas
             schema[f"CLAIMSVC_{name.upper()}"] = kept
+    for former, name in RENAMED.items():
+        variable = f"CLAIMSVC_{name.upper()}"
+        schema[f"CLAIMSVC_{former.upper()}"] = {**schema[variable], "description": f"The former name of {variable}."}
     return schema
 
 

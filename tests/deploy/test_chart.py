@@ -181,16 +181,32 @@ def test_the_service_takes_the_settings_as_the_pods_get_them(monkeypatch: pytest
 def test_a_pod_is_given_all_the_time_that_stopping_may_take(release: str) -> None:
     pod = one(objects(release), "Deployment")["spec"]["template"]["spec"]
     grace = float(one(objects(release), "ConfigMap")["data"].get("CLAIMSVC_SHUTDOWN_GRACE_SECONDS", "30"))
-    farewell = float(one(objects(release), "ConfigMap")["data"]["CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS"])
+    drain_notice = float(one(objects(release), "ConfigMap")["data"]["CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS"])
     sleep, before_seconds = server(release)["lifecycle"]["preStop"]["exec"]["command"]
     assert sleep == "sleep"
-    assert pod["terminationGracePeriodSeconds"] > (float(before_seconds) + farewell + grace + SUPERVISOR_SECONDS)
+    assert pod["terminationGracePeriodSeconds"] > (float(before_seconds) + drain_notice + grace + SUPERVISOR_SECONDS)
     assert pod["shareProcessNamespace"] is True
 
 
-def test_the_defaults_of_the_grace_and_the_farewell_are_those_of_the_settings() -> None:
+@pytest.mark.parametrize(
+    ("settings", "seconds"),
+    [
+        ({}, {"CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS": "5"}),
+        ({"CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS": 0}, {"CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS": "0"}),
+        ({"CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS": 17}, {"CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS": "17"}),
+    ],
+)
+def test_the_drain_notice_can_be_set_by_its_former_name(settings: dict[str, int], seconds: dict[str, str]) -> None:
+    made = render({**values_of("minimal"), "settings": settings})
+    data = one(made, "ConfigMap")["data"]
+    assert {name: value for name, value in data.items() if "SHUTDOWN" in name} == seconds
+    pod = one(made, "Deployment")["spec"]["template"]["spec"]
+    assert pod["terminationGracePeriodSeconds"] == 5 + int(*seconds.values()) + 30 + 20
+
+
+def test_the_defaults_of_the_grace_and_the_drain_notice_are_those_of_the_settings() -> None:
     assert Settings.model_fields["shutdown_grace_seconds"].default == 30
-    assert Settings.model_fields["shutdown_farewell_seconds"].default == 1
+    assert Settings.model_fields["shutdown_drain_notice_seconds"].default == 1
 
 
 @EVERY_RELEASE

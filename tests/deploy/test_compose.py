@@ -134,7 +134,7 @@ def test_the_settings_are_accepted_as_the_containers_get_them(name: str, contain
     assert seconds(services()[name]["stop_grace_period"]) > stop_seconds(settings)
     # The load balancer's own times for two checks to fail, several times over: it may have to wait for a CPU.
     every, fast, falls = map(int, re.findall(r"inter (\d+)ms fastinter (\d+)ms fall (\d+)", HAPROXY)[0])
-    assert settings.shutdown_farewell_seconds > 5 * (every + fast * (falls - 1)) / 1000
+    assert settings.shutdown_drain_notice_seconds > 5 * (every + fast * (falls - 1)) / 1000
 
 
 def test_the_migrations_use_the_database_that_is_made_and_its_password(container: pytest.MonkeyPatch) -> None:

@@ -23,7 +23,7 @@ from tests.support.waiting import until
 pytestmark = [pytest.mark.slow, needs_haproxy]
 
 NAMES = ("app-1", "app-2")
-FAREWELL = "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS"
+DRAIN_NOTICE = "CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS"
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Pa
         "CLAIMSVC_DATABASE_URL": database_url,
         "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
         "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
-        FAREWELL: environment_of("app-1", {})[FAREWELL],
+        DRAIN_NOTICE: environment_of("app-1", {})[DRAIN_NOTICE],
     }
     made = [Instance(name, settings, tmp_path / f"{name}.log") for name in NAMES]
     yield made
@@ -128,8 +128,8 @@ async def test_a_rolling_restart_under_load_loses_no_claim(
             except aiohttp.ServerDisconnectedError:  # what becomes of the same on a connection that was used before
                 answer = (502, "")
             if answer[0] == 502:
-                # On a machine that is busy with other things the load balancer may notice later than the farewell ends.
-                # The same claim again tells what became of it.
+                # On a busy machine the load balancer may notice later than the drain notice ends. The same claim again
+                # tells what became of it.
                 again.append(answer)
                 answer = await claim(client, user)
             answers.append(answer)

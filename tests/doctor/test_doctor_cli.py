@@ -22,7 +22,7 @@ def test_with_warnings_alone_the_status_is_0(well: dict[str, str]) -> None:
     assert {line.split()[0] for line in lines} == {"ok", "warning"}
     [shared] = [line for line in lines if "run on 127.0.0.1" in line]
     assert shared.startswith("warning  masters: ")
-    assert shared.endswith(" To mend it: run each on its own machine")
+    assert shared.endswith(" To fix it: run each on its own machine")
 
 
 def test_what_is_wrong_is_a_line_with_how_to_mend_it_and_the_status_is_1(well: dict[str, str]) -> None:
@@ -31,7 +31,7 @@ def test_what_is_wrong_is_a_line_with_how_to_mend_it_and_the_status_is_1(well: d
     assert told.returncode == 1
     [line] = [line for line in told.stdout.splitlines() if line.startswith("wrong")]
     assert line.startswith("wrong    database: it cannot be used: ")
-    assert "To mend it: start it, or correct CLAIMSVC_DATABASE_URL" in line
+    assert "To fix it: start it, or correct CLAIMSVC_DATABASE_URL" in line
     assert "nothing" not in line, "the password"
     assert "Traceback" not in told.stderr
 

@@ -14,7 +14,7 @@ import structlog
 
 from claimsvc.bootstrap import application
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.connect import open_keys
+from claimsvc.connect import open_repositories
 from claimsvc.domain import Scope, StrategyName
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.databases import administrate
@@ -120,10 +120,12 @@ async def test_an_idempotency_key_is_its_user_s_and_outlives_the_instance(stage:
 
 @pytest.mark.usefixtures("spring")
 async def test_a_key_with_the_scope_acts_for_users_and_is_named_in_the_audit(stage: Stage, database_url: str) -> None:
-    async with open_keys(DatabaseSettings(database_url=database_url)) as keys:
+    async with open_repositories(DatabaseSettings(database_url=database_url)) as storage:
         digest = hashlib.sha256(SUPPORT.encode()).digest()
         scopes = {Scope.CLAIMS_WRITE}
-        made = await keys.create(digest, label="support", scopes=scopes, expires_seconds=None, actor="os-user:x@y")
+        made = await storage.keys.create(
+            digest, label="support", scopes=scopes, expires_seconds=None, actor="os-user:x@y"
+        )
     support = bearer(SUPPORT)
     status, claim = await stage.ask("POST", "/api/coupons/claim", {**CLAIM, "user_id": "zoe"}, support)
     assert (status, claim["user_id"]) == (201, "zoe")
@@ -142,3 +144,22 @@ async def test_a_service_says_at_its_start_when_claiming_is_open(
     async with application(Settings(database_url=database_url, redis_urls=redis_urls)):
         pass
     assert [line["log_level"] for line in log_lines if line["event"] == "claiming_is_open"] == ["warning"]
+
+
+async def test_a_service_warns_at_its_start_of_a_setting_by_its_former_name(
+    log_lines: list[structlog.typing.EventDict],
+    database_url: str,
+    redis_urls: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLAIMSVC_CLAIM_PATIENCE_SECONDS", "2")
+    monkeypatch.setenv("CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS", "2")
+    monkeypatch.setenv("CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS", "3")
+    async with application(Settings(database_url=database_url, redis_urls=redis_urls)):
+        pass
+    warned = [(line["log_level"], line["reason"]) for line in log_lines if line["event"] == "setting_renamed"]
+    former, current = "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS", "CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS"
+    assert warned == [
+        ("warning", "CLAIMSVC_CLAIM_PATIENCE_SECONDS is now CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS"),
+        ("warning", f"{former} is now {current}; it is ignored, because {current} is set too"),
+    ]

@@ -16,7 +16,7 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import GENERATION_PATTERN, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import make_codes, new_code, possibilities
-from claimsvc.http.resources.codes.uploads import CSV, NDJSON, RowReader
+from claimsvc.representations.code_files import CSV, NDJSON, RowReader
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.serving import served
 from tests.support.waiting import until

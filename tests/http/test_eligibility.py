@@ -158,7 +158,7 @@ async def test_a_list_is_one_user_a_line(service: Service, kind: str, data: byte
         ("text/plain", b"ann\n\xff\n", "Line 2: a user id is"),
         ("text/plain", b"x" * 256, "Line 1: a user id is"),
         ("text/plain", b"ann\n" + b"x" * 100_000, "Line 2: it is longer than 4096"),
-        ("text/csv", b"user\nann\n", "Line 1: the first line of CSV names the columns"),
+        ("text/csv", b"user\nann\n", "Line 1: the first line of CSV must name the columns"),
         ("text/csv", b"user_id\n", "It has no user"),
         ("text/csv", b"city,user_id\nSeoul\n", "Line 2: it has too few columns"),
         ("text/csv", b'user_id\n"ann\n', "Line 2: it is not CSV"),

@@ -22,7 +22,7 @@ from tests.support.waiting import until
 _PATIENT = {
     "database_lock_timeout_seconds": 30.0,
     "database_statement_timeout_seconds": 30.0,
-    "claim_patience_seconds": 30.0,
+    "claim_queue_timeout_seconds": 30.0,
     "claim_timeout_seconds": 60.0,
 }
 

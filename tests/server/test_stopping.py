@@ -37,10 +37,10 @@ def told_to_stop(program: Program, url: str) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("workers", ["1", "2"])
-def test_a_connection_at_rest_is_kept_for_the_farewell_and_ends_it_with_its_next_request(
+def test_a_connection_at_rest_is_kept_for_the_drain_notice_and_ends_it_with_its_next_request(
     start: Starter, served: dict[str, str], workers: str
 ) -> None:
-    served |= {"CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS": "50", "CLAIMSVC_SHUTDOWN_GRACE_SECONDS": "0.5"}
+    served |= {"CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS": "50", "CLAIMSVC_SHUTDOWN_GRACE_SECONDS": "0.5"}
     program = start("serve", "--workers", workers, **served)
     url = address(program)
     with contextlib.closing(resting(url)) as connection:
@@ -52,17 +52,19 @@ def test_a_connection_at_rest_is_kept_for_the_farewell_and_ends_it_with_its_next
 
 
 @pytest.mark.slow
-def test_the_farewell_has_an_end(start: Starter, served: dict[str, str]) -> None:
+def test_the_drain_notice_has_an_end(start: Starter, served: dict[str, str]) -> None:
     """It may be longer than the grace and what comes after that: its time is its own."""
-    program = start("serve", **served, CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS="12", CLAIMSVC_SHUTDOWN_GRACE_SECONDS="0.5")
+    program = start(
+        "serve", **served, CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS="12", CLAIMSVC_SHUTDOWN_GRACE_SECONDS="0.5"
+    )
     with contextlib.closing(resting(address(program))):
         began = time.monotonic()
         assert program.end(signal.SIGTERM) == 0
         assert time.monotonic() - began >= 12
 
 
-def test_without_a_farewell_connections_at_rest_are_ended_at_once(start: Starter, served: dict[str, str]) -> None:
-    program = start("serve", **served, CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS="0")
+def test_without_a_drain_notice_connections_at_rest_are_ended_at_once(start: Starter, served: dict[str, str]) -> None:
+    program = start("serve", **served, CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS="0")
     url = address(program)
     with contextlib.closing(resting(url)) as connection:
         began = time.monotonic()

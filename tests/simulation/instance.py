@@ -18,7 +18,7 @@ from tests.simulation.network import FIRST_PORT, REDIS_TIMEOUT_SECONDS
 from tests.simulation.scenario import LOCK_RETRIES, LOCK_RETRY_WAIT_SECONDS, ClaimPlan, ClientPlan, CouponPlan, Scenario
 from tests.support.observed import Observed
 
-LOCK_PATIENCE_SECONDS = LOCK_RETRIES * LOCK_RETRY_WAIT_SECONDS
+LOCK_TIMEOUT_SECONDS = LOCK_RETRIES * LOCK_RETRY_WAIT_SECONDS
 CLAIM_TIMEOUT_SECONDS = 10.0
 
 
@@ -75,8 +75,8 @@ class Instance:
         ):
             limits = BatchLimits(
                 batch_size=scenario.batch_size,
-                lock_patience_seconds=LOCK_PATIENCE_SECONDS,
-                patience_seconds=scenario.patience_seconds,
+                lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
+                queue_timeout_seconds=scenario.queue_timeout_seconds,
                 claim_timeout_seconds=CLAIM_TIMEOUT_SECONDS,
                 concurrent_rounds=scenario.concurrent_rounds,
             )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from claimsvc.domain import AlreadyClaimed, Claimed, SoldOut, StrategyName, UnknownCoupon
 from claimsvc.errors import InvariantViolatedError, LockBusyError, TransientError
-from tests.simulation.instance import LOCK_PATIENCE_SECONDS, Record
+from tests.simulation.instance import LOCK_TIMEOUT_SECONDS, Record
 from tests.simulation.masters import LOCK
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
 
@@ -94,16 +94,16 @@ def _answers(simulation: "Simulation") -> Iterator[str]:
 
 
 def _longest_wait(simulation: "Simulation", process: int) -> float:
-    """How long a claim may take: its patience, and the longest answers of the servers that it can have waited for."""
+    """How long a claim may take: its limit in the queue, and the longest answers of the servers that it waited for."""
     scenario = simulation.scenario
     paused = sum(
         fault.seconds + 1
         for fault in scenario.faults
         if fault.kind is Kind.PAUSE and fault.which % scenario.instances + 1 == process
     )
-    patience = max(scenario.patience_seconds, LOCK_PATIENCE_SECONDS) + _PRECISION_SECONDS
+    queued = max(scenario.queue_timeout_seconds, LOCK_TIMEOUT_SECONDS) + _PRECISION_SECONDS
     redis = (5 + len(scenario.coupons)) * min(simulation.witness.slowest_reply, 0.6)
-    return patience + 5 * simulation.database.slowest_call + redis + paused
+    return queued + 5 * simulation.database.slowest_call + redis + paused
 
 
 def _untruths(simulation: "Simulation", record: Record) -> Iterator[str]:
@@ -123,7 +123,7 @@ def _untruths(simulation: "Simulation", record: Record) -> Iterator[str]:
         if record.coupon.exists:
             yield "untrue: unknown-coupon was told to"
     elif isinstance(answer, LockBusyError):
-        if ended - record.started < LOCK_PATIENCE_SECONDS - 1e-6:
+        if ended - record.started < LOCK_TIMEOUT_SECONDS - 1e-6:
             yield f"impatient: lock-busy after {ended - record.started:.3f} s to"
         if alone and own is not None:
             yield "untrue: lock-busy with a claim written to"

@@ -81,7 +81,7 @@ class Scenario:
     slice_seconds: float = 0.01
     batch_size: int = 64
     concurrent_rounds: int = 2
-    patience_seconds: float = 5.0
+    queue_timeout_seconds: float = 5.0
     waiting_limit: int = 1000
     network_seconds: float = 0.0002
     transaction_seconds: float = 0.002
@@ -146,7 +146,7 @@ def scenario_of(seed: int) -> Scenario:
         slice_seconds=draw.choice([0.001, 0.01, 0.01]),
         batch_size=draw.choice([1, 2, 4, 64]),
         concurrent_rounds=draw.choice([1, 2]),
-        patience_seconds=draw.choice([2.0, 5.0]),
+        queue_timeout_seconds=draw.choice([2.0, 5.0]),
         waiting_limit=draw.choice([3, 1000, 1000, 1000]),
         network_seconds=draw.choice([0.0001, 0.0003, 0.001]),
         transaction_seconds=draw.choice([0.0005, 0.002, 0.005]),

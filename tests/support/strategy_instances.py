@@ -60,7 +60,9 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
     ):
         storage = Repositories.on(Database(engine, 4.0), observer=observed)
         admission = storage.admission
-        limits = BatchLimits(batch_size=64, lock_patience_seconds=1.5, patience_seconds=5.0, claim_timeout_seconds=10.0)
+        limits = BatchLimits(
+            batch_size=64, lock_timeout_seconds=1.5, queue_timeout_seconds=5.0, claim_timeout_seconds=10.0
+        )
         room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {
             each.name: each

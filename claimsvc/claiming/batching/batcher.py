@@ -69,14 +69,14 @@ class BatchLimits:
         batch_size: most claims of a coupon in one batch.
         concurrent_rounds: most rounds at the same time, not counting tasks that wait for a queue's turn. Queues that
             become ready meanwhile share the next round, so a higher limit means more rounds with fewer queues each.
-        lock_patience_seconds: longest wait of a claim while its queue waits for the lock.
-        patience_seconds: longest wait of a claim while its queue waits for anything else.
+        lock_timeout_seconds: longest wait of a claim while its queue waits for the lock.
+        queue_timeout_seconds: longest wait of a claim while its queue waits for anything else.
         claim_timeout_seconds: longest time from arrival to outcome, including the decision.
     """
 
     batch_size: int
-    lock_patience_seconds: float
-    patience_seconds: float
+    lock_timeout_seconds: float
+    queue_timeout_seconds: float
     claim_timeout_seconds: float
     concurrent_rounds: int = 2
 
@@ -186,10 +186,10 @@ class Batcher:
         for queue in self._queues.values():
             if queue.waits_for_lock:
                 queue.refuse(
-                    lock_busy(), arrived_before=now - self._limits.lock_patience_seconds - _LAST_ATTEMPT_SECONDS
+                    lock_busy(), arrived_before=now - self._limits.lock_timeout_seconds - _LAST_ATTEMPT_SECONDS
                 )
             else:
-                queue.refuse(overloaded(), arrived_before=now - self._limits.patience_seconds)
+                queue.refuse(overloaded(), arrived_before=now - self._limits.queue_timeout_seconds)
             queue.time_out_undecided(outcome_unknown(), arrived_before=now - self._limits.claim_timeout_seconds)
         if self._queues:
             self._overdue_check_due = True

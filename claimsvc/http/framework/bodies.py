@@ -1,23 +1,14 @@
-"""Reading a request's body: bounded in time and in size, JSON only, and nothing that JSON leaves open is let through.
-
-What two parsers may understand differently (a repeated key, NaN, a number that no machine holds) is refused here,
-before the model is asked.
-"""
+"""Reading a request's body: bounded in time and in size, and strict JSON only."""
 
 import asyncio
-import json
-import math
 import zlib
-from collections import Counter
 from collections.abc import Mapping
-from decimal import Decimal
-from typing import Any, Never
+from typing import Any
 
-import orjson
 from aiohttp import hdrs, web
 
 from claimsvc.domain.problems import BAD_REQUEST
-from claimsvc.http.framework.validation import Model, shown, validate_body
+from claimsvc.http.framework.validation import Model, validate_body
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -27,12 +18,11 @@ from claimsvc.http.server.problems import (
     bad_body,
 )
 from claimsvc.http.server.wire import MAX_BODY_BYTES, PLAIN_JSON
+from claimsvc.representations.strict_json import InvalidJsonError, decode_object, starts_too_deep, too_deep
 
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
-# More digits than any number of the contract has; int() itself takes quadratic time and gives up at 4300.
-_MAX_DIGITS = 32
 # A body too large to be taken is still looked at for this long, so that one that is nested without end is told so.
 _PEEK_SECONDS = 0.25
 _NOTHING: Mapping[str, Any] = {}
@@ -57,7 +47,10 @@ async def read_body(
 
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """A body that is all there, and not compressed, as a `model`. Raises as `read_body`."""
-    document = decode_object(raw)
+    try:
+        document = decode_object(raw)
+    except InvalidJsonError as error:
+        raise _invalid(error) from None
     return validate_body(model, {**given, **document} if given else document)
 
 
@@ -113,17 +106,13 @@ async def _collect(request: web.Request, timeout_seconds: float) -> bytes:
 
 def _too_large(start: bytes) -> RefusedError:
     """The refusal of a body that is too large, unless its start is already nested deeper than anything sensible."""
-    try:
-        _DECODER.decode(start.decode("utf-8", "replace"))
-    except RecursionError:
-        return _too_deep(close=True)
-    except (ValueError, RefusedError):
-        pass
+    if starts_too_deep(start):
+        return _invalid(too_deep(), close=True)
     return RefusedError(BODY_TOO_LARGE, close=True)
 
 
-def _too_deep(*, close: bool = False) -> RefusedError:
-    return RefusedError(BAD_REQUEST, errors=(BodyError("It is nested too deeply.", "#"),), close=close)
+def _invalid(error: InvalidJsonError, *, close: bool = False) -> RefusedError:
+    return RefusedError(BAD_REQUEST, errors=(BodyError(error.detail, "#"),), close=close)
 
 
 def _inflate(raw: bytes) -> bytes:
@@ -140,76 +129,3 @@ def _inflate(raw: bytes) -> bytes:
     if inflater.unused_data:
         raise bad_body("Something follows the gzip stream.")
     return content
-
-
-def decode_object(raw: bytes) -> dict[str, Any]:
-    """The JSON object that this is, with nothing in it that JSON leaves open. Raises as `read_body`."""
-    if (usual := _decode_usual(raw)) is not None:
-        return usual
-    if not raw:
-        raise bad_body("It is empty; a JSON object is needed.")
-    try:
-        document = _DECODER.decode(raw.decode("utf-8"))
-    except UnicodeDecodeError as error:
-        raise bad_body(f"It is not UTF-8, from byte {error.start} on.") from None
-    except json.JSONDecodeError as error:
-        if error.doc.startswith("\ufeff"):
-            raise bad_body("It starts with a byte order mark; JSON has none.") from None
-        reason = error.msg.partition(":")[0]
-        raise bad_body(f"It is not JSON: {reason} at line {error.lineno}, column {error.colno}.") from None
-    except RecursionError:
-        raise _too_deep() from None
-    if not isinstance(document, dict):
-        raise bad_body("A JSON object is needed.")
-    return document
-
-
-def _decode_usual(raw: bytes) -> dict[str, str] | None:
-    """The document, if it is an object of plain texts, as nearly all are; None if it has to be looked at closely.
-
-    Each of its keys and values has two quotation marks around it; where there are more in all, one is escaped, or a key
-    appears twice.
-    """
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    if type(document) is not dict or raw.count(b'"') != 4 * len(document):
-        return None
-    return document if set(map(type, document.values())) == {str} else None
-
-
-def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    result = dict(pairs)
-    if len(result) != len(pairs):
-        counts = Counter(key for key, _ in pairs)
-        repeated = next(key for key, count in counts.items() if count > 1)
-        raise bad_body(f"{shown(repeated)} appears twice in one object.")
-    return result
-
-
-def _refuse_constant(name: str) -> Never:
-    raise bad_body(f"{name} is not a JSON number.")
-
-
-def _bounded_integer(digits: str) -> int:
-    if len(digits) > _MAX_DIGITS:
-        raise bad_body(f"A number has more than {_MAX_DIGITS} digits.")
-    return int(digits)
-
-
-def _number(text: str) -> float:
-    """A number with a point or an exponent; to JSON Schema, and so to the OpenAPI document, 5.0 is the integer 5."""
-    value = float(text)
-    if not math.isfinite(value):
-        raise bad_body("A number is too large.")
-    # Not what merely rounds to a whole number.
-    return int(value) if value.is_integer() and Decimal(text) == value else value
-
-
-_DECODER = json.JSONDecoder(
-    object_pairs_hook=_object_of_unique_keys,
-    parse_constant=_refuse_constant,
-    parse_int=_bounded_integer,
-    parse_float=_number,
-)

@@ -12,8 +12,8 @@ from uuid import UUID
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
-from claimsvc.http.framework.schemas import CouponName, Request
-from claimsvc.http.framework.times import StartsAt
+from claimsvc.representations.audit import AuditSelection
+from claimsvc.representations.fields import CouponName, Request
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
@@ -28,9 +28,6 @@ _NAME_CURSOR = rf"^(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*$"
 _CLAIM_CURSOR = r"^0[0-2][0-9a-f]{46}$"
 # The same time, and 8 bytes of a number that is not negative.
 _AUDIT_CURSOR = r"^0[0-2][0-9a-f]{14}[0-7][0-9a-f]{15}$"
-_VISIBLE = r"^[!-~]*$"
-# Codes may have Hangul, too.
-_VISIBLE_OR_HANGUL = r"^[!-~가-힣]*$"
 
 
 class CouponPath(Request):
@@ -146,39 +143,9 @@ class ClaimsQuery(Request):
         return domain.ClaimPosition(_time_of(position[:8]), str(UUID(bytes=position[8:])))
 
 
-class AuditQuery(Request):
+class AuditQuery(AuditSelection):
     """Which page of which entries of the audit."""
 
-    subject_type: Annotated[
-        str,
-        Field(pattern=r"^[a-z]{0,32}$", description="such as coupon, claim or key; empty for all", examples=["coupon"]),
-    ] = ""
-    subject: Annotated[
-        str,
-        Field(
-            max_length=domain.MAX_NAME_LENGTH,
-            pattern=_VISIBLE_OR_HANGUL,
-            description="a coupon's name, a code, or the id of a claim or a key; empty for all",
-            examples=["summer-sale"],
-        ),
-    ] = ""
-    actor: Annotated[
-        str,
-        Field(
-            max_length=domain.MAX_NAME_LENGTH,
-            pattern=_VISIBLE,
-            description="who did it, as entries name them; empty for all",
-            examples=["key:3f9c21d07ab4"],
-        ),
-    ] = ""
-    action: Annotated[
-        str,
-        Field(pattern=r"^[a-z.-]{0,64}$", description="what was done; empty for all", examples=["coupon.change"]),
-    ] = ""
-    since: Annotated[
-        StartsAt,
-        Field(description="no entry before this time (RFC 3339, with its offset)", examples=["2026-11-27T00:00:00Z"]),
-    ] = _EPOCH
     limit: Limit = DEFAULT_PAGE
     cursor: Annotated[
         str,
@@ -188,14 +155,6 @@ class AuditQuery(Request):
             examples=["00064680d83b8a00000000000000002a"],
         ),
     ] = ""
-
-    def filter(self) -> domain.AuditFilter:
-        """Which entries are asked for."""
-        # The database writes ids in lower case.
-        subject = self.subject.lower() if self.subject_type == "claim" else self.subject
-        return domain.AuditFilter(
-            self.subject_type or None, subject or None, self.actor or None, self.action or None, self.since
-        )
 
     def after(self) -> domain.AuditPosition | None:
         """The position of the last entry of the page before."""

@@ -9,10 +9,10 @@ from pydantic import BaseModel, ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.server.problems import BodyError, InputError, ParameterError, RefusedError
+from claimsvc.representations.strict_json import is_fit, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
-_MAX_SHOWN = 64
 _MAX_ERRORS = 20
 
 
@@ -55,15 +55,6 @@ def _validate_parameters(model: type[Model], values: Mapping[str, str]) -> Model
         raise RefusedError(BAD_REQUEST, errors=errors) from None
 
 
-def shown(key: str) -> str:
-    """A name of the client's making, if it is fit to be shown to whoever reads the answer."""
-    return f'"{key}"' if _is_fit(key) else "One name"
-
-
-def _is_fit(text: str) -> bool:
-    return len(text) <= _MAX_SHOWN and text.isascii() and text.isprintable()
-
-
 def _pointer(error: Mapping[str, Any], document: Any) -> str:
     """The pointer to where an error is; what pydantic says of which models it has tried there is left out."""
     parts = []
@@ -76,14 +67,14 @@ def _pointer(error: Mapping[str, Any], document: Any) -> str:
         elif isinstance(document, list) and isinstance(part, int):
             parts.append(str(part))
             document = document[part]
-    if not all(map(_is_fit, parts)):
+    if not all(map(is_fit, parts)):
         return "#"
     return "#" + "".join("/" + quote(part.replace("~", "~0").replace("/", "~1"), safe="~") for part in parts)
 
 
 def _name(location: Sequence[int | str]) -> str:
     name = str(location[0]) if location else ""
-    return name if _is_fit(name) else ""
+    return name if is_fit(name) else ""
 
 
 def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:

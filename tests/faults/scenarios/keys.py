@@ -98,7 +98,7 @@ class KeysForgotten(Anywhere):
     fault, name, quick = "16", "every master forgets its keys", True
 
     async def run(self, context: Context, rng: random.Random) -> Row:
-        settings = {"CLAIMSVC_RECONCILE_SECONDS": "1", "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "2"}
+        settings = {"CLAIMSVC_RECONCILE_SECONDS": "1", "CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS": "2"}
         async with context.trial(self, rng, instances=3, settings=settings) as trial:
             names = await coupons(trial)
             async with trial.load(plan(names)):

@@ -27,7 +27,7 @@ _REDIS_TIMEOUT_SECONDS = 0.3
 _STATEMENT_TIMEOUT_SECONDS = 0.5
 # After this the service cuts a conversation with PostgreSQL: a second more than a statement may take.
 _UNIT_TIMEOUT_SECONDS = _STATEMENT_TIMEOUT_SECONDS + 1.0
-_CLAIM_PATIENCE_SECONDS = 3.0
+_CLAIM_QUEUE_TIMEOUT_SECONDS = 3.0
 _SETTINGS: Mapping[str, str] = {
     "lock_ttl_seconds": str(LOCK_TTL_SECONDS),
     "lock_retry_wait_seconds": "0.2",
@@ -40,7 +40,7 @@ _SETTINGS: Mapping[str, str] = {
     "database_statement_timeout_seconds": str(_STATEMENT_TIMEOUT_SECONDS),
     "database_lock_timeout_seconds": "0.4",
     "database_idle_in_transaction_timeout_seconds": "4",
-    "claim_patience_seconds": str(_CLAIM_PATIENCE_SECONDS),
+    "claim_queue_timeout_seconds": str(_CLAIM_QUEUE_TIMEOUT_SECONDS),
     # What comes by the clock is no boundary of a claim.
     "sweep_seconds": "3600",
     "log_level": "error",
@@ -50,7 +50,7 @@ _LATE_FOR_REDIS_SECONDS = _REDIS_TIMEOUT_SECONDS + 0.2
 _LATE_FOR_POSTGRES_SECONDS = _UNIT_TIMEOUT_SECONDS + 0.3
 CLIENT_PATIENCE_SECONDS = 0.3
 # A claim waits in line, then has its transaction, and then perhaps has to read what became of it.
-ANSWER_SECONDS = _CLAIM_PATIENCE_SECONDS + 2 * _UNIT_TIMEOUT_SECONDS
+ANSWER_SECONDS = _CLAIM_QUEUE_TIMEOUT_SECONDS + 2 * _UNIT_TIMEOUT_SECONDS
 _START_SECONDS = 20.0
 _STARTS = 5
 
@@ -98,7 +98,7 @@ class ServiceHere:
 
     async def _run(self, started: "asyncio.Future[int]") -> None:
         watch_tasks_of(self.work)
-        settings = Settings(**self._settings)  # type: ignore[arg-type]
+        settings = Settings(**self._settings)
         async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
             started.set_result(port)
             await self._stop.wait()

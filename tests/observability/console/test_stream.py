@@ -217,7 +217,7 @@ async def test_open_streams_do_not_hold_up_the_end(settings: Settings) -> None:
             await other.sees(lambda _: True)
             started = time.monotonic()
             await site.stop()
-            await runner.say_farewell(1.0)
+            await runner.give_drain_notice(1.0)
             await runner.cleanup()
             assert time.monotonic() - started < 3
             for watcher in (one, other):

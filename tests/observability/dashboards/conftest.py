@@ -14,7 +14,7 @@ from tests.observability.dashboards.watched_cluster import WatchedCluster, watch
 from tests.support.alert_rules import quickened
 
 # What finds drifts often enough for a test: by two looks, the second when a claim's patience is over.
-_RECONCILES_OFTEN = {"CLAIMSVC_RECONCILE_SECONDS": "1", "CLAIMSVC_CLAIM_PATIENCE_SECONDS": "2"}
+_RECONCILES_OFTEN = {"CLAIMSVC_RECONCILE_SECONDS": "1", "CLAIMSVC_CLAIM_QUEUE_TIMEOUT_SECONDS": "2"}
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

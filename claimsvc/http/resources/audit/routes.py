@@ -1,9 +1,6 @@
 """Who did what, over HTTP; it asks for a key."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
 
 from aiohttp import web
 
@@ -15,20 +12,7 @@ from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.response import Reply
-
-
-@dataclass(frozen=True, slots=True)
-class AuditEntryBody:
-    """Who did what to which thing, and why. `actor` is a key, a user of the system, a job, or the claimant."""
-
-    at: datetime
-    actor: str
-    action: str
-    subject_type: str
-    subject: str
-    reason: str
-    request_id: str | None
-    details: Mapping[str, Any]
+from claimsvc.representations.audit import AuditEntryBody, audit_position, entry_body
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,26 +21,6 @@ class AuditPageBody:
 
     items: list[AuditEntryBody]
     next_cursor: str | None
-
-
-def entry_body(entry: domain.AuditEntry) -> AuditEntryBody:
-    """An entry that was read, as it goes over the wire."""
-    return AuditEntryBody(
-        _position(entry).at,
-        entry.actor,
-        entry.action,
-        entry.subject_type,
-        entry.subject,
-        entry.reason,
-        entry.request_id,
-        entry.details,
-    )
-
-
-def _position(entry: domain.AuditEntry) -> domain.AuditPosition:
-    if entry.at is None or entry.id is None:
-        raise ValueError("it was never written")
-    return domain.AuditPosition(entry.at, entry.id)
 
 
 async def list_audit(request: web.Request, query: parameters.AuditQuery) -> Reply:
@@ -68,7 +32,7 @@ async def list_audit(request: web.Request, query: parameters.AuditQuery) -> Repl
         request.app[SERVICES].audit, request[CALLER], query.filter(), after=query.after(), limit=query.limit + 1
     )
     page = found[: query.limit]
-    cursor = parameters.audit_cursor(_position(page[-1])) if len(found) > query.limit else None
+    cursor = parameters.audit_cursor(audit_position(page[-1])) if len(found) > query.limit else None
     return with_next(request, ok(AuditPageBody([entry_body(entry) for entry in page], cursor)), cursor)
 
 

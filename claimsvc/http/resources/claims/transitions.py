@@ -16,9 +16,10 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.representations.fields import Request
 
 
-class CancelClaim(schemas.Request):
+class CancelClaim(Request):
     """Why a claim is given back; the audit keeps it."""
 
     reason: Annotated[

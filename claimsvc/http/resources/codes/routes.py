@@ -9,7 +9,7 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.application import codes
 from claimsvc.domain.problems import UNAVAILABLE
-from claimsvc.http.framework import parameters, schemas
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.refusals import refused
@@ -17,10 +17,12 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import StreamingBody
 from claimsvc.http.resources.codes import schemas as code_schemas
-from claimsvc.http.resources.codes.uploads import CODES, Row, rows_of
+from claimsvc.http.resources.codes.uploads import CODES, rows_of
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
+from claimsvc.representations.code_files import Row
+from claimsvc.representations.fields import Request
 
 
 async def add_codes(
@@ -41,7 +43,7 @@ async def add_codes(
     return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request_id)
 
 
-class _Asked(schemas.Request):
+class _Asked(Request):
     """What makes a file of codes the same as another."""
 
     atomic: bool

@@ -1,4 +1,4 @@
-"""What goes over the wire about codes: see `claimsvc.http.framework.schemas`, whose rules these obey."""
+"""What goes over the wire about codes: `claimsvc.representations` has the files."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,8 +9,8 @@ from pydantic import BeforeValidator, Field
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
-from claimsvc.http.framework.schemas import CouponName, CouponType, Request
-from claimsvc.http.framework.times import EndsAt
+from claimsvc.representations.fields import CouponName, CouponType, Request
+from claimsvc.representations.times import EndsAt
 
 
 def _normalized(value: Any) -> Any:

@@ -15,7 +15,6 @@ from aiohttp.http_writer import StreamWriter
 from pydantic import Field
 
 from claimsvc.domain.problems import UNAVAILABLE
-from claimsvc.http.framework import schemas
 from claimsvc.http.framework.pages import Pages
 from claimsvc.http.framework.routing import Route, Success
 from claimsvc.http.framework.services import SERVICES
@@ -25,6 +24,7 @@ from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.response import Head, Reply
 from claimsvc.http.server.wire import RESPONSE_HEADERS, X_REQUEST_ID
 from claimsvc.observability.console import Live
+from claimsvc.representations.fields import Request
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -163,7 +163,7 @@ def _keep_little(transport: asyncio.Transport | None) -> None:
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
-class StartStressTest(schemas.Request):
+class StartStressTest(Request):
     """Which scenario is to be run."""
 
     scenario: Annotated[str, Field(min_length=1, max_length=50)]

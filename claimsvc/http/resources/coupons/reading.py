@@ -13,9 +13,9 @@ from claimsvc.http.framework.auth import SHOWS_USERS, unless_open
 from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.resources.coupons import schemas as campaign_schemas
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.representations import coupons as campaign_schemas
 
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
@@ -25,7 +25,7 @@ async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> 
     )
     page = found[: query.limit]
     cursor = parameters.coupon_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.CouponPageBody([schemas.coupon_body(coupon) for coupon in page], cursor)
+    body = schemas.CouponPageBody([campaign_schemas.coupon_body(coupon) for coupon in page], cursor)
     return with_next(request, ok(body), cursor)
 
 

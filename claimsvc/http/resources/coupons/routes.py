@@ -11,10 +11,10 @@ from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.resources.coupons import schemas as campaign_schemas
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import ChangeAnswer
+from claimsvc.representations import coupons as campaign_schemas
 
 
 async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupon) -> Reply:

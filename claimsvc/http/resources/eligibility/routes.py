@@ -17,11 +17,13 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody
 from claimsvc.http.resources.eligibility import schemas as eligibility_schemas
-from claimsvc.http.resources.eligibility.user_lists import MAX_LIST_BYTES, BadListError, ListFormat, ListReader
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import BodyError
 from claimsvc.http.server.response import Reply
+from claimsvc.representations.user_lists import BadListError, ListFormat, ListReader
+
+_MAX_LIST_BYTES = 64 * 1024 * 1024
 
 
 @within_quota
@@ -110,7 +112,7 @@ _LIST = Streamed(
         },
         ListFormat.NDJSON: {"schema": {"type": "string", "description": "on each line an object with `user_id`"}},
     },
-    MAX_LIST_BYTES,
+    _MAX_LIST_BYTES,
 )
 
 ROUTES: tuple[Route, ...] = (

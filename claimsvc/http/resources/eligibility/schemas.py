@@ -1,4 +1,4 @@
-"""What goes over the wire about who may claim: see `claimsvc.http.framework.schemas`, whose rules these obey."""
+"""What goes over the wire about who may claim: `claimsvc.representations` has the lists."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -7,7 +7,7 @@ from pydantic import Field
 
 from claimsvc import domain
 from claimsvc.http.framework.problem_bodies import ReasonBody
-from claimsvc.http.framework.schemas import Attributes, CouponName, Request, UserId
+from claimsvc.representations.fields import Attributes, CouponName, Request, UserId
 
 
 class CheckEligibility(Request):

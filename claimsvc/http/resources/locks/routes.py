@@ -10,9 +10,9 @@ from claimsvc.http.framework.auth import only
 from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.resources.locks import schemas as lock_schemas
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.representations import locks as lock_schemas
 
 
 async def list_locks(request: web.Request) -> Reply:

@@ -41,6 +41,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end -}}
 {{- end -}}
 
+{{- /* How long idle connections of a pod that stops stay open, in seconds: by the setting, its former name, or 5. */ -}}
+{{- define "claimsvc.drainNotice" -}}
+{{- $settings := .Values.settings -}}
+{{- if hasKey $settings "CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS" -}}
+{{- include "claimsvc.setting" $settings.CLAIMSVC_SHUTDOWN_DRAIN_NOTICE_SECONDS -}}
+{{- else if hasKey $settings "CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS" -}}
+{{- include "claimsvc.setting" $settings.CLAIMSVC_SHUTDOWN_FAREWELL_SECONDS -}}
+{{- else -}}5{{- end -}}
+{{- end -}}
+
 {{- /* What every pod is held to: no rights, no writing but to /tmp, no token, and no variables made from Services: that
        of a Service named claimsvc would be CLAIMSVC_PORT. */ -}}
 {{- define "claimsvc.pod" -}}

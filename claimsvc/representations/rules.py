@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from claimsvc import domain
-from claimsvc.http.framework.schemas import CouponName, Number, Request, Scalar, bytes_of_jsonb
+from claimsvc.representations.fields import CouponName, Number, Request, Scalar, bytes_of_jsonb
 
 MAX_RULES = 20
 

@@ -1,4 +1,4 @@
-"""What goes over the wire about a coupon's rules: see `claimsvc.http.framework.schemas`, whose rules these obey."""
+"""Coupons and their campaigns: creating, changing and showing them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -9,10 +9,9 @@ from pydantic import AfterValidator, Field
 
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
-from claimsvc.http.framework.schemas import (
+from claimsvc.representations.fields import (
     MAX_NUMBER,
     Amount,
-    CouponBody,
     CouponName,
     CouponType,
     Number,
@@ -21,8 +20,8 @@ from claimsvc.http.framework.schemas import (
     UserId,
     bytes_of_jsonb,
 )
-from claimsvc.http.framework.times import EndsAt, StartsAt
-from claimsvc.http.resources.coupons.rules import CouponRules, rules_body
+from claimsvc.representations.rules import CouponRules, rules_body
+from claimsvc.representations.times import EndsAt, StartsAt
 
 MAX_METADATA_BYTES = 8192
 
@@ -135,6 +134,18 @@ class ChangeCoupon(Request):
 
 
 @dataclass(frozen=True, slots=True)
+class CouponBody:
+    """A coupon: `amount` units were offered, `remaining_amount` of them are left."""
+
+    name: CouponName
+    # Not at least one: of a coupon with codes there may be fewer than were offered first.
+    amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[100])]
+    remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
+    strategy: Strategy
+    created_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignBody(CouponBody):
     """A coupon and its rules. It can be claimed from `starts_at` until just before `ends_at`, unless it is paused."""
 
@@ -156,6 +167,11 @@ class CampaignDetailBody(CampaignBody):
     """A coupon, its rules, and its first claimants, oldest first, all of one moment."""
 
     claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
+
+
+def coupon_body(coupon: domain.Coupon) -> CouponBody:
+    """A coupon as it goes over the wire."""
+    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
 
 
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:

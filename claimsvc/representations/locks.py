@@ -1,4 +1,4 @@
-"""What goes over the wire about locks: see `claimsvc.http.framework.schemas`, whose rules these obey."""
+"""Locks: showing them, and forced release."""
 
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from claimsvc import domain
-from claimsvc.http.framework.schemas import CouponName, Request
+from claimsvc.representations.fields import CouponName, Request
 
 
 class ReleaseLock(Request):

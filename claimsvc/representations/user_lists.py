@@ -1,6 +1,6 @@
-"""Lists of users as they are sent: one on each line, plain, as CSV or as NDJSON.
+"""Lists of users: one per line, as plain text, CSV or NDJSON.
 
-A user id has no line break in it, so a line is a row also of CSV.
+A user id contains no line break, so a line is also a row of CSV.
 """
 
 import csv
@@ -8,22 +8,22 @@ import re
 from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
-from claimsvc import domain
-from claimsvc.http.framework.bodies import parse_body
-from claimsvc.http.framework.schemas import Request, UserId
-from claimsvc.http.server.problems import RefusedError
+from pydantic import ValidationError
 
-MAX_LIST_BYTES = 64 * 1024 * 1024
+from claimsvc import domain
+from claimsvc.representations.fields import Request, UserId
+from claimsvc.representations.strict_json import InvalidJsonError, decode_object
+
 _LONGEST_LINE_BYTES = 4096
 _MOST_ERRORS = 20
 _USER_ID = re.compile(rb"[!-~]{1,255}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COLUMN = "user_id"
-_RULE = "a user id is 1 to 255 visible ASCII characters, without blanks"
+_RULE = "a user id is 1 to 255 visible ASCII characters, without spaces"
 
 
 class ListFormat(StrEnum):
-    """How a list is written, by its content type."""
+    """The format of a list, by its content type."""
 
     LINES = "text/plain"
     CSV = "text/csv"
@@ -31,7 +31,7 @@ class ListFormat(StrEnum):
 
 
 class BadListError(Exception):
-    """Lines that are wrong: the first of them, each with its number, and why."""
+    """Lines are invalid; `lines` describes the first of them, each with its number."""
 
     def __init__(self, lines: list[str]) -> None:
         super().__init__("; ".join(lines))
@@ -45,9 +45,9 @@ class ListedUser(Request):
 
 
 class ListReader:
-    """Reads a list from pieces of a file, whose ends are anywhere.
+    """Reads a list from a file that arrives in pieces.
 
-    Both methods raise `BadListError`, and the reader is of no use after that.
+    Both methods raise `BadListError`; the reader cannot be used after that.
     """
 
     def __init__(self, list_format: ListFormat) -> None:
@@ -55,21 +55,21 @@ class ListReader:
         self._rest = b""
         self._number = 0
         self._users = 0
-        # Where the ids are, once the first line of CSV has told.
+        # The column of the ids, once the first line of CSV is read.
         self._column: int | None = None
 
     def feed(self, piece: bytes) -> list[str]:
-        """The user ids on the lines that are complete with this piece."""
+        """The user ids on the lines that this piece completes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > _LONGEST_LINE_BYTES:
             lines.append(self._rest)
         return self._users_on(lines)
 
     def end(self) -> list[str]:
-        """The user ids on what is left."""
+        """The user ids on the last line, if no line break ends it."""
         found = self._users_on([self._rest] if self._rest else [])
         if not self._users:
-            raise BadListError(["It has no user; to take a list away, delete it."])
+            raise BadListError(["It has no user; to remove a list, delete it."])
         return found
 
     def _users_on(self, lines: Iterable[bytes]) -> list[str]:
@@ -104,7 +104,7 @@ class ListReader:
         elif self._column is None:
             columns = _columns(line)
             if _COLUMN not in columns:
-                raise ValueError(f"the first line of CSV names the columns, one of which is `{_COLUMN}`")
+                raise ValueError(f"the first line of CSV must name the columns, including `{_COLUMN}`")
             self._column = columns.index(_COLUMN)
         else:
             columns = _columns(line)
@@ -130,6 +130,6 @@ def _checked(user_id: bytes) -> str:
 
 def _of_json(line: bytes) -> str:
     try:
-        return parse_body(ListedUser, line).user_id
-    except RefusedError:
+        return ListedUser.model_validate(decode_object(line)).user_id
+    except (InvalidJsonError, ValidationError):
         raise ValueError(f"it is not an object with a `{_COLUMN}` alone; {_RULE}") from None

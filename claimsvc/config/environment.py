@@ -1,0 +1,97 @@
+"""Reads the settings from the environment, which nothing else in the package does."""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from claimsvc.config.settings import DatabaseSettings, Settings
+from claimsvc.errors import SettingsError
+
+# Settings by their former names. A former name still works, with a warning at start.
+RENAMED = MappingProxyType(
+    {
+        "claim_patience_seconds": "claim_queue_timeout_seconds",
+        "shutdown_farewell_seconds": "shutdown_drain_notice_seconds",
+    }
+)
+
+
+def load_settings(**overrides: Any) -> Settings:
+    """Read the settings from the environment.
+
+    Args:
+        overrides: values from the command line, which win over the environment; None overrides nothing.
+
+    Raises:
+        SettingsError: one line for each variable that is missing or wrong, which says what it should be.
+    """
+    return _load(Settings, overrides)
+
+
+def load_database_settings() -> DatabaseSettings:
+    """Read only the settings of PostgreSQL, for commands that need nothing else. Raises as `load_settings`."""
+    return _load(DatabaseSettings, {})
+
+
+@dataclass(frozen=True, slots=True)
+class RenamedVariable:
+    """A variable that is set by its former name.
+
+    `is_ignored` is true when the new name is set as well, because the new name wins.
+    """
+
+    former: str
+    current: str
+    is_ignored: bool
+
+
+def renamed_variables() -> list[RenamedVariable]:
+    """The variables that are set by a former name; the service warns of them at start."""
+    environment = _environment()
+    return [
+        RenamedVariable(_variable(former), _variable(current), _variable(current) in environment)
+        for former, current in RENAMED.items()
+        if _variable(former) in environment
+    ]
+
+
+_AnySettings = TypeVar("_AnySettings", bound=DatabaseSettings)
+
+
+def _load(settings: type[_AnySettings], overrides: dict[str, Any]) -> _AnySettings:
+    environment = _environment()
+    former_names = {current: former for former, current in RENAMED.items()}
+    values: dict[str, Any] = {}
+    variables: dict[str, str] = {}
+    for name in settings.model_fields:
+        variables[name] = _variable(name)
+        if variables[name] not in environment and name in former_names and _variable(former_names[name]) in environment:
+            variables[name] = _variable(former_names[name])
+        if variables[name] in environment:
+            values[name] = environment[variables[name]]
+    values |= {name: value for name, value in overrides.items() if value is not None}
+    try:
+        return settings(**values)
+    except ValidationError as error:
+        raise SettingsError("\n".join(_explain(detail, variables) for detail in error.errors())) from None
+
+
+def _environment() -> dict[str, str]:
+    # Names are taken in any case.
+    return {name.upper(): value for name, value in os.environ.items()}
+
+
+def _variable(name: str) -> str:
+    return f"CLAIMSVC_{name.upper()}"
+
+
+def _explain(error: Any, variables: Mapping[str, str]) -> str:
+    name = str(error["loc"][0]) if error["loc"] else ""
+    variable = variables.get(name, _variable(name))
+    if error["type"] == "missing":
+        return f"{variable} is not set: {Settings.model_fields[name].description}"
+    return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"
