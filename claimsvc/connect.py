@@ -38,9 +38,8 @@ async def open_engine(
     settings: DatabaseSettings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AsyncIterator[AsyncEngine]:
     """Open the connection pool, with the limits of the settings; `failpoints` act within its transactions."""
-    async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics) as engine:
-        if failpoints is not None:
-            failpoints.transactions(engine)
+    connect = {} if failpoints is None else {"connect": failpoints.connect}
+    async with postgres.open_engine(settings.database_url, _engine_limits(settings), metrics, **connect) as engine:
         yield engine
 
 

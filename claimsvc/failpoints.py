@@ -19,14 +19,13 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Self
 
+import psycopg
 import structlog
-from sqlalchemy import event
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.domain import ClaimOptions, ClaimOutcome
 from claimsvc.errors import SettingsError
@@ -116,30 +115,25 @@ class Failpoints:
         """Wrap the strategies so that they reach `before-reply`."""
         return _FailingClaims(claims, self)
 
-    def transactions(self, engine: AsyncEngine) -> None:
-        """Reach `before-commit` and `after-commit` on every connection that the engine opens.
+    def connect(self, *args: Any, **options: Any) -> Awaitable[psycopg.AsyncConnection[Any]]:
+        """Open a connection to PostgreSQL on which the points around the commit are reached."""
+        failpoints = self
 
-        Only transactions of claims use a pipeline and send COMMIT as an explicit statement.
-        """
+        class Connection(psycopg.AsyncConnection[Any]):
+            # Transactions of claims are the only ones in a pipeline whose COMMIT is a statement of the service.
 
-        def swap(connection: Any, _: Any) -> None:
-            driver = connection.driver_connection
-            execute, pipeline = driver.execute, driver.pipeline
-
-            async def execute_noted(query: Any, *arguments: Any, **options: Any) -> Any:
+            async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
                 if query == "COMMIT":
-                    await self.reach(BEFORE_COMMIT)
-                return await execute(query, *arguments, **options)
+                    await failpoints.reach(BEFORE_COMMIT)
+                return await super().execute(query, *arguments, **options)
 
             @asynccontextmanager
-            async def pipeline_noted() -> AsyncIterator[Any]:
-                async with pipeline() as opened:
+            async def pipeline(self) -> AsyncIterator[Any]:
+                async with super().pipeline() as opened:
                     yield opened
-                await self.reach(AFTER_COMMIT)
+                await failpoints.reach(AFTER_COMMIT)
 
-            driver.execute, driver.pipeline = execute_noted, pipeline_noted
-
-        event.listen(engine.sync_engine, "connect", swap)
+        return Connection.connect(*args, **options)
 
 
 class _FailingLock:

@@ -4,7 +4,18 @@ import pytest
 from aiohttp import web, web_protocol
 from aiohttp.http_writer import StreamWriter
 from aiohttp.test_utils import make_mocked_request
-from prometheus_client import Counter
+from prometheus_client import Counter, Histogram
+from prometheus_client.samples import Exemplar
+
+from claimsvc.observability.metrics.prometheus_values import (
+    add_to,
+    bounds_of,
+    bucket_counts_of,
+    series_of,
+    set_exemplar,
+    sum_of,
+    value_of,
+)
 
 OF_A_CONNECTION = (
     "_buffer_paused",
@@ -38,7 +49,14 @@ def test_aiohttp_s_other_parts_have_their_names() -> None:
     assert {"_match_info", "_message", "_payload_writer"} <= set(dir(request))
 
 
-def test_prometheus_client_s_values_can_be_read() -> None:
-    counter = Counter("a", "b", registry=None)
-    counter.inc(2)
-    assert counter._value.get() == 2
+def test_prometheus_client_s_values_can_be_read_and_added_to() -> None:
+    counter = Counter("a", "b", ["label"], registry=None)
+    counter.labels("x").inc(2)
+    assert list(series_of(counter)) == [("x", 2.0)]
+    assert value_of(counter.labels("x")) == 2.0
+    histogram = Histogram("c", "d", buckets=(1.0, 2.0), registry=None)
+    histogram.observe(0.5)
+    add_to(histogram, [0, 2, 1], 6.0)
+    set_exemplar(histogram, 1, Exemplar({"trace_id": "a"}, 1.5, 0.0))
+    assert list(bounds_of(histogram)) == [1.0, 2.0, float("inf")]
+    assert (bucket_counts_of(histogram), sum_of(histogram)) == ([1.0, 2.0, 1.0], 6.5)

@@ -39,8 +39,20 @@ class EngineLimits:
 
 
 @asynccontextmanager
-async def open_engine(database_url: str, limits: EngineLimits, observer: StorageObserver) -> AsyncIterator[AsyncEngine]:
-    """A pool of connections; closed on leaving. Connects when first used."""
+async def open_engine(
+    database_url: str,
+    limits: EngineLimits,
+    observer: StorageObserver,
+    connect: Callable[..., Awaitable[psycopg.AsyncConnection[Any]]] = psycopg.AsyncConnection.connect,
+) -> AsyncIterator[AsyncEngine]:
+    """Open a pool of connections, which is closed on leaving. It connects when it is first used.
+
+    Args:
+        database_url: of PostgreSQL.
+        limits: of the pool and of each connection.
+        observer: receives changes of the pool.
+        connect: opens a connection as psycopg does.
+    """
     options = {
         "statement_timeout": limits.statement_timeout_seconds,
         "lock_timeout": limits.lock_timeout_seconds,
@@ -66,6 +78,7 @@ async def open_engine(database_url: str, limits: EngineLimits, observer: Storage
             # A peer that vanished without a word is noticed by the kernel within this time, in milliseconds.
             "tcp_user_timeout": int((limits.statement_timeout_seconds + limits.connect_timeout_seconds) * 1000),
             "prepare_threshold": 0,
+            "async_creator_fn": connect,
         },
     )
     event.listen(engine.sync_engine, "connect", partial(_bound_transactions, limits))

@@ -5,7 +5,7 @@ import contextlib
 import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import Any
 
 import structlog
@@ -44,6 +44,9 @@ class Client(Redis):
             raise RedisConnectionError("the connection was lost") from error
 
 
+AroundCommand = Callable[[str], AbstractContextManager[object]]
+
+
 class Master(Client):
     """A client of one master that fails immediately while the master is known to be down.
 
@@ -76,8 +79,19 @@ class Master(Client):
         self.found_down = asyncio.Event()
         self._down_since = 0.0
         self._pending_undos: list[tuple[float, Callable[[], Awaitable[object]]]] = []
+        self._around_command: AroundCommand | None = None
+
+    def surround_commands(self, around_command: AroundCommand) -> None:
+        """Run every command within the context that `around_command` returns for its name."""
+        self._around_command = around_command
 
     async def execute_command(self, *args: Any, **options: Any) -> Any:
+        if self._around_command is None:
+            return await self._execute(*args, **options)
+        with self._around_command(str(args[0])):
+            return await self._execute(*args, **options)
+
+    async def _execute(self, *args: Any, **options: Any) -> Any:
         if not self.up:
             raise MasterDownError(f"{self.name} is down")
         try:

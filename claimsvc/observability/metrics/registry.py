@@ -49,30 +49,30 @@ class Metrics:
             if self._shared
             else BusiestCoupons(on_labelled=self._introduce, on_retired=self._retire)
         )
-        self._families = families = Families(self._registry)
+        self.families = families = Families(self._registry)
         self._introduce(OTHER)
-        self._claims_by = Tallies(families.claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
-        self._claim_duration_by = Tallies(families.claim_duration, trace_id=trace_id)
-        self._attempts_by = Tallies(families.attempts)
-        self._wait_by = Tallies(families.wait, trace_id=trace_id)
-        self._hold_by = Tallies(families.hold, trace_id=trace_id)
-        self._calls_by = Tallies(families.call, trace_id=trace_id)
+        self.claims_by = Tallies(families.claims, lambda labels: [(*labels[:2], outcome) for outcome in _ALL_OUTCOMES])
+        self.claim_duration_by = Tallies(families.claim_duration, trace_id=trace_id)
+        self.attempts_by = Tallies(families.attempts)
+        self.wait_by = Tallies(families.wait, trace_id=trace_id)
+        self.hold_by = Tallies(families.hold, trace_id=trace_id)
+        self.calls_by = Tallies(families.call, trace_id=trace_id)
         self._requests_by = Tallies(families.requests)
         self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
         self._quota_decisions_by = Tallies(families.quota_decisions)
-        self._held_locks = HeldLocks(families.held, self.coupons)
+        self.held_locks = HeldLocks(families.held, self.coupons)
         self._flusher = Flusher(
             (
-                self._claims_by,
-                self._claim_duration_by,
-                self._attempts_by,
-                self._wait_by,
-                self._hold_by,
-                self._calls_by,
+                self.claims_by,
+                self.claim_duration_by,
+                self.attempts_by,
+                self.wait_by,
+                self.hold_by,
+                self.calls_by,
                 self._requests_by,
                 self._request_duration_by,
                 self._quota_decisions_by,
-                self._held_locks,
+                self.held_locks,
             ),
             by_itself=self._shared,
         )
@@ -104,56 +104,56 @@ class Metrics:
     # ports.MasterObserver
 
     def master_probed(self, master: str, up: bool) -> None:
-        self._families.master_up.labels(master).set(up)
+        self.families.master_up.labels(master).set(up)
 
     def master_memory(self, master: str, used_bytes: int, limit_bytes: int) -> None:
-        self._families.master_memory.labels(master).set(used_bytes)
-        self._families.master_memory_limit.labels(master).set(limit_bytes)
+        self.families.master_memory.labels(master).set(used_bytes)
+        self.families.master_memory_limit.labels(master).set(limit_bytes)
 
     def master_called(self, master: str, seconds: float) -> None:
-        self._calls_by[master,].observe(seconds)
+        self.calls_by[master,].observe(seconds)
         self._flusher.changed()
 
     # ports.LockObserver
 
     def attempted(self, coupon_name: str, result: str) -> None:
-        self._attempts_by[self.coupons.label(coupon_name), result].inc()
+        self.attempts_by[self.coupons.label(coupon_name), result].inc()
         self._flusher.changed()
 
     def retried(self, coupon_name: str) -> None:
-        self._families.retries.labels(self.coupons.label(coupon_name)).inc()
+        self.families.retries.labels(self.coupons.label(coupon_name)).inc()
 
     def waited(self, coupon_names: Sequence[str], result: str, seconds: float) -> None:
         for label, times in self.coupons.labels(coupon_names).items():
-            self._wait_by[label, result].observe(seconds, times)
+            self.wait_by[label, result].observe(seconds, times)
         self._flusher.changed()
 
     def taken(self, coupon_names: Sequence[str]) -> None:
-        self._held_locks.add(coupon_names)
+        self.held_locks.add(coupon_names)
         self._flusher.changed()
 
     def held(self, coupon_names: Sequence[str], seconds: float) -> None:
-        self._held_locks.remove(coupon_names)
+        self.held_locks.remove(coupon_names)
         for label, times in self.coupons.labels(coupon_names).items():
-            self._hold_by[label,].observe(seconds, times)
+            self.hold_by[label,].observe(seconds, times)
         self._flusher.changed()
 
     def lost(self, coupon_name: str) -> None:
-        self._families.lost.labels(self.coupons.label(coupon_name)).inc()
+        self.families.lost.labels(self.coupons.label(coupon_name)).inc()
 
     def hinted(self, result: str) -> None:
-        self._families.hints.labels(result).inc()
+        self.families.hints.labels(result).inc()
 
     def lock_waiters(self, change: int) -> None:
-        self._families.waiters.inc(change)
+        self.families.waiters.inc(change)
 
     # ports.BatchObserver
 
     def batched(self, size: int) -> None:
-        self._families.batch_size.observe(size)
+        self.families.batch_size.observe(size)
 
     def claims_waiting(self, count: int) -> None:
-        self._families.waiting.set(count)
+        self.families.waiting.set(count)
 
     # ports.QuotaObserver
 
@@ -164,32 +164,32 @@ class Metrics:
     # ports.StorageObserver
 
     def transaction_ended(self, seconds: float) -> None:
-        self._families.transaction.observe(seconds, self._exemplar())
+        self.families.transaction.observe(seconds, self._exemplar())
 
     def pool_changed(self, state: str, change: int) -> None:
-        self._families.pool.labels(state).inc(change)
+        self.families.pool.labels(state).inc(change)
 
     def invariant_violated(self) -> None:
-        self._families.violations.inc()
+        self.families.violations.inc()
 
     def pool_limited(self, connections: int) -> None:
         """Told once, of the pool that claims use."""
-        self._families.pool_limit.set(connections)
+        self.families.pool_limit.set(connections)
 
     # ports.JobObserver
 
     def job_ended(self, job: str, result: str, seconds: float, items: int) -> None:
-        self._families.job_runs.labels(job, result).inc()
-        self._families.job_items.labels(job).inc(items)
+        self.families.job_runs.labels(job, result).inc()
+        self.families.job_items.labels(job).inc(items)
         if result != "elsewhere":
-            self._families.job_duration.labels(job).observe(seconds)
+            self.families.job_duration.labels(job).observe(seconds)
 
     # the API's observer
 
     def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
         """Begin with 0 what is to be alarming from the first one on; see `Tallies`."""
         for status in statuses:
-            self._families.requests.labels(method, route, status)
+            self.families.requests.labels(method, route, status)
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
         self._requests_by[method, route, status].inc()
@@ -199,16 +199,16 @@ class Metrics:
     # what is sampled, not observed
 
     def stock_sampled(self, coupon: Coupon) -> None:
-        self._families.remaining.labels(coupon.name).set(coupon.remaining_amount)
-        self._families.amount.labels(coupon.name).set(coupon.amount)
+        self.families.remaining.labels(coupon.name).set(coupon.remaining_amount)
+        self.families.amount.labels(coupon.name).set(coupon.amount)
 
     def counter_drifted(self, coupon_name: str, units: int) -> None:
         if coupon_name in self.coupons:
-            self._families.counter_drift.labels(coupon_name).set(units)
-            self._families.drifts.labels(coupon_name).inc()
+            self.families.counter_drift.labels(coupon_name).set(units)
+            self.families.drifts.labels(coupon_name).inc()
 
     def event_loop_lagged(self, seconds: float) -> None:
-        self._families.loop_lag.observe(seconds)
+        self.families.loop_lag.observe(seconds)
 
     # the measured strategy
 
@@ -220,8 +220,8 @@ class Metrics:
         # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
         exists = type(result) in _OF_COUPONS_THAT_EXIST
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
-        self._claims_by[label, strategy, outcome].inc()
-        self._claim_duration_by[strategy, outcome].observe(seconds)
+        self.claims_by[label, strategy, outcome].inc()
+        self.claim_duration_by[strategy, outcome].observe(seconds)
         self._flusher.changed()
 
     def _exemplar(self) -> dict[str, str] | None:
@@ -230,27 +230,27 @@ class Metrics:
 
     def _introduce(self, label: str) -> None:
         """Begin with 0 what is to be alarming at 1; see `Tallies`."""
-        for metric in (self._families.retries, self._families.lost, self._families.held, self._families.drifts):
+        for metric in (self.families.retries, self.families.lost, self.families.held, self.families.drifts):
             metric.labels(label)
 
     def _retire(self, coupon_name: str) -> None:
         """Drop the series of a coupon that is not among the busiest any more."""
-        tallied = (self._claims_by, self._attempts_by, self._wait_by, self._hold_by)
+        tallied = (self.claims_by, self.attempts_by, self.wait_by, self.hold_by)
         for tallies in tallied:
             for labels in [labels for labels in tallies if labels[0] == coupon_name]:
                 del tallies[labels]
-        self._held_locks.forget(coupon_name)
+        self.held_locks.forget(coupon_name)
         for metric in (
-            self._families.claims,
-            self._families.attempts,
-            self._families.wait,
-            self._families.hold,
-            self._families.held,
-            self._families.retries,
-            self._families.lost,
-            self._families.remaining,
-            self._families.amount,
-            self._families.counter_drift,
-            self._families.drifts,
+            self.families.claims,
+            self.families.attempts,
+            self.families.wait,
+            self.families.hold,
+            self.families.held,
+            self.families.retries,
+            self.families.lost,
+            self.families.remaining,
+            self.families.amount,
+            self.families.counter_drift,
+            self.families.drifts,
         ):
             metric.remove_by_labels({"coupon": coupon_name})

@@ -15,6 +15,14 @@ from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.samples import Exemplar
 
 from claimsvc.observability.metrics.busiest import BusiestCoupons
+from claimsvc.observability.metrics.prometheus_values import (
+    add_to,
+    bounds_of,
+    bucket_counts_of,
+    set_exemplar,
+    sum_of,
+    value_of,
+)
 
 TraceId = Callable[[], str | None]
 
@@ -36,7 +44,7 @@ class _Count:
 
     def total(self) -> float:
         """What was counted since this process started."""
-        return float(self._child._value.get()) + self._count
+        return value_of(self._child) + self._count
 
     def flush(self) -> None:
         if self._count:
@@ -51,18 +59,18 @@ class _Distribution:
 
     def __init__(self, child: Histogram) -> None:
         self._child = child
-        self._bounds = child._upper_bounds
+        self._bounds = bounds_of(child)
         self._counts = [0] * len(self._bounds)
         self._sum = 0.0
         self._flushed = 0
 
     def total(self) -> tuple[int, float]:
         """How many were observed since this process started, and their sum."""
-        return self._flushed + sum(self._counts), float(self._child._sum.get()) + self._sum
+        return self._flushed + sum(self._counts), sum_of(self._child) + self._sum
 
     def buckets(self) -> list[float]:
         """How many were observed since this process started, up to each bound and above the one before."""
-        return [bucket.get() + count for bucket, count in zip(self._child._buckets, self._counts, strict=True)]
+        return [flushed + count for flushed, count in zip(bucket_counts_of(self._child), self._counts, strict=True)]
 
     def observe(self, amount: float, times: int = 1) -> None:
         # The last bound is infinite, so there always is one that is not less.
@@ -72,11 +80,7 @@ class _Distribution:
     def flush(self) -> None:
         if count := sum(self._counts):
             self._flushed += count
-            # What `Histogram.observe` does, for many at a time.
-            self._child._sum.inc(self._sum)
-            for bucket, observed in zip(self._child._buckets, self._counts, strict=True):
-                if observed:
-                    bucket.inc(observed)
+            add_to(self._child, self._counts, self._sum)
             self._sum = 0.0
             self._counts = [0] * len(self._bounds)
 
@@ -93,8 +97,8 @@ class _Exemplified(_Distribution):
     def observe(self, amount: float, times: int = 1) -> None:
         super().observe(amount, times)
         if (trace_id := self._trace_id()) is not None:
-            bucket = self._child._buckets[bisect_left(self._bounds, amount)]
-            bucket.set_exemplar(Exemplar({"trace_id": trace_id}, amount, time.time()))
+            exemplar = Exemplar({"trace_id": trace_id}, amount, time.time())
+            set_exemplar(self._child, bisect_left(self._bounds, amount), exemplar)
 
 
 class Tallies(dict[tuple[Any, ...], Any]):

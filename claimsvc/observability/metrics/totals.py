@@ -5,12 +5,11 @@ Prometheus's own way to collect makes an object of each sample, thousands of the
 
 import time
 from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
 
 from claimsvc.domain.outcomes import ClaimOutcome, rows
 from claimsvc.observability.metrics.families import BUCKETS
+from claimsvc.observability.metrics.prometheus_values import bucket_counts_of, series_of, sum_of, value_of
 from claimsvc.observability.metrics.registry import Metrics
 
 Numbers = dict[str, float]
@@ -46,18 +45,18 @@ class Totals:
 
 def read_totals(metrics: Metrics) -> Totals:
     """What `metrics` has counted by now, in this process alone."""
-    transactions = metrics._families.transaction
-    pool = dict(_values(metrics._families.pool))
+    transactions = metrics.families.transaction
+    pool = dict(series_of(metrics.families.pool))
     return Totals(
         at=time.monotonic(),
         coupons=_coupons(metrics),
-        held=metrics._held_locks.names(),
+        held=metrics.held_locks.names(),
         process={
-            "transactions": sum(bucket.get() for bucket in transactions._buckets),
-            "transaction_seconds": transactions._sum.get(),
-            "violations": metrics._families.violations._value.get(),
-            "waiting": metrics._families.waiting._value.get(),
-            "lock_waiters": metrics._families.waiters._value.get(),
+            "transactions": sum(bucket_counts_of(transactions)),
+            "transaction_seconds": sum_of(transactions),
+            "violations": value_of(metrics.families.violations),
+            "waiting": value_of(metrics.families.waiting),
+            "lock_waiters": value_of(metrics.families.waiters),
             "pool_in_use": pool.get("in_use", 0.0),
             "pool_idle": pool.get("idle", 0.0),
         },
@@ -71,17 +70,17 @@ _SEEN_AS = {row.name: row.seen_as for _, row in rows(ClaimOutcome)}
 
 def _coupons(metrics: Metrics) -> dict[str, Numbers]:
     coupons: defaultdict[str, Numbers] = defaultdict(dict)
-    for (coupon, _, outcome), claims in metrics._claims_by.items():
+    for (coupon, _, outcome), claims in metrics.claims_by.items():
         numbers, group = coupons[coupon], _SEEN_AS.get(outcome, outcome)
         numbers[group] = numbers.get(group, 0.0) + claims.total()  # of all strategies
-    for (coupon, result), attempts in metrics._attempts_by.items():
+    for (coupon, result), attempts in metrics.attempts_by.items():
         coupons[coupon][f"attempts-{result}"] = attempts.total()
-    for (coupon, _), waits in metrics._wait_by.items():
+    for (coupon, _), waits in metrics.wait_by.items():
         _add(coupons[coupon], "waits", "wait_seconds", waits.total())
-    for (coupon,), holds in metrics._hold_by.items():
+    for (coupon,), holds in metrics.hold_by.items():
         _add(coupons[coupon], "holds", "hold_seconds", holds.total())
-    for name, counter in (("retries", metrics._families.retries), ("lost", metrics._families.lost)):
-        for coupon, count in _values(counter):
+    for name, counter in (("retries", metrics.families.retries), ("lost", metrics.families.lost)):
+        for coupon, count in series_of(counter):
             if count:
                 coupons[coupon][name] = count
     return coupons
@@ -93,17 +92,11 @@ def _add(numbers: Numbers, count_name: str, sum_name: str, total: tuple[int, flo
 
 
 def _latency(metrics: Metrics) -> list[float]:
-    found = [claims.buckets() for claims in metrics._claim_duration_by.values()]
+    found = [claims.buckets() for claims in metrics.claim_duration_by.values()]
     return [sum(counts) for counts in zip(*found, strict=True)] or [0.0] * len(LATENCY_BOUNDS)
 
 
 def _masters(metrics: Metrics) -> dict[str, tuple[bool, int, float]]:
     # Read through `get`: to ask a tally for labels that it does not know makes a series.
-    calls = {name: tally.total() for (name,), tally in metrics._calls_by.items()}
-    return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in _values(metrics._families.master_up)}
-
-
-def _values(metric: Any) -> Iterator[tuple[str, float]]:
-    """The series of a counter or gauge with one label."""
-    for (label,), child in list(metric._metrics.items()):
-        yield label, child._value.get()
+    calls = {name: tally.total() for (name,), tally in metrics.calls_by.items()}
+    return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in series_of(metrics.families.master_up)}

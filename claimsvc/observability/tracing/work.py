@@ -6,11 +6,10 @@ their claims, with a link to the batch that took the lock.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any
 
 from opentelemetry.trace import Link, Span, SpanKind, Tracer
 from opentelemetry.util.types import AttributeValue
@@ -182,8 +181,7 @@ class _TracedHold(AbstractAsyncContextManager[Lease]):
 
 
 def trace_master(master: Master, tracer: Tracer) -> None:
-    """Create a span for every command to this master that takes or releases a traced lock."""
-    execute = master.execute_command
+    """Record a span for every command that takes or releases a traced lock on this master."""
     host, _, port = master.name.rpartition(":")
     attributes: dict[str, AttributeValue] = {
         "db.system.name": "redis",
@@ -191,13 +189,12 @@ def trace_master(master: Master, tracer: Tracer) -> None:
         "server.port": int(port),
     }
 
-    async def execute_traced(*args: Any, **options: Any) -> Any:
+    def around_command(name: str) -> AbstractContextManager[object]:
         if not _locking.get():
-            return await execute(*args, **options)
-        with step(tracer, str(args[0]), kind=SpanKind.CLIENT, attributes=attributes):
-            return await execute(*args, **options)
+            return nullcontext()
+        return step(tracer, name, kind=SpanKind.CLIENT, attributes=attributes)
 
-    master.execute_command = execute_traced  # type: ignore[method-assign]
+    master.surround_commands(around_command)
 
 
 class TracedAdmission:
