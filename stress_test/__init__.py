@@ -1,5 +1,5 @@
-"""The stress test: a client that fires claims at a running service and proves the result from outside.
+"""The stress test: a client that sends claims to a running service and verifies the result from outside.
 
-It imports nothing of the service, so it runs against anything that keeps the HTTP contract. `python -m
-stress_test --help` says how; `expectations` is the list of what is proven.
+It imports nothing of the service, so it runs against any implementation of the HTTP contract. See `python -m
+stress_test --help` for its use, and `expectations` for what it verifies.
 """

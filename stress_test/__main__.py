@@ -21,21 +21,21 @@ from stress_test.scenarios import SCENARIOS, SUSTAINED_CONNECTIONS, Sizes
 
 DEFAULT_SCENARIO = "flash-sale"
 DEFAULT_URL = "http://127.0.0.1:8080"
-_MAX_AMOUNT = 2**31 - 1  # the most units that a coupon can have, by the contract
+_MAX_AMOUNT = 2**31 - 1  # the limit of the contract
 
 # A paragraph is one line, because typer keeps line ends; \b keeps the spaces of a list.
 _HELP = (
-    "Fire claims at a running service, and prove the result from its answers and by reading it back.\n\n"
-    f"Without a scenario: {DEFAULT_SCENARIO}, 100 claims at once on a coupon with 5 units. "
-    "Every run makes coupons of its own, so it can be repeated on any service. "
-    "Latencies are from the release of a claim to its answer read, on connections that were open before; "
-    "percentiles are by nearest rank. Options belong to the scenarios: SCENARIO --help lists them.\n\n"
+    "Send claims to a running service, and verify the result from its answers and by reading it back.\n\n"
+    f"The default scenario is {DEFAULT_SCENARIO}: 100 concurrent claims on a coupon with 5 units. "
+    "Every run creates new coupons, so it can be repeated on any service. "
+    "Latencies are from sending a claim to reading its answer, on connections that are already open; "
+    "percentiles are by nearest rank. SCENARIO --help lists the options of a scenario.\n\n"
     "\b\n"
     "Exit status:\n"
-    "  0   everything that was expected held\n"
+    "  0   all expectations held\n"
     "  1   an expectation was violated; it is named\n"
     "  2   wrong usage: an option, a missing or refused admin key, too few open files\n"
-    "  69  the service cannot be reached, or cannot prepare the run\n"
+    "  69  the service cannot be reached, or cannot create the coupons\n"
 )
 app = typer.Typer(
     add_completion=False,
@@ -46,34 +46,39 @@ app = typer.Typer(
 Urls = Annotated[
     list[str] | None,
     typer.Option(
-        "--url", envvar="URL", help="An instance; repeat it to deal claims in turn.", show_default=DEFAULT_URL
+        "--url",
+        envvar="URL",
+        help="URL of an instance; repeat it to distribute claims over several.",
+        show_default=DEFAULT_URL,
     ),
 ]
-AdminKey = Annotated[str, typer.Option(envvar="CLAIMSVC_ADMIN_KEY", help="Makes the coupons.", show_default=False)]
-Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Repeat, with new coupons each time.")]
+AdminKey = Annotated[
+    str, typer.Option(envvar="CLAIMSVC_ADMIN_KEY", help="Key for creating the coupons.", show_default=False)
+]
+Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Number of rounds, each with new coupons.")]
 Connections = Annotated[
     int | None,
-    typer.Option(min=1, help="Open at most this many; claims wait for one.", show_default="one for every claim"),
+    typer.Option(min=1, help="Most open connections; claims wait for one.", show_default="one for every claim"),
 ]
 SustainedConnections = Annotated[
     int | None,
-    typer.Option(min=1, help="Open at most this many; claims wait for one.", show_default=str(SUSTAINED_CONNECTIONS)),
+    typer.Option(min=1, help="Most open connections; claims wait for one.", show_default=str(SUSTAINED_CONNECTIONS)),
 ]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Seconds that a request may take.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Write the result to this file, too.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print the verdict only.")]
-Claims = Annotated[int, typer.Option(min=1, help="Claims that are released together.")]
-ClaimsEach = Annotated[int, typer.Option(min=1, help="Claims on each coupon.")]
+Timeout = Annotated[float, typer.Option(min=0.1, help="Timeout of a request, in seconds.")]
+JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Also write the result to this file.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")]
+Claims = Annotated[int, typer.Option(min=1, help="Number of claims, sent together.")]
+ClaimsEach = Annotated[int, typer.Option(min=1, help="Number of claims on each coupon.")]
 Quota = Annotated[int, typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.")]
 Plentiful = Annotated[
     int | None,
     typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.", show_default="one for every claim"),
 ]
-Coupons = Annotated[int, typer.Option(min=1, max=10_000, help="Coupons that are claimed side by side.")]
-Seed = Annotated[int | None, typer.Option(help="Repeats an order of claims.", show_default="a new one")]
-Rate = Annotated[float, typer.Option(min=0.1, max=100_000, help="Claims sent per second, answered or not.")]
-Duration = Annotated[float, typer.Option(min=0.1, help="Seconds for which claims are sent.")]
-MaxUnknown = Annotated[int, typer.Option(min=0, help="Claims of a round that may end in 5xx or without an answer.")]
+Coupons = Annotated[int, typer.Option(min=1, max=10_000, help="Number of coupons that are claimed concurrently.")]
+Seed = Annotated[int | None, typer.Option(help="Seed of the order of claims.", show_default="random")]
+Rate = Annotated[float, typer.Option(min=0.1, max=100_000, help="Claims sent per second, whether answered or not.")]
+Duration = Annotated[float, typer.Option(min=0.1, help="How long claims are sent, in seconds.")]
+MaxUnknown = Annotated[int, typer.Option(min=0, help="Claims per round that may end in 5xx or without an answer.")]
 
 
 def _target(
@@ -84,10 +89,10 @@ def _target(
     timeout: float,
     max_unknown: int = 0,
 ) -> Target:
-    """Check what typer cannot.
+    """Check the options that typer cannot check.
 
     Raises:
-        UsageError: a URL or the admin key cannot be used.
+        UsageError: a URL or the admin key is invalid.
     """
     cleaned = tuple(url.rstrip("/") for url in urls or [DEFAULT_URL])
     for url in cleaned:
@@ -97,32 +102,32 @@ def _target(
         except ValueError:
             usable = False
         if not usable:
-            raise UsageError(f"{url!r} is not a URL of a service: give --url as http://host:port.")
+            raise UsageError(f"{url!r} is not a URL of a service: pass --url as http://host:port.")
     if not admin_key:
         raise UsageError(
-            "No admin key, and coupons cannot be made without one: "
-            "set CLAIMSVC_ADMIN_KEY or give --admin-key, a key whose SHA-256 is in the service's CLAIMSVC_ADMIN_KEYS."
+            "An admin key is needed to create coupons: "
+            "set CLAIMSVC_ADMIN_KEY or pass --admin-key, a key whose SHA-256 is in the service's CLAIMSVC_ADMIN_KEYS."
         )
     if not (admin_key.isascii() and admin_key.isprintable()) or " " in admin_key:
-        raise UsageError("The admin key holds a character that no HTTP header can: check CLAIMSVC_ADMIN_KEY.")
+        raise UsageError("The admin key has a character that HTTP headers cannot have: check CLAIMSVC_ADMIN_KEY.")
     return Target(cleaned, admin_key, rounds, connections, timeout, max_unknown)
 
 
 def _run(name: str, sizes: Sizes, target: Target, json_file: Path | None, quiet: bool) -> None:
-    """Run one scenario, and end the process with its exit status."""
+    """Run one scenario and exit with its status."""
     [run] = _run_all({name: sizes}, target, json_file, quiet)
     _finish([run], document(run), json_file)
 
 
 def _run_all(wanted: Mapping[str, Sizes], target: Target, json_file: Path | None, quiet: bool) -> list[Run]:
-    """Run scenarios one after another and print each.
+    """Run scenarios one after another and print each result.
 
     Raises:
-        UsageError: the result would have nowhere to go; said before the run and not after it.
+        UsageError: the folder for the result does not exist. Checked before the run.
     """
     console = Console()
     if json_file is not None and not json_file.absolute().parent.is_dir():
-        raise UsageError(f"The folder of --json {json_file} does not exist: make it, or give another.")
+        raise UsageError(f"The folder of --json {json_file} does not exist: create it, or pass another file.")
     runs: list[Run] = []
     for name, sizes in wanted.items():
         with progress_bar(name, quiet) as progress:
@@ -156,7 +161,7 @@ def flash_sale(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Many users claim one scarce coupon at once: exactly the quota succeeds, all others are sold out."""
+    """Many users claim one scarce coupon at once: exactly the quota succeeds, all others get sold-out."""
     target = _target(urls, admin_key, rounds, connections, timeout)
     _run("flash-sale", Sizes(claims=claims, quota=quota), target, json_file, quiet)
 
@@ -173,7 +178,7 @@ def double_dip(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """One user claims one coupon many times at once: 1 succeeds, all others are already-claimed."""
+    """One user claims one coupon many times at once: one claim succeeds, all others get already-claimed."""
     target = _target(urls, admin_key, rounds, connections, timeout)
     _run("double-dip", Sizes(claims=claims, quota=quota), target, json_file, quiet)
 
@@ -190,7 +195,7 @@ def stampede(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """A herd on the last unit: 1 succeeds, all others are sold out."""
+    """Many users claim the last unit: one claim succeeds, all others get sold-out."""
     target = _target(urls, admin_key, rounds, connections, timeout)
     _run("stampede", Sizes(claims=claims, quota=quota), target, json_file, quiet)
 
@@ -209,7 +214,7 @@ def many_coupons(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Many coupons are claimed at once in a shuffled order: each sells exactly its quota."""
+    """Many coupons are claimed at once, in random order: each sells exactly its quota."""
     target = _target(urls, admin_key, rounds, connections, timeout)
     sizes = Sizes(claims=claims, quota=quota, coupons=coupons, seed=_new_seed() if seed is None else seed)
     _run("many-coupons", sizes, target, json_file, quiet)
@@ -230,9 +235,9 @@ def sustained(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """New users at a fixed rate: nothing is oversold, lost or refused without cause.
+    """New users claim at a fixed rate: nothing is oversold, lost or refused without cause.
 
-    Latencies are from the moment when a claim was due, so a stall shows in all that it delayed.
+    Latencies are from the time when a claim was due, so a stall shows in every claim that it delayed.
     """
     target = _target(urls, admin_key, rounds, connections, timeout, max_unknown)
     sizes = Sizes(quota=quota, coupons=coupons, rate=rate, duration_seconds=duration)
@@ -249,7 +254,7 @@ def every(
     json_file: JsonFile = None,
     quiet: Quiet = False,
 ) -> None:
-    """Every scenario in turn, each at its default size; --duration is for sustained."""
+    """All scenarios in turn, at their default sizes; --duration applies to sustained."""
     target = _target(urls, admin_key, rounds, None, timeout)
     sizes = {name: replace(scenario.defaults, seed=_new_seed()) for name, scenario in SCENARIOS.items()}
     sizes["sustained"] = replace(sizes["sustained"], duration_seconds=duration)
@@ -258,10 +263,10 @@ def every(
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and end the process.
+    """Run the command line and exit.
 
     Args:
-        arguments: without the program's name; None takes those of the process.
+        arguments: without the program's name; by default those of the process.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     if not given or (given[0].startswith("-") and given[0] != "--help"):

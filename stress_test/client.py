@@ -1,4 +1,4 @@
-"""The service as a client sees it: coupons are made, claims are sent, and both are read back."""
+"""The client of the service: creates coupons, sends claims, and reads both back."""
 
 import asyncio
 import json
@@ -21,30 +21,29 @@ from stress_test.history import (
     CouponState,
 )
 
-# Requests at once while coupons are made and read back; the claims have a pool of their own.
+# Concurrent requests for creating coupons and reading back; claims use a separate pool.
 CONTROL_CONNECTIONS = 32
-# Winners of a coupon that are also looked up by id; the list, which holds all of them, is compared in any
-# case.
+# Most claims of a coupon that are also read by id. The list, which contains all of them, is always compared.
 READ_BY_ID_LIMIT = 10_000
-_PAGE_LIMIT = 100  # the most that the contract allows
+_PAGE_LIMIT = 100  # the limit of the contract
 _READ_ATTEMPTS = 5
 _READ_RETRY_SECONDS = 0.5
 
 
 class ReadBackError(Exception):
-    """The service did not let itself be read, although asked again and again."""
+    """The service could not be read in spite of retries."""
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What came of one claim request."""
+    """The result of one claim request."""
 
     outcome: str
     claim: ClaimSeen | None = None
 
 
 def claim_seen(payload: object) -> ClaimSeen | None:
-    """The claim in a JSON value, or None if it is not one."""
+    """Parse a claim from a JSON value; None if it is not one."""
     if not isinstance(payload, dict):
         return None
     texts = [payload.get(key) for key in ("id", "coupon_name", "user_id", "claimed_at")]
@@ -55,16 +54,16 @@ def claim_seen(payload: object) -> ClaimSeen | None:
         moment = datetime.fromisoformat(claimed_at)
     except ValueError:
         return None
-    # Moments without a zone cannot be compared with others.
+    # Times without an offset cannot be compared with others.
     return ClaimSeen(claim_id, coupon_name, user_id, moment) if moment.tzinfo else None
 
 
 def answer_of(status: int, body: bytes) -> Answer:
-    """Name what a response says.
+    """Classify a response.
 
     Args:
         status: the HTTP status.
-        body: the whole body.
+        body: the complete body.
     """
     try:
         payload = json.loads(body)
@@ -81,7 +80,7 @@ def answer_of(status: int, body: bytes) -> Answer:
 
 
 def no_answer(failure: Exception) -> Answer:
-    """Name why there was no response."""
+    """Classify an error that prevented a response."""
     match failure:
         case TimeoutError():
             kind = "timeout"
@@ -97,16 +96,16 @@ def no_answer(failure: Exception) -> Answer:
 
 
 def claim_body(user_id: str, coupon_name: str) -> bytes:
-    """The body of a claim request; made beforehand, so that encoding it is no part of a latency."""
+    """Return the body of a claim request. It is made beforehand, so that latencies exclude its encoding."""
     return json.dumps({"user_id": user_id, "coupon_name": coupon_name}).encode()
 
 
 async def send_claim(session: aiohttp.ClientSession, url: str, body: bytes) -> Answer:
-    """Send one claim and read its answer whole; never raises for what the network or the service does.
+    """Send one claim and read its complete answer. Errors of the network or the service are returned, not raised.
 
     Args:
-        session: its time-out is the claim's.
-        url: of the instance, without a slash at the end.
+        session: its timeout applies to the claim.
+        url: of the instance, without a trailing slash.
         body: from `claim_body`.
     """
     try:
@@ -122,31 +121,31 @@ async def send_claim(session: aiohttp.ClientSession, url: str, body: bytes) -> A
 
 
 class ServiceClient:
-    """Makes coupons and reads them back, asking the instances in turn."""
+    """Creates coupons and reads them back, from the instances in turn."""
 
     def __init__(self, session: aiohttp.ClientSession, urls: Sequence[str], admin_key: str) -> None:
         """
         Args:
-            session: bounds the time of each request.
-            urls: the instances, without a slash at the end.
-            admin_key: sent as a bearer token when coupons are made, and with nothing else.
+            session: its timeout applies to each request.
+            urls: of the instances, without a trailing slash.
+            admin_key: sent as a bearer token only when coupons are created.
         """
         self._session = session
         self._urls = urls
         self._admin_key = admin_key
         self._turn = count()
-        # Not the session's own bound: a request that waits for a connection is already using up its time-out.
+        # The session's own limit would not do: the time a request waits for a connection counts towards its timeout.
         self._bound = asyncio.Semaphore(CONTROL_CONNECTIONS)
 
     def _url(self, path: str) -> str:
         return self._urls[next(self._turn) % len(self._urls)] + path
 
     async def create_coupon(self, coupon: CouponPlan) -> None:
-        """Make a coupon.
+        """Create a coupon.
 
         Raises:
             UsageError: the service refused the admin key.
-            ServiceUnavailableError: it did not answer, or did not make the coupon.
+            ServiceUnavailableError: the service did not answer, or did not create the coupon.
         """
         url = self._url("/api/coupons")
         try:
@@ -160,29 +159,29 @@ class ServiceClient:
         except (aiohttp.ClientError, OSError) as failure:
             reason = str(failure) or type(failure).__name__
             raise ServiceUnavailableError(
-                f"Nothing answers at {url} ({reason}): start the service, or give its --url."
+                f"Nothing answers at {url} ({reason}): start the service, or pass its URL with --url."
             ) from failure
         if status in (401, 403):
             raise UsageError(
                 f"The service refused the admin key (status {status}): "
-                "set CLAIMSVC_ADMIN_KEY or give --admin-key, "
+                "set CLAIMSVC_ADMIN_KEY or pass --admin-key, "
                 "a key whose SHA-256 is in the service's CLAIMSVC_ADMIN_KEYS."
             )
         if status != 201:
             raise ServiceUnavailableError(
-                f"{url} answered {answer_of(status, body).outcome} instead of 201 when coupon {coupon.name} "
-                f"was to be made: check that --url is a claim service and that it is ready."
+                f"{url} answered {answer_of(status, body).outcome} instead of 201 to the creation of coupon "
+                f"{coupon.name}: check that --url is a claim service and that it is ready."
             )
 
     async def read_back(self, coupon_name: str, claim_ids: Sequence[str]) -> CouponState:
         """Read a coupon, all its claims, and up to `READ_BY_ID_LIMIT` claims by id.
 
-        Claims that timed out may still be under way, so the coupon is read before and after its list, and
-        all again while the two differ.
+        Claims that timed out may still be in progress, so the coupon is read before and after its list, and
+        everything is read again while the two differ.
 
         Args:
-            coupon_name: a coupon that was made.
-            claim_ids: of the claims that were answered 201.
+            coupon_name: the coupon.
+            claim_ids: of the claims that were answered with 201.
 
         Raises:
             ReadBackError: a read failed `_READ_ATTEMPTS` times.
@@ -195,8 +194,8 @@ class ServiceClient:
             if before == after:
                 break
             await asyncio.sleep(_READ_RETRY_SECONDS)
-        asked = claim_ids[:READ_BY_ID_LIMIT]
-        by_id = await asyncio.gather(*(self._read(f"/api/claims/{quote(one, safe='')}") for one in asked))
+        ids = claim_ids[:READ_BY_ID_LIMIT]
+        by_id = await asyncio.gather(*(self._read(f"/api/claims/{quote(one, safe='')}") for one in ids))
         amount, remaining, claimed_by = (after.get(key) for key in ("amount", "remaining_amount", "claimed_by"))
         if not isinstance(amount, int) or not isinstance(remaining, int) or not isinstance(claimed_by, list):
             raise ReadBackError(f"GET {path} does not show amount, remaining_amount and claimed_by")
@@ -205,7 +204,7 @@ class ServiceClient:
             remaining_amount=remaining,
             claimed_by=tuple(map(str, claimed_by)),
             claims=claims,
-            claims_by_id={one: claim_seen(payload) for one, payload in zip(asked, by_id, strict=True)},
+            claims_by_id={one: claim_seen(payload) for one, payload in zip(ids, by_id, strict=True)},
         )
 
     async def _read_claims(self, path: str) -> tuple[ClaimSeen, ...]:
@@ -221,23 +220,25 @@ class ServiceClient:
             for item in items:
                 claim = claim_seen(item)
                 if claim is None:
-                    raise ReadBackError(f"GET {path} lists something that is no claim: {item!r:.100}")
+                    raise ReadBackError(f"GET {path} lists an item that is not a claim: {item!r:.100}")
                 claims.append(claim)
             cursor = page.get("next_cursor")
             if cursor is None:
                 return tuple(claims)
             if cursor in seen:
-                raise ReadBackError(f"GET {path} comes back to the same cursor and never ends")
+                raise ReadBackError(f"GET {path} returns the same cursor again, so it never ends")
             seen.add(cursor)
 
     async def _read_object(self, path: str) -> Mapping[str, object]:
         payload = await self._read(path)
         if not isinstance(payload, dict):
-            raise ReadBackError(f"GET {path} answers nothing (404)" if payload is None else f"GET {path}: no object")
+            raise ReadBackError(
+                f"GET {path} answers with 404" if payload is None else f"GET {path} does not return a JSON object"
+            )
         return payload
 
     async def _read(self, path: str) -> object:
-        """The JSON value at a path, None for 404; anything else is asked again, the next instance in turn."""
+        """Return the JSON value at a path; None for 404. Any other result is retried at the next instance."""
         reason = ""
         for attempt in range(_READ_ATTEMPTS):
             if attempt:
@@ -258,4 +259,4 @@ class ServiceClient:
                 reason = no_answer(failure).outcome
             except ValueError:
                 reason = "200 without JSON"
-        raise ReadBackError(f"GET {path} failed {_READ_ATTEMPTS} times, at last with {reason}")
+        raise ReadBackError(f"GET {path} failed {_READ_ATTEMPTS} times, the last time with {reason}")

@@ -1,4 +1,4 @@
-"""Connections that are open before the first claim, so that latencies measure the service, not handshakes."""
+"""Opens the connections before the first claim, so that latencies measure the service, not handshakes."""
 
 import asyncio
 import resource
@@ -10,18 +10,17 @@ import aiohttp
 
 from stress_test.errors import ServiceUnavailableError, UsageError
 
-# Handshakes under way at once: below the listen backlog of 128 that many servers have, past which the
-# kernel drops SYNs and the client waits a second before it tries again.
+# Concurrent handshakes: below the listen backlog of 128 that many servers have. Beyond it the kernel drops SYNs, and
+# the client waits a second before it retries.
 _HANDSHAKES = 64
-# Files that are not connections for claims: the loop's own, the JSON file, the connections for reading back.
+# Open files besides the connections for claims: the event loop's, the JSON file, the connections for reading back.
 _OTHER_FILES = 128
-# Shorter than the idle limit of common servers and proxies, so that it is we who close an idle connection
-# first.
+# Shorter than the idle timeout of common servers and proxies, so that the client closes idle connections first.
 _KEEPALIVE_SECONDS = 30.0
 
 
 def allow_open_files(connections: int) -> None:
-    """Raise the soft limit on open files, if that many connections need it.
+    """Raise the soft limit of open files, if this number of connections needs it.
 
     Raises:
         UsageError: the hard limit is too low.
@@ -33,16 +32,16 @@ def allow_open_files(connections: int) -> None:
     if hard != resource.RLIM_INFINITY and hard < needed:
         raise UsageError(
             f"{connections} connections need {needed} open files, but the hard limit is {hard}: "
-            f"raise it (ulimit -Hn) or ask for fewer --connections."
+            f"raise it (ulimit -Hn) or lower --connections."
         )
     resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
 
 
-class _Doorkeeper:
-    """Holds every connection of the warm-up back until all are open; afterwards counts those opened too late.
+class _ConnectionBarrier:
+    """Blocks every connection of the warm-up until all are open; afterwards counts those that are opened late.
 
-    Without it a fast service would answer the first requests on connections that the others then reuse, and
-    fewer than wanted would be open.
+    Without it, later requests would reuse the connections of requests that a fast service has already answered, and
+    fewer connections would be open.
     """
 
     def __init__(self, wanted: int) -> None:
@@ -85,54 +84,54 @@ class _Doorkeeper:
 class WarmSession:
     """A session whose connections are open and pooled."""
 
-    def __init__(self, session: aiohttp.ClientSession, doorkeeper: _Doorkeeper) -> None:
+    def __init__(self, session: aiohttp.ClientSession, barrier: _ConnectionBarrier) -> None:
         self.session = session
-        self._doorkeeper = doorkeeper
+        self._barrier = barrier
 
     @property
     def opened_late(self) -> int:
-        """How many connections had to be opened after the warm-up, inside somebody's latency."""
-        return self._doorkeeper.late
+        """Number of connections that were opened after the warm-up, and so count in a claim's latency."""
+        return self._barrier.late
 
 
-async def _ask(session: aiohttp.ClientSession, url: str) -> None:
-    # Whatever it answers: the connection is open, and that is all that is wanted.
+async def _open_connection(session: aiohttp.ClientSession, url: str) -> None:
+    # The answer does not matter; the request opens the connection.
     async with session.get(f"{url}/livez", allow_redirects=False) as response:
         await response.read()
 
 
 @asynccontextmanager
 async def warm_session(urls: Sequence[str], connections: int, timeout_seconds: float) -> AsyncIterator[WarmSession]:
-    """A session with exactly `connections` open ones, dealt to the instances in turn, closed on leaving.
+    """Open a session with exactly `connections` open connections, distributed over the instances.
 
     Args:
-        urls: the instances, without a slash at the end.
-        connections: how many to open, and the most that are ever open.
-        timeout_seconds: for the whole warm-up, and then for each request.
+        urls: of the instances, without a trailing slash.
+        connections: number of connections to open, and the limit of open connections.
+        timeout_seconds: of the warm-up, and then of each request.
 
     Raises:
-        UsageError: more open files would be needed than the hard limit allows.
-        ServiceUnavailableError: not all of the connections could be opened in time.
+        UsageError: the hard limit of open files is too low.
+        ServiceUnavailableError: the connections could not be opened in time.
     """
     allow_open_files(connections)
-    doorkeeper = _Doorkeeper(connections)
+    barrier = _ConnectionBarrier(connections)
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=connections, keepalive_timeout=_KEEPALIVE_SECONDS),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=timeout_seconds),
-        trace_configs=[doorkeeper.trace()],
+        trace_configs=[barrier.trace()],
     ) as session:
         reason: str | None = None
         try:
             async with asyncio.TaskGroup() as group:
                 for number in range(connections):
-                    group.create_task(_ask(session, urls[number % len(urls)]))
+                    group.create_task(_open_connection(session, urls[number % len(urls)]))
         except* (aiohttp.ClientError, OSError) as failures:
             first = failures.exceptions[0]
             reason = str(first) or type(first).__name__
         if reason is not None:
             raise ServiceUnavailableError(
                 f"Could not open {connections} connections to {', '.join(urls)} within {timeout_seconds:g} s "
-                f"({reason}): check that the service runs and allows as many, or lower --connections."
+                f"({reason}): check that the service runs and allows this number, or lower --connections."
             )
-        yield WarmSession(session, doorkeeper)
+        yield WarmSession(session, barrier)

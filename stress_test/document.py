@@ -1,26 +1,25 @@
-"""A run as a JSON document for machines. Keys are only ever added within one `schema_version`.
+"""A run as a JSON document. Within one `schema_version`, keys are only added.
 
-A document is an object with these members; `outcomes`, `histogram` and `violations` cover all rounds
-together.
+A document is an object with these members. `outcomes`, `histogram` and `violations` cover all rounds.
 
     schema_version      1
     scenario            the scenario's name
-    passed              true if nothing was violated
+    passed              true if no expectation was violated
     parameters          claims (of each coupon, or null), quota (null: one for every claim), coupons, rate
                         (claims per second, null: all at once), duration_seconds (of the schedule, or null),
                         seed, rounds, connections (null: the scenario's own number), timeout_seconds,
                         max_unknown
-    url, urls           the first instance; all of them
+    url, urls           of the first instance; of all of them
     started_at          RFC 3339, UTC
-    duration_seconds    of the whole run, with set-up and read-back
-    claims_per_second   claims that came to their end, by the time from the release to the last of them
-    outcomes            by outcome: count, expected (null where the scenario fixes none), and latency_seconds
-                        (p50, p95, p99 by nearest rank, max; null where nothing was seen)
+    duration_seconds    of the run, including set-up and read-back
+    claims_per_second   finished claims divided by the time from the release to the last of them
+    outcomes            by outcome: count, expected (null if the scenario does not fix it), and latency_seconds
+                        (p50, p95, p99 by nearest rank, max; null if the outcome was not seen)
     histogram           buckets of latency: upper_seconds, count
     violations          round (from 1), expectation, coupon_name, sentence
     rounds              round, coupon_names, duration_seconds (release to last answer), outcomes (counts),
                         read_back (by coupon: coupon_name, amount, remaining_amount, claims (how many are
-                        recorded), claimed_by; null where it failed), notes, passed
+                        recorded), claimed_by; null if it failed), notes, passed
 
 The scenario `all` gives `{schema_version, scenario: "all", passed, runs: [documents]}`.
 """
@@ -37,7 +36,7 @@ SCHEMA_VERSION = 1
 
 @dataclass(frozen=True, slots=True)
 class OutcomeRow:
-    """One kind of answer over all rounds; `expected` is None where the scenario does not fix the number."""
+    """One outcome over all rounds. `expected` is None if the scenario does not fix the number."""
 
     outcome: str
     count: int
@@ -46,7 +45,7 @@ class OutcomeRow:
 
 
 def outcome_rows(run: Run) -> list[OutcomeRow]:
-    """Every outcome that was seen or expected, in the order of its name."""
+    """Return every outcome that was seen or expected, sorted by name."""
     latencies: defaultdict[str, list[float]] = defaultdict(list)
     for attempt in run.attempts:
         latencies[attempt.outcome].append(attempt.latency_seconds)
@@ -67,7 +66,7 @@ def outcome_rows(run: Run) -> list[OutcomeRow]:
 
 
 def claims_per_second(run: Run) -> float:
-    """Claims that came to their end, by the time in which they did."""
+    """Return the rate of finished claims over the time of claiming."""
     seconds = sum(one.claiming_seconds for one in run.rounds)
     return len(run.attempts) / seconds if seconds > 0 else 0.0
 
@@ -99,7 +98,7 @@ def _round(number: int, one: Round) -> dict[str, object]:
 
 
 def document(run: Run) -> dict[str, object]:
-    """The document of one run, as the module says."""
+    """Return the document of one run; see the module's docstring."""
     sizes, target = run.sizes, run.target
     return {
         "schema_version": SCHEMA_VERSION,
@@ -141,7 +140,7 @@ def document(run: Run) -> dict[str, object]:
 
 
 def document_of_all(runs: Sequence[Run]) -> dict[str, object]:
-    """The document of the scenario `all`."""
+    """Return the document of the scenario `all`."""
     return {
         "schema_version": SCHEMA_VERSION,
         "scenario": "all",

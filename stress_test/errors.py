@@ -1,4 +1,4 @@
-"""Why a run could not be made at all. An answer to a claim is never an error here: it is recorded."""
+"""Errors that prevent a run. Answers to claims are recorded, not raised."""
 
 EXIT_PASSED = 0
 EXIT_VIOLATED = 1
@@ -7,7 +7,7 @@ EXIT_UNAVAILABLE = 69  # EX_UNAVAILABLE of sysexits.h
 
 
 class StressTestError(Exception):
-    """There is no result. The message is one sentence that says what to do."""
+    """The run has no result. The message is one sentence that says what to do."""
 
     exit_status: int = EXIT_USAGE
 
@@ -17,6 +17,6 @@ class UsageError(StressTestError):
 
 
 class ServiceUnavailableError(StressTestError):
-    """The service could not be reached, or could not prepare the run."""
+    """The service could not be reached, or could not create the coupons."""
 
     exit_status = EXIT_UNAVAILABLE

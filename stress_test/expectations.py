@@ -1,8 +1,8 @@
-"""What must hold of every coupon: pure functions that return the sentence of a violation, or None.
+"""The expectations of every coupon: pure functions that return a sentence about a violation, or None.
 
-`HISTORY_EXPECTATIONS` judge the answers alone; `STATE_EXPECTATIONS` judge them against what was read back.
-Claims without a definite answer (`history.is_unknown`) may be in the read-back or not. No scenario cancels
-a claim, so stock only ever falls.
+`HISTORY_EXPECTATIONS` check only the answers; `STATE_EXPECTATIONS` compare them with what was read back. Claims without
+a definite answer (`history.is_unknown`) may or may not be in the read-back. No scenario cancels claims, so stock only
+decreases. The names of the functions appear in the report and the JSON document.
 """
 
 from bisect import bisect_right
@@ -22,9 +22,9 @@ from stress_test.history import (
     may_have_won,
 )
 
-# The most names that the service puts into `claimed_by`, by its contract.
+# The contract's limit of names in `claimed_by`.
 CLAIMED_BY_LIMIT = 1000
-# As many as help to find the cause; a list of thousands would hide the sentence.
+# Names shown in a sentence.
 _NAMES_SHOWN = 5
 
 
@@ -48,11 +48,11 @@ def _outcomes(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} x {outcome}" for outcome, number in sorted(counts.items()) if number)
 
 
-# Of the answers alone.
+# Checks of the answers.
 
 
 def exact_outcomes(history: History) -> str | None:
-    """Where the scenario knows every outcome beforehand: exactly those, and nothing else."""
+    """If the scenario fixes the outcomes, they are exactly those."""
     if history.coupon.expected is None:
         return None
     seen = history.counts()
@@ -63,7 +63,7 @@ def exact_outcomes(history: History) -> str | None:
 
 
 def only_contract_answers(history: History) -> str | None:
-    """No answer that the contract does not have for a valid claim of a coupon that exists."""
+    """Every answer is one that the contract has for a valid claim of an existing coupon."""
     allowed = (CLAIMED, SOLD_OUT, ALREADY_CLAIMED)
     foreign = Counter(
         {
@@ -76,14 +76,14 @@ def only_contract_answers(history: History) -> str | None:
 
 
 def one_success_per_user(history: History) -> str | None:
-    """No user is told 201 twice."""
+    """No user gets 201 twice."""
     winners = Counter(attempt.user_id for attempt in history.with_outcome(CLAIMED))
     doubled = [user for user, number in winners.items() if number > 1]
     return f"users answered 201 more than once ({len(doubled)}): {_some(doubled)}" if doubled else None
 
 
 def no_more_successes_than_stock(history: History) -> str | None:
-    """No more claims are answered 201 than the coupon has units."""
+    """No more claims are answered with 201 than the coupon has units."""
     successes = len(history.with_outcome(CLAIMED))
     if successes <= history.coupon.amount:
         return None
@@ -91,7 +91,7 @@ def no_more_successes_than_stock(history: History) -> str | None:
 
 
 def answers_name_their_asker(history: History) -> str | None:
-    """The claim that comes with an answer is of the user and the coupon that were asked for."""
+    """The claim in an answer has the user and the coupon of the request."""
     wrong = [
         attempt.user_id
         for attempt in history.attempts
@@ -102,7 +102,7 @@ def answers_name_their_asker(history: History) -> str | None:
 
 
 def already_claimed_was_true(history: History) -> str | None:
-    """`already-claimed` shows the user's claim, which an earlier or concurrent request can have won."""
+    """`already-claimed` contains the user's claim, which an earlier or concurrent request may have won."""
     earliest: dict[str, float] = {}
     ids: dict[str, set[str]] = defaultdict(set)
     for attempt in history.attempts:
@@ -124,7 +124,7 @@ def already_claimed_was_true(history: History) -> str | None:
 
 
 def sold_out_was_possible(history: History) -> str | None:
-    """Before each `sold-out` was read, as many claims that can have won had started as there are units."""
+    """Before each `sold-out` was read, at least as many claims that may have won had started as there are units."""
     starts = sorted(a.started_seconds for a in history.attempts if may_have_won(a.outcome))
     early = [
         attempt.user_id
@@ -136,13 +136,13 @@ def sold_out_was_possible(history: History) -> str | None:
     return f"sold-out answers before the stock can have been gone ({len(early)}): {_some(early)}"
 
 
-# Of the answers against what was read back.
+# Comparisons of the answers with what was read back.
 
 
 def stock_adds_up(history: History, state: CouponState) -> str | None:
-    """The amount is the one asked for, and `remaining_amount` is the amount less the claims in the list."""
+    """The amount is that of the request, and `remaining_amount` is the amount less the claims in the list."""
     if state.amount != history.coupon.amount:
-        return f"made with an amount of {history.coupon.amount}, read back with {state.amount}"
+        return f"created with an amount of {history.coupon.amount}, read back with {state.amount}"
     left = state.amount - len(state.claims)
     if state.remaining_amount == left and left >= 0:
         return None
@@ -154,7 +154,7 @@ def stock_adds_up(history: History, state: CouponState) -> str | None:
 
 
 def nothing_undersold(history: History, state: CouponState) -> str | None:
-    """With every answer definite, as many claims are recorded as there are units, or users if fewer."""
+    """If all answers are definite, as many claims are recorded as there are units, or as users if they are fewer."""
     if any(is_unknown(attempt.outcome) for attempt in history.attempts):
         return None
     possible = min(history.coupon.amount, len({attempt.user_id for attempt in history.attempts}))
@@ -164,7 +164,7 @@ def nothing_undersold(history: History, state: CouponState) -> str | None:
 
 
 def sold_out_was_true(history: History, state: CouponState) -> str | None:
-    """Whoever was told `sold-out` was told so because nothing is left."""
+    """If any claim got `sold-out`, no units are left."""
     refused = len(history.with_outcome(SOLD_OUT))
     if not refused or state.remaining_amount <= 0:
         return None
@@ -173,7 +173,7 @@ def sold_out_was_true(history: History, state: CouponState) -> str | None:
 
 
 def nothing_lost(history: History, state: CouponState) -> str | None:
-    """Every claim that was answered 201 is in the coupon's list and found by its id, with the same user."""
+    """Every claim that was answered with 201 is in the coupon's list and found by its id, with the same user."""
     listed = {claim.id: claim.user_id for claim in state.claims}
     lost = []
     for attempt in history.with_outcome(CLAIMED):
@@ -186,12 +186,12 @@ def nothing_lost(history: History, state: CouponState) -> str | None:
 
 
 def no_phantoms(history: History, state: CouponState) -> str | None:
-    """No claim is recorded for a user who never asked, or whose every claim was definitely refused."""
+    """No claim is recorded for a user who sent none, or whose claims were all definitely refused."""
     candidates = {attempt.user_id for attempt in history.attempts if may_have_won(attempt.outcome)}
     phantoms = [claim.user_id for claim in state.claims if claim.user_id not in candidates]
     if not phantoms:
         return None
-    return f"phantom claims, of users who never asked or were refused ({len(phantoms)}): {_some(phantoms)}"
+    return f"phantom claims, of users who sent none or were refused ({len(phantoms)}): {_some(phantoms)}"
 
 
 def one_claim_per_user(history: History, state: CouponState) -> str | None:
@@ -202,9 +202,9 @@ def one_claim_per_user(history: History, state: CouponState) -> str | None:
 
 
 def claimed_by_is_the_winners(history: History, state: CouponState) -> str | None:
-    """`claimed_by` holds the users of the list, oldest claim first, up to the contract's limit.
+    """`claimed_by` contains the users of the list, oldest claim first, up to the contract's limit.
 
-    Claims of one moment may be in any order.
+    Claims with equal times may be in any order.
     """
     claimed_at = {claim.user_id: claim.claimed_at for claim in state.claims}
     shown = state.claimed_by
@@ -245,7 +245,7 @@ STATE_EXPECTATIONS: Sequence[StateExpectation] = (
 
 
 def judge(history: History, state: CouponState | None) -> list[Violation]:
-    """Every expectation that one coupon violates; without a read-back, those of the answers alone."""
+    """Return the expectations that one coupon violates. If `state` is None, only the answers are checked."""
     verdicts = [(expectation.__name__, expectation(history)) for expectation in HISTORY_EXPECTATIONS]
     if state is not None:
         verdicts += [(expectation.__name__, expectation(history, state)) for expectation in STATE_EXPECTATIONS]

@@ -1,7 +1,7 @@
-"""What was asked, what was answered, and what was read back afterwards: values without behaviour.
+"""The data of a run: the claims that were sent, their answers, and what was read back.
 
-An outcome is a short text: the status, and for a problem the last step of its `type`, as in `409 sold-out`.
-A claim that never got an answer is `no-answer:<kind>`.
+An outcome is a short text: the status, and for a problem the last part of its `type`, as in `409 sold-out`. The outcome
+of a claim without an answer is `no-answer:<kind>`.
 """
 
 from collections import Counter
@@ -12,24 +12,24 @@ from datetime import datetime
 CLAIMED = "201"
 SOLD_OUT = "409 sold-out"
 ALREADY_CLAIMED = "409 already-claimed"
-# Success without the claim that must come with it. Something was claimed; what, only the read-back can tell.
+# A 201 without a claim in its body. Something was claimed; only the read-back shows what.
 CLAIMED_UNREADABLY = "201 unreadable"
 NO_ANSWER = "no-answer:"
 
 
 def is_unknown(outcome: str) -> bool:
-    """Whether the claim may have been recorded or not: time-outs, resets, any 5xx, an unreadable 201."""
+    """Whether it is unknown if the claim was recorded: after timeouts, resets, any 5xx, or an unreadable 201."""
     return outcome.startswith((NO_ANSWER, "5")) or outcome == CLAIMED_UNREADABLY
 
 
 def may_have_won(outcome: str) -> bool:
-    """Whether a claim with this outcome can be in the coupon's list."""
+    """Whether a claim with this outcome may be in the coupon's list."""
     return outcome == CLAIMED or is_unknown(outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimSeen:
-    """A claim as the service showed it."""
+    """A claim as the service returned it."""
 
     id: str
     coupon_name: str
@@ -39,9 +39,9 @@ class ClaimSeen:
 
 @dataclass(frozen=True, slots=True)
 class CouponPlan:
-    """A coupon made for one round.
+    """A coupon of one round.
 
-    `expected` holds the exact number of every outcome, or None where only the set check applies.
+    `expected` is the exact number of every outcome; None if the scenario does not fix them.
     """
 
     name: str
@@ -51,10 +51,10 @@ class CouponPlan:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One claim that was sent and what came of it.
+    """One claim that was sent, and its outcome.
 
-    `started_seconds` (the release or the scheduled moment) and `finished_seconds` (the answer was read) are
-    on one monotonic clock. `claim` is the one that came with a 201, or with `already-claimed`.
+    `started_seconds` (the release or the scheduled time) and `finished_seconds` (the answer was read) are of the same
+    monotonic clock. `claim` is the one in a 201 or an `already-claimed`.
     """
 
     user_id: str
@@ -66,32 +66,32 @@ class Attempt:
 
     @property
     def latency_seconds(self) -> float:
-        """From the release to the answer read."""
+        """From the release until the answer was read."""
         return self.finished_seconds - self.started_seconds
 
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """Every attempt at one coupon, in the order in which they were planned."""
+    """All attempts on one coupon, in the planned order."""
 
     coupon: CouponPlan
     attempts: tuple[Attempt, ...]
 
     def counts(self) -> Counter[str]:
-        """How often each outcome was seen."""
+        """Count the attempts by outcome."""
         return Counter(attempt.outcome for attempt in self.attempts)
 
     def with_outcome(self, outcome: str) -> tuple[Attempt, ...]:
-        """The attempts that ended so."""
+        """Return the attempts with this outcome."""
         return tuple(attempt for attempt in self.attempts if attempt.outcome == outcome)
 
 
 @dataclass(frozen=True, slots=True)
 class CouponState:
-    """A coupon as it was read back once all claims were answered.
+    """A coupon as it was read back after all claims were answered.
 
-    `claims` is the whole list, every page of it. `claims_by_id` holds, for claims that were answered 201,
-    what a read by id showed, or None for a 404.
+    `claims` is the complete list, all pages. `claims_by_id` contains the results of reading the claims that were
+    answered with 201 by id; None for a 404.
     """
 
     amount: int

@@ -8,10 +8,10 @@ from math import ceil
 
 
 def percentile(ordered: Sequence[float], percent: float) -> float:
-    """The nearest-rank percentile: the smallest value that at least `percent` of all values do not exceed.
+    """Return the nearest-rank percentile: the smallest value that at least `percent` of all values do not exceed.
 
-    It is always a value that was measured, never one between two of them. With n values it is the one of rank
-    ceil(percent / 100 * n), counted from 1.
+    It is always a measured value, not interpolated. With n values it is the one of rank ceil(percent / 100 * n),
+    counted from 1.
 
     Args:
         ordered: the values in ascending order.
@@ -27,7 +27,7 @@ def percentile(ordered: Sequence[float], percent: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Quantiles:
-    """The latencies of one kind of answer, in seconds."""
+    """Quantiles of latencies, in seconds."""
 
     p50: float
     p95: float
@@ -36,7 +36,7 @@ class Quantiles:
 
 
 def quantiles(latencies_seconds: Sequence[float]) -> Quantiles | None:
-    """The quantiles of a set of latencies in any order; None if there are none."""
+    """Compute the quantiles of latencies in any order; None if there are none."""
     if not latencies_seconds:
         return None
     ordered = sorted(latencies_seconds)
@@ -47,17 +47,17 @@ def quantiles(latencies_seconds: Sequence[float]) -> Quantiles | None:
 
 @dataclass(frozen=True, slots=True)
 class Bucket:
-    """How many latencies lie above the bucket before and at or below `upper_seconds`."""
+    """The number of latencies above the previous bucket's bound, up to and including `upper_seconds`."""
 
     upper_seconds: float
     count: int
 
 
 def histogram(latencies_seconds: Sequence[float]) -> tuple[Bucket, ...]:
-    """Count latencies into the fixed bounds 0.1 ms, 0.2 ms, 0.5 ms, 1 ms, 2 ms, 5 ms, … without end.
+    """Count latencies in buckets with the fixed bounds 0.1 ms, 0.2 ms, 0.5 ms, 1 ms, 2 ms, 5 ms, …
 
-    Fixed bounds let two runs be compared by eye. Empty buckets are left out only before the first and after
-    the last one with something in it. A latency of zero or less counts into the first bucket.
+    Fixed bounds make runs comparable. Empty buckets are omitted only before the first and after the last non-empty
+    one. A latency of zero or less counts in the first bucket.
     """
     if not latencies_seconds:
         return ()
@@ -77,5 +77,5 @@ def histogram(latencies_seconds: Sequence[float]) -> tuple[Bucket, ...]:
 def _one_two_five() -> Iterator[float]:
     for exponent in count(-4):
         for digit in (1, 2, 5):
-            # Through text, because 5 * 10**-4 is not the float that 0.0005 is.
+            # From text, because 5 * 10**-4 is a different float than 0.0005.
             yield float(f"{digit}e{exponent}")

@@ -1,4 +1,4 @@
-"""What a person sees: a progress bar while a run lasts, then tables and the verdict."""
+"""The report for people: a progress bar during a run, then tables and the verdict."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,9 +15,9 @@ from stress_test.latency import histogram
 from stress_test.runner import Progress, Run
 
 _BAR_WIDTH = 40
-# Violations that are printed one by one; all of them are in the JSON document.
+# Most violations that are printed; the JSON document contains all of them.
 _VIOLATIONS_SHOWN = 20
-# Winners that are named in the report.
+# Most winners that are named.
 _WINNERS_SHOWN = 10
 
 
@@ -41,7 +41,7 @@ class _Bar(Progress):
 
 @contextmanager
 def progress_bar(name: str, quiet: bool) -> Iterator[Progress]:
-    """A progress bar on standard error while the block runs; nothing at all off a terminal."""
+    """Show a progress bar on standard error while the context is active, if that is a terminal."""
     console = Console(stderr=True)
     if quiet or not console.is_terminal:
         yield Progress()
@@ -83,7 +83,7 @@ def _histogram_table(run: Run, mark: str) -> Table:
     table.add_column(justify="right")
     table.add_column()
     for bucket in buckets:
-        # A bucket with anything in it shows at least one mark.
+        # A non-empty bucket has at least one mark.
         width = max(round(_BAR_WIDTH * bucket.count / most), 1 if bucket.count else 0)
         table.add_row(f"to {bucket.upper_seconds * 1000:g} ms", str(bucket.count), mark * width)
     return table
@@ -97,7 +97,7 @@ def _title(run: Run) -> str:
 
 
 def _read_back(run: Run) -> str:
-    """What the service said afterwards; of a single coupon, who won."""
+    """Summarize the read-back; for a single coupon, with its winners."""
     states = [state for one in run.rounds for state in one.states if state is not None]
     recorded = sum(len(state.claims) for state in states)
     remaining = sum(state.remaining_amount for state in states)
@@ -108,12 +108,12 @@ def _read_back(run: Run) -> str:
 
 
 def print_report(run: Run, console: Console, quiet: bool) -> None:
-    """Print what was seen and the verdict.
+    """Print the result and the verdict.
 
     Args:
-        run: at least one round.
-        console: where to; plain text without control sequences if it is no terminal.
-        quiet: the verdict only.
+        run: with at least one round.
+        console: to print to; plain text without control sequences if it is not a terminal.
+        quiet: print only the verdict.
     """
     plain = not console.is_terminal
     if not quiet:
@@ -124,7 +124,7 @@ def print_report(run: Run, console: Console, quiet: bool) -> None:
         claiming = sum(one.claiming_seconds for one in run.rounds)
         console.print(
             f"{claims_per_second(run):.0f} claims/s achieved over {claiming:.3f} s of claiming"
-            + (f", {run.sizes.rate:g} claims/s asked for" if run.sizes.rate else ""),
+            + (f", target {run.sizes.rate:g} claims/s" if run.sizes.rate else ""),
             highlight=False,
         )
         console.print(_read_back(run), markup=False, highlight=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""One run: coupons are made, connections opened, claims released together or at a rate, all read back."""
+"""Runs a scenario: creates coupons, opens connections, sends claims together or at a rate, reads everything back."""
 
 import asyncio
 import secrets
@@ -25,11 +25,16 @@ from stress_test.scenarios import Plan, PlannedClaim, Scenario, Sizes, make_plan
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """Where and how to run.
+    """The service to test, and how.
 
-    `urls` are the instances, without a slash at the end; `connections` None lets the scenario choose;
-    `timeout_seconds` is for each request; `max_unknown` is how many claims of a round may end without a
-    definite answer in a scenario that does not fix its outcomes.
+    Args:
+        urls: of the instances, without a trailing slash.
+        admin_key: for creating coupons.
+        rounds: number of rounds.
+        connections: most open connections; None for the scenario's default.
+        timeout_seconds: of each request.
+        max_unknown: how many claims of a round may end without a definite answer, in scenarios that do not fix their
+            outcomes.
     """
 
     urls: tuple[str, ...]
@@ -42,10 +47,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Round:
-    """One round and its proof.
+    """One round and its verification.
 
-    `states` are those of the histories' coupons, None where one could not be read back; `claiming_seconds` is from
-    the release to the last answer.
+    Args:
+        histories: by coupon.
+        states: of the histories' coupons; None if one could not be read back.
+        claiming_seconds: from the release to the last answer.
+        violations: of expectations.
+        notes: observations that are not violations.
     """
 
     histories: tuple[History, ...]
@@ -68,26 +77,26 @@ class Run:
 
     @property
     def violations(self) -> tuple[Violation, ...]:
-        """Of every round, in order."""
+        """The violations of all rounds, in order."""
         return tuple(violation for one in self.rounds for violation in one.violations)
 
     @property
     def attempts(self) -> tuple[Attempt, ...]:
-        """Of every round, coupon by coupon."""
+        """The attempts of all rounds, by coupon."""
         return tuple(attempt for one in self.rounds for history in one.histories for attempt in history.attempts)
 
 
 class Progress:
-    """Told how far a run is; this one does nothing with it."""
+    """Receives the progress of a run. This implementation ignores it."""
 
     def expect(self, claims: int) -> None:
-        """That many more claims will be sent."""
+        """Announce the number of claims that will be sent next."""
 
     def answered(self) -> None:
-        """One claim has come to its end."""
+        """Report that one claim has finished."""
 
     def stage(self, text: str) -> None:
-        """What is being done now."""
+        """Report the current stage."""
 
 
 async def _claim(
@@ -102,7 +111,7 @@ async def _claim(
 async def _release_together(
     warm: WarmSession, urls: Sequence[str], plan: Plan, progress: Progress
 ) -> tuple[float, list[Attempt]]:
-    """Every claim is a task that waits at one event; the clock of all of them starts when it is set."""
+    """Send all claims together. Each is a task that waits for one event; their latencies count from its setting."""
     release = asyncio.Event()
     released_at = 0.0
 
@@ -113,7 +122,7 @@ async def _release_together(
 
     async with asyncio.TaskGroup() as group:
         tasks = [group.create_task(run(number, planned)) for number, planned in enumerate(plan.claims)]
-        # Tasks start in the order of their making, so after one turn of the loop all of them wait.
+        # Tasks start in the order of their creation, so after one turn of the event loop all of them wait.
         await asyncio.sleep(0)
         released_at = perf_counter()
         release.set()
@@ -123,10 +132,10 @@ async def _release_together(
 async def _release_on_schedule(
     warm: WarmSession, urls: Sequence[str], plan: Plan, progress: Progress
 ) -> tuple[float, list[Attempt]]:
-    """Each claim is sent when it is due, whatever became of those before; its clock starts when it is due.
+    """Send each claim when it is due, whether or not earlier ones were answered. Latencies count from the due time.
 
-    A stalled service therefore shows in every latency that it delayed, not only in the one request that met
-    it ("coordinated omission").
+    So a stall of the service shows in the latency of every claim that it delayed, not only of one. This avoids
+    "coordinated omission".
     """
     released_at = perf_counter()
     async with asyncio.TaskGroup() as group:
@@ -136,7 +145,7 @@ async def _release_on_schedule(
             now = perf_counter()
             if due > now:
                 await asyncio.sleep(due - now)
-                # The loop's timers count whole milliseconds and can be early by a part of one.
+                # The event loop's timers have millisecond resolution and can fire slightly early.
                 due = min(due, perf_counter())
             body = claim_body(planned.user_id, planned.coupon_name)
             tasks.append(group.create_task(_claim(warm, urls[number % len(urls)], planned, body, due, progress)))
@@ -159,7 +168,7 @@ async def _read_back(client: ServiceClient, history: History) -> CouponState | V
 
 
 def _unknowns(histories: Sequence[History], states: Sequence[CouponState | Violation]) -> tuple[int, int]:
-    """How many claims got no definite answer, and how many of their users hold a claim all the same."""
+    """Return how many claims got no definite answer, and how many of their users have a recorded claim."""
     unknown = found = 0
     for history, state in zip(histories, states, strict=True):
         users = [attempt.user_id for attempt in history.attempts if is_unknown(attempt.outcome)]
@@ -173,7 +182,7 @@ def _unknowns(histories: Sequence[History], states: Sequence[CouponState | Viola
 async def _run_round(client: ServiceClient, plan: Plan, target: Target, progress: Progress) -> Round:
     connections = min(target.connections or plan.connections, len(plan.claims))
     progress.expect(len(plan.claims))
-    progress.stage("making coupons")
+    progress.stage("creating coupons")
     for coupon in plan.coupons:
         await client.create_coupon(coupon)
     progress.stage("opening connections")
@@ -192,10 +201,10 @@ async def _run_round(client: ServiceClient, plan: Plan, target: Target, progress
             violations += [*judge(history, None), state]
         else:
             violations += judge(history, state)
-    notes = [f"connections opened during the claims, inside their latencies: {late}"] if late else []
+    notes = [f"connections opened during the claims, included in their latencies: {late}"] if late else []
     unknown, found = _unknowns(histories, states)
     if unknown:
-        notes.append(f"claims without a definite answer: {unknown}; of these found recorded: {found}")
+        notes.append(f"claims without a definite answer: {unknown}; of these recorded: {found}")
         if unknown > target.max_unknown and all(coupon.expected is None for coupon in plan.coupons):
             sentence = f"claims without a definite answer: {unknown}, allowed: {target.max_unknown}"
             violations.append(Violation("definite-answers", plan.coupons[0].name, sentence))
@@ -211,22 +220,22 @@ async def run_scenario(
     progress: Progress | None = None,
     make_token: Callable[[], str] = lambda: secrets.token_hex(4),
 ) -> Run:
-    """Run every round of a scenario and judge it. What the service does wrong is in the result, never raised.
+    """Run all rounds of a scenario and check them. Failures of the service are in the result, not raised.
 
     Args:
         scenario: one of `scenarios.SCENARIOS`.
-        sizes: the scenario's defaults, or what replaces them.
-        target: where and how.
-        progress: told how far the run is.
-        make_token: makes the part of names that keeps rounds apart.
+        sizes: of the scenario.
+        target: the service to test, and how.
+        progress: receives the progress of the run.
+        make_token: generates a unique part for the names of each round.
 
     Raises:
-        UsageError: the sizes are too large, the admin key is refused, or the limit on open files is too low.
-        ServiceUnavailableError: a coupon could not be made, or connections not be opened.
+        UsageError: the sizes are too large, the admin key is refused, or the limit of open files is too low.
+        ServiceUnavailableError: a coupon could not be created, or the connections could not be opened.
     """
     progress = progress or Progress()
     started_at = datetime.now(UTC)
-    began = perf_counter()
+    started = perf_counter()
     rounds = []
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=CONTROL_CONNECTIONS),
@@ -237,4 +246,4 @@ async def run_scenario(
         for _ in range(target.rounds):
             plan = make_plan(scenario, sizes, make_token())
             rounds.append(await _run_round(client, plan, target, progress))
-    return Run(scenario.name, sizes, target, started_at, perf_counter() - began, tuple(rounds))
+    return Run(scenario.name, sizes, target, started_at, perf_counter() - started, tuple(rounds))

@@ -1,4 +1,4 @@
-"""What can be fired at the service: each scenario is an entry of `SCENARIOS`, a plan made from sizes."""
+"""The scenarios. Each is an entry of `SCENARIOS` with a function that makes a plan from sizes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -7,19 +7,23 @@ from random import Random
 from stress_test.errors import UsageError
 from stress_test.history import ALREADY_CLAIMED, CLAIMED, SOLD_OUT, CouponPlan
 
-# Every claim is kept until the end for the proof; this many take some hundred megabytes.
+# All claims are kept in memory until the end; this number needs some hundred megabytes.
 MAX_CLAIMS = 500_000
-# In flight at once in `sustained` unless told otherwise: what 500 claims/s need at half a second each.
+# Default connections of `sustained`: enough for 500 claims/s at half a second each.
 SUSTAINED_CONNECTIONS = 250
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """How large a scenario is; a scenario reads those fields that it needs.
+    """The sizes of a scenario. Each scenario uses the fields that it needs.
 
-    `claims` and `quota` are for each coupon. `quota` None is as much stock as there are claims. `rate` is
-    claims per second, `duration_seconds` is for how long, and `seed` decides the order in which claims are
-    shuffled.
+    Args:
+        claims: number of claims on each coupon.
+        quota: units of each coupon; None for one for every claim.
+        coupons: number of coupons.
+        rate: claims per second.
+        duration_seconds: how long claims are sent.
+        seed: of the order of claims.
     """
 
     claims: int = 0
@@ -32,7 +36,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class PlannedClaim:
-    """A claim to be sent `due_seconds` after the release."""
+    """A claim that is sent `due_seconds` after the release."""
 
     user_id: str
     coupon_name: str
@@ -41,7 +45,7 @@ class PlannedClaim:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One round: coupons to make, claims to send, and how many connections to open for them beforehand."""
+    """The plan of one round: coupons to create, claims to send, and the number of connections to open first."""
 
     coupons: tuple[CouponPlan, ...]
     claims: tuple[PlannedClaim, ...]
@@ -50,7 +54,7 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Scenario:
-    """A way to stress the service. `plan` takes sizes and a token that no other round has."""
+    """A scenario. `plan` takes the sizes and a unique token of the round."""
 
     name: str
     defaults: Sizes
@@ -63,7 +67,7 @@ def _herd_expected(claims: int, quota: int) -> Mapping[str, int]:
 
 
 def _herd(prefix: str) -> Callable[[Sizes, str], Plan]:
-    """Many users, one coupon, all at the same moment."""
+    """Many users claim one coupon at the same time."""
 
     def plan(sizes: Sizes, token: str) -> Plan:
         name = f"{prefix}-{token}"
@@ -76,7 +80,7 @@ def _herd(prefix: str) -> Callable[[Sizes, str], Plan]:
 
 
 def _double_dip(sizes: Sizes, token: str) -> Plan:
-    """One user, one coupon, many times at the same moment."""
+    """One user claims one coupon many times at the same time."""
     name = f"double-dip-{token}"
     quota = sizes.claims if sizes.quota is None else sizes.quota
     coupon = CouponPlan(name, quota, {CLAIMED: 1, ALREADY_CLAIMED: sizes.claims - 1})
@@ -85,7 +89,7 @@ def _double_dip(sizes: Sizes, token: str) -> Plan:
 
 
 def _many_coupons(sizes: Sizes, token: str) -> Plan:
-    """Many users, each after every coupon, in a shuffled order and all at the same moment."""
+    """Many users claim every coupon, in random order and at the same time."""
     quota = sizes.claims if sizes.quota is None else sizes.quota
     expected = _herd_expected(sizes.claims, quota)
     coupons = tuple(CouponPlan(f"many-coupons-{token}-{number:04}", quota, expected) for number in range(sizes.coupons))
@@ -97,7 +101,7 @@ def _many_coupons(sizes: Sizes, token: str) -> Plan:
 
 
 def _sustained(sizes: Sizes, token: str) -> Plan:
-    """New users at a fixed rate, dealt to the coupons in turn, answered or not what came before."""
+    """New users claim at a fixed rate, on the coupons in turn, whether or not earlier claims were answered."""
     total = max(1, round(sizes.rate * sizes.duration_seconds))
     if total > MAX_CLAIMS:
         raise UsageError(_too_many(total))
@@ -112,10 +116,10 @@ def _sustained(sizes: Sizes, token: str) -> Plan:
 
 
 def make_plan(scenario: Scenario, sizes: Sizes, token: str) -> Plan:
-    """One round of a scenario.
+    """Make the plan of one round.
 
     Raises:
-        UsageError: the sizes ask for more than `MAX_CLAIMS` claims.
+        UsageError: the sizes need more than `MAX_CLAIMS` claims.
     """
     total = sizes.claims * sizes.coupons
     if total > MAX_CLAIMS:
@@ -124,7 +128,7 @@ def make_plan(scenario: Scenario, sizes: Sizes, token: str) -> Plan:
 
 
 def _too_many(total: int) -> str:
-    return f"{total} claims are more than the {MAX_CLAIMS} of one round: ask for less, or for more --rounds."
+    return f"{total} claims exceed the limit of {MAX_CLAIMS} per round: use fewer, or more --rounds."
 
 
 _ALL = (

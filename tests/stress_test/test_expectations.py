@@ -174,7 +174,7 @@ BROKEN = [
         "stock-adds-up",
         HONEST,
         a_state(ANN, BOB, amount=3),
-        "made with an amount of 2, read back with 3",
+        "created with an amount of 2, read back with 3",
         id="another amount",
     ),
     pytest.param(
@@ -216,7 +216,7 @@ BROKEN = [
         "no-phantoms",
         a_history(WON[0], amount=3),
         a_state(ANN, a_claim("eve", 2), amount=3),
-        "of users who never asked or were refused (1): eve",
+        "of users who sent none or were refused (1): eve",
         id="a user who never asked",
     ),
     pytest.param(

@@ -321,7 +321,7 @@ async def test_a_sustained_run_can_be_told_to_tolerate_unknown_answers(mutant: t
         target = Target((url,), ADMIN_KEY, max_unknown=1)
         run = await run_scenario(SCENARIOS["sustained"], Sizes(rate=500.0, duration_seconds=0.1), target)
     assert run.violations == ()
-    assert "claims without a definite answer: 1; of these found recorded: 0" in run.rounds[0].notes
+    assert "claims without a definite answer: 1; of these recorded: 0" in run.rounds[0].notes
 
 
 async def test_every_claim_has_a_connection_that_was_open_before() -> None:
@@ -375,7 +375,7 @@ async def test_a_stall_shows_in_the_latency_of_every_claim_that_it_delayed() -> 
 async def test_without_an_admin_key_one_sentence_says_what_to_do() -> None:
     ended = await stress("--url", "http://127.0.0.1:1")
     assert (ended.status, ended.out) == (2, "")
-    assert "set CLAIMSVC_ADMIN_KEY or give --admin-key" in ended.err
+    assert "set CLAIMSVC_ADMIN_KEY or pass --admin-key" in ended.err
     assert ended.err.count("\n") == 1
 
 
@@ -388,7 +388,7 @@ async def test_a_refused_admin_key_is_a_usage_error() -> None:
 async def test_a_service_that_is_not_there_is_unavailable(unused_tcp_port: int) -> None:
     ended = await stress("stampede", "--url", f"http://127.0.0.1:{unused_tcp_port}", "--admin-key", "x")
     assert (ended.status, ended.out) == (69, "")
-    assert "start the service, or give its --url" in ended.err
+    assert "start the service, or pass its URL with --url" in ended.err
     assert ended.err.count("\n") == 1
 
 
@@ -408,7 +408,7 @@ async def test_something_else_on_the_port_is_unavailable() -> None:
 async def test_a_url_of_no_service_is_a_usage_error(url: str) -> None:
     ended = await stress("--url", url, "--admin-key", "x")
     assert ended.status == 2
-    assert "give --url as http://host:port" in ended.err
+    assert "pass --url as http://host:port" in ended.err
 
 
 async def test_the_help_names_the_scenarios_and_the_exit_statuses() -> None:
