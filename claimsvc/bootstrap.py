@@ -1,7 +1,8 @@
-"""The composition root: builds every part from the settings and takes them down in reverse order."""
+"""The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -39,93 +40,58 @@ _log = structlog.get_logger("claimsvc.server")
 migrate = postgres.migrate
 
 
+@dataclass(frozen=True, slots=True)
+class _Base:
+    """What all other parts stand on: the two databases, and who observes them."""
+
+    tracing: "Tracing | None"
+    metrics: Metrics
+    failpoints: Failpoints | None
+    code_counts: CodeCountUpdater
+    database: postgres.Repositories
+    masters: Masters
+
+
 @asynccontextmanager
 async def application(
     settings: Settings, *, stress: Callable[[Live], StressTests] | None = None
 ) -> AsyncIterator[web.Application]:
-    """The whole service, ready to be served; on leaving, accepted claims are finished and everything is closed.
+    """The complete service, ready to be served. On leaving, accepted claims are finished and everything is closed.
 
     Args:
         settings: how to run.
-        stress: makes what fires the stress test from the console; for development alone.
+        stress: makes what runs the stress test from the console; for development only.
 
     Raises:
-        SettingsError: a dependency cannot be used as it is set up; the message says what to change.
+        SettingsError: a dependency cannot be used as the settings say; the message says what to change.
     """
     _warn_of_renamed_settings()
     async with AsyncExitStack() as stack:
-        tracing = await stack.enter_async_context(
-            open_tracing(settings.tracing_url, traces_per_second=settings.traces_per_second)
-        )
-        metrics = Metrics(tracing.trace_id if tracing is not None else None)
-        stack.callback(metrics.flush)
-        metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
-        metrics.pool_limited(settings.database_pool_size)
-        failpoints = Failpoints.parse(settings.failpoints)
-        code_counts = CodeCountUpdater()
-        engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
-        database = repositories_on(settings, engine, metrics, code_counts.changed)
-        masters = await stack.enter_async_context(_open_masters(settings, metrics))
-        await require("CLAIMSVC_DATABASE_URL", database.check_schema())
-        await require("CLAIMSVC_REDIS_URLS", masters.check())
+        base = await _open_base(stack, settings)
         instance = instance_name()
-        redlocks = await stack.enter_async_context(_open_redlocks(settings, masters, metrics, instance))
-        jobs = _jobs(settings, redlocks.without_metrics(), database, RedisCounters(masters.all), metrics)
-        lock: Lock = redlocks
-        if failpoints is not None:
-            lock = failpoints.lock(lock)
-        if tracing is not None:
-            tracing.masters(masters.all)
-            lock = tracing.lock(lock)
-        strategy: AnyClaims = _strategies(settings, lock, RedisCounters(masters.all), database, metrics, tracing)
-        if failpoints is not None:
-            strategy = failpoints.claims(strategy)
-        stack.push_async_callback(strategy.drain)
-        code_counters = RedisCodeCounters(masters.all)
-        await stack.enter_async_context(code_counts.running(database.codes, code_counters))
-        for work in _background(settings, database, masters, code_counters, jobs, metrics):
-            await stack.enter_async_context(work)
-        lock_admin = LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
-        live = Live(
-            metrics,
-            masters.all,
-            database.coupons.stock,
-            lock_admin.look,
-            instance=instance,
-            pool_size=settings.database_pool_size,
+        redlocks = await stack.enter_async_context(_open_redlocks(settings, base.masters, base.metrics, instance))
+        jobs = _jobs(
+            settings,
+            redlocks.without_metrics(),
+            base.database,
+            RedisCounters(base.masters.all),
+            base.metrics,
         )
+        strategy = _claims(settings, base, redlocks)
+        stack.push_async_callback(strategy.drain)
+        code_counters = RedisCodeCounters(base.masters.all)
+        await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
+        for work in _background(settings, base, code_counters, jobs):
+            await stack.enter_async_context(work)
+        lock_admin = LockAdmin(base.masters.all, base.database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
+        live = _live(settings, base, lock_admin, instance)
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
-        quotas: Quotas | None = None
-        if settings.quotas():
-            quotas = await stack.enter_async_context(open_quotas(masters.all, settings.quotas(), metrics))
+        quotas = await stack.enter_async_context(_open_quotas(settings, base))
+        services = _services(settings, base, strategy, lock_admin, code_counters)
         yield create_app(
-            Services(
-                strategy=strategy,
-                coupons=database.coupons,
-                claim_records=database.claims,
-                campaigns=database.campaigns,
-                transitions=database.claims,
-                codes=database.codes,
-                count_codes=partial(read_counts, database.codes, code_counters),
-                audience=database.audience,
-                lock_admin=lock_admin,
-                audit=database.audit_log,
-                exports=database.exports,
-                erasure=database.erasure,
-                health_checks={"postgresql": database.check_schema, "redis": masters.check},
-                observer=metrics,
-                render_metrics=metrics.render,
-                admin_key_digests=settings.admin_keys,
-                api_keys=database.keys,
-                tokens=tokens,
-                body_timeout_seconds=settings.body_timeout_seconds,
-                log_requests_per_second=settings.log_requests_per_second,
-                tracer=tracing.requests if tracing is not None else None,
-                live=live,
-                stress=stress(live) if stress is not None else None,
-                quotas=quotas,
-                trusted_proxies=settings.trusted_proxies,
+            replace(
+                services, live=live, stress=stress(live) if stress is not None else None, tokens=tokens, quotas=quotas
             )
         )
 
@@ -137,31 +103,103 @@ def _warn_of_renamed_settings() -> None:
         _log.warning("setting_renamed", former=each.former, current=each.current, reason=reason)
 
 
+async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
+    """Open and check the databases; `stack` closes them. Raises as `application`."""
+    tracing = await stack.enter_async_context(
+        open_tracing(settings.tracing_url, traces_per_second=settings.traces_per_second)
+    )
+    metrics = Metrics(tracing.trace_id if tracing is not None else None)
+    stack.callback(metrics.flush)
+    metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
+    metrics.pool_limited(settings.database_pool_size)
+    failpoints = Failpoints.parse(settings.failpoints)
+    code_counts = CodeCountUpdater()
+    engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
+    database = repositories_on(settings, engine, metrics, code_counts.changed)
+    masters = await stack.enter_async_context(_open_masters(settings, metrics))
+    await require("CLAIMSVC_DATABASE_URL", database.check_schema())
+    await require("CLAIMSVC_REDIS_URLS", masters.check())
+    return _Base(tracing, metrics, failpoints, code_counts, database, masters)
+
+
+def _claims(settings: Settings, base: _Base, redlocks: Redlocks) -> AnyClaims:
+    """How claims are admitted, with what observes and disturbs it."""
+    lock: Lock = redlocks
+    if base.failpoints is not None:
+        lock = base.failpoints.lock(lock)
+    if base.tracing is not None:
+        base.tracing.masters(base.masters.all)
+        lock = base.tracing.lock(lock)
+    strategy = _strategies(settings, base, lock)
+    return strategy if base.failpoints is None else base.failpoints.claims(strategy)
+
+
 def _background(
-    settings: Settings,
-    database: postgres.Repositories,
-    masters: Masters,
-    code_counters: RedisCodeCounters,
-    jobs: Jobs,
-    metrics: Metrics,
+    settings: Settings, base: _Base, code_counters: RedisCodeCounters, jobs: Jobs
 ) -> list[AbstractAsyncContextManager[object]]:
-    """What goes on by the clock, each while it is entered."""
+    """The periodic work; each goes on while its context is entered."""
+    database, metrics = base.database, base.metrics
     return [
         repeated(partial(refresh_code_counts, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
-        repeated(masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
+        repeated(base.masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
         jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds)),
     ]
+
+
+def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, instance: str) -> Live:
+    return Live(
+        base.metrics,
+        base.masters.all,
+        base.database.coupons.stock,
+        lock_admin.look,
+        instance=instance,
+        pool_size=settings.database_pool_size,
+    )
+
+
+def _services(
+    settings: Settings,
+    base: _Base,
+    strategy: AnyClaims,
+    lock_admin: LockAdmin,
+    code_counters: RedisCodeCounters,
+) -> Services:
+    """What the routes need, without what depends on optional settings."""
+    database = base.database
+    return Services(
+        strategy=strategy,
+        coupons=database.coupons,
+        claim_records=database.claims,
+        campaigns=database.campaigns,
+        transitions=database.claims,
+        codes=database.codes,
+        count_codes=partial(read_counts, database.codes, code_counters),
+        audience=database.audience,
+        lock_admin=lock_admin,
+        audit=database.audit_log,
+        exports=database.exports,
+        erasure=database.erasure,
+        health_checks={"postgresql": database.check_schema, "redis": base.masters.check},
+        observer=base.metrics,
+        render_metrics=base.metrics.render,
+        admin_key_digests=settings.admin_keys,
+        api_keys=database.keys,
+        body_timeout_seconds=settings.body_timeout_seconds,
+        log_requests_per_second=settings.log_requests_per_second,
+        tracer=base.tracing.requests if base.tracing is not None else None,
+        trusted_proxies=settings.trusted_proxies,
+    )
 
 
 @asynccontextmanager
 async def _open_tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
     if settings.jwt_jwks is None or settings.jwt_issuer is None or settings.jwt_audience is None:
-        _log.warning("claiming_is_open", reason="CLAIMSVC_JWT_JWKS is not set, so anybody may claim for anybody")
+        _log.warning("claiming_is_open", reason="CLAIMSVC_JWT_JWKS is not set, so anyone may claim for any user")
         yield None
         return
-    # Here and not above: cryptography takes its time, and only who serves and has tokens needs it.
+    # Imported here, because cryptography is slow to import, and only a service with tokens needs it.
     from claimsvc.identity.tokens import REFRESH_SECONDS, open_tokens
 
     async with (
@@ -171,14 +209,14 @@ async def _open_tokens(settings: Settings) -> AsyncIterator[Tokens | None]:
         yield tokens
 
 
-def _strategies(
-    settings: Settings,
-    lock: Lock,
-    counters: Counters,
-    database: postgres.Repositories,
-    metrics: Metrics,
-    tracing: "Tracing | None",
-) -> StrategyByCoupon:
+def _open_quotas(settings: Settings, base: _Base) -> AbstractAsyncContextManager[Quotas | None]:
+    if not settings.quotas():
+        return nullcontext()
+    return open_quotas(base.masters.all, settings.quotas(), base.metrics)
+
+
+def _strategies(settings: Settings, base: _Base, lock: Lock) -> StrategyByCoupon:
+    database, metrics, tracing = base.database, base.metrics, base.tracing
     limits = BatchLimits(
         batch_size=settings.batch_size,
         lock_timeout_seconds=settings.lock_retries * settings.lock_retry_wait_seconds,
@@ -192,7 +230,9 @@ def _strategies(
             lock, admission, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
         ),
         RowLockStrategy(admission, limits=limits, room=room, observer=metrics),
-        CounterStrategy(counters, admission, database.coupons, limits=limits, room=room, observer=metrics),
+        CounterStrategy(
+            RedisCounters(base.masters.all), admission, database.coupons, limits=limits, room=room, observer=metrics
+        ),
     )
     outermost: list[Strategy] = [MeteredStrategy(each, metrics) for each in strategies]
     if tracing is not None:
@@ -206,7 +246,7 @@ def _strategies(
 
 @asynccontextmanager
 async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
-    """The jobs, for the commands that run one by hand. Raises as `application`."""
+    """Open the jobs, for the commands that run one. Raises as `application`."""
     metrics = Metrics()
     async with (
         open_engine(settings, metrics) as engine,
@@ -222,10 +262,10 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
 
 @asynccontextmanager
 async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
-    """What sees and opens locks, for the commands that do. PostgreSQL is not asked before a lock is released.
+    """Open what lists and releases locks, for the commands. PostgreSQL is not checked before a lock is released.
 
     Raises:
-        UnavailableError: a majority of the masters does not answer.
+        UnavailableError: a majority of the masters does not respond.
     """
     metrics = Metrics()
     async with (

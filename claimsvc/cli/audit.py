@@ -8,8 +8,7 @@ import typer
 from rich.markup import escape
 from rich.table import Table
 
-from claimsvc.application import audit as audit_cases
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table, say
 
 
@@ -30,6 +29,7 @@ def audit(
     # Imported here, because help must not wait for pydantic.
     from pydantic import ValidationError
 
+    from claimsvc.application import audit as audit_cases
     from claimsvc.representations.audit import AuditSelection, entry_body
 
     asked = {"subject": subject, "subject_type": subject_type, "actor": actor, "action": action}

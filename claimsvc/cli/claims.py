@@ -5,8 +5,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from claimsvc.application import claims
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
 from claimsvc.domain import UnknownCoupon
 from claimsvc.errors import ClaimsvcError
@@ -26,6 +25,8 @@ def _claims() -> None:
 @app.command("export")
 def export_claims(name: CouponName) -> None:
     """Print every claim of a coupon as CSV, oldest first, including ended ones. Exit status 1: it is incomplete."""
+    from claimsvc.application import claims
+
     check_coupon_name(name)
 
     async def export(storage: "Repositories") -> None:

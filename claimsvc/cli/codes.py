@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from claimsvc import domain
-from claimsvc.application import codes as code_cases
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_operator, print_json, say
 from claimsvc.errors import ClaimsvcError
 
@@ -41,6 +40,8 @@ def upload_codes(
     as_json: AsJson = False,
 ) -> None:
     """Add the codes of a file to a coupon: all of them, or none. Exit status 1: a row was refused."""
+    from claimsvc.application import codes as code_cases
+
     # Imported here, because help must not wait for orjson and pydantic.
     from claimsvc.representations.code_files import CSV, NDJSON, RowReader
 
@@ -84,6 +85,8 @@ def generate_codes(
     ] = None,
 ) -> None:
     """Generate random codes and add them to a coupon."""
+    from claimsvc.application import codes as code_cases
+
     check_coupon_name(name)
     if not re.fullmatch(domain.GENERATION_PATTERN, pattern):
         raise typer.BadParameter("must be 1 to 64 of A-Z 0-9 _ - and 가", param_hint="--pattern")
@@ -104,6 +107,8 @@ def generate_codes(
 @app.command("show")
 def show_code(code: CodeText, as_json: AsJson = False) -> None:
     """Show a code: its coupon, its claim, and whether it was redeemed."""
+    from claimsvc.application import codes as code_cases
+
     check_text(code, "CODE")
     found = on_storage(lambda storage: code_cases.get(storage.codes, os_operator(), code))
     if isinstance(found, domain.UnknownCode):
@@ -117,6 +122,8 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
 @app.command("redeem")
 def redeem_code(code: CodeText) -> None:
     """Redeem a code. Each code can be redeemed once."""
+    from claimsvc.application import codes as code_cases
+
     check_text(code, "CODE")
     match on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code)):
         case domain.Redeemed(redeemed):

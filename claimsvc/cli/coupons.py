@@ -10,8 +10,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
-from claimsvc.application import coupons
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
@@ -24,9 +23,9 @@ from claimsvc.cli.terminal import (
 )
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 from claimsvc.errors import ClaimsvcError
-from claimsvc.ports import ChangeAnswer
 
 if TYPE_CHECKING:
+    from claimsvc.ports import ChangeAnswer
     from claimsvc.postgres import Repositories
 
 _PAGE = 1000
@@ -67,6 +66,8 @@ def create_coupon(
     eligibility: Rules = None,
 ) -> None:
     """Create a coupon. Audited."""
+    from claimsvc.application import coupons
+
     check_coupon_name(name)
     rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
     campaign = domain.Campaign(**rules, paused=paused)
@@ -114,9 +115,11 @@ def archive_coupon(name: CouponName) -> None:
 
 
 def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> CouponDetail:
+    from claimsvc.application import coupons
+
     check_coupon_name(name)
 
-    async def work(storage: "Repositories") -> ChangeAnswer:
+    async def work(storage: "Repositories") -> "ChangeAnswer":
         if archive:
             return await coupons.archive(storage.campaigns, os_operator(), name)
         return await coupons.change(storage.campaigns, os_operator(), name, change)
@@ -208,6 +211,8 @@ def list_coupons(
 @app.command("show")
 def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     """Show a coupon, its rules, and its first 1000 claimants, oldest first."""
+    from claimsvc.application import coupons
+
     check_coupon_name(name)
     detail = on_storage(lambda storage: coupons.get(storage.coupons, os_operator(), name))
     if isinstance(detail, domain.UnknownCoupon):

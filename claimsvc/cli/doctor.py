@@ -7,6 +7,7 @@ import typer
 from rich.console import Console
 from rich.markup import escape
 
+from claimsvc.cli.running import run
 from claimsvc.cli.terminal import AsJson, print_json
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS, SettingsError
 
@@ -23,15 +24,13 @@ def doctor(as_json: AsJson = False) -> None:
     is wrong, 78 a setting is wrong.
     """
     # Imported here, because help must not wait for the clients of both databases.
-    import asyncio
-
     from claimsvc.config import load_settings
     from claimsvc.doctor import Level, examine
     from claimsvc.doctor.settings import refused_settings
 
     status = EXIT_OK
     try:
-        findings = asyncio.run(examine(load_settings()))
+        findings = run(examine(load_settings()))
     except SettingsError as error:
         status = EXIT_SETTINGS
         findings = refused_settings(error) + _without_masters()
@@ -46,13 +45,11 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _without_masters() -> list["Finding"]:
     """The findings about the database, if its own settings are right."""
-    import asyncio  # imported by now
-
-    from claimsvc.config import load_database_settings
+    from claimsvc.config import load_database_settings  # imported here, as above
     from claimsvc.doctor import examine_database
 
     try:
-        return asyncio.run(examine_database(load_database_settings()))
+        return run(examine_database(load_database_settings()))
     except SettingsError:
         return []
 

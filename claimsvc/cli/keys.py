@@ -9,8 +9,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
-from claimsvc.application import keys as key_cases
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, check_text, os_operator, print_json, print_table, say
 from claimsvc.domain import Scope
 from claimsvc.errors import ClaimsvcError
@@ -42,6 +41,8 @@ def create_key(
     ] = False,
 ) -> None:
     """Create a key. It is shown only once; the service stores its SHA-256 digest."""
+    from claimsvc.application import keys as key_cases
+
     key = _PREFIX + secrets.token_urlsafe(32)
     digest = hashlib.sha256(key.encode())
     if digest_only:
@@ -73,6 +74,8 @@ def create_key(
 @app.command("list")
 def list_keys(as_json: AsJson = False) -> None:
     """List all keys, oldest first, including expired and revoked ones. The keys themselves are not stored."""
+    from claimsvc.application import keys as key_cases
+
     found = on_storage(lambda storage: key_cases.every(storage.keys))
     if as_json:
         print_json([_shown(key) for key in found])
@@ -92,6 +95,8 @@ def revoke_key(
     key_id: Annotated[str, typer.Argument(metavar="ID", help="The key's id, from `claimsvc key list`.")],
 ) -> None:
     """Revoke a key. Instances that used it recently may accept it for up to 5 s more."""
+    from claimsvc.application import keys as key_cases
+
     check_text(key_id, "ID")
     if not on_storage(lambda storage: key_cases.revoke(storage.keys, os_operator(), key_id)):
         raise ClaimsvcError(f"there is no key {key_id} that is not revoked yet")

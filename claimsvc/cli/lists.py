@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 
 import typer
 
-from claimsvc.application import eligibility
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator, say
 from claimsvc.domain import ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
@@ -40,6 +39,8 @@ def load_list(
     ],
 ) -> None:
     """Replace a coupon's list. Claims see the old list or the new one, never a mixture of both."""
+    from claimsvc.application import eligibility
+
     # Imported here, because help must not wait for pydantic.
     from claimsvc.representations.user_lists import BadListError, ListFormat, ListReader
 
@@ -58,6 +59,8 @@ def load_list(
 @app.command("remove")
 def remove_list(name: CouponName, kind: Kind) -> None:
     """Remove a coupon's list. The coupon's rules and its other list still apply."""
+    from claimsvc.application import eligibility
+
     check_coupon_name(name)
     removed = on_storage(lambda storage: eligibility.remove_list(storage.audience, os_operator(), name, kind))
     _print(name, kind, removed)

@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from claimsvc import domain
-from claimsvc.application import locks as lock_cases
+from claimsvc.cli.running import run
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
@@ -26,10 +26,10 @@ from claimsvc.cli.terminal import (
 )
 from claimsvc.domain import HeldLock, LockNotHeld, LocksSeen
 from claimsvc.errors import ClaimsvcError
-from claimsvc.ports import LockAdmin
 
 if TYPE_CHECKING:
     from claimsvc.config import Settings
+    from claimsvc.ports import LockAdmin
 
 _Result = TypeVar("_Result")
 
@@ -39,6 +39,8 @@ app = typer.Typer(help="List the locks that are held now, and by which instance;
 @app.callback(invoke_without_command=True)
 def locks(context: typer.Context, as_json: AsJson = False) -> None:
     """List the locks that are held now: by which instance, how long, on which masters, and which instances wait."""
+    from claimsvc.application import locks as lock_cases
+
     if context.invoked_subcommand is not None:
         return
     seen = _on_masters(_settings(), lambda lock_admin: lock_cases.held(lock_admin, os_operator()))
@@ -62,6 +64,8 @@ def release_lock(
     The release is recorded in the audit first, so it needs PostgreSQL. The holder continues until it notices that it
     lost the lock; its claims are still correct, because PostgreSQL decides them. A lock that is not released expires.
     """
+    from claimsvc.application import locks as lock_cases
+
     check_coupon_name(name)
     check_text(reason, "--reason")
     if len(reason) > domain.MAX_REASON_LENGTH or not re.fullmatch(domain.REASON_PATTERN, reason):
@@ -87,17 +91,15 @@ def _settings() -> "Settings":
     return load_settings()
 
 
-def _on_masters(settings: "Settings", work: Callable[[LockAdmin], Awaitable[_Result]]) -> _Result:
+def _on_masters(settings: "Settings", work: Callable[["LockAdmin"], Awaitable[_Result]]) -> _Result:
     # Imported here, because help must not wait for the clients of both databases.
-    import asyncio
-
     from claimsvc.bootstrap import open_lock_admin
 
-    async def run() -> _Result:
+    async def with_locks() -> _Result:
         async with open_lock_admin(settings) as lock_admin:
             return await work(lock_admin)
 
-    return asyncio.run(run())
+    return run(with_locks())
 
 
 def _print_locks(seen: LocksSeen) -> None:

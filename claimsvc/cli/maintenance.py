@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
+from claimsvc.cli.running import run
 from claimsvc.cli.terminal import AsJson, os_actor, print_json, say
 from claimsvc.errors import ClaimsvcError
 
@@ -19,9 +20,11 @@ _Result = TypeVar("_Result")
 def migrate() -> None:
     """Create or upgrade the schema of CLAIMSVC_DATABASE_URL. Repeated and simultaneous runs are safe."""
     # Imported here, because help must not wait for Alembic.
+    from claimsvc import logs
     from claimsvc.bootstrap import migrate as migrate_schema
     from claimsvc.config import load_database_settings
 
+    logs.configure("error", "auto")
     migrate_schema(load_database_settings().database_url)
     say("The schema is up to date.")
 
@@ -63,13 +66,9 @@ def purge(
 
 
 def _settings() -> "Settings":
-    # Imported here, because help must not wait for it.
-    from claimsvc import logs
-    from claimsvc.config import load_settings
+    from claimsvc.config import load_settings  # imported here, because help must not wait for it
 
-    settings = load_settings()
-    logs.configure("warning", settings.log_format)  # a master that is down keeps its counters, and a warning says so
-    return settings
+    return load_settings()
 
 
 def _run(name: str, settings: "Settings", job: Callable[["Jobs"], Awaitable[_Result | None]]) -> _Result:
@@ -79,15 +78,14 @@ def _run(name: str, settings: "Settings", job: Callable[["Jobs"], Awaitable[_Res
         ClaimsvcError: an instance of the service runs it at the moment.
     """
     # Imported here, because help must not wait for the clients of both databases.
-    import asyncio
-
     from claimsvc.bootstrap import open_jobs
 
-    async def run() -> _Result | None:
+    async def with_jobs() -> _Result | None:
         async with open_jobs(settings) as jobs:
             return await job(jobs)
 
-    result = asyncio.run(run())
+    # Warnings are shown, because a master that is down keeps its counters.
+    result = run(with_jobs(), log_level="warning", log_format=settings.log_format)
     if result is None:
         raise ClaimsvcError(f"an instance of the service runs the job `{name}` now; nothing was done here")
     return result

@@ -143,7 +143,18 @@ OUTLINES: dict[str, Outline] = {
 }
 
 
-class Commands(TyperGroup):
+class Group(TyperGroup):
+    """A group whose parameters need no pydantic, so that help on its commands comes at once."""
+
+    def get_help_option(self, ctx: Any) -> Any:
+        """The option `--help`, off by default: typer imports pydantic to convert its own default, which is None."""
+        option = super().get_help_option(ctx)
+        if option is not None:
+            option.default = False
+        return option
+
+
+class Commands(Group):
     """The commands of `OUTLINES`: help and completion see the outlines, and a command is imported when it is run."""
 
     def __init__(self, **attributes: Any) -> None:
@@ -169,16 +180,7 @@ class Commands(TyperGroup):
         name, command, rest = super().resolve_command(ctx, args)
         if command is not None:
             command = self.commands[args[0]]
-            if not ctx.resilient_parsing:
-                _configure_logs()
         return name, command, rest
-
-
-def _configure_logs() -> None:
-    from claimsvc import logs  # imported here, because help logs nothing
-
-    # Log lines would disturb the output of a command; `serve` raises the level.
-    logs.configure("error", "auto")
 
 
 def _outlined(name: str, outline: Outline) -> TyperCommand | TyperGroup:
@@ -213,7 +215,7 @@ def _load(name: str, outline: Outline) -> Any:
     part = getattr(import_module(outline.module), outline.attribute)
     whole = typer.Typer(pretty_exceptions_enable=False)
     if isinstance(part, typer.Typer):
-        whole.add_typer(part, name=name)
+        whole.add_typer(part, name=name, cls=Group)
     else:
         whole.command(name, hidden=outline.hidden)(part)
     return get_group(whole).commands[name]

@@ -39,8 +39,10 @@ def dev(
     if masters % 2 == 0:
         raise typer.BadParameter("must be odd: a Redlock needs an odd number of masters", param_hint="--masters")
     # Imported here, because help must not wait for the service.
+    from claimsvc import logs
     from claimsvc.server.development import Development, run_development
 
+    logs.configure("error", "auto")  # until the service starts
     status = run_development(
         Development(
             port=port,

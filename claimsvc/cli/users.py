@@ -7,8 +7,7 @@ from typing import Annotated
 import typer
 
 from claimsvc import domain
-from claimsvc.application import users
-from claimsvc.cli.storage import on_storage
+from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, Yes, confirm, os_operator, print_json, say
 
 app = typer.Typer(help="Erase users, directly in the database.", no_args_is_help=True)
@@ -27,6 +26,8 @@ def erase_user(
     as_json: AsJson = False,
 ) -> None:
     """Erase a user: replace the id in all claims, and remove it from lists and stored responses. Audited."""
+    from claimsvc.application import users
+
     if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
         raise typer.BadParameter(f"must be 1 to {domain.MAX_NAME_LENGTH} visible ASCII characters", param_hint="ID")
     confirm(f"Erase {user_id}? This cannot be undone.", yes)

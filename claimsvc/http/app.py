@@ -1,5 +1,8 @@
 """The web application and the server that runs it."""
 
+from collections.abc import Callable
+from functools import cache, partial
+
 from aiohttp import web
 
 from claimsvc.http.framework import openapi
@@ -23,7 +26,9 @@ def create_app(services: Services) -> web.Application:
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)
-    app[operations.OPENAPI_DOCUMENT] = openapi.document(ROUTES, with_tokens=services.tokens is not None)
+    # Built on the first request for it: building takes 0.1 s, which a start need not wait for.
+    document: Callable[[], bytes] = cache(partial(openapi.document, ROUTES, with_tokens=services.tokens is not None))
+    app[operations.OPENAPI_DOCUMENT] = document
     install(app, ROUTES)
     if services.stress is not None:
         install(app, DEVELOPMENT_ROUTES)

@@ -67,6 +67,17 @@ def test_help_imports_no_more_than_it_needs(arguments: Sequence[str]) -> None:
     } == set()
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    ["serve --help", "dev --help", "migrate --help", "purge --help", "doctor --help", "audit --help", "locks --help"]
+    + [f"{name} {command} --help" for name, outline in OUTLINES.items() for command in outline.commands],
+)
+def test_help_on_a_command_imports_nothing_that_takes_long(arguments: str) -> None:
+    status, output, modules = asked(*arguments.split())
+    assert (status, bool(output)) == (0, True)
+    assert modules & (HEAVY | {"asyncio"}) == set()
+
+
 def test_completion_knows_the_commands_by_their_outlines() -> None:
     whole = group()
     context = whole.make_context("claimsvc", [], resilient_parsing=True)

@@ -1,5 +1,7 @@
 """The routes of whoever runs the service: health, metrics, the API's own description, and what its problems mean."""
 
+import asyncio
+from collections.abc import Callable
 from html import escape
 
 from aiohttp import hdrs, web
@@ -16,7 +18,7 @@ from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import RESPONSE_HEADERS
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
-OPENAPI_DOCUMENT: web.AppKey[bytes] = web.AppKey("openapi_document", bytes)
+OPENAPI_DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi_document")
 
 _EXPLANATION = """<!DOCTYPE html>
 <html lang="en">
@@ -56,7 +58,9 @@ async def metrics(request: web.Request) -> web.Response:
 async def openapi_json(request: web.Request) -> web.Response:
     """This document."""
     headers = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
-    return web.Response(body=request.app[OPENAPI_DOCUMENT], headers=headers)
+    # Built in a thread, so that claims are not held up by the first request.
+    document = await asyncio.to_thread(request.app[OPENAPI_DOCUMENT])
+    return web.Response(body=document, headers=headers)
 
 
 async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse | Reply:
