@@ -35,7 +35,7 @@ from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_co
 from claimsvc.postgres.audit import insert_entry, parameters_of
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, found, look_up
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -224,8 +224,8 @@ class PostgresCodes:
     async def _told_before(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
         """What is kept under the request's key, before anything is done in several transactions."""
 
-        async def ask(unit: UnitOfWork) -> Replayed | KeyReused | None:
-            stored = (await found(await look_up(unit.driver, once))).values()
+        async def ask(driver: Driver) -> Replayed | KeyReused | None:
+            stored = (await found(await look_up(driver, once))).values()
             return next((replay(each, once, False) for each in stored if once is not None), None)
 
         return None if once is None else await self._database.read(ask)

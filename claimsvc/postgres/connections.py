@@ -14,7 +14,7 @@ from psycopg.pq import PipelineStatus, TransactionStatus
 from sqlalchemy import event
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import StorageObserver
@@ -139,21 +139,13 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
 
 
 Driver = psycopg.AsyncConnection[tuple[Any, ...]]
-"""A connection as psycopg has it, for what SQLAlchemy cannot do."""
+"""A connection of the pool, as psycopg has it."""
 
 database_failures = (psycopg.Error, SQLAlchemyError)
 
 
-@dataclass(frozen=True, slots=True)
-class UnitOfWork:
-    """One borrowed connection: SQLAlchemy's side of it, and the driver's. To be used by one of the two only."""
-
-    connection: AsyncConnection
-    driver: Driver
-
-
 @asynccontextmanager
-async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIterator[UnitOfWork]:
+async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIterator[Driver]:
     """A connection for one statement, or one pipeline of them, which is a transaction by itself.
 
     Args:
@@ -166,7 +158,7 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
             driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
             watchdog = asyncio.get_running_loop().call_later(timeout_seconds, _sever, driver)
             try:
-                yield UnitOfWork(connection, driver)
+                yield driver
             finally:
                 if driver.closed or _is_in_mid_conversation(driver):
                     await connection.invalidate()
@@ -179,7 +171,7 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
 _T = TypeVar("_T")
 
 
-async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[Driver], Awaitable[_T]]) -> _T:
     """What `ask` learns in a unit of work, which must only read.
 
     When PostgreSQL was restarted, every connection that lies idle in the pool is dead, and whoever is lent one is told
@@ -193,9 +185,8 @@ async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[UnitO
     while True:
         driver: Driver | None = None
         try:
-            async with unit_of_work(engine, timeout_seconds) as unit:
-                driver = unit.driver
-                return await ask(unit)
+            async with unit_of_work(engine, timeout_seconds) as driver:
+                return await ask(driver)
         except database_failures as error:
             # One that our own watchdog has cut off comes too late for another try.
             if driver is None or not driver.closed or clock() >= until:

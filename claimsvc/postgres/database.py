@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from psycopg.rows import dict_row
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.postgres.connections import Driver, UnitOfWork, database_failures, read, unavailable, unit_of_work
+from claimsvc.postgres.connections import Driver, database_failures, read, unavailable, unit_of_work
 from claimsvc.postgres.transactions import run_transaction
 
 _T = TypeVar("_T")
@@ -30,16 +30,16 @@ class Database:
     async def fetch(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[tuple[Any, ...]]:
         """Run a statement that only reads, and return its rows."""
 
-        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
-            return await (await unit.driver.execute(statement.encode(), parameters)).fetchall()
+        async def ask(driver: Driver) -> list[tuple[Any, ...]]:
+            return await (await driver.execute(statement.encode(), parameters)).fetchall()
 
         return await self.read(ask)
 
     async def fetch_dicts(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[dict[str, Any]]:
         """Run a statement that only reads, and return its rows by the names of their columns."""
 
-        async def ask(unit: UnitOfWork) -> list[dict[str, Any]]:
-            cursor = unit.driver.cursor(row_factory=dict_row)
+        async def ask(driver: Driver) -> list[dict[str, Any]]:
+            cursor = driver.cursor(row_factory=dict_row)
             return await (await cursor.execute(statement.encode(), parameters)).fetchall()
 
         return await self.read(ask)
@@ -50,13 +50,13 @@ class Database:
         If the connection is lost, the statement may have been committed; the caller learns only `UnavailableError`.
         """
         try:
-            async with unit_of_work(self.engine, self.unit_timeout_seconds) as unit:
-                done = await unit.driver.cursor(row_factory=dict_row).execute(statement.encode(), parameters)
+            async with unit_of_work(self.engine, self.unit_timeout_seconds) as driver:
+                done = await driver.cursor(row_factory=dict_row).execute(statement.encode(), parameters)
                 return await done.fetchall() if done.description else []
         except database_failures as error:
             raise unavailable(error) from error
 
-    async def read(self, ask: Callable[[UnitOfWork], Awaitable[_T]]) -> _T:
+    async def read(self, ask: Callable[[Driver], Awaitable[_T]]) -> _T:
         """Return what `ask` reads; see `connections.read`."""
         return await read(self.engine, self.unit_timeout_seconds, ask)
 

@@ -3,18 +3,19 @@
 import time
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any, LiteralString
 
-from sqlalchemy import text
+from psycopg.rows import dict_row
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.connections import database_failures, unit_of_work
+from claimsvc.postgres.connections import Driver, database_failures, unit_of_work
 from claimsvc.postgres.migrations import newest_revision
 
 _SAMPLES = 5
 
-_SETTINGS = text("""
+_SETTINGS = """
 SELECT
     current_setting('server_version_num')::int AS version_number,
     split_part(current_setting('server_version'), ' ', 1) AS version,
@@ -35,9 +36,9 @@ SELECT
     to_regclass('alembic_version') IS NOT NULL AS has_revision
 FROM pg_roles CROSS JOIN pg_database
 WHERE rolname = current_user AND datname = current_database()
-""")
-_CLOCK = text("SELECT clock_timestamp() AS now")
-_REVISION = text("SELECT max(version_num) AS revision FROM alembic_version")
+"""
+_CLOCK = "SELECT clock_timestamp()"
+_REVISION = "SELECT max(version_num) FROM alembic_version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,39 +74,36 @@ async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> Database
         UnavailableError: it cannot be asked; with the database's own words, which are for operators.
     """
     try:
-        async with unit_of_work(engine, timeout_seconds) as unit:
-            connection = unit.connection
-            settings = (await connection.execute(_SETTINGS)).one()
-            answer_seconds, clock_ahead_seconds = await _clock(connection)
-            revision = (await connection.execute(_REVISION)).scalar_one() if settings.has_revision else None
+        async with unit_of_work(engine, timeout_seconds) as driver:
+            [settings] = await (await driver.cursor(row_factory=dict_row).execute(_SETTINGS)).fetchall()
+            answer_seconds, clock_ahead_seconds = await _clock(driver)
+            revision = await _value(driver, _REVISION) if settings.pop("has_revision") else None
     except database_failures as error:
         raise UnavailableError(_words(error), dependency="postgresql") from error
     return DatabaseFacts(
-        version_number=settings.version_number,
-        version=settings.version,
         answer_seconds=answer_seconds,
         clock_ahead_seconds=clock_ahead_seconds,
-        is_standby=settings.is_standby,
-        is_read_only=settings.is_read_only,
-        synchronous_commit=settings.synchronous_commit,
-        fsync=settings.fsync,
-        full_page_writes=settings.full_page_writes,
-        most_connections=settings.most_connections,
         revision=revision or "",
         newest_revision=newest_revision(),
+        **settings,
     )
 
 
-async def _clock(connection: AsyncConnection) -> tuple[float, float]:
+async def _clock(driver: Driver) -> tuple[float, float]:
     """A usual answer's time, and how far its clock is ahead: by the quickest answer, which leaves the least doubt."""
     samples: list[tuple[float, float]] = []
     for _ in range(_SAMPLES):
         asked_at, began = time.time(), time.perf_counter()
-        now: datetime = (await connection.execute(_CLOCK)).scalar_one()
+        now: datetime = await _value(driver, _CLOCK)
         seconds = time.perf_counter() - began
         samples.append((seconds, now.timestamp() - asked_at - seconds / 2))
     samples.sort()
     return samples[len(samples) // 2][0], samples[0][1]
+
+
+async def _value(driver: Driver, statement: LiteralString) -> Any:
+    [(value,)] = await (await driver.execute(statement)).fetchall()
+    return value
 
 
 def _words(error: Exception) -> str:

@@ -13,7 +13,7 @@ from uuid import uuid4
 from claimsvc.domain import AuditEntry, Erased
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 
 # Some milliseconds each: coupons of which some look-ups by index are made, and answers whose JSON is read.
@@ -145,9 +145,9 @@ class PostgresErasure:
         return erased
 
     async def _page(self, after: str, user_id: str) -> list[tuple[str, bool]]:
-        async def ask(unit: UnitOfWork) -> list[Any]:
+        async def ask(driver: Driver) -> list[Any]:
             asked = {"after": after, "most": _PAGE_COUPONS, "user_id": user_id}
-            return await (await unit.driver.execute(_PAGE.encode(), asked)).fetchall()
+            return await (await driver.execute(_PAGE.encode(), asked)).fetchall()
 
         return await self._database.read(ask)
 

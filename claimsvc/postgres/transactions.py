@@ -47,8 +47,7 @@ async def run_transaction(
     while True:
         driver: Driver | None = None
         try:
-            async with unit_of_work(engine, unit_timeout_seconds) as unit:
-                driver = unit.driver
+            async with unit_of_work(engine, unit_timeout_seconds) as driver:
                 if in_doubt_until is not None and backend is not None:
                     await _end(driver, backend, clock() - begun_at)
                 backend, begun_at = driver.info.backend_pid, clock()

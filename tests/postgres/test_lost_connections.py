@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from sqlalchemy import text
 
 from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.embedded import EmbeddedServices, PostgresServer
@@ -142,11 +141,11 @@ async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longe
     storage: Repositories, database_url: str
 ) -> None:
     await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
-    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as unit:
+    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as driver:
         with pytest.raises(psycopg.Error):
-            async with unit.driver.pipeline():
-                await unit.driver.execute("BEGIN")
-                await (await unit.driver.execute("SELECT name FROM coupons FOR UPDATE")).fetchall()
+            async with driver.pipeline():
+                await driver.execute("BEGIN")
+                await (await driver.execute("SELECT name FROM coupons FOR UPDATE")).fetchall()
                 # As if this process were paused here, with the rest of its pipeline not sent yet.
                 decisions: object = None
                 async with asyncio.timeout(10):
@@ -183,25 +182,25 @@ async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
     async with open_engine(database_url, LIMITS, Observed()) as engine:
         try:
             with contextlib.suppress(*database_failures):
-                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as unit:
-                    await unit.driver.execute("BEGIN")
+                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as driver:
+                    await driver.execute("BEGIN")
                     services.postgres.pause()
         finally:
             services.postgres.resume()
-        async with unit_of_work(engine, 0.5) as unit:
-            assert (await unit.connection.execute(text("SELECT 1"))).scalar_one() == 1
+        async with unit_of_work(engine, 0.5) as driver:
+            assert await (await driver.execute("SELECT 1")).fetchall() == [(1,)]
 
 
 async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_again(database_url: str) -> None:
     async with open_engine(database_url, LIMITS, Observed()) as engine:
         with pytest.raises(asyncio.CancelledError):
-            async with unit_of_work(engine, 3.0) as unit:
+            async with unit_of_work(engine, 3.0) as driver:
                 # As psycopg leaves it when the task is cancelled just as the last answer comes.
-                await unit.driver.pipeline().__aenter__()
-                await unit.driver.execute("SELECT pg_sleep(0.1)")
+                await driver.pipeline().__aenter__()
+                await driver.execute("SELECT pg_sleep(0.1)")
                 raise asyncio.CancelledError
-        async with unit_of_work(engine, 3.0) as unit, unit.driver.pipeline():
-            assert await (await unit.driver.execute("SELECT 1")).fetchall() == [(1,)]
+        async with unit_of_work(engine, 3.0) as driver, driver.pipeline():
+            assert await (await driver.execute("SELECT 1")).fetchall() == [(1,)]
 
 
 @pytest.mark.filterwarnings("ignore:The garbage collector:sqlalchemy.exc.SAWarning")

@@ -12,7 +12,7 @@ import psycopg
 
 from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimOutcome, ClaimState, SoldOut, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.transactions import RestartTransactionError
 
@@ -203,8 +203,8 @@ class FastPath:
     async def look(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
 
-        async def ask(unit: UnitOfWork) -> list[tuple[Any, ...]]:
-            return await (await unit.driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
+        async def ask(driver: Driver) -> list[tuple[Any, ...]]:
+            return await (await driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
 
         rows = await self._database.read(ask)
         outcomes: list[FastPathOutcome | None] = []

@@ -19,7 +19,7 @@ from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
 from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
-from claimsvc.postgres.connections import Driver, UnitOfWork
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -181,8 +181,8 @@ class FullPath:
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
 
-        async def ask(unit: UnitOfWork) -> Facts:
-            return await _facts(unit.driver, attempts, locked=False)
+        async def ask(driver: Driver) -> Facts:
+            return await _facts(driver, attempts, locked=False)
 
         facts = await self._database.read(ask)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
@@ -190,8 +190,8 @@ class FullPath:
     async def obstacles(self, attempt: Attempt) -> list[ClaimOutcome]:
         """Everything in the attempt's way in this moment, in the order in which it would be told; see `rules`."""
 
-        async def ask(unit: UnitOfWork) -> Facts:
-            return await _facts(unit.driver, [attempt], locked=False)
+        async def ask(driver: Driver) -> Facts:
+            return await _facts(driver, [attempt], locked=False)
 
         return obstacles(await self._database.read(ask), attempt)
 
