@@ -4,8 +4,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom
-from claimsvc.domain import ClaimOptions, StrategyName
-from claimsvc.ports import BatchObserver, PendingOutcome
+from claimsvc.domain import StrategyName
+from claimsvc.ports import BatchObserver
 
 
 class BatchedStrategy(ABC):
@@ -14,13 +14,9 @@ class BatchedStrategy(ABC):
     name: StrategyName
 
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
-        self._batcher = Batcher(self, limits, room, observer)
-
-    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        return self._batcher.submit(coupon_name, user_id, options)
-
-    async def drain(self) -> None:
-        await self._batcher.drain()
+        batcher = Batcher(self, limits, room, observer)
+        self.claim = batcher.submit
+        self.drain = batcher.drain
 
     @abstractmethod
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
