@@ -206,7 +206,7 @@ class Live:
         async with self._relay.listening():
             while self._viewers:
                 with contextlib.suppress(TransientError):
-                    # OTHER is the sum of all coupons that have no figures of their own, not a coupon's name.
+                    # OTHER stands for all coupons without figures of their own, so it is not looked up.
                     if names := [name for name in self._names if name != OTHER]:
                         stock = await self._read_stock(names)
                         self._stock = {coupon.name: coupon for coupon in stock}
