@@ -98,7 +98,7 @@ class Failpoints:
             )
         if not failpoints:
             return None
-        _log.warning("failpoints are enabled: this process will fail on purpose", failpoints=list(words))
+        _log.warning("failpoints are on: this process is going to fail on purpose", failpoints=list(words))
         return cls(failpoints)
 
     async def reach(self, point: str) -> None:

@@ -10,31 +10,31 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.tables import metadata
 
-# Any constant will do, so long as nothing else in this database locks on it: "claimsvc" in ASCII.
+# The key of the advisory lock: "claimsvc" in ASCII. Nothing else in this database may use it.
 _MIGRATION_LOCK = 0x636C61696D737663
 
 
-# How long to wait for another instance's migration, and for a table that somebody uses. While a change of a table waits
-# for its lock, every claim waits behind it, so that wait is short: whoever migrates tries again at a quieter moment.
+# How long to wait for another process's migration, and for a table that is in use. While a change waits for its table's
+# lock, all claims wait behind it, so the second wait is short: run the migration again when there is less load.
 _MIGRATION_LOCK_TIMEOUT_SECONDS = 60.0
 _MIGRATION_LOCK_PAUSE_SECONDS = 0.1
 _TABLE_LOCK_TIMEOUT = "5s"
 
 
 def _take_migration_lock(connection: Connection) -> None:
-    """Wait for it between transactions: an index that is built meanwhile waits for every transaction to end."""
+    """Take the lock, polling between transactions: CREATE INDEX CONCURRENTLY waits for all open transactions to end."""
     until = time.monotonic() + _MIGRATION_LOCK_TIMEOUT_SECONDS
     while not connection.execute(text("SELECT pg_try_advisory_lock(:key)"), {"key": _MIGRATION_LOCK}).scalar():
         connection.commit()
         if time.monotonic() >= until:
             raise UnavailableError(
-                "another process has been migrating the database all the while", dependency="postgresql"
+                "another process is migrating the database and did not finish in time", dependency="postgresql"
             )
         time.sleep(_MIGRATION_LOCK_PAUSE_SECONDS)
 
 
 def _run(connection: Connection) -> None:
-    # Several instances start at once: the first migrates, the others wait here and then find nothing left to do.
+    # If several processes start at once, the first migrates; the others wait here and then find nothing to do.
     _take_migration_lock(connection)
     connection.execute(text(f"SET lock_timeout = '{_TABLE_LOCK_TIMEOUT}'"))
     connection.commit()

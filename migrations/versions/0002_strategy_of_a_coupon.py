@@ -1,4 +1,4 @@
-"""The strategy by which a coupon's claims are admitted."""
+"""The strategy that admits a coupon's claims."""
 
 import sqlalchemy as sa
 from alembic import op

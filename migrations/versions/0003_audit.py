@@ -1,4 +1,4 @@
-"""Who did what, when, to which thing: entries that are added and never changed."""
+"""The audit log: entries are added and never changed."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -43,7 +43,7 @@ def upgrade() -> None:
         FOR EACH STATEMENT EXECUTE FUNCTION audit_refuse_change()
         """
     )
-    # In sessions that replay somebody else's changes, and skip ordinary triggers, too.
+    # ALWAYS: also in sessions with session_replication_role = replica, which skip ordinary triggers.
     op.execute("ALTER TABLE audit ENABLE ALWAYS TRIGGER audit_append_only")
 
 

@@ -1,4 +1,4 @@
-"""What a coupon may have beyond its stock: when it can be claimed, how often, by whom, and what it is worth."""
+"""Properties of a coupon beyond its stock: period, limit per user, rules, benefit."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Claims that are held for a while, cancelled or expired, and several of one user."""
+"""States of claims (held, cancelled, expired), and several claims per user."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
-# Added without looking at the rows, which have no other state yet, and looked at afterwards: claims go on meanwhile.
+# Constraints are added as NOT VALID, and 0006 validates them, so that claims continue meanwhile.
 _CHECKS = {
     "user_claims_state_check": "state IN ('active', 'cancelled', 'expired')",
     "user_claims_ended_check": "(state = 'active') = (ended_at IS NULL)",

@@ -1,4 +1,4 @@
-"""The indexes of the life of a claim, built while claims are made. What was broken off before is built anew."""
+"""The indexes for states of claims, built concurrently with claims. Indexes of an interrupted run are rebuilt."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -8,7 +8,7 @@ down_revision = "0005"
 branch_labels = None
 depends_on = None
 
-# Building waits for every transaction that is older than it; none of ours is longer than seconds.
+# Building an index concurrently waits for all older transactions. The service's take seconds at most.
 _BUILD_TIMEOUT = "10min"
 _INDEXES = {
     "user_claims_one_active_per_slot": "UNIQUE INDEX CONCURRENTLY {} ON user_claims (coupon_name, user_id, slot) "

@@ -1,4 +1,4 @@
-"""What was answered under an Idempotency-Key."""
+"""Stored answers for Idempotency-Keys."""
 
 import sqlalchemy as sa
 from alembic import op

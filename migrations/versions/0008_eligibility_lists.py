@@ -1,4 +1,4 @@
-"""Who may claim a coupon, and who may not, by name."""
+"""Lists of the users who may claim a coupon, and of those who may not."""
 
 import sqlalchemy as sa
 from alembic import op

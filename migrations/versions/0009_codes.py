@@ -1,4 +1,4 @@
-"""Unique codes of a coupon: each is handed out with one claim, and redeemed once."""
+"""Unique codes of a coupon: each is assigned to one claim and redeemed once."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -14,7 +14,7 @@ def upgrade() -> None:
         "codes",
         sa.Column("coupon_name", sa.Text(collation="C"), nullable=False),
         sa.Column("code", sa.Text(collation="C"), nullable=False),
-        # The order in which they are handed out.
+        # The order in which codes are assigned.
         sa.Column("place", sa.BigInteger(), sa.Identity(always=True), nullable=False),
         sa.Column("claim_id", sa.Uuid()),
         sa.Column("expires_at", sa.DateTime(timezone=True)),
@@ -40,7 +40,7 @@ def upgrade() -> None:
         ["coupon_name", "place"],
         postgresql_where=sa.text("claim_id IS NULL AND voided_at IS NULL"),
     )
-    # A code is unique over all coupons, and leads to its own. Written with uploads only, never by a claim.
+    # A code is unique across all coupons and identifies its coupon. Only uploads write this table, never claims.
     op.create_table(
         "code_names",
         sa.Column("code", sa.Text(collation="C"), nullable=False),

@@ -1,4 +1,4 @@
-"""Keys with scopes, of which only the digests are kept."""
+"""API keys with scopes; only their digests are stored."""
 
 import sqlalchemy as sa
 from alembic import op

@@ -1,4 +1,4 @@
-"""Lists are loaded version by version; one that is loaded does not lock the coupon's row for each of its users."""
+"""Versions of lists: loading a list does not lock the coupon's row for each of its users."""
 
 import sqlalchemy as sa
 from alembic import op
@@ -15,7 +15,7 @@ def upgrade() -> None:
         sa.Column("coupon_name", sa.Text(collation="C"), nullable=False),
         sa.Column("kind", sa.Text(), nullable=False),
         sa.Column("version", sa.Integer(), sa.Identity(always=True), nullable=False),
-        # How many it has, once it is complete.
+        # The number of entries; set when the version is complete.
         sa.Column("users", sa.Integer()),
         sa.Column("begun_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.text("clock_timestamp()")),
         sa.PrimaryKeyConstraint("coupon_name", "kind", "version", name="eligibility_versions_pkey"),

@@ -1,4 +1,4 @@
-"""Which upload a code came with, so that one whose end was in doubt knows its own; and codes that expire."""
+"""The upload of each code, so that an upload with an unknown result recognizes its codes; and expiry of codes."""
 
 import sqlalchemy as sa
 from alembic import op

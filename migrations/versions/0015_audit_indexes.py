@@ -1,4 +1,4 @@
-"""Reading the audit by time, subject, actor and action."""
+"""Indexes for reading the audit log by time, subject, actor and action."""
 
 from alembic import op
 

@@ -52,10 +52,10 @@ class RedlockStrategy(BatchedStrategy):
             queue.lock_wait = wait
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
             wait.had_at = time.monotonic()
-            ours = set(lease.coupon_names)
-            await self._serve([queue for queue in queues if queue.coupon_name in ours], lease)
-        ours -= set(lease.handed_over)
-        return [queue for queue in queues if queue and queue.coupon_name not in ours]
+            locked = set(lease.coupon_names)
+            await self._serve([queue for queue in queues if queue.coupon_name in locked], lease)
+        locked -= set(lease.handed_over)
+        return [queue for queue in queues if queue and queue.coupon_name not in locked]
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
         handed_over = True

@@ -7,9 +7,9 @@ cause, it reports what is known.
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from claimsvc.observability.console.explanations import long_turn, refused_by_a_stranger, who_holds
+from claimsvc.observability.console.explanations import describe_holder, explain_stranger, explain_turn
 from claimsvc.observability.console.formatting import instances, listed, milliseconds, number, times
-from claimsvc.observability.console.locks import CONTENDED, SOLD_OUT, STRANGER, STUCK, Looked
+from claimsvc.observability.console.locks import CONTENDED, SOLD_OUT, STRANGER, STUCK, LockInspection
 from claimsvc.observability.console.picture import RECENT_SECONDS, CouponRow, Picture
 from claimsvc.observability.metrics.busiest import OTHER
 
@@ -42,10 +42,10 @@ class Verdict:
     advice: str = ""
 
 
-Check = Callable[[Picture, Looked | None], Iterator[Verdict]]
+Check = Callable[[Picture, LockInspection | None], Iterator[Verdict]]
 
 
-def judge(picture: Picture, looked: Looked | None = None) -> Verdict:
+def judge(picture: Picture, looked: LockInspection | None = None) -> Verdict:
     """Return the first verdict that applies, in the order from worst to best.
 
     Args:
@@ -64,7 +64,7 @@ def suspect(picture: Picture) -> str | None:
     return max(rows, key=lambda row: (row.gave_up, row.busy)).name if rows else None
 
 
-def _quorum_lost(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _quorum_lost(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     speaking = [place for place, row in enumerate(picture.instances) if not row.silent_seconds]
     without = [place for place in speaking if not picture.instances[place].has_quorum]
     down = [row.name for row in picture.masters if row.down_at]
@@ -98,7 +98,7 @@ def _seen_by(picture: Picture, places: list[int]) -> str:
     return f"{instances(picture, places)}, not for {'the other' if speaking - len(places) == 1 else 'the others'}"
 
 
-def _broken(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _broken(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     if rate := picture.outcomes.get("internal-error"):
         yield Verdict(
             "broken",
@@ -108,35 +108,35 @@ def _broken(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
         )
 
 
-def _stranger(picture: Picture, looked: Looked | None) -> Iterator[Verdict]:
+def _stranger(picture: Picture, looked: LockInspection | None) -> Iterator[Verdict]:
     """Checked before claims that gave up, because it explains them."""
     name = suspect(picture)
     for row in picture.coupons:
         if row.name == name:
             known = looked if looked is not None and looked.coupon_name == name else None
-            evidence, advice = refused_by_a_stranger(picture, row, known)
+            evidence, advice = explain_stranger(picture, row, known)
             text = f"{name}: the lock is refused, although no known instance holds it."
             yield Verdict(f"stranger {name}", "bad" if row.gave_up else "warning", text, evidence, advice)
 
 
-def _gave_up(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _gave_up(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     rows = [row for row in picture.coupons if row.gave_up and not _is_over(row)]
     for row in sorted(rows, key=lambda row: (row.remaining == 0, -row.gave_up)):
         evidence = f"{_given_up(row)}."
         if row.remaining == 0:
             text = f"{row.name} is sold out, and some claims timed out on the lock before they got this answer."
-            yield Verdict(f"gave-up-late {row.name}", "warning", text, evidence, long_turn(row))
+            yield Verdict(f"gave-up-late {row.name}", "warning", text, evidence, explain_turn(row))
         left = "" if row.remaining is None else " with stock left"
         yield Verdict(
             f"gave-up {row.name}",
             "bad",
             f"{row.name}: claims gave up waiting for the lock{left}.",
             evidence,
-            who_holds(picture, row) or long_turn(row),
+            describe_holder(picture, row) or explain_turn(row),
         )
 
 
-def _gave_up_before(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _gave_up_before(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     rows = [row for row in picture.coupons if row.gave_up]
     for row in sorted(rows, key=lambda row: -row.gave_up):
         now = f"{number(row.rate)} claims a second are answered" if row.rate >= 1 else "there are hardly any claims"
@@ -157,19 +157,19 @@ def _given_up(row: CouponRow) -> str:
     return f"In {RECENT_SECONDS:.0f} s {times(row.gave_up, 'claim')} gave up, the last {row.gave_up_age_seconds} s ago"
 
 
-def _long_held(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _long_held(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     for row in picture.coupons:
         if row.lock == STUCK:
             yield Verdict(
                 f"stuck {row.name}",
                 "warning",
-                f"The lock of {row.name} is stuck: {who_holds(picture, row)}",
+                f"The lock of {row.name} is stuck: {describe_holder(picture, row)}",
                 advice="The process is paused, or its transaction is blocked. Other instances can continue once the "
                 "lock's TTL has passed.",
             )
 
 
-def _unavailable(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _unavailable(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     rate = picture.outcomes.get("unavailable", 0.0)
     if not rate:
         return
@@ -189,7 +189,7 @@ def _unavailable(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     )
 
 
-def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _slow(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     """PostgreSQL, Redis, or both: then a resource that they share is probably slow."""
     slow = [row for row in picture.masters if row.call_ms >= _SLOW_CALL_MS]
     is_redis = len(slow) > len(picture.masters) // 2
@@ -222,7 +222,7 @@ def _slow(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
         )
 
 
-def _master_down(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _master_down(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     down = [row.name for row in picture.masters if row.down_at]
     if not down:
         return
@@ -242,7 +242,7 @@ def _master_down(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
     )
 
 
-def _contended(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _contended(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     for row in sorted(picture.coupons, key=lambda row: row.acquired + row.busy, reverse=True):
         if row.lock == CONTENDED and row.name != OTHER:
             yield Verdict(
@@ -251,7 +251,7 @@ def _contended(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
                 f"{row.name} is contended: {len(row.turns)} instances take turns, and {row.waiting_share:.0%} of their "
                 f"time is waiting for its lock ({milliseconds(row.wait_ms)} each time).",
                 f"{_refused(row)}It was held for {row.held_share:.0%} of the last second.",
-                f"No claim gave up, so no action is needed. {long_turn(row)}",
+                f"No claim gave up, so no action is needed. {explain_turn(row)}",
             )
 
 
@@ -259,7 +259,7 @@ def _refused(row: CouponRow) -> str:
     return f"{row.busy_share:.0%} of the attempts found it busy. " if row.busy_share else ""
 
 
-def _queueing(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _queueing(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     if picture.waiting >= _MUCH_WAITING and picture.p99_ms is not None and picture.p99_ms >= 1000:
         yield Verdict(
             "queueing",
@@ -269,7 +269,7 @@ def _queueing(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
         )
 
 
-def _busy(picture: Picture, _: Looked | None) -> Iterator[Verdict]:
+def _busy(picture: Picture, _: LockInspection | None) -> Iterator[Verdict]:
     rows = sorted(picture.coupons, key=lambda row: row.rate, reverse=True)
     total = sum(row.rate for row in rows)
     if total < 1:

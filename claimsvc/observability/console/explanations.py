@@ -2,7 +2,7 @@
 
 from claimsvc.domain import HeldLock
 from claimsvc.observability.console.formatting import listed, milliseconds, number
-from claimsvc.observability.console.locks import STUCK, Looked
+from claimsvc.observability.console.locks import STUCK, LockInspection
 from claimsvc.observability.console.picture import CouponRow, InstanceRow, Picture
 
 # Shorter turns do not explain long waits; the number of instances does.
@@ -13,7 +13,7 @@ _MOST_OF_IT = 0.5
 _LONGEST_NAME = 100
 
 
-def who_holds(picture: Picture, row: CouponRow) -> str:
+def describe_holder(picture: Picture, row: CouponRow) -> str:
     """Describe the holder of a stuck lock; empty if the lock is not stuck."""
     if row.holder is None or row.lock != STUCK:
         return ""
@@ -22,7 +22,7 @@ def who_holds(picture: Picture, row: CouponRow) -> str:
     return f"{instance.name} has held it for {row.held_seconds:.0f} s{silent}."
 
 
-def long_turn(row: CouponRow) -> str:
+def explain_turn(row: CouponRow) -> str:
     """Describe the parts of a turn at this lock, with advice if one part dominates a long turn."""
     takers = max(len(row.turns), 1)
     turn = row.turn
@@ -46,7 +46,7 @@ def long_turn(row: CouponRow) -> str:
     return f"{parts} No part of it dominates."
 
 
-def refused_by_a_stranger(picture: Picture, row: CouponRow, looked: Looked | None) -> tuple[str, str]:
+def explain_stranger(picture: Picture, row: CouponRow, looked: LockInspection | None) -> tuple[str, str]:
     """Return evidence and advice for a lock that is refused although no known instance holds it."""
     attempts = row.acquired + row.busy
     evidence = (

@@ -18,7 +18,7 @@ from claimsvc.domain import Coupon, HeldLock
 from claimsvc.errors import TransientError
 from claimsvc.observability.console.diagnosis import Verdict, judge, suspect
 from claimsvc.observability.console.events import Events
-from claimsvc.observability.console.locks import Looked
+from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.membership import Heard, Membership
 from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import Picture, StressTest
@@ -101,14 +101,14 @@ class Live:
         self._stock: dict[str, Coupon] = {}
         self._stock_read_at = 0.0
         self._suspect: str | None = None
-        self._looked: Looked | None = None
+        self._looked: LockInspection | None = None
         self._names: list[str] = []
         self._listeners = 0
         self._viewers: set[Viewer] = set()
         self._watched = asyncio.Event()  # set while there are viewers
         self._verdict: Verdict | None = None
         self._judged_at = 0.0
-        self._judged_by: Looked | None = None
+        self._judged_by: LockInspection | None = None
         self._verdict_since = 0.0  # seconds since 1970
         self._last_picture = b""
         self._frame: bytes | None = None
@@ -206,7 +206,7 @@ class Live:
         async with self._relay.listening():
             while self._viewers:
                 with contextlib.suppress(TransientError):
-                    # OTHER is the sum of all coupons that have no figures of their own, not a coupon's name.
+                    # OTHER stands for all coupons without figures of their own, so it is not looked up.
                     if names := [name for name in self._names if name != OTHER]:
                         stock = await self._read_stock(names)
                         self._stock = {coupon.name: coupon for coupon in stock}
@@ -221,9 +221,9 @@ class Live:
             self._looked = None
         else:
             try:
-                self._looked = Looked(name, tuple(await self._look(name)))
+                self._looked = LockInspection(name, tuple(await self._look(name)))
             except TransientError:
-                self._looked = Looked(name, None)
+                self._looked = LockInspection(name, None)
         await asyncio.sleep(_LOOK_SECONDS if name else UPDATE_SECONDS)
 
     def _hear(self, summary: Summary) -> None:

@@ -27,7 +27,7 @@ STUCK = "stuck"
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class LockInspection:
     """The state of one coupon's lock on the masters. `locks` is None if they did not answer."""
 
     coupon_name: str

@@ -63,14 +63,14 @@ class MultiLockAcquisition:
         votes = await self._release(coupon_names)
         if len(votes) < self._majority:
             raise no_majority()
-        ours: Counter[str] = Counter()
+        held: Counter[str] = Counter()
         woken: set[str] = set()
         for vote in votes:
             for name, given_back in zip(coupon_names, vote, strict=True):
-                ours[name] += given_back > 0
+                held[name] += given_back > 0
                 if given_back == 2:
                     woken.add(name)
-        return ReleaseResult(lost=[name for name in coupon_names if ours[name] < self._majority], woken=tuple(woken))
+        return ReleaseResult(lost=[name for name in coupon_names if held[name] < self._majority], woken=tuple(woken))
 
     async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
         keys = _keys(coupon_names)

@@ -7,7 +7,7 @@ from typing import Any
 
 from claimsvc.domain import Coupon, StrategyName
 from claimsvc.observability.console.diagnosis import Verdict, judge
-from claimsvc.observability.console.locks import Looked
+from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.membership import Heard
 from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import CouponRow, Picture
@@ -71,7 +71,7 @@ def row(*told: Heard, stock: Coupon = SPRING) -> CouponRow:
     return found
 
 
-def verdict(*told: Heard, stock: Coupon = SPRING, looked: Looked | None = None) -> Verdict:
+def verdict(*told: Heard, stock: Coupon = SPRING, looked: LockInspection | None = None) -> Verdict:
     return judge(picture(*told, stock=stock), looked)
 
 

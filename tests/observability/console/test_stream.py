@@ -298,7 +298,7 @@ async def test_who_holds_a_lock_that_nobody_here_has_is_named(instance: Instance
         async with instance.claiming("spring", 2), instance.watched() as watcher:
             seen = await watcher.sees(lambda seen: "web-9:7:c0ffee" in seen["verdict"]["evidence"])
             assert "no known instance holds it" in seen["verdict"]["text"]
-            assert "not heard of here" in seen["verdict"]["evidence"]
+            assert "unknown here" in seen["verdict"]["evidence"]
             assert coupon(seen, "spring")["lock"] == "stranger"
             for master in masters:
                 await master.delete("claim:coupon:spring")

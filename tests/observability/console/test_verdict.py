@@ -7,7 +7,7 @@ import pytest
 from claimsvc.domain import HeldLock
 from claimsvc.observability.console.diagnosis import judge, suspect
 from claimsvc.observability.console.events import Event
-from claimsvc.observability.console.locks import Looked
+from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.membership import Heard
 from claimsvc.observability.console.picture import Picture
 from claimsvc.observability.metrics import Numbers
@@ -137,33 +137,36 @@ def lock(holder: str, *, is_held: bool = True, **ttl_seconds: float) -> HeldLock
     ("looked", "evidence", "advice"),
     [
         pytest.param(None, "0% of the time", "Run `claimsvc locks`", id="not asked yet"),
-        pytest.param(Looked("spring", None), "0% of the time", "Run `claimsvc locks`", id="no answer"),
-        pytest.param(Looked("autumn", ()), "0% of the time", "Run `claimsvc locks`", id="another was asked about"),
+        pytest.param(LockInspection("spring", None), "0% of the time", "Run `claimsvc locks`", id="no answer"),
+        pytest.param(LockInspection("autumn", ()), "0% of the time", "Run `claimsvc locks`", id="another coupon"),
         pytest.param(
-            Looked("spring", (lock("web:9:abc", a=12.34, b=12.3),)),
+            LockInspection("spring", (lock("web:9:abc", a=12.34, b=12.3),)),
             "web:9:abc (unknown here) has it: a 12.3 s left and b 12.3 s left",
             "expires in 12 s",
             id="a dead instance",
         ),
         pytest.param(
-            Looked("spring", (lock("here", a=12.34, b=12.3),)),
+            LockInspection("spring", (lock("here", a=12.34, b=12.3),)),
             "here (which does not report it)",
             "",
             id="one that forgot",
         ),
         pytest.param(
-            Looked("spring", (lock("", a=0.0, b=0.0, c=0.0),)),
+            LockInspection("spring", (lock("", a=0.0, b=0.0, c=0.0),)),
             "an unknown client",
             "it stays. `claimsvc locks release spring`",
             id="a key without end",
         ),
         pytest.param(
-            Looked("spring", (lock("web:9:abc", is_held=False, a=3.0),)), "No majority", "leftover", id="left over"
+            LockInspection("spring", (lock("web:9:abc", is_held=False, a=3.0),)),
+            "No majority",
+            "leftover",
+            id="left over",
         ),
-        pytest.param(Looked("spring", ()), "free at this moment", "another version", id="free now"),
+        pytest.param(LockInspection("spring", ()), "free at this moment", "another version", id="free now"),
     ],
 )
-def test_who_refuses_is_named_as_far_as_it_is_known(looked: Looked | None, evidence: str, advice: str) -> None:
+def test_who_refuses_is_named_as_far_as_it_is_known(looked: LockInspection | None, evidence: str, advice: str) -> None:
     assert suspect(refused()) == "spring"
     said = judge(refused(), looked)
     assert said.level == "bad"
@@ -172,7 +175,7 @@ def test_who_refuses_is_named_as_far_as_it_is_known(looked: Looked | None, evide
 
 
 def test_a_name_that_somebody_wrote_into_redis_is_cut_short() -> None:
-    said = judge(refused(), Looked("spring", (lock("x" * 100_000, a=1.0, b=1.0),)))
+    said = judge(refused(), LockInspection("spring", (lock("x" * 100_000, a=1.0, b=1.0),)))
     assert len(said.evidence) < 500
 
 

@@ -2,7 +2,7 @@
 {{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
 {{- end -}}
 
-{{- /* 50 characters at most, so that what is added to it still fits a name. */ -}}
+{{- /* At most 50 characters, so that names with suffixes stay within the limit. */ -}}
 {{- define "claimsvc.fullname" -}}
 {{- $name := include "claimsvc.name" . -}}
 {{- $full := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
@@ -36,7 +36,7 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- default (include "claimsvc.fullname" .) .Values.connections.existingSecret -}}
 {{- end -}}
 
-{{- /* A setting as text. Numbers come as floats, and a million would read 1e+06. */ -}}
+{{- /* A setting as text. Numbers are floats, and a million would become 1e+06. */ -}}
 {{- define "claimsvc.setting" -}}
 {{- if and (kindIs "float64" .) (eq (floor .) .) }}{{ int64 . }}{{ else }}{{ toString . }}{{ end -}}
 {{- end -}}
@@ -51,8 +51,8 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 {{- else -}}5{{- end -}}
 {{- end -}}
 
-{{- /* What every pod is held to: no rights, no writing but to /tmp, no token, and no variables made from Services: that
-       of a Service named claimsvc would be CLAIMSVC_PORT. */ -}}
+{{- /* Restrictions of every pod: no privileges, writes only to /tmp, no token, and no variables of Services, because
+       that of a Service named claimsvc would be CLAIMSVC_PORT. */ -}}
 {{- define "claimsvc.pod" -}}
 automountServiceAccountToken: false
 enableServiceLinks: false
