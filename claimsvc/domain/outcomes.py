@@ -5,7 +5,6 @@ its row by `@outcome` or, when the request is refused, by `@refusal`. HTTP, RPC,
 the documentation of the API read these rows, so a new outcome is one declaration.
 """
 
-from asyncio import CancelledError
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TypeVar
@@ -124,6 +123,9 @@ _CANCELLED = "cancelled"
 def name_of(result: Outcome | BaseException) -> str:
     """The name of an outcome, a failure or a cancellation: the label of metrics and the word of logs."""
     if isinstance(result, BaseException):
+        # Imported here, because help must not wait for asyncio, and only failures need it.
+        from asyncio import CancelledError
+
         return _CANCELLED if isinstance(result, CancelledError) else problem_of_failure(result).slug
     return _rows[type(result)].name
 
