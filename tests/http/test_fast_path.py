@@ -121,7 +121,7 @@ async def test_an_answer_that_cannot_be_made_ends_the_connection_and_no_other(
     with monkeypatch.context() as patch:
         patch.setattr("claimsvc.http.resources.claims.routes.created", broken)
         writer.write(claim_of("ada"))
-        assert await asyncio.wait_for(reader.read(), 5) == b""
+        assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
     assert await service.is_healthy()
 
@@ -156,8 +156,8 @@ async def test_a_connection_at_rest_ends_at_its_limit_and_one_at_work_does_not()
         await asyncio.sleep(1.5)
         service.store.open.set()
         assert (await read_answer(reader)).status == 201
-        for request in (claim_of("ben"), get("/livez")):
-            await asyncio.sleep(0.5)
+        for request in (claim_of("ben"), get("/livez"), claim_of("cleo"), get("/livez")):
+            await asyncio.sleep(0.3)  # in all longer than its limit, which begins anew with each
             writer.write(request)
             assert (await read_answer(reader)).status in (200, 201)
         answered_at = loop.time()

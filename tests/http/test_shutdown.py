@@ -54,7 +54,7 @@ def unread_bytes(server: Running) -> int:
 async def is_left_unread(reader: asyncio.StreamReader) -> bool:
     """Whether a reset says that a request was not read; an orderly end, or silence, would leave the client in doubt."""
     try:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             while await reader.read(4096):
                 pass
     except ConnectionResetError:

@@ -196,7 +196,7 @@ async def test_a_row_lock_that_another_keeps_is_waited_for_no_longer_than_the_li
     with psycopg.connect(database_url.replace("+psycopg", "")) as other:
         other.execute("SELECT FROM coupons FOR UPDATE")
         with pytest.raises(UnavailableError):
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(10):
                 await storage.admission.admit(attempts("ada"))
     assert kinds(await storage.admission.admit(attempts("ada"))) == ["Claimed"]
 

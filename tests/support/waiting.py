@@ -39,6 +39,24 @@ async def until(condition: Condition, what: str, *, within_seconds: float = PATI
     assert await comes_about(condition, within_seconds), f"waited {within_seconds:g} s in vain until {what}"
 
 
+async def quickest(measured: Callable[[], Awaitable[float]], enough_seconds: float, *, tries: int = 5) -> float:
+    """The shortest of a few tries, up to the first that is quick enough.
+
+    Other work on this machine may keep one try waiting; what is slow by itself keeps all of them waiting.
+
+    Args:
+        measured: does the work anew, and returns how many seconds it took.
+        enough_seconds: a try below this is the last one.
+        tries: how many at most.
+    """
+    best = await measured()
+    for _ in range(tries - 1):
+        if best < enough_seconds:
+            break
+        best = min(best, await measured())
+    return best
+
+
 def block_until(condition: Callable[[], Any], what: str, *, within_seconds: float = PATIENCE_SECONDS) -> None:
     """The same where no event loop runs, or may be kept waiting."""
     deadline = time.monotonic() + within_seconds

@@ -51,7 +51,7 @@ _LATE_FOR_POSTGRES_SECONDS = _UNIT_TIMEOUT_SECONDS + 0.3
 CLIENT_PATIENCE_SECONDS = 0.3
 # A claim waits in line, then has its transaction, and then perhaps has to read what became of it.
 ANSWER_SECONDS = _CLAIM_QUEUE_TIMEOUT_SECONDS + 2 * _UNIT_TIMEOUT_SECONDS
-_START_SECONDS = 20.0
+_START_SECONDS = 60.0
 _STARTS = 5
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import time
 
 import pytest
 import redis
@@ -21,15 +22,17 @@ async def held_for(lock_admin: LockAdmin, seconds: float) -> bool:
 
 async def test_a_held_lock_is_told_with_its_holder_and_its_life_on_each_master(redis_urls: tuple[str, ...]) -> None:
     async with open_lock(redis_urls) as (lock, _), lock_admin_of(redis_urls) as lock_admin:
+        began = time.monotonic()
         async with lock.hold("spring"):
             await until(lambda: held_for(lock_admin, 0.05), "it is held for a moment")
             held = await only_lock(lock_admin)
+            longest = time.monotonic() - began + 0.01  # masters tell whole milliseconds
         assert (held.coupon_name, held.is_held, held.turn, held.waiting) == ("spring", True, "", ())
         host, pid, chance = held.holder.split(":")
         assert (host, int(pid), len(chance)) == (socket.gethostname(), os.getpid(), 8)
         assert len(held.ttl_seconds) == 3
-        assert all(19 < left <= 19.95 for left in held.ttl_seconds.values())
-        assert 0.05 <= held.held_seconds < 1
+        assert all(20 - longest <= left <= 19.95 for left in held.ttl_seconds.values())
+        assert 0.05 <= held.held_seconds <= longest
         seen = await lock_admin.held()
         assert (seen.locks, seen.down, seen.is_complete, len(seen.masters)) == ((), (), True, 3)
 

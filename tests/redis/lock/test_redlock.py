@@ -29,7 +29,7 @@ from tests.support.locks import (
     values,
 )
 from tests.support.proxy import proxy_to
-from tests.support.waiting import until
+from tests.support.waiting import quickest, until
 
 LONG_BEFORE_ITS_TTL_SECONDS = 8.0
 
@@ -88,16 +88,21 @@ async def test_only_one_holds_the_lock_at_a_time(redis_urls: tuple[str, ...]) ->
 async def test_a_busy_lock_is_tried_four_times_half_a_second_apart_and_then_given_up(
     redis_urls: tuple[str, ...],
 ) -> None:
-    async with open_lock(redis_urls) as (holder, _), open_lock(redis_urls) as (waiter, observed), holder.hold("spring"):
-        started = time.monotonic()
-        with pytest.raises(LockBusyError):
-            async with waiter.hold("spring"):
-                pytest.fail("two hold the lock")
-        assert 1.5 <= time.monotonic() - started < 2.5
-        assert observed.attempts == {"busy": 4}
-        assert observed.retries == 3
-        assert [result for result, _ in observed.waits] == ["busy"]
-        assert observed.waiters == 0
+    async def given_up() -> float:
+        async with open_lock(redis_urls) as (waiter, observed):
+            started = time.monotonic()
+            with pytest.raises(LockBusyError):
+                async with waiter.hold("spring"):
+                    pytest.fail("two hold the lock")
+            took = time.monotonic() - started
+            assert observed.attempts == {"busy": 4}
+            assert observed.retries == 3
+            assert [result for result, _ in observed.waits] == ["busy"]
+            assert observed.waiters == 0
+        return took
+
+    async with open_lock(redis_urls) as (holder, _), holder.hold("spring"):
+        assert 1.5 <= await quickest(given_up, 2.5) < 2.5
 
 
 async def test_a_lock_that_is_given_back_is_had_by_the_next_attempt(redis_urls: tuple[str, ...]) -> None:
@@ -192,14 +197,15 @@ async def test_a_majority_that_is_gone_is_told_at_once_and_not_as_busy() -> None
         temporary_state_dir() as state,
         embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
     ):
-        async with open_lock(services.redis_urls) as (lock, observed):
+        # A retry as of a busy lock would come after so long a pause that a busy machine is not taken for it.
+        async with open_lock(services.redis_urls, retry_wait_seconds=20.0) as (lock, observed):
             for master in services.masters[:2]:
                 master.kill()
             started = time.monotonic()
             with pytest.raises(UnavailableError) as refusal:
                 await enter_and_leave(lock)
             assert refusal.value.dependency == "redis"
-            assert time.monotonic() - started < 1.4, "it was retried as if it were busy"
+            assert time.monotonic() - started < 10, "it was retried as if it were busy"
             assert observed.attempts == {"unavailable": 1}
             for master in services.masters[:2]:
                 master.start()

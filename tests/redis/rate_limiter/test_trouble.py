@@ -116,13 +116,13 @@ async def test_a_slow_master_is_not_waited_for_and_those_in_line_behind_it_are_l
         quotas_on([f"redis://127.0.0.1:{proxy.port}"]) as (quotas, _),
     ):
         assert await quotas.take({"user": "slow"})
-        proxy.delay_seconds = SOON_SECONDS
+        proxy.delay_seconds = 1.5 * SOON_SECONDS
         begun = time.monotonic()
         asked = [asyncio.create_task(quotas.take({"user": "slow"}))]
         await asyncio.sleep(0)
         asked += [asyncio.create_task(quotas.take({"user": f"behind-{number}"})) for number in range(50)]
         assert await asyncio.gather(*asked) == [[]] * 51
-        assert time.monotonic() - begun < SOON_SECONDS / 2
+        assert time.monotonic() - begun < SOON_SECONDS
         proxy.delay_seconds = 0
 
 
