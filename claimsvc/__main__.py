@@ -6,7 +6,7 @@ import sys
 from typing import NoReturn
 
 from claimsvc.cli import app
-from claimsvc.errors import EXIT_FAILED, EXIT_SETTINGS, ClaimsvcError, SettingsError, UnavailableError
+from claimsvc.errors import EXIT_FAILED, ClaimsvcError, UnavailableError
 
 __all__ = ["app", "main"]
 
@@ -18,7 +18,7 @@ def main() -> None:
     except UnavailableError as error:
         _exit(f"{error}; run `claimsvc doctor` for details", EXIT_FAILED)
     except ClaimsvcError as error:
-        _exit(str(error), EXIT_SETTINGS if isinstance(error, SettingsError) else EXIT_FAILED)
+        _exit(str(error), error.exit_status)
     except OSError as error:
         if error.errno != errno.ENOSPC:
             raise

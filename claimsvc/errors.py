@@ -7,11 +7,23 @@ EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
 
 
 class ClaimsvcError(Exception):
-    """Base class of all errors that this package raises."""
+    """Base class of all errors that this package raises.
+
+    Args:
+        message: for the log or the terminal.
+        exit_status: of a command that fails with it.
+    """
+
+    def __init__(self, message: str, *, exit_status: int = EXIT_FAILED) -> None:
+        super().__init__(message)
+        self.exit_status = exit_status
 
 
 class SettingsError(ClaimsvcError):
     """A setting is wrong, or does not work on this machine. The message says what to change."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, exit_status=EXIT_SETTINGS)
 
 
 class EmbeddedServiceError(ClaimsvcError):

@@ -6,9 +6,8 @@ from typing import TYPE_CHECKING
 import typer
 
 from claimsvc.cli.running import on_storage
-from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator
+from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator, refusal_error
 from claimsvc.domain import UnknownCoupon
-from claimsvc.errors import ClaimsvcError
 
 if TYPE_CHECKING:
     from claimsvc.postgres import Repositories
@@ -32,7 +31,7 @@ def export_claims(name: CouponName) -> None:
     async def export(storage: "Repositories") -> None:
         parts = await claims.export(storage.exports, os_operator(), name)
         if isinstance(parts, UnknownCoupon):
-            raise ClaimsvcError(f"there is no coupon {name}")
+            raise refusal_error(parts, f"there is no coupon {name}")
         async for part in parts:
             sys.stdout.buffer.write(part)
         sys.stdout.buffer.flush()

@@ -13,7 +13,16 @@ import typer
 
 from claimsvc import domain
 from claimsvc.cli.running import on_storage
-from claimsvc.cli.terminal import AsJson, CouponName, check_coupon_name, check_text, os_operator, print_json, say
+from claimsvc.cli.terminal import (
+    AsJson,
+    CouponName,
+    check_coupon_name,
+    check_text,
+    os_operator,
+    print_json,
+    refusal_error,
+    say,
+)
 from claimsvc.errors import ClaimsvcError
 
 if TYPE_CHECKING:
@@ -54,7 +63,7 @@ def upload_codes(
             added = await code_cases.add(storage.codes, os_operator(), name, rows, atomic=not partial)
         if isinstance(added, domain.CodesAdded | domain.RowsRefused):
             return added
-        raise ClaimsvcError(f"there is no coupon {name}")
+        raise refusal_error(added, f"there is no coupon {name}")
 
     done = on_storage(upload)
     added = done.added if isinstance(done, domain.CodesAdded) else 0
@@ -97,11 +106,15 @@ def generate_codes(
         case domain.CodesAdded():
             say(f"{made.added} codes were added to {name}.")
         case domain.PatternTooSmall():
-            raise ClaimsvcError(f"{count} codes of the pattern {pattern} would be easy to guess; use a longer one")
+            raise refusal_error(
+                made, f"{count} codes of the pattern {pattern} would be easy to guess; use a longer one"
+            )
         case domain.CodeExpired():
-            raise ClaimsvcError("--expires-at is in the past: the codes could not be redeemed")
+            raise refusal_error(made, "--expires-at is in the past: the codes could not be redeemed")
+        case domain.UnknownCoupon():
+            raise refusal_error(made, f"there is no coupon {name}")
         case _:
-            raise ClaimsvcError(f"there is no coupon {name}")
+            raise refusal_error(made)
 
 
 @app.command("show")
@@ -112,7 +125,7 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
     check_text(code, "CODE")
     found = on_storage(lambda storage: code_cases.get(storage.codes, os_operator(), code))
     if isinstance(found, domain.UnknownCode):
-        raise ClaimsvcError(f"there is no code {code}")
+        raise refusal_error(found, f"there is no code {code}")
     if as_json:
         print_json(asdict(found))
     else:
@@ -125,17 +138,20 @@ def redeem_code(code: CodeText) -> None:
     from claimsvc.application import codes as code_cases
 
     check_text(code, "CODE")
-    match on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code)):
+    done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code))
+    match done:
         case domain.Redeemed(redeemed):
             _print(redeemed)
         case domain.AlreadyRedeemed():
-            raise ClaimsvcError(f"{code} was redeemed before")
+            raise refusal_error(done, f"{code} was redeemed before")
         case domain.CodeExpired():
-            raise ClaimsvcError(f"{code} has expired")
+            raise refusal_error(done, f"{code} has expired")
         case domain.CodeNotClaimed():
-            raise ClaimsvcError(f"{code} does not belong to a claim")
+            raise refusal_error(done, f"{code} does not belong to a claim")
+        case domain.UnknownCode():
+            raise refusal_error(done, f"there is no code {code}")
         case _:
-            raise ClaimsvcError(f"there is no code {code}")
+            raise refusal_error(done)
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:

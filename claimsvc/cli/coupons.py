@@ -19,10 +19,10 @@ from claimsvc.cli.terminal import (
     os_operator,
     print_json,
     print_table,
+    refusal_error,
     say,
 )
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
-from claimsvc.errors import ClaimsvcError
 
 if TYPE_CHECKING:
     from claimsvc.ports import ChangeAnswer
@@ -77,7 +77,7 @@ def create_coupon(
     if isinstance(made, domain.PeriodIsEmpty):
         raise typer.BadParameter("the coupon would end before it starts", param_hint="--ends-at")
     if isinstance(made, CouponExists):
-        raise ClaimsvcError(f"the coupon {name} exists already; nothing was changed")
+        raise refusal_error(made, f"the coupon {name} exists already; nothing was changed")
     say(f"Created {name} with {amount} units.")
 
 
@@ -124,17 +124,22 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
             return await coupons.archive(storage.campaigns, os_operator(), name)
         return await coupons.change(storage.campaigns, os_operator(), name, change)
 
-    match on_storage(work):
-        case CouponDetail() as detail:
-            return detail
+    changed = on_storage(work)
+    match changed:
+        case CouponDetail():
+            return changed
         case domain.AmountBelowClaimed(claimed):
-            raise ClaimsvcError(f"{claimed} units of {name} are claimed or held; nothing was changed")
+            raise refusal_error(changed, f"{claimed} units of {name} are claimed or held; nothing was changed")
         case domain.AmountIsCodes():
-            raise ClaimsvcError(f"the amount of {name} is the number of its codes; add some with `claimsvc codes`")
+            raise refusal_error(
+                changed, f"the amount of {name} is the number of its codes; add some with `claimsvc codes`"
+            )
         case domain.PeriodIsEmpty():
-            raise ClaimsvcError(f"{name} would end before it starts; nothing was changed")
+            raise refusal_error(changed, f"{name} would end before it starts; nothing was changed")
+        case domain.UnknownCoupon():
+            raise refusal_error(changed, f"there is no coupon {name}")
         case _:
-            raise ClaimsvcError(f"there is no coupon {name}")
+            raise refusal_error(changed)
 
 
 def _given_rules(
@@ -216,7 +221,7 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     check_coupon_name(name)
     detail = on_storage(lambda storage: coupons.get(storage.coupons, os_operator(), name))
     if isinstance(detail, domain.UnknownCoupon):
-        raise ClaimsvcError(f"there is no coupon {name}")
+        raise refusal_error(detail, f"there is no coupon {name}")
     if as_json:
         print_json({**asdict(detail.coupon), **asdict(detail.campaign), "claimed_by": detail.claimed_by})
         return

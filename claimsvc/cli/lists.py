@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, BinaryIO
 import typer
 
 from claimsvc.cli.running import on_storage
-from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator, say
+from claimsvc.cli.terminal import CouponName, check_coupon_name, os_operator, refusal_error, say
 from claimsvc.domain import ListKind, ListReplaced, UnknownCoupon
 from claimsvc.errors import ClaimsvcError
 
@@ -74,6 +74,6 @@ async def _users(file: BinaryIO, reader: "ListReader") -> AsyncIterator[Sequence
 
 def _print(name: str, kind: ListKind, replaced: ListReplaced | UnknownCoupon) -> None:
     if isinstance(replaced, UnknownCoupon):
-        raise ClaimsvcError(f"there is no coupon {name}; nothing was changed")
+        raise refusal_error(replaced, f"there is no coupon {name}; nothing was changed")
     found = "no list" if replaced.users is None else f"a list of {replaced.users} users"
     say(f"{name} has {found} to {kind}.")

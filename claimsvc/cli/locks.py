@@ -22,10 +22,10 @@ from claimsvc.cli.terminal import (
     os_operator,
     print_json,
     print_table,
+    refusal_error,
     say,
 )
 from claimsvc.domain import HeldLock, LockNotHeld, LocksSeen
-from claimsvc.errors import ClaimsvcError
 
 if TYPE_CHECKING:
     from claimsvc.config import Settings
@@ -76,7 +76,7 @@ def release_lock(
     confirm(f"Release the lock of {name} by force?", yes)
     released = _on_masters(settings, lambda lock_admin: lock_cases.release(lock_admin, os_operator(), name, reason))
     if isinstance(released, LockNotHeld):
-        raise ClaimsvcError(f"the lock of {name} is not held; nothing was released")
+        raise refusal_error(released, f"the lock of {name} is not held; nothing was released")
     holders = " and ".join(holder or "an unknown instance" for holder in released.holders)
     say(f"Released {name}, held by {holders}, on {', '.join(released.released_on)}.")
     for master in released.not_reached:

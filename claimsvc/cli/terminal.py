@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.domain.outcomes import problem_of
+from claimsvc.errors import ClaimsvcError
 
 _NO_TERMINAL_COLUMNS = 100_000
 
@@ -51,6 +53,17 @@ def confirm(question: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         raise typer.BadParameter("not a terminal: pass --yes to confirm", param_hint="--yes")
     typer.confirm(question, abort=True)
+
+
+def refusal_error(outcome: domain.Outcome, message: str = "") -> ClaimsvcError:
+    """The error of a command whose use case refused.
+
+    Args:
+        outcome: the refusal; its row in the table of outcomes has the exit status.
+        message: what is printed, in place of the meaning of its problem.
+    """
+    problem = problem_of(outcome)
+    return ClaimsvcError(message or problem.meaning, exit_status=problem.exit_status)
 
 
 def os_operator() -> domain.Caller:

@@ -1,7 +1,7 @@
 """The tables, as Alembic's target.
 
 Every unique key of `coupons` and `user_claims` contains the coupon's name, so that both can be distributed by it
-(Citus and its like) without a transaction that crosses shards. `tests/storage` keeps it so. `audit` stays on one node.
+(Citus and its like) without a transaction that crosses shards. `tests/postgres` keeps it so. `audit` stays on one node.
 """
 
 from sqlalchemy import (
