@@ -13,10 +13,15 @@ CODES = Streamed(
     {
         # Any text is a file: rows that are invalid are reported one by one.
         CSV: {
-            "schema": {"description": "on each line a `code`, or a `code,expires_at`"},
+            "schema": {"description": "each line is `code` or `code,expires_at`"},
             "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n",
         },
-        NDJSON: {"schema": {"type": "string", "description": "on each line an object with `code` and `expires_at`"}},
+        NDJSON: {
+            "schema": {
+                "type": "string",
+                "description": "each line is an object with `code` and, optionally, `expires_at`",
+            }
+        },
     },
     MAX_UPLOAD_BYTES,
 )
