@@ -266,8 +266,9 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     }
     body = _problem_body(problem, route)
     if body is BadRequestBody:
-        in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
-        example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
+        in_body = {"detail": "Input should be a valid integer; it must be an integer from 1 to 2147483647."}
+        in_query = {"detail": "Unknown name; the allowed names are: search, limit, cursor.", "parameter": "page"}
+        example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]
     elif body is schemas.NotStartedBody:
