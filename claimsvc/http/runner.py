@@ -1,4 +1,4 @@
-"""The server that runs the application: its limits, its connections, and the notice that they get when it stops."""
+"""The server of the application: limits, connections, and the drain notice before shutdown."""
 
 import asyncio
 
@@ -95,7 +95,7 @@ class Runner(web.AppRunner):
         self._write_timeout_seconds = write_timeout_seconds
 
     async def give_drain_notice(self, within_seconds: float) -> None:
-        """Tell every client that still has a connection not to use it again, with the answer to its next request.
+        """Ask the clients of open connections to close them. Call this after the listeners are closed.
 
         `/readyz` answers 503 from now on, and every response has `Connection: close`. Idle connections stay open for
         a while, because closing one could drop a request that is already on its way.
