@@ -6,13 +6,20 @@ from claimsvc.ports import AuditLog
 
 
 async def entries(
-    log: AuditLog, caller: Caller, asked: AuditFilter, *, after: AuditPosition | None, limit: int
+    log: AuditLog, caller: Caller, matching: AuditFilter, *, after: AuditPosition | None, limit: int
 ) -> list[AuditEntry]:
-    """List what was done, newest first, from just after a position.
+    """List audit entries, newest first.
+
+    Args:
+        log: the audit.
+        caller: needs the scope `audit:read`.
+        matching: the filter of the entries.
+        after: the position after which the list begins; None for the newest entry.
+        limit: how many entries are returned at most.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.AUDIT_READ)
-    return await log.entries(asked, after=after, limit=limit)
+    return await log.entries(matching, after=after, limit=limit)

@@ -1,4 +1,4 @@
-"""Claiming, and what becomes of claims: each by the claim's user, or by a caller with the scope."""
+"""Making, reading, confirming and cancelling claims: by the claim's user, or by a caller with the scope."""
 
 from collections.abc import AsyncIterator
 
@@ -28,14 +28,17 @@ from claimsvc.ports import AnyClaims, ClaimRecords, Exports, PendingOutcome, Tra
 def begin(
     claims: AnyClaims, user_id: str, coupon_name: str | None, coupon_type: str | None, options: ClaimOptions | None
 ) -> PendingOutcome:
-    """Begin a claim. The caller was found to act for the user before; the fast path calls this, too.
+    """Begin a claim. The entry point must have checked that the caller may act for the user.
 
     Args:
-        claims: where claims are made.
-        user_id: whom the unit is for.
-        coupon_name: the coupon; None for the oldest one that can be claimed.
-        coupon_type: where the coupon is left open: only coupons of this type; None for any.
-        want: what is asked for beyond one unit.
+        claims: makes claims.
+        user_id: the user who gets the unit.
+        coupon_name: the coupon; None for the oldest claimable coupon.
+        coupon_type: if `coupon_name` is None, the type of the coupon; None for any type.
+        options: the options of the claim; None for the usual claim.
+
+    Returns:
+        A future of the outcome.
     """
     if coupon_name is None:
         return claims.claim_first(coupon_type, user_id, options)
@@ -43,7 +46,11 @@ def begin(
 
 
 async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
-    """Look a claim up. Raises `UnavailableError`."""
+    """Read a claim. The outcome is `NotYourClaim` if the caller may not see its user.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
     claim = await claims.claim(claim_id)
     if claim is None:
         return UnknownClaim()
@@ -53,10 +60,17 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
 async def of_coupon(
     claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
-    """List the active claims of a coupon, oldest first, from just after a position.
+    """List the active claims of a coupon, oldest first.
+
+    Args:
+        claims: reads claims.
+        caller: needs the scope `claims:read`.
+        coupon_name: the coupon.
+        after: the position after which the list begins; None for the oldest claim.
+        limit: how many claims are returned at most.
 
     Raises:
-        PermissionDeniedError: the caller may not read claims.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
@@ -64,7 +78,7 @@ async def of_coupon(
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-    """Export every claim of a coupon as CSV. Raises as `of_coupon`."""
+    """Export all claims of a coupon as CSV, in pieces. The scope and the errors are those of `of_coupon`."""
     require(caller, Scope.CLAIMS_READ)
     return await exports.claims(coupon_name)
 
@@ -78,7 +92,19 @@ async def cancel(
     *,
     request_id: str | None = None,
 ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim | NotYourClaim:
-    """Give a claim back, held or confirmed. Raises `UnavailableError`."""
+    """Cancel a claim, held or confirmed.
+
+    Args:
+        claims: reads the claim's user.
+        transitions: cancels the claim.
+        caller: the claim's user, or a caller with the scope `claims:write`.
+        claim_id: the claim.
+        reason: why; it is recorded in the audit.
+        request_id: the request's id, for the audit.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
     if not await _acts_for_its_user(claims, caller, claim_id):
         return NotYourClaim()
     entry = AuditEntry(caller.actor, "claim.cancel", "claim", claim_id.lower(), reason=reason, request_id=request_id)
@@ -91,19 +117,31 @@ async def confirm(
     caller: Caller,
     claim_id: str,
     *,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused | NotYourClaim:
-    """Keep a held unit for good. Raises `UnavailableError`."""
+    """Confirm a held claim.
+
+    Args:
+        claims: reads the claim's user.
+        transitions: confirms the claim.
+        caller: the claim's user, or a caller with the scope `claims:write`.
+        claim_id: the claim.
+        key: the request's idempotency key.
+        request_id: the request's id, for the audit.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
     if not await _acts_for_its_user(claims, caller, claim_id):
         return NotYourClaim()
-    return await transitions.confirm(claim_id, once, actor=caller.actor, request_id=request_id)
+    return await transitions.confirm(claim_id, key, actor=caller.actor, request_id=request_id)
 
 
 async def _acts_for_its_user(claims: ClaimRecords, caller: Caller, claim_id: str) -> bool:
-    """Whether the caller may change this claim. An unknown claim is nobody's, and is reported as unknown later."""
+    """Whether the caller may change this claim. True for an unknown claim, which the transition reports as unknown."""
     if Scope.CLAIMS_WRITE in caller.scopes:
         return True
-    # A claim never changes its user, so what is read here still holds when it is changed.
+    # The user of a claim never changes (except by erasure), so this result is still valid when the claim is changed.
     claim = await claims.claim(claim_id)
     return claim is None or caller.acts_for(claim.user_id)

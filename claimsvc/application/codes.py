@@ -1,4 +1,4 @@
-"""Codes of coupons: adding them, looking them up, and redeeming them."""
+"""Codes of coupons: adding, generating, reading and redeeming them."""
 
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
@@ -35,21 +35,27 @@ async def add(
     rows: AsyncIterator[Sequence[NewCode | RefusedRow]],
     *,
     atomic: bool,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
     """Add codes to a coupon.
 
     Args:
-        atomic: all of them or none; else those that can be added.
+        codes: stores the codes.
+        caller: needs the scope `codes:write`.
+        coupon_name: the coupon.
+        rows: the rows, in batches.
+        atomic: whether to add all rows or none; otherwise the valid rows are added.
+        key: the request's idempotency key.
+        request_id: the request's id, for the audit.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CODES_WRITE)
     entry = AuditEntry(caller.actor, "codes.add", "coupon", coupon_name, request_id=request_id)
-    return await codes.add(coupon_name, rows, entry, atomic=atomic, once=once)
+    return await codes.add(coupon_name, rows, entry, atomic=atomic, once=key)
 
 
 async def generate(
@@ -60,25 +66,36 @@ async def generate(
     pattern: str,
     expires_at: datetime | None,
     *,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
-    """Make `count` codes at random by a pattern, and add them. Raises as `add`."""
+    """Generate random codes and add them to a coupon. Raises as `add`.
+
+    Args:
+        codes: stores the codes.
+        caller: needs the scope `codes:write`.
+        coupon_name: the coupon.
+        count: how many codes are generated.
+        pattern: `A` becomes a random letter, `9` a digit and `가` a Hangul syllable; other characters stay.
+        expires_at: until when the codes can be redeemed; None for ever.
+        key: the request's idempotency key.
+        request_id: the request's id, for the audit.
+    """
     require(caller, Scope.CODES_WRITE)
     entry = AuditEntry(caller.actor, "codes.generate", "coupon", coupon_name, request_id=request_id)
-    return await codes.generate(coupon_name, count, pattern, expires_at, entry, once)
+    return await codes.generate(coupon_name, count, pattern, expires_at, entry, key)
 
 
 async def redeem(
-    codes: Codes, caller: Caller, code: str, *, once: IdempotencyKey | None = None, request_id: str | None = None
+    codes: Codes, caller: Caller, code: str, *, key: IdempotencyKey | None = None, request_id: str | None = None
 ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-    """Use a code, once. Raises as `add`."""
+    """Redeem a claimed code. The caller needs the scope `codes:redeem`. Raises as `add`."""
     require(caller, Scope.CODES_REDEEM)
     code = normalized(code)
-    return await codes.redeem(code, AuditEntry(caller.actor, "code.redeem", "code", code, request_id=request_id), once)
+    return await codes.redeem(code, AuditEntry(caller.actor, "code.redeem", "code", code, request_id=request_id), key)
 
 
 async def get(codes: Codes, caller: Caller, code: str) -> Code | UnknownCode:
-    """Look a code up. Raises as `add`."""
+    """Read a code. The caller needs the scope `codes:read`. Raises as `add`."""
     require(caller, Scope.CODES_READ)
     return await codes.code(normalized(code)) or UnknownCode()

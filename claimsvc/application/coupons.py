@@ -1,4 +1,4 @@
-"""Offering coupons, changing them, and looking them up."""
+"""Creating, changing, archiving and reading coupons."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -23,7 +23,7 @@ from claimsvc.domain import (
 from claimsvc.ports import Campaigns, ChangeAnswer, Coupons
 
 MAX_CLAIMANTS = 1000
-"""How many claimants a coupon is shown with."""
+"""How many claimants `get` returns at most."""
 
 
 async def create(
@@ -34,19 +34,29 @@ async def create(
     strategy: StrategyName,
     campaign: Campaign,
     *,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> Coupon | CouponExists | PeriodIsEmpty | Replayed | KeyReused:
-    """Offer a coupon.
+    """Create a coupon.
+
+    Args:
+        campaigns: stores the coupon.
+        caller: needs the scope `coupons:write`.
+        name: the coupon's name.
+        amount: how many units can be claimed.
+        strategy: how claims are ordered.
+        campaign: its period, rules and other properties.
+        key: the request's idempotency key.
+        request_id: the request's id, for the audit.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.COUPONS_WRITE)
     if campaign.is_empty():
         return PeriodIsEmpty()
-    return await campaigns.create(name, amount, strategy, campaign, once, actor=caller.actor, request_id=request_id)
+    return await campaigns.create(name, amount, strategy, campaign, key, actor=caller.actor, request_id=request_id)
 
 
 async def change(
@@ -55,10 +65,14 @@ async def change(
     """Change a coupon's amount or campaign.
 
     Args:
-        change: new values by the names of `Campaign`, and `amount`; what is absent stays.
+        campaigns: stores the coupon.
+        caller: needs the scope `coupons:write`.
+        name: the coupon's name.
+        change: new values by the field names of `Campaign`, and `amount`; absent fields stay unchanged.
+        request_id: the request's id, for the audit.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.COUPONS_WRITE)
@@ -71,18 +85,22 @@ async def archive(
     caller: Caller,
     name: str,
     *,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
     request_id: str | None = None,
 ) -> ChangeAnswer:
-    """Close a coupon for good. Raises as `change`."""
+    """Archive a coupon permanently: it can no longer be claimed. The scope and the errors are those of `change`."""
     require(caller, Scope.COUPONS_WRITE)
     return await campaigns.change(
-        name, {}, _entry(caller, "coupon.archive", name, request_id, {}), archive=True, once=once
+        name, {}, _entry(caller, "coupon.archive", name, request_id, {}), archive=True, once=key
     )
 
 
 async def get(coupons: Coupons, caller: Caller, name: str) -> CouponDetail | UnknownCoupon:
-    """Look a coupon up, with those of its claimants that the caller may see. Raises `UnavailableError`."""
+    """Read a coupon, with the claimants that the caller may see.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
     found = await coupons.coupon(name, claimants=MAX_CLAIMANTS)
     if found is None:
         return UnknownCoupon()

@@ -1,4 +1,4 @@
-"""Who may claim a coupon: asking, and the lists that say so."""
+"""Eligibility: checking users, and replacing allow and deny lists."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -28,15 +28,23 @@ async def check(
     user_id: str,
     attributes: Attributes,
     *,
-    once: IdempotencyKey | None = None,
+    key: IdempotencyKey | None = None,
 ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
-    """Say what would become of a claim now, without claiming. Raises `UnavailableError`.
+    """Check whether a user could claim a coupon now, without claiming.
 
     Args:
-        attributes: what the request says of the user; what the caller's token says is added.
+        audience: decides eligibility.
+        caller: the attributes in its token are used too.
+        coupon_name: the coupon.
+        user_id: the user.
+        attributes: the user's attributes in the request.
+        key: the request's idempotency key.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
     """
     options = ClaimOptions(attributes=attributes, token=attributes_of(caller.token))
-    return await audience.eligibility(coupon_name, user_id, options, once)
+    return await audience.eligibility(coupon_name, user_id, options, key)
 
 
 async def replace_list(
@@ -48,10 +56,18 @@ async def replace_list(
     *,
     request_id: str | None = None,
 ) -> ListReplaced | UnknownCoupon:
-    """Replace a coupon's list: claims see the old list or the new one, never a mixture of both.
+    """Replace a coupon's list. Claims see the old list or the new one, never a mixture of both.
+
+    Args:
+        audience: stores the list.
+        caller: needs the scope `coupons:write`.
+        coupon_name: the coupon.
+        kind: the allow list or the deny list.
+        users: the users on the new list, in batches.
+        request_id: the request's id, for the audit.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.COUPONS_WRITE)
@@ -63,7 +79,7 @@ async def replace_list(
 async def remove_list(
     audience: Audience, caller: Caller, coupon_name: str, kind: ListKind, *, request_id: str | None = None
 ) -> ListReplaced | UnknownCoupon:
-    """Remove a coupon's list. Raises as `replace_list`."""
+    """Delete a coupon's list. The scope and the errors are those of `replace_list`."""
     require(caller, Scope.COUPONS_WRITE)
     return await audience.remove_list(coupon_name, kind, _entry(caller, f"{kind}-list.remove", coupon_name, request_id))
 

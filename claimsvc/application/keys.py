@@ -1,4 +1,4 @@
-"""API keys: making, listing and revoking them."""
+"""API keys: creating, listing and revoking them."""
 
 from collections.abc import Collection
 
@@ -15,13 +15,15 @@ async def create(
     scopes: Collection[Scope],
     expires_seconds: float | None,
 ) -> ApiKey:
-    """Keep a key.
+    """Store a new key.
 
     Args:
-        digest: its SHA-256.
-        label: what it is for; listings and the audit show it.
-        scopes: what it allows.
-        expires_seconds: how long it is valid; None for ever.
+        keys: stores keys.
+        caller: named in the audit.
+        digest: the key's SHA-256; the key itself is not stored.
+        label: the purpose of the key, shown in lists and the audit.
+        scopes: the key's scopes.
+        expires_seconds: how long the key is valid; None for ever.
 
     Raises:
         UnavailableError: the database does not answer in time.
@@ -30,10 +32,10 @@ async def create(
 
 
 async def every(keys: ApiKeys) -> list[ApiKey]:
-    """List every key that was ever made, oldest first. Raises `UnavailableError`."""
+    """List all keys, also expired and revoked ones, oldest first. Raises `UnavailableError`."""
     return await keys.all()
 
 
 async def revoke(keys: ApiKeys, caller: Caller, key_id: str) -> bool:
-    """End a key; whether there was one to end. Raises `UnavailableError`."""
+    """Revoke a key. Returns False if there is no such valid key. Raises `UnavailableError`."""
     return await keys.revoke(key_id, actor=caller.actor)

@@ -1,4 +1,4 @@
-"""Forgetting users."""
+"""Erasing users."""
 
 from claimsvc.application.permissions import require
 from claimsvc.domain import Caller, Erased, Scope
@@ -6,10 +6,10 @@ from claimsvc.ports import Erasure
 
 
 async def erase(erasure: Erasure, caller: Caller, user_id: str, *, request_id: str | None = None) -> Erased:
-    """Forget a user and keep all counts. Safe to repeat.
+    """Erase a user; counts of claims stay the same. Safe to repeat. The caller needs the scope `users:erase`.
 
     Raises:
-        PermissionDeniedError: the caller may not.
+        PermissionDeniedError: the caller lacks the scope.
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.USERS_ERASE)

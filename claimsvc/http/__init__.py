@@ -1,1 +1,1 @@
-"""The HTTP API: `routes` says what there is, `app` serves it."""
+"""The HTTP API: `routes` lists the operations, `app` builds the application, and `runner` serves it."""

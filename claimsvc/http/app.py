@@ -14,12 +14,16 @@ from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
 from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.routes import ROUTES
-from claimsvc.http.runner import RESTING_SECONDS, Runner
+from claimsvc.http.runner import KEEPALIVE_SECONDS, Runner
 from claimsvc.http.server.wire import MAX_BODY_BYTES
 
 
 def create_app(services: Services) -> web.Application:
-    """The application, to be run by `create_runner`; it owns none of the services and closes none."""
+    """Build the application; `create_runner` serves it.
+
+    Args:
+        services: what the routes use. The application does not close them.
+    """
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
@@ -48,21 +52,22 @@ def create_runner(
     header_timeout_seconds: float,
     write_timeout_seconds: float = 10.0,
     shutdown_grace_seconds: float,
-    resting_seconds: float = RESTING_SECONDS,
+    keepalive_seconds: float = KEEPALIVE_SECONDS,
 ) -> Runner:
-    """What serves the application.
+    """Build the server of an application.
 
     Args:
         app: from `create_app`.
-        header_timeout_seconds: how long a request's headers may take to arrive before 408 and the connection's end.
-        write_timeout_seconds: how long a client may take nothing of its answer before the connection's end.
-        shutdown_grace_seconds: how long requests in flight are waited for by `cleanup()`.
-        resting_seconds: how long a connection may lie idle before its end.
+        header_timeout_seconds: how long a request's headers may take to arrive; then it gets 408 and the connection is
+            closed.
+        write_timeout_seconds: how long a client may read nothing of a response before its connection is aborted.
+        shutdown_grace_seconds: how long `cleanup()` waits for requests in flight.
+        keepalive_seconds: how long a connection may be idle before it is closed.
     """
     return Runner(
         app,
         header_timeout_seconds=header_timeout_seconds,
         write_timeout_seconds=write_timeout_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
-        resting_seconds=resting_seconds,
+        keepalive_seconds=keepalive_seconds,
     )

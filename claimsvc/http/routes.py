@@ -1,4 +1,4 @@
-"""Every route of the API, in the order in which paths are matched and the document lists them."""
+"""Every route of the API. Paths are matched, and listed in the OpenAPI document, in this order."""
 
 from claimsvc.http.framework.routing import Route
 from claimsvc.http.resources.audit import routes as audit

@@ -1,33 +1,27 @@
-"""The server that runs the application: its limits, its connections, and the notice that they get when it stops."""
+"""The server of the application: limits, connections, and the drain notice before shutdown."""
 
 import asyncio
 
 from aiohttp import web
 
-from claimsvc.http.framework.routing import shortcut
+from claimsvc.http.framework.routing import with_static_lookup
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.resources.claims.fast import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
-from claimsvc.http.server.connection import (
-    MAX_HEADER_BYTES,
-    MAX_LINE_BYTES,
-    READ_BUFFER_BYTES,
-    ConnectionServer,
-    HttpConnection,
-)
+from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINE_BYTES
 from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
 
-_MAX_HEADERS = 100
-# Longer than the 60 s after which common proxies drop an idle connection, so that they do it first.
-RESTING_SECONDS = 75.0
-# How long what is left of a refused body is read and thrown away, so that the client gets to read the refusal.
-_LINGERING_SECONDS = 2.0
-# How often connections are looked at for clients that do not read: the precision of that limit.
-_LOOK_SECONDS = 0.5
+# Common proxies close idle connections after 60 s. They must close first: a server that does races with a request.
+KEEPALIVE_SECONDS = 75.0
+# How long the rest of a refused body is read and discarded, so that the client can read the refusal.
+_LINGER_SECONDS = 2.0
+# How often connections are checked for clients that do not read; the precision of the write timeout.
+_STALL_CHECK_SECONDS = 0.5
 
 
 class _Server(ConnectionServer):
@@ -44,20 +38,20 @@ class _Server(ConnectionServer):
         self._fast_path = fast_path
         self._head_timeout_seconds = head_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
-        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
+        self._stall_check = self._loop.call_later(_STALL_CHECK_SECONDS, self._abort_stalled)
 
     def __call__(self) -> web.RequestHandler:
         return HttpConnection(
             self, self._boundary, self._fast_path, self._head_timeout_seconds, loop=self._loop, **self._kwargs
         )
 
-    def _look_for_unread(self) -> None:
-        # One timer for all connections: one for each answer would cost more than the answer.
+    def _abort_stalled(self) -> None:
+        # One timer serves all connections, because a timer per response would cost more than the response.
         now = self._loop.time()
         for connection in self._connections:
             if isinstance(connection, HttpConnection):
-                connection.cut_off_if_unread(now, self._write_timeout_seconds)
-        self._next_look = self._loop.call_later(_LOOK_SECONDS, self._look_for_unread)
+                connection.abort_if_stalled(now, self._write_timeout_seconds)
+        self._stall_check = self._loop.call_later(_STALL_CHECK_SECONDS, self._abort_stalled)
 
     async def give_drain_notice(self, within_seconds: float) -> None:
         self.is_stopping = True
@@ -67,11 +61,11 @@ class _Server(ConnectionServer):
 
     async def shutdown(self, timeout: float | None = None) -> None:
         await super().shutdown(timeout)
-        self._next_look.cancel()
+        self._stall_check.cancel()
 
 
 class Runner(web.AppRunner):
-    """aiohttp's runner, with the boundary around the application and our protocol under it."""
+    """aiohttp's runner, with `RequestBoundary` around the application and `HttpConnection` as the protocol."""
 
     __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
 
@@ -82,32 +76,32 @@ class Runner(web.AppRunner):
         header_timeout_seconds: float,
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
-        resting_seconds: float,
+        keepalive_seconds: float,
     ) -> None:
         super().__init__(
             app,
             access_log=None,
             shutdown_timeout=shutdown_grace_seconds,
-            keepalive_timeout=resting_seconds,
-            lingering_time=_LINGERING_SECONDS,
+            keepalive_timeout=keepalive_seconds,
+            lingering_time=_LINGER_SECONDS,
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_HEADER_BYTES,
-            max_headers=_MAX_HEADERS,
+            max_headers=MAX_HEADERS,
             read_bufsize=READ_BUFFER_BYTES,
-            # Inflated by `bodies` instead, within the limit of a body.
+            # `framework.bodies` inflates, and limits the inflated size.
             auto_decompress=False,
         )
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
 
     async def give_drain_notice(self, within_seconds: float) -> None:
-        """Tell every client that still has a connection not to use it again, with the answer to its next request.
+        """Ask the clients of open connections to close them. Call this after the listeners are closed.
 
-        From now on each answer ends its connection, and `/readyz` is 503. To be called when the listeners are closed.
+        `/readyz` answers 503 from now on, and every response has `Connection: close`. Idle connections stay open for
+        a while, because closing one could drop a request that is already on its way.
 
         Args:
-            within_seconds: how long connections at rest are kept open for that request, so that nobody who does not
-                know yet is cut off with one on its way.
+            within_seconds: how long to wait for the connections to close.
         """
         self.app[READINESS].stop()
         if live := self.app[SERVICES].live:
@@ -118,16 +112,16 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         services = self.app[SERVICES]
-        handler, queue, tracer = shortcut(self.app, server.request_handler), FairQueue(), services.tracer
+        handler, queue, tracer = with_static_lookup(self.app, server.request_handler), FairQueue(), services.tracer
         route = fast_claims(services.strategy)
-        records: AccessLog
+        access_log: AccessLog
         if tracer is None:
-            records = AccessLog(services.observer, services.log_requests_per_second)
-            boundary, fast_path = RequestBoundary(handler, records, queue), FastPath(route, records, queue)
+            access_log = AccessLog(services.observer, services.log_requests_per_second)
+            boundary, fast_path = RequestBoundary(handler, access_log, queue), FastPath(route, access_log, queue)
         else:
-            records = TracedAccessLog(services.observer, services.log_requests_per_second, tracer)
-            boundary = TracedRequestBoundary(handler, records, queue, tracer)
-            fast_path = TracedFastPath(route, records, queue, tracer)
+            access_log = TracedAccessLog(services.observer, services.log_requests_per_second, tracer)
+            boundary = TracedRequestBoundary(handler, access_log, queue, tracer)
+            fast_path = TracedFastPath(route, access_log, queue, tracer)
         if services.tokens is not None or services.quotas is not None:
-            fast_path = NoFastPath(route, records, queue)
+            fast_path = NoFastPath(route, access_log, queue)
         return _Server(server, boundary, fast_path, self._header_timeout_seconds, self._write_timeout_seconds)

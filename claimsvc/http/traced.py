@@ -1,4 +1,4 @@
-"""Claims that are traced: what the server is made of where somebody traces it, and what nobody pays for elsewhere."""
+"""The server with tracing of claims. Without a tracer the plain parts are used, so that tracing costs nothing."""
 
 import time
 from typing import Any
@@ -8,7 +8,7 @@ from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
-from claimsvc.http.server.access_log import AccessLog, ClaimUnderWay
+from claimsvc.http.server.access_log import AccessLog, PendingClaim
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim, FastRoute
 from claimsvc.http.server.observers import HttpObserver, RequestTrace, RequestTracer
@@ -16,20 +16,20 @@ from claimsvc.http.server.request_boundary import Handler, RequestBoundary
 
 
 class TracedAccessLog(AccessLog):
-    """Records that end the trace of their request, and name it."""
+    """An access log that ends each request's trace, and adds its id to the line."""
 
     def __init__(self, observer: HttpObserver, lines_per_second: int, tracer: RequestTracer) -> None:
         super().__init__(observer, lines_per_second)
         self._tracer = tracer
 
     def add(
-        self, *, status: int, started: float, request_id: str, claim: ClaimUnderWay | None = None, **rest: Any
+        self, *, status: int, started: float, request_id: str, claim: PendingClaim | None = None, **rest: Any
     ) -> None:
         super().add(status=status, started=started, request_id=request_id, claim=claim, **rest)
         if (trace := self._tracer.current()) is not None:
             trace.answered(status, {"request_id": request_id, **self.details(claim, started, time.monotonic())})
 
-    def details(self, claim: ClaimUnderWay | None, started: float, ended: float) -> dict[str, object]:
+    def details(self, claim: PendingClaim | None, started: float, ended: float) -> dict[str, object]:
         details = super().details(claim, started, ended)
         if (trace := self._tracer.current()) is not None and trace.trace_id is not None:
             details["trace_id"] = trace.trace_id
@@ -46,12 +46,12 @@ class _TracedClaim(FastPathClaim):
 
 
 class TracedFastPath(FastPath):
-    """Express claims, each within its trace."""
+    """The fast path, with a trace for each claim."""
 
     claim_class = _TracedClaim
 
-    def __init__(self, route: FastRoute, records: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
-        super().__init__(route, records, queue)
+    def __init__(self, route: FastRoute, access_log: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
+        super().__init__(route, access_log, queue)
         self._tracer = tracer
 
     def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
@@ -64,10 +64,10 @@ class TracedFastPath(FastPath):
 
 
 class TracedRequestBoundary(RequestBoundary):
-    """The outermost handler, with claims within their trace."""
+    """The outermost handler, with a trace for each claim."""
 
-    def __init__(self, handler: Handler, records: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
-        super().__init__(handler, records, queue)
+    def __init__(self, handler: Handler, access_log: AccessLog, queue: FairQueue, tracer: RequestTracer) -> None:
+        super().__init__(handler, access_log, queue)
         self._tracer = tracer
 
     async def _answer(self, request: web.Request, handler: Handler) -> web.StreamResponse:

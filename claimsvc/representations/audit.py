@@ -13,7 +13,7 @@ from claimsvc.representations.times import StartsAt
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VISIBLE = r"^[!-~]*$"
-# Codes may have Hangul, too.
+# Codes may contain Hangul.
 _VISIBLE_OR_HANGUL = r"^[!-~가-힣]*$"
 
 
@@ -22,7 +22,11 @@ class AuditSelection(Request):
 
     subject_type: Annotated[
         str,
-        Field(pattern=r"^[a-z]{0,32}$", description="such as coupon, claim or key; empty for all", examples=["coupon"]),
+        Field(
+            pattern=r"^[a-z]{0,32}$",
+            description="a type such as coupon, claim or key; empty for all",
+            examples=["coupon"],
+        ),
     ] = ""
     subject: Annotated[
         str,
@@ -38,22 +42,27 @@ class AuditSelection(Request):
         Field(
             max_length=domain.MAX_NAME_LENGTH,
             pattern=_VISIBLE,
-            description="who did it, as entries name them; empty for all",
+            description="the `actor` of entries; empty for all",
             examples=["key:3f9c21d07ab4"],
         ),
     ] = ""
     action: Annotated[
         str,
-        Field(pattern=r"^[a-z.-]{0,64}$", description="what was done; empty for all", examples=["coupon.change"]),
+        Field(
+            pattern=r"^[a-z.-]{0,64}$", description="the `action` of entries; empty for all", examples=["coupon.change"]
+        ),
     ] = ""
     since: Annotated[
         StartsAt,
-        Field(description="no entry before this time (RFC 3339, with its offset)", examples=["2026-11-27T00:00:00Z"]),
+        Field(
+            description="an RFC 3339 date-time with an offset; older entries are left out",
+            examples=["2026-11-27T00:00:00Z"],
+        ),
     ] = _EPOCH
 
     def filter(self) -> domain.AuditFilter:
-        """Which entries are asked for."""
-        # The database writes ids in lower case.
+        """The filter of the entries."""
+        # Ids of claims are stored in lower case.
         subject = self.subject.lower() if self.subject_type == "claim" else self.subject
         return domain.AuditFilter(
             self.subject_type or None, subject or None, self.actor or None, self.action or None, self.since
@@ -62,7 +71,7 @@ class AuditSelection(Request):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntryBody:
-    """Who did what to which thing, and why. `actor` is a key, a user of the system, a job, or the claimant."""
+    """An audit entry. `actor` is a key, an operator, a job, or `claimant`; `subject` is what the action changed."""
 
     at: datetime
     actor: str
@@ -75,7 +84,11 @@ class AuditEntryBody:
 
 
 def entry_body(entry: domain.AuditEntry) -> AuditEntryBody:
-    """An entry that was read, as it goes over the wire."""
+    """The body of an entry.
+
+    Raises:
+        ValueError: the entry was not read from the database, and has no id.
+    """
     return AuditEntryBody(
         audit_position(entry).at,
         entry.actor,
@@ -91,5 +104,5 @@ def entry_body(entry: domain.AuditEntry) -> AuditEntryBody:
 def audit_position(entry: domain.AuditEntry) -> domain.AuditPosition:
     """The place of an entry that was read from the audit."""
     if entry.at is None or entry.id is None:
-        raise ValueError("it was never written")
+        raise ValueError("the entry has no id: it was not read from the database")
     return domain.AuditPosition(entry.at, entry.id)

@@ -8,7 +8,7 @@ from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
-_LONGEST_ROW_BYTES = 4096
+_MAX_ROW_BYTES = 4096
 
 Row = NewCode | RefusedRow
 
@@ -54,7 +54,7 @@ class RowReader:
     """Reads rows from a file that arrives in pieces. Empty lines are skipped, but counted.
 
     Args:
-        media_type: `CSV` (`code` or `code,expires_at`, with or without a first line that says so) or `NDJSON`.
+        media_type: `CSV` (`code` or `code,expires_at`; the header line is optional) or `NDJSON`.
     """
 
     def __init__(self, media_type: str) -> None:
@@ -63,24 +63,24 @@ class RowReader:
         self._rest = b""
 
     def feed(self, piece: bytes) -> list[Row]:
-        """The rows that end in this piece.
+        """Read the rows that end in a piece.
 
         Raises:
             BadCodeFileError: a row is too long, or there are too many (`TooManyRowsError`).
         """
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _LONGEST_ROW_BYTES:
-            raise BadCodeFileError(f"A row is longer than {_LONGEST_ROW_BYTES} bytes.")
+        if len(self._rest) > _MAX_ROW_BYTES:
+            raise BadCodeFileError(f"A row is longer than {_MAX_ROW_BYTES} bytes.")
         return [row for line in lines if (row := self._row(line)) is not None]
 
     def finish(self) -> list[Row]:
-        """The last row, if no line break ends it. Raises as `feed`."""
+        """Read the last row, if it has no line break. Raises as `feed`."""
         return self.feed(b"\n") if self._rest else []
 
     def _row(self, line: bytes) -> Row | None:
         self._number += 1
         if self._number > MAX_ROWS:
-            raise TooManyRowsError(f"There are more than {MAX_ROWS} rows; send several files.")
+            raise TooManyRowsError(f"The file has more than {MAX_ROWS} rows; split it.")
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8").strip()
         except UnicodeDecodeError:

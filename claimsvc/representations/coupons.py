@@ -31,25 +31,25 @@ PerUserLimit = Annotated[
     Field(
         ge=1,
         le=domain.MAX_PER_USER_LIMIT,
-        description="how many units one user may have at a time, from 1 to 1000",
+        description="the number of units that one user may have at a time, from 1 to 1000",
         examples=[1],
     ),
 ]
 
 
-def _small(metadata: dict[str, Any]) -> dict[str, Any]:
+def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
     if bytes_of_jsonb(metadata) > MAX_METADATA_BYTES:
-        raise ValueError("Too large")
+        raise ValueError(f"Larger than {MAX_METADATA_BYTES} bytes")
     return metadata
 
 
-# PostgreSQL has no U+0000 in its texts, nor in its jsonb.
+# PostgreSQL stores U+0000 neither in text nor in jsonb.
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[
     dict[_Word, _Word | bool | Number | None],
-    AfterValidator(_small),
+    AfterValidator(_check_size),
     Field(
-        description="names with their values, of at most 8192 bytes in all",
+        description="an object of strings, numbers, true, false or null, of at most 8192 bytes",
         examples=[{"channel": "app"}],
         json_schema_extra={"additionalProperties": False},
     ),
@@ -57,20 +57,20 @@ Metadata = Annotated[
 
 
 class PercentOff(Request):
-    """So many per cent less."""
+    """A discount in per cent."""
 
     percent_off: Annotated[float, Field(gt=0, le=100, examples=[15])]
 
 
 class AmountOff(Request):
-    """So much less, in the smallest units of a currency (ISO 4217)."""
+    """A discount as an amount, in the smallest unit of a currency (ISO 4217)."""
 
     amount_off: Annotated[int, Field(ge=1, le=MAX_NUMBER, examples=[5000])]
     currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
 
 
 class OtherBenefit(Request):
-    """Anything else, in words."""
+    """Any other benefit, as text."""
 
     text: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", examples=["a free coffee"])]
 
@@ -82,7 +82,7 @@ Benefit = Annotated[
 
 
 class CreateCoupon(Request):
-    """A coupon to be offered. All but name and amount may be left out."""
+    """A new coupon. Only `name` and `amount` are required."""
 
     name: CouponName
     amount: Amount
@@ -97,7 +97,7 @@ class CreateCoupon(Request):
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
-        """The rules that the coupon is to have."""
+        """The campaign of the new coupon."""
         return domain.Campaign(
             starts_at=self.starts_at,
             ends_at=self.ends_at,
@@ -111,7 +111,7 @@ class CreateCoupon(Request):
 
 
 class ChangeCoupon(Request):
-    """What is to be changed: what is left out stays, what is given is replaced whole, and null takes away."""
+    """A change of a coupon. Omitted members stay unchanged, others are replaced entirely, and null removes a value."""
 
     amount: Amount = 0
     starts_at: StartsAt | None = None
@@ -124,7 +124,7 @@ class ChangeCoupon(Request):
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
-        """New values by the names of `domain.Campaign`, and `amount`; only those that were given."""
+        """The members that were sent: new values by the field names of `domain.Campaign`, and `amount`."""
         given = {name: getattr(self, name) for name in self.model_fields_set}
         if self.benefit is not None:
             given["benefit"] = self.benefit.model_dump()
@@ -135,10 +135,10 @@ class ChangeCoupon(Request):
 
 @dataclass(frozen=True, slots=True)
 class CouponBody:
-    """A coupon: `amount` units were offered, `remaining_amount` of them are left."""
+    """A coupon: `amount` units are offered in all, and `remaining_amount` of them can still be claimed."""
 
     name: CouponName
-    # Not at least one: of a coupon with codes there may be fewer than were offered first.
+    # It can fall to 0, because the amount of a coupon with codes follows its codes.
     amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[100])]
     remaining_amount: Annotated[int, Field(ge=0, le=domain.MAX_AMOUNT, examples=[42])]
     strategy: Strategy
@@ -147,7 +147,7 @@ class CouponBody:
 
 @dataclass(frozen=True, slots=True)
 class CampaignBody(CouponBody):
-    """A coupon and its rules. It can be claimed from `starts_at` until just before `ends_at`, unless it is paused."""
+    """A coupon and its campaign. It can be claimed from `starts_at` until just before `ends_at`, unless paused."""
 
     starts_at: datetime | None
     ends_at: datetime | None
@@ -164,23 +164,23 @@ class CampaignBody(CouponBody):
 
 @dataclass(frozen=True, slots=True)
 class CampaignDetailBody(CampaignBody):
-    """A coupon, its rules, and its first claimants, oldest first, all of one moment."""
+    """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot."""
 
     claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
 
 
 def coupon_body(coupon: domain.Coupon) -> CouponBody:
-    """A coupon as it goes over the wire."""
+    """The body of a coupon."""
     return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
 
 
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
-    """A coupon with its rules as it goes over the wire."""
+    """The body of a coupon and its campaign."""
     return CampaignBody(**_values(coupon, campaign))
 
 
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
-    """A coupon with its rules and its claimants as it goes over the wire."""
+    """The body of a coupon, its campaign and its claimants."""
     return CampaignDetailBody(**_values(detail.coupon, detail.campaign), claimed_by=list(detail.claimed_by))
 
 

@@ -15,7 +15,7 @@ CouponName = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.COUPON_NAME_PATTERN,
-        description="1 to 255 of the characters A-Z a-z 0-9 . _ -, and not dots only",
+        description="1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
         examples=["summer-sale"],
     ),
 ]
@@ -25,22 +25,22 @@ UserId = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.USER_ID_PATTERN,
-        description="1 to 255 visible ASCII characters, without blanks",
+        description="1 to 255 visible ASCII characters, without spaces",
         examples=["user-1"],
     ),
 ]
 Amount = Annotated[
-    int, Field(ge=1, le=domain.MAX_AMOUNT, description="a whole number from 1 to 2147483647", examples=[100])
+    int, Field(ge=1, le=domain.MAX_AMOUNT, description="an integer from 1 to 2147483647", examples=[100])
 ]
 
 
 Strategy = Annotated[
     domain.StrategyName,
     Field(
-        # Strict models take no strings for enumerations, but a string is all that JSON has.
+        # Strict models accept no strings for enumerations, but JSON has no other type.
         strict=False,
-        description="how its claims are admitted: `redlock` (under the lock), `row_lock` (PostgreSQL alone) or "
-        "`counter` (sorted by a counter in Redis first)",
+        description="the way in which claims are ordered: `redlock` (a distributed lock), `row_lock` (PostgreSQL "
+        "alone) or `counter` (a counter in Redis refuses claims beyond the stock early)",
         examples=["redlock"],
     ),
 ]
@@ -52,7 +52,7 @@ CouponType = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.COUPON_NAME_PATTERN,
-        description="what groups coupons: 1 to 255 of the characters A-Z a-z 0-9 . _ -, and not dots only",
+        description="a name that groups coupons: 1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
         examples=["welcome"],
     ),
 ]
@@ -61,22 +61,22 @@ HoldSeconds = Annotated[
     Field(
         ge=1,
         le=domain.MAX_HOLD_SECONDS,
-        description="for how many seconds the unit is held until it is confirmed, from 1 to 86400",
+        description="a number of seconds from 1 to 86400; the unit is held for so long, and released unless confirmed",
         examples=[300],
     ),
 ]
 
 
-# Beyond it programs read different numbers from the same digits (RFC 7493), and jsonb gives 1e300 back as a whole one.
+# Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.
 MAX_NUMBER = 2**53 - 1
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
-# PostgreSQL has no U+0000 in its texts, nor in its jsonb.
+# PostgreSQL stores U+0000 neither in text nor in jsonb.
 Scalar = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | bool | Number
 Attributes = Annotated[
     dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], Scalar],
     Field(
         max_length=20,
-        description="what is said of the user, by at most 20 names: texts, numbers, true or false",
+        description="an object with at most 20 attributes of the user: strings, numbers, true or false",
         examples=[{"country": "KR"}],
         json_schema_extra={"additionalProperties": False},
     ),
@@ -84,13 +84,13 @@ Attributes = Annotated[
 
 
 class Request(BaseModel):
-    """What every part of a request obeys: exact types, no field that is not known, no input in an error."""
+    """The base of all request models: strict types, no unknown fields, no input in error messages."""
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 
 
 def bytes_of_jsonb(value: object) -> int:
-    """About as many as PostgreSQL takes to write it: 1e-300 is three hundred digits there."""
+    """Estimate the size of a JSON value in PostgreSQL, in bytes. There, 1e-300 has 300 digits."""
     if isinstance(value, Mapping):
         return sum(bytes_of_jsonb(name) + bytes_of_jsonb(each) for name, each in value.items())
     if isinstance(value, list | tuple):

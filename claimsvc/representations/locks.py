@@ -10,7 +10,7 @@ from claimsvc.representations.fields import CouponName, Request
 
 
 class ReleaseLock(Request):
-    """Why a lock is given back by force; the audit keeps it."""
+    """Why the lock is released by force; the reason is recorded in the audit."""
 
     reason: Annotated[
         str,
@@ -18,7 +18,7 @@ class ReleaseLock(Request):
             min_length=1,
             max_length=domain.MAX_REASON_LENGTH,
             pattern=domain.REASON_PATTERN,
-            description="1 to 500 characters on one line, the first of them visible",
+            description="1 to 500 characters on one line, not beginning with a space",
             examples=["its instance hangs"],
         ),
     ]
@@ -26,7 +26,7 @@ class ReleaseLock(Request):
 
 @dataclass(frozen=True, slots=True)
 class WaitingBody:
-    """An instance that waits for a lock, and for how long."""
+    """An instance that waits for a lock, and for how many seconds it has been waiting."""
 
     instance: str
     seconds: float
@@ -34,7 +34,7 @@ class WaitingBody:
 
 @dataclass(frozen=True, slots=True)
 class LockOnMasterBody:
-    """A lock on one master, and what is left of its life there."""
+    """A lock on one master, and the seconds until it expires there."""
 
     master: str
     ttl_seconds: float
@@ -42,9 +42,9 @@ class LockOnMasterBody:
 
 @dataclass(frozen=True, slots=True)
 class LockBody:
-    """A coupon's lock. `holder` is the instance that took it, null if it does not say; `held` is false while fewer than
-    a majority of the masters have it: it is being taken or given back, or was left over. `turn` is the instance that
-    was woken for it. `waiting` is in the order of the waiting."""
+    """A coupon's lock. `holder` is the instance that acquired it; null if unknown. `held` is false if fewer than a
+    majority of the masters have the lock: it is being acquired or released, or was left behind. `turn` is the instance
+    that was woken to acquire it next. `waiting` is in queue order."""
 
     coupon_name: CouponName
     holder: str | None
@@ -57,7 +57,7 @@ class LockBody:
 
 @dataclass(frozen=True, slots=True)
 class LocksBody:
-    """The locks of this moment, by coupon. `complete` is false if there are more than are listed."""
+    """The current locks, ordered by coupon. `complete` is false if the list is truncated."""
 
     items: list[LockBody]
     complete: bool
@@ -66,7 +66,7 @@ class LocksBody:
 
 @dataclass(frozen=True, slots=True)
 class LockReleasedBody:
-    """What a forced release came to. On a master that was not reached the lock stays until it expires."""
+    """The result of a forced release. On the masters in `not_reached` the lock stays until it expires."""
 
     coupon_name: CouponName
     holders: list[str]
@@ -76,7 +76,7 @@ class LockReleasedBody:
 
 
 def locks_body(seen: domain.LocksSeen) -> LocksBody:
-    """The locks as they go over the wire."""
+    """The body of the list of locks."""
     items = [
         LockBody(
             lock.coupon_name,
@@ -93,7 +93,7 @@ def locks_body(seen: domain.LocksSeen) -> LocksBody:
 
 
 def lock_released_body(released: domain.LockReleased) -> LockReleasedBody:
-    """A forced release as it goes over the wire."""
+    """The body of the result of a forced release."""
     return LockReleasedBody(
         released.coupon_name,
         list(released.holders),

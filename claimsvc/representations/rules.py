@@ -1,4 +1,4 @@
-"""Who may claim a coupon, as its rules go over the wire."""
+"""Models of a coupon's eligibility rules."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -21,12 +21,12 @@ _Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
 
 
 class AttributeRule(Request):
-    """An attribute that has to be there; all that is said of it has to hold."""
+    """A rule about an attribute. The attribute is required, and must satisfy every condition that is given."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["country"])]
     source: Annotated[
         domain.Source,
-        Field(strict=False, description="who says so: the claim's own `attributes`, or the user's verified token"),
+        Field(strict=False, description="`request` (the claim's `attributes`) or `token` (the user's verified token)"),
     ] = domain.Source.REQUEST
     one_of: _Values | None = None
     none_of: _Values | None = None
@@ -35,14 +35,14 @@ class AttributeRule(Request):
 
 
 class Rules(Request):
-    """Who may claim the coupon: all of this has to hold."""
+    """Eligibility rules: a user may claim the coupon if all of them are met."""
 
     attributes: Annotated[list[AttributeRule], Field(max_length=MAX_RULES)] = Field(default_factory=list)
     holds: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
     holds_not: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
 
     def rules(self) -> domain.Rules | None:
-        """The rules; None if there are none."""
+        """The rules as domain values; None if there are none."""
         attributes = tuple(
             domain.AttributeRule(
                 each.name,
@@ -62,25 +62,25 @@ def _frozen(values: list[Scalar] | None) -> tuple[domain.Scalar, ...] | None:
     return None if values is None else tuple(values)
 
 
-def _small(rules: Rules) -> Rules:
+def _check_size(rules: Rules) -> Rules:
     if bytes_of_jsonb(rules.model_dump(mode="json")) > MAX_RULES_BYTES:
-        raise ValueError("Too large")
+        raise ValueError(f"Larger than {MAX_RULES_BYTES} bytes")
     return rules
 
 
 CouponRules = Annotated[
     Rules,
-    AfterValidator(_small),
+    AfterValidator(_check_size),
     Field(
-        description="rules about `attributes`, and coupons that the user `holds` and `holds_not` a claim of: at most "
-        "20 of each, and of 16384 bytes in all",
+        description="an object with rules about `attributes`, and the names of coupons of which the user must have a "
+        "claim (`holds`) or must not have one (`holds_not`); at most 20 of each, and 16384 bytes in all",
         examples=[{"attributes": [{"name": "country", "one_of": ["KR", "JP"]}], "holds_not": ["spring-sale"]}],
     ),
 ]
 
 
 def rules_body(rules: domain.Rules | None) -> dict[str, Any] | None:
-    """A coupon's rules as they were sent, without what says nothing."""
+    """The body of a coupon's rules, without empty members; None if there are no rules."""
     if rules is None:
         return None
     found = {name: value for name, value in asdict(rules).items() if value}

@@ -1,6 +1,6 @@
 """JSON objects of which every parser has the same understanding.
 
-What two parsers may understand differently (a repeated key, NaN, a number that no machine holds) is an error here.
+Input that parsers interpret differently (duplicate keys, NaN, numbers beyond the range of a float) is an error here.
 """
 
 import json
@@ -11,7 +11,7 @@ from typing import Any, Never
 
 import orjson
 
-# More digits than any number of the contract has; int() itself takes quadratic time and gives up at 4300.
+# More than any valid number has. int() takes quadratic time, and fails beyond 4300 digits.
 _MAX_DIGITS = 32
 _MAX_SHOWN = 64
 
@@ -33,26 +33,28 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     if (usual := _decode_usual(raw)) is not None:
         return usual
     if not raw:
-        raise InvalidJsonError("It is empty; a JSON object is needed.")
+        raise InvalidJsonError('The body is empty; it must be a JSON object, such as {"user_id": "user-1"}.')
     try:
         document = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InvalidJsonError(f"It is not UTF-8, from byte {error.start} on.") from None
+        raise InvalidJsonError(f"The body is not UTF-8: byte {error.start} is invalid.") from None
     except json.JSONDecodeError as error:
         if error.doc.startswith("\ufeff"):
-            raise InvalidJsonError("It starts with a byte order mark; JSON has none.") from None
+            raise InvalidJsonError("The body starts with a byte order mark; remove it.") from None
         reason = error.msg.partition(":")[0]
-        raise InvalidJsonError(f"It is not JSON: {reason} at line {error.lineno}, column {error.colno}.") from None
+        raise InvalidJsonError(
+            f"The body is not JSON: {reason} at line {error.lineno}, column {error.colno}."
+        ) from None
     except RecursionError:
         raise too_deep() from None
     if not isinstance(document, dict):
-        raise InvalidJsonError("A JSON object is needed.")
+        raise InvalidJsonError('The body must be a JSON object, such as {"user_id": "user-1"}.')
     return document
 
 
 def too_deep() -> InvalidJsonError:
     """The error of a document that is nested too deeply."""
-    return InvalidJsonError("It is nested too deeply.")
+    return InvalidJsonError("The body is nested too deeply.")
 
 
 def starts_too_deep(start: bytes) -> bool:
@@ -68,7 +70,7 @@ def starts_too_deep(start: bytes) -> bool:
 
 def shown(name: str) -> str:
     """A name that the client chose, for a message: quoted, unless it is long or not printable ASCII."""
-    return f'"{name}"' if is_fit(name) else "One name"
+    return f'"{name}"' if is_fit(name) else "A name"
 
 
 def is_fit(text: str) -> bool:
@@ -77,10 +79,10 @@ def is_fit(text: str) -> bool:
 
 
 def _decode_usual(raw: bytes) -> dict[str, str] | None:
-    """The document, if it is an object of plain texts, as nearly all are; None if it has to be looked at closely.
+    """Decode the usual object of plain strings quickly; None if the document needs the strict decoder.
 
-    Each of its keys and values has two quotation marks around it; where there are more in all, one is escaped, or a key
-    appears twice.
+    In such an object each key and each value has two quotation marks. If the input has more, one is escaped, or a key
+    is duplicated.
     """
     try:
         document = orjson.loads(raw)
@@ -96,7 +98,7 @@ def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(result) != len(pairs):
         counts = Counter(key for key, _ in pairs)
         repeated = next(key for key, count in counts.items() if count > 1)
-        raise InvalidJsonError(f"{shown(repeated)} appears twice in one object.")
+        raise InvalidJsonError(f"{shown(repeated)} appears more than once in an object.")
     return result
 
 
@@ -111,11 +113,11 @@ def _bounded_integer(digits: str) -> int:
 
 
 def _number(text: str) -> float:
-    """A number with a point or an exponent; to JSON Schema, and so to the OpenAPI document, 5.0 is the integer 5."""
+    """A number with a point or an exponent. 5.0 becomes the integer 5, as JSON Schema defines it."""
     value = float(text)
     if not math.isfinite(value):
-        raise InvalidJsonError("A number is too large.")
-    # Not what merely rounds to a whole number.
+        raise InvalidJsonError("A number is too large; the largest is about 1.8e308.")
+    # The comparison excludes numbers that only round to an integer.
     return int(value) if value.is_integer() and Decimal(text) == value else value
 
 

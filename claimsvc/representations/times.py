@@ -1,4 +1,4 @@
-"""Times as requests have them: RFC 3339, with an offset."""
+"""Date-times in requests: RFC 3339, with an offset."""
 
 import re
 from datetime import UTC, datetime
@@ -10,7 +10,7 @@ _RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt ]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\
 
 
 def _written_out(value: object) -> object:
-    # pydantic also takes a number within a string, for seconds since 1970.
+    # pydantic alone would also accept a string of digits, as seconds since 1970.
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
         raise ValueError("Not a valid date-time")
     return value
@@ -26,7 +26,7 @@ def _in_utc(time: datetime) -> datetime:
 _TIME = "an RFC 3339 date-time with an offset, such as 2027-01-01T00:00:00Z"
 
 
-# Strict models take no strings for times, but a string is all that JSON has; without strictness, numbers would pass.
+# Strict models accept no strings for times, but JSON has no other type. `_written_out` refuses what is not a string.
 StartsAt = Annotated[
     AwareDatetime,
     BeforeValidator(_written_out),

@@ -14,8 +14,8 @@ from claimsvc import domain
 from claimsvc.representations.fields import Request, UserId
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
-_LONGEST_LINE_BYTES = 4096
-_MOST_ERRORS = 20
+_MAX_LINE_BYTES = 4096
+_MAX_ERRORS = 20
 _USER_ID = re.compile(rb"[!-~]{1,255}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 _COLUMN = "user_id"
@@ -39,7 +39,7 @@ class BadListError(Exception):
 
 
 class ListedUser(Request):
-    """A line of NDJSON."""
+    """A user on a line of NDJSON."""
 
     user_id: UserId
 
@@ -61,7 +61,7 @@ class ListReader:
     def feed(self, piece: bytes) -> list[str]:
         """The user ids on the lines that this piece completes."""
         *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _LONGEST_LINE_BYTES:
+        if len(self._rest) > _MAX_LINE_BYTES:
             lines.append(self._rest)
         return self._users_on(lines)
 
@@ -69,7 +69,7 @@ class ListReader:
         """The user ids on the last line, if no line break ends it."""
         found = self._users_on([self._rest] if self._rest else [])
         if not self._users:
-            raise BadListError(["It has no user; to remove a list, delete it."])
+            raise BadListError(["The list has no users. To remove a list, delete it."])
         return found
 
     def _users_on(self, lines: Iterable[bytes]) -> list[str]:
@@ -81,11 +81,11 @@ class ListReader:
                 found += self._users_in(line.removesuffix(b"\r"))
             except ValueError as error:
                 errors.append(f"Line {self._number}: {error}.")
-                if len(errors) == _MOST_ERRORS:
+                if len(errors) == _MAX_ERRORS:
                     break
         self._users += len(found)
         if self._users > domain.MAX_LISTED_USERS:
-            errors.append(f"Line {self._number}: a list has at most {domain.MAX_LISTED_USERS} users.")
+            errors.append(f"Line {self._number}: a list can have at most {domain.MAX_LISTED_USERS} users.")
         if errors:
             raise BadListError(errors)
         return found
@@ -93,8 +93,8 @@ class ListReader:
     def _users_in(self, line: bytes) -> Iterator[str]:
         if self._number == 1:
             line = line.removeprefix(_BYTE_ORDER_MARK)
-        if len(line) > _LONGEST_LINE_BYTES:
-            raise ValueError(f"it is longer than {_LONGEST_LINE_BYTES} bytes")
+        if len(line) > _MAX_LINE_BYTES:
+            raise ValueError(f"the line is longer than {_MAX_LINE_BYTES} bytes")
         if not line:
             return
         if self._format is ListFormat.NDJSON:
@@ -109,7 +109,7 @@ class ListReader:
         else:
             columns = _columns(line)
             if len(columns) <= self._column:
-                raise ValueError("it has too few columns")
+                raise ValueError(f"the row has no column `{_COLUMN}`")
             yield _checked(columns[self._column].encode())
 
 
@@ -117,9 +117,9 @@ def _columns(line: bytes) -> list[str]:
     try:
         return next(csv.reader([line.decode()], strict=True))
     except UnicodeDecodeError:
-        raise ValueError("it is not UTF-8") from None
+        raise ValueError("the line is not UTF-8") from None
     except csv.Error:
-        raise ValueError("it is not CSV") from None
+        raise ValueError("the line is not CSV") from None
 
 
 def _checked(user_id: bytes) -> str:
@@ -132,4 +132,6 @@ def _of_json(line: bytes) -> str:
     try:
         return ListedUser.model_validate(decode_object(line)).user_id
     except (InvalidJsonError, ValidationError):
-        raise ValueError(f"it is not an object with a `{_COLUMN}` alone; {_RULE}") from None
+        raise ValueError(
+            f'the line must be an object with only `{_COLUMN}`, such as {{"{_COLUMN}": "user-1"}}; {_RULE}'
+        ) from None

@@ -38,7 +38,7 @@ def test_what_cannot_be_loaded_is_told_and_changes_nothing(spring: dict[str, str
     told = claimsvc_here("lists", "load", "spring", "allow", str(bad), **spring)
     assert told.returncode == 1
     assert "nothing was changed" in told.stderr
-    assert "Line 2: it is not an object" in told.stderr
+    assert "Line 2: the line must be an object" in told.stderr
     told = claimsvc_here("lists", "load", "winter", "allow", str(bad), **spring)
     assert (told.returncode, "there is no coupon winter" in told.stderr) == (1, True)
     assert claimsvc_here("lists", "load", "spring", "allow", str(tmp_path / "none"), **spring).returncode == 2

@@ -151,7 +151,7 @@ async def test_a_claim_whose_answer_is_cancelled_is_unavailable_and_no_defect(
 async def test_a_connection_at_rest_ends_at_its_limit_and_one_at_work_does_not() -> None:
     """A claim under way is work, however long it takes and though no task of aiohttp's is at it."""
     loop = asyncio.get_running_loop()
-    async with gated(header_timeout_seconds=5, resting_seconds=1.0) as service:
+    async with gated(header_timeout_seconds=5, keepalive_seconds=1.0) as service:
         reader, writer = await service.claim(claim_of("ada"))
         await asyncio.sleep(1.5)
         service.store.open.set()

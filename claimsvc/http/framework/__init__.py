@@ -1,1 +1,1 @@
-"""What every route uses: routing, authentication, bodies, validation, problems, the OpenAPI document."""
+"""What all routes share: routing, authentication, bodies, validation, idempotency, rate limits, OpenAPI."""

@@ -1,7 +1,7 @@
-"""Who may do what. A route says whom it is for; here is found out who asks, and whether that is so.
+"""Authentication and authorization: each route declares its `Access`, and `authorize` checks the caller against it.
 
-Who runs the service has keys, of which it knows only the digests. Users have tokens, where those are set up; where they
-are not, nobody is asked who claims.
+Operators authenticate with keys, of which the service stores digests only. Users authenticate with tokens (JWT), if the
+service is configured to verify them; otherwise claims need no authentication.
 """
 
 import hashlib
@@ -17,58 +17,64 @@ from claimsvc.domain.problems import FORBIDDEN, UNAUTHORIZED
 from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES, Services
 from claimsvc.http.server.problems import RefusedError
 
-# Enough of a digest to tell which of some dozens of keys it was, and of no use for finding the key.
+# Enough digits of a digest to distinguish some dozens of keys, and too few to find the key.
 _SHOWN_DIGITS = 12
-# The three parts of a JSON Web Token; no key that we make has a dot.
+# A JSON Web Token has three parts. Keys of `claimsvc key create` have no dots.
 _DOTS_OF_A_TOKEN = 2
 
 
-class Asked(Enum):
-    """When the caller is asked who it is."""
+class Authentication(Enum):
+    """When the caller has to authenticate."""
 
     NEVER = "never"
     ALWAYS = "always"
-    WITH_TOKENS = "where tokens are set up"
-    IF_GIVEN = "where tokens are set up and one was sent, to be shown more"
+    WITH_TOKENS = "if tokens are configured"
+    OPTIONAL = "if tokens are configured and the request has credentials"
 
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whom a route is for: keys with this scope, and users where `for_users`, who do and see only what is theirs."""
+    """The callers that may use a route.
 
-    asked: Asked
+    Args:
+        authentication: when the caller has to authenticate.
+        scope: the scope that a key needs; None if every authenticated caller may use the route.
+        for_users: whether users with a token may use it too, for their own claims.
+    """
+
+    authentication: Authentication
     scope: Scope | None = None
     for_users: bool = False
 
 
-OPEN = Access(Asked.NEVER)
+OPEN = Access(Authentication.NEVER)
 
 
 def only(scope: Scope) -> Access:
-    """For keys with this scope alone, whatever is set up."""
-    return Access(Asked.ALWAYS, scope)
+    """Allow only keys with this scope, even if no tokens are configured."""
+    return Access(Authentication.ALWAYS, scope)
 
 
 def users_and(scope: Scope) -> Access:
-    """For users, each for itself, and for keys with this scope; for all where no tokens are set up."""
-    return Access(Asked.WITH_TOKENS, scope, for_users=True)
+    """Allow users, each for their own claims, and keys with this scope; every caller if no tokens are configured."""
+    return Access(Authentication.WITH_TOKENS, scope, for_users=True)
 
 
-def unless_open(scope: Scope) -> Access:
-    """For keys with this scope; for all where no tokens are set up."""
-    return Access(Asked.WITH_TOKENS, scope)
+def only_with_tokens(scope: Scope) -> Access:
+    """Allow only keys with this scope; every caller if no tokens are configured."""
+    return Access(Authentication.WITH_TOKENS, scope)
 
 
-# For all. What it shows of users is for them and for keys that may read claims.
-SHOWS_USERS = Access(Asked.IF_GIVEN, for_users=True)
+SHOWS_USERS = Access(Authentication.OPTIONAL, for_users=True)
+"""Allow every caller. The response shows users only to themselves and to keys with the scope `claims:read`."""
 
 
 async def authorize(request: web.Request, access: Access) -> Caller:
-    """Let the request pass if the route is for its caller, which is noted with the request.
+    """Authenticate the caller and check its access. Stores the caller in the request, under `CALLER` and `ACTOR`.
 
     Raises:
-        RefusedError: nobody in particular asks, or somebody else.
-        UnavailableError: it cannot be found out who asks.
+        RefusedError: the credentials are missing or invalid (401), or do not permit the operation (403).
+        UnavailableError: the credentials cannot be checked now.
     """
     caller = await _caller(request.app[SERVICES], access, request.headers.get(hdrs.AUTHORIZATION, ""))
     request[CALLER], request[ACTOR] = caller, caller.actor
@@ -76,9 +82,11 @@ async def authorize(request: web.Request, access: Access) -> Caller:
 
 
 async def _caller(services: Services, access: Access, authorization: str) -> Caller:
-    if access.asked is Asked.NEVER or (services.tokens is None and access.asked is not Asked.ALWAYS):
+    if access.authentication is Authentication.NEVER or (
+        services.tokens is None and access.authentication is not Authentication.ALWAYS
+    ):
         return domain.ANYBODY
-    if access.asked is Asked.IF_GIVEN and not authorization:
+    if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
     scheme, _, credential = authorization.partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
@@ -88,12 +96,12 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
         return caller
     if access.for_users if caller.user_id is not None else access.scope in caller.scopes:
         return caller
-    raise RefusedError(FORBIDDEN, f"The key or token is good, but this is for keys with the scope `{access.scope}`.")
+    raise RefusedError(FORBIDDEN, f"The key or token is valid, but this operation needs the scope `{access.scope}`.")
 
 
 async def _identify(services: Services, credential: str) -> Caller:
     digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape"))
-    # Every digest is compared, each in constant time: how long it takes tells nothing of which one was close.
+    # All digests are compared, each in constant time, so that the duration does not show which one was close.
     if sum([hmac.compare_digest(digest.hexdigest(), known) for known in services.admin_key_digests]):
         return Caller(f"admin-key:{digest.hexdigest()[:_SHOWN_DIGITS]}", domain.EVERY_SCOPE)
     if services.tokens is not None and credential.count(".") == _DOTS_OF_A_TOKEN:
@@ -104,6 +112,6 @@ async def _identify(services: Services, credential: str) -> Caller:
     key = await services.api_keys.of_digest(digest.digest())
     if key is None:
         raise RefusedError(
-            UNAUTHORIZED, "The key is not known here, or not good any more; `claimsvc key create` makes keys."
+            UNAUTHORIZED, "The key is unknown, expired or revoked. Create a new one with `claimsvc key create`."
         )
     return Caller(f"key:{key.id}", key.scopes)

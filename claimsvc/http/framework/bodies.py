@@ -1,4 +1,4 @@
-"""Reading a request's body: bounded in time and in size, and strict JSON only."""
+"""Reads a request's body: strict JSON only, within limits of time and size."""
 
 import asyncio
 import zlib
@@ -23,22 +23,26 @@ from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 _UTF_8 = frozenset({"utf-8", "utf8"})
 _GZIP = frozenset({"gzip", "x-gzip"})
 _GZIP_WINDOW = 16 + zlib.MAX_WBITS
-# A body too large to be taken is still looked at for this long, so that one that is nested without end is told so.
+# How long the start of a body that is too large is read, to report endless nesting as such.
 _PEEK_SECONDS = 0.25
 _NOTHING: Mapping[str, Any] = {}
+BROKEN_BODY = "The body is incomplete, or does not match its headers `Content-Length` or `Transfer-Encoding`."
+"""The detail of the refusal if the transfer of a body fails."""
 
 
 async def read_body(
     request: web.Request, model: type[Model], *, timeout_seconds: float, given: Mapping[str, Any] = _NOTHING
 ) -> Model:
-    """The body as a `model`.
+    """Read the body and validate it.
 
     Args:
-        timeout_seconds: how long it may take to arrive.
-        given: what is known without the body, where that does not say otherwise.
+        request: the request; its body is consumed.
+        model: what the body must be.
+        timeout_seconds: how long the body may take to arrive.
+        given: default values of members that the body may omit.
 
     Raises:
-        RefusedError: it is not JSON, not in time, too large, or not what the model asks for.
+        RefusedError: the body is not JSON, does not arrive in time, is too large, or does not match the model.
     """
     gzipped = _check_headers(request)
     raw = await _read_raw(request, timeout_seconds)
@@ -46,7 +50,7 @@ async def read_body(
 
 
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
-    """A body that is all there, and not compressed, as a `model`. Raises as `read_body`."""
+    """Validate a complete, uncompressed body. Arguments and errors are those of `read_body`."""
     try:
         document = decode_object(raw)
     except InvalidJsonError as error:
@@ -55,7 +59,7 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
 
 
 def _check_headers(request: web.Request) -> bool:
-    """Refuse what is not JSON in UTF-8; True if it is compressed with gzip."""
+    """Refuse a body that is not JSON in UTF-8. Returns whether it is compressed with gzip."""
     if request.headers.get(hdrs.CONTENT_TYPE) not in PLAIN_JSON:
         media_type, charset = request.content_type, request.charset
         if media_type != "application/json" and not (
@@ -63,12 +67,12 @@ def _check_headers(request: web.Request) -> bool:
         ):
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE)
         if charset is not None and charset.lower() not in _UTF_8:
-            raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "JSON is in UTF-8; no other charset is taken.")
+            raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "The charset of the body must be UTF-8.")
     encoding = request.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is None or encoding.lower() == "identity":
         return False
     if encoding.lower() not in _GZIP:
-        raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "The only Content-Encoding taken is gzip.")
+        raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "`Content-Encoding` must be `gzip` or absent.")
     return True
 
 
@@ -77,7 +81,7 @@ async def _read_raw(request: web.Request, timeout_seconds: float) -> bytes:
     if declared is not None and declared > MAX_BODY_BYTES:
         raise _too_large(await _collect(request, _PEEK_SECONDS))
     if request.content.is_eof():
-        # The usual case: the body came with the headers, and waiting for it needs no timer.
+        # The usual case: the body arrived with the headers, so no timer is needed.
         raw = request.content.read_nowait()
     else:
         raw = await _collect(request, timeout_seconds)
@@ -89,7 +93,7 @@ async def _read_raw(request: web.Request, timeout_seconds: float) -> bytes:
 
 
 async def _collect(request: web.Request, timeout_seconds: float) -> bytes:
-    """What arrives of the body within the time: all of it, or as much as shows that it is too large."""
+    """The part of the body that arrives in time: all of it, or enough to see that it is too large."""
     raw = bytearray()
     try:
         async with asyncio.timeout(timeout_seconds):
@@ -100,12 +104,12 @@ async def _collect(request: web.Request, timeout_seconds: float) -> bytes:
     except TimeoutError:
         pass
     except (web.RequestPayloadError, ConnectionError):
-        raise RefusedError(BAD_REQUEST, "The body is not as its headers say, or it broke off.", close=True) from None
+        raise RefusedError(BAD_REQUEST, BROKEN_BODY, close=True) from None
     return bytes(raw)
 
 
 def _too_large(start: bytes) -> RefusedError:
-    """The refusal of a body that is too large, unless its start is already nested deeper than anything sensible."""
+    """The refusal of a body that is too large; if its start is nested too deeply, the refusal says so instead."""
     if starts_too_deep(start):
         return _invalid(too_deep(), close=True)
     return RefusedError(BODY_TOO_LARGE, close=True)
@@ -116,16 +120,16 @@ def _invalid(error: InvalidJsonError, *, close: bool = False) -> RefusedError:
 
 
 def _inflate(raw: bytes) -> bytes:
-    """The content of a gzip body; never more of it is made than one byte over the limit."""
+    """Decompress a gzip body, at most to one byte over the limit."""
     inflater = zlib.decompressobj(wbits=_GZIP_WINDOW)
     try:
         content = inflater.decompress(raw, MAX_BODY_BYTES + 1)
     except zlib.error:
-        raise bad_body("It is not gzip, though Content-Encoding says so.") from None
+        raise bad_body("The body is not gzip, although `Content-Encoding` is `gzip`.") from None
     if len(content) > MAX_BODY_BYTES:
         raise _too_large(content)
     if not inflater.eof:
-        raise bad_body("The gzip stream breaks off.")
+        raise bad_body("The gzip stream is incomplete.")
     if inflater.unused_data:
-        raise bad_body("Something follows the gzip stream.")
+        raise bad_body("The body continues after the end of the gzip stream.")
     return content

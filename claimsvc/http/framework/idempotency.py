@@ -1,8 +1,8 @@
-"""Idempotency-Key: a request that is sent again under its key is answered as it was, and done once.
+"""Idempotency-Key: a request is executed once, and repetitions under its key get the stored response.
 
-As in the IETF's draft-ietf-httpapi-idempotency-key-header-07. What was answered is kept in the claim's own transaction
-(see `storage.ruled`), so it outlives this process. Here is what only one process can know: that the same request is
-being worked on right now.
+Implements the IETF's draft-ietf-httpapi-idempotency-key-header-07. The use case stores the response in its own
+transaction (see `claimsvc.postgres`), so that it survives this process. This module knows which requests this process
+is executing now.
 """
 
 import asyncio
@@ -25,77 +25,100 @@ from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 
 REPLAYED = istr("Idempotency-Replayed")
-# How long a repetition waits for the answer to the first. Longer than a claim takes while all is well.
+# How long a repetition waits for the first request. Longer than a claim usually takes.
 _WAIT_SECONDS = 2.0
-# A string as in RFC 9651, or without its quotation marks as most clients send it.
+# A string of RFC 9651, or the same without quotation marks, as most clients send it.
 KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
 _KEY = re.compile(KEY_PATTERN, re.ASCII)
 _ESCAPED = re.compile(r'\\(["\\])')
 
 
-def once_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | None:
-    """What makes this request the same as another; None without a key.
+def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | None:
+    """The request's idempotency key, with a fingerprint of the request; None if it has no key.
+
+    Args:
+        request: the request, after `authorize`.
+        body: the validated body, which is part of the fingerprint.
 
     Raises:
-        RefusedError: the key is not one.
+        RefusedError: the header is malformed.
     """
     keys = request.headers.getall(IDEMPOTENCY_KEY, ())
     if not keys:
         return None
     found = _KEY.fullmatch(keys[0].strip()) if len(keys) == 1 else None
     if found is None:
-        error = ParameterError("One string of 1 to 255 visible ASCII characters is needed.", IDEMPOTENCY_KEY)
+        error = ParameterError(
+            "Must be one string of 1 to 255 visible ASCII characters, such as 8e03978e-40d5-43e8-bc93-6894a57f9324.",
+            IDEMPOTENCY_KEY,
+        )
         raise RefusedError(BAD_REQUEST, errors=[error])
     document = None if body is None else body.model_dump(mode="json")
-    asked = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
+    content = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
     key = found[2] or _ESCAPED.sub(r"\1", found[1])
-    return IdempotencyKey(request[CALLER].name, key, hashlib.sha256(asked).digest(), request[REQUEST_ID])
+    return IdempotencyKey(request[CALLER].name, key, hashlib.sha256(content).digest(), request[REQUEST_ID])
 
 
 class InFlight:
-    """The keyed requests that this process works on."""
+    """The requests with an idempotency key that this process is executing."""
 
     def __init__(self) -> None:
-        self._under_way: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Future[Any]]] = {}
+        self._pending: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Future[Any]]] = {}
 
-    async def join(self, once: IdempotencyKey, begin: Callable[[], Awaitable[Any]]) -> Any:
-        """The answer to what `begin` begins; or of the same request, if that is under way, within two seconds.
+    async def join(self, key: IdempotencyKey, begin: Callable[[], Awaitable[Any]]) -> Any:
+        """Execute a request, or wait up to two seconds for the same request if it is being executed.
+
+        Args:
+            key: the request's key.
+            begin: executes the request.
+
+        Returns:
+            The outcome of `begin`; `Replayed` with the outcome of the first request; or `KeyReused` if the key was
+            used for a different request.
 
         Raises:
-            RefusedError: that takes longer.
+            RefusedError: the first request takes longer.
         """
-        place = once.caller, once.key
-        first = self._under_way.get(place)
+        place = key.caller, key.key
+        first = self._pending.get(place)
         if first is None:
             answer: asyncio.Future[Any] = asyncio.ensure_future(begin())
-            self._under_way[place] = once, answer
-            answer.add_done_callback(lambda _: self._under_way.pop(place))
-            # Whoever asked first may hang up: others wait for the same answer, and it is kept for those who come later.
+            self._pending[place] = key, answer
+            answer.add_done_callback(lambda _: self._pending.pop(place))
+            # If this client disconnects, the execution goes on: repetitions wait for its outcome.
             return await asyncio.shield(answer)
-        asked, under_way = first
-        if asked.fingerprint != once.fingerprint:
+        first_key, pending = first
+        if first_key.fingerprint != key.fingerprint:
             return KeyReused()
-        done, _ = await asyncio.wait([under_way], timeout=_WAIT_SECONDS)
-        if not done or under_way.cancelled():
+        done, _ = await asyncio.wait([pending], timeout=_WAIT_SECONDS)
+        if not done or pending.cancelled():
             raise RefusedError(KEY_IN_FLIGHT)
-        told = under_way.result()
-        return told if isinstance(told, Replayed) else Replayed(told, asked.request_id)
+        outcome = pending.result()
+        return outcome if isinstance(outcome, Replayed) else Replayed(outcome, first_key.request_id)
 
 
 async def once_only(
     request: web.Request, body: BaseModel | None, begin: Callable[[IdempotencyKey | None], Awaitable[Any]]
 ) -> Any:
-    """What `begin` answers, which keeps its answer with what it does; or what was answered under the request's key.
+    """Execute a request once under its idempotency key; without a key, execute it.
+
+    Args:
+        request: the request.
+        body: the validated body, if it has one.
+        begin: executes the request. It receives the key, and stores the outcome under it.
+
+    Returns:
+        The outcome of `begin`, or `Replayed` or `KeyReused`.
 
     Raises:
-        RefusedError: the key is not one, or the same request is under way.
+        RefusedError: the header is malformed, or the same request is still being executed.
     """
-    once = once_of(request, body)
-    return await (begin(None) if once is None else request.app[IN_FLIGHT].join(once, lambda: begin(once)))
+    key = key_of(request, body)
+    return await (begin(None) if key is None else request.app[IN_FLIGHT].join(key, lambda: begin(key)))
 
 
 def replayed(reply: Reply) -> Reply:
-    """The reply, marked as told again."""
+    """Mark a reply as a repetition, with the header `Idempotency-Replayed`."""
     reply.headers[REPLAYED] = "true"
     return reply
 

@@ -1,9 +1,10 @@
-"""The OpenAPI 3.1 document, made at start from the route table and from the models that validate."""
+"""The OpenAPI 3.1 document, generated at start from the routes and the models that validate their inputs."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from importlib.metadata import version
+from inspect import cleandoc
 from typing import Any, Literal
 
 import orjson
@@ -13,7 +14,7 @@ from claimsvc import domain
 from claimsvc.domain.outcomes import refusals
 from claimsvc.domain.problems import BAD_REQUEST, QUOTA_EXCEEDED, UNAVAILABLE, Problem
 from claimsvc.http.framework import schemas
-from claimsvc.http.framework.auth import Access, Asked
+from claimsvc.http.framework.auth import Access, Authentication
 from claimsvc.http.framework.idempotency import KEY_PATTERN
 from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
@@ -25,32 +26,34 @@ from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
 _REF = "#/components/schemas/{model}"
 _KEY = "key"
 _USER = "userToken"
-_DESCRIPTION = """Claims limited-stock coupons, many at once, each exactly once.
+_DESCRIPTION = """Claims coupons of limited stock. Under any number of concurrent claims no unit is claimed twice.
 
-Every answer carries `X-Request-ID`: yours, if you sent one of 1 to 128 letters, digits and `._-`, or a new one.
-Whatever is not a success is an RFC 9457 problem; decide by its `type`, which leads to an explanation.
-A repeated claim never takes a second unit, so a claim whose answer was lost is safe to send again.
-Below any operation, a malformed request is answered 400, a request line that is too long 414, headers that are too
-large 431, headers that do not arrive 408, and a method that a path does not have 405 with `Allow`."""
+Every response has the header `X-Request-ID`: the id that you sent, if it has 1 to 128 letters, digits and `._-`;
+otherwise a new one.
+Every error is an RFC 9457 problem. Decide by its `type`, which is also the path of an explanation.
+A repeated claim never takes a second unit, so you can safely retry a claim whose response was lost.
+Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
+too long) and 431 (the headers are too large). A path answers 405, with `Allow`, if it does not support the method."""
 _TAGS = {
-    "claims": "Claiming, and looking claims up.",
-    "coupons": "What is on offer, and who holds it.",
-    "codes": "Unique codes: adding, redeeming and counting them.",
-    "operations": "For whoever runs the service.",
+    "claims": "Claim coupons, and read, confirm and cancel claims.",
+    "coupons": "Create, change and read coupons and their claims.",
+    "codes": "Add, generate, redeem and count unique codes.",
+    "operations": "For operators of the service.",
 }
 
 _OF_USERS = {
     "type": "http",
     "scheme": "bearer",
     "bearerFormat": "JWT",
-    "description": "A user's token. `user_id` may be left out of bodies then: it is the token's subject.",
+    "description": "A user's token. Bodies may omit `user_id`; it is the token's subject by default.",
 }
 _IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": str(IDEMPOTENCY_KEY),
     "in": "header",
     "required": False,
-    "description": "Of your making, new for every new request: sent again under its key, a request is answered as it "
-    "was for 24 hours, with `Idempotency-Replayed: true`, and done once. 429 and 5xx are not kept.",
+    "description": "A unique string, such as a UUID; use a new key for each new request. If you repeat a request with "
+    "its key within 24 hours, it is not executed again: you get the stored response, with "
+    "`Idempotency-Replayed: true`. Responses 429 and 5xx are not stored.",
     "schema": {"type": "string", "pattern": f"^[ \\t]*({KEY_PATTERN})[ \\t]*$"},
     "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
@@ -59,16 +62,16 @@ Schemas = dict[type, dict[str, Any]]
 
 
 def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
-    """The document as JSON.
+    """Generate the document, as JSON.
 
     Args:
-        routes: what is served.
-        with_tokens: whether users have to show tokens.
+        routes: the routes; those that are not `documented` are left out.
+        with_tokens: whether users authenticate with tokens.
 
     Raises:
-        pydantic.ValidationError: the route table makes no valid OpenAPI document; a mistake in the table.
+        pydantic.ValidationError: a route is declared wrongly, so that the document is not valid OpenAPI.
     """
-    # Here and not above: it takes an eighth of the time in which `claimsvc` starts, and only who serves needs it.
+    # Imported here, because the import takes an eighth of the start of `claimsvc`, and only the server needs it.
     from openapi_pydantic import OpenAPI
 
     shown = [route for route in routes if route.documented]
@@ -94,8 +97,8 @@ def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
                     _KEY: {
                         "type": "http",
                         "scheme": "bearer",
-                        "description": "A key with the scope, from `claimsvc key create`; or one whose SHA-256 is in "
-                        "CLAIMSVC_ADMIN_KEYS.",
+                        "description": "A key with the scope, created by `claimsvc key create`; or a key whose SHA-256 "
+                        "is in CLAIMSVC_ADMIN_KEYS.",
                     },
                     **({_USER: _OF_USERS} if with_tokens else {}),
                 },
@@ -106,7 +109,7 @@ def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
 
 
 def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
-    """A reference to each model's schema, and the definitions that those refer to."""
+    """A reference to each model's schema, and the definitions that the references refer to."""
     answers = {route.success.body for route in routes if route.success.body is not None}
     answers |= {_problem_body(problem, route) for route in routes for problem in route.all_problems()}
     bodies = {model for route in routes if (model := route.model("body")) is not None}
@@ -114,7 +117,7 @@ def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
         (model, "serialization", TypeAdapter(model)) for model in answers
     ]
     inputs += [(model, "validation", TypeAdapter(model)) for model in bodies]
-    # By name, so that the document does not change from start to start.
+    # Sorted, so that the document is the same at each start.
     inputs.sort(key=lambda each: each[0].__name__)
     references, definitions = TypeAdapter.json_schemas(inputs, ref_template=_REF)
     return {model: dict(schema) for (model, _), schema in references.items()}, definitions["$defs"]
@@ -125,7 +128,8 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
         "operationId": route.operation_id,
         "tags": [route.tag],
         "summary": route.summary,
-        "description": (route.handler.__doc__ or "").strip(),
+        # Cleaned, because Markdown displays indented paragraphs as code.
+        "description": cleandoc(route.handler.__doc__ or ""),
         "parameters": [
             *_parameters(route, "path"),
             *_parameters(route, "query"),
@@ -143,7 +147,7 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
     if route.streamed is not None:
         operation["requestBody"] = {
             "required": True,
-            "description": f"At most {route.streamed.most_bytes} bytes, not compressed, taken as they arrive.",
+            "description": f"At most {route.streamed.max_bytes} bytes, not compressed; processed while they arrive.",
             "content": {kind: dict(described) for kind, described in route.streamed.content.items()},
         }
     if security := _security(route.access, with_tokens):
@@ -152,12 +156,14 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
 
 
 def _security(access: Access, with_tokens: bool) -> list[dict[str, list[str]]]:
-    """What may be shown, one of them; an empty one is that nothing need be."""
-    if access.asked is Asked.NEVER or (access.asked is not Asked.ALWAYS and not with_tokens):
+    """The alternative security requirements; an empty one means that authentication is optional."""
+    if access.authentication is Authentication.NEVER or (
+        access.authentication is not Authentication.ALWAYS and not with_tokens
+    ):
         return []
     found: list[dict[str, list[str]]] = [{_USER: []}] if access.for_users else []
     found.append({_KEY: [access.scope] if access.scope is not None else []})
-    return [{}, *found] if access.asked is Asked.IF_GIVEN else found
+    return [{}, *found] if access.authentication is Authentication.OPTIONAL else found
 
 
 def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
@@ -244,7 +250,7 @@ _OF_A_CLAIM = {
 
 
 def _problem_body(problem: Problem, route: Route) -> type[ProblemBody]:
-    """The class of a problem's body."""
+    """The class of a problem's body on a route."""
     if problem is UNAVAILABLE and route.path == "/readyz":
         return UnreadyBody
     return _BODIES.get(problem, ProblemBody)
@@ -260,8 +266,9 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     }
     body = _problem_body(problem, route)
     if body is BadRequestBody:
-        in_body = {"detail": "Input should be a valid integer.", "pointer": "#/amount"}
-        example["errors"] = [in_body] if route.model("body") else [{"detail": "Unknown.", "parameter": "page"}]
+        in_body = {"detail": "Input should be a valid integer; it must be an integer from 1 to 2147483647."}
+        in_query = {"detail": "Unknown name; the allowed names are: search, limit, cursor.", "parameter": "page"}
+        example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]
     elif body is schemas.NotStartedBody:
@@ -281,5 +288,5 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
 
 
 def _headers(names: Any) -> dict[str, Any]:
-    common = {"X-Request-ID": "the request's id"}
+    common = {"X-Request-ID": "the id of the request"}
     return {name: {"description": text, "schema": {"type": "string"}} for name, text in {**common, **names}.items()}

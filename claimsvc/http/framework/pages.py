@@ -1,4 +1,4 @@
-"""Pages made of files of our own: no other host is asked for anything, and nothing runs that is not in a file."""
+"""Static pages. Their policy allows only files of this service: nothing from other hosts, no inline scripts."""
 
 import hashlib
 from collections.abc import Iterable
@@ -26,12 +26,12 @@ class _Page:
 
 
 class Pages:
-    """Files that are read once.
+    """Static files, read into memory at start.
 
     Args:
-        package: whose folder `static` has them.
-        names: the files that are served; what else is there is not.
-        policy: the Content-Security-Policy of all of them.
+        package: the package with the folder `static`.
+        names: the files in it that are served.
+        policy: the files' Content-Security-Policy.
     """
 
     def __init__(self, package: str, names: Iterable[str], policy: str) -> None:
@@ -39,10 +39,10 @@ class Pages:
         self._pages = {name: _page((place / name).read_bytes(), name, policy) for name in names}
 
     def respond(self, request: web.Request, name: str) -> web.Response:
-        """The file of that name; 304 if the client has it.
+        """The response with a file; 304 if the client has its current version.
 
         Raises:
-            web.HTTPNotFound: there is none.
+            web.HTTPNotFound: no such file is served.
         """
         page = self._pages.get(name)
         if page is None:
@@ -55,7 +55,7 @@ class Pages:
 def _page(content: bytes, name: str, policy: str) -> _Page:
     headers = {
         **RESPONSE_HEADERS,
-        # Kept by the browser, but asked about each time: 304 costs little, a stale page costs an afternoon.
+        # The browser caches the file, but revalidates it each time, so that no page is stale after an upgrade.
         hdrs.CACHE_CONTROL: "no-cache",
         hdrs.CONTENT_TYPE: _CONTENT_TYPES[PurePath(name).suffix],
         hdrs.ETAG: f'"{hashlib.sha256(content).hexdigest()[:32]}"',

@@ -1,4 +1,4 @@
-"""Bodies of problems that say more than every problem does."""
+"""Bodies of problems with members beyond those of every problem."""
 
 from dataclasses import dataclass
 from enum import StrEnum
@@ -22,14 +22,15 @@ _DETAILS = {
 if TYPE_CHECKING:
     ReasonCode = str
 else:
-    # The document lists the codes, and the table of outcomes knows most of them.
+    # An enumeration, because the OpenAPI document lists the codes. Most come from the table of outcomes.
     ReasonCode = StrEnum("ReasonCode", {code.upper().replace("-", "_"): str(code) for code in _DETAILS})
-    ReasonCode.__doc__ = "Why a user is not eligible, or cannot claim in this moment."
+    ReasonCode.__doc__ = "Why the user is not eligible, or cannot claim now."
 
 
 @dataclass(frozen=True, slots=True)
 class ReasonBody:
-    """Why not. `rule` points into the coupon's `rules` (RFC 6901, as a URI fragment); null if it is none of them."""
+    """Why the user cannot claim. `rule` is the place in the coupon's `rules` (an RFC 6901 JSON pointer as a URI
+    fragment); null if no rule is the reason."""
 
     code: ReasonCode
     rule: Annotated[str | None, Field(examples=["#/attributes/0"])]
@@ -38,19 +39,19 @@ class ReasonBody:
 
 @dataclass(frozen=True, slots=True)
 class NotEligibleBody(ProblemBody):
-    """Which rules are not met."""
+    """The user is not eligible; `reasons` lists every rule that is not met."""
 
     reasons: list[ReasonBody]
 
 
 def reason_body(reason: domain.Reason) -> ReasonBody:
-    """A reason as it goes over the wire."""
+    """The body of a reason."""
     return ReasonBody(reason.code, reason.rule, _DETAILS[reason.code])
 
 
 @dataclass(frozen=True, slots=True)
 class RefusedRowBody:
-    """A row that was not added; `code` is null where there is none that is fit to be shown."""
+    """A row that was rejected. `row` counts from 1; `code` is null if the row has no valid code."""
 
     row: Annotated[int, Field(ge=1)]
     code: str | None
@@ -59,12 +60,12 @@ class RefusedRowBody:
 
 @dataclass(frozen=True, slots=True)
 class RowsRefusedBody(ProblemBody):
-    """Which rows could not be added: the first 1000 of `rejected_count`."""
+    """No row was added, because some were rejected. `rejected` lists the first 1000 of `rejected_count`."""
 
     rejected_count: Annotated[int, Field(ge=1)]
     rejected: list[RefusedRowBody]
 
 
 def refused_bodies(rows: domain.RowsRefused | domain.CodesAdded) -> list[RefusedRowBody]:
-    """Rows that were not added as they go over the wire."""
+    """The bodies of rejected rows."""
     return [RefusedRowBody(row.row, row.code or None, row.reason) for row in rows.refused]

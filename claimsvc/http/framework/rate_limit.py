@@ -1,6 +1,7 @@
-"""Quotas on claiming: how they are counted, answered, and told in headers.
+"""Quotas on claiming.
 
-The headers are those of draft-ietf-httpapi-ratelimit-headers-11, and so is the problem's `violated-policies`.
+The headers `RateLimit` and `RateLimit-Policy`, and the problem's member `violated-policies`, are those of
+draft-ietf-httpapi-ratelimit-headers-11.
 """
 
 import math
@@ -21,22 +22,26 @@ from claimsvc.http.server.response import Reply
 RATE_LIMIT = istr("RateLimit")
 RATE_LIMIT_POLICY = istr("RateLimit-Policy")
 DOCUMENTED: dict[str, str] = {
-    RATE_LIMIT: 'where quotas are set: what is left of each, as `"user";r=3;t=12`: 3 requests, and no more for 12 s',
-    RATE_LIMIT_POLICY: 'where quotas are set: which, as `"user";q=10;w=60`: 10 requests within 60 s',
+    RATE_LIMIT: 'if quotas are configured: what is left of each; `"user";r=3;t=12` means 3 requests in the next 12 s',
+    RATE_LIMIT_POLICY: 'if quotas are configured: each quota; `"user";q=10;w=60` means 10 requests in 60 s',
 }
 
 _X_FORWARDED_FOR = istr("X-Forwarded-For")
-# What one client of IPv6 usually has all of.
+# The prefix that one IPv6 client usually controls.
 _IPV6_PREFIX = 64
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
-# It takes a `body` that has a `user_id`.
+# A handler with a parameter `body` that has a `user_id`.
 Handler = Callable[..., Awaitable[Reply]]
 
 
 def within_quota(handler: Handler) -> Handler:
-    """The handler, for whoever has not asked too often; where no quota is set, the handler itself."""
+    """Limit a handler by the configured quotas, of the user and of the client's address.
+
+    A request that exceeds a quota is answered with the problem `quota-exceeded`. If quotas are configured, every
+    response has the headers of `quota_headers`.
+    """
 
     @wraps(handler)
     async def limited(request: web.Request, **inputs: Any) -> Reply:
@@ -45,7 +50,7 @@ def within_quota(handler: Handler) -> Handler:
         if quotas is None:
             return await handler(request, **inputs)
         subjects = {"user": inputs["body"].user_id}
-        address = client_of(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), services.trusted_proxies)
+        address = client_address(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), services.trusted_proxies)
         if address is not None:
             subjects["address"] = address
         standings = await quotas.take(subjects)
@@ -65,7 +70,12 @@ def _refusal(exceeded: Sequence[QuotaStanding], request_id: str) -> Reply:
 
 
 def quota_headers(quotas: Sequence[Quota], standings: Sequence[QuotaStanding]) -> dict[str, str]:
-    """What an answer says of the quotas; nothing of how somebody stands where that could not be learnt."""
+    """The headers `RateLimit-Policy` and `RateLimit`.
+
+    Args:
+        quotas: the configured quotas.
+        standings: what is left of each; empty if they could not be read; then there is no `RateLimit`.
+    """
     headers: dict[str, str] = {
         RATE_LIMIT_POLICY: ", ".join(f'"{each.name}";q={each.requests};w={each.seconds}' for each in quotas)
     }
@@ -80,14 +90,14 @@ def _whole_seconds(standing: QuotaStanding) -> int:
     return max(1, math.ceil(standing.seconds))
 
 
-def client_of(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
-    """Whose address a request counts for; None if it has none.
+def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
+    """The client's address, for the quota; None if it is unknown. IPv6 addresses are reduced to their /64 network.
 
     Args:
-        peer: the address that is connected.
-        forwarded: the values of `X-Forwarded-For`. Each proxy adds who asked it to the end, so what stands before the
-            first entry from there that is no proxy's is the client's word, and worth nothing.
-        trusted: the networks of the proxies.
+        peer: the address at the other end of the connection.
+        forwarded: the values of `X-Forwarded-For`. Each proxy appends the address of its client. So entries are read
+            from the end, as long as they are trusted proxies; clients can forge all entries before that.
+        trusted: the networks of the trusted proxies.
     """
     client = _address(peer or "")
     if client is None:
@@ -106,7 +116,7 @@ def client_of(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Netw
 
 
 def _address(text: str) -> Address | None:
-    """An address, as proxies write it: perhaps with a port, and with brackets then if it is of IPv6."""
+    """Parse an address as proxies write it: `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1` or `[2001:db8::1]:443`."""
     text = text.strip()
     if text.startswith("["):
         text = text[1:].partition("]")[0]

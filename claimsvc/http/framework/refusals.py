@@ -1,4 +1,4 @@
-"""How refusals are answered over HTTP: each with its problem, and with what its body says beyond that."""
+"""Renders refusals over HTTP: the problem of each, with the further members of its body."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -17,10 +17,10 @@ from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import dump
 
 _QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
-# An operator may move the start, so clients ask again within a day.
-_LONGEST_RETRY_AFTER_SECONDS = 86_400
+# Clients retry within a day, because an operator may move the start of a campaign.
+_MAX_RETRY_AFTER_SECONDS = 86_400
 
-# Refusals whose body has more members than every problem's: its class, and the values of these members.
+# Refusals whose body has members beyond those of every problem: the body's class, and the values of these members.
 _Extended = tuple[type[ProblemBody], Callable[[Any], tuple[object, ...]]]
 _EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
     domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
@@ -34,12 +34,17 @@ _EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
 
 
 def body_of(refusal: type[domain.Refusal]) -> type[ProblemBody]:
-    """The class of the body of this refusal's answer."""
+    """The class of a refusal's body."""
     return _EXTENDED[refusal][0] if refusal in _EXTENDED else ProblemBody
 
 
 def refused(outcome: domain.Outcome, request_id: str) -> Reply:
-    """The answer to an outcome, which must be a refusal."""
+    """Render a refusal.
+
+    Args:
+        outcome: the outcome, which must be a refusal.
+        request_id: the request's id.
+    """
     problem = problem_of(outcome)
     extended = _EXTENDED.get(type(outcome))  # type: ignore[arg-type] # keys are classes of outcomes
     if extended is None:
@@ -50,12 +55,17 @@ def refused(outcome: domain.Outcome, request_id: str) -> Reply:
         dump(body(problem.type, problem.title, problem.status, problem.meaning, request_id, *values(outcome))),
     )
     if isinstance(outcome, domain.NotStarted):
-        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _LONGEST_RETRY_AFTER_SECONDS))
+        reply.headers[hdrs.RETRY_AFTER] = str(min(max(1, math.ceil(outcome.seconds)), _MAX_RETRY_AFTER_SECONDS))
     return reply
 
 
 def quota_exceeded(policies: Sequence[str], request_id: str) -> Reply:
-    """The answer to a request beyond the quotas of these names."""
+    """Render the refusal of a request that exceeds quotas.
+
+    Args:
+        policies: the names of the exceeded quotas.
+        request_id: the request's id.
+    """
     problem = QUOTA_EXCEEDED
     body = schemas.QuotaExceededBody(
         problem.type, problem.title, problem.status, problem.meaning, request_id, list(policies)

@@ -1,7 +1,7 @@
-"""How a route is declared: once, for aiohttp to serve it and for the OpenAPI document to describe it.
+"""Declares routes. aiohttp serves them, and the OpenAPI document describes them, from the same declaration.
 
-What a handler takes is read from its signature: `path`, `query` and `body` are each validated by the model that they
-are annotated with, and the document is generated from those same models.
+A handler's signature declares its inputs: the models that annotate its parameters `path`, `query` and `body` validate
+them, and the OpenAPI document is generated from these models.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -16,10 +16,10 @@ from pydantic import BaseModel
 from claimsvc.domain import KeyReused, NotYourClaim, Refusal
 from claimsvc.domain.outcomes import problem_of, problems_of
 from claimsvc.domain.problems import BAD_REQUEST, FORBIDDEN, KEY_IN_FLIGHT, UNAUTHORIZED, Problem
-from claimsvc.http.framework.auth import OPEN, Access, Asked, authorize
+from claimsvc.http.framework.auth import OPEN, Access, Authentication, authorize
 from claimsvc.http.framework.bodies import read_body
 from claimsvc.http.framework.services import SERVICES
-from claimsvc.http.framework.streams import Streamed, StreamingBody, on_expectation
+from claimsvc.http.framework.streams import Streamed, StreamingBody, expect_handler
 from claimsvc.http.framework.validation import validate_path, validate_query
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
@@ -28,7 +28,11 @@ from claimsvc.http.server.problems import (
     RefusedError,
 )
 from claimsvc.http.server.response import Head, Reply, Response
-from claimsvc.http.server.wire import MAX_BODY_BYTES, RESPONSE_HEADERS, dump
+from claimsvc.http.server.wire import (
+    MAX_BODY_BYTES,
+    RESPONSE_HEADERS,
+    dump,
+)
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
@@ -40,9 +44,15 @@ _CREATED = Head(201, _JSON_HEADERS)
 
 @dataclass(frozen=True, slots=True)
 class Success:
-    """The answer that a route gives when it can: `body` is a dataclass, or None where it is not JSON.
+    """The successful response of a route.
 
-    `links` say what can be asked next with what it contains, as OpenAPI has them: by name.
+    Args:
+        status: the HTTP status.
+        description: for the OpenAPI document.
+        body: the dataclass of the JSON body; None if the body is not JSON.
+        content_types: the content types of the body.
+        headers: descriptions of its headers, by name.
+        links: OpenAPI's link objects by name: operations that use values of this response.
     """
 
     status: int
@@ -58,10 +68,18 @@ class Route:
     """One operation.
 
     Args:
-        refusals: the outcomes of its use case that are refusals.
-        problems: its other problems, but for those that follow from its inputs, which are added.
-        keyed: whether it may be sent under an Idempotency-Key.
-        streamed: what its handler takes as an `upload`, if it takes one.
+        method: the HTTP method.
+        path: the path's template, such as `/api/claims/{id}`.
+        handler: answers requests. Its name is the operation's id, and its docstring the operation's description.
+        tag: its group in the OpenAPI document.
+        summary: its title in the OpenAPI document.
+        success: its successful response.
+        refusals: the refusals among the outcomes of its use case.
+        problems: further problems; those that follow from its inputs and access are added.
+        access: the callers that may use it.
+        keyed: whether it supports `Idempotency-Key`.
+        documented: whether the OpenAPI document lists it.
+        streamed: the bodies that its handler accepts as `upload`; None if it has no such parameter.
     """
 
     method: str
@@ -79,18 +97,18 @@ class Route:
 
     @property
     def operation_id(self) -> str:
-        """The handler's name: from the document to the code in one search."""
+        """The id in the OpenAPI document: the handler's name."""
         return getattr(self.handler, "__name__", "")
 
     def model(self, name: str) -> type[BaseModel] | None:
-        """The model of the handler's `path`, `query` or `body`; None if it takes none."""
+        """The model of the handler's parameter `path`, `query` or `body`; None if it has no such parameter."""
         found = get_type_hints(self.handler).get(name)
         return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
     def all_problems(self) -> tuple[Problem, ...]:
-        """Every problem that this operation can be answered with, below the transport."""
+        """Every problem that this operation can be answered with, except those of malformed HTTP."""
         implied: list[Problem] = []
-        if self.access.asked is not Asked.NEVER:
+        if self.access.authentication is not Authentication.NEVER:
             implied.append(UNAUTHORIZED)
         if self.access.scope is not None:
             implied.append(FORBIDDEN)
@@ -106,22 +124,26 @@ class Route:
 
 
 def install(app: web.Application, routes: Iterable[Route]) -> None:
-    """Serve the routes; each GET answers HEAD too."""
+    """Add the routes to the application; each GET route answers HEAD too."""
     for route in routes:
-        # aiohttp's own `{name}` does not match braces, and a name with one in it is a bad name, not a missing route.
+        # aiohttp's `{name}` does not match braces, but a name with braces must be answered 400, and not 404.
         pattern = route.path.replace("}", ":[^/]+}")
         endpoint = _endpoint(route)
-        most_bytes = route.streamed.most_bytes if route.streamed is not None else MAX_BODY_BYTES
-        app.router.add_route(route.method, pattern, endpoint, expect_handler=on_expectation(most_bytes))
+        max_bytes = route.streamed.max_bytes if route.streamed is not None else MAX_BODY_BYTES
+        app.router.add_route(route.method, pattern, endpoint, expect_handler=expect_handler(max_bytes))
         if route.method == hdrs.METH_GET:
             app.router.add_route(hdrs.METH_HEAD, pattern, endpoint)
 
 
-def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
-    """The application's handler, quicker for paths without variable parts.
+def with_static_lookup(app: web.Application, handler: Endpoint) -> Endpoint:
+    """Wrap the application's handler with a faster lookup of paths without variable parts.
 
-    aiohttp's router looks every path up in several steps, and makes an object of what it finds. A path that is
-    exactly a route's is found in a table instead, with an object that was made once.
+    aiohttp's router tries several steps for each path, and creates an object for each match. The wrapper looks paths
+    without variable parts up in a dictionary, with matches that were created beforehand.
+
+    Args:
+        app: the application, with its routes.
+        handler: the application's handler, which is used for all other paths.
     """
     found: dict[tuple[str, str], tuple[UrlMappingMatchInfo, Endpoint]] = {}
     for route in app.router.routes():
@@ -142,7 +164,7 @@ def shortcut(app: web.Application, handler: Endpoint) -> Endpoint:
 
 
 def _endpoint(route: Route) -> Endpoint:
-    """The handler with its inputs: who asks is settled before what they ask is looked at."""
+    """The endpoint of a route: authorizes the caller, then reads and validates the inputs, and calls the handler."""
     handler, access, streamed = route.handler, route.access, route.streamed
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
     names_user = body_model is not None and "user_id" in body_model.model_fields
@@ -156,7 +178,7 @@ def _endpoint(route: Route) -> Endpoint:
             inputs["query"] = validate_query(query_model, request)
         if body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
-            # What a token says need not be said again.
+            # The body may omit a user that the token names.
             given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}
             body = await read_body(request, body_model, timeout_seconds=timeout_seconds, given=given)
             if names_user and access.for_users and not caller.acts_for(getattr(body, "user_id", "")):
@@ -171,24 +193,30 @@ def _endpoint(route: Route) -> Endpoint:
 
 
 def ok(body: object) -> Reply:
-    """200 with a body, which is a dataclass of `schemas`."""
+    """A reply 200; the body is a dataclass."""
     return Reply(_OK, dump(body))
 
 
 def created(body: object, location: str) -> Reply:
-    """201 with a body and the path of what was made."""
+    """A reply 201; the body is a dataclass, and `location` the path of the created resource."""
     reply = Reply(_CREATED, dump(body))
     reply.headers[hdrs.LOCATION] = location
     return reply
 
 
-def with_next(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
-    """A page with a link to the one after it (RFC 8288), for clients that would rather follow than build."""
+def with_next_link(request: web.Request, reply: Reply, cursor: str | None) -> Reply:
+    """Add a `Link` header (RFC 8288) with the URL of the next page.
+
+    Args:
+        request: the request of this page.
+        reply: this page.
+        cursor: where the next page begins; None if this is the last page.
+    """
     if cursor is not None:
         query = urlencode({**request.query, "cursor": cursor})
         reply.headers[hdrs.LINK] = f'<{request.rel_url.raw_path}?{query}>; rel="next"'
     return reply
 
 
-NEXT = {"Link": 'the next page, if there is one, as `rel="next"`'}
-"""The headers of a page, as the document describes them."""
+NEXT = {"Link": 'the URL of the next page, with `rel="next"`; absent on the last page'}
+"""The headers of a page, for the OpenAPI document."""

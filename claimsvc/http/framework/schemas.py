@@ -1,7 +1,8 @@
-"""Requests and answers that only HTTP has. `claimsvc.representations` has those that the command line shares.
+"""Models of requests and responses that only HTTP has. The command line shares those in `claimsvc.representations`.
 
-Both are the source of the OpenAPI document. Requests are pydantic models, because they validate; answers are plain
-dataclasses, because mypy has checked them already and orjson writes them as they are.
+The OpenAPI document is generated from both. Requests are pydantic models, because they need validation. Responses are
+dataclasses: mypy checks them, and orjson encodes them directly. A field's description completes the sentence "it must
+be ..." in error messages.
 """
 
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ def _either(schema: dict[str, Any]) -> None:
 
 
 class ClaimCoupon(Request):
-    """A user who wants one unit of a coupon, of any coupon of a type, or of any. Empty is what was left out."""
+    """A claim: one unit of a coupon, of the oldest claimable coupon of a `type`, or of the oldest claimable one."""
 
     model_config = ConfigDict(json_schema_extra=_either)
 
@@ -36,7 +37,7 @@ class ClaimCoupon(Request):
 
 @dataclass(frozen=True, slots=True)
 class CouponPageBody:
-    """Some of the coupons, by name. `next_cursor` is null on the last page."""
+    """A page of coupons, ordered by name. `next_cursor` is null on the last page."""
 
     items: list[CouponBody]
     next_cursor: str | None
@@ -44,24 +45,24 @@ class CouponPageBody:
 
 @dataclass(frozen=True, slots=True)
 class ClaimBody:
-    """One unit of a coupon, held by one user."""
+    """A claim: one unit of a coupon, for one user."""
 
     id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
     coupon_name: CouponName
     user_id: UserId
     state: domain.ClaimState
     claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="of a claim that is held: when it expires")]
-    ended_at: Annotated[datetime | None, Field(description="when it was cancelled, or had expired")]
+    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
+    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
     code: Annotated[
         str | None,
-        Field(description="its own, where the coupon has codes; null while it is held, and in listings"),
+        Field(description="the claim's code, if the coupon has codes; null while the claim is held, and in lists"),
     ]
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPageBody:
-    """Some of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
+    """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
     items: list[ClaimBody]
     next_cursor: str | None
@@ -69,14 +70,14 @@ class ClaimPageBody:
 
 @dataclass(frozen=True, slots=True)
 class LiveBody:
-    """The process answers."""
+    """The process is alive."""
 
     status: Literal["ok"]
 
 
 @dataclass(frozen=True, slots=True)
 class ReadyBody:
-    """Every dependency is usable. `checks` is empty unless `?verbose` was asked for."""
+    """All dependencies are usable. `checks` is empty without `?verbose`."""
 
     status: Literal["ok"]
     checks: dict[str, CheckBody]
@@ -84,7 +85,7 @@ class ReadyBody:
 
 @dataclass(frozen=True, slots=True)
 class ProblemKindBody:
-    """What a kind of problem means, and what to do about it."""
+    """The meaning of a problem type, and what clients should do about it."""
 
     type: str
     title: str
@@ -95,41 +96,41 @@ class ProblemKindBody:
 
 @dataclass(frozen=True, slots=True)
 class AlreadyClaimedBody(ProblemBody):
-    """The user has a claim already: this one."""
+    """The user already has a claim; `claim` is the existing one."""
 
     claim: ClaimBody
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimProblemBody(ProblemBody):
-    """What became of the claim."""
+    """The claim has ended; `claim` shows its current state."""
 
     claim: ClaimBody
 
 
 @dataclass(frozen=True, slots=True)
 class NotStartedBody(ProblemBody):
-    """When the coupon can be claimed."""
+    """The campaign has not started; the coupon can be claimed from `starts_at`."""
 
     starts_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
 class AmountBelowClaimedBody(ProblemBody):
-    """How many units are claimed or held."""
+    """The amount is too small; `claimed` units are claimed or held."""
 
     claimed: int
 
 
 @dataclass(frozen=True, slots=True)
 class QuotaExceededBody(ProblemBody):
-    """Which quotas are exceeded; the member has its name from the draft of the headers."""
+    """A quota is exceeded; `violated-policies` lists the names of the exceeded quotas."""
 
     violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
 
 
 def claim_body(claim: domain.Claim) -> ClaimBody:
-    """A claim as it goes over the wire."""
+    """The body of a claim."""
     return ClaimBody(
         claim.id,
         claim.coupon_name,

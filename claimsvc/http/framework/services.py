@@ -1,4 +1,4 @@
-"""What the routes need, and who watches them; handed down by the composition root."""
+"""What the routes use. The composition root builds it."""
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,34 +8,54 @@ from typing import Protocol
 from aiohttp import web
 
 from claimsvc import domain, ports
-from claimsvc.http.server.observers import HttpObserver, RequestTracer, Unobserved
+from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
 from claimsvc.observability.console import Live
 
 
 class StressTests(Protocol):
-    """What fires the stress test at this service, in development."""
+    """Runs the stress test against this service, in development."""
 
     @property
     def scenarios(self) -> Collection[str]:
-        """What can be started."""
+        """The names of the scenarios."""
         ...
 
     def start(self, scenario: str) -> bool:
-        """Start it, unless one is running; whether it was started."""
+        """Start a scenario. Returns False if one is running already."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Services:
-    """What the routes need.
+    """What the routes use.
 
-    `render_metrics` is given an `Accept` header, and answers with a body and its content type. `admin_key_digests` are
-    the SHA-256 digests, in lower-case hex, of keys that may do everything; `api_keys` are those with scopes. `tokens`
-    tell users apart; without them everybody may claim for everybody. `quotas` are on claiming, if there are any;
-    `trusted_proxies` are believed whose requests they forward. `count_codes` counts those of a type, and may be a
-    moment behind. Of requests that are answered as they should be, `log_requests_per_second` each get a line, and of
-    those beyond that a sample. `tracer` is None where claims are not traced. `live` is what the console shows; `stress`
-    is there in development alone.
+    Args:
+        strategy: makes claims.
+        coupons: reads coupons.
+        claim_records: reads claims.
+        campaigns: creates and changes coupons.
+        transitions: confirms and cancels claims.
+        codes: adds, reads and redeems codes.
+        count_codes: counts the codes of a type of coupons (None: of coupons without a type); may be slightly outdated.
+        audience: eligibility, and the allow and deny lists.
+        lock_admin: lists locks and releases them by force.
+        audit: reads the audit.
+        exports: exports claims.
+        erasure: erases users.
+        health_checks: the readiness check of each dependency, by its name.
+        observer: receives each request that was answered.
+        render_metrics: takes an `Accept` header; returns the metrics and their content type.
+        admin_key_digests: SHA-256 digests, in lower-case hex, of keys with every scope.
+        api_keys: looks up keys with scopes.
+        tokens: verifies users' tokens; None if users need no tokens, and every caller may claim for every user.
+        body_timeout_seconds: how long a request's body may take to arrive.
+        log_requests_per_second: how many requests with a status below 500 are logged each second before sampling
+            begins.
+        tracer: traces claims; None if they are not traced.
+        live: the console's live picture; None without a console.
+        stress: runs the stress test; None except in development.
+        quotas: the quotas on claiming; None if there are none.
+        trusted_proxies: the networks of proxies whose `X-Forwarded-For` is trusted.
     """
 
     strategy: ports.AnyClaims
@@ -51,7 +71,7 @@ class Services:
     exports: ports.Exports
     erasure: ports.Erasure
     health_checks: Mapping[str, ports.HealthCheck]
-    observer: HttpObserver = field(default_factory=Unobserved)
+    observer: HttpObserver = field(default_factory=NoObserver)
     render_metrics: Callable[[str], tuple[bytes, str]]
     admin_key_digests: tuple[str, ...]
     api_keys: ports.ApiKeys
@@ -67,6 +87,6 @@ class Services:
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
 CALLER: web.RequestKey[domain.Caller] = web.RequestKey("caller", domain.Caller)
-"""Who asks. Of routes that are open to all nobody is asked."""
+"""The authenticated caller; `domain.ANYBODY` if the route needs no authentication."""
 ACTOR: web.RequestKey[str] = web.RequestKey("actor", str)
-"""The caller, as the audit names it."""
+"""The caller's name in the audit."""

@@ -1,4 +1,4 @@
-"""Checking a body, a path or a query against its model, and saying what is wrong without repeating what was sent."""
+"""Validates bodies, paths and queries against models. Error messages never contain the input."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
@@ -17,10 +17,10 @@ _MAX_ERRORS = 20
 
 
 def validate_body(model: type[Model], document: Any) -> Model:
-    """A decoded JSON document as a `model`.
+    """Validate a decoded JSON document.
 
     Raises:
-        RefusedError: what is wrong, each with a pointer to its place.
+        RefusedError: the document does not match the model; `errors` has a JSON pointer for each error.
     """
     try:
         return model.model_validate(document)
@@ -31,12 +31,20 @@ def validate_body(model: type[Model], document: Any) -> Model:
 
 
 def validate_path(model: type[Model], request: web.Request) -> Model:
-    """The variable parts of the path as a `model`; raises RefusedError."""
+    """Validate the variable parts of the path.
+
+    Raises:
+        RefusedError: a part does not match the model; `errors` names it.
+    """
     return _validate_parameters(model, request.match_info)
 
 
 def validate_query(model: type[Model], request: web.Request) -> Model:
-    """The query as a `model`; raises RefusedError, also for a parameter that appears twice."""
+    """Validate the query.
+
+    Raises:
+        RefusedError: a parameter does not match the model, or appears more than once; `errors` names it.
+    """
     query = request.rel_url.query
     values = dict(query)
     if len(values) != len(query):
@@ -56,7 +64,7 @@ def _validate_parameters(model: type[Model], values: Mapping[str, str]) -> Model
 
 
 def _pointer(error: Mapping[str, Any], document: Any) -> str:
-    """The pointer to where an error is; what pydantic says of which models it has tried there is left out."""
+    """The JSON pointer to an error's place, without the names of unions' members that pydantic adds."""
     parts = []
     for part in error["loc"]:
         if isinstance(document, dict) and (
@@ -78,16 +86,16 @@ def _name(location: Sequence[int | str]) -> str:
 
 
 def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
-    """One finding of pydantic's, with the rule of its field, which is also what the OpenAPI document says of it."""
+    """The message of an error of pydantic, with the description of its field from the OpenAPI document."""
     if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
-        return "Unknown here."
+        return "This name is not allowed here."
     if error["type"] == "extra_forbidden":
-        return f"Unknown; known are: {', '.join(model.model_fields)}."
+        return f"Unknown name; the allowed names are: {', '.join(model.model_fields)}."
     field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None
     rule = f"; it must be {field.description}" if field is not None and field.description else ""
     if error["type"] == "missing":
         return f"Required{rule}."
-    # The pattern itself says less to a reader than the rule does.
+    # The rule is easier to read than the pattern in pydantic's message.
     message = (
         "Invalid format"
         if error["type"] == "string_pattern_mismatch"

@@ -1,1 +1,1 @@
-"""Connections: aiohttp's parser below, one answer, one log line and one count for each request."""
+"""An HTTP server on aiohttp's parser. Every request gets one response, one log line and one metric."""

@@ -1,8 +1,8 @@
-"""What is kept of each request: one count, and one line in the log.
+"""The access log: one metric and one log line for each request.
 
-Under load most lines say the same, and each costs as much as a good part of its answer. So beyond some lines a second
-only a sample is written of what was answered as it should be; each such line says of how many it is one. What went
-wrong is always written.
+Under load most lines are alike, and writing one costs a considerable part of the response. So when requests exceed a
+number per second, only a sample of them is logged; `sample_rate` in a line is the size of the sample. Requests that are
+answered with a status of 500 or above are always logged.
 """
 
 import asyncio
@@ -18,12 +18,12 @@ from claimsvc.domain.outcomes import name_of
 from claimsvc.http.server.observers import HttpObserver
 from claimsvc.ports import PendingOutcome, Stages
 
-# Of the requests beyond those that all get a line, one in so many does.
+# Of the requests beyond `lines_per_second`, one in this many is logged.
 _SAMPLED_ONE_IN = 100
 
 
-class ClaimUnderWay(Protocol):
-    """What a request claims, and the answer to come. Without a name it was left open, or was refused before."""
+class PendingClaim(Protocol):
+    """A request's claim and its pending outcome. `coupon_name` is None if the request names no coupon."""
 
     @property
     def coupon_name(self) -> str | None: ...
@@ -33,7 +33,7 @@ class ClaimUnderWay(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """`ClaimUnderWay`."""
+    """A `PendingClaim` of aiohttp's path."""
 
     coupon_name: str | None
     answer: PendingOutcome
@@ -43,10 +43,10 @@ CLAIM: web.RequestKey[Claim] = web.RequestKey("claim", Claim)
 
 
 class Sampler:
-    """Which of many lines are written: within each second the first ones, and of the rest one in a hundred.
+    """Chooses the lines that are written: the first ones of each second, and one in a hundred of the rest.
 
     Args:
-        lines_per_second: how many those first ones are.
+        lines_per_second: how many lines are written in each second before sampling begins.
     """
 
     def __init__(self, lines_per_second: int) -> None:
@@ -55,7 +55,11 @@ class Sampler:
         self._seen = 0
 
     def sample_rate(self, now: float) -> float:
-        """The share of its like that a line of this moment (monotonic seconds) stands for; 0 if it is not written."""
+        """The sample rate of a line at this moment: 1 or 0.01, or 0 if the line is not to be written.
+
+        Args:
+            now: monotonic time in seconds.
+        """
         if now >= self._second_ends:
             self._second_ends = now + 1.0
             self._seen = 0
@@ -66,11 +70,11 @@ class Sampler:
 
 
 class AccessLog:
-    """One count for each request, and one log line.
+    """Records each request as a metric and a log line.
 
     Args:
-        observer: told of each.
-        lines_per_second: how many requests that are answered as they should be get a line before it is a sample.
+        observer: receives every request.
+        lines_per_second: how many requests with a status below 500 are logged each second before sampling begins.
     """
 
     def __init__(self, observer: HttpObserver, lines_per_second: int) -> None:
@@ -88,21 +92,21 @@ class AccessLog:
         started: float,
         request_id: str,
         remote: str | None,
-        claim: ClaimUnderWay | None = None,
+        claim: PendingClaim | None = None,
         defect: BaseException | None = None,
     ) -> None:
         """Record an answered request.
 
         Args:
             method: a known method or `OTHER`.
-            path: as it is to be logged, so that it stays one line.
+            path: printable, on one line, without private names.
             route: the route's template or `unmatched`.
-            status: what it was answered.
-            started: when its head had arrived, in monotonic seconds.
-            request_id: its id.
-            remote: the address that it came from.
-            claim: what it claimed, if it came to that.
-            defect: what broke, if something did.
+            status: the response's HTTP status.
+            started: when the request's head had arrived, in monotonic seconds.
+            request_id: the request's id.
+            remote: the client's address.
+            claim: the claim that the request began, if any.
+            defect: the unexpected exception, if one was raised.
         """
         now = time.monotonic()
         self._observer.observed(method, route, status, now - started)
@@ -110,9 +114,9 @@ class AccessLog:
         sample_rate = self._sampler.sample_rate(now) if level == logging.INFO else 1.0
         if not sample_rate:
             return
-        log = self._log.bind()  # once, where each use of it would do so
+        log = self._log.bind()  # binds now; otherwise each use of the lazy logger would
         if not log.is_enabled_for(level):
-            return  # before a line is put together, which costs more than all the rest of this file
+            return  # building the line costs more than the rest of this method
         line = {
             "method": method,
             "path": path,
@@ -129,8 +133,14 @@ class AccessLog:
             line["exc_info"] = defect
         log.log(level, "request", **line)
 
-    def details(self, claim: ClaimUnderWay | None, started: float, ended: float) -> dict[str, object]:
-        """What a line says of a claim: the coupon, what it came to, and how long it was in each stage."""
+    def details(self, claim: PendingClaim | None, started: float, ended: float) -> dict[str, object]:
+        """The fields of a claim's line: the coupon, the outcome, and the time in each stage.
+
+        Args:
+            claim: the claim; there are no fields for None, for a claim without a name, and for a pending one.
+            started: when the request's head had arrived, in monotonic seconds.
+            ended: when the response was ready, in monotonic seconds.
+        """
         if claim is None or claim.coupon_name is None or not claim.answer.done():
             return {}
         answer = claim.answer

@@ -1,7 +1,7 @@
-"""HTTP below the application: what aiohttp refuses by itself is answered, logged and counted like everything else.
+"""HTTP connections: requests that aiohttp refuses by itself are answered, logged and counted like all others.
 
-aiohttp's parser turns malformed requests into `_ErrInfo` messages, and its protocol answers them in plain text with a
-traceback in the log. The one hook it leaves is the protocol class, so this file is the only one that knows its inside.
+aiohttp's parser turns a malformed request into an `_ErrInfo` message, which its protocol answers in plain text, with a
+traceback in the log. Only the protocol class can be replaced, so this module alone uses aiohttp's private names.
 """
 
 import asyncio
@@ -17,23 +17,29 @@ from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
 from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.wire import MAX_LINE_BYTES
 
-# They differ so that a line that is too long can be told from a header that is: aiohttp's error names the limit only.
-MAX_LINE_BYTES = 8190
-MAX_HEADER_BYTES = 8191
 _VERSIONS = (HttpVersion11, HttpVersion10)
 READ_BUFFER_BYTES = 65_536
 
 
 class ConnectionServer(web.Server):
-    """What its connections know of the server; see `server.py`."""
+    """The server as its connections see it; `claimsvc.http.runner` extends it."""
 
     is_stopping = False
-    """Whether every answer is the last one of its connection."""
+    """Whether every response closes its connection."""
 
 
 class HttpConnection(web.RequestHandler):
-    """One connection."""
+    """One client connection. Runs usual claims on the fast path, and leaves all other requests to aiohttp's task.
+
+    Args:
+        manager: the server that the connection belongs to.
+        boundary: answers requests that could not be parsed.
+        fast_path: serves claims without a task.
+        head_timeout_seconds: how long a request's headers may take to arrive.
+        kwargs: for aiohttp's handler.
+    """
 
     __slots__ = (
         "_body",
@@ -64,21 +70,21 @@ class HttpConnection(web.RequestHandler):
         self._server = manager
         self._boundary = boundary
         self._fast_path = fast_path
-        # Of the last request that was read.
+        # The body of the last request that was read.
         self._body: StreamReader = EMPTY_PAYLOAD
-        # The claim that is under way here without aiohttp's task, which waits for a next request all the while.
+        # The claim on the fast path. aiohttp's task is idle meanwhile.
         self._claim: FastPathClaim | None = None
-        # What such a claim waits for before it begins, or is answered, if others are to have their turn first.
+        # The place in the fair queue of a claim that is about to begin or to be answered.
         self._turn: asyncio.Future[None] | None = None
         self._remote: str | None = None
-        # The transport until it is lost; aiohttp forgets it when it begins to close, with answers still to be sent.
+        # The transport until it is lost. aiohttp drops its reference on closing, while responses are still unsent.
         self._wire: asyncio.Transport | None = None
         self._unsent_bytes = 0
         self._unsent_since = 0.0
         self._head_timeout_seconds = head_timeout_seconds
         self._head_timer: asyncio.TimerHandle | None = None
         self._started_head = False
-        # What follows a head that could not be read: it has no meaning, and is thrown away.
+        # Input after a head that could not be parsed; it is discarded.
         self._rest: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -98,7 +104,7 @@ class HttpConnection(web.RequestHandler):
         if self._rest is not None:
             return
         heads = self._request_count
-        # Held back, so that aiohttp's task is not woken for what it need not do; see `_begin_next`.
+        # Hide the waiter from aiohttp, so that its task is woken only for requests that need it; see `_begin_next`.
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
         self._waiter = waiter
@@ -116,13 +122,13 @@ class HttpConnection(web.RequestHandler):
                 self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def _awaits_head(self) -> bool:
-        """Whether what arrives is of a head, and not of the body of a request that is, or was, being answered."""
+        """Whether arriving data belongs to a head, and not to the body of a request that was begun."""
         return self._request_count == 0 or (
             self._waiter is not None and not self._waiter.done() and self._claim is None and self._turn is None
         )
 
     def _begin_next(self) -> None:
-        """Begin what waits to be answered: a claim by itself, anything else by aiohttp's task."""
+        """Begin the next request: a usual claim on the fast path, any other in aiohttp's task."""
         waiter = self._waiter
         if waiter is None or waiter.done() or self._claim or self._turn or not self._messages:
             return
@@ -140,7 +146,7 @@ class HttpConnection(web.RequestHandler):
         self._turn = None
         message, body = self._messages[0]
         if self._parser is None or self._force_close or isinstance(message, _ErrInfo):
-            return  # the connection ended while it waited for its turn
+            return  # the connection ended while the request waited for its turn
         self._messages.popleft()
         self._parser.message_consumed()
         self._server.requests_count += 1
@@ -148,7 +154,7 @@ class HttpConnection(web.RequestHandler):
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
 
     def _end_claim(self, claim: FastPathClaim, _: object) -> None:
-        # All of a batch are decided at once; what is left to do for each of them is as much as to begin it was.
+        # A batch decides its claims together, and answering each costs as much as beginning it did: queue again.
         if self._fast_path.queue.is_free(self._remote):
             self._reply_to(claim)
         else:
@@ -160,12 +166,12 @@ class HttpConnection(web.RequestHandler):
         try:
             message, closes = claim.reply(closes=self._close or self._server.is_stopping)
         except Exception as error:
-            # As in `handle_error`: no answer can be trusted.
+            # As in `handle_error`: no response can be trusted.
             self.logger.error("The answer could not be made", exc_info=error)
             self.force_close()
             return
         if self.transport is None:
-            return  # the client is gone; its claim stands
+            return  # the client has disconnected; its claim is kept
         self.transport.write(message)
         if closes:
             self.force_close()
@@ -174,40 +180,40 @@ class HttpConnection(web.RequestHandler):
         self._begin_next()
 
     def _process_keepalive(self) -> None:
-        if self._claim or self._turn:  # not idle, though aiohttp's task is
+        if self._claim or self._turn:  # busy, although aiohttp's task is idle
             self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         super()._process_keepalive()
 
     def close(self) -> None:
-        """Take no further request, and end the connection once the last one is answered: at once, if it is.
+        """Accept no further request, and close the connection after the last response: immediately, if it is idle.
 
-        aiohttp would go on reading for some turns of the event loop, and drop what it has read. What is left unread
-        resets the connection instead, which tells the client that its request was not accepted.
+        aiohttp would go on reading for some iterations of the event loop, and drop the requests it read. Unread input
+        resets the connection instead, which shows the client that its request was not accepted.
         """
         is_idle = self._awaits_head() and not self._messages
         super().close()
         if is_idle:
             self.force_close()
         else:
-            self._read_no_more()
+            self._pause_reading()
 
-    def _read_no_more(self) -> None:
-        """Unless the body of the last request is still to come."""
+    def _pause_reading(self) -> None:
+        """Read nothing more, unless the body of the last request is incomplete."""
         if self.transport is not None and not self.transport.is_closing() and self._body.is_eof():
             self.transport.pause_reading()
 
     async def shutdown(self, timeout: float | None = 15.0) -> None:
         ends_at = None if timeout is None else self._loop.time() + timeout
-        while (waits_for := self._under_way()) is not None:
+        while (pending := self._pending()) is not None:
             left = None if ends_at is None else max(ends_at - self._loop.time(), 0)
-            done, _ = await asyncio.wait([waits_for], timeout=left)
+            done, _ = await asyncio.wait([pending], timeout=left)
             if not done:
                 break
-            await asyncio.sleep(0)  # until the callbacks have gone on from there
+            await asyncio.sleep(0)  # lets its callbacks run
         await super().shutdown(None if ends_at is None else max(ends_at - self._loop.time(), 0))
 
-    def _under_way(self) -> "asyncio.Future[Any] | None":
-        """What a claim without a task waits for now."""
+    def _pending(self) -> "asyncio.Future[Any] | None":
+        """What the claim on the fast path waits for; None if there is none."""
         if self._turn is not None or self._claim is None:
             return self._turn
         return self._claim.answer
@@ -223,7 +229,7 @@ class HttpConnection(web.RequestHandler):
         if waiter is None or waiter.done():
             return
         if not self._started_head:
-            # Nothing was asked, so nothing is to be answered.
+            # There is no request to answer.
             self.force_close()
             return
         late = RefusedError(REQUEST_TIMEOUT, "The request's headers did not arrive in time.", close=True)
@@ -233,22 +239,22 @@ class HttpConnection(web.RequestHandler):
         waiter.set_result(None)
 
     def _refuse_other_versions(self) -> None:
-        """The parser also takes HTTP/0.9 and HTTP/2.0, in which aiohttp would then answer."""
+        """Refuse HTTP/0.9 and HTTP/2.0, which the parser accepts, and in which aiohttp would respond."""
         for place, (message, _) in enumerate(self._messages):
             if not isinstance(message, _ErrInfo) and message.version not in _VERSIONS:
-                refusal = RefusedError(BAD_REQUEST, "Only HTTP/1.1 and HTTP/1.0 are spoken here.", close=True)
+                refusal = RefusedError(BAD_REQUEST, "The HTTP version must be 1.1 or 1.0.", close=True)
                 self._messages[place] = (_ErrInfo(BAD_REQUEST.status, refusal, ""), EMPTY_PAYLOAD)
 
     def _stop_reading(self, error: _ErrInfo) -> None:
-        """Take the error for the connection's last message: nothing after it can be understood.
+        """Make the error the connection's last message: nothing after it can be parsed.
 
-        It gets a body that does not end, so that aiohttp lingers: it throws away what still comes, for a while,
-        because closing with something unread resets the connection, and the client would not see the answer.
+        The message gets a body without an end, so that aiohttp lingers: it discards input for a while before it closes.
+        Closing with unread input would reset the connection, and the client could lose the response.
         """
         self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
         self._messages[-1] = (error, self._rest)
         if self._current_request is not None:
-            # Its chunks turned out to be malformed while it waits for them; aiohttp would leave it waiting.
+            # The request waits for chunks that turned out to be malformed; aiohttp would leave it waiting.
             self._current_request._cancel(web.RequestPayloadError("malformed"))
 
     async def finish_response(
@@ -258,20 +264,24 @@ class HttpConnection(web.RequestHandler):
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
         if self.writing_paused:
-            # aiohttp would take the next request. Whoever sends and never reads would have its answers kept for it
-            # without end.
+            # aiohttp would begin the next request, and buffer responses without limit for a client that never reads.
             await self._drain_helper()
         if not resp.keep_alive and not request.content.is_eof():
-            # The client need not wait for us to linger: it sees the end of the answer at once.
+            # The client sees the end of the response now, and need not wait while the server lingers.
             transport = self.transport
             if transport is not None and transport.can_write_eof() and not transport.is_closing():
                 transport.write_eof()
         if self._close or self._force_close:
-            self._read_no_more()
+            self._pause_reading()
         return finished
 
-    def cut_off_if_unread(self, now: float, timeout_seconds: float) -> None:
-        """End the connection if its client has taken nothing for so long of what keeps it from going on."""
+    def abort_if_stalled(self, now: float, timeout_seconds: float) -> None:
+        """Abort the connection if its client blocks it by not reading.
+
+        Args:
+            now: the time of the event loop's clock, in seconds.
+            timeout_seconds: how long the client may read nothing.
+        """
         wire = self._wire
         if wire is None or not (self.writing_paused or wire.is_closing()):
             self._unsent_bytes = 0
@@ -292,22 +302,24 @@ class HttpConnection(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        # The boundary lets nothing through, so what comes here broke in the boundary itself: no answer can be
+        # The boundary handles every exception, so this one was raised by the boundary itself: no response can be
         # trusted.
         self.logger.error("The answer could not be made", exc_info=exc)
-        raise ConnectionError("the answer could not be made") from exc
+        raise ConnectionError("the response could not be created") from exc
 
 
 def _refusal(error: BaseException) -> RefusedError:
-    """What a request that the parser refused is answered. Only texts that contain nothing of the request are shown."""
+    """The refusal of a request that could not be parsed. It shows only texts that contain no part of the request."""
     if isinstance(error, RefusedError):
         return error
     if isinstance(error, LineTooLong):
         return RefusedError(URI_TOO_LONG if error.args[1] == MAX_LINE_BYTES else HEADERS_TOO_LARGE, close=True)
     if isinstance(error, BadHttpMethod):
-        return RefusedError(BAD_REQUEST, "The request line names no HTTP method.", close=True)
+        return RefusedError(
+            BAD_REQUEST, "The request line must begin with an HTTP method, as in `GET /livez HTTP/1.1`.", close=True
+        )
     if type(error) is BadHttpMessage:
-        # llhttp's reasons are constants; what follows the first line is the request.
+        # llhttp's reason is a constant; the lines after the first quote the request.
         reason = error.message.partition(":\n")[0]
         if reason == "Too many headers received":
             return RefusedError(HEADERS_TOO_LARGE, close=True)

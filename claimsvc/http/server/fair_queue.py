@@ -1,27 +1,28 @@
-"""Turns for those who ask at the same time: a client with many connections is served no more often than one with few.
+"""Fair scheduling of requests between client addresses.
 
-The event loop would begin every request that has arrived before it looks at any that follows, so whoever has three
-hundred connections makes everybody else wait for three hundred requests. Here each turn of the loop begins a few, one
-of each address after the other; and answers, which a batch has for all its claims at once, are given likewise. An
-address that crowds out all others together gets one of each turn, because whatever waits for PostgreSQL or a master is
-held up by whole turns. An address that is alone (a proxy in front of everybody, say) is never held up.
+The event loop begins every request that has arrived before it polls for more, so a client with 300 connections would
+make every other client wait for 300 requests. With this queue, each iteration of the loop begins a few requests, in
+round-robin order of their addresses. Responses are scheduled in the same way, because a batch completes all its claims
+at the same moment. An address with far more waiting requests than all others together gets one request per iteration,
+because callbacks of PostgreSQL and Redis have to wait for the iteration to end. A single address (such as a proxy in
+front of all clients) is never delayed.
 """
 
 import asyncio
 import time
 from collections import deque
 
-# Requests that one turn begins, or answers: well below one millisecond of work.
+# Requests that are begun or answered in one iteration of the event loop: well below one millisecond of work.
 _PER_TURN = 8
-# An address crowds the others out if so many times as many of its requests wait as of all others together. Two proxies
-# that share the load, even badly, are far from it.
+# An address crowds the others out if it has this many times as many waiting requests as all others together. Two
+# proxies that share the load, even unevenly, stay far below.
 _CROWDS = 16
-# How long an address counts among those that ask at the same time.
+# Another address is considered active for this long after its last request.
 _RECENT_SECONDS = 0.5
 
 
 class FairQueue:
-    """Where requests wait for their turn to begin, in a line for each address."""
+    """A queue of requests for each address, served round-robin."""
 
     def __init__(self) -> None:
         self._left = _PER_TURN
@@ -32,7 +33,7 @@ class FairQueue:
         self._shared_until = 0.0
 
     def is_free(self, address: str | None) -> bool:
-        """Whether a request of this address may begin at once; if not, it waits for its `turn`."""
+        """Whether a request of this address may begin now; if not, it has to wait for its `turn`."""
         if address != self._alone:
             self._alone, self._shared_until = address, time.monotonic() + _RECENT_SECONDS
         elif time.monotonic() >= self._shared_until and not self._lines:
@@ -44,7 +45,7 @@ class FairQueue:
         return True
 
     def turn(self, address: str | None) -> "asyncio.Future[None]":
-        """The next free turn in the line of this address."""
+        """Queue a request of this address; the future is resolved when the request may begin."""
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines.setdefault(address, deque()).append(turn)
         self._waiting += 1
@@ -61,7 +62,7 @@ class FairQueue:
         self._left = _PER_TURN
         crowd: tuple[str | None, deque[asyncio.Future[None]]] | None = None
         while self._left and self._lines:
-            # The first line gives one, and becomes the last.
+            # Serve one request of the first address, which then becomes the last.
             address, line = next(iter(self._lines.items()))
             del self._lines[address]
             if crowd is None and self._crowds(line):
@@ -78,7 +79,11 @@ class FairQueue:
         return len(line) > _CROWDS * (1 + self._waiting - len(line))
 
     def _serve(self, address: str | None, line: "deque[asyncio.Future[None]]") -> bool:
-        """Give the next one of this line its turn; the line goes to the end. Whether that one still wanted it."""
+        """Serve the next request of an address, and move the address to the end.
+
+        Returns:
+            False if the request was cancelled meanwhile.
+        """
         turn = line.popleft()
         self._waiting -= 1
         if line:

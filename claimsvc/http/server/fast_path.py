@@ -1,9 +1,9 @@
-"""Claims answered without a task of their own.
+"""The fast path: usual claims are answered without an asyncio task.
 
-aiohttp makes a task, a request, a stream and a response of each request; for a claim that costs several times what the
-claim itself does. The usual claim (in one piece, on HTTP/1.1, on a connection that has nothing else to do) needs none
-of them: from its head and body to the bytes of its answer it takes plain calls, on the same parts that the route is
-made of. Whatever is not the usual case is left to aiohttp, before anything was done about it.
+aiohttp creates a task, a request, a stream and a response for each request, which costs several times what the claim
+costs. The usual claim (received in one piece, over HTTP/1.1, on an idle connection) needs none of them: plain calls
+lead from its head and body to the bytes of its response, through the functions that the route uses too. aiohttp answers
+every other request.
 """
 
 import time
@@ -24,21 +24,21 @@ from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
 from claimsvc.ports import PendingOutcome
 
-# Two names and what is around them; a longer body is nothing that a claim needs.
-_LONGEST_BODY = 1024
-# Each of these asks for something that only the long way can do.
+# Enough for two names of maximal length; longer bodies are unusual.
+_MAX_BODY_BYTES = 1024
+# Only aiohttp's path supports these.
 _UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING, IDEMPOTENCY_KEY)
 
 
 @dataclass(frozen=True, slots=True)
 class FastRoute:
-    """What the fast path serves: a POST of a small JSON body at `path`.
+    """The route of the fast path: a POST of a small JSON body to `path`.
 
     Args:
-        path: exactly as it is requested.
-        begin: begins the claim that a body asks for, and names its coupon; None where the body leaves it open. Raises
-            what the route would answer with a problem.
-        reply: renders an outcome for a request id.
+        path: the exact path; no percent-encoding, no query.
+        begin: takes the body and begins its claim. Returns the pending outcome, and the coupon's name or None if the
+            body names no coupon. Raises the exceptions that the route answers with a problem.
+        reply: renders an outcome; the second argument is the request id.
     """
 
     path: str
@@ -47,27 +47,37 @@ class FastRoute:
 
 
 class FastPathClaim:
-    """One claim under way: `answer` is what it comes to. `coupon_name` is None where it was left open, or unread."""
+    """A claim on the fast path. `answer` is its pending outcome; `coupon_name` is None if the body names no coupon.
 
-    __slots__ = ("_records", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name")
+    Args:
+        request_id: the request's id.
+        remote: the client's address.
+        access_log: records the request when it is answered.
+        route: begins and renders the claim.
+    """
 
-    def __init__(self, request_id: str, remote: str | None, records: AccessLog, route: FastRoute) -> None:
+    __slots__ = ("_access_log", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name")
+
+    def __init__(self, request_id: str, remote: str | None, access_log: AccessLog, route: FastRoute) -> None:
         self._started = time.monotonic()
         self._request_id = request_id
         self._remote = remote
-        self._records = records
+        self._access_log = access_log
         self._route = route
         self.coupon_name: str | None = None
         self.answer: PendingOutcome
 
     def reply(self, *, closes: bool) -> tuple[bytes, bool]:
-        """Once it is answered: the message to be sent, and whether it ends the connection. Records the request.
+        """Render the response and record the request. Call it when `answer` is done.
 
         Args:
-            closes: whether it ends the connection in any case.
+            closes: whether the response closes the connection in any case.
+
+        Returns:
+            The bytes to send, and whether the response closes the connection.
         """
         answer, request_id = self.answer, self._request_id
-        # The client cannot cancel it. Whoever has ended our tasks, to the client that is no defect but an end.
+        # Clients cannot cancel it, so only a shutdown has cancelled it, which is no defect.
         failure = _stopping() if answer.cancelled() else answer.exception()
         defect = None
         if failure is None:
@@ -78,7 +88,7 @@ class FastPathClaim:
         reply.headers[X_REQUEST_ID] = request_id
         if closes or reply.closes:
             reply.headers[hdrs.CONNECTION] = "close"
-        self._records.add(
+        self._access_log.add(
             method=hdrs.METH_POST,
             path=self._route.path,
             route=self._route.path,
@@ -89,7 +99,7 @@ class FastPathClaim:
             claim=self,
             defect=defect,
         )
-        return reply.in_one_piece(), closes or reply.closes
+        return reply.as_bytes(), closes or reply.closes
 
 
 def _stopping() -> UnavailableError:
@@ -97,17 +107,23 @@ def _stopping() -> UnavailableError:
 
 
 class FastPath:
-    """Begins the claims that need no task."""
+    """Begins usual claims without a task.
+
+    Args:
+        route: begins and renders claims.
+        access_log: records requests.
+        queue: orders requests fairly between addresses.
+    """
 
     claim_class = FastPathClaim
 
-    def __init__(self, route: FastRoute, records: AccessLog, queue: FairQueue) -> None:
+    def __init__(self, route: FastRoute, access_log: AccessLog, queue: FairQueue) -> None:
         self.queue = queue
         self._route = route
-        self._records = records
+        self._access_log = access_log
 
     def takes(self, message: object, body: StreamReader) -> bool:
-        """Whether the request is a claim, and the usual case."""
+        """Whether the request is a usual claim."""
         return (
             isinstance(message, RawRequestMessage)
             and message.path == self._route.path
@@ -115,25 +131,31 @@ class FastPath:
             and not message.should_close
             and message.version == HttpVersion11
             and body.is_eof()
-            and body.total_bytes <= _LONGEST_BODY
+            and body.total_bytes <= _MAX_BODY_BYTES
             and body.exception() is None
             and message.headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
             and not any(name in message.headers for name in _UNUSUAL_HEADERS)
         )
 
     def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
-        """Begin a claim that `takes` has said yes to."""
-        claim = self.claim_class(request_id_of(message.headers), remote, self._records, self._route)
+        """Begin a claim for which `takes` is true.
+
+        Args:
+            message: the request's head.
+            body: the complete body.
+            remote: the client's address.
+        """
+        claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route)
         try:
             claim.answer, claim.coupon_name = self._route.begin(body.read_nowait())
-        except Exception as failure:  # noqa: BLE001 - it is answered like one that comes later
+        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
             claim.answer = PendingOutcome()
             claim.answer.set_exception(failure)
         return claim
 
 
 class NoFastPath(FastPath):
-    """Where somebody has to be asked before a claim may begin."""
+    """Leaves all requests to aiohttp, because tokens or quotas must be checked before a claim begins."""
 
     def takes(self, message: object, body: StreamReader) -> bool:
         return False

@@ -1,4 +1,4 @@
-"""Who watches requests: metrics and traces, seen from the server."""
+"""Protocols through which the server reports requests to metrics and traces."""
 
 from collections.abc import Mapping
 from typing import Protocol
@@ -7,47 +7,61 @@ from aiohttp import web
 
 
 class HttpObserver(Protocol):
-    """What the HTTP layer tells whoever watches it."""
+    """Receives each request that was answered."""
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
-        """One request was answered.
+        """Called when a request was answered.
 
-        `method` is a known method or `OTHER`, and `route` a template of the route table or `unmatched`, so that both
-        stay few whatever is asked for. `seconds` run from the whole head having arrived to the answer being ready.
+        Args:
+            method: a known method or `OTHER`, so that the number of values is bounded.
+            route: a template of the route table or `unmatched`, so that the number of values is bounded.
+            status: the response's HTTP status.
+            seconds: from the arrival of the complete head until the response was ready.
         """
         ...
 
 
-class Unobserved:
-    """Nobody watches."""
+class NoObserver:
+    """Ignores requests."""
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
-        """Forget it."""
+        """Do nothing."""
 
 
 class RequestTrace(Protocol):
-    """The trace of one request. Whatever is begun while it is entered belongs to it."""
+    """The trace of one request, a context manager: work that is begun in its context belongs to the trace."""
 
     trace_id: str | None
-    """As in `traceparent`; None where there is no trace."""
+    """The id as in `traceparent`; None if the request is not traced."""
 
     def __enter__(self) -> object: ...
     def __exit__(self, *_: object) -> None: ...
 
     def answered(self, status: int, fields: Mapping[str, object]) -> None:
-        """The request was answered; `fields` are those of its log line. Nothing belongs to it any more."""
+        """End the trace, because the request was answered.
+
+        Args:
+            status: the response's HTTP status.
+            fields: the fields of the request's log line.
+        """
         ...
 
 
 class RequestTracer(Protocol):
-    """Who traces requests."""
+    """Begins traces of requests."""
 
     def begin(self, method: str, route: str, headers: Mapping[str, str]) -> RequestTrace:
-        """The trace of a request whose head has just arrived; `headers` say what it continues."""
+        """Begin the trace of a request whose head has just arrived.
+
+        Args:
+            method: the HTTP method.
+            route: the route's template.
+            headers: the request's headers; `traceparent` among them names the trace to continue.
+        """
         ...
 
     def current(self) -> RequestTrace | None:
-        """The trace that is entered here, if any is."""
+        """The trace of the current context, if any."""
         ...
 
 

@@ -1,4 +1,7 @@
-"""RFC 9457 problems over HTTP: bodies and headers of the problems in `claimsvc.domain.problems`, and HTTP's own."""
+"""RFC 9457 problems over HTTP: their bodies and headers, and the problems that only HTTP has.
+
+Problems that do not depend on HTTP are declared in `claimsvc.domain.problems`.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -21,14 +24,21 @@ from claimsvc.domain.problems import (
     problem_of_failure,
 )
 from claimsvc.http.server.response import Head, Reply
-from claimsvc.http.server.wire import MAX_BODY_BYTES, RESPONSE_HEADERS, dump
+from claimsvc.http.server.wire import (
+    MAX_BODY_BYTES,
+    MAX_HEADER_BYTES,
+    MAX_HEADERS,
+    MAX_LINE_BYTES,
+    RESPONSE_HEADERS,
+    dump,
+)
 
 CONTENT_TYPE = "application/problem+json"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckBody:
-    """How one dependency is."""
+    """The state of one dependency."""
 
     status: Literal["ok", "down"]
     detail: str
@@ -36,7 +46,7 @@ class CheckBody:
 
 @dataclass(frozen=True, slots=True)
 class ProblemBody:
-    """RFC 9457. `type` is stable: decide by it, never by `title` or `detail`."""
+    """An RFC 9457 problem. `type` is stable: decide by it, never by `title` or `detail`."""
 
     type: Annotated[str, Field(examples=["/problems/sold-out"])]
     title: str
@@ -47,7 +57,7 @@ class ProblemBody:
 
 @dataclass(frozen=True, slots=True)
 class BodyError:
-    """What is wrong with the body, and where: an RFC 6901 pointer into it, as a URI fragment."""
+    """An error in the body. `pointer` is the place: an RFC 6901 JSON pointer as a URI fragment."""
 
     detail: str
     pointer: Annotated[str, Field(examples=["#/amount"])]
@@ -55,7 +65,7 @@ class BodyError:
 
 @dataclass(frozen=True, slots=True)
 class ParameterError:
-    """What is wrong with the path or the query, and in which parameter; empty if it is in none of them."""
+    """An error in the path, the query or a header. `parameter` is its name; empty if no parameter can be named."""
 
     detail: str
     parameter: Annotated[str, Field(examples=["limit"])]
@@ -66,71 +76,75 @@ InputError = BodyError | ParameterError
 
 @dataclass(frozen=True, slots=True)
 class BadRequestBody(ProblemBody):
-    """A problem with what was sent."""
+    """The request is not valid; `errors` lists what is wrong and where."""
 
     errors: list[InputError]
 
 
 @dataclass(frozen=True, slots=True)
 class UnreadyBody(ProblemBody):
-    """Which dependency is down."""
+    """The instance is not ready; `checks` shows which dependency is down."""
 
     checks: dict[str, CheckBody]
 
 
 NOT_FOUND = Problem(
-    "not-found", 404, "Nothing is here", "No route has this path.", "See /openapi.json or /docs for the routes."
+    "not-found", 404, "Not found", "No route has this path.", "See /openapi.json or /docs for the routes."
 )
 METHOD_NOT_ALLOWED = Problem(
     "method-not-allowed",
     405,
     "Method not allowed",
-    "This path does not answer that method.",
-    "Use one of those in `Allow`.",
+    "This path does not support this method.",
+    "Use a method that the `Allow` header lists.",
 )
 REQUEST_TIMEOUT = Problem(
     "request-timeout",
     408,
-    "The request did not arrive in time",
-    "The rest of the request did not arrive in time, so nothing was done.",
-    "Send the whole request at once, on a new connection.",
+    "Request timeout",
+    "The request did not arrive completely within the time limit. Nothing was done.",
+    "Send the request again, without pauses, on a new connection.",
 )
 BODY_TOO_LARGE = Problem(
     "body-too-large",
     413,
     "The body is too large",
-    f"The body, as sent or once inflated, is larger than {MAX_BODY_BYTES} bytes.",
+    f"The body is larger than {MAX_BODY_BYTES} bytes, as it was sent or after it was decompressed.",
     "Send a smaller body.",
 )
 URI_TOO_LONG = Problem(
-    "uri-too-long", 414, "The path is too long", "The request line is too long.", "Send a shorter path and query."
+    "uri-too-long",
+    414,
+    "The URI is too long",
+    f"The request line is longer than {MAX_LINE_BYTES} bytes.",
+    "Send a shorter path and query.",
 )
 UNSUPPORTED_MEDIA_TYPE = Problem(
     "unsupported-media-type",
     415,
     "The body is not JSON in UTF-8",
-    "Bodies are `application/json` in UTF-8, plain or compressed with gzip.",
+    "The body must be `application/json` in UTF-8, plain or compressed with gzip.",
     "Send `Content-Type: application/json`, and no `Content-Encoding` other than `gzip`.",
 )
 STRESS_TEST_RUNS = Problem(
     "stress-test-runs",
     409,
     "A stress test is running",
-    "The stress test that was started before this one has not ended yet.",
-    "Wait for its end; it has a limit of two minutes.",
+    "Another stress test is still running.",
+    "Wait until it has ended; it takes two minutes at most.",
 )
 EXPECTATION_FAILED = Problem(
     "expectation-failed",
     417,
     "Unknown expectation",
-    "`Expect` asks for something other than `100-continue`.",
-    "Leave the header out.",
+    "The `Expect` header is not `100-continue`.",
+    "Omit the header, or send `Expect: 100-continue`.",
 )
 HEADERS_TOO_LARGE = Problem(
     "headers-too-large",
     431,
     "The headers are too large",
-    "The request has too many headers, or one that is too large.",
+    f"The request has more than {MAX_HEADERS} headers, or one that is larger than {MAX_HEADER_BYTES} bytes.",
     "Send fewer or smaller headers.",
 )
 TOO_MANY_VIEWERS = Problem(
@@ -138,7 +152,7 @@ TOO_MANY_VIEWERS = Problem(
     503,
     "Too many viewers",
     "The console of this instance has reached its limit of viewers.",
-    "Retry after `Retry-After` seconds, or open the console of another instance: each shows all of them.",
+    "Retry after `Retry-After` seconds, or open the console of another instance; each console shows all instances.",
 )
 
 _OF_HTTP = (
@@ -169,16 +183,20 @@ HEADERS: Mapping[Problem, Mapping[str, str]] = {
     UNSUPPORTED_MEDIA_TYPE: {hdrs.ACCEPT: "application/json", hdrs.ACCEPT_ENCODING: "gzip"},
     TOO_MANY_VIEWERS: {hdrs.RETRY_AFTER: "5"},
 }
-"""Headers that every answer with the problem has."""
+"""Further headers of every response with the problem."""
 
-# What aiohttp raises by itself: no route, and no such method on it.
+# The exceptions that aiohttp's router raises.
 _HTTP_STATUSES: Mapping[int, Problem] = {404: NOT_FOUND, 405: METHOD_NOT_ALLOWED}
 
 
 class RefusedError(Exception):
-    """Raised while a request is being read, where no outcome exists yet; answered as its problem.
+    """A request is refused before its use case is called.
 
-    `close` ends the connection after the answer, for requests whose rest should not be waited for.
+    Args:
+        problem: the problem that answers it.
+        detail: what is wrong with this request; None for the problem's `meaning`.
+        errors: what is wrong and where, for `BAD_REQUEST`.
+        close: whether the connection is closed, so that the rest of the request need not be read.
     """
 
     def __init__(
@@ -197,7 +215,12 @@ class RefusedError(Exception):
 
 
 def bad_body(detail: str, *, pointer: str = "#") -> RefusedError:
-    """A body that is wrong at one place; `pointer` is an RFC 6901 pointer in its URI fragment form."""
+    """The refusal of a body with one error.
+
+    Args:
+        detail: what is wrong, as a sentence.
+        pointer: where: an RFC 6901 JSON pointer as a URI fragment; `#` is the whole body.
+    """
     return RefusedError(BAD_REQUEST, errors=(BodyError(detail, pointer),))
 
 
@@ -207,19 +230,19 @@ def _head(problem: Problem) -> Head:
 
 
 def _constant_body(problem: Problem) -> bytes:
-    """Everything of a problem's body that no request changes: all but the end of its last member."""
+    """The part of a problem's encoded body that no request changes: all before the value of `request_id`."""
     body = ProblemBody(problem.type, problem.title, problem.status, problem.meaning, "")
     return dump(body).removesuffix(b'"}')
 
 
-# Sold out is what a busy coupon answers nearly always, so its answer is put together once.
+# Prepared at import, because most responses of a popular coupon are the problem `sold-out`.
 HEADS = {problem: _head(problem) for problem in PROBLEMS.values()}
 _CONSTANT_BODIES = {problem: _constant_body(problem) for problem in PROBLEMS.values()}
 
 
 def respond(problem: Problem, request_id: str) -> Reply:
-    """The answer to a problem about which nothing more is to be said."""
-    # A request id is of letters, digits and `._-` only, so it needs no escaping.
+    """The response of a problem without further details."""
+    # Request ids contain only letters, digits and `._-`, so no escaping is needed.
     body = b'%b%b"}' % (_CONSTANT_BODIES[problem], request_id.encode("ascii"))
     return Reply(HEADS[problem], body)
 
@@ -233,7 +256,16 @@ def respond_in_detail(
     checks: Mapping[str, CheckBody] | None = None,
     retry_after_seconds: float | None = None,
 ) -> Reply:
-    """The answer to a problem with what this request adds to it; `detail` None keeps the usual sentence."""
+    """The response of a problem with details of this request.
+
+    Args:
+        problem: the problem.
+        request_id: the request's id.
+        detail: what happened; None for the problem's `meaning`.
+        errors: what is wrong and where, for `BAD_REQUEST`.
+        checks: the state of each dependency, for `/readyz`.
+        retry_after_seconds: when to retry; rounded up to whole seconds, at least 1.
+    """
     body: ProblemBody = ProblemBody(problem.type, problem.title, problem.status, detail or problem.meaning, request_id)
     if problem is BAD_REQUEST:
         body = BadRequestBody(body.type, body.title, body.status, body.detail, request_id, list(errors))
@@ -241,13 +273,13 @@ def respond_in_detail(
         body = UnreadyBody(body.type, body.title, body.status, body.detail, request_id, dict(checks))
     reply = Reply(HEADS[problem], dump(body))
     if retry_after_seconds is not None:
-        # A whole number, and never 0: "at once" is what a busy service should not invite.
+        # Never 0, because clients of a busy service must not retry immediately.
         reply.headers[hdrs.RETRY_AFTER] = str(max(1, math.ceil(retry_after_seconds)))
     return reply
 
 
 def from_failure(failure: BaseException, request_id: str) -> Reply:
-    """The answer to an exception; whatever is not known here is an internal error, of which nothing is told."""
+    """The response of an exception. An unexpected one becomes an internal error that shows nothing of it."""
     if isinstance(failure, RefusedError):
         reply = respond_in_detail(failure.problem, request_id, failure.detail, errors=failure.errors)
         reply.closes = failure.close

@@ -1,7 +1,7 @@
-"""What every request passes on its way in and out: a request id, an answer whatever happens, one log line, one count.
+"""The outermost handler: gives every request an id, a response, one log line and one metric.
 
-It stands around the whole application rather than in aiohttp's list of middlewares, because some answers are given
-before that list is reached: a request that is not HTTP, a path without a route, an unknown `Expect`.
+It wraps the application instead of being one of aiohttp's middlewares, because those are not called for malformed
+requests, paths without a route, and an unknown `Expect`.
 """
 
 import re
@@ -24,52 +24,62 @@ from claimsvc.http.server.wire import X_REQUEST_ID
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 UNMATCHED = "unmatched"
-# What the log calls an answer that nobody was left to be given.
+# The status in the log if the client disconnected before the response.
 _CLIENT_GONE = 499
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,128}", re.ASCII)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "CONNECT"})
 _MAX_LOGGED_PATH = 256
-# Who is to be forgotten is not to be kept in the log.
-# What they name stays out of the log: users who are to be forgotten, and codes that whoever has them can use.
+# Paths that contain users or codes. Neither is logged: an erased user must not stay in logs, and a code can be used by
+# anyone who reads it.
 _NOT_LOGGED = ("/api/users/", "/api/codes/")
 
-# The failures that are answers; any other is a defect.
+# Exceptions that have a problem of their own; all others are defects.
 EXPECTED = (problems.RefusedError, PermissionDeniedError, TransientError, web.HTTPException)
 
 
 def request_id_of(headers: CIMultiDictProxy[str]) -> str:
-    """The client's own id, if it sent a sensible one; else a new one."""
-    asked = headers.get(X_REQUEST_ID)
-    return asked if asked is not None and _REQUEST_ID.fullmatch(asked) else str(uuid7())
+    """The request id that the client sent, if it is valid (1 to 128 of `A-Z a-z 0-9 . _ -`); otherwise a new one."""
+    sent = headers.get(X_REQUEST_ID)
+    return sent if sent is not None and _REQUEST_ID.fullmatch(sent) else str(uuid7())
 
 
 async def _respond(
     request: web.Request, handler: Handler, request_id: str
 ) -> tuple[web.StreamResponse, Exception | None]:
-    """The handler's answer, or one to its failure; and the failure, if nobody has provided for it."""
+    """The handler's response, or the problem of its exception; and the exception, if it is unexpected."""
     try:
         _check_expectation(request)
         return await handler(request), None
     except EXPECTED as expected:
         return Response(problems.from_failure(expected, request_id)), None
-    except Exception as unexpected:  # noqa: BLE001 - the border: it goes to the log, and nothing to the client
+    except Exception as unexpected:  # noqa: BLE001 - it is logged, and not shown to the client
         return Response(problems.from_failure(unexpected, request_id)), unexpected
 
 
 class RequestBoundary:
-    """The outermost handler."""
+    """The outermost handler.
 
-    def __init__(self, handler: Handler, records: AccessLog, queue: FairQueue) -> None:
+    Args:
+        handler: answers requests; its exceptions become problems.
+        access_log: records requests.
+        queue: orders requests fairly between addresses.
+    """
+
+    def __init__(self, handler: Handler, access_log: AccessLog, queue: FairQueue) -> None:
         self._handler = handler
-        self._records = records
+        self._access_log = access_log
         self._queue = queue
 
     async def __call__(self, request: web.Request) -> web.StreamResponse:
-        """Answer a request; raises nothing but `CancelledError`."""
+        """Answer a request. Raises `CancelledError` only."""
         return await self._answer(request, self._handler)
 
     def refusing(self, refusal: problems.RefusedError) -> Handler:
-        """A handler for a request that could not even be read: same id, same line, same count."""
+        """A handler for a request that could not be parsed: it gets an id, a log line and a metric like all others.
+
+        Args:
+            refusal: what the handler answers.
+        """
 
         async def refuse(request: web.Request) -> web.StreamResponse:
             raise refusal
@@ -85,7 +95,7 @@ class RequestBoundary:
         request_id = request[REQUEST_ID] = request_id_of(request.headers)
         try:
             response, defect = await _respond(request, handler, request_id)
-            # A batch has answers for all its claims at once, and each is about as much work as its request was.
+            # A batch decides its claims together, and answering each takes as long as beginning it did.
             await self._turn(request)
         except CancelledError:
             self._record(request, _CLIENT_GONE, started, request_id, None)
@@ -102,7 +112,7 @@ class RequestBoundary:
         self, request: web.Request, status: int, started: float, request_id: str, defect: Exception | None
     ) -> None:
         route = _route(request)
-        self._records.add(
+        self._access_log.add(
             method=request.method if request.method in _METHODS else "OTHER",
             path=_loggable_path(request, route),
             route=route,
@@ -116,21 +126,21 @@ class RequestBoundary:
 
 
 def _check_expectation(request: web.Request) -> None:
-    """Refuse an unknown `Expect`; what is known is up to the route."""
+    """Refuse an unknown `Expect`. The routes handle `100-continue`."""
     if request.headers.get(hdrs.EXPECT, "100-continue").lower() != "100-continue":
         raise problems.RefusedError(problems.EXPECTATION_FAILED)
 
 
 def _route(request: web.Request) -> str:
-    """The route's template: as many as there are routes, whatever paths are asked for."""
-    # Read from where the router puts it: `match_info` promises that there is one, and here there may be none.
+    """The route's template, which has a bounded number of values; `unmatched` if no route has the path."""
+    # The private attribute, because the public `match_info` fails if the router was not reached.
     match = request._match_info
     resource = match.route.resource if match is not None else None
     return resource.canonical if resource is not None else UNMATCHED
 
 
 def _loggable_path(request: web.Request, route: str) -> str:
-    """The path as it was sent, still percent-encoded, so that it stays one line; no query, which may be private."""
+    """The path as sent, percent-encoded, so that it is one line. The query is left out: it may be private."""
     path = request.rel_url.raw_path[:_MAX_LOGGED_PATH]
     for beginning in _NOT_LOGGED:
         if route.startswith(beginning):

@@ -1,8 +1,7 @@
-"""What a request is answered: a reply, and how it is written in one piece.
+"""Replies, and how they are written in one piece.
 
-aiohttp builds a head header by header for each response. For the short answers of the API that costs more than the
-claim itself does, so their heads are put together from parts that are known before any request. Whatever is not the
-usual case is left to aiohttp.
+aiohttp builds each response's head header by header, which for the API's short responses costs more than the claim. So
+their heads are assembled from parts that are prepared at import. aiohttp writes all unusual responses.
 """
 
 from collections.abc import Mapping
@@ -12,16 +11,16 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import StreamWriter
 
-# A longer one may not fit into the socket's buffer, and then its writing has to wait for the client.
-_LONGEST_IN_ONE_PIECE = 16_384
+# Longer responses may exceed the socket's buffer, and then writing must wait for the client.
+_MAX_SINGLE_WRITE_BYTES = 16_384
 
 
 class Head:
-    """The part of a head that every answer of a kind has in common.
+    """The constant part of a response's head.
 
     Args:
         status: the HTTP status.
-        headers: what no request changes; neither the length, nor the date, nor `Connection`.
+        headers: the headers that do not depend on the request; without `Content-Length`, `Date` and `Connection`.
     """
 
     def __init__(self, status: int, headers: Mapping[str, str]) -> None:
@@ -33,13 +32,15 @@ class Head:
 
 
 class Reply:
-    """An answer of the API.
+    """A response of the API, independent of aiohttp.
 
     Args:
-        head: what it has in common with others of its kind.
-        body: its bytes.
+        head: the constant part of the head.
+        body: the encoded body.
 
-    `headers` are those of this reply alone; `closes` ends the connection after it.
+    Attributes:
+        headers: further headers of this reply.
+        closes: whether the connection is closed after it.
     """
 
     __slots__ = ("body", "closes", "head", "headers")
@@ -50,8 +51,8 @@ class Reply:
         self.headers: dict[str, str] = {}
         self.closes = False
 
-    def in_one_piece(self) -> bytes:
-        """The whole message, for HTTP/1.1 and a connection that is kept."""
+    def as_bytes(self) -> bytes:
+        """The complete message, for HTTP/1.1; `headers` must contain `Connection` if the connection is to be closed."""
         added = "".join([f"{name}: {value}\r\n" for name, value in self.headers.items()])
         length, date = len(self.body), rfc822_formatted_time()
         head = f"{self.head.start}{added}Content-Length: {length}\r\nDate: {date}\r\n\r\n"
@@ -59,7 +60,7 @@ class Reply:
 
 
 class Response(web.StreamResponse):
-    """A reply as aiohttp takes it."""
+    """A reply as a response of aiohttp."""
 
     def __init__(self, reply: Reply) -> None:
         super().__init__(status=reply.head.status)
@@ -77,11 +78,11 @@ class Response(web.StreamResponse):
             and request.keep_alive
             and request.version == HttpVersion11
             and request.method != hdrs.METH_HEAD
-            and len(reply.body) <= _LONGEST_IN_ONE_PIECE
+            and len(reply.body) <= _MAX_SINGLE_WRITE_BYTES
             and type(writer) is StreamWriter
         ):
-            # Raises, as it does for aiohttp, if the client is gone.
-            writer._write(reply.in_one_piece())
+            # Raises if the client has disconnected, as aiohttp's own writing does.
+            writer._write(reply.as_bytes())
             self._keep_alive = True
             self._eof_sent = True
             return None

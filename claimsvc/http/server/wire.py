@@ -1,4 +1,4 @@
-"""What every message has: headers, limits, and how JSON is written."""
+"""Headers, limits and JSON encoding that all messages share."""
 
 from functools import partial
 
@@ -7,9 +7,13 @@ from aiohttp import hdrs
 from multidict import istr
 
 MAX_BODY_BYTES = 65_536
+MAX_HEADERS = 100
+# aiohttp's error contains only the limit. The limits differ so that it shows which one was exceeded.
+MAX_LINE_BYTES = 8190
+MAX_HEADER_BYTES = 8191
 
 
-# On every answer: it is this moment's truth, it is what it says it is, and it names no version.
+# The headers of every response. Responses must not be cached or sniffed; `Server` shows no version.
 RESPONSE_HEADERS = {
     hdrs.CACHE_CONTROL: "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -24,5 +28,5 @@ IDEMPOTENCY_KEY = istr("Idempotency-Key")
 
 X_REQUEST_ID = istr("X-Request-ID")
 
-# The spellings that nearly every client uses, so that most requests need no header parsed.
+# The spellings that nearly all clients use: a set lookup instead of parsing the header.
 PLAIN_JSON = frozenset({"application/json", "application/json; charset=utf-8", "application/json;charset=utf-8"})

@@ -117,7 +117,7 @@ async def test_claims_that_give_up_are_told_with_what_to_do(look: Look, open_ins
     await held_up
     await expect(page.locator("#verdict-text")).to_contain_text("That has ended")
     await expect(page.locator("#verdict")).to_have_attribute("data-level", "warning")
-    await expect(page.locator("#verdict-age")).to_contain_text("It has been so for")
+    await expect(page.locator("#verdict-age")).to_contain_text("In this state for")
 
 
 @pytest.mark.slow
@@ -275,8 +275,8 @@ async def test_in_development_a_button_fires_the_stress_test_and_shows_its_resul
         await expect(page.locator("#stress-outcomes")).to_contain_text("409 sold-out")
         await expect(page.locator("#stress-outcomes")).to_contain_text("999")
         await expect(page.locator("#coupons tbody tr").first).to_contain_text("stampede")
-        await expect(fire).to_have_text("Fire")
-        assert await page.evaluate("window.texts") == ["Running", "Fire"]
+        await expect(fire).to_have_text("Start")
+        assert await page.evaluate("window.texts") == ["Running", "Start"]
 
 
 # A stress test may be over before anybody looks at the button.

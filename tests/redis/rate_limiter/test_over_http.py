@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from claimsvc.http.framework.rate_limit import client_of
+from claimsvc.http.framework.rate_limit import client_address
 from tests.redis.rate_limiter.quota_service import service
 from tests.support.raw_http import connected, request
 
@@ -118,7 +118,7 @@ async def test_where_no_proxy_is_trusted_nobody_chooses_their_address(
     ],
 )
 def test_whose_a_request_is(peer: str | None, forwarded: list[str], client: str | None) -> None:
-    assert client_of(peer, forwarded, _LOCAL) == client
+    assert client_address(peer, forwarded, _LOCAL) == client
 
 
 @pytest.mark.parametrize(

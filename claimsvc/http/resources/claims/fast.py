@@ -1,4 +1,4 @@
-"""Claiming by the fast path: the same parts as the route of claiming, without a request object."""
+"""The fast path of claiming: the functions of the ordinary route, without a request object."""
 
 from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.schemas import ClaimCoupon
@@ -8,14 +8,14 @@ from claimsvc.ports import AnyClaims, PendingOutcome
 
 
 def fast_claims(claims: AnyClaims) -> FastRoute:
-    """The fast path's route of claiming.
+    """The route of the fast path.
 
     Args:
-        claims: where claims are made.
+        claims: makes claims.
     """
 
     def begin(body: bytes) -> tuple[PendingOutcome, str | None]:
-        asked = parse_body(ClaimCoupon, body)
-        return begin_claim(claims, asked), asked.coupon_name or None
+        claim = parse_body(ClaimCoupon, body)
+        return begin_claim(claims, claim), claim.coupon_name or None
 
     return FastRoute(CLAIM_PATH, begin, claim_reply)

@@ -1,4 +1,4 @@
-"""The routes of claiming, and of looking a claim up; what becomes of it later is in `transitions`."""
+"""The routes that claim a coupon and read a claim. `transitions` has those that confirm and cancel claims."""
 
 from collections.abc import Mapping
 from types import MappingProxyType
@@ -29,15 +29,17 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 @within_quota
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
-    """Claim one unit of a coupon for a user, for good or, with `hold_seconds`, until it is confirmed. Without
-    `coupon_name` it is the oldest coupon that can be claimed, of the `type` if there is one.
+    """Claim one unit of a coupon for a user.
 
-    A hold that is asked for again goes on as it was, and one that is asked for as a claim is confirmed: both are
-    answered 200.
+    Without `coupon_name`, the oldest claimable coupon is claimed; with `type`, the oldest of that type. With
+    `hold_seconds` the unit is held until you confirm the claim or the time is over.
+
+    If the user already holds a unit, the response is 200: a repeated hold continues unchanged, and a claim without
+    `hold_seconds` confirms it.
     """
 
-    def begin(once: domain.IdempotencyKey | None) -> PendingOutcome:
-        answer = begin_claim(request.app[SERVICES].strategy, body, once, request[CALLER].token)
+    def begin(key: domain.IdempotencyKey | None) -> PendingOutcome:
+        answer = begin_claim(request.app[SERVICES].strategy, body, key, request[CALLER].token)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
@@ -46,40 +48,54 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
 
 def begin_claim(
     claims: AnyClaims,
-    asked: schemas.ClaimCoupon,
-    once: domain.IdempotencyKey | None = None,
+    body: schemas.ClaimCoupon,
+    key: domain.IdempotencyKey | None = None,
     token: Mapping[str, Any] = _NOTHING,
 ) -> PendingOutcome:
-    """The answer, to come, to what is asked.
+    """Begin a claim.
 
     Args:
-        token: what the user's token says.
+        claims: makes claims.
+        body: the validated body.
+        key: the request's idempotency key.
+        token: the claims of the user's token.
 
     Raises:
-        RefusedError: it names both a coupon and a type.
+        RefusedError: the body names both a coupon and a type.
     """
-    if asked.coupon_name and asked.type:
-        raise problems.bad_body("Name a coupon or a type, not both.", pointer="#/type")
-    options = options_of(asked, once, token)
-    return claim_cases.begin(claims, asked.user_id, asked.coupon_name or None, asked.type or None, options)
+    if body.coupon_name and body.type:
+        raise problems.bad_body("Send either `coupon_name` or `type`, not both.", pointer="#/type")
+    options = options_of(body, key, token)
+    return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
 
 
 def options_of(
-    asked: schemas.ClaimCoupon, once: domain.IdempotencyKey | None = None, token: Mapping[str, Any] = _NOTHING
+    body: schemas.ClaimCoupon, key: domain.IdempotencyKey | None = None, token: Mapping[str, Any] = _NOTHING
 ) -> domain.ClaimOptions | None:
-    """What is asked for beyond a unit; None for the usual claim."""
-    if asked.hold_seconds is None and once is None and not asked.attributes and not token:
+    """The options of a claim; None for the usual claim, which has none.
+
+    Args:
+        body: the validated body.
+        key: the request's idempotency key.
+        token: the claims of the user's token.
+    """
+    if body.hold_seconds is None and key is None and not body.attributes and not token:
         return None
     return domain.ClaimOptions(
-        hold_seconds=asked.hold_seconds,
-        once=once,
-        attributes=asked.attributes or {},
+        hold_seconds=body.hold_seconds,
+        once=key,
+        attributes=body.attributes or {},
         token=domain.attributes_of(token),
     )
 
 
 def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
-    """What a claim is answered."""
+    """Render the outcome of a claim.
+
+    Args:
+        outcome: the outcome.
+        request_id: the request's id, which problems contain.
+    """
     match outcome:
         case domain.Claimed(claim):
             return created(schemas.claim_body(claim), f"/api/claims/{claim.id}")
@@ -91,15 +107,15 @@ def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
 
 
 async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
-    """One claim."""
+    """Read a claim."""
     found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
         return ok(schemas.claim_body(found))
     return refused(found, request[REQUEST_ID])
 
 
-_LOCATION = {"Location": "the path of what was made"}
-# What can be asked next, for clients and test programs that follow links.
+_LOCATION = {"Location": "the path of the created claim"}
+# OpenAPI links, for clients and test programs that follow them.
 _OF_A_CLAIM: dict[str, dict[str, Any]] = {
     "self": {"operationId": "get_claim", "parameters": {"id": "$response.body#/id"}},
     "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/coupon_name"}},
@@ -128,7 +144,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/claims/{id}",
         get_claim,
         tag="claims",
-        summary="Look a claim up",
+        summary="Read a claim",
         success=Success(200, "The claim.", schemas.ClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),

@@ -1,4 +1,4 @@
-"""The routes of what becomes of a claim after it was made."""
+"""The routes that confirm and cancel claims."""
 
 from typing import Annotated
 
@@ -20,7 +20,7 @@ from claimsvc.representations.fields import Request
 
 
 class CancelClaim(Request):
-    """Why a claim is given back; the audit keeps it."""
+    """Why the claim is cancelled; the reason is recorded in the audit."""
 
     reason: Annotated[
         str,
@@ -28,15 +28,15 @@ class CancelClaim(Request):
             min_length=1,
             max_length=domain.MAX_REASON_LENGTH,
             pattern=domain.REASON_PATTERN,
-            description="1 to 500 characters on one line, the first of them visible",
+            description="1 to 500 characters on one line, not beginning with a space",
             examples=["bought something else"],
         ),
     ]
 
 
 async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
-    """Give a claim back, held or confirmed: its unit is free for anybody, and its user may claim again. Asked for
-    again, it is answered alike, and nothing more comes back."""
+    """Cancel a claim, held or confirmed. Its unit can be claimed again, also by the same user. Cancelling again has the
+    same response, and returns no further unit."""
     services = request.app[SERVICES]
     ended = await claims.cancel(
         services.claim_records,
@@ -50,19 +50,19 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
 
 
 async def confirm_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
-    """Keep a unit that is held for good. Asked for again, it is answered alike."""
+    """Confirm a held claim, so that it never expires. Confirming again has the same response."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def confirm(once: domain.IdempotencyKey | None) -> object:
+    async def confirm(key: domain.IdempotencyKey | None) -> object:
         return await claims.confirm(
-            services.claim_records, services.transitions, caller, path.id, once=once, request_id=request_id
+            services.claim_records, services.transitions, caller, path.id, key=key, request_id=request_id
         )
 
     return _reply(await once_only(request, None, confirm), request_id)
 
 
 def _reply(
-    became: domain.Cancelled
+    outcome: domain.Cancelled
     | domain.Confirmed
     | domain.HoldExpired
     | domain.AlreadyCancelled
@@ -73,11 +73,11 @@ def _reply(
     | domain.KeyReused,
     request_id: str,
 ) -> Reply:
-    if isinstance(became, domain.Cancelled | domain.Confirmed):
-        return ok(schemas.claim_body(became.claim))
-    if isinstance(became, domain.Replayed):
-        return replayed(_reply(became.answer, became.request_id))
-    return refused(became, request_id)
+    if isinstance(outcome, domain.Cancelled | domain.Confirmed):
+        return ok(schemas.claim_body(outcome.claim))
+    if isinstance(outcome, domain.Replayed):
+        return replayed(_reply(outcome.answer, outcome.request_id))
+    return refused(outcome, request_id)
 
 
 ROUTES: tuple[Route, ...] = (
@@ -86,8 +86,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/claims/{id}",
         cancel_claim,
         tag="claims",
-        summary="Give a claim back",
-        success=Success(200, "The claim is given back.", schemas.ClaimBody),
+        summary="Cancel a claim",
+        success=Success(200, "The claim is cancelled.", schemas.ClaimBody),
         refusals=(domain.UnknownClaim, domain.AlreadyRedeemed, domain.HoldExpired),
         problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),
@@ -97,8 +97,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/claims/{id}/confirm",
         confirm_claim,
         tag="claims",
-        summary="Confirm a claim that is held",
-        success=Success(200, "The claim is its user's for good.", schemas.ClaimBody),
+        summary="Confirm a held claim",
+        success=Success(200, "The claim is confirmed.", schemas.ClaimBody),
         refusals=(domain.UnknownClaim, domain.AlreadyCancelled, domain.HoldExpired),
         problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),

@@ -1,4 +1,4 @@
-"""The routes of codes: each is for holders of keys alone, so that nobody finds a code by trying."""
+"""The routes of codes. All need a key, so that clients cannot guess codes by trying."""
 
 import hashlib
 from collections.abc import AsyncIterator, Sequence
@@ -28,23 +28,27 @@ from claimsvc.representations.fields import Request
 async def add_codes(
     request: web.Request, path: parameters.CouponPath, query: code_schemas.AddCodesQuery, upload: StreamingBody
 ) -> Reply:
-    """Add codes to a coupon: `text/csv` with `code` or `code,expires_at` a line, or `application/x-ndjson` with
-    `{"code": ..., "expires_at": ...}` a line. Its amount becomes what is claimed already and its codes, and each claim
-    from now on is given one. At most 200000 rows and 32 MiB; sent again, what was added is rejected as `exists`."""
+    """Add codes to a coupon.
+
+    Each line is `code` or `code,expires_at` (`text/csv`), or `{"code": ..., "expires_at": ...}`
+    (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount becomes the number of units claimed
+    so far plus the free codes, and each new claim gets a code. If you send a file again, the codes that it added
+    before are rejected as `exists`.
+    """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
     rows, atomic = rows_of(upload), query.atomic == "true"
 
-    async def add(once: domain.IdempotencyKey | None) -> object:
-        # Under a key nothing is done before it is known whether this is the same file as before.
-        come = rows if once is None else _all_at_once(kept)
-        return await codes.add(services.codes, caller, path.name, come, atomic=atomic, once=once, request_id=request_id)
+    async def add(key: domain.IdempotencyKey | None) -> object:
+        # With a key the file is read first: its fingerprint decides whether this is a repetition.
+        source = rows if key is None else _replay(buffered)
+        return await codes.add(services.codes, caller, path.name, source, atomic=atomic, key=key, request_id=request_id)
 
-    kept = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
-    return _told(await once_only(request, _Asked(atomic=atomic, rows=_digest(kept)), add), request_id)
+    buffered = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
+    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=_digest(buffered)), add), request_id)
 
 
-class _Asked(Request):
-    """What makes a file of codes the same as another."""
+class _UploadIdentity(Request):
+    """What the idempotency key's fingerprint of an upload covers."""
 
     atomic: bool
     rows: str
@@ -58,16 +62,17 @@ def _digest(parts: Sequence[Sequence[Row]]) -> str:
     return digest.hexdigest()
 
 
-async def _all_at_once(parts: Sequence[Sequence[Row]]) -> AsyncIterator[Sequence[Row]]:
+async def _replay(parts: Sequence[Sequence[Row]]) -> AsyncIterator[Sequence[Row]]:
     for part in parts:
         yield part
 
 
 async def generate_codes(request: web.Request, path: parameters.CouponPath, body: code_schemas.GenerateCodes) -> Reply:
-    """Make codes at random, and add them to a coupon. Sent again, it makes as many again."""
+    """Generate random codes and add them to a coupon. Without an idempotency key, each request generates further
+    codes."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def generate(once: domain.IdempotencyKey | None) -> object:
+    async def generate(key: domain.IdempotencyKey | None) -> object:
         return await codes.generate(
             services.codes,
             caller,
@@ -75,25 +80,25 @@ async def generate_codes(request: web.Request, path: parameters.CouponPath, body
             body.count,
             body.pattern,
             body.expires_at,
-            once=once,
+            key=key,
             request_id=request_id,
         )
 
-    return _told(await once_only(request, body, generate), request_id)
+    return _reply(await once_only(request, body, generate), request_id)
 
 
 async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
-    """Use a code that a claim has. It can be done once: of several who try at the same time, one succeeds."""
+    """Redeem a claimed code. A code can be redeemed once: of several concurrent requests, one succeeds."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def redeem(once: domain.IdempotencyKey | None) -> object:
-        return await codes.redeem(services.codes, caller, path.code, once=once, request_id=request_id)
+    async def redeem(key: domain.IdempotencyKey | None) -> object:
+        return await codes.redeem(services.codes, caller, path.code, key=key, request_id=request_id)
 
-    return _told(await once_only(request, None, redeem), request_id)
+    return _reply(await once_only(request, None, redeem), request_id)
 
 
 async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
-    """A code, and whose it is."""
+    """Read a code, with the claim that it belongs to."""
     code = await codes.get(request.app[SERVICES].codes, request[CALLER], path.code)
     if isinstance(code, domain.UnknownCode):
         return refused(code, request[REQUEST_ID])
@@ -101,18 +106,18 @@ async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
 
 
 async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> Reply:
-    """How many codes there are of a type of coupons."""
+    """Count the codes of a type of coupons."""
     coupon_type = query.type or None
     return ok(code_schemas.counts_body(coupon_type, await request.app[SERVICES].count_codes(coupon_type)))
 
 
-def _told(answer: Any, request_id: str) -> Reply:
+def _reply(answer: Any, request_id: str) -> Reply:
     if isinstance(answer, domain.CodesAdded):
         return ok(code_schemas.added_body(answer))
     if isinstance(answer, domain.Redeemed):
         return ok(code_schemas.code_body(answer.code))
     if isinstance(answer, domain.Replayed):
-        return replayed(_told(answer.answer, answer.request_id))
+        return replayed(_reply(answer.answer, answer.request_id))
     return refused(answer, request_id)
 
 
@@ -123,7 +128,7 @@ ROUTES: tuple[Route, ...] = (
         add_codes,
         tag="codes",
         summary="Add codes to a coupon",
-        success=Success(200, "They are added.", code_schemas.CodesAddedBody),
+        success=Success(200, "The codes are added.", code_schemas.CodesAddedBody),
         refusals=(domain.RowsRefused, domain.UnknownCoupon),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
@@ -135,8 +140,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}/codes/generate",
         generate_codes,
         tag="codes",
-        summary="Make codes for a coupon",
-        success=Success(200, "They are added.", code_schemas.CodesAddedBody),
+        summary="Generate codes for a coupon",
+        success=Success(200, "The codes are added.", code_schemas.CodesAddedBody),
         refusals=(domain.UnknownCoupon, domain.PatternTooSmall, domain.CodeExpired),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
@@ -148,7 +153,7 @@ ROUTES: tuple[Route, ...] = (
         redeem_code,
         tag="codes",
         summary="Redeem a code",
-        success=Success(200, "It is redeemed.", code_schemas.CodeBody),
+        success=Success(200, "The code is redeemed.", code_schemas.CodeBody),
         refusals=(domain.UnknownCode, domain.AlreadyRedeemed, domain.CodeNotClaimed, domain.CodeExpired),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_REDEEM),
@@ -159,7 +164,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/codes/{code}",
         get_code,
         tag="codes",
-        summary="Look a code up",
+        summary="Read a code",
         success=Success(200, "The code.", code_schemas.CodeBody),
         refusals=(domain.UnknownCode,),
         problems=(UNAVAILABLE,),

@@ -1,4 +1,4 @@
-"""What goes over the wire about codes: `claimsvc.representations` has the files."""
+"""Models of codes. `claimsvc.representations.code_files` reads the files."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -23,7 +23,7 @@ CodeText = Annotated[
         min_length=1,
         max_length=domain.MAX_CODE_LENGTH,
         pattern=domain.CODE_PATTERN,
-        description="1 to 64 of A-Z a-z 0-9 . _ - and Hangul syllables, and not dots only; case-sensitive",
+        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots; case-sensitive",
         examples=["HKTA-2947"],
     ),
     BeforeValidator(_normalized),
@@ -31,39 +31,42 @@ CodeText = Annotated[
 
 
 class CodePath(Request):
-    """The code in its path."""
+    """The path of a code."""
 
     code: CodeText
 
 
 class AddCodesQuery(Request):
-    """Whether all rows are taken or none."""
+    """The query of an upload of codes."""
 
     atomic: Annotated[
         Literal["true", "false"],
-        Field(description="`true`: all rows are added, or none; `false`: those that can be", examples=["false"]),
+        Field(
+            description="`true` to add all rows or none; `false` to add the valid rows and reject the others",
+            examples=["false"],
+        ),
     ] = "true"
 
 
 class CountsQuery(Request):
-    """Of which coupons the codes are counted."""
+    """The query of the counts of codes."""
 
     type: Annotated[
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
             pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
-            description="the type of the coupons; empty for those that have none",
+            description="the type of the coupons; empty for coupons without a type",
             examples=["welcome"],
         ),
     ] = ""
 
 
 class GenerateCodes(Request):
-    """How many codes are to be made, and what they look like."""
+    """How many codes to generate, and from which pattern."""
 
     count: Annotated[
-        int, Field(ge=1, le=domain.MAX_GENERATED, description="a whole number from 1 to 100000", examples=[100])
+        int, Field(ge=1, le=domain.MAX_GENERATED, description="an integer from 1 to 100000", examples=[100])
     ]
     pattern: Annotated[
         str,
@@ -71,8 +74,8 @@ class GenerateCodes(Request):
             min_length=1,
             max_length=domain.MAX_CODE_LENGTH,
             pattern=domain.GENERATION_PATTERN,
-            description="of A-Z 0-9 _ - and 가: `A` becomes a letter, `9` a digit, `가` a Hangul syllable, each "
-            "without those that look like another; anything else stays",
+            description="a pattern of A-Z 0-9 _ - and 가: `A` becomes a random letter, `9` a digit and `가` a Hangul "
+            "syllable, without look-alikes; other characters stay as they are",
             examples=["AAAA-9999"],
         ),
     ]
@@ -81,7 +84,7 @@ class GenerateCodes(Request):
 
 @dataclass(frozen=True, slots=True)
 class CodesAddedBody:
-    """How many codes were added, and which rows were not: the first 1000 of `rejected_count`."""
+    """The result of adding codes. `rejected` lists the first 1000 of `rejected_count` rows that were not added."""
 
     added: Annotated[int, Field(ge=0)]
     rejected_count: Annotated[int, Field(ge=0)]
@@ -90,7 +93,7 @@ class CodesAddedBody:
 
 @dataclass(frozen=True, slots=True)
 class CodeBody:
-    """A code and where it is in its life."""
+    """A code and its state. `claim_id` is the claim that it belongs to."""
 
     code: CodeText
     coupon_name: CouponName
@@ -102,8 +105,8 @@ class CodeBody:
 
 @dataclass(frozen=True, slots=True)
 class CodeCountsBody:
-    """How many codes there are of a type: ever added, of those claimed or held, of those redeemed; and how many will
-    never be given again. It is quick and may be a moment behind."""
+    """The numbers of codes of a type: `uploaded` were added in all, `claimed` are claimed, held or redeemed, `redeemed`
+    are redeemed, and `voided` can never be claimed again. The numbers may be slightly outdated."""
 
     type: CouponType | None
     uploaded: Annotated[int, Field(ge=0)]
@@ -113,15 +116,15 @@ class CodeCountsBody:
 
 
 def added_body(added: domain.CodesAdded) -> CodesAddedBody:
-    """What was added as it goes over the wire."""
+    """The body of the result of adding codes."""
     return CodesAddedBody(added.added, added.refused_count, refused_bodies(added))
 
 
 def code_body(code: domain.Code) -> CodeBody:
-    """A code as it goes over the wire."""
+    """The body of a code."""
     return CodeBody(code.code, code.coupon_name, code.state, code.claim_id, code.expires_at, code.redeemed_at)
 
 
 def counts_body(coupon_type: str | None, counts: domain.CodeCounts) -> CodeCountsBody:
-    """Counts as they go over the wire."""
+    """The body of counts; `coupon_type` is None for coupons without a type."""
     return CodeCountsBody(coupon_type, counts.uploaded, counts.claimed, counts.redeemed, counts.voided)

@@ -1,4 +1,4 @@
-"""Files of codes as bodies of requests."""
+"""Uploads of codes: the bodies that the route accepts, and reading their rows."""
 
 from collections.abc import AsyncIterator
 
@@ -11,19 +11,24 @@ MAX_UPLOAD_BYTES = 32 * 1024 * 1024
 
 CODES = Streamed(
     {
-        # Any text is a file: rows that are invalid are reported one by one.
+        # Without a pattern: every text is accepted, and invalid rows are rejected one by one.
         CSV: {
-            "schema": {"description": "on each line a `code`, or a `code,expires_at`"},
+            "schema": {"description": "each line is `code` or `code,expires_at`"},
             "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n",
         },
-        NDJSON: {"schema": {"type": "string", "description": "on each line an object with `code` and `expires_at`"}},
+        NDJSON: {
+            "schema": {
+                "type": "string",
+                "description": "each line is an object with `code` and, optionally, `expires_at`",
+            }
+        },
     },
     MAX_UPLOAD_BYTES,
 )
 
 
 async def rows_of(upload: StreamingBody) -> AsyncIterator[list[Row]]:
-    """The rows of a body as they arrive.
+    """Read the rows of a body while it arrives.
 
     Raises:
         RefusedError: as `StreamingBody.pieces`, or because the file cannot be read on.

@@ -1,6 +1,6 @@
-"""The console: a page of our own files, and the stream of what happens, sent to all who watch.
+"""The console: a static page, and the event stream of the live picture that it shows.
 
-`static/console` is plain JavaScript and CSS, written here, served as it is.
+The files in `static` are plain JavaScript and CSS; they are served as they are.
 """
 
 import asyncio
@@ -46,13 +46,13 @@ _FILES = (
 _EVENT_STREAM = {
     **RESPONSE_HEADERS,
     hdrs.CONTENT_TYPE: "text/event-stream; charset=utf-8",
-    # Proxies (nginx) collect answers otherwise, and a live page would come in gulps.
+    # Without it, nginx buffers the stream, and the page would be updated in bursts.
     "X-Accel-Buffering": "no",
 }
 _ACCEPTED = Head(202, {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"})
-# A viewer that has taken nothing for so long is gone, or as good as gone.
-_PATIENCE_SECONDS = 10.0
-# Some pictures. The system would keep a hundred times as much for who does not read, and they would be old when read.
+# A viewer that reads nothing for this long is disconnected.
+_SEND_TIMEOUT_SECONDS = 10.0
+# Room for a few pictures. By default the system buffers a hundred times as much, and a slow viewer would see old ones.
 _SEND_BUFFER_BYTES = 64 * 1024
 
 
@@ -67,14 +67,18 @@ CONSOLE: web.AppKey[Console] = web.AppKey("console", Console)
 
 
 class EventStream(web.StreamResponse):
-    """An answer that goes on until its viewer, or the service, leaves. `live.Viewer`.
+    """The event stream of one viewer, until the viewer disconnects or the service stops.
 
-    What the connection has not taken yet is never added to: a slow viewer misses pictures, and costs no memory.
+    Implements the viewer of `claimsvc.observability.console`. While a viewer has not read what was sent, it gets no
+    further pictures: slow viewers miss some, and need no memory.
+
+    Args:
+        live: sends the pictures.
     """
 
     def __init__(self, live: Live) -> None:
         super().__init__(headers=_EVENT_STREAM)
-        self.force_close()  # at its end, so that whoever comes back comes to an instance that is not stopping
+        self.force_close()  # a viewer that reconnects must be able to reach another instance
         self._live = live
         self._ended = asyncio.Event()
         self._taken_at = time.monotonic()
@@ -85,24 +89,24 @@ class EventStream(web.StreamResponse):
         writer = await super().prepare(request)
         if isinstance(writer, StreamWriter) and self._writer is None:
             self._writer, self._transport = writer, request.transport
-            _keep_little(self._transport)
+            _limit_send_buffer(self._transport)
         return writer
 
     async def send(self, frame: bytes) -> bool:
         writer, transport = self._writer, self._transport
         if writer is None:
-            return True  # its head is still to be sent
+            return True  # the head is not sent yet
         if transport is None or transport.is_closing():
             return False
         now = time.monotonic()
         if not transport.get_write_buffer_size():
             self._taken_at = now
             try:
-                # Nothing is waited for: this is the same task that sends to all.
+                # Without waiting, because one task sends to all viewers.
                 await writer.write(frame, drain=False)
             except ConnectionError:
                 return False
-        elif now - self._taken_at > _PATIENCE_SECONDS:
+        elif now - self._taken_at > _SEND_TIMEOUT_SECONDS:
             transport.abort()
             return False
         return True
@@ -111,7 +115,7 @@ class EventStream(web.StreamResponse):
         self._ended.set()
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """Called by aiohttp once the head is sent: stay until the end."""
+        """Wait until the stream ends. aiohttp calls this after the head was sent."""
         try:
             if not self._must_be_empty_body:
                 await self._ended.wait()
@@ -121,30 +125,30 @@ class EventStream(web.StreamResponse):
 
 
 async def console(request: web.Request) -> web.Response:
-    """The page."""
+    """The console's page."""
     return request.app[CONSOLE].respond(request, "index.html")
 
 
 async def console_file(request: web.Request) -> web.Response:
-    """A file of the page."""
+    """A file of the console."""
     return request.app[CONSOLE].respond(request, request.match_info["file"])
 
 
 async def console_events(request: web.Request) -> web.StreamResponse:
-    """What happens, as server-sent events: a picture up to ten times a second while it changes, else a beat."""
+    """The live picture as server-sent events: up to ten pictures a second while it changes, otherwise heartbeats."""
     live = request.app[SERVICES].live
     if live is None:
-        raise RefusedError(UNAVAILABLE, "There is no console here.")
+        raise RefusedError(UNAVAILABLE, "This instance has no console.")
     if live.is_stopping:
         raise RefusedError(UNAVAILABLE, "This instance is stopping.", close=True)
     if live.is_full:
         raise RefusedError(
-            problems.TOO_MANY_VIEWERS, f"This instance has {live.viewers} viewers of the console and takes no more."
+            problems.TOO_MANY_VIEWERS, f"The console of this instance has {live.viewers} viewers, which is its limit."
         )
     stream = EventStream(live)
     if request.method == hdrs.METH_HEAD:
         return stream
-    # Nothing was waited for since it was seen that there is a place: who comes in a crowd finds the same limit.
+    # There is no await between the check of the limit and this, so concurrent requests cannot exceed it.
     live.join(stream)
     try:
         stream.headers[X_REQUEST_ID] = request[REQUEST_ID]
@@ -156,24 +160,24 @@ async def console_events(request: web.Request) -> web.StreamResponse:
     return stream
 
 
-def _keep_little(transport: asyncio.Transport | None) -> None:
+def _limit_send_buffer(transport: asyncio.Transport | None) -> None:
     wire = transport.get_extra_info("socket") if transport is not None else None
     if wire is not None:
-        with contextlib.suppress(OSError):  # it is being closed
+        with contextlib.suppress(OSError):  # the socket is being closed
             wire.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER_BYTES)
 
 
 class StartStressTest(Request):
-    """Which scenario is to be run."""
+    """The scenario to run."""
 
     scenario: Annotated[str, Field(min_length=1, max_length=50)]
 
 
 async def start_stress_test(request: web.Request, body: StartStressTest) -> Reply:
-    """Fire the stress test at this service; what it comes to is told to all viewers."""
+    """Start the stress test against this service; all viewers see its result."""
     stress = request.app[SERVICES].stress
     if stress is None or body.scenario not in stress.scenarios:
-        raise RefusedError(problems.NOT_FOUND, "There is no such scenario.")
+        raise RefusedError(problems.NOT_FOUND, "No scenario has this name.")
     if not stress.start(body.scenario):
         raise RefusedError(problems.STRESS_TEST_RUNS)
     return Reply(_ACCEPTED, b"{}")
@@ -182,13 +186,13 @@ async def start_stress_test(request: web.Request, body: StartStressTest) -> Repl
 _PAGE = Success(200, "A page.", content_types=("text/html",))
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/console", console, tag="operations", summary="What happens now", success=_PAGE, documented=False),
+    Route("GET", "/console", console, tag="operations", summary="The console", success=_PAGE, documented=False),
     Route(
         "GET",
         "/console/events",
         console_events,
         tag="operations",
-        summary="What happens now, as a stream",
+        summary="The console's events",
         success=Success(200, "Server-sent events.", content_types=("text/event-stream",)),
         documented=False,
     ),
@@ -203,15 +207,15 @@ ROUTES: tuple[Route, ...] = (
     ),
 )
 
-# Installed by `claimsvc dev` alone.
+# Only `claimsvc dev` installs these.
 DEVELOPMENT_ROUTES: tuple[Route, ...] = (
     Route(
         "POST",
         "/console/stress-test",
         start_stress_test,
         tag="operations",
-        summary="Fire the stress test",
-        success=Success(202, "It runs."),
+        summary="Start the stress test",
+        success=Success(202, "The stress test is running."),
         problems=(problems.STRESS_TEST_RUNS,),
         documented=False,
     ),

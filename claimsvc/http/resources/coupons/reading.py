@@ -1,4 +1,4 @@
-"""The routes that look coupons up, and the claims of one."""
+"""The routes that read coupons and a coupon's claims."""
 
 from aiohttp import web
 
@@ -9,9 +9,9 @@ from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.domain import Scope
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
-from claimsvc.http.framework.auth import SHOWS_USERS, unless_open
+from claimsvc.http.framework.auth import SHOWS_USERS, only_with_tokens
 from claimsvc.http.framework.refusals import refused
-from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next
+from claimsvc.http.framework.routing import NEXT, Route, Success, ok, with_next_link
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -19,18 +19,18 @@ from claimsvc.representations import coupons as campaign_schemas
 
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
-    """One page of the coupons, by name."""
+    """List coupons, ordered by name. Archived coupons are left out."""
     found = await request.app[SERVICES].coupons.coupons(
         search=query.search or None, after=query.after(), limit=query.limit + 1
     )
     page = found[: query.limit]
     cursor = parameters.coupon_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.CouponPageBody([campaign_schemas.coupon_body(coupon) for coupon in page], cursor)
-    return with_next(request, ok(body), cursor)
+    return with_next_link(request, ok(body), cursor)
 
 
 async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
-    """A coupon and who holds it."""
+    """Read a coupon and its claimants."""
     found = await coupon_cases.get(request.app[SERVICES].coupons, request[CALLER], path.name)
     if isinstance(found, domain.UnknownCoupon):
         return refused(found, request[REQUEST_ID])
@@ -38,12 +38,12 @@ async def get_coupon(request: web.Request, path: parameters.CouponPath) -> Reply
 
 
 async def get_coupon_named_claim(request: web.Request) -> Reply:
-    """The coupon that is named `claim`, whose path is also that of claiming."""
+    """Read the coupon named `claim`, whose path is also the path of claiming."""
     return await get_coupon(request, parameters.CouponPath(name="claim"))
 
 
 async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
-    """One page of a coupon's claims, oldest first."""
+    """List a coupon's claims, oldest first."""
     found = await claim_cases.of_coupon(
         request.app[SERVICES].claim_records, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
     )
@@ -52,12 +52,12 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
     body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
-    return with_next(request, ok(body), cursor)
+    return with_next_link(request, ok(body), cursor)
 
 
 _COUPON = Success(
     200,
-    f"The coupon; `claimed_by` is oldest first, at most {MAX_CLAIMANTS}, and those that the caller may see.",
+    f"The coupon; `claimed_by` lists the first {MAX_CLAIMANTS} claimants that the caller may see, oldest first.",
     campaign_schemas.CampaignDetailBody,
 )
 
@@ -69,7 +69,7 @@ ROUTES: tuple[Route, ...] = (
         list_coupons,
         tag="coupons",
         summary="List coupons by name",
-        success=Success(200, "One page of the coupons.", schemas.CouponPageBody, headers=NEXT),
+        success=Success(200, "A page of coupons.", schemas.CouponPageBody, headers=NEXT),
         problems=(UNAVAILABLE,),
     ),
     Route(
@@ -77,7 +77,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}",
         get_coupon,
         tag="coupons",
-        summary="Look a coupon and its claimants up",
+        summary="Read a coupon and its claimants",
         success=_COUPON,
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
@@ -88,7 +88,7 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/claim",
         get_coupon_named_claim,
         tag="coupons",
-        summary="Look the coupon named `claim` up",
+        summary="Read the coupon named `claim`",
         success=_COUPON,
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
@@ -100,9 +100,9 @@ ROUTES: tuple[Route, ...] = (
         list_claims,
         tag="coupons",
         summary="List a coupon's claims, oldest first",
-        success=Success(200, "One page of the claims.", schemas.ClaimPageBody, headers=NEXT),
+        success=Success(200, "A page of claims.", schemas.ClaimPageBody, headers=NEXT),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
-        access=unless_open(Scope.CLAIMS_READ),
+        access=only_with_tokens(Scope.CLAIMS_READ),
     ),
 )

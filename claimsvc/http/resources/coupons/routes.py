@@ -1,4 +1,4 @@
-"""The routes of whoever offers coupons; each asks for a key."""
+"""The routes that create, change and archive coupons; all need a key."""
 
 from aiohttp import web
 
@@ -18,11 +18,11 @@ from claimsvc.representations import coupons as campaign_schemas
 
 
 async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupon) -> Reply:
-    """Offer a new coupon."""
+    """Create a coupon."""
     campaign = body.campaign()
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def create(once: domain.IdempotencyKey | None) -> object:
+    async def create(key: domain.IdempotencyKey | None) -> object:
         return await coupons.create(
             services.campaigns,
             caller,
@@ -30,66 +30,67 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
             body.amount,
             body.strategy,
             campaign,
-            once=once,
+            key=key,
             request_id=request_id,
         )
 
-    made = await once_only(request, body, create)
-    if isinstance(made, domain.Coupon) and (live := request.app[SERVICES].live):
-        live.coupon_created(made)
-    return _made(made, campaign, request[REQUEST_ID])
+    outcome = await once_only(request, body, create)
+    if isinstance(outcome, domain.Coupon) and (live := request.app[SERVICES].live):
+        live.coupon_created(outcome)
+    return _create_reply(outcome, campaign, request[REQUEST_ID])
 
 
-def _made(
-    made: domain.Coupon | domain.CouponExists | domain.PeriodIsEmpty | domain.Replayed | domain.KeyReused,
+def _create_reply(
+    outcome: domain.Coupon | domain.CouponExists | domain.PeriodIsEmpty | domain.Replayed | domain.KeyReused,
     campaign: domain.Campaign,
     request_id: str,
 ) -> Reply:
-    if isinstance(made, domain.Coupon):
-        return created(campaign_schemas.campaign_body(made, campaign), f"/api/coupons/{made.name}")
-    if isinstance(made, domain.Replayed):
-        return replayed(_made(made.answer, campaign, made.request_id))
-    return refused(made, request_id)
+    if isinstance(outcome, domain.Coupon):
+        return created(campaign_schemas.campaign_body(outcome, campaign), f"/api/coupons/{outcome.name}")
+    if isinstance(outcome, domain.Replayed):
+        return replayed(_create_reply(outcome.answer, campaign, outcome.request_id))
+    return refused(outcome, request_id)
 
 
 async def change_coupon(
     request: web.Request, path: parameters.CouponPath, body: campaign_schemas.ChangeCoupon
 ) -> Reply:
-    """Change a coupon's amount or rules; what is left out stays. Claims before it see the old, claims after it the new.
+    """Change a coupon's amount or campaign. Members that you omit stay unchanged.
 
-    The amount never falls below what is claimed or held.
+    The change is atomic: each claim is decided by the old values or by the new ones. The amount cannot be less than the
+    number of units claimed or held.
     """
-    changed = await coupons.change(
+    outcome = await coupons.change(
         request.app[SERVICES].campaigns, request[CALLER], path.name, body.change(), request_id=request[REQUEST_ID]
     )
-    return _changed(changed, request[REQUEST_ID])
+    return _change_reply(outcome, request[REQUEST_ID])
 
 
 async def change_coupon_named_claim(request: web.Request, body: campaign_schemas.ChangeCoupon) -> Reply:
-    """Change the coupon that is named `claim`, whose path is also that of claiming."""
+    """Change the coupon named `claim`, whose path is also the path of claiming."""
     return await change_coupon(request, parameters.CouponPath(name="claim"), body)
 
 
 async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
-    """Close a coupon for good: it can be claimed no more, and is left out of the listing. Its claims stay."""
+    """Archive a coupon permanently. It can no longer be claimed, and lists omit it; its claims stay."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
-    async def archive(once: domain.IdempotencyKey | None) -> object:
-        return await coupons.archive(services.campaigns, caller, path.name, once=once, request_id=request_id)
+    async def archive(key: domain.IdempotencyKey | None) -> object:
+        return await coupons.archive(services.campaigns, caller, path.name, key=key, request_id=request_id)
 
-    return _changed(await once_only(request, None, archive), request_id)
-
-
-def _changed(changed: ChangeAnswer, request_id: str) -> Reply:
-    if isinstance(changed, domain.CouponDetail):
-        return ok(campaign_schemas.campaign_body(changed.coupon, changed.campaign))
-    if isinstance(changed, domain.Replayed):
-        return replayed(_changed(changed.answer, changed.request_id))
-    return refused(changed, request_id)
+    return _change_reply(await once_only(request, None, archive), request_id)
 
 
-_LOCATION = {"Location": "the path of what was made"}
-# What can be asked next, for clients and test programs that follow links.
+def _change_reply(outcome: ChangeAnswer, request_id: str) -> Reply:
+    if isinstance(outcome, domain.CouponDetail):
+        return ok(campaign_schemas.campaign_body(outcome.coupon, outcome.campaign))
+    if isinstance(outcome, domain.Replayed):
+        return replayed(_change_reply(outcome.answer, outcome.request_id))
+    return refused(outcome, request_id)
+
+
+_LOCATION = {"Location": "the path of the created coupon"}
+# OpenAPI links, for clients and test programs that follow them.
 _LINKS = {
     "coupon": {"operationId": "get_coupon", "parameters": {"name": "$response.body#/name"}},
     "claims": {"operationId": "list_claims", "parameters": {"name": "$response.body#/name"}},
@@ -102,8 +103,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons",
         create_coupon,
         tag="coupons",
-        summary="Offer a new coupon",
-        success=Success(201, "It is on offer.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
+        summary="Create a coupon",
+        success=Success(201, "The coupon is created.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
         refusals=(domain.CouponExists, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
@@ -115,7 +116,7 @@ ROUTES: tuple[Route, ...] = (
         change_coupon,
         tag="coupons",
         summary="Change a coupon",
-        success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
+        success=Success(200, "The coupon is changed.", campaign_schemas.CampaignBody),
         refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
@@ -126,7 +127,7 @@ ROUTES: tuple[Route, ...] = (
         change_coupon_named_claim,
         tag="coupons",
         summary="Change the coupon named `claim`",
-        success=Success(200, "It is changed.", campaign_schemas.CampaignBody),
+        success=Success(200, "The coupon is changed.", campaign_schemas.CampaignBody),
         refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
@@ -136,8 +137,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}/archive",
         archive_coupon,
         tag="coupons",
-        summary="Close a coupon for good",
-        success=Success(200, "It is closed.", campaign_schemas.CampaignBody),
+        summary="Archive a coupon",
+        success=Success(200, "The coupon is archived.", campaign_schemas.CampaignBody),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),

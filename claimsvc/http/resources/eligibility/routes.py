@@ -1,4 +1,4 @@
-"""The routes of who may claim: asked by anybody, and set by whoever offers the coupon."""
+"""The routes that check eligibility, and that replace and delete allow and deny lists."""
 
 from collections.abc import AsyncIterator, Sequence
 
@@ -30,12 +30,11 @@ _MAX_LIST_BYTES = 64 * 1024 * 1024
 async def check_eligibility(
     request: web.Request, path: parameters.CouponPath, body: eligibility_schemas.CheckEligibility
 ) -> Reply:
-    """Whether a user could claim a coupon in this moment, and if not, everything that is in the way. Nothing is
-    claimed."""
+    """Check whether a user could claim a coupon now. If not, the response lists all reasons. Nothing is claimed."""
     audience, caller = request.app[SERVICES].audience, request[CALLER]
 
-    async def check(once: domain.IdempotencyKey | None) -> object:
-        return await eligibility.check(audience, caller, path.name, body.user_id, body.attributes or {}, once=once)
+    async def check(key: domain.IdempotencyKey | None) -> object:
+        return await eligibility.check(audience, caller, path.name, body.user_id, body.attributes or {}, key=key)
 
     return _checked(await once_only(request, body, check), request[REQUEST_ID])
 
@@ -52,22 +51,24 @@ def _checked(
 
 
 async def put_allow_list(request: web.Request, path: parameters.CouponPath, upload: StreamingBody) -> Reply:
-    """Replace the list of those who alone may claim a coupon. It is in force whole, or not at all."""
+    """Replace the allow list: only users on it may claim the coupon. Claims see the old list or the new one, never a
+    mixture of both."""
     return await _put(request, path.name, domain.ListKind.ALLOW, upload)
 
 
 async def put_deny_list(request: web.Request, path: parameters.CouponPath, upload: StreamingBody) -> Reply:
-    """Replace the list of those who may not claim a coupon. It is in force whole, or not at all."""
+    """Replace the deny list: users on it may not claim the coupon. Claims see the old list or the new one, never a
+    mixture of both."""
     return await _put(request, path.name, domain.ListKind.DENY, upload)
 
 
 async def delete_allow_list(request: web.Request, path: parameters.CouponPath) -> Reply:
-    """Take the allow list away: the coupon is for everybody again whom its rules admit."""
+    """Delete the allow list: every user whom the coupon's rules and deny list admit may claim it."""
     return await _delete(request, path.name, domain.ListKind.ALLOW)
 
 
 async def delete_deny_list(request: web.Request, path: parameters.CouponPath) -> Reply:
-    """Take the deny list away: nobody is excluded any more but by the coupon's rules."""
+    """Delete the deny list: only the coupon's rules and allow list exclude users."""
     return await _delete(request, path.name, domain.ListKind.DENY)
 
 
@@ -110,7 +111,7 @@ _LIST = Streamed(
             "schema": {"type": "string", "pattern": r"^user_id(\r?\n[!#-+\--~]{1,255})+(\r?\n)?$"},
             "example": "user_id,city\nuser-1,Seoul\n",
         },
-        ListFormat.NDJSON: {"schema": {"type": "string", "description": "on each line an object with `user_id`"}},
+        ListFormat.NDJSON: {"schema": {"type": "string", "description": "each line is an object with `user_id`"}},
     },
     _MAX_LIST_BYTES,
 )
@@ -121,9 +122,9 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}/eligibility",
         check_eligibility,
         tag="claims",
-        summary="Ask whether a user could claim a coupon",
+        summary="Check a user's eligibility",
         success=Success(
-            200, "Whether they could, and why not.", eligibility_schemas.EligibilityBody, headers=DOCUMENTED
+            200, "Whether the user is eligible, and why not.", eligibility_schemas.EligibilityBody, headers=DOCUMENTED
         ),
         refusals=(domain.UnknownCoupon,),
         problems=(QUOTA_EXCEEDED, UNAVAILABLE),
@@ -159,8 +160,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}/allow-list",
         delete_allow_list,
         tag="coupons",
-        summary="Take a coupon's allow list away",
-        success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
+        summary="Delete a coupon's allow list",
+        success=Success(200, "The coupon has no allow list.", eligibility_schemas.ListBody),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
@@ -170,8 +171,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/coupons/{name}/deny-list",
         delete_deny_list,
         tag="coupons",
-        summary="Take a coupon's deny list away",
-        success=Success(200, "There is no such list.", eligibility_schemas.ListBody),
+        summary="Delete a coupon's deny list",
+        success=Success(200, "The coupon has no deny list.", eligibility_schemas.ListBody),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),

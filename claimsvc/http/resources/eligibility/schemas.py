@@ -1,4 +1,4 @@
-"""What goes over the wire about who may claim: `claimsvc.representations` has the lists."""
+"""Models of eligibility. `claimsvc.representations.user_lists` reads the lists."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -11,7 +11,7 @@ from claimsvc.representations.fields import Attributes, CouponName, Request, Use
 
 
 class CheckEligibility(Request):
-    """A user who wants to know whether a coupon could be claimed."""
+    """The user whose eligibility is checked."""
 
     user_id: UserId
     attributes: Attributes | None = None
@@ -19,7 +19,7 @@ class CheckEligibility(Request):
 
 @dataclass(frozen=True, slots=True)
 class EligibilityBody:
-    """Whether a claim would succeed in this moment, and everything that is in its way."""
+    """Whether a claim would succeed now, and all reasons why not."""
 
     eligible: bool
     reasons: list[ReasonBody]
@@ -27,7 +27,7 @@ class EligibilityBody:
 
 @dataclass(frozen=True, slots=True)
 class ListBody:
-    """A coupon's list: of how many users, null if there is none."""
+    """A coupon's list. `users` is the number of users on it; null if there is no list."""
 
     coupon_name: CouponName
     kind: domain.ListKind

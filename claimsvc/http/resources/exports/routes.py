@@ -1,4 +1,4 @@
-"""Whole exports over HTTP: streamed, so that they cost no memory, and cut off where they fail."""
+"""The route that exports claims. It streams the response, so memory is bounded; a failure aborts the connection."""
 
 from collections.abc import AsyncIterator
 
@@ -20,10 +20,10 @@ _CSV = "text/csv"
 
 
 async def export_claims(request: web.Request, path: parameters.CouponPath) -> web.StreamResponse | Reply:
-    """Every claim of the coupon, oldest first, those that have ended too; as CSV with a line of names.
+    """Export all claims of a coupon, also ended ones, oldest first, as CSV with a header line.
 
-    An answer without its end (the last chunk) is not whole: something has failed midway. A cell that a spreadsheet
-    would take for a formula has a `'` before it.
+    If the response breaks off before its last chunk, the export failed and is incomplete. A cell that a spreadsheet
+    would interpret as a formula is prefixed with `'`.
     """
     parts = await claims.export(request.app[SERVICES].exports, request[CALLER], path.name)
     if isinstance(parts, domain.UnknownCoupon):
@@ -47,9 +47,9 @@ async def _send(request: web.Request, response: web.StreamResponse, parts: Async
         async for part in parts:
             await response.write(part)
     except ConnectionError:
-        return  # the client has left, or has read nothing for too long
+        return  # the client has disconnected, or has not read for too long
     except BaseException:
-        # Nothing that comes after this may look like the end. What was raised is for the log alone.
+        # Abort, so that the response does not look complete. The exception is logged only.
         if request.transport is not None:
             request.transport.abort()
         raise

@@ -1,4 +1,4 @@
-"""The routes of whoever has to look after the locks; both ask for a key."""
+"""The routes that list locks and release them by force; both need a key."""
 
 from aiohttp import web
 
@@ -16,14 +16,16 @@ from claimsvc.representations import locks as lock_schemas
 
 
 async def list_locks(request: web.Request) -> Reply:
-    """Who holds which lock, for how long, and who waits. Read from the masters, without keeping them from claims."""
+    """List the locks that are held, with their holders and the instances that wait. Reading them does not delay
+    claims."""
     return ok(lock_schemas.locks_body(await locks.held(request.app[SERVICES].lock_admin, request[CALLER])))
 
 
 async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
-    """Give a lock back for its holder, and wake who waits for it. It is audited first, and not done without PostgreSQL.
+    """Release a lock by force, and wake the next instance that waits for it.
 
-    The holder goes on until it finds the lock lost. Its claims are right all the same: PostgreSQL decides them.
+    The release is recorded in the audit first, so it needs PostgreSQL. The holder continues until it notices that the
+    lock is lost; its claims are still correct, because PostgreSQL decides them.
     """
     released = await locks.release(
         request.app[SERVICES].lock_admin,
@@ -43,8 +45,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/locks",
         list_locks,
         tag="operations",
-        summary="Which locks are held?",
-        success=Success(200, "The locks of this moment.", lock_schemas.LocksBody),
+        summary="List locks",
+        success=Success(200, "The current locks.", lock_schemas.LocksBody),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.LOCKS_READ),
     ),
@@ -54,7 +56,7 @@ ROUTES: tuple[Route, ...] = (
         release_lock,
         tag="operations",
         summary="Release a lock by force",
-        success=Success(200, "It is released.", lock_schemas.LockReleasedBody),
+        success=Success(200, "The lock is released.", lock_schemas.LockReleasedBody),
         refusals=(domain.LockNotHeld,),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.LOCKS_WRITE),

@@ -1,14 +1,14 @@
-"""Swagger UI from files of our own: no other host is asked for anything, and the page has no script in its text.
+"""Swagger UI, served from this package: nothing is loaded from other hosts, and the page has no inline scripts.
 
-`static/docs` holds what it needs of swagger-ui-dist 5.35.0, unchanged, with its LICENSE and NOTICE; `index.html` and
-`start.js` are ours.
+`static` holds the files of swagger-ui-dist 5.35.0 that are needed, unchanged, with LICENSE and NOTICE; `index.html` and
+`start.js` belong to this project.
 """
 
 from aiohttp import web
 
 from claimsvc.http.framework.pages import Pages
 
-# What Swagger UI needs and no more: its icons are data: URIs, and it sets styles on elements while it draws.
+# The least that Swagger UI needs: its icons are data: URIs, and it sets inline styles.
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -17,7 +17,7 @@ _FILES = ("index.html", "start.js", "swagger-ui-bundle.js", "swagger-ui.css", "f
 
 
 class Docs(Pages):
-    """The documentation's files."""
+    """The files of Swagger UI."""
 
     def __init__(self) -> None:
         super().__init__("claimsvc.http.resources.operations", _FILES, _POLICY)

@@ -1,4 +1,4 @@
-"""Whether every dependency is usable, asked seldom however often the probes come."""
+"""Readiness: checks the dependencies, and caches the result briefly, so that frequent probes cost little."""
 
 import asyncio
 import time
@@ -15,7 +15,12 @@ FRESH_SECONDS = 1.0
 
 
 class Readiness:
-    """The checks' last result; probes that come while it is fresh, or being made, share it."""
+    """Runs the health checks. Concurrent probes share a run, and its result is reused while it is fresh.
+
+    Args:
+        checks: the check of each dependency, by its name; it raises `UnavailableError` if the dependency is down.
+        clock: returns monotonic seconds.
+    """
 
     def __init__(self, checks: Mapping[str, ports.HealthCheck], *, clock: Callable[[], float] = time.monotonic) -> None:
         self._checks = checks
@@ -26,11 +31,11 @@ class Readiness:
         self._stopping = False
 
     def stop(self) -> None:
-        """From now on this instance is not ready, whatever its dependencies say: it takes no new connections."""
+        """Report this instance as not ready from now on, because it is stopping."""
         self._stopping = True
 
     async def report(self) -> Mapping[str, CheckBody]:
-        """Each dependency's state, at most `FRESH_SECONDS` old."""
+        """The state of each dependency, at most `FRESH_SECONDS` old."""
         if self._stopping:
             return {"claimsvc": CheckBody("down", "this instance is stopping")}
         async with self._turn:
@@ -47,8 +52,8 @@ class Readiness:
         except UnavailableError as error:
             return CheckBody("down", error.detail)
         except TimeoutError:
-            return CheckBody("down", f"it did not answer within {CHECK_TIMEOUT_SECONDS:g} s")
-        except Exception:  # noqa: BLE001 - a broken check is a broken dependency, and its text is not for callers
+            return CheckBody("down", f"no response within {CHECK_TIMEOUT_SECONDS:g} s")
+        except Exception:  # noqa: BLE001 - a failed check counts as down; its message is not shown to clients
             structlog.get_logger("claimsvc.http").exception("health_check_failed", dependency=name)
-            return CheckBody("down", "the check itself failed; the log has the reason")
+            return CheckBody("down", "the health check failed unexpectedly; see the service's log")
         return CheckBody("ok", "")

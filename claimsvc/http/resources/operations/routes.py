@@ -1,4 +1,4 @@
-"""The routes of whoever runs the service: health, metrics, the API's own description, and what its problems mean."""
+"""The routes for operators: health, metrics, the OpenAPI document, and explanations of problems."""
 
 import asyncio
 from collections.abc import Callable
@@ -29,12 +29,12 @@ _EXPLANATION = """<!DOCTYPE html>
 
 
 async def livez(request: web.Request) -> Reply:
-    """The process is alive; asks nobody else, so that a database's outage does not get it restarted."""
+    """Answer 200 while the process is alive. Dependencies are not checked, so that their outage restarts nothing."""
     return ok(schemas.LiveBody("ok"))
 
 
 async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
-    """Whether requests should be sent here."""
+    """Answer 200 if all dependencies are usable and this instance is not stopping, otherwise 503."""
     report = await request.app[READINESS].report()
     down = [name for name, check in report.items() if check.status != "ok"]
     shown = dict(report) if query.is_verbose() else {}
@@ -50,7 +50,7 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
 
 
 async def metrics(request: web.Request) -> web.Response:
-    """The metrics, as Prometheus reads them."""
+    """The metrics, in the text format of Prometheus or in the OpenMetrics format."""
     content, content_type = request.app[SERVICES].render_metrics(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=content, headers={**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
 
@@ -64,7 +64,7 @@ async def openapi_json(request: web.Request) -> web.Response:
 
 
 async def explain_problem(request: web.Request, path: parameters.ProblemPath) -> web.StreamResponse | Reply:
-    """What a kind of problem means: JSON, or a page for people."""
+    """Explain a problem type: as JSON, or as a page if `Accept` contains `text/html`."""
     problem = problems.PROBLEMS.get(path.slug)
     if problem is None:
         return problems.respond(problems.NOT_FOUND, request[REQUEST_ID])
@@ -81,7 +81,7 @@ async def explain_problem(request: web.Request, path: parameters.ProblemPath) ->
 
 
 async def docs(request: web.Request) -> web.Response:
-    """This document, drawn by Swagger UI."""
+    """Swagger UI with this document."""
     return request.app[DOCS].respond(request, "index.html")
 
 
@@ -99,16 +99,16 @@ ROUTES: tuple[Route, ...] = (
         "/livez",
         livez,
         tag="operations",
-        summary="Is the process alive?",
-        success=Success(200, "It is.", schemas.LiveBody),
+        summary="Liveness",
+        success=Success(200, "The process is alive.", schemas.LiveBody),
     ),
     Route(
         "GET",
         "/readyz",
         readyz,
         tag="operations",
-        summary="Should requests be sent here?",
-        success=Success(200, "They should.", schemas.ReadyBody),
+        summary="Readiness",
+        success=Success(200, "This instance is ready for requests.", schemas.ReadyBody),
         problems=(UNAVAILABLE,),
     ),
     Route(
@@ -125,18 +125,20 @@ ROUTES: tuple[Route, ...] = (
         openapi_json,
         tag="operations",
         summary="This document",
-        success=Success(200, "OpenAPI 3.1."),
+        success=Success(200, "The OpenAPI 3.1 document."),
     ),
     Route(
         "GET",
         "/problems/{slug}",
         explain_problem,
         tag="operations",
-        summary="What a kind of problem means",
-        success=Success(200, "Its meaning.", schemas.ProblemKindBody, content_types=("application/json", "text/html")),
+        summary="Explain a problem type",
+        success=Success(
+            200, "The explanation.", schemas.ProblemKindBody, content_types=("application/json", "text/html")
+        ),
         problems=(problems.NOT_FOUND,),
     ),
-    Route("GET", "/docs", docs, tag="operations", summary="This document, drawn", success=_PAGE, documented=False),
+    Route("GET", "/docs", docs, tag="operations", summary="Swagger UI", success=_PAGE, documented=False),
     Route(
         "GET",
         "/docs/{file}",

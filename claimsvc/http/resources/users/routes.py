@@ -1,4 +1,4 @@
-"""Forgetting a user, over HTTP; it asks for a key."""
+"""The route that erases a user; it needs a key."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -19,7 +19,7 @@ from claimsvc.http.server.response import Reply
 
 @dataclass(frozen=True, slots=True)
 class ErasedBody:
-    """What was erased. `erased_as` is the name that the user's claims have from now on; nothing leads back from it."""
+    """What was erased. `erased_as` replaces the user's id in its claims; the user cannot be identified by it."""
 
     erased_as: Annotated[str, Field(examples=["erased-8e03978e-40d5-43e8-bc93-6894a57f9324"])]
     coupons: int
@@ -29,8 +29,8 @@ class ErasedBody:
 
 
 async def erase_user(request: web.Request, path: parameters.UserPath) -> Reply:
-    """Forget a user: its claims, ended ones too, get a name that leads to nobody, so that all counts stay as they are;
-    entries of lists and stored answers that name it are removed. Asked for again, it finds what has come since."""
+    """Erase a user. In its claims, also ended ones, a random name replaces the user's id, so that all counts stay the
+    same. The user's entries in lists and its stored responses are deleted. A repetition erases what was added since."""
     erased = await users.erase(request.app[SERVICES].erasure, request[CALLER], path.id, request_id=request[REQUEST_ID])
     return ok(ErasedBody(erased.erased_as, erased.coupons, erased.claims, erased.list_entries, erased.answers))
 
@@ -41,8 +41,8 @@ ROUTES: tuple[Route, ...] = (
         "/api/users/{id}",
         erase_user,
         tag="operations",
-        summary="Forget a user",
-        success=Success(200, "The user is forgotten.", ErasedBody),
+        summary="Erase a user",
+        success=Success(200, "The user is erased.", ErasedBody),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.USERS_ERASE),
     ),

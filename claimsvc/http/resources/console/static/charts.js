@@ -1,9 +1,9 @@
-// Charts of our own: a minute of stacked areas, and sparklines. SVG, so that they take the page's colours.
+// Charts: stacked areas of the last minute, and sparklines. SVG, so that the page's colours apply.
 
 import { draw } from "./dom.js";
 import { SPAN } from "./history.js";
 
-/** A round number above the value, for the top of a chart. */
+/** A round number above the value, for the upper end of a chart's axis. */
 export function ceiling(value) {
   if (value <= 10) return 10;
   const power = 10 ** Math.floor(Math.log10(value));
@@ -12,7 +12,7 @@ export function ceiling(value) {
 
 const place = (x, y) => `${x.toFixed(1)} ${y.toFixed(1)}`;
 
-/** Areas on top of each other, the first at the bottom. */
+/** Stacked areas, the first at the bottom. */
 export class StackedChart {
   #series;
   #paths = new Map();
@@ -60,7 +60,7 @@ export class StackedChart {
   }
 }
 
-/** One line, as high as its highest point. */
+/** One line, scaled to its maximum. */
 export class Sparkline {
   #line = draw("path", { class: "line" });
   #area = draw("path", { class: "under" });

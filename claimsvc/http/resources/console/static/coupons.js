@@ -1,4 +1,4 @@
-// The table of coupons: stock, claims and lock of each.
+// The table of coupons, with their stock, claims and locks.
 
 import { Sparkline } from "./charts.js";
 import { byId, cell, count, duration, fill, keepRows, letter, make, mark, percent, rate, row, rowHeading, say } from "./dom.js";
@@ -7,13 +7,13 @@ import { OUTCOMES, total } from "./outcomes.js";
 
 const MOST_TURNS = 8;
 
-// The service decides what is to be said of a lock; how, is said here.
+// The texts for the states of a lock. The service decides the state.
 const LOCKS = {
   none: ({ strategy }) => `none: ${strategy}`,
   idle: () => "idle",
-  stuck: () => "stuck: it does not move",
-  stranger: () => "not ours: refused, and held by none of us",
-  "sold-out": () => "sold out: only looked at",
+  stuck: () => "stuck: not released",
+  stranger: () => "unknown holder: no known instance holds it",
+  "sold-out": () => "sold out: only checked",
   contended: ({ waiting_share }) => `contended: ${percent(waiting_share)} waiting`,
   shared: ({ waiting_share }) => `shared: ${percent(waiting_share)} waiting`,
   free: () => "uncontended",
@@ -58,7 +58,7 @@ class CouponRow {
     const all = total(coupon.outcomes);
     this.#history.add(now, { all });
     say(this.#name, coupon.name === "other" ? "all other coupons" : coupon.name);
-    say(this.#note, isHottest ? "hottest now" : all ? "" : "at rest");
+    say(this.#note, isHottest ? "hottest now" : all ? "" : "idle");
     mark(this.element, "hot", isHottest ? "yes" : "no");
     this.#showStock(coupon);
     say(this.#rate, rate(all));
@@ -82,7 +82,7 @@ class CouponRow {
     const locked = coupon.acquired > 0;
     say(this.#wait, locked ? duration(coupon.wait_ms) : "–");
     say(this.#hold, locked ? describeTurn(coupon) : "");
-    say(this.#acquired, locked || coupon.busy ? `${rate(coupon.acquired)} got it` : "–");
+    say(this.#acquired, locked || coupon.busy ? `${rate(coupon.acquired)} acquired` : "–");
     const extra = [];
     if (coupon.busy) extra.push(`${rate(coupon.busy)} busy`);
     if (coupon.retries) extra.push(`${rate(coupon.retries)} retries`);
@@ -108,8 +108,8 @@ class CouponRow {
     });
     const long = holder !== null && held_seconds >= 1;
     const taking = shown.map(([place, share]) => `${letter(place)} ${percent(share)}`).join(", ");
-    say(this.#holder, long ? `${letter(holder)} for ${held_seconds} s` : taking || "nobody");
-    // One that nobody else wants is kept for seconds, which is as it should be.
+    say(this.#holder, long ? `${letter(holder)} for ${held_seconds} s` : taking || "none");
+    // A lock without contention is held for seconds, which is normal.
     mark(this.#holder, "level", lock === "stuck" ? "bad" : "good");
   }
 }
@@ -121,8 +121,8 @@ function describeTurn({ turn, hold_ms }) {
 }
 
 function describeOutcomes(outcomes) {
-  const told = Object.entries(outcomes).filter(([name, value]) => name !== "claimed" && value > 0);
-  return told.map(([name, value]) => `${rate(value)} ${OUTCOMES[name] ?? name}`).join(", ");
+  const shown = Object.entries(outcomes).filter(([name, value]) => name !== "claimed" && value > 0);
+  return shown.map(([name, value]) => `${rate(value)} ${OUTCOMES[name] ?? name}`).join(", ");
 }
 
 export class CouponTable {
@@ -131,7 +131,7 @@ export class CouponTable {
   #elements = new Map();
 
   update(coupons, instances, now) {
-    // The service orders them, and not too often: the first is the hottest, if it is claimed at all.
+    // The service sorts the coupons, the busiest first.
     const busiest = coupons.find((coupon) => total(coupon.outcomes) > 0) === coupons[0] ? coupons[0] : null;
     const names = coupons.map((coupon) => coupon.name);
     keepRows(this.#body, this.#elements, names, (name) => {

@@ -1,11 +1,11 @@
-// Small helpers. Everything that comes over the wire is put into the page as text, never as markup.
+// Helpers. Data from the service is inserted as text, never as markup.
 
 const number = new Intl.NumberFormat("en");
 const small = new Intl.NumberFormat("en", { maximumFractionDigits: 1 });
 
 export const byId = (id) => document.getElementById(id);
 
-/** An element of a class, with children: nodes, or text. */
+/** Create an element with a class and children: nodes or text. */
 export function make(tag, className, ...children) {
   const element = document.createElement(tag);
   if (className) element.className = className;
@@ -13,24 +13,24 @@ export function make(tag, className, ...children) {
   return element;
 }
 
-/** An SVG element with attributes. */
+/** Create an SVG element with attributes. */
 export function draw(tag, attributes = {}) {
   const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   return element;
 }
 
-/** Set the text, if it is another: what does not change costs the browser nothing. */
+/** Set the text, if it differs, because setting it costs the browser time even if it does not change. */
 export function say(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
-/** Set an attribute `data-…`, if it is another. */
+/** Set an attribute `data-…`, if it differs. */
 export function mark(element, name, value) {
   if (element.dataset[name] !== value) element.dataset[name] = value;
 }
 
-/** How wide the filled part of a bar is, from 0 to 1. */
+/** Set the width of the filled part of a bar; `share` is from 0 to 1. */
 export function fill(element, share) {
   const width = `${(Math.min(1, Math.max(0, share)) * 100).toFixed(1)}%`;
   if (element.style.width !== width) element.style.width = width;
@@ -40,14 +40,14 @@ export const count = (value) => number.format(Math.round(value));
 export const rate = (value) => (value === 0 || value >= 10 ? number.format(Math.round(value)) : small.format(value));
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
-/** Milliseconds in as many digits as one wants to read. */
+/** Format milliseconds with a readable number of digits. */
 export function duration(milliseconds) {
   if (milliseconds >= 1000) return `${small.format(milliseconds / 1000)} s`;
   if (milliseconds >= 10) return `${Math.round(milliseconds)} ms`;
   return `${small.format(milliseconds)} ms`;
 }
 
-/** How long, in the two largest units that one wants to know. */
+/** Format seconds in the two largest units. */
 export function age(seconds) {
   const whole = Math.max(0, Math.floor(seconds));
   if (whole < 60) return `${whole} s`;
@@ -56,7 +56,7 @@ export function age(seconds) {
   return `${Math.floor(whole / 86400)} d ${Math.floor((whole % 86400) / 3600)} h`;
 }
 
-/** Keep one element for each key, in the order of the keys: `create(key)` makes one, which stays while its key does. */
+/** Keep one element for each key, in the order of the keys. `create(key)` creates the element of a new key. */
 export function keepRows(parent, kept, keys, create) {
   for (const [key, element] of kept) {
     if (!keys.includes(key)) {
@@ -71,7 +71,7 @@ export function keepRows(parent, kept, keys, create) {
   });
 }
 
-/** A cell of a table that is laid out as cards on a phone, where `label` stands before it. */
+/** A cell of a table. On small screens, rows are shown as cards, and `label` in front of the cell. */
 export function cell(label, className, ...children) {
   const element = make("td", className, ...children);
   element.setAttribute("role", "cell");
@@ -94,5 +94,5 @@ export function row(...cells) {
   return element;
 }
 
-/** A, B, C, …: what an instance is called where there is little room. */
+/** The short name of an instance: A, B, C, … */
 export const letter = (place) => (place < 26 ? String.fromCharCode(65 + place) : String(place + 1));

@@ -1,4 +1,4 @@
-// What was seen in the last minute, a few times a second: what the charts draw.
+// The samples of the last minute, a few each second, for the charts.
 
 export const SPAN = 60000;
 const STEP = 250;
@@ -10,7 +10,7 @@ export class History {
     return this.#points;
   }
 
-  /** Remember the values at a time (milliseconds). What comes too soon after the last takes its place. */
+  /** Add values at a time (milliseconds). A sample shortly after the last one replaces it. */
   add(at, values) {
     const points = this.#points;
     if (points.length > 1 && at - points[points.length - 2].at < STEP) points.pop();
@@ -18,7 +18,7 @@ export class History {
     while (points.length && points[0].at < at - SPAN - STEP) points.shift();
   }
 
-  /** The highest of a sum of values. */
+  /** The maximum of a sum of values. */
   highest(sum) {
     return this.#points.reduce((most, point) => Math.max(most, sum(point.values)), 0);
   }

@@ -1,4 +1,4 @@
-// The console: one stream in, everything on the page kept up to date.
+// The console: updates the page from the event stream.
 
 import { CouponTable } from "./coupons.js";
 import { byId, mark, say } from "./dom.js";
@@ -13,7 +13,7 @@ const stress = new StressPanel();
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
 
 let last = null;
-// What the service's clock says, less what ours does (milliseconds): ages go on between two pictures.
+// The service's clock minus this page's clock (milliseconds), so that ages advance between pictures.
 let clock = 0;
 let isPaused = false;
 let isDue = false;
@@ -23,7 +23,7 @@ let isOld = false;
 function show() {
   isDue = false;
   const now = performance.now();
-  // Who wants less motion gets figures once a second.
+  // With reduced motion, figures change once a second.
   if (isPaused || !last || (calm.matches && now - shownAt < 1000)) return;
   if (shownAt === -Infinity) performance.mark("first-figures");
   shownAt = now;
@@ -35,9 +35,9 @@ function show() {
   surroundings.update(picture, at);
   stress.update(last.scenarios, last.stress_test);
   byId("scope").hidden = picture.hears_others;
-  say(byId("scope"), "Redis does not answer, so other instances are not heard: this is this process alone.");
+  say(byId("scope"), "Redis does not answer, so other instances cannot be reached: the figures are those of this process only.");
   byId("stock-age").hidden = !picture.stock_age_seconds;
-  say(byId("stock-age"), `The stock shown is ${picture.stock_age_seconds} s old: PostgreSQL does not tell it.`);
+  say(byId("stock-age"), `The stock shown is ${picture.stock_age_seconds} s old: it cannot be read from PostgreSQL.`);
   say(byId("viewers"), `${last.viewers} ${last.viewers === 1 ? "viewer" : "viewers"} here`);
 }
 
@@ -66,13 +66,13 @@ function changed(state, age) {
   isOld = state !== "live" && age > 3000 && last !== null;
   mark(document.body, "old", String(isOld));
   if (isOld) {
-    const text = "No news for some seconds: what is shown below is old.";
-    const advice = "It goes on by itself as soon as the service answers.";
+    const text = "No updates for some seconds: the data below is old.";
+    const advice = "The page reconnects automatically when the service answers.";
     verdict.update({ kind: "old", level: "warning", text, evidence: "", advice }, performance.now(), null, null);
   }
 }
 
-// What a column means, for a mouse too; a screen reader is told by `aria-describedby`.
+// Tooltips with the meaning of columns; screen readers use `aria-describedby`.
 for (const heading of document.querySelectorAll("th[aria-describedby]")) {
   heading.title = byId(heading.getAttribute("aria-describedby")).textContent;
 }
@@ -80,7 +80,7 @@ for (const heading of document.querySelectorAll("th[aria-describedby]")) {
 byId("pause").addEventListener("click", () => {
   isPaused = !isPaused;
   byId("pause").setAttribute("aria-pressed", String(isPaused));
-  say(byId("pause"), isPaused ? "Go on" : "Pause");
+  say(byId("pause"), isPaused ? "Resume" : "Pause");
   show();
 });
 

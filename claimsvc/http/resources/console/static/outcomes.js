@@ -1,4 +1,4 @@
-// What claims come to, and what that is called here.
+// The outcomes of claims, with their labels.
 
 export const OUTCOMES = {
   claimed: "claimed",
@@ -10,5 +10,5 @@ export const OUTCOMES = {
   "internal-error": "broken",
 };
 
-/** Claims answered, whatever the answer. */
+/** The number of answered claims, of all outcomes. */
 export const total = (outcomes) => Object.values(outcomes).reduce((sum, value) => sum + value, 0);

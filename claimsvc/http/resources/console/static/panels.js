@@ -1,4 +1,4 @@
-// What stands around the coupons: verdict, key figures, times, instances, masters, events, stress test.
+// The panels around the coupons: verdict, key figures, times, instances, masters, events, stress test.
 
 import { Sparkline, StackedChart } from "./charts.js";
 import { age, byId, cell, count, duration, fill, keepRows, letter, make, mark, percent, rate, row, rowHeading, say } from "./dom.js";
@@ -7,16 +7,16 @@ import { OUTCOMES, total } from "./outcomes.js";
 
 const LEVELS = { quiet: ["·", "Quiet"], good: ["✓", "Fine"], warning: ["!", "Look"], bad: ["✕", "Act"] };
 
-// A reader that speaks must get to the end of a sentence before it hears the next one.
+// A screen reader must be able to finish a sentence before the next one replaces it.
 const VERDICT_STAYS = 2500;
 
 export class VerdictPanel {
   #shown = { kind: "", level: "", at: -VERDICT_STAYS };
 
-  /** `since` is when this began to be so, and `at` what time it is (milliseconds); both null where nobody knows. */
+  /** `since` is when this state began, and `at` the current time (milliseconds); both are null if unknown. */
   update({ kind, level, text, evidence, advice }, now, since, at) {
     this.#showAge(level, since, at);
-    // Figures beside those of the rest of the page, which go on; only the sentence stays.
+    // The evidence has figures, which are updated like the rest of the page; only the sentence stays longer.
     if (kind === this.#shown.kind) this.#showEvidence(evidence);
     const isWorse = level !== this.#shown.level;
     if (!isWorse && now - this.#shown.at < VERDICT_STAYS) return;
@@ -36,11 +36,11 @@ export class VerdictPanel {
     byId("verdict-evidence").hidden = !evidence;
   }
 
-  /** Outside of what a screen reader is told by itself: it would be told every second. */
+  /** Outside of the live region, because a screen reader would read it aloud every second. */
   #showAge(level, since, at) {
     const isKnown = since !== null && level !== "quiet";
     byId("verdict-age").hidden = !isKnown;
-    if (isKnown) say(byId("verdict-age"), `It has been so for ${age((at - since) / 1000)}.`);
+    if (isKnown) say(byId("verdict-age"), `In this state for ${age((at - since) / 1000)}.`);
   }
 }
 
@@ -89,11 +89,11 @@ export class Figures {
     const history = this.#history;
     this.#rate.update(rate(all), `${rate(outcomes.claimed ?? 0)} successful`, "good", history, now, (each) => each.all);
     const slow = p99_ms === null ? "–" : duration(p99_ms);
-    const middle = p50_ms === null ? "no claims now" : `half take ${duration(p50_ms)}`;
+    const middle = p50_ms === null ? "no claims now" : `median ${duration(p50_ms)}`;
     this.#latency.update(slow, middle, p99_ms > 1000 ? "warning" : "good", history, now, (each) => each.p99);
     const waiters = picture.instances.reduce((sum, instance) => sum + instance.lock_waiters, 0);
     this.#waiting.update(count(waiting), `${count(waiters)} queues wait for a lock`, "good", history, now, (each) => each.waiting);
-    this.#gaveUp.update(count(gave_up), gave_up ? "waiting for a lock" : "nobody", gave_up ? "bad" : "good", history, now, (each) => each.gave_up);
+    this.#gaveUp.update(count(gave_up), gave_up ? "waiting for a lock" : "none", gave_up ? "bad" : "good", history, now, (each) => each.gave_up);
     this.#showTimes(picture);
   }
 
@@ -102,7 +102,7 @@ export class Figures {
     const call = calls.length ? Math.max(...calls.map((master) => master.call_ms)) : 0;
     const told = [
       ["lock", "The lock: another instance's turn", times.lock, ""],
-      ["redis", "Redis: taking and giving it back", times.redis, calls.length ? `a call takes ${duration(call)}` : ""],
+      ["redis", "Redis: acquiring and releasing it", times.redis, calls.length ? `a call takes ${duration(call)}` : ""],
       ["postgresql", "PostgreSQL: transactions", times.postgresql, transaction_ms ? `one takes ${duration(transaction_ms)}` : ""],
     ];
     const list = byId("times");
@@ -122,7 +122,7 @@ export class Figures {
   }
 }
 
-/** A table whose rows are made of `[text, class, data]` for each column after the first. */
+/** A table. Its rows consist of `[text, class, data]` for each column after the first. */
 class PlainTable {
   #body;
   #labels;
@@ -189,7 +189,7 @@ export class Surroundings {
         level: master.down_at.length ? "bad" : "good",
         cells: [
           describeMaster(master, picture.instances),
-          [master.call_ms ? duration(master.call_ms) : "–", master.up_at.length ? "" : "only asked whether it is back"],
+          [master.call_ms ? duration(master.call_ms) : "–", master.up_at.length ? "" : "only probed"],
         ],
       })),
     );
@@ -218,7 +218,7 @@ export class Surroundings {
 
 const describeRestarts = (restarts) => (restarts ? `${restarts} ${restarts === 1 ? "restart" : "restarts"}` : "");
 
-/** What the instances see of a master, and who sees what if they do not agree. */
+/** The state of a master as the instances see it; if they disagree, the state for each. */
 function describeMaster({ up_at, down_at }, instances) {
   const names = (places) => places.map((place) => `${letter(place)} (${instances[place]?.name ?? "?"})`).join(", ");
   if (!down_at.length) return ["✓ up", up_at.length > 1 ? `for all ${up_at.length} instances` : ""];
@@ -242,9 +242,9 @@ export class StressPanel {
       this.#scenario.replaceChildren(...scenarios.map((name) => new Option(name, name)));
     }
     this.#isRunning = test?.state === "running";
-    // Not `disabled`: the button would lose the focus of whoever has just pressed it.
+    // Not `disabled`, because the button that was just pressed would lose the focus.
     this.#fire.setAttribute("aria-disabled", String(this.#isRunning));
-    say(this.#fire, this.#isRunning ? "Running" : "Fire");
+    say(this.#fire, this.#isRunning ? "Running" : "Start");
     if (this.#refusal) say(byId("stress-state"), this.#refusal);
     else if (test) this.#show(test);
   }

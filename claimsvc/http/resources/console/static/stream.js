@@ -1,9 +1,9 @@
-// The connection to the service: it comes back by itself, and says when what is shown has grown old.
+// The connection to the service. It reconnects automatically, and reports when the data is outdated.
 
 const STALE_AFTER = 3000;
 const AGAIN_AFTER = 5000;
 const HIDDEN_FOR = 10000;
-// A connection may be dead without anybody having said so: after sleep, or behind a proxy that forgot it.
+// A connection can be dead without an error: after the computer slept, or behind a proxy that dropped it.
 const DEAD_AFTER = 10000;
 
 export class Stream {
@@ -16,7 +16,7 @@ export class Stream {
   #state = "connecting";
   #timer = 0;
 
-  /** `heard(kind, message)` gets each picture, and each beat; `changed(state, age)` is told how the connection is. */
+  /** `heard(kind, message)` receives pictures and beats; `changed(state, age)` the state of the connection (age in ms). */
   constructor(url, heard, changed) {
     this.#url = url;
     this.#heard = heard;
@@ -58,7 +58,7 @@ export class Stream {
     this.#report();
   }
 
-  /** The browser gives up when the answer is not a stream. Ask why, and try again later. */
+  /** The browser does not reconnect if the response is not a stream. Find out the reason, and try again later. */
   async #refused() {
     this.#close();
     this.#become("lost");
@@ -70,11 +70,11 @@ export class Stream {
       else if ((await answer.json()).type.endsWith("/too-many-viewers")) this.#become("full");
       else this.#become("stopping");
     } catch {
-      // It is gone; that is shown already.
+      // The service is unreachable, which the page shows already.
     }
   }
 
-  /** Who does not look costs nobody anything. */
+  /** Close the stream while the page is hidden, so that it costs the service nothing. */
   #seen() {
     clearTimeout(this.#timer);
     if (document.hidden) this.#timer = setTimeout(() => this.#close(), HIDDEN_FOR);

@@ -1,4 +1,4 @@
-// Starts Swagger UI on this service's own document. No validator: that would be a call to another host.
+// Starts Swagger UI with the document of this service. Without a validator, because that would call another host.
 SwaggerUIBundle({
   url: "openapi.json",
   dom_id: "#swagger-ui",
