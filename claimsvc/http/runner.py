@@ -6,7 +6,7 @@ from aiohttp import web
 
 from claimsvc.http.framework.routing import with_static_lookup
 from claimsvc.http.framework.services import SERVICES
-from claimsvc.http.resources.claims.fast import fast_claims
+from claimsvc.http.resources.claims.routes import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection

@@ -30,8 +30,18 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     Raises:
         InvalidJsonError: it is not one, or parsers may understand it differently.
     """
-    if (usual := _decode_usual(raw)) is not None:
-        return usual
+    try:
+        document = orjson.loads(raw)
+    except orjson.JSONDecodeError:
+        return _decode_strictly(raw)
+    # Usual documents are objects of plain strings. Each key and each value has two quotation marks; if there are more,
+    # one is escaped, or a key is duplicated.
+    if type(document) is dict and raw.count(b'"') == 4 * len(document) and set(map(type, document.values())) == {str}:
+        return document
+    return _decode_strictly(raw)
+
+
+def _decode_strictly(raw: bytes) -> dict[str, Any]:
     if not raw:
         raise InvalidJsonError('The body is empty; it must be a JSON object, such as {"user_id": "user-1"}.')
     try:
@@ -76,21 +86,6 @@ def shown(name: str) -> str:
 def is_fit(text: str) -> bool:
     """Whether a text of the client's may be repeated in a message."""
     return len(text) <= _MAX_SHOWN and text.isascii() and text.isprintable()
-
-
-def _decode_usual(raw: bytes) -> dict[str, str] | None:
-    """Decode the usual object of plain strings quickly; None if the document needs the strict decoder.
-
-    In such an object each key and each value has two quotation marks. If the input has more, one is escaped, or a key
-    is duplicated.
-    """
-    try:
-        document = orjson.loads(raw)
-    except orjson.JSONDecodeError:
-        return None
-    if type(document) is not dict or raw.count(b'"') != 4 * len(document):
-        return None
-    return document if set(map(type, document.values())) == {str} else None
 
 
 def _object_of_unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from aiohttp import hdrs, web
+from pydantic import ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
-from claimsvc.http.framework.validation import Model, validate_body
+from claimsvc.http.framework.validation import Model, body_refused
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -55,7 +56,12 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
         document = decode_object(raw)
     except InvalidJsonError as error:
         raise _invalid(error) from None
-    return validate_body(model, {**given, **document} if given else document)
+    if given:
+        document = {**given, **document}
+    try:
+        return model.model_validate(document)
+    except ValidationError as error:
+        raise body_refused(error, model, document) from None
 
 
 def _check_headers(request: web.Request) -> bool:

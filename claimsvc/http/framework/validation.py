@@ -16,18 +16,11 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_ERRORS = 20
 
 
-def validate_body(model: type[Model], document: Any) -> Model:
-    """Validate a decoded JSON document.
-
-    Raises:
-        RefusedError: the document does not match the model; `errors` has a JSON pointer for each error.
-    """
-    try:
-        return model.model_validate(document)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
-        errors = list(dict.fromkeys(BodyError(_explain(each, model), _pointer(each, document)) for each in found))
-        raise RefusedError(BAD_REQUEST, errors=errors) from None
+def body_refused(error: ValidationError, model: type[BaseModel], document: Any) -> RefusedError:
+    """The refusal of a JSON document that does not match its model; `errors` has a JSON pointer for each error."""
+    found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
+    errors = list(dict.fromkeys(BodyError(_explain(each, model), _pointer(each, document)) for each in found))
+    return RefusedError(BAD_REQUEST, errors=errors)
 
 
 def validate_path(model: type[Model], request: web.Request) -> Model:

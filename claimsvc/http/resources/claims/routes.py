@@ -13,6 +13,7 @@ from claimsvc.domain.outcomes import refusals_of_claiming
 from claimsvc.domain.problems import LOCK_BUSY, QUOTA_EXCEEDED, UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
+from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.refusals import refused
@@ -20,6 +21,7 @@ from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
+from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
@@ -65,28 +67,29 @@ def begin_claim(
     """
     if body.coupon_name and body.type:
         raise problems.bad_body("Send either `coupon_name` or `type`, not both.", pointer="#/type")
-    options = options_of(body, key, token)
+    options = None
+    if body.hold_seconds is not None or key is not None or body.attributes or token:
+        options = domain.ClaimOptions(
+            hold_seconds=body.hold_seconds,
+            once=key,
+            attributes=body.attributes or {},
+            token=domain.attributes_of(token),
+        )
     return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
 
 
-def options_of(
-    body: schemas.ClaimCoupon, key: domain.IdempotencyKey | None = None, token: Mapping[str, Any] = _NOTHING
-) -> domain.ClaimOptions | None:
-    """The options of a claim; None for the usual claim, which has none.
+def fast_claims(claims: AnyClaims) -> FastRoute:
+    """The route of the fast path, which claims without a request object.
 
     Args:
-        body: the validated body.
-        key: the request's idempotency key.
-        token: the claims of the user's token.
+        claims: makes claims.
     """
-    if body.hold_seconds is None and key is None and not body.attributes and not token:
-        return None
-    return domain.ClaimOptions(
-        hold_seconds=body.hold_seconds,
-        once=key,
-        attributes=body.attributes or {},
-        token=domain.attributes_of(token),
-    )
+
+    def begin(raw: bytes) -> tuple[PendingOutcome, str | None]:
+        body = parse_body(schemas.ClaimCoupon, raw)
+        return begin_claim(claims, body), body.coupon_name or None
+
+    return FastRoute(CLAIM_PATH, begin, claim_reply)
 
 
 def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
