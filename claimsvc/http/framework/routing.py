@@ -21,6 +21,7 @@ from claimsvc.http.framework.bodies import read_body
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody, expect_handler
 from claimsvc.http.framework.validation import validate_path, validate_query
+from claimsvc.http.server.aiohttp_internals import set_match, target_of
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -154,10 +155,11 @@ def with_static_lookup(app: web.Application, handler: Endpoint) -> Endpoint:
             found[route.method, route.resource.canonical] = match, route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        known = found.get((request.method, request._message.path))
+        known = found.get((request.method, target_of(request)))
         if known is None or hdrs.EXPECT in request.headers:
             return await handler(request)
-        request._match_info, endpoint = known
+        match, endpoint = known
+        set_match(request, match)
         return await endpoint(request)
 
     return handle

@@ -10,6 +10,7 @@ from aiohttp import hdrs, web
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.bodies import BROKEN_BODY
 from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server.aiohttp_internals import writer_of
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -104,7 +105,7 @@ def expect_handler(max_bytes: int) -> Callable[[web.Request], Awaitable[None]]:
     async def expect(request: web.Request) -> None:
         if (request.content_length or 0) > max_bytes:
             raise RefusedError(BODY_TOO_LARGE, f"The body is larger than {max_bytes} bytes.", close=True)
-        writer = request._payload_writer
+        writer = writer_of(request)
         await writer.write(_CONTINUE)
         # The interim response does not count as the start of the response.
         writer.output_size = 0

@@ -16,6 +16,7 @@ from uuid_utils import uuid7
 from claimsvc.errors import PermissionDeniedError, TransientError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, AccessLog
+from claimsvc.http.server.aiohttp_internals import match_of
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Response
@@ -133,8 +134,7 @@ def _check_expectation(request: web.Request) -> None:
 
 def _route(request: web.Request) -> str:
     """The route's template, which has a bounded number of values; `unmatched` if no route has the path."""
-    # The private attribute, because the public `match_info` fails if the router was not reached.
-    match = request._match_info
+    match = match_of(request)
     resource = match.route.resource if match is not None else None
     return resource.canonical if resource is not None else UNMATCHED
 

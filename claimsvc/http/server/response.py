@@ -11,6 +11,8 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.helpers import rfc822_formatted_time
 from aiohttp.http_writer import StreamWriter
 
+from claimsvc.http.server.aiohttp_internals import write_bytes, writer_of
+
 # Longer responses may exceed the socket's buffer, and then writing must wait for the client.
 _MAX_SINGLE_WRITE_BYTES = 16_384
 
@@ -71,7 +73,7 @@ class Response(web.StreamResponse):
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         if self.prepared:
             return await super().prepare(request)
-        writer, reply = request._payload_writer, self._reply
+        writer, reply = writer_of(request), self._reply
         reply.headers.update(self._headers)
         if (
             self._keep_alive is None
@@ -81,8 +83,7 @@ class Response(web.StreamResponse):
             and len(reply.body) <= _MAX_SINGLE_WRITE_BYTES
             and type(writer) is StreamWriter
         ):
-            # Raises if the client has disconnected, as aiohttp's own writing does.
-            writer._write(reply.as_bytes())
+            write_bytes(writer, reply.as_bytes())
             self._keep_alive = True
             self._eof_sent = True
             return None

@@ -1,0 +1,39 @@
+"""The private names of aiohttp's requests and writers that the service uses, each in one function.
+
+`connection.py` and `runner.py` override private names of connections and runners, and are the only files with those.
+aiohttp's minor version has an upper pin; `tests/test_private_names.py` fails when a name goes.
+"""
+
+from aiohttp import web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_writer import StreamWriter
+from aiohttp.web_urldispatcher import UrlMappingMatchInfo
+
+
+def writer_of(request: web.BaseRequest) -> AbstractStreamWriter:
+    """The writer of the request's response."""
+    return request._payload_writer
+
+
+def write_bytes(writer: StreamWriter, data: bytes) -> None:
+    """Write a complete response, with its head, to the connection.
+
+    Raises:
+        ClientConnectionResetError: the client has disconnected.
+    """
+    writer._write(data)
+
+
+def match_of(request: web.Request) -> UrlMappingMatchInfo | None:
+    """The route that the request was matched to; None before that, where the public `match_info` fails."""
+    return request._match_info
+
+
+def set_match(request: web.Request, match: UrlMappingMatchInfo) -> None:
+    """Match a request to a route."""
+    request._match_info = match
+
+
+def target_of(request: web.Request) -> str:
+    """The request's target as the client sent it: the path with the query."""
+    return request._message.path
