@@ -1,4 +1,4 @@
-"""Values that every room knows: every public name of the modules below. `admission` is imported by its own name."""
+"""Values that every room shares: all public names of the modules below, except those of `admission`."""
 
 from claimsvc.domain.callers import *
 from claimsvc.domain.campaigns import *

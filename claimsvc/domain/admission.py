@@ -1,4 +1,7 @@
-"""What is decided of claims whose coupon has rules, or that ask for more than a unit. It reads and writes nothing."""
+"""The decision core of the full path, for coupons with terms and for claims with options.
+
+Pure: it takes facts and attempts, and returns outcomes and what to write. It reads and writes nothing.
+"""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -33,7 +36,14 @@ from claimsvc.domain import (
 
 @dataclass(frozen=True, slots=True)
 class OwnClaim:
-    """A claim that its user has now; `held_until` is None if it is confirmed, and `code` if its coupon has none."""
+    """An active claim of a user.
+
+    Args:
+        id: a UUID in its usual text form.
+        slot: which of the user's units of the coupon it is, from 1.
+        held_until: when the hold expires; None if the claim is confirmed.
+        code: None if the coupon has no codes.
+    """
 
     id: str
     slot: int
@@ -44,9 +54,15 @@ class OwnClaim:
 
 @dataclass(frozen=True, slots=True)
 class CouponFacts:
-    """A coupon at the moment `now`. `is_settled` says that no unit is about to come back of a hold that is over.
+    """A coupon at one moment.
 
-    Where `has_codes`, each unit goes with one of `free_codes`: as many as are asked for, or all that there are.
+    Args:
+        remaining_amount: units that can be claimed.
+        now: the database's time.
+        campaign: the terms.
+        is_settled: false if a hold has expired and its unit was not returned yet.
+        has_codes: whether each unit comes with a code.
+        free_codes: one code for each attempt, or all that are left if there are fewer.
     """
 
     remaining_amount: int
@@ -59,7 +75,7 @@ class CouponFacts:
 
 @dataclass(frozen=True, slots=True)
 class AnswerRecord:
-    """What was answered under a key, to which request."""
+    """The stored answer to an idempotency key, and the request that got it."""
 
     fingerprint: bytes
     answer: Outcome
@@ -68,10 +84,14 @@ class AnswerRecord:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """All that is asked about: coupons by name, claims by coupon and user, answers by caller and key.
+    """Everything that `decide` needs to know.
 
-    `listed` has a coupon, a user and the kind of a list in force that has the user; `of_others` a coupon that is named
-    in rules, and a user with a claim of it.
+    Args:
+        coupons: by name.
+        claims: active claims, by coupon and user.
+        answers: stored answers, by caller and key.
+        listed: coupon, user and kind of each list in force that contains the user.
+        of_others: coupon and user of each active claim of a coupon that eligibility rules name.
     """
 
     coupons: Mapping[str, CouponFacts]
@@ -83,7 +103,7 @@ class Facts:
 
 @dataclass(frozen=True, slots=True)
 class Given:
-    """A unit that is given, in which of the user's slots, and with which code."""
+    """A unit to give: the claim, the user's slot, and the code, if the coupon has codes."""
 
     claim: Claim
     slot: int
@@ -92,7 +112,14 @@ class Given:
 
 @dataclass(slots=True)
 class BatchEffects:
-    """What comes of attempts, in their order, and what has to be written for it to be true."""
+    """What a batch of attempts results in, and what must be written.
+
+    Args:
+        outcomes: one for each attempt, in their order.
+        given: units to give.
+        confirmed: held claims to confirm.
+        kept: answers to store under their idempotency keys.
+    """
 
     outcomes: list[ClaimOutcome] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
@@ -106,24 +133,32 @@ class BatchEffects:
 
 
 def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> BatchEffects:
-    """Decide the attempts in their order, each as if those before it were written already."""
-    batch = BatchDecision(facts, in_doubt)
+    """Decide the attempts in their order, each as if those before it were already written.
+
+    Args:
+        facts: what was read about the coupons and users of the attempts.
+        attempts: of one coupon or several.
+        in_doubt: an earlier commit of the same attempts may have succeeded.
+    """
+    batch = _Batch(facts, in_doubt)
     for attempt in attempts:
-        batch.decisions.outcomes.append(batch.answer(attempt))
-    return batch.decisions
+        batch.effects.outcomes.append(batch.answer(attempt))
+    return batch.effects
 
 
 def obstacles(facts: Facts, attempt: Attempt) -> list[ClaimOutcome]:
-    """Everything in the way of one attempt; `decide` tells the first of it, and gives a unit if there is none."""
-    return BatchDecision(facts, in_doubt=False).obstacles(attempt)
+    """Return every refusal that applies to an attempt; `decide` returns the first, or gives a unit if there is none."""
+    return _Batch(facts, in_doubt=False).obstacles(attempt)
 
 
 _GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
 
 
-class BatchDecision:
+class _Batch:
+    """The state of one batch: what is left after the attempts decided so far, and their effects."""
+
     def __init__(self, facts: Facts, in_doubt: bool) -> None:
-        self.decisions = BatchEffects()
+        self.effects = BatchEffects()
         self._facts = facts
         self._coupons = facts.coupons
         self._left = {name: _left(coupon) for name, coupon in facts.coupons.items()}
@@ -134,19 +169,19 @@ class BatchDecision:
 
     def answer(self, attempt: Attempt) -> ClaimOutcome:
         if attempt.options is None or (once := attempt.options.once) is None:
-            return self._decide(attempt)
+            return self._outcome_of(attempt)
         stored = self._answers.get((once.caller, once.key))
         if stored is None:
-            outcome = self._decide(attempt)
+            outcome = self._outcome_of(attempt)
             if not (attempt.options.is_final or isinstance(outcome, _GIVEN)):
                 return outcome
-            self.decisions.kept.append((once, outcome))
+            self.effects.kept.append((once, outcome))
             self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
             return outcome
-        told: ClaimOutcome = replay(stored, once, self._in_doubt)
-        return told
+        answer: ClaimOutcome = replay(stored, once, self._in_doubt)
+        return answer
 
-    def _decide(self, attempt: Attempt) -> ClaimOutcome:
+    def _outcome_of(self, attempt: Attempt) -> ClaimOutcome:
         coupon = self._coupons.get(attempt.coupon_name)
         if coupon is None:
             return UnknownCoupon()
@@ -166,9 +201,9 @@ class BatchDecision:
             return [UnknownCoupon()]
         own = self._claims.setdefault((attempt.coupon_name, attempt.user_id), [])
         if any(each.held_until is not None for each in own):
-            return []  # it is theirs to go on with
+            return []  # a claim would confirm the hold
         found = list(self._refusals(attempt, own, coupon))
-        # A unit that is about to come back is there for whoever claims, because that brings it back.
+        # A claim first returns the units of expired holds, so it would find one.
         return [each for each in found if coupon.is_settled or not isinstance(each, SoldOut)]
 
     def _refusals(self, attempt: Attempt, own: Sequence[OwnClaim], coupon: CouponFacts) -> Iterator[ClaimOutcome]:
@@ -194,18 +229,18 @@ class BatchDecision:
             )
 
     def _holds(self, coupon_name: str, user_id: str) -> bool:
-        """Whether they have a claim of it, be it one that was given in this line."""
+        """Whether the user has an active claim of the coupon, including one given earlier in this batch."""
         holder = coupon_name, user_id
         return holder in self._facts.of_others or bool(self._claims.get(holder))
 
     def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> ClaimOutcome | None:
-        """What becomes of the user's hold: asked for again it goes on, and asked for as a claim it is confirmed."""
+        """Continue the user's hold, if there is one: another hold changes nothing, a claim confirms it."""
         for place, each in enumerate(own):
             if each.held_until is None:
                 continue
             if attempt.options is None or attempt.options.hold_seconds is None:
                 own[place] = each = replace(each, held_until=None)
-                self.decisions.confirmed.append(_claim(attempt, each))
+                self.effects.confirmed.append(_claim(attempt, each))
             return HoldContinued(_claim(attempt, each))
         return None
 
@@ -219,16 +254,22 @@ class BatchDecision:
         made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until, code)
         own.append(made)
         claim = _claim(attempt, made)
-        self.decisions.given.append(Given(claim, slot, code))
+        self.effects.given.append(Given(claim, slot, code))
         return Claimed(claim)
 
 
 def replay(stored: AnswerRecord, once: IdempotencyKey, in_doubt: bool) -> Any:
-    """What a request is told under whose key an answer is kept; `in_doubt` as of `storage.transactions.decided`."""
+    """Return the answer to a request whose idempotency key has a stored answer.
+
+    Args:
+        stored: the stored answer.
+        once: the request's key.
+        in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
+    """
     if stored.fingerprint != once.fingerprint:
         return KeyReused()
-    # The request's own answer, where the end of its transaction was in doubt. The id alone does not tell: whoever
-    # sends a request again may keep it.
+    # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
+    # because a client may send a retry with the same id.
     is_its_own = in_doubt and stored.request_id == once.request_id
     return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
@@ -256,6 +297,6 @@ def _claim(attempt: Attempt, own: OwnClaim) -> Claim:
         ClaimState.HELD if is_held else ClaimState.ACTIVE,
         own.claimed_at,
         expires_at=own.held_until,
-        # Not before it is its user's for good: so the code of a hold that is over was seen by nobody.
+        # Not shown while the claim is held: the code of an expired hold was never seen, so it can be given again.
         code=None if is_held else own.code,
     )

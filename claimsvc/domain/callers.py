@@ -1,4 +1,4 @@
-"""Who asks: nobody in particular, the holder of a key, or a user."""
+"""Callers: anonymous, the holder of an API key, or a user with a token."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,7 +8,7 @@ from typing import Any
 
 
 class Scope(StrEnum):
-    """What a key may be for. One that the configuration names is for everything."""
+    """What an API key permits. A key from the configuration permits everything."""
 
     COUPONS_WRITE = "coupons:write"
     CLAIMS_READ = "claims:read"
@@ -27,7 +27,7 @@ EVERY_SCOPE = frozenset(Scope)
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A key as it is kept, without what it is itself. Every time is the database's; None is never."""
+    """A stored API key, without its secret. All times are the database's; None means never."""
 
     id: str
     label: str
@@ -39,7 +39,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class TokenUser:
-    """The user that a token is for, and all that it says."""
+    """The user that a token identifies, and all claims of the token."""
 
     user_id: str
     claims: Mapping[str, Any]
@@ -47,20 +47,20 @@ class TokenUser:
 
 @dataclass(frozen=True, slots=True)
 class TokenRefused:
-    """The token proves nothing; `reason` is a sentence for whoever sent it."""
+    """The token was rejected; `reason` is a sentence for its sender."""
 
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """The sender of a request.
 
     Args:
-        name: tells callers apart, and is the same for each request of one.
-        scopes: what the caller may do for whomever.
-        user_id: the user that the caller is; None for one that is none.
-        token: what the user's token says.
+        name: identifies the caller; the same for all of its requests.
+        scopes: what the caller may do for any user.
+        user_id: the authenticated user; None if the caller is not a user.
+        token: the claims of the user's token.
     """
 
     name: str
@@ -70,28 +70,28 @@ class Caller:
 
     @property
     def actor(self) -> str:
-        """The name in the audit, which is kept for ever, and so names no user."""
+        """The name for the audit log. It never names a user, because audit entries cannot be erased."""
         return self.name if self.user_id is None else "claimant"
 
     def sees(self, user_id: str) -> bool:
-        """Whether what this user holds may be shown."""
+        """Whether the caller may see this user's claims."""
         return user_id == self.user_id or Scope.CLAIMS_READ in self.scopes
 
     def acts_for(self, user_id: str) -> bool:
-        """Whether claims of this user may be made, confirmed and given back."""
+        """Whether the caller may make, confirm and cancel claims for this user."""
         return user_id == self.user_id or Scope.CLAIMS_WRITE in self.scopes
 
 
 def operator(name: str) -> Caller:
-    """Whoever has the database's address may do everything.
+    """Return a caller with all scopes: access to the database implies every permission.
 
     Args:
-        name: the operator, as the audit names them.
+        name: the operator's name in the audit log.
     """
     return Caller(name, EVERY_SCOPE)
 
 
-# Where no tokens are set up, users are who they say they are.
+# The caller when no tokens are configured: the `user_id` of a request is trusted.
 ANYBODY = Caller("anybody", frozenset({Scope.CLAIMS_READ, Scope.CLAIMS_WRITE}))
-# Where they are, and none was sent.
+# The caller when tokens are configured and the request has none.
 NOBODY = Caller("nobody", frozenset())

@@ -1,4 +1,4 @@
-"""What a coupon may have beyond its stock: when it can be claimed, how often, and what it is worth."""
+"""A coupon's terms beyond its stock: its period, its limit per user, its benefit, and who may claim it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,25 +6,27 @@ from datetime import datetime
 from typing import Any
 
 from claimsvc.domain.claims import Coupon
-from claimsvc.domain.eligibility import Rules
+from claimsvc.domain.eligibility import EligibilityRules
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 
 
 @dataclass(frozen=True, slots=True)
 class Campaign:
-    """The rules of a coupon; one without any has these.
+    """The terms of a coupon; the defaults are those of a coupon without any.
 
     Args:
-        starts_at, ends_at: it can be claimed from the one until just before the other; the database's clock decides.
-        paused: nobody can claim it for now.
-        archived_at: since when it is closed for good, and out of the listings.
-        per_user_limit: how many units one user may have at a time.
-        benefit: what it is worth, as the contract's `Benefit`.
-        metadata: whatever its owner wants to find on it.
-        rules: who may claim it.
-        has_allow_list: only those on its allow list may claim it.
-        has_deny_list: those on its deny list may not.
+        starts_at: the first moment at which it can be claimed, by the database's clock.
+        ends_at: the first moment at which it can no longer be claimed.
+        paused: whether claiming is suspended.
+        archived_at: when it was closed permanently and removed from listings.
+        per_user_limit: how many units a user may hold at a time.
+        type: the group of coupons it belongs to.
+        benefit: what it is worth, in the form of the API's `Benefit`.
+        metadata: arbitrary data of its owner.
+        rules: its eligibility rules.
+        has_allow_list: whether only users on its allow list may claim it.
+        has_deny_list: whether users on its deny list may not claim it.
     """
 
     starts_at: datetime | None = None
@@ -35,23 +37,23 @@ class Campaign:
     type: str | None = None
     benefit: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
-    rules: Rules | None = None
+    rules: EligibilityRules | None = None
     has_allow_list: bool = False
     has_deny_list: bool = False
 
     def is_empty(self) -> bool:
-        """Whether it would end before it starts."""
+        """Whether it ends before it starts."""
         return self.starts_at is not None and self.ends_at is not None and self.starts_at >= self.ends_at
 
 
 PLAIN = Campaign()
-"""No rules: nothing but the stock decides."""
+"""No terms: only the stock decides."""
 
 
 @outcome("coupon-changed")
 @dataclass(frozen=True, slots=True)
 class CouponDetail(Outcome):
-    """A coupon, its rules, and its first claimants, oldest first, all read in one snapshot."""
+    """A coupon, its terms, and its first claimants, oldest first, read in one snapshot."""
 
     coupon: Coupon
     claimed_by: tuple[str, ...]

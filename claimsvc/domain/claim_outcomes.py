@@ -1,4 +1,4 @@
-"""The outcomes of claiming a coupon, and of confirming and cancelling a claim, each with its row of the table."""
+"""The outcomes of claiming a coupon, and of confirming and cancelling a claim, each with its row in the table."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -9,7 +9,7 @@ from claimsvc.domain.eligibility import Reason
 from claimsvc.domain.outcomes import ClaimOutcome, Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 
-# Operators see these together as `already-claimed` and `not-open`: they differ for the claimant only.
+# Metrics for operators group outcomes that differ for the claimant only.
 _NOT_OPEN = "not-open"
 _ALREADY_CLAIMED = "already-claimed"
 
@@ -69,7 +69,7 @@ class SoldOut(ClaimOutcome, Refusal):
 )
 @dataclass(frozen=True, slots=True)
 class UnknownCoupon(ClaimOutcome, Refusal):
-    """There is no coupon of that name."""
+    """There is no coupon with that name."""
 
 
 @refusal(
@@ -135,7 +135,7 @@ class NotEligible(ClaimOutcome, Refusal):
 @outcome("replayed", is_stored=False, seen_as=_ALREADY_CLAIMED)
 @dataclass(frozen=True, slots=True)
 class Replayed(ClaimOutcome):
-    """An earlier request had the same key: the answer that it got, and its request id."""
+    """An earlier request had the same idempotency key: its answer, and its request id."""
 
     answer: Any
     request_id: str
@@ -179,7 +179,7 @@ class Cancelled(Outcome):
 )
 @dataclass(frozen=True, slots=True)
 class HoldExpired(Refusal):
-    """The hold was not confirmed in time; its unit may be another user's by now."""
+    """The hold was not confirmed in time; its unit was returned to stock."""
 
     claim: Claim
 
@@ -221,4 +221,4 @@ class NotYourClaim(Refusal):
 )
 @dataclass(frozen=True, slots=True)
 class UnknownClaim(Refusal):
-    """There is no claim of that id."""
+    """There is no claim with that id."""

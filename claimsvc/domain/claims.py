@@ -1,4 +1,4 @@
-"""Coupons, claims, and what a request to claim asks for; `claim_outcomes` has what it results in."""
+"""Coupons, claims, and attempts to claim; `claim_outcomes` has the results of an attempt."""
 
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,10 +17,10 @@ class StrategyName(StrEnum):
 
 
 class ClaimState(StrEnum):
-    """Where a claim is in its life."""
+    """The state of a claim."""
 
     ACTIVE = "active"
-    # Its unit is taken for a while: until it is confirmed, or given back by itself.
+    # Takes a unit until it is confirmed, cancelled, or expires.
     HELD = "held"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
@@ -29,7 +29,7 @@ class ClaimState(StrEnum):
 @outcome("coupon-created")
 @dataclass(frozen=True, slots=True)
 class Coupon(Outcome):
-    """A limited stock: `amount` units in all, of which `remaining_amount` can still be claimed."""
+    """A limited stock: `amount` units in total, of which `remaining_amount` can still be claimed."""
 
     name: str
     amount: int
@@ -40,10 +40,14 @@ class Coupon(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """One unit of a coupon, held by one user. `id` is a UUID's usual text, every time is the database's.
+    """One unit of a coupon, claimed by one user.
 
-    `expires_at` is of a claim that is held, `ended_at` of one that was cancelled or has expired. `code` is its own
-    where the coupon has codes; nobody is told it while the claim is held, and a listing names none.
+    Args:
+        id: a UUID in its usual text form.
+        claimed_at: by the database's clock, like all times here.
+        expires_at: when the hold expires; None unless the claim is held.
+        ended_at: when it was cancelled or expired; None while it is active or held.
+        code: the claim's code, if the coupon has codes. None while the claim is held, and in listings.
     """
 
     id: str
@@ -58,7 +62,14 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
-    """What makes a request the same as another: the caller and the key of its choice, and what was asked."""
+    """An idempotency key: requests of one caller with the same key get the same answer.
+
+    Args:
+        caller: the name of the caller.
+        key: chosen by the caller.
+        fingerprint: a digest of the request; a different request under the same key is refused.
+        request_id: the id of this request.
+    """
 
     caller: str
     key: str
@@ -68,14 +79,14 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class ClaimOptions:
-    """What a claim asks for beyond a unit for a user.
+    """The options of a claim.
 
     Args:
-        hold_seconds: how long the unit is held until it is confirmed; None to have it for good.
-        once: that this is answered once, and its repetitions alike.
-        is_final: whether a refusal is the answer too, and not only a reason to try another coupon.
-        attributes: what the request says of the user.
-        token: what the user's token says, which was verified.
+        hold_seconds: hold the unit for this long unless it is confirmed; None to claim it directly.
+        once: makes repetitions of the request get the first answer.
+        is_final: whether a refusal is the answer; false if another coupon is tried after it.
+        attributes: what the request states about the user.
+        token: what the user's verified token states.
     """
 
     hold_seconds: int | None = None
@@ -86,14 +97,19 @@ class ClaimOptions:
 
     @property
     def is_plain(self) -> bool:
-        """Whether only a coupon's rules could tell it from a claim without."""
+        """Whether these options matter only for a coupon with eligibility rules."""
         return self.hold_seconds is None and self.once is None
 
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """One claim that asks to be admitted. The caller makes the id (a UUID's usual text), so that a claim whose commit
-    was lost sight of can be recognized. `options` is what it asks for beyond a unit."""
+    """A claim to be decided.
+
+    Args:
+        claim_id: a UUID in its usual text form. The caller creates it, so that after a commit in doubt the claim can
+            be recognized.
+        options: None for a plain claim of one unit.
+    """
 
     claim_id: str
     coupon_name: str
@@ -101,12 +117,12 @@ class Attempt:
     options: ClaimOptions | None = None
 
 
-# A place in a listing: the sort key of the last row seen, so that pages stay right while rows are added.
+# Pages continue after the sort key of the last row seen, so rows added meanwhile do not shift them.
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPosition:
-    """A claim's place among the claims of its coupon, oldest first."""
+    """A claim's position in the list of its coupon's claims, oldest first."""
 
     claimed_at: datetime
     id: str

@@ -1,4 +1,4 @@
-"""Unique codes: what one looks like, how it is read from a file, how it is made, and what can become of it."""
+"""Unique codes: their format, reading them from files, generating them, and their outcomes."""
 
 import os
 import re
@@ -12,12 +12,12 @@ from enum import StrEnum
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 
-# Letters that no keyboard or printer changes, and Hangul syllables. Not dots only, for the reason that names are not.
+# Characters that every keyboard and printer has, and Hangul syllables. As with coupon names, not only dots.
 CODE_PATTERN = r"^\.*[A-Za-z0-9_가-힣-][A-Za-z0-9._가-힣-]*$"
 MAX_CODE_LENGTH = 64
 MAX_ROWS = 200_000
 MAX_GENERATED = 100_000
-# A guess at a code that was generated is right once in so many times, at most.
+# So a guess at a generated code succeeds at most once in this many tries.
 FEWEST_POSSIBILITIES_PER_CODE = 1000
 _MOST_REFUSED_SHOWN = 1000
 
@@ -25,20 +25,26 @@ _IS_CODE = re.compile(CODE_PATTERN)
 
 
 class CodeState(StrEnum):
-    """Where a code is in its life."""
+    """The state of a code."""
 
     FREE = "free"
-    # A claim has it that is still to be confirmed: nobody has been shown it yet.
+    # Reserved by a held claim; not shown to its user yet.
     HELD = "held"
     CLAIMED = "claimed"
     REDEEMED = "redeemed"
-    # Its claim was cancelled, or nobody claimed it before it expired: it is never given again.
+    # Its claim was cancelled, or it expired unclaimed: it is never given again.
     VOIDED = "voided"
 
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """A code of a coupon. `expires_at` is until when it can be redeemed, None for ever; `claim_id` is whose it is."""
+    """A code of a coupon.
+
+    Args:
+        claim_id: the claim that has it; None if no claim has.
+        expires_at: when it can no longer be redeemed; None if it never expires.
+        redeemed_at: None if it was not redeemed.
+    """
 
     code: str
     coupon_name: str
@@ -50,7 +56,7 @@ class Code:
 
 @dataclass(frozen=True, slots=True)
 class NewCode:
-    """A code to be added, and in which row of its file it is, counted from 1."""
+    """A code to add; `row` is its row in the file, from 1."""
 
     row: int
     code: str
@@ -58,7 +64,7 @@ class NewCode:
 
 
 class RowReason(StrEnum):
-    """Why a row of a file is not taken."""
+    """Why a row of a file is refused."""
 
     BAD_ROW = "bad-row"
     BAD_CODE = "bad-code"
@@ -70,7 +76,7 @@ class RowReason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class RefusedRow:
-    """A row that is not taken; `code` is empty where there is none that is fit to be shown."""
+    """A refused row; `code` is empty if the row has no well-formed code."""
 
     row: int
     code: str
@@ -79,8 +85,14 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class CodeCounts:
-    """How many codes there are of a type: all that were ever added, those that a claim has or holds, those of them that
-    were redeemed, and those that will never be given again. What is left of `uploaded` is free."""
+    """The numbers of codes of all coupons of a type.
+
+    Args:
+        uploaded: all that were ever added.
+        claimed: those that belong to a claim, held claims included.
+        redeemed: those of them that were redeemed.
+        voided: those that are never given again. `uploaded - claimed - voided` are free.
+    """
 
     uploaded: int = 0
     claimed: int = 0
@@ -91,7 +103,7 @@ class CodeCounts:
 @outcome("codes-added")
 @dataclass(frozen=True, slots=True)
 class CodesAdded(Outcome):
-    """How many codes were added, and the first of the `refused_count` rows that were not."""
+    """The number of codes added, and the first of the `refused_count` refused rows."""
 
     added: int
     refused: tuple[RefusedRow, ...] = ()
@@ -108,7 +120,7 @@ class CodesAdded(Outcome):
 )
 @dataclass(frozen=True, slots=True)
 class RowsRefused(Refusal):
-    """Nothing was added, because some rows could not be: the first of the `refused_count` such rows."""
+    """Nothing was added, because some rows were refused: the first of the `refused_count` such rows."""
 
     refused: tuple[RefusedRow, ...]
     refused_count: int
@@ -117,15 +129,15 @@ class RowsRefused(Refusal):
 @refusal(
     "pattern-too-small",
     409,
-    "The pattern makes too few codes",
-    "A pattern has to make at least 1000 times as many codes as are asked for, so that they cannot be guessed; "
+    "The pattern allows too few codes",
+    "A pattern must allow at least 1000 times as many codes as are requested, so that they cannot be guessed; "
     "nothing was added.",
     "Use a longer pattern.",
     rpc_code=RpcCode.INVALID_ARGUMENT,
 )
 @dataclass(frozen=True, slots=True)
 class PatternTooSmall(Refusal):
-    """The pattern makes too few codes for so many of them to be hard to guess; nothing was added."""
+    """The pattern allows too few codes for them to be hard to guess; nothing was added."""
 
 
 @refusal(
@@ -137,7 +149,7 @@ class PatternTooSmall(Refusal):
 )
 @dataclass(frozen=True, slots=True)
 class AmountIsCodes(Refusal):
-    """The coupon has codes, so its amount is their number: add codes to raise it."""
+    """The coupon has codes, so its amount is their number; nothing was changed."""
 
 
 @outcome("redeemed")
@@ -197,12 +209,18 @@ class UnknownCode(Refusal):
 
 
 def normalized(code: str) -> str:
-    """The code as it is kept: composed, because some systems take Hangul syllables apart."""
+    """Return the code in NFC, as it is stored: some systems decompose Hangul syllables."""
     return code if code.isascii() else unicodedata.normalize("NFC", code)
 
 
 def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow:
-    """What a row says; an expiry is a text as in RFC 3339, empty or None for none."""
+    """Parse one row of a file.
+
+    Args:
+        row: its number in the file, from 1.
+        code: its code.
+        expires_at: an RFC 3339 date-time; empty or None if the code never expires.
+    """
     if not isinstance(code, str):
         return RefusedRow(row, "", RowReason.BAD_CODE)
     code = normalized(code)
@@ -212,7 +230,7 @@ def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow
         return NewCode(row, code)
     try:
         moment = datetime.fromisoformat(expires_at) if isinstance(expires_at, str) else None
-        # Near the ends of the calendar a time has no equal in other zones.
+        # Near the limits of the calendar, converting to another time zone would overflow.
         if moment is not None and moment.utcoffset() is not None and 1970 <= moment.year < 9999:
             return NewCode(row, code, moment)
     except ValueError:
@@ -222,7 +240,14 @@ def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow
 
 @dataclass(slots=True)
 class Intake:
-    """What is taken of the rows of one file, and what is not."""
+    """The rows of one file: how many were added, and which were refused.
+
+    Args:
+        added: the number of codes added.
+        refused_count: the number of refused rows.
+        refused: the first refused rows, 1000 at most.
+        seen: codes of rows read so far, to find duplicates.
+    """
 
     added: int = 0
     refused_count: int = 0
@@ -230,7 +255,7 @@ class Intake:
     seen: set[str] = field(default_factory=set)
 
     def sort(self, rows: Iterable[NewCode | RefusedRow]) -> list[NewCode]:
-        """Those of the rows that may be added."""
+        """Return the rows that may be added, and refuse the others."""
         fit: list[NewCode] = []
         for row in rows:
             if isinstance(row, RefusedRow):
@@ -243,38 +268,38 @@ class Intake:
         return fit
 
     def refuse(self, row: RefusedRow) -> None:
-        """Note a row that is not taken; many of them are only counted."""
+        """Count a refused row, and keep it if it is among the first."""
         self.refused_count += 1
         if len(self.refused) < _MOST_REFUSED_SHOWN:
             self.refused.append(row)
 
     def without(self, rows: Sequence[NewCode], taken: Mapping[str, RowReason]) -> "Intake":
-        """This and these rows, of which all were added but those whose codes are `taken`."""
-        noted = replace(self, refused=list(self.refused), added=self.added + len(rows) - len(taken))
+        """Return a copy that counts `rows` as added, except those whose codes are in `taken`, with the reason."""
+        intake = replace(self, refused=list(self.refused), added=self.added + len(rows) - len(taken))
         for row in rows:
             if row.code in taken:
-                noted.refuse(RefusedRow(row.row, row.code, taken[row.code]))
-        return noted
+                intake.refuse(RefusedRow(row.row, row.code, taken[row.code]))
+        return intake
 
     def result(self) -> CodesAdded:
-        """What came of it, in the order of the rows."""
+        """Return the outcome, refused rows in their order."""
         return CodesAdded(self.added, self._in_order(), self.refused_count)
 
     def refusal(self) -> RowsRefused:
-        """The same where nothing is taken unless everything is."""
+        """Return the outcome of an atomic upload with refused rows."""
         return RowsRefused(self._in_order(), self.refused_count)
 
     def _in_order(self) -> tuple[RefusedRow, ...]:
         return tuple(sorted(self.refused, key=lambda refused: refused.row))
 
 
-# Of characters that are taken for each other when they are handwritten, printed small or read aloud, one at most, in
-# both together: not 0 O, 1 I L, 2 Z, 5 S, 6 G, 8 B, U V.
+# Of characters that are easily confused in handwriting, small print or speech (0 O, 1 I L, 2 Z, 5 S, 6 G, 8 B, U V),
+# the two alphabets together contain at most one.
 _LETTERS = "ACDEFHJKMNPQRTVWXY"
 _DIGITS = "23456789"
-# The 2,350 syllables of KS X 1001 are those that every keyboard and font has. Without a final consonant, and with
-# vowels that are told apart at a glance, and by ear: ㅐ and ㅔ are not, nor are ㅒ, ㅖ, ㅙ, ㅚ, ㅞ.
-_INITIALS = (0, 2, 3, 5, 6, 7, 9, 11, 12, 14, 15, 16, 17, 18)  # no doubled consonants: ㄲ is taken for ㄱ
+# Syllables of KS X 1001, which every keyboard and font supports, without a final consonant. The vowels are easy to
+# distinguish by eye and ear; ㅐ and ㅔ are not, nor are ㅒ, ㅖ, ㅙ, ㅚ, ㅞ.
+_INITIALS = (0, 2, 3, 5, 6, 7, 9, 11, 12, 14, 15, 16, 17, 18)  # no doubled consonants: ㄲ looks like ㄱ
 _VOWELS = (0, 4, 8, 13, 18, 20)  # ㅏ ㅓ ㅗ ㅜ ㅡ ㅣ
 _SYLLABLES = "".join(chr(0xAC00 + (initial * 21 + vowel) * 28) for initial in _INITIALS for vowel in _VOWELS)
 _ALPHABETS: Mapping[str, str] = {"A": _LETTERS, "9": _DIGITS, "가": _SYLLABLES}
@@ -284,7 +309,7 @@ GENERATION_PATTERN = r"^[A-Z0-9가_-]{1,64}$"
 
 
 def possibilities(pattern: str) -> int:
-    """How many different codes the pattern makes."""
+    """Return how many different codes the pattern allows."""
     count = 1
     for place in pattern:
         count *= len(_ALPHABETS.get(place, place))
@@ -292,7 +317,10 @@ def possibilities(pattern: str) -> int:
 
 
 def make_codes(pattern: str, count: int) -> list[str]:
-    """Different codes of the pattern, cryptographically random."""
+    """Return `count` different codes of the pattern, cryptographically random.
+
+    Does not end if the pattern allows fewer than `count`; see `possibilities`.
+    """
     made: dict[str, None] = {}
     while len(made) < count:
         missing = count - len(made)
@@ -302,6 +330,6 @@ def make_codes(pattern: str, count: int) -> list[str]:
 
 
 def _column(alphabet: str, count: int) -> list[str]:
-    """One place of each code. What 2**32 leaves over when it is shared out favours no character by more than 1e-7."""
+    """Return one character of each of `count` codes. The modulo bias is below 1e-7."""
     size = len(alphabet)
     return [alphabet[number % size] for number in array("I", os.urandom(4 * count))]

@@ -1,4 +1,4 @@
-"""Who may claim a coupon: by lists, by what is said of them, and by what else they have claimed."""
+"""Who may claim a coupon: by lists, by attributes, and by claims of other coupons."""
 
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -9,36 +9,36 @@ from claimsvc.domain.outcomes import Outcome, outcome
 
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar | Collection[Scalar]]
-"""What is said of somebody, by name. Tokens say some things in the plural; requests do not."""
+"""A user's attributes by name. Attributes of a token may have several values; those of a request have one."""
 
 
 def attributes_of(token: Mapping[str, Any]) -> Attributes:
-    """What rules can be about of all that a token says: not what is nested."""
-    said: dict[str, Scalar | Collection[Scalar]] = {}
+    """Return the claims of a token that eligibility rules can use; nested values are left out."""
+    attributes: dict[str, Scalar | Collection[Scalar]] = {}
     for name, value in token.items():
         if isinstance(value, Scalar):
-            said[name] = value
+            attributes[name] = value
         elif isinstance(value, list):
-            said[name] = tuple(each for each in value if isinstance(each, Scalar))
-    return said
+            attributes[name] = tuple(each for each in value if isinstance(each, Scalar))
+    return attributes
 
 
 class Source(StrEnum):
-    """Who says so: the request, whose sender may say anything, or a token that was verified."""
+    """Where an attribute comes from: the request, whose sender may state anything, or a verified token."""
 
     REQUEST = "request"
     TOKEN = "token"  # noqa: S105 - no secret
 
 
 class ListKind(StrEnum):
-    """The two lists that a coupon may have: only those on the one may claim it, and nobody on the other."""
+    """The two lists that a coupon may have: only users on its allow list may claim it, and none on its deny list."""
 
     ALLOW = "allow"
     DENY = "deny"
 
 
 class ReasonCode(StrEnum):
-    """Why the rules and lists of a coupon do not admit a user; clients decide by these."""
+    """Why a coupon's rules and lists do not admit a user. Clients depend on these values."""
 
     NOT_LISTED = "not-listed"
     DENIED = "denied"
@@ -54,7 +54,7 @@ class Reason:
 
     Args:
         code: a `ReasonCode`, or the name of the refusal that a claim would result in.
-        rule: where the broken rule stands in the coupon's rules, as a URI fragment (RFC 6901); None if none is.
+        rule: a JSON pointer to the rule that is not met, as a URI fragment (RFC 6901); None if it is not a rule.
     """
 
     code: str
@@ -63,11 +63,15 @@ class Reason:
 
 @dataclass(frozen=True, slots=True)
 class AttributeRule:
-    """An attribute that has to be there, and every condition on it that is not None has to hold.
+    """A rule about one attribute: it must be present, and meet every condition that is not None.
 
     Args:
-        one_of, none_of: it is one of these, or none of those. Of an attribute in the plural, some value or no value is.
-        at_least, at_most: it is a number, and within these.
+        name: of the attribute.
+        source: where the attribute must come from.
+        one_of: the value, or at least one of several, must be among these.
+        none_of: neither the value, nor any of several, may be among these.
+        at_least: the value must be a number, and not less.
+        at_most: the value must be a number, and not more.
     """
 
     name: str
@@ -78,7 +82,7 @@ class AttributeRule:
     at_most: int | float | None = None
 
     def admits(self, value: Scalar | Collection[Scalar]) -> bool:
-        """Whether all of its conditions hold."""
+        """Whether the value meets all conditions."""
         values: Collection[Scalar] = (value,) if isinstance(value, Scalar) else value
         if self.one_of is not None and not any(_is_among(each, self.one_of) for each in values):
             return False
@@ -92,25 +96,32 @@ class AttributeRule:
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
-    """All of these have to hold: of attributes, and of the user's active claims of other coupons, by their names."""
+class EligibilityRules:
+    """The rules of a coupon; a user must meet all of them.
+
+    Args:
+        attributes: rules about the user's attributes.
+        holds: names of coupons of which the user must have an active claim.
+        holds_not: names of coupons of which the user must have none.
+    """
 
     attributes: tuple[AttributeRule, ...] = ()
     holds: tuple[str, ...] = ()
     holds_not: tuple[str, ...] = ()
 
     def broken(self, request: Attributes, token: Attributes, holds: Callable[[str], bool]) -> Iterator[Reason]:
-        """The rules that do not hold, in their order.
+        """Yield a reason for each rule that is not met, in the order of the rules.
 
         Args:
-            request, token: what each of the sources says.
-            holds: whether the user has a claim of the coupon of that name.
+            request: attributes from the request.
+            token: attributes from the verified token.
+            holds: returns whether the user has an active claim of the named coupon.
         """
         for place, rule in enumerate(self.attributes):
-            said = request if rule.source is Source.REQUEST else token
-            if rule.name not in said:
+            given = request if rule.source is Source.REQUEST else token
+            if rule.name not in given:
                 yield Reason(ReasonCode.ATTRIBUTE_MISSING, f"#/attributes/{place}")
-            elif not rule.admits(said[rule.name]):
+            elif not rule.admits(given[rule.name]):
                 yield Reason(ReasonCode.ATTRIBUTE_REFUSED, f"#/attributes/{place}")
         for place, name in enumerate(self.holds):
             if not holds(name):
@@ -121,21 +132,21 @@ class Rules:
 
 
 def _is_among(value: Scalar, values: Collection[Scalar]) -> bool:
-    """As JSON has it: 1 and 1.0 are the same number, and true is none."""
+    """Compare as JSON does: 1 equals 1.0, but true is not a number."""
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
 
 
 @outcome("eligibility")
 @dataclass(frozen=True, slots=True)
 class Eligibility(Outcome):
-    """Every reason that a claim would be refused for, the first one first; empty if it would succeed."""
+    """Every reason for which a claim would be refused, in the order of the checks; empty if it would succeed."""
 
     reasons: tuple[Reason, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ListReplaced:
-    """A coupon's list as it is now: of so many users, None if there is none."""
+    """A coupon's list after a change; `users` is how many it contains, None if it was removed."""
 
     coupon_name: str
     kind: ListKind

@@ -1,11 +1,11 @@
-"""What those have to report who keep the database in order, or forget somebody."""
+"""Reports of purging and of erasing a user."""
 
 from dataclasses import dataclass, fields
 
 
 @dataclass(slots=True)
 class PurgeReport:
-    """Rows that were removed: answers kept under a key, entries of lists, and coupons with their claims and codes."""
+    """Numbers of removed rows: stored answers, entries of lists, and coupons with their claims and codes."""
 
     answers: int = 0
     list_entries: int = 0
@@ -15,18 +15,18 @@ class PurgeReport:
 
     @property
     def rows(self) -> int:
-        """All of them together."""
+        """The number of all rows."""
         return sum(getattr(self, each.name) for each in fields(self))
 
     def add(self, other: "PurgeReport") -> None:
-        """Count what another has removed, too."""
+        """Add the numbers of another report."""
         for each in fields(self):
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
 @dataclass(slots=True)
 class Erased:
-    """A user was forgotten: how many rows named it, and the name that its claims have instead."""
+    """A user was erased: the numbers of rows that named the user, and the pseudonym that the claims now have."""
 
     erased_as: str
     coupons: int = 0

@@ -1,4 +1,4 @@
-"""What operators see of the locks, do to them, and leave behind."""
+"""Locks as operators see them, and the audit log."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from claimsvc.domain.outcomes import Refusal, refusal
 
 @dataclass(frozen=True, slots=True)
 class WaitingInstance:
-    """An instance in a lock's line, and for how many seconds it has waited."""
+    """An instance that waits for a lock, and for how many seconds."""
 
     instance: str
     seconds: float
@@ -18,12 +18,16 @@ class WaitingInstance:
 
 @dataclass(frozen=True, slots=True)
 class HeldLock:
-    """A coupon's lock, as the masters had it in one moment.
+    """A coupon's lock, as the masters stored it at one moment.
 
-    `holder` is an instance, empty if its token does not say. `ttl_seconds` is what is left of its life, by the name of
-    each master that has it, 0 where it has no end; `is_held` says that these are a majority. With fewer it is being
-    taken or given back, or was left over. `held_seconds` is reckoned from this life. `turn` is the instance that was
-    woken for it, if one was.
+    Args:
+        coupon_name: the coupon.
+        holder: the instance; empty if the lock's token does not name one.
+        is_held: whether a majority of the masters has it. With fewer, it is being taken or released, or was left over.
+        held_seconds: how long it has been held, computed from the remaining time to live.
+        ttl_seconds: the remaining time to live on each master that has it, by name; 0 if it never expires.
+        turn: the instance that was woken for it; empty if none was.
+        waiting: instances that wait for it.
     """
 
     coupon_name: str
@@ -37,7 +41,7 @@ class HeldLock:
 
 @dataclass(frozen=True, slots=True)
 class LocksSeen:
-    """Every lock of the masters that answer, by coupon; `is_complete` is false if there were too many to be told."""
+    """All locks on the masters that respond, by coupon; `is_complete` is false if there were too many to list."""
 
     masters: tuple[str, ...]
     down: tuple[str, ...]
@@ -47,7 +51,7 @@ class LocksSeen:
 
 @dataclass(frozen=True, slots=True)
 class LockReleased:
-    """A lock was given back by force. A master that was not reached keeps its key until that expires."""
+    """A lock was released by force. A master that was not reached keeps its key until the key expires."""
 
     coupon_name: str
     holders: tuple[str, ...]
@@ -59,7 +63,7 @@ class LockReleased:
 @refusal(
     "lock-not-held",
     404,
-    "Nobody holds this lock",
+    "The lock is not held",
     "No instance holds the lock of this coupon; nothing was released.",
     "Nothing: the lock is free. `GET /api/locks` lists those that are held.",
     is_stored=False,
@@ -71,7 +75,19 @@ class LockNotHeld(Refusal):
 
 @dataclass(frozen=True, slots=True)
 class AuditEntry:
-    """Who did what to which thing, and why. `at` is the database's time; it and `id` are None until it is written."""
+    """Who did what to which subject, and why.
+
+    Args:
+        actor: an operator, the name of a caller, `claimant` for a user, or `clock` for the service itself.
+        action: such as `coupon.create`.
+        subject_type: such as `coupon`.
+        subject: its name or id.
+        reason: as given by the actor.
+        request_id: None if there was no request.
+        details: arbitrary JSON.
+        at: the database's time; None until the entry is written.
+        id: None until the entry is written.
+    """
 
     actor: str
     action: str
@@ -86,7 +102,7 @@ class AuditEntry:
 
 @dataclass(frozen=True, slots=True)
 class AuditPosition:
-    """An entry's place in the audit, newest first."""
+    """An entry's position in the audit log, newest first."""
 
     at: datetime
     id: int
@@ -94,7 +110,7 @@ class AuditPosition:
 
 @dataclass(frozen=True, slots=True)
 class AuditFilter:
-    """Which entries of the audit are asked for: those of which all of this is so. `since` is included."""
+    """Selects the entries that match every field that is not None; `since` is inclusive."""
 
     subject_type: str | None = None
     subject: str | None = None

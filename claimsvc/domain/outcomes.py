@@ -1,4 +1,4 @@
-"""The table of outcomes: what each is called, and how every way in answers it.
+"""The table of outcomes: the name of each, and how every entry point answers it.
 
 A use case returns an outcome, or raises a failure (`claimsvc.errors`). Each class of outcomes is declared together with
 its row by `@outcome` or, when the request is refused, by `@refusal`. HTTP, RPC, commands, metrics, stored answers and
@@ -13,13 +13,13 @@ from claimsvc.domain.problems import INTERNAL_ERROR, LOCK_BUSY, UNAVAILABLE, Pro
 
 
 class Outcome:
-    """What a use case results in."""
+    """The result of a use case."""
 
     __slots__ = ()
 
 
 class ClaimOutcome(Outcome):
-    """What claiming a coupon results in. PostgreSQL decides it; what could not be decided is a failure."""
+    """The result of claiming a coupon. PostgreSQL decides it; if it cannot, the result is a failure."""
 
     __slots__ = ()
 
@@ -32,15 +32,15 @@ class Refusal(Outcome):
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """What the table says of one class of outcomes.
+    """The row of one class of outcomes.
 
     Args:
-        name: the label of metrics, the word of logs, and the kind of a stored answer. Never rename one or give it a
-            new meaning: stored answers of older versions are read by it.
-        problem: how it is answered; None for a success.
-        is_stored: whether it is kept as the answer to an idempotency key.
-        seen_as: the name of the outcome that it is counted with for operators, for whom the two are the same.
-        as_reason: what an answer about a user's eligibility says of it; empty if it cannot be a reason there.
+        name: the label in metrics, the word in logs, and the kind of a stored answer. Never rename or reuse one:
+            answers stored by older versions are read by it.
+        problem: the problem it is answered with; None for a success.
+        is_stored: whether it is stored as the answer to an idempotency key.
+        seen_as: the name under which operators see it, if they need not distinguish it from another outcome.
+        as_reason: its text as a reason of a user's ineligibility; empty if it cannot be one.
     """
 
     name: str
@@ -81,7 +81,7 @@ def refusal(
     """Declare a refusal; see `Problem` and `Row`.
 
     Args:
-        stored_as: its name in the table, where that is not the slug.
+        stored_as: its name in the table, if different from the slug.
     """
 
     def declare(kind: _Kind) -> _Kind:
@@ -93,27 +93,31 @@ def refusal(
 
 
 def rows(base: type = object) -> Iterator[tuple[type, Row]]:
-    """The rows of all classes that derive from `base`, in the order of their declaration."""
+    """Return the rows of all subclasses of `base`, in the order of their declaration."""
     return ((kind, row) for kind, row in _rows.items() if issubclass(kind, base))
 
 
 def refusals() -> Iterator[tuple[type[Refusal], Problem]]:
-    """Every refusal, and how it is answered."""
+    """Return every refusal and its problem."""
     return iter(_problems.items())
 
 
 def refusals_of_claiming() -> tuple[type[Refusal], ...]:
-    """Every refusal that a claim may result in."""
+    """Return every refusal that a claim may result in."""
     return tuple(kind for kind in _problems if issubclass(kind, ClaimOutcome))
 
 
 def problem_of(refused: Outcome) -> Problem:
-    """How an outcome is answered, which must be a refusal."""
+    """Return the problem of an outcome, which must be a refusal.
+
+    Raises:
+        KeyError: it is not a refusal.
+    """
     return _problems[type(refused)]  # type: ignore[index] # the keys are refusals
 
 
 def problems_of(*kinds: type[Refusal]) -> tuple[Problem, ...]:
-    """How refusals of these classes are answered."""
+    """Return the problems of these classes of refusals."""
     return tuple(_problems[kind] for kind in kinds)
 
 
@@ -121,7 +125,7 @@ _CANCELLED = "cancelled"
 
 
 def name_of(result: Outcome | BaseException) -> str:
-    """The name of an outcome, a failure or a cancellation: the label of metrics and the word of logs."""
+    """Return the name of an outcome, a failure or a cancellation: the label in metrics and the word in logs."""
     if isinstance(result, BaseException):
         # Imported here, because help must not wait for asyncio, and only failures need it.
         from asyncio import CancelledError
@@ -131,6 +135,6 @@ def name_of(result: Outcome | BaseException) -> str:
 
 
 def claim_result_names() -> tuple[str, ...]:
-    """Every name that `name_of` gives the result of a claim."""
+    """Return every name that `name_of` can return for the result of a claim."""
     outcomes = (row.name for _, row in rows(ClaimOutcome))
     return (*outcomes, LOCK_BUSY.slug, UNAVAILABLE.slug, _CANCELLED, INTERNAL_ERROR.slug)

@@ -1,4 +1,4 @@
-"""Problems: how refusals and failures are answered, whichever way the request came in.
+"""Problems: how refusals and failures are answered, at every entry point.
 
 Refusals declare theirs in the table of outcomes (`claimsvc.domain.outcomes`). The constants here are the problems of
 failures, and of requests that never reach a use case.
@@ -12,7 +12,7 @@ from claimsvc.errors import EXIT_FAILED, LockBusyError, PermissionDeniedError, T
 
 
 class RpcCode(StrEnum):
-    """The status codes of gRPC that outcomes have."""
+    """The gRPC status codes of outcomes."""
 
     INVALID_ARGUMENT = "INVALID_ARGUMENT"
     UNAUTHENTICATED = "UNAUTHENTICATED"
@@ -46,13 +46,13 @@ class Problem:
     """How a refusal or a failure is answered.
 
     Args:
-        slug: its stable name; clients decide by it.
-        status: of HTTP.
+        slug: its stable name, on which clients depend.
+        status: the HTTP status.
         title: a few words, the same for each occurrence.
         meaning: what happened, and what was done or not.
         advice: what the client should do.
-        precise_rpc_code: the code of gRPC, where the status does not imply it.
-        exit_status: of a command that is refused this way.
+        precise_rpc_code: the gRPC code, if the HTTP status does not imply it.
+        exit_status: the exit status of a command.
     """
 
     slug: str
@@ -65,12 +65,12 @@ class Problem:
 
     @property
     def type(self) -> str:
-        """The URI reference that names this kind of problem; the service answers it with an explanation."""
+        """The URI reference of this kind of problem; the service serves an explanation there."""
         return f"/problems/{self.slug}"
 
     @property
     def rpc_code(self) -> RpcCode:
-        """The status code of gRPC."""
+        """The gRPC status code."""
         return self.precise_rpc_code or _RPC_CODES.get(self.status, RpcCode.INVALID_ARGUMENT)
 
 
@@ -78,7 +78,7 @@ BAD_REQUEST = Problem(
     "bad-request",
     400,
     "The request is not valid",
-    "The request, or its body, is not what the contract asks for. `errors` says what and where.",
+    "The request or its body does not match the contract. `errors` says what is wrong and where.",
     "Correct the request before sending it again.",
 )
 UNAUTHORIZED = Problem(
@@ -114,22 +114,22 @@ LOCK_BUSY = Problem(
     "lock-busy",
     503,
     "The coupon is busy",
-    "The coupon's lock was held by others for the whole time that a claim may wait; nothing was decided.",
+    "Others held the coupon's lock for as long as a claim may wait; nothing was decided.",
     "Retry after `Retry-After` seconds.",
 )
 UNAVAILABLE = Problem(
     "unavailable",
     503,
     "Unavailable for now",
-    "Something that the service needs does not answer, or the service is full; it could not give a definite answer.",
+    "A dependency of the service does not respond, or the service is full; there is no definite answer.",
     "Retry after `Retry-After` seconds.",
 )
 INTERNAL_ERROR = Problem(
     "internal-error",
     500,
-    "Something went wrong here",
-    "The service failed in a way that it should not; the log has the reason under this request id.",
-    "Report the request id. A claim may have succeeded: look it up before asking again.",
+    "Internal error",
+    "The service failed unexpectedly; its log has the cause under this request id.",
+    "Report the request id. A claim may have succeeded: look it up before you retry.",
 )
 
 OF_EVERY_WAY_IN = (
@@ -152,5 +152,5 @@ _OF_FAILURES: Mapping[type[BaseException], Problem] = {
 
 
 def problem_of_failure(failure: BaseException) -> Problem:
-    """How a failure is answered."""
+    """Return the problem with which a failure is answered."""
     return next((_OF_FAILURES[kind] for kind in type(failure).__mro__ if kind in _OF_FAILURES), INTERNAL_ERROR)

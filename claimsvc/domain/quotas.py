@@ -1,4 +1,4 @@
-"""Quotas: how often somebody may ask within some time."""
+"""Quotas: how many requests a user or address may send in a period."""
 
 import re
 from dataclasses import dataclass
@@ -11,7 +11,13 @@ _MAX_SECONDS = 86_400
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """So many requests within so many seconds, of each of those that `name` tells apart."""
+    """A limit on the requests of each subject.
+
+    Args:
+        name: the kind of subject, such as `user`.
+        requests: the limit.
+        seconds: the period to which it applies.
+    """
 
     name: str
     requests: int
@@ -19,10 +25,10 @@ class Quota:
 
     @classmethod
     def parse(cls, name: str, text: str) -> Self:
-        """A quota as the settings have it: `10/60` are 10 requests within 60 seconds.
+        """Parse a quota of the settings: `10/60` is 10 requests within 60 seconds.
 
         Raises:
-            ValueError: it is none; the message says what it should be.
+            ValueError: it is not valid; the message states the format.
         """
         found = _FORM.fullmatch(text)
         if found is None or int(found[1]) > _MAX_REQUESTS or int(found[2]) > _MAX_SECONDS:
@@ -35,9 +41,13 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class QuotaStanding:
-    """Where somebody stands after a request: it was refused if `is_exceeded`, and counted otherwise.
+    """The state of a quota for one subject after a request.
 
-    `remaining` are the requests that may follow at once, and `seconds` how long there will be no more than those.
+    Args:
+        quota: the quota.
+        is_exceeded: whether the request was refused; otherwise it was counted.
+        remaining: how many requests may follow immediately.
+        seconds: until more than `remaining` requests are possible.
     """
 
     quota: Quota

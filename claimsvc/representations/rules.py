@@ -41,7 +41,7 @@ class Rules(Request):
     holds: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
     holds_not: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
 
-    def rules(self) -> domain.Rules | None:
+    def rules(self) -> domain.EligibilityRules | None:
         """The rules as domain values; None if there are none."""
         attributes = tuple(
             domain.AttributeRule(
@@ -54,8 +54,8 @@ class Rules(Request):
             )
             for each in self.attributes
         )
-        found = domain.Rules(attributes, tuple(self.holds), tuple(self.holds_not))
-        return found if found != domain.Rules() else None
+        found = domain.EligibilityRules(attributes, tuple(self.holds), tuple(self.holds_not))
+        return found if found != domain.EligibilityRules() else None
 
 
 def _frozen(values: list[Scalar] | None) -> tuple[domain.Scalar, ...] | None:
@@ -79,7 +79,7 @@ CouponRules = Annotated[
 ]
 
 
-def rules_body(rules: domain.Rules | None) -> dict[str, Any] | None:
+def rules_body(rules: domain.EligibilityRules | None) -> dict[str, Any] | None:
     """The body of a coupon's rules, without empty members; None if there are no rules."""
     if rules is None:
         return None

@@ -17,6 +17,7 @@ from claimsvc.domain import (
     ClaimOptions,
     ClaimOutcome,
     Eligibility,
+    EligibilityRules,
     HoldContinued,
     IdempotencyKey,
     ListKind,
@@ -25,7 +26,6 @@ from claimsvc.domain import (
     Reason,
     ReasonCode,
     Replayed,
-    Rules,
     SoldOut,
     Source,
     StrategyName,
@@ -35,7 +35,7 @@ from tests.support.storage import create_coupon
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
 
 ENTRY = AuditEntry("test", "coupon.change", "coupon", "spring")
-ADULT = Rules((AttributeRule("age", at_least=19), AttributeRule("country", one_of=("KR", "JP"))))
+ADULT = EligibilityRules((AttributeRule("age", at_least=19), AttributeRule("country", one_of=("KR", "JP"))))
 
 
 @pytest.fixture(params=STRATEGIES)
@@ -99,7 +99,7 @@ async def test_only_whom_the_rules_admit_get_a_unit_and_the_others_take_none(her
 
 
 async def test_a_rule_about_the_token_is_not_met_by_what_the_request_says(here: Instance) -> None:
-    await offer(here, rules=Rules((AttributeRule("tier", Source.TOKEN, one_of=("gold",)),)))
+    await offer(here, rules=EligibilityRules((AttributeRule("tier", Source.TOKEN, one_of=("gold",)),)))
     assert codes(await here.strategy.claim("spring", "ada", said(tier="gold"))) == [ReasonCode.ATTRIBUTE_MISSING]
     assert isinstance(await here.strategy.claim("spring", "ada", ClaimOptions(token={"tier": "gold"})), Claimed)
 
@@ -114,8 +114,8 @@ async def test_what_is_said_of_a_user_changes_nothing_where_nobody_asks(here: In
 
 async def test_a_coupon_may_ask_for_a_claim_of_another_or_exclude_it(here: Instance) -> None:
     await offer(here, amount=10, name="first")
-    await offer(here, amount=10, name="second", rules=Rules(holds=("first",)))
-    await offer(here, amount=10, name="other", rules=Rules(holds_not=("first",)))
+    await offer(here, amount=10, name="second", rules=EligibilityRules(holds=("first",)))
+    await offer(here, amount=10, name="other", rules=EligibilityRules(holds_not=("first",)))
     assert codes(await here.strategy.claim("second", "ada")) == [ReasonCode.MUST_HOLD]
     first = await here.strategy.claim("first", "ada", ClaimOptions(hold_seconds=60))
     assert isinstance(first, Claimed)
@@ -219,7 +219,7 @@ async def test_while_lists_are_replaced_each_claim_sees_one_of_them_whole(
 
 
 async def test_asking_tells_everything_in_the_way_and_claims_nothing(here: Instance) -> None:
-    await offer(here, rules=Rules(ADULT.attributes[:1]))
+    await offer(here, rules=EligibilityRules(ADULT.attributes[:1]))
     fit = said(age=30)
 
     async def ask(user: str, options: ClaimOptions) -> list[str]:

@@ -14,11 +14,11 @@ from claimsvc.domain import (
     Campaign,
     Claimed,
     ClaimOptions,
+    EligibilityRules,
     ListKind,
     NotEligible,
     Reason,
     ReasonCode,
-    Rules,
     Scalar,
     Source,
 )
@@ -37,7 +37,7 @@ attribute_rules = st.builds(
     AttributeRule, st.sampled_from("ab"), st.sampled_from(Source), one_of=some, none_of=some, at_least=numbers
 )
 names = st.lists(st.sampled_from(NAMES), max_size=2).map(tuple)
-rules = st.builds(Rules, st.lists(attribute_rules, max_size=2).map(tuple), names, names)
+rules = st.builds(EligibilityRules, st.lists(attribute_rules, max_size=2).map(tuple), names, names)
 attributes = st.dictionaries(st.sampled_from("ab"), scalars)
 campaigns = st.builds(
     Campaign,
@@ -127,7 +127,7 @@ def test_an_attribute_is_judged_as_json_has_it(
 
 
 def test_what_the_request_says_never_counts_for_the_token() -> None:
-    rules = Rules((AttributeRule("vip", Source.TOKEN, one_of=(True,)),))
+    rules = EligibilityRules((AttributeRule("vip", Source.TOKEN, one_of=(True,)),))
     assert list(rules.broken({"vip": True}, {}, lambda _: False)) == [
         Reason(ReasonCode.ATTRIBUTE_MISSING, "#/attributes/0")
     ]
@@ -137,8 +137,8 @@ def test_what_the_request_says_never_counts_for_the_token() -> None:
 def test_a_claim_that_is_given_in_a_line_counts_for_those_behind_it() -> None:
     """Claims of two coupons decided in one transaction, the second of which asks for the first, or excludes it."""
     for rules, expected in (
-        (Rules(holds=("spring",)), [NotEligible, Claimed, Claimed]),
-        (Rules(holds_not=("spring",)), [Claimed, Claimed, NotEligible]),
+        (EligibilityRules(holds=("spring",)), [NotEligible, Claimed, Claimed]),
+        (EligibilityRules(holds_not=("spring",)), [Claimed, Claimed, NotEligible]),
     ):
         summer = CouponFacts(2, NOW, Campaign(rules=rules))
         facts = Facts({"spring": CouponFacts(1, NOW, Campaign()), "summer": summer})

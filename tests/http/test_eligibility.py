@@ -11,7 +11,7 @@ import aiohttp
 import orjson
 import pytest
 
-from claimsvc.domain import AttributeRule, Campaign, ListKind, Rules, Source, StrategyName
+from claimsvc.domain import AttributeRule, Campaign, EligibilityRules, ListKind, Source, StrategyName
 from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
 from tests.http.asking import create, get
@@ -242,7 +242,9 @@ async def test_a_list_is_taken_away_and_taking_it_away_again_changes_nothing(ser
 
 async def test_a_rule_about_the_token_is_met_by_what_the_user_s_token_says(tmp_path: Path) -> None:
     issuer, store = Issuer(), MemoryStore()
-    rules = Rules((AttributeRule("tier", Source.TOKEN, one_of=("gold",)), AttributeRule("groups", Source.TOKEN)))
+    rules = EligibilityRules(
+        (AttributeRule("tier", Source.TOKEN, one_of=("gold",)), AttributeRule("groups", Source.TOKEN))
+    )
     await store.create_coupon("spring", 5, StrategyName.REDLOCK, Campaign(rules=rules))
     jwks = tmp_path / "keys.json"
     jwks.write_bytes(orjson.dumps({"keys": [issuer.public()]}))

@@ -29,6 +29,7 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     Eligibility,
+    EligibilityRules,
     HoldExpired,
     IdempotencyKey,
     KeyReused,
@@ -36,7 +37,6 @@ from claimsvc.domain import (
     ListReplaced,
     PeriodIsEmpty,
     Replayed,
-    Rules,
     SoldOut,
     StrategyName,
     UnknownClaim,
@@ -212,7 +212,7 @@ class MemoryStore:
     async def record(self, entry: AuditEntry) -> None:
         self.entries_kept.append(entry)
 
-    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+    async def entries(self, wanted: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
         self._fail()
         return []
 
@@ -223,7 +223,7 @@ class MemoryStore:
         campaign = self.campaign_of.get(coupon_name)
         if campaign is None:
             return self._told_again(once) or self._keep(once, UnknownCoupon())
-        rules = campaign.rules or Rules()
+        rules = campaign.rules or EligibilityRules()
         found = Eligibility(tuple(rules.broken(options.attributes, options.token, lambda _: False)))
         return self._told_again(once) or self._keep(once, found)
 

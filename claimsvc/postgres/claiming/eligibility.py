@@ -1,6 +1,6 @@
-"""What is read of who may claim: membership in lists, and claims of the other coupons that rules name.
+"""Reads the facts of eligibility: membership in lists, and claims of the coupons that rules name.
 
-LIMIT keeps each of these a look-up for each claimant; see `admission`.
+LIMIT in the subqueries keeps the planner at one index look-up per claimant; see `fast_path`.
 """
 
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from claimsvc.domain import Rules
+from claimsvc.domain import EligibilityRules
 
 _CLAIMANTS = """
     SELECT DISTINCT coupon_name, user_id
-    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
+    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
 """
 
 LISTED = f"""
@@ -31,7 +31,7 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS found
 """  # noqa: S608 - of constants
-"""Of each claimant, the lists in force that have them: the coupon, the user, and the list's kind."""
+"""The active lists that contain each claimant: the coupon, the user, and the kind of the list."""
 
 HELD_OF_OTHERS = f"""
 SELECT DISTINCT other.name, claimant.user_id
@@ -47,14 +47,14 @@ CROSS JOIN LATERAL (
     LIMIT 1
 ) AS held
 """  # noqa: S608 - of constants
-"""Of each claimant, the coupons named in rules that they have a claim of: that coupon, and the user.
+"""The coupons named in rules of which each claimant has an active claim: the other coupon, and the user.
 
-The other coupons are not locked: it is true of one moment of the transaction.
+The other coupons are not locked, so this holds only at one moment of the transaction.
 """
 
-_RULES: TypeAdapter[Rules | None] = TypeAdapter(Rules | None)
+_RULES: TypeAdapter[EligibilityRules | None] = TypeAdapter(EligibilityRules | None)
 
 
-def rules_of(document: Mapping[str, Any] | None) -> Rules | None:
-    """A coupon's rules as `campaigns.rules` has them, which is as `dataclasses.asdict` gives them."""
+def rules_of(document: Mapping[str, Any] | None) -> EligibilityRules | None:
+    """Parse the column `campaigns.rules`, which has the form of `dataclasses.asdict`."""
     return _RULES.validate_python(document)
