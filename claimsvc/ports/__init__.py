@@ -1,4 +1,4 @@
-"""The protocols between the rooms: what a strategy offers, and what it needs. One file each."""
+"""The protocols between the rooms. One file each."""
 
 from claimsvc.ports.admission import Admission, Decision
 from claimsvc.ports.api_keys import ApiKeys

@@ -1,4 +1,4 @@
-"""Deciding who gets a unit."""
+"""Deciding claims."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -17,19 +17,24 @@ class Admission(Protocol):
     """
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        """Decide attempts, of one coupon or several, in one transaction and in their order.
+        """Decide attempts in their order, and return when the decisions are committed.
 
-        Returns the decisions in that order, once they are committed. An attempt that cannot be written gets its own
-        failure, and the others are decided all the same.
-
-        Correct with any number of concurrent callers, whether they hold the lock or not. A user who holds a claim gets
+        Correct with any number of concurrent callers, with or without the lock. A user who holds a claim gets
         `AlreadyClaimed` and takes no stock; a user who appears twice in `attempts` is admitted once.
+
+        Args:
+            attempts: of one coupon or several.
+
+        Returns:
+            One decision for each attempt, in their order. An attempt that the database refuses to write gets its own
+            failure, and the others are still decided.
         """
         ...
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
-        """Read what the attempts would result in, without deciding them, in their order.
+        """Return what the attempts would result in now, in their order, without deciding them.
 
-        Never `Claimed`: None stands for a user without a claim while units are left. Takes no lock.
+        Takes no lock. The result is None, never `Claimed`, for an attempt that would have to be decided: usually, the
+        user has no claim and units are left.
         """
         ...

@@ -10,25 +10,37 @@ from claimsvc.domain import (
 
 
 class ApiKeys(Protocol):
-    """Keys of those who may do what not everybody may. Each method raises `UnavailableError` without the database."""
+    """Stores API keys. Every method raises `UnavailableError` when the database does not answer in time."""
 
     async def create(
         self, digest: bytes, *, label: str, scopes: Collection[Scope], expires_seconds: float | None, actor: str
     ) -> ApiKey:
-        """Keep a key that was made, by its SHA-256. It is audited in the same transaction."""
+        """Store a new key, and write an audit entry in the same transaction.
+
+        Args:
+            digest: the SHA-256 of the key.
+            label: a name for operators.
+            scopes: what the key permits.
+            expires_seconds: from now; None if the key never expires.
+            actor: who creates it, for the audit log.
+        """
         ...
 
     async def revoke(self, key_id: str, *, actor: str) -> bool:
-        """End a key, and audit it; whether there was one of that id that had not been revoked."""
+        """Revoke a key, and write an audit entry in the same transaction.
+
+        Returns:
+            False if there is no key with that id, or it was already revoked.
+        """
         ...
 
     async def all(self) -> list[ApiKey]:
-        """Every key there ever was, oldest first."""
+        """Return all keys, including expired and revoked ones, oldest first."""
         ...
 
     async def of_digest(self, digest: bytes) -> ApiKey | None:
-        """The key with this SHA-256; None if there is none, or it has expired or was revoked.
+        """Return the key with this SHA-256; None if it does not exist, has expired or was revoked.
 
-        What it says of revoking may be some seconds old.
+        The result may be cached: a revoked key can be returned for some seconds.
         """
         ...

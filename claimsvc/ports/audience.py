@@ -17,28 +17,31 @@ from claimsvc.domain import (
 
 
 class Audience(Protocol):
-    """Who may claim. Every method raises `UnavailableError` as those of `Storage`."""
+    """Decides who may claim. Every method raises `UnavailableError` when the database does not answer in time."""
 
     async def eligibility(
         self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
-        """What would become of such a claim in this moment, without claiming."""
+        """Return what a claim with these options would result in now, without claiming.
+
+        With `once`, the answer is stored, and a request with the same key gets it again.
+        """
         ...
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry
     ) -> ListReplaced | UnknownCoupon:
-        """Load a list, and put it in force in one moment: a claim sees the old list or the new one, and that whole.
+        """Load a list and activate it atomically: a claim sees the old list or the new one, never a mixture of both.
 
-        Nothing of it is kept if `users` raises. Of two that are loaded at the same time, the one that was begun last is
-        in force in the end.
+        If `users` raises, nothing is changed. Of two lists loaded at the same time, the one whose loading started last
+        stays active.
 
         Args:
-            users: in any order, and as often as they like; some at a time.
-            entry: the audit's, kept when the list is put in force, with the number of users.
+            users: user ids in chunks, in any order; duplicates are ignored.
+            entry: written to the audit log when the list becomes active, with the number of users.
         """
         ...
 
     async def remove_list(self, coupon_name: str, kind: ListKind, entry: AuditEntry) -> ListReplaced | UnknownCoupon:
-        """Take a list away, if there is one; the audit's entry is of that alone."""
+        """Remove a list. Without a list, nothing happens and `entry` is not written to the audit log."""
         ...

@@ -10,15 +10,19 @@ from claimsvc.domain import (
 
 
 class AuditLog(Protocol):
-    """Who did what, kept for ever. Each raises `UnavailableError` when the database does not answer in time."""
+    """Records who did what; entries are never changed or removed.
+
+    Both methods raise `UnavailableError` when the database does not answer in time.
+    """
 
     async def record(self, entry: AuditEntry) -> None:
-        """Write an entry; it is committed when this returns."""
+        """Write an entry, and return when it is committed."""
         ...
 
-    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
-        """What was done, newest first, from just after the position `after`.
+    async def entries(self, wanted: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        """Return matching entries, newest first, after the position `after`.
 
-        Of one claim its making is told too, as its row has it: most claims have no entry of their own.
+        If the filter selects one claim, the result includes an entry for its creation, derived from the claim's row:
+        most claims have no stored entry of it.
         """
         ...

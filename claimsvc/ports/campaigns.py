@@ -1,4 +1,4 @@
-"""Offering coupons, and changing them."""
+"""Creating and changing coupons."""
 
 from collections.abc import Mapping
 from typing import Any, Protocol
@@ -23,7 +23,7 @@ ChangeAnswer = CouponDetail | UnknownCoupon | AmountBelowClaimed | AmountIsCodes
 
 
 class Campaigns(Protocol):
-    """Offering coupons, and changing them. Every method raises `UnavailableError` as those of `Storage`."""
+    """Creates and changes coupons. Both methods raise `UnavailableError` when the database does not answer in time."""
 
     async def create(
         self,
@@ -36,7 +36,21 @@ class Campaigns(Protocol):
         actor: str,
         request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
-        """Offer a coupon, and keep the audit's entry of it. With `once` the answer is kept, and told again."""
+        """Create a coupon and its audit entry in one transaction.
+
+        Args:
+            name: of the coupon.
+            amount: units of stock.
+            strategy: how its claims are admitted.
+            campaign: its terms.
+            once: if given, the answer is stored, and a request with the same key gets it again.
+            actor: who creates it, for the audit log.
+            request_id: for the audit log.
+
+        Raises:
+            UnavailableError: also if the coupon exists after a commit in doubt, and there is no `once` that could tell
+                whether this request created it.
+        """
         ...
 
     async def change(
@@ -48,11 +62,13 @@ class Campaigns(Protocol):
         archive: bool = False,
         once: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
-        """Change a coupon, and keep the audit's entry of it, or do neither. The result names no claimants.
+        """Change a coupon and write its audit entry in one transaction. The result's `claimed_by` is empty.
 
         Args:
-            change: new values by the names of `Campaign`, and `amount`; what is not there stays.
-            archive: also close it for good; once it is closed it stays so.
-            once: that the answer is kept, and told again to who asks again.
+            name: of the coupon.
+            change: new values by the names of the fields of `Campaign`, and `amount`; other values stay.
+            entry: the audit entry.
+            archive: close it permanently.
+            once: if given, the answer is stored, and a request with the same key gets it again.
         """
         ...

@@ -9,7 +9,7 @@ class ClaimRecords(Protocol):
     """Reads claims. Both methods raise `UnavailableError` when the database does not answer in time."""
 
     async def claim(self, claim_id: str) -> Claim | None:
-        """Return a claim; None if there is none of that id."""
+        """Return a claim; None if it does not exist."""
         ...
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:

@@ -1,4 +1,4 @@
-"""Where claims are made, and the outcome to come of each."""
+"""Making claims, and the pending outcome of each."""
 
 import asyncio
 from collections.abc import Coroutine
@@ -14,7 +14,7 @@ from claimsvc.domain import (
 
 @dataclass(slots=True)
 class LockWait:
-    """When a lock was wanted, and when it was had: monotonic seconds."""
+    """When waiting for a lock started, and when the lock was acquired: monotonic seconds."""
 
     wanted_at: float
     had_at: float | None = None
@@ -22,22 +22,26 @@ class LockWait:
 
 @dataclass(slots=True)
 class Stages:
-    """When claims that were decided together came how far: monotonic seconds, None for where they never came."""
+    """When a batch of claims reached each stage: monotonic seconds, None for stages it did not reach."""
 
     lock_wait: LockWait | None = None
     taken_at: float | None = None
     decided_at: float | None = None
 
     def seconds(self, arrived_at: float, ended_at: float) -> dict[str, float]:
-        """How long each stage took for a claim that arrived and ended then; only stages that it came to.
+        """Return the seconds that one claim spent in each stage it reached.
 
-        `queue_wait` is all of its waiting but `lock_wait`; `transaction` includes the wait for a connection.
+        `queue_wait` is its waiting time without `lock_wait`; `transaction` includes the wait for a connection.
+
+        Args:
+            arrived_at: when the claim arrived, in monotonic seconds.
+            ended_at: when it was answered.
         """
         taken_at = ended_at if self.taken_at is None else self.taken_at
         found = {"queue_wait": taken_at - arrived_at}
         if self.lock_wait is not None:
             had_at = taken_at if self.lock_wait.had_at is None else self.lock_wait.had_at
-            # Who came while the lock was held already, or was being waited for, has waited less for it, or not at all.
+            # A claim that arrived later than the wait for the lock started has waited less, or not at all.
             found["lock_wait"] = max(0.0, had_at - max(arrived_at, self.lock_wait.wanted_at))
             found["queue_wait"] -= found["lock_wait"]
         if self.taken_at is not None:
@@ -46,11 +50,13 @@ class Stages:
 
 
 class PendingOutcome(asyncio.Future[ClaimOutcome]):
-    """The answer to a claim, to come.
+    """The future outcome of a claim.
 
-    `stages` is set when it comes. `mark` is for whoever watches from outside: what it wants to find on the claim when
-    that is decided. There is one of these for each claim, so it has no more than it must: neither is set before it is
-    used, and `getattr` has to be asked for them.
+    Attributes:
+        stages: set when the claim is decided.
+        mark: free for observers, which can attach data to the claim and read it when the claim is decided.
+
+    Both attributes may be unset: there is an object for each claim, so creating one must be cheap.
     """
 
     __slots__ = ("mark", "stages")
@@ -58,7 +64,7 @@ class PendingOutcome(asyncio.Future[ClaimOutcome]):
     stages: Stages
 
     def follow(self, work: Coroutine[Any, Any, ClaimOutcome]) -> None:
-        """Become what this work comes to, in a task of its own. To cancel one of the two is to cancel the other."""
+        """Run `work` in a task and take over its result. Cancelling one cancels the other."""
         task = asyncio.ensure_future(work)
 
         def ended(_: object) -> None:
@@ -75,30 +81,35 @@ class PendingOutcome(asyncio.Future[ClaimOutcome]):
 
 
 class Claims(Protocol):
-    """Where claims are made."""
+    """Makes claims."""
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        """Claim one unit of a coupon for a user; `options` is what is asked for beyond that.
+        """Claim one unit of a coupon for a user.
 
-        To cancel the answer does not cancel the claim half-way: it completes, or it never was.
+        Cancelling the returned future never leaves a claim half made: it completes, or was never started.
+
+        Args:
+            coupon_name: the coupon.
+            user_id: the user.
+            options: None for a plain claim.
 
         Returns:
-            The answer to come: an outcome; a `LockBusyError`, if nothing was decided within the time that a claim may
-            wait for the lock; or an `UnavailableError`, if PostgreSQL or a majority of the masters does not answer, or
-            the service is full.
+            A future with the outcome. It fails with `LockBusyError` if nothing was decided within the time that a claim
+            may wait for the lock, and with `UnavailableError` if PostgreSQL or a majority of the masters does not
+            respond, or the service is full.
         """
         ...
 
     async def drain(self) -> None:
-        """Finish every claim that was accepted and refuse new ones with `UnavailableError`."""
+        """Finish all accepted claims, and refuse new ones with `UnavailableError`."""
         ...
 
 
 class AnyClaims(Claims, Protocol):
-    """Where claims are made that may leave open of which coupon."""
+    """Makes claims that name a coupon, or only a type."""
 
     def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        """Claim one unit of the oldest coupon that has one, of this type or of any: see `Claims.claim`."""
+        """Claim one unit of the oldest claimable coupon of a type, or of any; see `Claims.claim`."""
         ...
 
 

@@ -8,19 +8,23 @@ from claimsvc.domain import (
 
 
 class CodeCounters(Protocol):
-    """Counts of the codes of a type (None for coupons without one), kept outside the database for whoever reads them.
+    """Caches the numbers of codes of each type of coupon outside the database.
 
-    Every method raises `UnavailableError` when they cannot be reached.
+    The type is None for coupons without one. Every method raises `UnavailableError` when the cache cannot be reached.
     """
 
     async def begin(self, coupon_type: str | None) -> int:
-        """A number for a count that begins now, higher than those of all that have begun before."""
+        """Return the sequence number of a count that starts now, higher than the numbers of all earlier ones."""
         ...
 
     async def put(self, coupon_type: str | None, number: int, counts: CodeCounts) -> bool:
-        """Keep this count, unless one with a higher number is kept. Whether the number is known: else begin anew."""
+        """Store a count, unless one with a higher number is stored.
+
+        Returns:
+            False if the cache was reset since the number was drawn: call `begin` and count again.
+        """
         ...
 
     async def read(self, coupon_type: str | None) -> CodeCounts | None:
-        """The counts that are kept; None if there are none."""
+        """Return the stored counts; None if there are none."""
         ...

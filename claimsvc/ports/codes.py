@@ -26,7 +26,7 @@ from claimsvc.domain import (
 
 
 class Codes(Protocol):
-    """Unique codes of coupons. Every method raises `UnavailableError` as those of `Storage`."""
+    """Stores unique codes. Every method raises `UnavailableError` when the database does not answer in time."""
 
     async def add(
         self,
@@ -37,13 +37,18 @@ class Codes(Protocol):
         atomic: bool,
         once: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
-        """Add codes to a coupon, whose amount grows with them; with its first ones, it becomes how many they are.
+        """Add codes to a coupon, and increase its amount by their number.
 
-        Safe to ask again: what was added is then refused as existing; or with `once`, whose answer is kept as soon as
-        all is added, everything is told again.
+        With its first codes, the coupon's unclaimed units are replaced by them. Safe to repeat: codes added before are
+        refused as existing. With `once`, the answer is stored with the last code, and a repetition gets it again.
 
         Args:
-            atomic: all of them or none; else those that can be added, some thousand at a time.
+            coupon_name: the coupon.
+            rows: parsed rows of a file, in chunks.
+            entry: written to the audit log with each transaction, with the number of codes added.
+            atomic: add all rows in one transaction, or none; otherwise add those that are valid, in transactions of a
+                few thousand.
+            once: the request's idempotency key.
         """
         ...
 
@@ -56,28 +61,40 @@ class Codes(Protocol):
         entry: AuditEntry,
         once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
-        """The same with codes that are made at random, as `GENERATION_PATTERN` describes."""
+        """Add `count` random codes to a coupon in one transaction; see `add`.
+
+        Args:
+            coupon_name: the coupon.
+            count: how many codes.
+            pattern: their form; see `GENERATION_PATTERN`.
+            expires_at: when they can no longer be redeemed; None if never.
+            entry: written to the audit log, with the number of codes.
+            once: the request's idempotency key.
+        """
         ...
 
     async def redeem(
         self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        """Use a code, once."""
+        """Redeem a code. Only the first call for a code results in `Redeemed`."""
         ...
 
-    async def code(self, code: str) -> Code | None: ...
+    async def code(self, code: str) -> Code | None:
+        """Return a code; None if it does not exist."""
+        ...
 
     async def count(self, coupon_type: str | None) -> CodeCounts:
-        """How many codes the coupons of a type have; None for coupons without one."""
+        """Count the codes of all coupons of a type, or of all coupons without a type (None)."""
         ...
 
     async def expire_due(self) -> int:
-        """Take codes out of stock that nobody has and that can be redeemed no more; some of them, if there are many.
+        """Remove expired, unclaimed codes from the stock: only some, if there are many.
 
-        Returns how many.
+        Returns:
+            The number of codes removed.
         """
         ...
 
     async def types(self) -> list[str | None]:
-        """The types of which there are coupons with codes."""
+        """Return the types of all coupons with codes, including None."""
         ...

@@ -1,30 +1,30 @@
-"""Counts of what is left, outside the database."""
+"""Stock counters outside the database."""
 
 from typing import Protocol
 
 
 class Counters(Protocol):
-    """Counts of what is left, kept outside the database: quick, and only ever advice.
+    """Counts the units left of each coupon outside the database. The counts are hints; PostgreSQL decides.
 
     Every method raises `UnavailableError` when the counters cannot be reached.
     """
 
     async def take(self, coupon_name: str, units: int) -> int | None:
-        """Take up to so many units, atomically. Returns how many there were; None if nothing is known."""
+        """Take up to `units` units atomically, and return how many were taken; None if there is no counter."""
         ...
 
     async def give_back(self, coupon_name: str, units: int) -> None:
-        """Put units back that were taken and not used; nothing if nothing is known."""
+        """Return units that were taken and not used. Does nothing if there is no counter."""
         ...
 
     async def learn(self, coupon_name: str, remaining_amount: int) -> None:
-        """Start counting from what the database says, unless somebody was quicker."""
+        """Create the counter with the database's value, unless it exists."""
         ...
 
     async def count(self, coupon_name: str) -> int | None:
-        """What the counter says is left; None if nothing is known."""
+        """Return the units left; None if there is no counter."""
         ...
 
     async def forget(self, coupon_name: str, count: int) -> None:
-        """Forget the count if it is still this one, so that it is learnt anew."""
+        """Delete the counter if it still has the value `count`, so that it is created again from the database."""
         ...

@@ -14,11 +14,17 @@ class Coupons(Protocol):
         ...
 
     async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        """Return coupons by name: those that contain `search` (case-insensitive), after the name `after`."""
+        """Return coupons that are not archived, ordered by name, after the name `after`.
+
+        Args:
+            search: only names that contain this text, case-insensitively.
+            after: the last name of the previous page; None for the first page.
+            limit: how many at most.
+        """
         ...
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
-        """Return those of the named coupons that exist."""
+        """Return the named coupons; names that do not exist are left out."""
         ...
 
     async def claimable_coupons(self, coupon_type: str | None) -> list[str]:

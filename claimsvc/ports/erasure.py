@@ -1,4 +1,4 @@
-"""Forgetting users."""
+"""Erasing users."""
 
 from typing import Protocol
 
@@ -8,13 +8,12 @@ from claimsvc.domain import (
 
 
 class Erasure(Protocol):
-    """Forgetting users."""
+    """Erases users."""
 
     async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
-        """Have nothing name this user any more, and keep all counts. It is audited, without the user.
+        """Replace or delete every occurrence of a user. Counts do not change. The audit entries do not name the user.
 
-        What the user does meanwhile may be left over, and whatever is done before this fails stays done: it is safe to
-        ask again.
+        What the user does while this runs may be missed. Safe to repeat: what was erased before a failure stays erased.
 
         Raises:
             UnavailableError: the database does not answer in time.

@@ -9,12 +9,13 @@ from claimsvc.domain import (
 
 
 class Exports(Protocol):
-    """What is handed on to other programs, in whole."""
+    """Exports data for other programs."""
 
     async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-        """Every claim of a coupon that there was, oldest first, as CSV with a line of names, in parts.
+        """Return all claims of a coupon, ended ones included, oldest first, as CSV with a header, in chunks.
 
         Raises:
-            UnavailableError: the database does not answer in time; so does the iterator, and then it is not whole.
+            UnavailableError: the database does not answer in time. The iterator raises it too; the export is then
+                incomplete.
         """
         ...

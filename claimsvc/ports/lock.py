@@ -6,40 +6,41 @@ from typing import Protocol
 
 
 class Lease(Protocol):
-    """Locks that are held, for now."""
+    """Locks that are held until they are released or expire."""
 
     coupon_names: Sequence[str]
     handed_over: Sequence[str]
-    """Once given back: those for which another instance was woken. It is its turn now, not ours."""
+    """After the release: the coupons for which another waiting instance was woken, and should go first."""
 
     def seconds_left(self) -> float:
-        """How long the locks are certainly still ours; 0 or less once they may be another's."""
+        """Return for how long the locks are certainly still held here; 0 or less once another may hold them."""
         ...
 
     async def is_wanted(self) -> bool:
-        """Whether another instance waits for them."""
+        """Return whether another instance waits for one of the locks."""
         ...
 
 
 class Lock(Protocol):
-    """Locks on coupons' names, shared by every instance.
+    """Locks on coupons, shared by all instances.
 
-    Safe to cancel at any moment: no lock is left behind. Giving one back never raises. Both ways of holding raise
-    `UnavailableError` when a majority of the masters does not answer.
+    Safe to cancel at any moment: no lock is left behind. Releasing never raises. Both methods raise `UnavailableError`
+    when a majority of the masters does not respond.
     """
 
     def hold_free(self, coupon_names: Sequence[str]) -> AbstractAsyncContextManager[Lease]:
-        """Take those locks that are free, in one attempt, and give them back on leaving.
+        """Take the locks that are free, in one attempt, and release them on exit.
 
-        The lease tells which; it may be none.
+        The lease contains the locks taken; it may be empty.
         """
         ...
 
     def hold(self, coupon_name: str, *, was_busy: bool = False) -> AbstractAsyncContextManager[Lease]:
-        """Take the lock, waiting as the retry policy allows, and give it back on leaving.
+        """Take a lock, retrying as the retry policy allows, and release it on exit.
 
         Args:
-            was_busy: the first attempt was just made (by `hold_free`), so begin with the first pause.
+            coupon_name: the coupon.
+            was_busy: `hold_free` has just failed to take it, so start with the first pause.
 
         Raises:
             LockBusyError: others held it through every attempt.
@@ -48,11 +49,11 @@ class Lock(Protocol):
 
 
 class LockObserver(Protocol):
-    """What the lock tells whoever watches it.
+    """Observes the lock.
 
-    An attempt's or a wait's `result` is `acquired`, `busy` or `unavailable` (a wait's also `cancelled`); a hint's is
-    `sent`, `used`, or `late` when nobody here waited for it any more. Locks that are taken together were waited for
-    and are held together. `taken` begins what `held` ends.
+    The `result` of an attempt or a wait is `acquired`, `busy` or `unavailable` (of a wait also `cancelled`); that of a
+    hint is `sent`, `used`, or `late` if no claim here waited for it any more. Locks that are taken together are
+    reported together. `taken` reports the start of a hold, `held` its end with its duration.
     """
 
     def attempted(self, coupon_name: str, result: str) -> None: ...

@@ -1,4 +1,4 @@
-"""What operators see of locks, and releasing them."""
+"""Administration of locks."""
 
 from typing import Protocol
 
@@ -11,24 +11,34 @@ from claimsvc.domain import (
 
 
 class LockAdmin(Protocol):
-    """What operators see of the locks, and do to one. All raise `UnavailableError` without a majority of masters."""
+    """Lists and releases locks for operators.
+
+    Every method raises `UnavailableError` when a majority of the masters does not respond.
+    """
 
     async def held(self) -> LocksSeen:
-        """The locks of this moment. Takes none, and keeps nobody waiting."""
+        """Return all current locks. Takes no lock, and blocks no client."""
         ...
 
     async def look(self, coupon_name: str) -> list[HeldLock]:
-        """The same of one coupon, however many others there are: usually one, none if it is free."""
+        """Return the lock of one coupon; an empty list if it is free."""
         ...
 
     async def release(
         self, coupon_name: str, *, actor: str, reason: str, request_id: str | None = None
     ) -> LockReleased | LockNotHeld:
-        """Give a lock back by force, and wake who waits for it. It is audited first, or not done.
+        """Release a lock by force, and wake an instance that waits for it.
 
-        The holder is not told: its claims are decided by PostgreSQL all the same, and it finds out when it gives back.
+        The audit entry is written first; if that fails, nothing is released. The holder is not notified: PostgreSQL
+        still decides its claims correctly, and it notices the loss when it releases the lock.
+
+        Args:
+            coupon_name: the coupon.
+            actor: who releases it, for the audit log.
+            reason: why, for the audit log.
+            request_id: for the audit log.
 
         Raises:
-            UnavailableError: also without PostgreSQL, which keeps the audit.
+            UnavailableError: also when PostgreSQL, which stores the audit log, does not answer in time.
         """
         ...

@@ -8,41 +8,59 @@ from claimsvc.domain import (
 
 
 class Maintenance(Protocol):
-    """What keeps the database in order. To be done by anybody at any time, and by several at once.
+    """Cleans up the database. Safe to run at any time, and concurrently.
 
-    Every method raises `UnavailableError` as those of `Storage`. Names come in order, from just after `after`; each
-    removal is one transaction, of at most `limit` rows of a table.
+    Every method raises `UnavailableError` when the database does not answer in time. Lists of names are ordered, and
+    start after the name `after`. Each removal is one transaction of at most `limit` rows per table.
     """
 
-    async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]: ...
+    async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
+        """Return names of coupons with expired holds whose units were not returned yet."""
+        ...
 
     async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
-        """Give back the units of holds that are over, of the oldest first. Returns how many."""
+        """Return the units of expired holds to stock, the earliest expired first.
+
+        Returns:
+            The number of units.
+        """
         ...
 
     async def purge_answers(self, *, limit: int) -> int:
-        """Remove answers that are not given again any more. Returns how many."""
+        """Remove stored answers that are past their retention.
+
+        Returns:
+            The number of answers removed.
+        """
         ...
 
     async def purge_lists(self, *, limit: int) -> int:
-        """Remove entries of lists that were replaced. Returns how many."""
+        """Remove entries of replaced lists.
+
+        Returns:
+            The number of entries removed.
+        """
         ...
 
     async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
-        """Coupons that ended or were archived so many days ago, whichever came first."""
+        """Return names of coupons that ended or were archived, whichever came first, at least `for_days` days ago."""
         ...
 
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
-        """Remove claims of a coupon with their codes; if there are none, what else it has; and then the coupon.
+        """Remove claims of a coupon with their codes, then its other rows, and finally the coupon itself.
 
-        Nothing is removed unless it is over for so long. An audit entry of what is removed is written with it.
+        Removes nothing unless the coupon ended at least `for_days` days ago. An audit entry is written in the same
+        transaction.
+
+        Returns:
+            The numbers of rows removed; all 0 if nothing is left to remove.
         """
         ...
 
     async def count_purgeable(self) -> PurgeReport:
-        """How many answers and entries of lists could be removed."""
+        """Count the stored answers and entries of lists that could be removed."""
         ...
 
     async def count_coupon(self, coupon_name: str) -> PurgeReport:
-        """What would have to be removed for this coupon to be gone."""
+        """Count the rows that would be removed with a coupon."""
         ...

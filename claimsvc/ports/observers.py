@@ -1,35 +1,39 @@
-"""Who watches each room."""
+"""Observers: what each room reports for metrics and the console."""
 
 from typing import Protocol
 
 
 class JobObserver(Protocol):
-    """What the jobs tell whoever watches them.
+    """Observes background jobs.
 
-    A `job` is `sweep`, `reconcile` or `purge`. Its `result` is `done`, `failed`, or `elsewhere` when another instance
-    was at it. Its `items` are holds that ended, counters that had drifted, or rows that were removed.
+    A `job` is `sweep`, `reconcile` or `purge`. Its `result` is `done`, `failed`, or `elsewhere` if another instance was
+    running it. Its `items` are expired holds, counters corrected, or rows removed.
     """
 
     def job_ended(self, job: str, result: str, seconds: float, items: int) -> None: ...
 
 
 class HealthCheck(Protocol):
-    """One dependency, as `/readyz` sees it."""
+    """Checks one dependency for `/readyz`."""
 
     async def __call__(self) -> None:
-        """Return if it is usable; else raise `UnavailableError` that says what is wrong."""
+        """Check the dependency.
+
+        Raises:
+            UnavailableError: it is not usable; the message says why.
+        """
         ...
 
 
 class BatchObserver(Protocol):
-    """What the batcher tells whoever watches it."""
+    """Observes the batcher."""
 
     def batched(self, size: int) -> None: ...
     def claims_waiting(self, count: int) -> None: ...
 
 
 class StorageObserver(Protocol):
-    """What the storage tells whoever watches it. A connection's `state` is `idle` or `in_use`."""
+    """Observes PostgreSQL. The `state` of a connection is `idle` or `in_use`; `change` is a difference."""
 
     def transaction_ended(self, seconds: float) -> None: ...
     def pool_changed(self, state: str, change: int) -> None: ...
@@ -37,11 +41,11 @@ class StorageObserver(Protocol):
 
 
 class MasterObserver(Protocol):
-    """What the clients of the masters tell whoever watches them.
+    """Observes the clients of the masters.
 
-    Whether a master is up is told once at the start, then after each probe. A call's `seconds` end with its answer or
-    with its failure; a call that was not made, because the master is known to be down, is not told. Of a master's
-    memory, `limit_bytes` is what it may use, or what its machine has.
+    Whether a master is up is reported at the start and after each probe. The `seconds` of a call include failures; a
+    call that is skipped because the master is known to be down is not reported. `limit_bytes` is the memory that a
+    master may use, or that its machine has.
     """
 
     def master_probed(self, master: str, up: bool) -> None: ...
@@ -50,6 +54,6 @@ class MasterObserver(Protocol):
 
 
 class QuotaObserver(Protocol):
-    """What the quotas tell whoever watches them. A `result` is `allowed`, `refused` or `unknown`."""
+    """Observes quotas. A `result` is `allowed`, `refused` or `unknown`."""
 
     def quota_decided(self, quota_name: str, result: str) -> None: ...

@@ -1,4 +1,4 @@
-"""How often a caller may ask."""
+"""Quotas of requests."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -10,21 +10,20 @@ from claimsvc.domain import (
 
 
 class Quotas(Protocol):
-    """How often somebody may ask, for as long as that can be learnt: whatever cannot is let through."""
+    """Counts requests against quotas. When the counts cannot be read, requests are allowed."""
 
     @property
     def quotas(self) -> Sequence[Quota]:
-        """Those that there are."""
+        """The configured quotas."""
         ...
 
     async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
-        """Count a request, unless a quota is exceeded. It raises nothing, and waits for nothing that is late.
+        """Count a request, unless a quota is exceeded. Never raises, and does not wait for late responses.
 
         Args:
-            subjects: whose request it is, by the names of the quotas.
+            subjects: the subject of the request for each quota, by the name of the quota.
 
         Returns:
-            How the subjects stand, without those of whom that cannot be learnt. The first quota that is exceeded is the
-            last one that was asked about.
+            The state of each quota that could be read, up to the first that is exceeded.
         """
         ...

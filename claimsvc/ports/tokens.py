@@ -9,8 +9,8 @@ from claimsvc.domain import (
 
 
 class Tokens(Protocol):
-    """Users' tokens."""
+    """Verifies users' tokens."""
 
     async def user_of(self, token: str) -> TokenUser | TokenRefused:
-        """Whom a token is for. It is looked at closely, and nothing of it is believed before its signature is."""
+        """Verify a token and return its user, or why it is refused. Its claims are used only after its signature."""
         ...

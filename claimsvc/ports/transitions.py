@@ -1,4 +1,4 @@
-"""What becomes of claims."""
+"""Confirming and cancelling claims."""
 
 from typing import Protocol
 
@@ -17,15 +17,18 @@ from claimsvc.domain import (
 
 
 class Transitions(Protocol):
-    """What becomes of claims. Every method raises `UnavailableError` as those of `Storage`; to ask again is safe."""
+    """Confirms and cancels claims. Safe to repeat.
+
+    Both methods raise `UnavailableError` when the database does not answer in time.
+    """
 
     async def cancel(
         self, claim_id: str, entry: AuditEntry
     ) -> Cancelled | HoldExpired | AlreadyRedeemed | UnknownClaim:
-        """Give a claim back, held or confirmed, and exactly one unit with it; the audit's entry is of that alone.
+        """Cancel a held or confirmed claim, and return exactly one unit to stock.
 
-        A code that was shown is nobody's any more. Where codes are generated a new one takes its place; of a coupon
-        whose codes were brought, there is one less.
+        `entry` is written to the audit log only if this call cancels the claim. A code that was shown to its user is
+        voided: if the coupon's codes are generated, a new one replaces it; otherwise the amount decreases by one.
         """
         ...
 
@@ -37,6 +40,12 @@ class Transitions(Protocol):
         actor: str = "claimant",
         request_id: str | None = None,
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
-        """Make a claim that is held its user's for good, and keep the audit's entry of it; the user itself does so,
-        unless `actor` says otherwise. With `once` the answer is kept, and told again."""
+        """Confirm a held claim, and write an audit entry in the same transaction.
+
+        Args:
+            claim_id: a UUID.
+            once: if given, the answer is stored, and a request with the same key gets it again.
+            actor: who confirms it, for the audit log; by default the user.
+            request_id: for the audit log.
+        """
         ...

@@ -1,7 +1,7 @@
-"""The audit: entries are written in the transaction of the change that they record, so that both are kept or neither.
+"""The audit log. An entry is written in the transaction of the change it records, so both are committed or neither.
 
-No entry names a user, because entries are never changed and users may ask to be erased. Claims made by the fast path
-have no entry: their own row says as much, and a second row would cost more than the claim itself.
+No entry names a user, because entries never change and users may request erasure. Claims made by the fast path have no
+entry: their own row has the same information, and a second row would cost more than the claim itself.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ def insert_entry(
 ) -> str:
     """Return the statement that writes an entry for each row of `source`, or one entry without a source.
 
-    Every value is an SQL expression; by default they are the parameters of `parameters_of`.
+    Every argument is an SQL expression; the defaults refer to the parameters of `parameters_of`.
     """
     return f"""
     INSERT INTO audit (actor, action, subject_type, subject, reason, request_id, details)
@@ -35,7 +35,7 @@ def insert_entry(
 
 
 def insert_entry_of_claims(source: str, action: str, *, actor: str, request_id: str = "NULL") -> str:
-    """Return the statement that writes an entry for each claim of `source`, which has its `id` and `coupon_name`."""
+    """Return the statement that writes an entry for each claim of `source` (columns `id` and `coupon_name`)."""
     return insert_entry(
         source,
         actor=actor,
@@ -52,7 +52,7 @@ INSERT_ENTRY = insert_entry()
 
 
 def parameters_of(entry: AuditEntry) -> dict[str, Any]:
-    """The parameters of `INSERT_ENTRY`."""
+    """Return the parameters of `INSERT_ENTRY`."""
     return {
         "actor": entry.actor,
         "action": entry.action,
@@ -65,8 +65,8 @@ def parameters_of(entry: AuditEntry) -> dict[str, Any]:
 
 
 _ENTRIES = "SELECT id, at, actor, action, subject_type, subject, reason, request_id, details FROM audit"
-# Most claims have no entry of their making, so it is read from their row.
-_MAKING_OF_CLAIM = """
+# Most claims have no stored entry of their creation, so it is derived from their row.
+_CLAIM_CREATION = """
 UNION ALL
 SELECT 0, claimed_at, 'claimant', 'claim.make', 'claim', id::text, '', NULL,
     jsonb_build_object('coupon_name', coupon_name)
@@ -95,26 +95,26 @@ class PostgresAuditLog:
     async def record(self, entry: AuditEntry) -> None:
         await self._database.write_once(INSERT_ENTRY, parameters_of(entry))
 
-    async def entries(self, asked: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
-        statement, values = _entries_query(asked, after, limit)
+    async def entries(self, wanted: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
+        statement, values = _entries_query(wanted, after, limit)
         return [AuditEntry(**row) for row in await self._database.fetch_dicts(statement, values)]
 
 
-def _entries_query(asked: AuditFilter, after: AuditPosition | None, limit: int) -> tuple[str, dict[str, Any]]:
-    """The statement that reads entries, and its parameters."""
+def _entries_query(wanted: AuditFilter, after: AuditPosition | None, limit: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement that reads entries, and its parameters."""
     values: dict[str, Any] = {
-        "subject_type": asked.subject_type,
-        "subject": asked.subject,
-        "actor": asked.actor,
-        "action": asked.action,
-        "since": asked.since,
+        "subject_type": wanted.subject_type,
+        "subject": wanted.subject,
+        "actor": wanted.actor,
+        "action": wanted.action,
+        "since": wanted.since,
         "after_at": after.at if after is not None else None,
         "after_id": after.id if after is not None else None,
-        "claim_id": _claim_id(asked),
+        "claim_id": _claim_id(wanted),
         "limit": limit,
     }
     values = {name: value for name, value in values.items() if value is not None}
-    source = f"{_ENTRIES} {_MAKING_OF_CLAIM}" if "claim_id" in values else _ENTRIES
+    source = f"{_ENTRIES} {_CLAIM_CREATION}" if "claim_id" in values else _ENTRIES
     conditions = " AND ".join(condition for name, condition in _CONDITIONS.items() if name in values)
     statement = f"""
         SELECT * FROM ({source}) AS entry {f"WHERE {conditions}" if conditions else ""}
@@ -123,10 +123,10 @@ def _entries_query(asked: AuditFilter, after: AuditPosition | None, limit: int) 
     return statement, values
 
 
-def _claim_id(asked: AuditFilter) -> UUID | None:
-    if asked.subject_type != "claim" or asked.subject is None:
+def _claim_id(wanted: AuditFilter) -> UUID | None:
+    if wanted.subject_type != "claim" or wanted.subject is None:
         return None
     try:
-        return UUID(asked.subject)
+        return UUID(wanted.subject)
     except ValueError:
         return None
