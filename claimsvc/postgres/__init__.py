@@ -1,4 +1,4 @@
-"""PostgreSQL: the tables and every statement."""
+"""PostgreSQL: the tables and all SQL statements."""
 
 from claimsvc.postgres.connections import EngineLimits, open_engine
 from claimsvc.postgres.database import Database

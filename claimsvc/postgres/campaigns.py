@@ -1,4 +1,4 @@
-"""Changing a coupon and its rules, in transactions that hold its row: claims before and after see one or the other."""
+"""Creating and changing coupons. A change locks the coupon's row, so each claim sees the old terms or the new ones."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -29,7 +29,7 @@ from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.eligibility import rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS, holds_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
@@ -39,7 +39,7 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
     coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
     campaign.deny_version IS NOT NULL AS has_deny_list"""
-"""What `Campaign` is made of, where `campaign` is the coupon's row in `campaigns`, or none."""
+"""The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
 
 _READ = f"""
 SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS},
@@ -49,7 +49,7 @@ WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
 
 _CREATE = f"""
-WITH made AS (
+WITH created AS (
     INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
     VALUES (%(name)s, %(amount)s, %(amount)s, %(strategy)s, CASE
         WHEN %(paused)s OR %(per_user_limit)s > 1 OR %(starts_at)s::timestamptz > clock_timestamp()
@@ -58,16 +58,16 @@ WITH made AS (
     END)
     ON CONFLICT (name) DO NOTHING
     RETURNING name, amount, remaining_amount, strategy, created_at
-), ruled AS (
+), with_terms AS (
     INSERT INTO campaigns
         (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
         %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb
-    FROM made WHERE %(has_rules)s
+    FROM created WHERE %(has_terms)s
 ), audited AS (
     {
     insert_entry(
-        "made",
+        "created",
         action="'coupon.create'",
         subject_type="'coupon'",
         subject="name",
@@ -76,7 +76,7 @@ WITH made AS (
     )
 }
 )
-SELECT * FROM made
+SELECT * FROM created
 """  # noqa: S608 - of constants
 
 _CHANGE_AMOUNT = """
@@ -84,7 +84,7 @@ UPDATE coupons SET amount = %(amount)s, remaining_amount = remaining_amount + (%
 WHERE name = %(name)s
 """
 
-_CHANGE_RULES = """
+_CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
     rules)
@@ -100,7 +100,7 @@ ON CONFLICT (coupon_name) DO UPDATE SET
     benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules
 """
 
-_RULES = tuple(field.name for field in fields(Campaign))
+_TERMS = tuple(field.name for field in fields(Campaign))
 
 
 class PostgresCampaigns:
@@ -126,22 +126,24 @@ class PostgresCampaigns:
         actor: str,
         request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
-        rules = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
-        rules["rules"] = _json(rules["rules"])
-        values = {"name": name, "amount": amount, "strategy": strategy, "has_rules": campaign != PLAIN, **rules}
-        values |= {"actor": actor, "request_id": request_id}
+        terms = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
+        terms["rules"] = _json(terms["rules"])
+        parameters = {"name": name, "amount": amount, "strategy": strategy, "has_terms": campaign != PLAIN, **terms}
+        parameters |= {"actor": actor, "request_id": request_id}
 
-        async def make(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
+        async def work(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 kept = await look_up(driver, once)
-                made = await driver.cursor(row_factory=dict_row).execute(_CREATE, values)
-            row = await made.fetchone()
+                created = await driver.cursor(row_factory=dict_row).execute(_CREATE, parameters)
+            row = await created.fetchone()
             if row is None and in_doubt and once is None:
-                raise UnavailableError("it exists now, perhaps by this request; look it up", dependency="postgresql")
+                raise UnavailableError(
+                    "the coupon exists; this request may have created it: look it up", dependency="postgresql"
+                )
             return await concluded(driver, once, kept, CouponExists() if row is None else coupon_of(row), in_doubt)
 
-        return await self._database.run_transaction(make)
+        return await self._database.run_transaction(work)
 
     async def change(
         self,
@@ -152,50 +154,50 @@ class PostgresCampaigns:
         archive: bool = False,
         once: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
-        async def decide(driver: Driver, in_doubt: bool) -> ChangeAnswer:
+        async def work(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, holds_of([name]))
                 kept = await look_up(driver, once)
-                before = await _read(driver, name)
-            found = await before.fetchone()
-            refusal = _refusal(found, change)
-            if found is None or refusal is not None:
+                read = await _read(driver, name)
+            row = await read.fetchone()
+            refusal = _refusal(row, change)
+            if row is None or refusal is not None:
                 return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
-            old = campaign_of(found)
-            rules = {rule: change.get(rule, getattr(old, rule)) for rule in _RULES}
-            rules |= {"benefit": _json(rules["benefit"]), "metadata": _json(rules["metadata"]), "archived": archive}
-            rules["rules"] = _json(asdict(rules["rules"]) if rules["rules"] is not None else None)
+            old = campaign_of(row)
+            terms = {term: change.get(term, getattr(old, term)) for term in _TERMS}
+            terms |= {"benefit": _json(terms["benefit"]), "metadata": _json(terms["metadata"]), "archived": archive}
+            terms["rules"] = _json(asdict(terms["rules"]) if terms["rules"] is not None else None)
             async with driver.pipeline():
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
-                await driver.execute(_CHANGE_RULES, {"name": name, **rules})
-                await driver.execute(RECKON_PLAINNESS, coupons)
+                await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
+                await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 await driver.execute(INSERT_ENTRY, parameters_of(entry))
-                after = await _read(driver, name)
-            [row] = await after.fetchall()
-            detail = CouponDetail(coupon_of(row), (), campaign_of(row))
-            told = await concluded(driver, once, kept, detail, in_doubt)
-            if found["has_codes"] and "type" in change:
+                read = await _read(driver, name)
+            [changed] = await read.fetchall()
+            detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
+            answer = await concluded(driver, once, kept, detail, in_doubt)
+            if row["has_codes"] and "type" in change:
                 self._codes_changed({old.type, change["type"]})
-            return told
+            return answer
 
-        return await self._database.run_transaction(decide)
+        return await self._database.run_transaction(work)
 
 
 def _refusal(
-    found: Mapping[str, Any] | None, change: Mapping[str, Any]
+    row: Mapping[str, Any] | None, change: Mapping[str, Any]
 ) -> AmountBelowClaimed | AmountIsCodes | PeriodIsEmpty | None:
-    if found is None:
+    if row is None:
         return None
-    if found["has_codes"] and change.get("amount", found["amount"]) != found["amount"]:
+    if row["has_codes"] and change.get("amount", row["amount"]) != row["amount"]:
         return AmountIsCodes()
-    claimed = found["amount"] - found["remaining_amount"]
+    claimed = row["amount"] - row["remaining_amount"]
     if change.get("amount", claimed) < claimed:
         return AmountBelowClaimed(claimed)
-    period = {name: change.get(name, found[name]) for name in ("starts_at", "ends_at")}
+    period = {name: change.get(name, row[name]) for name in ("starts_at", "ends_at")}
     return PeriodIsEmpty() if Campaign(**period).is_empty() else None
 
 
@@ -208,10 +210,10 @@ def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
 
 
 def coupon_of(row: Mapping[str, Any]) -> Coupon:
-    """The coupon in a row with its columns."""
+    """Return the coupon of a row."""
     return Coupon(row["name"], row["amount"], row["remaining_amount"], StrategyName(row["strategy"]), row["created_at"])
 
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
-    """The rules in a row that has `CAMPAIGN_COLUMNS`."""
-    return Campaign(**{rule: row[rule] for rule in _RULES} | {"rules": rules_of(row["rules"])})
+    """Return the terms of a row with `CAMPAIGN_COLUMNS`."""
+    return Campaign(**{term: row[term] for term in _TERMS} | {"rules": rules_of(row["rules"])})

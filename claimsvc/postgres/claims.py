@@ -1,8 +1,8 @@
-"""What becomes of a claim after it was made: it is confirmed, or given back.
+"""Reading, confirming and cancelling claims.
 
-First it is learnt which coupon the claim is of. Then follows one transaction, of one round trip, or of two where its
-answer is kept under a key. It holds the coupon's row, as whoever claims does, and no Redlock: on a hot coupon that
-would make a claim that is given back wait behind all that are made.
+A change first reads the claim's coupon. One transaction follows, of one round trip, or of two if its answer is stored
+under an idempotency key. It locks the coupon's row, as claims do, but does not take the Redlock: on a busy coupon,
+cancelling a claim would then wait behind all new claims.
 """
 
 from collections.abc import Callable
@@ -29,7 +29,7 @@ from claimsvc.domain.codes import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
 from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
@@ -62,7 +62,7 @@ FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 """
-# One of them is new, unless somebody is very unlucky: each is with a chance of at least 999 in 1000.
+# Each is unused with a probability of at least 0.999, so at least one of them almost certainly is.
 _SPARE_CODES = 8
 
 _CONFIRM = f"""
@@ -126,38 +126,38 @@ class PostgresClaims:
         claim_id: str,
         statement: str,
         parameters: dict[str, Any],
-        became: Callable[[Claim], _T],
+        answer_of: Callable[[Claim], _T],
         once: IdempotencyKey | None = None,
     ) -> Any:
-        # A claim never changes its coupon, so this can be read before the transaction.
+        # The coupon of a claim never changes, so it can be read before the transaction.
         found = await self._database.fetch(_COUPON_OF, {"id": claim_id})
         if not found:
             return UnknownClaim()
         [(coupon_name, code_pattern, has_codes, coupon_type)] = found
         spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
-        asked = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
+        claim = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
         coupons = {"coupon_names": [coupon_name]}
 
-        async def decide(driver: Driver, in_doubt: bool) -> _T | UnknownClaim | Replayed | KeyReused:
+        async def work(driver: Driver, in_doubt: bool) -> _T | UnknownClaim | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 kept = await look_up(driver, once)
-                await driver.execute(SETTLE_HOLD, asked)
+                await driver.execute(SETTLE_HOLD, claim)
                 await driver.execute(SETTLE_CODES, coupons)
-                await driver.execute(statement, parameters | asked)
-                await driver.execute(RECKON_PLAINNESS, coupons)
-                after = await driver.execute(_READ, asked)
+                await driver.execute(statement, parameters | claim)
+                await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                after = await driver.execute(_READ, claim)
                 if once is None:
                     await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()
-            answer = UnknownClaim() if row is None else became(claim_of(*row))
+            answer = UnknownClaim() if row is None else answer_of(claim_of(*row))
             return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
 
-        told = await self._database.run_transaction(decide)
+        answer = await self._database.run_transaction(work)
         if has_codes:
             self._codes_changed([coupon_type])
-        return told
+        return answer
 
 
 def _cancelled(claim: Claim) -> Cancelled | HoldExpired | AlreadyRedeemed:
@@ -182,7 +182,7 @@ def claim_of(
     ended_at: datetime | None,
     code: str | None = None,
 ) -> Claim:
-    """A claim as its row has it. A unit that is held is `active` there, because it is taken."""
+    """Return the claim of a row. A held claim has the state `active` there, because it takes a unit."""
     is_held = state == "active" and held_until is not None
     return Claim(
         id,

@@ -1,4 +1,4 @@
-"""Codes as they are added, redeemed, looked up and counted; how claims take them is in `pools`."""
+"""Adding, redeeming, reading and counting codes. How claims take them is in `claiming/code_pool.py`."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -41,15 +41,15 @@ from claimsvc.postgres.idempotency import concluded, found, look_up
 from claimsvc.postgres.transactions import RestartTransactionError
 from claimsvc.postgres.uploads import ROWS_AT_ONCE, CodeBatch
 
-# Of all that is added in one transaction. Each of its statements has the usual limit, and so has each pause in it.
+# The limit of a transaction that adds codes. Each of its statements, and each pause, has the usual limit.
 _ADDING_TIMEOUT_SECONDS = 60.0
-# Collisions are rare: with this many rounds even a space that is nearly used up has given what it has.
+# How often generated codes that exist already are replaced. Collisions are rare: enough even if few codes are unused.
 _MOST_ROUNDS = 20
 
 _A = TypeVar("_A")
 _T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
 
-_IS_KNOWN = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
+_COUPON_EXISTS = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
 _REDEEM = f"""
 WITH redeemed AS (
     UPDATE codes SET redeemed_at = clock_timestamp(), redemption_id = %(redemption_id)s::uuid
@@ -106,25 +106,25 @@ class PostgresCodes:
         atomic: bool,
         once: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
-        told_before = await self._told_before(once)
-        if told_before is not None:
-            return told_before
-        if not await self._database.fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
-            return await self._only_told(once, UnknownCoupon())
+        repeated = await self._stored_answer(once)
+        if repeated is not None:
+            return repeated
+        if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+            return await self._conclude(once, UnknownCoupon())
         intake = Intake()
         waiting: list[NewCode] = []
-        async for some in rows:
-            waiting += intake.sort(some)
+        async for chunk in rows:
+            waiting += intake.sort(chunk)
             while not atomic and len(waiting) > ROWS_AT_ONCE:
                 _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry)
                 del waiting[:ROWS_AT_ONCE]
         if atomic and intake.refused_count:
-            return await self._only_told(once, intake.refusal())
+            return await self._conclude(once, intake.refusal())
         try:
-            told, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+            answer, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
-            return await self._only_told(once, UnknownCoupon())
-        return told
+            return await self._conclude(once, UnknownCoupon())
+        return answer
 
     async def _add(
         self,
@@ -136,26 +136,26 @@ class PostgresCodes:
         atomic: bool = False,
         once: IdempotencyKey | None = None,
     ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
-        """Add what can be added of the rows, in one transaction; if `atomic`, all of them or none."""
-        upload = CodeBatch(coupon_name, entry, None)
+        """Add the rows that can be added, in one transaction; if `atomic`, all of them or none."""
+        batch = CodeBatch(coupon_name, entry, None)
 
-        async def write(
+        async def work(
             driver: Driver, in_doubt: bool
         ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
-            await upload.begin(driver)
-            kept = await look_up(driver, once)
-            taken = await upload.name(driver, rows)
-            noted = intake.without(rows, taken)
+            await batch.begin(driver)
+            stored = await look_up(driver, once)
+            taken = await batch.reserve(driver, rows)
+            after = intake.without(rows, taken)
             if not (atomic and taken):
-                await upload.add(driver, [row for row in rows if row.code not in taken])
-                return await concluded(driver, once, kept, noted.result(), in_doubt), noted
+                await batch.add(driver, [row for row in rows if row.code not in taken])
+                return await concluded(driver, once, stored, after.result(), in_doubt), after
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
-            return await concluded(driver, once, await look_up(driver, once), noted.refusal(), in_doubt), noted
+            return await concluded(driver, once, await look_up(driver, once), after.refusal(), in_doubt), after
 
-        told = await self._adding(write)
-        self._changed([upload.type])
-        return told
+        answer = await self._run_adding(work)
+        self._changed([batch.type])
+        return answer
 
     async def generate(
         self,
@@ -166,106 +166,106 @@ class PostgresCodes:
         entry: AuditEntry,
         once: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
-        if not await self._database.fetch(_IS_KNOWN, {"coupon_name": coupon_name}):
-            return await self._only_told(once, UnknownCoupon())
+        if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+            return await self._conclude(once, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
-            return await self._only_told(once, PatternTooSmall())
+            return await self._conclude(once, PatternTooSmall())
         made = await asyncio.to_thread(make_codes, pattern, count)
-        upload = CodeBatch(coupon_name, entry, pattern)
-        # What took the place of a code that existed, and is to take it again if the transaction has to be repeated.
-        instead: dict[str, str] = {}
+        batch = CodeBatch(coupon_name, entry, pattern)
+        # The replacements of codes that existed already. If the transaction runs again, it must add the same codes.
+        replacements: dict[str, str] = {}
 
         def one_more() -> str:
             return make_codes(pattern, 1)[0]
 
-        async def write(
+        async def work(
             driver: Driver, in_doubt: bool
         ) -> CodesAdded | PatternTooSmall | CodeExpired | Replayed | KeyReused:
-            await upload.begin(driver)
-            kept = await look_up(driver, once)
+            await batch.begin(driver)
+            stored = await look_up(driver, once)
             codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
-            asked = list(codes.values())
+            wanted = list(codes.values())
             for _ in range(_MOST_ROUNDS):
-                taken = await upload.name(driver, asked)
+                taken = await batch.reserve(driver, wanted)
                 if RowReason.EXPIRED in taken.values():
                     break
                 if not taken:
-                    await upload.add(driver, list(codes.values()))
-                    return await concluded(driver, once, kept, CodesAdded(count), in_doubt)
-                asked = []
+                    await batch.add(driver, list(codes.values()))
+                    return await concluded(driver, once, stored, CodesAdded(count), in_doubt)
+                wanted = []
                 for code in taken:
-                    if code not in instead:
-                        instead[code] = next(other for other in iter(one_more, None) if other not in codes)
-                    asked.append(replace(codes.pop(code), code=instead[code]))
-                    codes[instead[code]] = asked[-1]
+                    if code not in replacements:
+                        replacements[code] = next(other for other in iter(one_more, None) if other not in codes)
+                    wanted.append(replace(codes.pop(code), code=replacements[code]))
+                    codes[replacements[code]] = wanted[-1]
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
             refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
             return await concluded(driver, once, await look_up(driver, once), refusal, in_doubt)
 
         try:
-            added = await self._adding(write)
+            answer = await self._run_adding(work)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
-            return await self._only_told(once, UnknownCoupon())
-        self._changed([upload.type])
-        return added
+            return await self._conclude(once, UnknownCoupon())
+        self._changed([batch.type])
+        return answer
 
-    async def _adding(self, write: Callable[[Driver, bool], Awaitable[_A]]) -> _A:
-        """What `write` comes to, which may be in the way of others that add the same codes, and they in its."""
+    async def _run_adding(self, work: Callable[[Driver, bool], Awaitable[_A]]) -> _A:
+        """Run `work` in a transaction, and restart it if it deadlocks with another that adds the same codes."""
 
         async def attempt(driver: Driver, in_doubt: bool) -> _A:
             try:
-                return await write(driver, in_doubt)
+                return await work(driver, in_doubt)
             except psycopg.errors.DeadlockDetected as error:
                 raise RestartTransactionError from error
 
         return await self._database.run_transaction(attempt, timeout_seconds=_ADDING_TIMEOUT_SECONDS)
 
-    async def _told_before(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
-        """What is kept under the request's key, before anything is done in several transactions."""
+    async def _stored_answer(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
+        """Return the answer stored under the request's key, before work in several transactions starts."""
 
-        async def ask(driver: Driver) -> Replayed | KeyReused | None:
+        async def query(driver: Driver) -> Replayed | KeyReused | None:
             stored = (await found(await look_up(driver, once))).values()
             return next((replay(each, once, False) for each in stored if once is not None), None)
 
-        return None if once is None else await self._database.read(ask)
+        return None if once is None else await self._database.read(query)
 
-    async def _only_told(self, once: IdempotencyKey | None, answer: _T) -> _T | Replayed | KeyReused:
-        """An answer for which nothing is written, unless it is to be kept."""
+    async def _conclude(self, once: IdempotencyKey | None, answer: _T) -> _T | Replayed | KeyReused:
+        """Return an answer that changes nothing; with a key, store it."""
         if once is None:
             return answer
 
-        async def write(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
+        async def work(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
             await driver.execute("BEGIN", prepare=False)
             return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
 
-        return await self._database.run_transaction(write)
+        return await self._database.run_transaction(work)
 
     async def redeem(
         self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        asked = {**parameters_of(entry), "code": code, "redemption_id": str(uuid4())}
+        parameters = {**parameters_of(entry), "code": code, "redemption_id": str(uuid4())}
         types: set[str | None] = set()
 
-        async def write(
+        async def work(
             driver: Driver, in_doubt: bool
         ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                kept = await look_up(driver, once)
-                await driver.execute(_REDEEM, asked)
-                found = await driver.execute(_READ, asked)
+                stored = await look_up(driver, once)
+                await driver.execute(_REDEEM, parameters)
+                read = await driver.execute(_READ, parameters)
                 if once is None:
                     await driver.execute("COMMIT", prepare=False)
-            row = await found.fetchone()
-            answer = _redeemed(row, asked["redemption_id"])
+            row = await read.fetchone()
+            answer = _redeemed(row, parameters["redemption_id"])
             if row is not None and isinstance(answer, Redeemed):
                 types.add(row[-1])
-            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
+            return answer if once is None else await concluded(driver, once, stored, answer, in_doubt)
 
-        told = await self._database.run_transaction(write)
+        answer = await self._database.run_transaction(work)
         self._changed(types)
-        return told
+        return answer
 
     async def code(self, code: str) -> Code | None:
         rows = await self._database.fetch(_READ, {"code": code})
@@ -301,13 +301,13 @@ class PostgresCodes:
 def _redeemed(
     row: tuple[Any, ...] | None, redemption_id: str
 ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
-    """What has come of redeeming what `_READ` says now."""
+    """Return the outcome of a redemption, from the row that `_READ` found after it."""
     if row is None:
         return UnknownCode()
-    redeemed_by, is_over = row[5], row[7]
+    redeemed_by, has_expired = row[5], row[7]
     if redeemed_by is not None:
         return Redeemed(_code(row)) if redeemed_by == redemption_id else AlreadyRedeemed()
-    return CodeExpired() if is_over else CodeNotClaimed()
+    return CodeExpired() if has_expired else CodeNotClaimed()
 
 
 def _code(row: tuple[Any, ...]) -> Code:

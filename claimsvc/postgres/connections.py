@@ -1,4 +1,4 @@
-"""The connection pool, and units of work on it, with a bound on everything that can hang."""
+"""The connection pool, and units of work on it, with a time limit on everything that can hang."""
 
 import asyncio
 import os
@@ -19,16 +19,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import StorageObserver
 
-# Every statement here finds its rows by an index. A plan made while a table was small must stay right when it has
-# grown, and is not worth making anew for each claim.
+# Every statement finds its rows by an index. A plan made for a small table must stay good when the table has grown, and
+# planning again for each claim would cost too much.
 _PLAN_OPTIONS = ["-c plan_cache_mode=force_generic_plan", "-c enable_seqscan=off", "-c jit=off"]
-# Whatever the server's own zone: east or west of it, the first and the last times that Python knows cannot be read.
+# Independent of the server's time zone: in others, Python cannot represent the first and last times of its calendar.
 _ZONE_OPTIONS = ["-c timezone=UTC"]
 
 
 @dataclass(frozen=True, slots=True)
 class EngineLimits:
-    """Bounds of the pool and of each connection, in connections and seconds."""
+    """Limits of the pool and of each connection, in connections and seconds."""
 
     pool_size: int
     pool_timeout_seconds: float
@@ -45,18 +45,18 @@ async def open_engine(
     observer: StorageObserver,
     connect: Callable[..., Awaitable[psycopg.AsyncConnection[Any]]] = psycopg.AsyncConnection.connect,
 ) -> AsyncIterator[AsyncEngine]:
-    """Open a pool of connections, which is closed on leaving. It connects when it is first used.
+    """Open a pool of connections, and close it on exit. It connects on first use.
 
     Args:
-        database_url: of PostgreSQL.
+        database_url: the SQLAlchemy URL of the database.
         limits: of the pool and of each connection.
         observer: receives changes of the pool.
-        connect: opens a connection as psycopg does.
+        connect: opens a connection; has the signature of `psycopg.AsyncConnection.connect`.
     """
     options = {
         "statement_timeout": limits.statement_timeout_seconds,
         "lock_timeout": limits.lock_timeout_seconds,
-        # The database ends the transaction of a process that was paused inside it, so that others can go on.
+        # If a process is paused inside a transaction, the server ends the transaction, so that others can proceed.
         "idle_in_transaction_session_timeout": limits.idle_in_transaction_timeout_seconds,
     }
     engine = create_async_engine(
@@ -65,7 +65,7 @@ async def open_engine(
         max_overflow=0,
         pool_timeout=limits.pool_timeout_seconds,
         pool_use_lifo=True,
-        # Every unit of work is one statement, or one pipeline: neither needs round trips for its begin and its end.
+        # Units of work are single statements or pipelines with their own BEGIN; SQLAlchemy need not begin or end them.
         isolation_level="AUTOCOMMIT",
         connect_args={
             "connect_timeout": limits.connect_timeout_seconds,
@@ -75,7 +75,7 @@ async def open_engine(
                 + _PLAN_OPTIONS
                 + _ZONE_OPTIONS
             ),
-            # A peer that vanished without a word is noticed by the kernel within this time, in milliseconds.
+            # The kernel detects a peer that vanished within this time, in milliseconds.
             "tcp_user_timeout": int((limits.statement_timeout_seconds + limits.connect_timeout_seconds) * 1000),
             "prepare_threshold": 0,
             "async_creator_fn": connect,
@@ -90,15 +90,15 @@ async def open_engine(
 
 
 def _bound_transactions(limits: EngineLimits, connection: Any, _: Any) -> None:
-    """Have the server end a transaction in whose pipeline the next message does not come, because we were stopped.
+    """Limit each transaction, so that the server also ends one whose pipeline stalls because this process is paused.
 
-    Before the pipeline's end the server does not call itself idle, and its limit on idle transactions does not apply.
-    This one can only be set once it is known that the server has it: version 17 is the first.
+    Until the end of a pipeline, the server does not count as idle, so its limit on idle transactions does not apply.
+    The setting exists since PostgreSQL 17, so the version must be known before it is set.
     """
     driver: Driver = connection.driver_connection
     if driver.info.server_version < 170_000:
         return
-    # It still belongs to connecting, which nothing else bounds once the server has said hello.
+    # This is part of connecting, and after the handshake no other limit applies.
     watchdog = asyncio.get_running_loop().call_later(limits.connect_timeout_seconds, _sever, driver)
     try:
         cursor = connection.cursor()
@@ -110,7 +110,7 @@ def _bound_transactions(limits: EngineLimits, connection: Any, _: Any) -> None:
 
 
 def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
-    """Tell the observer of each connection that is opened, lent, returned or closed."""
+    """Report each connection that is opened, checked out, returned or closed."""
     pool = engine.sync_engine.pool
 
     def change(idle: int, in_use: int) -> None:
@@ -122,12 +122,12 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
         change(-1, +1)
 
     def returned(_: Any, record: Any) -> None:
-        # A connection that could not even be opened is "returned" too, without having been lent.
+        # The pool also "returns" a connection that could not be opened, and so was never checked out.
         if record.record_info.pop("lent", False):
             change(+1, -1)
 
     def abandoned(_: Any, record: Any) -> None:
-        # Its borrower is gone without a word: cancelled even where it gave it back. It is closed, and not returned.
+        # Its borrower was cancelled while returning it: the connection is closed instead.
         if record.record_info.pop("lent", False):
             change(0, -1)
 
@@ -139,18 +139,19 @@ def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
 
 
 Driver = psycopg.AsyncConnection[tuple[Any, ...]]
-"""A connection of the pool, as psycopg has it."""
+"""A psycopg connection from the pool."""
 
 database_failures = (psycopg.Error, SQLAlchemyError)
 
 
 @asynccontextmanager
 async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIterator[Driver]:
-    """A connection for one statement, or one pipeline of them, which is a transaction by itself.
+    """Borrow a connection for one statement or one pipeline, each a transaction by itself.
 
     Args:
-        timeout_seconds: when the unit is cut off. It is longer than the server's own statement time-out, and ends
-            what that cannot: a server that is frozen.
+        engine: the pool.
+        timeout_seconds: when the connection is cut. This is longer than the server's statement timeout, and covers a
+            server that is frozen.
     """
     watchdog: asyncio.TimerHandle | None = None
     try:
@@ -163,7 +164,7 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
                 if driver.closed or _is_in_mid_conversation(driver):
                     await connection.invalidate()
     finally:
-        # Not before the connection is given back: that may say ROLLBACK, and waits for the answer.
+        # Only after the connection was returned: returning it may send a ROLLBACK, and wait for the response.
         if watchdog is not None:
             watchdog.cancel()
 
@@ -171,14 +172,19 @@ async def unit_of_work(engine: AsyncEngine, timeout_seconds: float) -> AsyncIter
 _T = TypeVar("_T")
 
 
-async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[Driver], Awaitable[_T]]) -> _T:
-    """What `ask` learns in a unit of work, which must only read.
+async def read(engine: AsyncEngine, timeout_seconds: float, query: Callable[[Driver], Awaitable[_T]]) -> _T:
+    """Run `query` in a unit of work and return its result. It must only read, because it may run several times.
 
-    When PostgreSQL was restarted, every connection that lies idle in the pool is dead, and whoever is lent one is told
-    so at once. Reading may be begun anew, so that the next connection is tried instead, until one is alive.
+    After a restart of PostgreSQL, all idle connections in the pool are dead, and fail immediately. The query is then
+    repeated on the next connection, until one is alive.
+
+    Args:
+        engine: the pool.
+        timeout_seconds: the limit of each unit of work, and of starting another one.
+        query: reads on the connection.
 
     Raises:
-        UnavailableError: it could not be learnt.
+        UnavailableError: the database does not answer in time.
     """
     clock = asyncio.get_running_loop().time
     until = clock() + timeout_seconds
@@ -186,15 +192,15 @@ async def read(engine: AsyncEngine, timeout_seconds: float, ask: Callable[[Drive
         driver: Driver | None = None
         try:
             async with unit_of_work(engine, timeout_seconds) as driver:
-                return await ask(driver)
+                return await query(driver)
         except database_failures as error:
-            # One that our own watchdog has cut off comes too late for another try.
+            # If our watchdog cut the connection, it is too late for another attempt.
             if driver is None or not driver.closed or clock() >= until:
                 raise unavailable(error) from error
 
 
 def _is_in_mid_conversation(driver: Driver) -> bool:
-    """Whether a cancellation has left it in a pipeline, or with answers to come: whoever got it next would fail."""
+    """Whether a cancellation left the connection in a pipeline or awaiting responses, so that it cannot be reused."""
     return driver.pgconn.pipeline_status != PipelineStatus.OFF or driver.info.transaction_status in {
         TransactionStatus.ACTIVE,
         TransactionStatus.UNKNOWN,
@@ -202,17 +208,17 @@ def _is_in_mid_conversation(driver: Driver) -> bool:
 
 
 def unavailable(error: Exception) -> UnavailableError:
-    """What to tell the caller. The database's own words stay in the error's cause, for the log."""
+    """Return the error for callers. The database's message stays in the cause, for the log."""
     if isinstance(error, PoolTimeoutError):
         return UnavailableError("every connection to PostgreSQL is in use", dependency="postgresql")
-    return UnavailableError("PostgreSQL cannot be used at the moment", dependency="postgresql")
+    return UnavailableError("PostgreSQL is unavailable", dependency="postgresql")
 
 
 def _sever(driver: Driver) -> None:
-    """End the conversation at our side: whoever awaits the server's answer gets an error at once.
+    """Shut down our side of the connection, so that an await on the server's response fails immediately.
 
-    Cancelling the await would not do: psycopg then asks the server to cancel and waits for its answer, which a frozen
-    server never gives.
+    Cancelling the await is not enough: psycopg then asks the server to cancel, and waits for its response, which a
+    frozen server never sends.
     """
     if not driver.closed:
         with socket.socket(fileno=os.dup(driver.fileno())) as ours:

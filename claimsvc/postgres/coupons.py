@@ -1,4 +1,4 @@
-"""Reading coupons: one with its first claimants, listings, stock, and which can be claimed."""
+"""Reading coupons: details, listings, stock, and which can be claimed."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,8 @@ LIMIT %(limit)s
 """  # noqa: S608 - of constants
 _STOCK = f"SELECT {_COUPON_COLUMNS} FROM coupons WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
-# The second part has a row only if the first has none. It looks at all coupons, or at all of the type, to find the
-# oldest. It runs once a second; an index for it would be used in place of the one on names while there are few coupons.
+# `newest` has a row only if `claimable` has none. The statement reads all coupons, or all of the type, once a second.
+# It has no index: while there are few coupons, the planner would use that index where it should use the one on names.
 _CLAIMABLE = """
 WITH candidates AS (
     SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND NOT coalesce(campaign.paused, false)

@@ -1,4 +1,4 @@
-"""PostgreSQL as the table families use it: a pool of connections, and a time limit for each use of one."""
+"""The database as repositories use it: a pool of connections, and a time limit for each use of one."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -30,24 +30,24 @@ class Database:
     async def fetch(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[tuple[Any, ...]]:
         """Run a statement that only reads, and return its rows."""
 
-        async def ask(driver: Driver) -> list[tuple[Any, ...]]:
+        async def query(driver: Driver) -> list[tuple[Any, ...]]:
             return await (await driver.execute(statement.encode(), parameters)).fetchall()
 
-        return await self.read(ask)
+        return await self.read(query)
 
     async def fetch_dicts(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[dict[str, Any]]:
-        """Run a statement that only reads, and return its rows by the names of their columns."""
+        """Run a statement that only reads, and return its rows as dictionaries by column."""
 
-        async def ask(driver: Driver) -> list[dict[str, Any]]:
+        async def query(driver: Driver) -> list[dict[str, Any]]:
             cursor = driver.cursor(row_factory=dict_row)
             return await (await cursor.execute(statement.encode(), parameters)).fetchall()
 
-        return await self.read(ask)
+        return await self.read(query)
 
     async def write_once(self, statement: str, parameters: Mapping[str, Any]) -> list[dict[str, Any]]:
         """Run a statement that must not be repeated, as a transaction by itself, and return its rows.
 
-        If the connection is lost, the statement may have been committed; the caller learns only `UnavailableError`.
+        If the connection is lost, `UnavailableError` is raised although the statement may have been committed.
         """
         try:
             async with unit_of_work(self.engine, self.unit_timeout_seconds) as driver:
@@ -56,9 +56,9 @@ class Database:
         except database_failures as error:
             raise unavailable(error) from error
 
-    async def read(self, ask: Callable[[Driver], Awaitable[_T]]) -> _T:
-        """Return what `ask` reads; see `connections.read`."""
-        return await read(self.engine, self.unit_timeout_seconds, ask)
+    async def read(self, query: Callable[[Driver], Awaitable[_T]]) -> _T:
+        """Run `query` and return its result; see `connections.read`."""
+        return await read(self.engine, self.unit_timeout_seconds, query)
 
     async def run_transaction(
         self, work: Callable[[Driver, bool], Awaitable[_T]], *, timeout_seconds: float | None = None
@@ -67,7 +67,7 @@ class Database:
 
         Args:
             work: see there.
-            timeout_seconds: in place of the usual limit.
+            timeout_seconds: overrides `unit_timeout_seconds`.
         """
         limit = self.unit_timeout_seconds if timeout_seconds is None else timeout_seconds
         return await run_transaction(self.engine, limit, work)

@@ -1,4 +1,4 @@
-"""What a PostgreSQL says of itself, for whoever has to judge whether claims are safe and quick on it."""
+"""Facts about a PostgreSQL server, from which `doctor` judges whether claims are safe and fast on it."""
 
 import time
 from dataclasses import dataclass
@@ -43,11 +43,21 @@ _REVISION = "SELECT max(version_num) FROM alembic_version"
 
 @dataclass(frozen=True, slots=True)
 class DatabaseFacts:
-    """A PostgreSQL as this service's user sees it.
+    """A PostgreSQL server as the service's database user sees it.
 
-    `answer_seconds` is a usual answer's time, `clock_ahead_seconds` how far its clock is ahead of this machine's, and
-    `most_connections` how many connections this user can have, other programs' included. `revision` is that of the
-    schema, empty without one; `newest_revision` the one that this version of the service was written for.
+    Args:
+        version_number: such as 170002.
+        version: such as `17.2`.
+        answer_seconds: the median round trip.
+        clock_ahead_seconds: how far its clock is ahead of this machine's.
+        is_standby: whether it is in recovery.
+        is_read_only: whether transactions are read-only by default.
+        synchronous_commit: the setting.
+        fsync: the setting.
+        full_page_writes: the setting.
+        most_connections: how many connections this user can have, those of other programs included.
+        revision: of the schema; empty without a schema.
+        newest_revision: the schema revision that this version of the service was written for.
     """
 
     version_number: int
@@ -65,13 +75,14 @@ class DatabaseFacts:
 
 
 async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> DatabaseFacts:
-    """Ask the database about itself.
+    """Read the facts.
 
     Args:
-        timeout_seconds: when the conversation is cut off; see `unit_of_work`.
+        engine: where connections come from.
+        timeout_seconds: see `unit_of_work`.
 
     Raises:
-        UnavailableError: it cannot be asked; with the database's own words, which are for operators.
+        UnavailableError: the server cannot be queried; the message is the database's own, for operators.
     """
     try:
         async with unit_of_work(engine, timeout_seconds) as driver:
@@ -79,7 +90,7 @@ async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> Database
             answer_seconds, clock_ahead_seconds = await _clock(driver)
             revision = await _value(driver, _REVISION) if settings.pop("has_revision") else None
     except database_failures as error:
-        raise UnavailableError(_words(error), dependency="postgresql") from error
+        raise UnavailableError(_message(error), dependency="postgresql") from error
     return DatabaseFacts(
         answer_seconds=answer_seconds,
         clock_ahead_seconds=clock_ahead_seconds,
@@ -90,13 +101,13 @@ async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> Database
 
 
 async def _clock(driver: Driver) -> tuple[float, float]:
-    """A usual answer's time, and how far its clock is ahead: by the quickest answer, which leaves the least doubt."""
+    """Return the median round trip, and the clock difference by the fastest round trip, which is the most accurate."""
     samples: list[tuple[float, float]] = []
     for _ in range(_SAMPLES):
-        asked_at, began = time.time(), time.perf_counter()
+        sent_at, started = time.time(), time.perf_counter()
         now: datetime = await _value(driver, _CLOCK)
-        seconds = time.perf_counter() - began
-        samples.append((seconds, now.timestamp() - asked_at - seconds / 2))
+        seconds = time.perf_counter() - started
+        samples.append((seconds, now.timestamp() - sent_at - seconds / 2))
     samples.sort()
     return samples[len(samples) // 2][0], samples[0][1]
 
@@ -106,6 +117,6 @@ async def _value(driver: Driver, statement: LiteralString) -> Any:
     return value
 
 
-def _words(error: Exception) -> str:
+def _message(error: Exception) -> str:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)

@@ -1,9 +1,9 @@
-"""Forgetting one user: every place that names it names nobody instead, and all counts stay as they are.
+"""Erasing a user. All counts stay the same.
 
-The user's claims, also those that have ended, get a name made up for this, the same for all of them; entries of lists
-and stored answers that name the user are removed. Each coupon is a transaction of its own, under the coupon's lock, so
-no claim is decided between. Whatever breaks off midway is finished by asking again; what is left then gets another
-name, because the first one could be kept beside the user only where it would have to be forgotten, too.
+All claims of the user, ended ones included, get one random pseudonym as their user id; entries of lists and stored
+answers that name the user are removed. Each coupon is one transaction that locks the coupon's row, so no claim is
+decided in between. After a failure, run it again. The remaining claims then get another pseudonym: storing the first
+one with the user id would itself be data to erase.
 """
 
 from collections.abc import Awaitable, Callable
@@ -16,12 +16,12 @@ from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 
-# Some milliseconds each: coupons of which some look-ups by index are made, and answers whose JSON is read.
+# Some milliseconds each: a coupon needs a few index look-ups, an answer the search of its JSON.
 _PAGE_COUPONS = 500
 _PAGE_ANSWERS = 2_000
 
-# In each version of each of the coupon's lists the user is looked up by the whole key. LIMIT keeps each of these a
-# look-up, in all of this file; see `admission`.
+# One look-up by the full key in each version of each list of the coupon. LIMIT, here and below, keeps the planner at
+# index look-ups; see `fast_path`.
 _ENTRIES = """
     SELECT entry.place
     FROM eligibility_versions AS list CROSS JOIN LATERAL (
@@ -32,8 +32,8 @@ _ENTRIES = """
     WHERE list.coupon_name = {coupon}
 """
 
-# There is no index by user alone, which every claim would pay for. There is one by coupon and user for active claims,
-# and one for those that have ended.
+# There is no index by user alone, because every claim would have to maintain it. There is one by coupon and user for
+# active claims, and one for ended claims.
 _PAGE = f"""
 WITH page AS MATERIALIZED (
     SELECT name FROM coupons WHERE name > %(after)s ORDER BY name LIMIT %(most)s
@@ -84,14 +84,14 @@ WITH current AS (
 SELECT claims, list_entries FROM counted
 """  # noqa: S608 - of constants
 
-# An answer names a user if there is a claim of this user in it, or it was given to this user.
+# An answer names a user if it contains one of the user's claims, or if the user was the caller.
 _ERASE_ANSWERS = """
 WITH page AS MATERIALIZED (
     SELECT ctid AS place, caller, key, answer FROM idempotent_answers
     WHERE (caller, key) > (%(after_caller)s, %(after_key)s)
     ORDER BY caller, key
     LIMIT %(most)s
-), gone AS (
+), deleted AS (
     DELETE FROM idempotent_answers
     WHERE ctid = ANY (ARRAY(
         SELECT place FROM page
@@ -101,7 +101,7 @@ WITH page AS MATERIALIZED (
     ))
     RETURNING 1
 )
-SELECT caller, key, (SELECT count(*) FROM gone) FROM page ORDER BY caller DESC, key DESC LIMIT 1
+SELECT caller, key, (SELECT count(*) FROM deleted) FROM page ORDER BY caller DESC, key DESC LIMIT 1
 """
 
 _T = TypeVar("_T")
@@ -119,18 +119,18 @@ class PostgresErasure:
 
     async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
         erased = Erased(f"erased-{uuid4()}")
-        asked = {"user_id": user_id, "erased_as": erased.erased_as, "actor": actor, "request_id": request_id}
+        parameters = {"user_id": user_id, "erased_as": erased.erased_as, "actor": actor, "request_id": request_id}
         after: str | None = ""
         while after is not None:
             page = await self._page(after, user_id)
             for coupon_name, names_user in page:
                 if names_user:
-                    claims, list_entries = await self._erase_from(coupon_name, asked)
+                    claims, list_entries = await self._erase_from(coupon_name, parameters)
                     erased.coupons += 1
                     erased.claims += claims
                     erased.list_entries += list_entries
             after = page[-1][0] if page else None
-        # Last, because until now a claim that was asked for again under its key was answered with the user's name.
+        # Last, because a claim repeated under its key until now stored an answer that names the user.
         erased.answers = await self._erase_answers(user_id)
         details = {"coupons": erased.coupons, "claims": erased.claims, "list_entries": erased.list_entries}
         details["answers"] = erased.answers
@@ -145,18 +145,18 @@ class PostgresErasure:
         return erased
 
     async def _page(self, after: str, user_id: str) -> list[tuple[str, bool]]:
-        async def ask(driver: Driver) -> list[Any]:
-            asked = {"after": after, "most": _PAGE_COUPONS, "user_id": user_id}
-            return await (await driver.execute(_PAGE.encode(), asked)).fetchall()
+        async def query(driver: Driver) -> list[Any]:
+            parameters = {"after": after, "most": _PAGE_COUPONS, "user_id": user_id}
+            return await (await driver.execute(_PAGE.encode(), parameters)).fetchall()
 
-        return await self._database.read(ask)
+        return await self._database.read(query)
 
-    async def _erase_from(self, coupon_name: str, asked: dict[str, Any]) -> tuple[int, int]:
+    async def _erase_from(self, coupon_name: str, parameters: dict[str, Any]) -> tuple[int, int]:
         async def work(driver: Driver) -> tuple[int, int]:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, {"coupon_names": [coupon_name]})
-                done = await driver.execute(_ERASE.encode(), {**asked, "coupon_name": coupon_name})
+                done = await driver.execute(_ERASE.encode(), {**parameters, "coupon_name": coupon_name})
                 await driver.execute("COMMIT", prepare=False)
             [(claims, list_entries)] = await done.fetchall()
             return claims, list_entries
@@ -165,17 +165,17 @@ class PostgresErasure:
 
     async def _erase_answers(self, user_id: str) -> int:
         count, place = 0, {"after_caller": "", "after_key": ""}
-        asked = {"user_id": user_id, "caller": f"user:{user_id}", "most": _PAGE_ANSWERS}
+        parameters = {"user_id": user_id, "caller": f"user:{user_id}", "most": _PAGE_ANSWERS}
 
         async def work(driver: Driver) -> list[tuple[Any, ...]]:
-            return await (await driver.execute(_ERASE_ANSWERS, {**asked, **place})).fetchall()
+            return await (await driver.execute(_ERASE_ANSWERS, {**parameters, **place})).fetchall()
 
         while last := await self._write(work):
-            [(caller, key, gone)] = last
+            [(caller, key, deleted)] = last
             place = {"after_caller": caller, "after_key": key}
-            count += gone
+            count += deleted
         return count
 
     async def _write(self, work: Callable[[Driver], Awaitable[_T]]) -> _T:
-        # Done again after a commit of which nobody heard, each of these finds less to do, and counts less.
+        # If a statement runs again after a commit in doubt, it finds less to do, so counts may be too low.
         return await self._database.run_transaction(lambda driver, _: work(driver))

@@ -1,9 +1,8 @@
 """A coupon's claims as CSV (RFC 4180), however many there are.
 
-PostgreSQL writes the lines: to make rows into values here, and those into text, would keep the event loop from claims
-for some hundredths of a second with each page. A page is a statement of its own that begins where the last one ended,
-so nothing is kept open or locked between them: claims that are made meanwhile come in at the end or not, and each line
-is as its claim was when it was read.
+PostgreSQL formats the lines: formatting them in Python would block the event loop, and so claims, for tens of
+milliseconds per page. Each page is a separate statement that continues after the last one, so nothing stays open or
+locked in between. Claims made meanwhile may or may not be included, and each line shows its claim as of its page.
 """
 
 from collections.abc import AsyncIterator
@@ -13,15 +12,18 @@ from claimsvc.postgres.database import Database
 
 _PAGE_CLAIMS = 5_000
 _HEADER = b"id,coupon_name,user_id,state,claimed_at,expires_at,ended_at\r\n"
-# Before every claim.
+# The position before all claims.
 _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
 
 _EXISTS = "SELECT FROM coupons WHERE name = %(coupon_name)s"
 
 
 def _text(column: str) -> str:
-    """A cell of somebody's making. Spreadsheets take what begins like this for a formula, unless it has a quotation
-    mark before it (OWASP, "CSV Injection")."""
+    """Return SQL for a cell with text from clients.
+
+    Spreadsheets interpret text that starts with these characters as a formula, unless an apostrophe precedes it (OWASP,
+    "CSV Injection").
+    """
     guarded = rf"regexp_replace({column}, '^[-=+@\t\r]', chr(39) || '\&')"
     return f"""'"' || replace({guarded}, '"', '""') || '"'"""
 
@@ -55,7 +57,7 @@ class PostgresExports:
 
     Args:
         database: where statements run.
-        page_claims: how many claims a page has.
+        page_claims: claims per page.
     """
 
     def __init__(self, database: Database, *, page_claims: int = _PAGE_CLAIMS) -> None:

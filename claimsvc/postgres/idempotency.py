@@ -1,6 +1,6 @@
-"""Answers that are kept under a key, in the transaction of what they answer.
+"""Answers stored under idempotency keys, in the transaction of the request that they answer.
 
-Whoever finds that another transaction has kept an answer under its key meanwhile begins anew, and finds that answer.
+If another transaction has stored an answer under the same key meanwhile, the transaction restarts and returns that one.
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ Rows = psycopg.AsyncCursor[tuple[Any, ...]]
 _T = TypeVar("_T", bound=Outcome)
 
 _ANSWERS = f"""
-SELECT asked.caller, asked.key, kept.fingerprint, kept.answer, kept.request_id
-FROM unnest(%(callers)s::text[], %(keys)s::text[]) AS asked (caller, key)
+SELECT requested.caller, requested.key, stored.fingerprint, stored.answer, stored.request_id
+FROM unnest(%(callers)s::text[], %(keys)s::text[]) AS requested (caller, key)
 CROSS JOIN LATERAL (
     SELECT fingerprint, answer, request_id
     FROM idempotent_answers
-    WHERE caller = asked.caller AND key = asked.key AND kept_at > now() - {KEPT_FOR}
+    WHERE caller = requested.caller AND key = requested.key AND kept_at > now() - {KEPT_FOR}
     LIMIT 1
-) AS kept
+) AS stored
 """  # noqa: S608 - of constants
 
-# In the order of the keys, so that two transactions never wait for each other. An answer that is too old is replaced;
-# one that another transaction has kept meanwhile is not, and then nothing of this is kept: the number has no digits.
-_KEEP = f"""
-WITH kept AS (
+# Ordered by key to prevent deadlocks. An answer past its retention is replaced. If another transaction has stored an
+# answer meanwhile, its row is not replaced; casting the text to int then fails and rolls everything back.
+_STORE = f"""
+WITH stored AS (
     INSERT INTO idempotent_answers AS old (caller, key, fingerprint, answer, request_id)
     SELECT caller, key, fingerprint, answer, request_id
     FROM unnest(
@@ -46,23 +46,23 @@ WITH kept AS (
         WHERE old.kept_at <= now() - {KEPT_FOR}
     RETURNING 1
 )
-SELECT CASE WHEN count(*) = %(count)s THEN '1' ELSE 'kept by another' END::int FROM kept
+SELECT CASE WHEN count(*) = %(count)s THEN '1' ELSE 'stored by another' END::int FROM stored
 """  # noqa: S608 - of constants
-KEPT_BY_ANOTHER = psycopg.errors.InvalidTextRepresentation
-"""What a transaction fails with that would keep an answer under a key that has one by now."""
+STORED_BY_ANOTHER = psycopg.errors.InvalidTextRepresentation
+"""The error of a transaction whose key got an answer from another transaction meanwhile."""
 
 
 async def look_up(driver: Driver, *requests: IdempotencyKey | None) -> Rows | None:
-    """Ask for what is kept under the keys of these requests, in a transaction that has begun."""
-    asked = [once for once in requests if once is not None]
-    if not asked:
+    """Query the answers stored under the keys of requests, in a started transaction. None without any key."""
+    keys = [once for once in requests if once is not None]
+    if not keys:
         return None
-    keys = {"callers": [once.caller for once in asked], "keys": [once.key for once in asked]}
-    return await driver.execute(_ANSWERS, keys)
+    parameters = {"callers": [each.caller for each in keys], "keys": [each.key for each in keys]}
+    return await driver.execute(_ANSWERS, parameters)
 
 
 async def found(rows: Rows | None) -> dict[tuple[str, str], AnswerRecord]:
-    """What `look_up` has found, by caller and key."""
+    """Return the answers that `look_up` found, by caller and key."""
     if rows is None:
         return {}
     return {
@@ -71,19 +71,23 @@ async def found(rows: Rows | None) -> dict[tuple[str, str], AnswerRecord]:
     }
 
 
-async def keep(driver: Driver, kept: Sequence[tuple[IdempotencyKey, Outcome]]) -> None:
-    """Keep answers. Fails with `KEPT_BY_ANOTHER`, by the end of the pipeline that this is in."""
-    if not kept:
+async def store(driver: Driver, answers: Sequence[tuple[IdempotencyKey, Outcome]]) -> None:
+    """Store answers under their keys.
+
+    Raises:
+        STORED_BY_ANOTHER: a key has an answer already. In a pipeline, this is raised at its end at the latest.
+    """
+    if not answers:
         return
     await driver.execute(
-        _KEEP,
+        _STORE,
         {
-            "callers": [once.caller for once, _ in kept],
-            "keys": [once.key for once, _ in kept],
-            "fingerprints": [once.fingerprint for once, _ in kept],
-            "answers": [Jsonb(encode(answer)) for _, answer in kept],
-            "request_ids": [once.request_id for once, _ in kept],
-            "count": len(kept),
+            "callers": [once.caller for once, _ in answers],
+            "keys": [once.key for once, _ in answers],
+            "fingerprints": [once.fingerprint for once, _ in answers],
+            "answers": [Jsonb(encode(answer)) for _, answer in answers],
+            "request_ids": [once.request_id for once, _ in answers],
+            "count": len(answers),
         },
     )
 
@@ -91,24 +95,27 @@ async def keep(driver: Driver, kept: Sequence[tuple[IdempotencyKey, Outcome]]) -
 async def concluded(
     driver: Driver, once: IdempotencyKey | None, rows: Rows | None, answer: _T, in_doubt: bool
 ) -> _T | Replayed | KeyReused:
-    """End a transaction that came to `answer`: it is kept with what it answers; or all is undone, if there is one.
+    """End a transaction: store `answer` and commit, or roll back and return the answer that is stored already.
 
     Args:
-        rows: what `look_up` asked for once the transaction had begun.
-        in_doubt: see `storage.transactions.decided`.
+        driver: the connection of the transaction.
+        once: the request's key; None to commit without storing.
+        rows: the result of `look_up` at the start of the transaction.
+        answer: the result of the transaction.
+        in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
 
     Raises:
-        BeginAnewError: another transaction has kept one meanwhile.
+        RestartTransactionError: another transaction has stored an answer meanwhile.
     """
     stored = (await found(rows)).get((once.caller, once.key)) if once is not None else None
     if once is not None and stored is not None:
         await driver.execute("ROLLBACK", prepare=False)
-        told: _T | Replayed | KeyReused = replay(stored, once, in_doubt)
-        return told
+        repeated: _T | Replayed | KeyReused = replay(stored, once, in_doubt)
+        return repeated
     try:
         async with driver.pipeline():
-            await keep(driver, [(once, answer)] if once is not None else [])
+            await store(driver, [(once, answer)] if once is not None else [])
             await driver.execute("COMMIT", prepare=False)
-    except KEPT_BY_ANOTHER as error:
+    except STORED_BY_ANOTHER as error:
         raise RestartTransactionError from error
     return answer

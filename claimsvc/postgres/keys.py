@@ -1,4 +1,4 @@
-"""Keys with scopes: made, revoked, listed, and found by the digest of what a request carries."""
+"""API keys: created, revoked, listed, and found by the digest of the key in a request."""
 
 import secrets
 import time
@@ -11,16 +11,16 @@ from claimsvc.postgres.audit import insert_entry
 from claimsvc.postgres.database import Database
 
 _ID_BYTES = 6
-# How long a key that was revoked may still be believed by an instance that has just seen it.
+# For how long an instance caches a look-up, and so may accept a key that was revoked meanwhile.
 FRESH_SECONDS = 5.0
-# Digests remembered, also those of no key: made-up ones push each other out, and cost a look-up each.
+# The size of the cache, unknown digests included. Random digests evict each other and cost one look-up each.
 _MOST_REMEMBERED = 1000
 
 _COLUMNS = "id, label, scopes, created_at, expires_at, revoked_at"
 
-# Each change and its entry in the audit are one statement, and so one transaction.
+# Each change and its audit entry are one statement, and so one transaction.
 _CREATE = f"""
-WITH made AS (
+WITH created AS (
     INSERT INTO api_keys (id, digest, label, scopes, expires_at)
     VALUES (
         %(id)s, %(digest)s, %(label)s, %(scopes)s,
@@ -30,7 +30,7 @@ WITH made AS (
 ), audited AS (
     {
     insert_entry(
-        "made",
+        "created",
         action="'key.create'",
         subject_type="'key'",
         subject="id",
@@ -40,7 +40,7 @@ WITH made AS (
     )
 }
 )
-SELECT * FROM made
+SELECT * FROM created
 """  # noqa: S608 - of constants
 
 _REVOKE = f"""
@@ -76,14 +76,14 @@ class PostgresKeys:
 
     Args:
         database: where statements run.
-        fresh_seconds: how long what was found of a digest is believed.
+        fresh_seconds: for how long a look-up is cached.
     """
 
     def __init__(self, database: Database, *, fresh_seconds: float = FRESH_SECONDS) -> None:
         self._database = database
         self._fresh_seconds = fresh_seconds
-        # By digest: until when it is believed, by the monotonic clock, and what it is the digest of.
-        self._found: OrderedDict[bytes, tuple[float, ApiKey | None]] = OrderedDict()
+        # By digest: when the look-up expires, in monotonic seconds, and the key.
+        self._cache: OrderedDict[bytes, tuple[float, ApiKey | None]] = OrderedDict()
 
     async def create(
         self, digest: bytes, *, label: str, scopes: Collection[Scope], expires_seconds: float | None, actor: str
@@ -106,20 +106,20 @@ class PostgresKeys:
         return [_key(row) for row in await self._database.fetch_dicts(_ALL)]
 
     async def of_digest(self, digest: bytes) -> ApiKey | None:
-        asked_at = time.monotonic()
-        known = self._found.get(digest)
-        if known is not None and asked_at < known[0]:
-            return known[1]
+        now = time.monotonic()
+        cached = self._cache.get(digest)
+        if cached is not None and now < cached[0]:
+            return cached[1]
         rows = await self._database.fetch_dicts(_OF_DIGEST, {"digest": digest})
         key, fresh_seconds = None, self._fresh_seconds
         if rows:
             key = _key(rows[0])
             if rows[0]["seconds_left"] is not None:
                 fresh_seconds = min(fresh_seconds, rows[0]["seconds_left"])
-        self._found[digest] = asked_at + fresh_seconds, key
-        self._found.move_to_end(digest)
-        while len(self._found) > _MOST_REMEMBERED:
-            self._found.popitem(last=False)
+        self._cache[digest] = now + fresh_seconds, key
+        self._cache.move_to_end(digest)
+        while len(self._cache) > _MOST_REMEMBERED:
+            self._cache.popitem(last=False)
         return key
 
 

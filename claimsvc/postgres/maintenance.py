@@ -1,4 +1,4 @@
-"""What keeps the database in order: units of holds that are over come back, and what nobody asks for any more goes."""
+"""Maintenance: returns the units of expired holds, and removes rows that are no longer needed."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
@@ -10,15 +10,15 @@ from claimsvc.errors import InvariantViolatedError
 from claimsvc.ports import StorageObserver
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import KEPT_FOR
 from claimsvc.postgres.transactions import RestartTransactionError
 
-# From one coupon that has a hold to the next, and at each only to the hold that ends first: by the index of holds, so
-# that it costs the same however many holds and claims there are.
+# Walks the index of holds from one coupon to the next, and reads only the earliest hold of each, so the cost depends on
+# the number of coupons with holds, not on the number of holds or claims.
 _DUE_COUPONS = """
 WITH RECURSIVE first_hold (coupon_name, held_until) AS (
     (
@@ -39,7 +39,7 @@ WITH RECURSIVE first_hold (coupon_name, held_until) AS (
 SELECT coupon_name FROM first_hold WHERE held_until <= now() LIMIT %(most)s
 """
 
-# Whoever keeps an answer anew waits for this, and this waits for nobody.
+# Replacing an expired answer waits for this; SKIP LOCKED keeps this from waiting for anything.
 _PURGE_ANSWERS = f"""
 WITH old AS MATERIALIZED (
     SELECT caller, key FROM idempotent_answers
@@ -47,17 +47,17 @@ WITH old AS MATERIALIZED (
     ORDER BY kept_at
     LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
-), gone AS (
+), deleted AS (
     DELETE FROM idempotent_answers AS answer USING old
     WHERE answer.caller = old.caller AND answer.key = old.key
     RETURNING 1
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """  # noqa: S608 - of constants
 _COUNT_ANSWERS = f"SELECT count(*) FROM idempotent_answers WHERE kept_at <= now() - {KEPT_FOR}"  # noqa: S608
 
-# As whoever replaces a list does, for those that were cut off: versions that are complete and no more in force, and
-# those that nobody can be loading any more.
+# What replacing a list deletes, if that was interrupted: versions that are complete but not active, and unfinished ones
+# that are too old to be still loading.
 _REPLACED_VERSIONS = """
     eligibility_versions AS listed
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = listed.coupon_name
@@ -70,14 +70,14 @@ _REPLACED = f"""
     JOIN eligibility_lists AS entry
         ON entry.coupon_name = replaced.coupon_name AND entry.kind = replaced.kind AND entry.version = replaced.version
 """  # noqa: S608 - of constants
-# A version goes when the pass before has left none of its entries.
+# A version is deleted once an earlier pass has deleted all of its entries.
 _PURGE_LISTS = f"""
 WITH old AS MATERIALIZED (
     SELECT entry.coupon_name, entry.kind, entry.version, entry.user_id
     FROM {_REPLACED}
     LIMIT %(most)s
     FOR UPDATE OF entry SKIP LOCKED
-), gone AS (
+), deleted AS (
     DELETE FROM eligibility_lists AS entry USING old
     WHERE entry.coupon_name = old.coupon_name AND entry.kind = old.kind AND entry.version = old.version
         AND entry.user_id = old.user_id
@@ -93,79 +93,79 @@ WITH old AS MATERIALIZED (
     ) AS empty
     WHERE version.coupon_name = empty.coupon_name AND version.kind = empty.kind AND version.version = empty.version
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """  # noqa: S608 - of constants
 _COUNT_LISTS = f"SELECT count(*) FROM {_REPLACED}"  # noqa: S608
 
-_IS_OVER = "least(archived_at, ends_at) <= now() - make_interval(days => %(days)s)"
-_COUPONS_OVER = f"""
-SELECT coupon_name FROM campaigns WHERE coupon_name > %(after)s AND {_IS_OVER} ORDER BY coupon_name LIMIT %(most)s
+_HAS_ENDED = "least(archived_at, ends_at) <= now() - make_interval(days => %(days)s)"
+_ENDED_COUPONS = f"""
+SELECT coupon_name FROM campaigns WHERE coupon_name > %(after)s AND {_HAS_ENDED} ORDER BY coupon_name LIMIT %(most)s
 """  # noqa: S608 - of constants
 
-# In the end the row goes. Nobody may add anything that refers to it meanwhile.
+# FOR UPDATE keeps other transactions from adding rows that refer to the coupon, because it may be deleted.
 _LOCK_TO_REMOVE = "SELECT FROM coupons WHERE name = %(coupon_name)s FOR UPDATE"
-_CHECK_OVER = f"SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND {_IS_OVER}"
+_CHECK_ENDED = f"SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND {_HAS_ENDED}"
 
-# What is offered falls by the units whose claims go, in the same statement: the sums are right in every snapshot.
+# The amount decreases with the deleted active claims in the same statement, so the sums are right in every snapshot.
 _PURGE_CLAIMS = """
 WITH old AS MATERIALIZED (
     SELECT claimed_at, id FROM user_claims
     WHERE coupon_name = %(coupon_name)s
     ORDER BY claimed_at, id
     LIMIT %(most)s
-), gone AS (
+), deleted AS (
     DELETE FROM user_claims AS claim USING old
     WHERE claim.coupon_name = %(coupon_name)s AND claim.claimed_at = old.claimed_at AND claim.id = old.id
     RETURNING claim.id, claim.state
-), given AS (
-    DELETE FROM codes USING gone
-    WHERE codes.coupon_name = %(coupon_name)s AND codes.claim_id = gone.id
+), deleted_codes AS (
+    DELETE FROM codes USING deleted
+    WHERE codes.coupon_name = %(coupon_name)s AND codes.claim_id = deleted.id
     RETURNING codes.code
 ), named AS (
-    DELETE FROM code_names USING given WHERE code_names.code = given.code
+    DELETE FROM code_names USING deleted_codes WHERE code_names.code = deleted_codes.code
 ), offered AS (
     UPDATE coupons SET amount = amount - units
-    FROM (SELECT count(*) AS units FROM gone WHERE state = 'active') AS taken
+    FROM (SELECT count(*) AS units FROM deleted WHERE state = 'active') AS taken
     WHERE name = %(coupon_name)s AND units > 0
 )
-SELECT (SELECT count(*) FROM gone), (SELECT count(*) FROM given)
+SELECT (SELECT count(*) FROM deleted), (SELECT count(*) FROM deleted_codes)
 """
 
-# Once there are no claims, so that only codes are left which nobody was given. Those that could be are units.
+# Runs once there are no claims, so the remaining codes belong to none. Each free one is a unit of stock.
 _PURGE_CODES = """
 WITH old AS MATERIALIZED (
     SELECT code FROM codes
     WHERE coupon_name = %(coupon_name)s AND NOT EXISTS (SELECT FROM user_claims WHERE coupon_name = %(coupon_name)s)
     ORDER BY code
     LIMIT %(most)s
-), gone AS (
+), deleted AS (
     DELETE FROM codes USING old
     WHERE codes.coupon_name = %(coupon_name)s AND codes.code = old.code
     RETURNING codes.code, codes.claim_id IS NULL AND codes.voided_at IS NULL AS is_free
 ), named AS (
-    DELETE FROM code_names USING gone WHERE code_names.code = gone.code
+    DELETE FROM code_names USING deleted WHERE code_names.code = deleted.code
 ), offered AS (
     UPDATE coupons SET amount = amount - units, remaining_amount = remaining_amount - units
-    FROM (SELECT count(*) AS units FROM gone WHERE is_free) AS free
+    FROM (SELECT count(*) AS units FROM deleted WHERE is_free) AS free
     WHERE name = %(coupon_name)s AND units > 0
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 _PURGE_LIST = """
 WITH old AS MATERIALIZED (
     SELECT kind, version, user_id FROM eligibility_lists WHERE coupon_name = %(coupon_name)s LIMIT %(most)s
-), gone AS (
+), deleted AS (
     DELETE FROM eligibility_lists AS entry USING old
     WHERE entry.coupon_name = %(coupon_name)s AND entry.kind = old.kind AND entry.version = old.version
         AND entry.user_id = old.user_id
     RETURNING 1
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 _PURGE_COUPON = """
-WITH gone AS (
+WITH deleted AS (
     DELETE FROM coupons
     WHERE name = %(coupon_name)s
         AND NOT EXISTS (SELECT FROM user_claims WHERE coupon_name = %(coupon_name)s)
@@ -173,7 +173,7 @@ WITH gone AS (
         AND NOT EXISTS (SELECT FROM eligibility_lists WHERE coupon_name = %(coupon_name)s)
     RETURNING 1
 )
-SELECT count(*) FROM gone
+SELECT count(*) FROM deleted
 """
 
 _COUNT_COUPON = """
@@ -190,11 +190,11 @@ _T = TypeVar("_T")
 class PostgresMaintenance:
     """`ports.Maintenance` on PostgreSQL.
 
-    Done again after a commit of which nobody heard, each of these finds less to do, and reports less.
+    If a transaction runs again after a commit in doubt, it finds less to do, so the reported numbers may be too low.
 
     Args:
         database: where statements run.
-        observer: told of promises that would have been broken.
+        observer: receives violated invariants.
     """
 
     def __init__(self, database: Database, *, observer: StorageObserver) -> None:
@@ -212,7 +212,7 @@ class PostgresMaintenance:
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 settled = await driver.execute(SETTLE_HOLDS, coupons)
-                await driver.execute(RECKON_PLAINNESS, coupons)
+                await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 await driver.execute("COMMIT", prepare=False)
             [(units, _)] = await settled.fetchall()
             return int(units)
@@ -226,27 +226,30 @@ class PostgresMaintenance:
         return await self._count(_PURGE_LISTS, {"most": limit})
 
     async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
-        asked = {"after": after, "most": limit, "days": for_days}
-        return [name for (name,) in await self._database.fetch(_COUPONS_OVER, asked)]
+        parameters = {"after": after, "most": limit, "days": for_days}
+        return [name for (name,) in await self._database.fetch(_ENDED_COUPONS, parameters)]
 
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
-        asked = {"coupon_name": coupon_name, "days": for_days, "most": limit}
+        parameters = {"coupon_name": coupon_name, "days": for_days, "most": limit}
 
         async def work(driver: Driver) -> PurgeReport:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                await driver.execute(_LOCK_TO_REMOVE, asked)
-                over = await driver.execute(_CHECK_OVER, asked)
-            if not over.rowcount:
+                await driver.execute(_LOCK_TO_REMOVE, parameters)
+                ended = await driver.execute(_CHECK_ENDED, parameters)
+            if not ended.rowcount:
                 await driver.execute("ROLLBACK", prepare=False)
                 return PurgeReport()
             async with driver.pipeline():
                 removing = [
-                    await driver.execute(statement, asked)
+                    await driver.execute(statement, parameters)
                     for statement in (_PURGE_CLAIMS, _PURGE_CODES, _PURGE_LIST, _PURGE_COUPON)
                 ]
-            [(claims, given)], [(codes,)], [(entries,)], [(coupons,)] = [await each.fetchall() for each in removing]
-            purged = PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=given + codes)
+            [(claims, claimed_codes)], [(other_codes,)], [(entries,)], [(coupons,)] = [
+                await each.fetchall() for each in removing
+            ]
+            codes = claimed_codes + other_codes
+            purged = PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=codes)
             async with driver.pipeline():
                 if purged.rows:
                     await driver.execute(INSERT_ENTRY, parameters_of(_purging(coupon_name, purged, for_days, actor)))
@@ -285,7 +288,7 @@ class PostgresMaintenance:
             raise
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             self._observer.invariant_violated()
-            raise InvariantViolatedError("the database refused what a job does by the service's rules") from error
+            raise InvariantViolatedError("the database refused a change of a maintenance job") from error
 
 
 def _purging(coupon_name: str, purged: PurgeReport, for_days: int, actor: str) -> AuditEntry:

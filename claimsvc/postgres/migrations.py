@@ -1,4 +1,4 @@
-"""Bring the schema up to date by running the Alembic migrations of the `migrations` folder."""
+"""Upgrades and checks the schema, with the Alembic migrations in the `migrations` folder."""
 
 import re
 from importlib.resources import as_file, files
@@ -10,11 +10,15 @@ _REVISION = re.compile(r"(\d{4})_\w+\.py", re.ASCII)
 
 
 def migrate(database_url: str) -> None:
-    """Upgrade the schema to the newest revision. Several processes may call it at once: one works, the rest wait.
+    """Upgrade the schema to the newest revision.
 
-    Not to be called from a running event loop: the migrations run in a loop of their own.
+    Several processes may call it at once: one upgrades, the others wait. Do not call it in a running event loop,
+    because the migrations run their own.
+
+    Args:
+        database_url: the SQLAlchemy URL of the database.
     """
-    # Imported here: it takes a quarter of a second, and only this needs it.
+    # Imported here because importing takes 250 ms.
     from alembic import command
     from alembic.config import Config
 
@@ -26,16 +30,16 @@ def migrate(database_url: str) -> None:
 
 
 def newest_revision() -> str:
-    """The schema revision that this version of the service was written for.
+    """Return the schema revision that this version of the service was written for.
 
-    Revisions are numbers of four digits, and begin the names of their files; a test compares this with Alembic's head.
+    Revisions are four digits at the start of their file's name. A test compares this with Alembic's head.
     """
     names = [entry.name for entry in (files("migrations") / "versions").iterdir()]
     return max(found[1] for name in names if (found := _REVISION.fullmatch(name)))
 
 
 class SchemaCheck:
-    """`ports.HealthCheck`: that PostgreSQL answers, with the schema of this version or a newer one.
+    """`ports.HealthCheck`: PostgreSQL answers, and its schema is that of this version or newer.
 
     Args:
         database: where the statement runs.
@@ -48,8 +52,8 @@ class SchemaCheck:
     async def __call__(self) -> None:
         rows = await self._database.fetch("SELECT version_num FROM alembic_version")
         found = str(rows[0][0]) if rows else "none"
-        # Revisions are numbers of four digits. A newer schema is accepted: instances of the previous version go on
-        # while the next one is rolled out, so every migration must leave them working.
+        # A newer schema is accepted, because instances of the previous version continue to run during an upgrade. Every
+        # migration must keep them working.
         if found < self._newest_revision:
             raise UnavailableError(
                 f"the database's schema is at revision {found}, not {self._newest_revision}; run `claimsvc migrate`",

@@ -1,4 +1,4 @@
-"""Every repository on one pool of connections."""
+"""All repositories on one pool of connections."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -22,7 +22,7 @@ from claimsvc.postgres.migrations import SchemaCheck
 
 @dataclass(frozen=True, slots=True)
 class Repositories:
-    """One repository for each family of tables. Each is handed on by itself, to those that need it."""
+    """One repository for each family of tables. Other rooms get single repositories, as ports."""
 
     admission: Dispatcher
     coupons: PostgresCoupons
@@ -39,7 +39,7 @@ class Repositories:
 
     @classmethod
     def on(cls, database: Database, *, observer: StorageObserver, codes_changed: CodesChanged = lambda _: None) -> Self:
-        """Build them.
+        """Build all repositories.
 
         Args:
             database: where statements run.

@@ -1,7 +1,7 @@
 """The tables, as Alembic's target.
 
-Every unique key of `coupons` and `user_claims` contains the coupon's name, so that both can be distributed by it
-(Citus and its like) without a transaction that crosses shards. `tests/postgres` keeps it so. `audit` stays on one node.
+Every unique key of `coupons` and `user_claims` contains the coupon's name, so that both tables can be sharded by it
+(with Citus, for example) without transactions across shards. A test checks this. `audit` stays on one node.
 """
 
 from sqlalchemy import (
@@ -38,7 +38,7 @@ metadata = MetaData(
     }
 )
 
-# Byte order: names are ASCII, and a page's order may not depend on the locale of the server.
+# Byte order: names are ASCII, and the order of pages must not depend on the server's locale.
 _NAME = Text(collation="C")
 
 coupons = Table(
@@ -49,12 +49,12 @@ coupons = Table(
     Column("remaining_amount", Integer, nullable=False),
     Column("created_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
     Column("strategy", Text, nullable=False, server_default="redlock"),
-    # Until when nothing but the stock decides a claim: for ever if NULL, and not at all if it is past. See `plainness`.
+    # Until when only the stock decides claims: always if NULL, not at all if in the past. See `fast_path_window`.
     Column("plain_until", DateTime(timezone=True)),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
-    # Claims rewrite the same few rows over and over: room on the page keeps those updates off the index (HOT).
+    # Claims update the same few rows again and again; free space on the page allows heap-only updates (HOT).
     postgresql_with={"fillfactor": 50},
 )
 
@@ -66,12 +66,12 @@ user_claims = Table(
     Column("user_id", _NAME, nullable=False),
     Column("state", Text, nullable=False),
     Column("claimed_at", DateTime(timezone=True), nullable=False),
-    # Which of a user's units of the coupon it is, where there may be several.
+    # Numbers a user's units of the coupon, from 1.
     Column("slot", SmallInteger, nullable=False, server_default="1"),
-    # Until when it is only held: then it expires, unless it was confirmed before.
+    # When a held claim expires; NULL once it is confirmed.
     Column("held_until", DateTime(timezone=True)),
     Column("ended_at", DateTime(timezone=True)),
-    # In the order in which claims are listed. `claimed_at` is set while the coupon's row is locked.
+    # The order of listings. `claimed_at` is set while the coupon's row is locked.
     PrimaryKeyConstraint("coupon_name", "claimed_at", "id"),
     CheckConstraint("state IN ('active', 'cancelled', 'expired')", name="state"),
     CheckConstraint("(state = 'active') = (ended_at IS NULL)", name="ended"),
@@ -92,12 +92,12 @@ user_claims = Table(
         postgresql_where=text("held_until IS NOT NULL AND state = 'active'"),
     ),
     Index("user_claims_ended_idx", "coupon_name", "user_id", postgresql_where=text("state <> 'active'")),
-    # Not unique by itself: see above. The ids are UUIDv7, 74 bits of them random.
+    # Not unique, because of sharding; see above. The ids are UUIDv7, with 74 random bits.
     Index("user_claims_id_idx", "id"),
 )
 
-# What a coupon may have beyond its stock; one that has no row here has none of it. Apart, so that the rows which every
-# claim rewrites stay narrow.
+# The terms of coupons; a coupon without terms has no row. A separate table keeps the rows that every claim updates
+# narrow.
 campaigns = Table(
     "campaigns",
     metadata,
@@ -107,13 +107,13 @@ campaigns = Table(
     Column("paused", Boolean, nullable=False, server_default=false()),
     Column("archived_at", DateTime(timezone=True)),
     Column("per_user_limit", SmallInteger, nullable=False, server_default="1"),
-    # A user may hold units in slots above the limit, and none in the first.
+    # If true, a user may hold units in higher slots and none in the first.
     Column("had_higher_limit", Boolean, nullable=False, server_default=false()),
     Column("type", _NAME),
     Column("benefit", JSONB),
     Column("metadata", JSONB, nullable=False, server_default="{}"),
     Column("rules", JSONB),
-    # Which of the lists are in force; others are being loaded, or were replaced.
+    # The active versions of the lists; other versions are being loaded, or were replaced.
     Column("allow_version", Integer),
     Column("deny_version", Integer),
     Column("has_codes", Boolean, nullable=False, server_default=false()),
@@ -138,15 +138,15 @@ idempotent_answers = Table(
     Index("idempotent_answers_kept_at_idx", "kept_at"),
 )
 
-# Lists that are in force, or are being loaded, or were replaced just now. Their users refer to these rows and not to
-# the coupon's, which would be locked for each of them.
+# Versions of lists: active, being loaded, or recently replaced. Entries reference these rows instead of the coupon's,
+# because the foreign key check locks the referenced row.
 eligibility_versions = Table(
     "eligibility_versions",
     metadata,
     Column("coupon_name", _NAME, ForeignKey("coupons.name", ondelete="CASCADE"), primary_key=True),
     Column("kind", Text, primary_key=True),
     Column("version", Integer, Identity(always=True), primary_key=True),
-    # How many it has, once it is complete.
+    # The number of entries; NULL until the version is complete.
     Column("users", Integer),
     Column("begun_at", DateTime(timezone=True), nullable=False, server_default=text("clock_timestamp()")),
     CheckConstraint("kind IN ('allow', 'deny')", name="kind"),
@@ -173,7 +173,7 @@ codes = Table(
     metadata,
     Column("coupon_name", _NAME, ForeignKey("coupons.name", ondelete="CASCADE"), primary_key=True),
     Column("code", _NAME, primary_key=True),
-    # The order in which they are handed out.
+    # The order in which codes are given.
     Column("place", BigInteger, Identity(always=True), nullable=False),
     Column("claim_id", Uuid),
     Column("expires_at", DateTime(timezone=True)),
@@ -204,17 +204,17 @@ codes = Table(
     postgresql_with={"fillfactor": 80},
 )
 
-# A code is unique over all coupons, and leads to its own. Written with uploads only, never by a claim.
+# Makes codes unique across coupons, and maps a code to its coupon. Written when codes are added, not by claims.
 code_names = Table(
     "code_names",
     metadata,
     Column("code", _NAME, primary_key=True),
     Column("coupon_name", _NAME, nullable=False),
-    # What is added together has an id in common, by which it is known again if the end of its transaction is in doubt.
+    # The same for all codes of a batch, so that after a commit in doubt the batch recognizes its own codes.
     Column("upload_id", Uuid),
 )
 
-# A scope that this version does not know gives no right here, and may to the next.
+# Scopes that this version does not know are ignored, because a newer version may have written them.
 api_keys = Table(
     "api_keys",
     metadata,
@@ -230,7 +230,7 @@ api_keys = Table(
     Index("api_keys_digest_idx", "digest", unique=True),
 )
 
-# Who did what, when, to which thing. A trigger refuses to change or remove an entry.
+# Who did what, when, to which subject. A trigger refuses to change or delete an entry.
 audit = Table(
     "audit",
     metadata,
@@ -244,7 +244,7 @@ audit = Table(
     Column("request_id", Text),
     Column("details", JSONB, nullable=False, server_default="{}"),
     CheckConstraint("actor <> '' AND action <> '' AND subject_type <> '' AND subject <> ''", name="named"),
-    # Each in the order in which entries are told.
+    # Each in the order of listings.
     Index("audit_at_idx", "at", "id"),
     Index("audit_subject_idx", "subject", "at", "id"),
     Index("audit_actor_idx", "actor", "at", "id"),

@@ -1,4 +1,4 @@
-"""Run a transaction and always learn how it ended."""
+"""Running transactions, and resolving uncertain commits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -11,14 +11,14 @@ from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.postgres.connections import Driver, database_failures, unavailable, unit_of_work
 
 _RESOLVE_PAUSE_SECONDS = 0.1
-# More than two transactions ever need to get out of each other's way.
-_MOST_BEGINNINGS = 4
+# More restarts than two conflicting transactions ever need.
+_MOST_STARTS = 4
 
 _T = TypeVar("_T")
 
 
 class RestartTransactionError(Exception):
-    """Nothing was written; the transaction is to run again, and will take another path."""
+    """Nothing was written; run the transaction again, which will take another path."""
 
 
 async def run_transaction(
@@ -32,50 +32,50 @@ async def run_transaction(
     Args:
         engine: where connections come from.
         unit_timeout_seconds: see `unit_of_work`; also how long an uncertain commit is resolved by reading.
-        work: runs one transaction on the driver's connection, given `in_doubt`.
+        work: runs one transaction on a connection, from BEGIN to COMMIT; its second argument is `in_doubt`.
 
     Raises:
         psycopg.IntegrityError, psycopg.DataError: a row was refused; nothing was written.
-        UnavailableError: nothing was written, or it could not be found out.
-        InvariantViolatedError: nothing was written, because a promise would have been broken.
+        UnavailableError: nothing was written, or it is unknown whether it was.
+        InvariantViolatedError: a check in SQL failed; nothing was written.
     """
     clock = asyncio.get_running_loop().time
     backend: int | None = None
-    begun_at = clock()
+    started_at = clock()
     in_doubt_until: float | None = None
-    beginnings = 0
+    starts = 0
     while True:
         driver: Driver | None = None
         try:
             async with unit_of_work(engine, unit_timeout_seconds) as driver:
                 if in_doubt_until is not None and backend is not None:
-                    await _end(driver, backend, clock() - begun_at)
-                backend, begun_at = driver.info.backend_pid, clock()
+                    await _end(driver, backend, clock() - started_at)
+                backend, started_at = driver.info.backend_pid, clock()
                 return await work(driver, in_doubt_until is not None)
         except RestartTransactionError as error:
-            beginnings += 1
-            if beginnings == _MOST_BEGINNINGS:
-                raise UnavailableError("others were always quicker; ask again", dependency="postgresql") from error
+            starts += 1
+            if starts == _MOST_STARTS:
+                raise UnavailableError("too many conflicting requests; try again", dependency="postgresql") from error
             continue
         except psycopg.errors.DivisionByZero as error:
-            raise InvariantViolatedError("what was written did not add up, and was not kept") from error
+            raise InvariantViolatedError("a check of the written rows failed; it was rolled back") from error
         except (psycopg.IntegrityError, psycopg.DataError):
             raise
         except database_failures as error:
             if in_doubt_until is None:
                 if driver is None or not driver.closed:
                     raise unavailable(error) from error
-                # The usual case: the pool lent us a connection that had died while it lay idle.
+                # Usually a connection that had died while it was idle in the pool.
                 in_doubt_until = clock() + unit_timeout_seconds
                 continue
             if clock() >= in_doubt_until:
                 raise UnavailableError(
-                    "PostgreSQL did not say whether it was kept; ask again to learn it", dependency="postgresql"
+                    "PostgreSQL did not confirm the commit; try again to learn the result", dependency="postgresql"
                 ) from error
         await asyncio.sleep(_RESOLVE_PAUSE_SECONDS)
 
 
-# Its number may be another session's by now, or that of a session of the standby that took over: those are younger.
+# The process id may have been reused, or belong to a session on a promoted standby; such a session is younger.
 _END = """
 SELECT pg_terminate_backend(pid) FROM pg_stat_activity
 WHERE pid = %(backend)s AND usename = current_user
@@ -84,10 +84,13 @@ WHERE pid = %(backend)s AND usename = current_user
 
 
 async def _end(driver: Driver, backend: int, age_seconds: float) -> None:
-    """End the session of a connection that was lost. What it was sent may lie unread in a server that hangs: it is not
-    to be carried out when all was decided again, and something else was made of it.
+    """Terminate the session of a lost connection.
+
+    A server that hangs may still have unread statements of it, which must not run after the work was decided again.
 
     Args:
-        age_seconds: how long ago that session was lent at the latest.
+        driver: another connection.
+        backend: the process id of the session.
+        age_seconds: the minimum age of the session.
     """
     await driver.execute(_END, {"backend": backend, "age": age_seconds}, prepare=False)

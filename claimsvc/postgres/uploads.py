@@ -1,4 +1,4 @@
-"""Codes that are added to a coupon in one transaction."""
+"""Adding codes to a coupon in one transaction."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,19 +8,19 @@ from uuid import uuid4
 from claimsvc.domain import AuditEntry, NewCode, RowReason
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
-from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.connections import Driver
 
-# So many rows are a matter of a tenth of a second.
+# About 100 ms each.
 ROWS_AT_ONCE = 5000
 
-# PostgreSQL 17 also bounds transactions as a whole. Zero is no bound, and goes with the transaction.
-_UNBOUND = """
+# Lifts the limit on transactions of PostgreSQL 17 (see `connections`) for this transaction.
+_LIFT_TIMEOUT = """
 SELECT set_config('transaction_timeout', '0', true) WHERE current_setting('server_version_num')::int >= 170000
 """
-# In the order of the codes, so that two transactions never wait for each other. What this same upload has named before,
-# in a transaction whose end was in doubt, it has named now.
-_NAME = """
+# Ordered by code to prevent deadlocks. Codes that this batch inserted in an earlier transaction, whose commit is in
+# doubt, count as inserted now.
+_RESERVE = """
 WITH given AS (
     SELECT code, expires_at FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[]) AS given (code, expires_at)
 ), named AS (
@@ -40,7 +40,7 @@ FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[]) WITH ORDINALITY AS g
 ORDER BY place
 ON CONFLICT DO NOTHING
 """
-# With its first codes a coupon's amount becomes what is claimed already, and them.
+# A coupon's first codes replace its unclaimed units.
 _GROW = """
 UPDATE coupons SET
     amount = CASE WHEN had_codes THEN amount ELSE amount - remaining_amount END + %(units)s,
@@ -50,8 +50,8 @@ FROM (
 ) AS campaign
 WHERE name = %(coupon_name)s
 """
-# Only where all codes are of our making can a cancelled one be replaced by a new one.
-_BE_A_POOL = """
+# Keeps the pattern only if all codes were generated: then a cancelled code can be replaced by a new one.
+_ENABLE_CODES = """
 INSERT INTO campaigns AS old (coupon_name, has_codes, code_pattern) VALUES (%(coupon_name)s, true, %(pattern)s)
 ON CONFLICT (coupon_name) DO UPDATE SET has_codes = true,
     code_pattern = CASE WHEN NOT old.has_codes OR old.code_pattern IS NOT NULL THEN excluded.code_pattern END
@@ -60,7 +60,13 @@ RETURNING type
 
 
 class CodeBatch:
-    """What is added to a coupon in one transaction. It may be begun again: it knows what it has added."""
+    """The codes that one transaction adds to a coupon. The transaction may run again: the batch recognizes its codes.
+
+    Args:
+        coupon_name: the coupon.
+        entry: written to the audit log, with the number of codes.
+        pattern: by which the codes were generated; None if they were uploaded.
+    """
 
     def __init__(self, coupon_name: str, entry: AuditEntry, pattern: str | None) -> None:
         self._coupon_name = coupon_name
@@ -69,22 +75,24 @@ class CodeBatch:
         self._id = str(uuid4())
         self.type: str | None = None
 
-    # Statement by statement, and not in a pipeline: the server then ends it if we are paused in between.
+    # Single statements instead of a pipeline, so that the server ends the transaction if this process is paused: its
+    # limit on idle transactions does not apply inside a pipeline.
 
     async def begin(self, driver: Driver) -> None:
+        """Begin the transaction, which may take longer than others."""
         await driver.execute("BEGIN", prepare=False)
-        await driver.execute(_UNBOUND)
+        await driver.execute(_LIFT_TIMEOUT)
 
-    async def name(self, driver: Driver, rows: Sequence[NewCode]) -> dict[str, RowReason]:
-        """Make the codes of these rows ours. Returns those that are not, and why."""
+    async def reserve(self, driver: Driver, rows: Sequence[NewCode]) -> dict[str, RowReason]:
+        """Reserve codes for this batch. Returns the codes that are refused, and why."""
         refused: dict[str, RowReason] = {}
         for parameters in self._in_parts(sorted(rows, key=lambda row: row.code)):
-            for code, is_over in await (await driver.execute(_NAME, parameters)).fetchall():
-                refused[code] = RowReason.EXPIRED if is_over else RowReason.EXISTS
+            for code, has_expired in await (await driver.execute(_RESERVE, parameters)).fetchall():
+                refused[code] = RowReason.EXPIRED if has_expired else RowReason.EXISTS
         return refused
 
     async def add(self, driver: Driver, rows: Sequence[NewCode]) -> None:
-        """Add codes that are ours, in the order of the rows. The coupon is locked at the end only."""
+        """Add reserved codes in the order of the rows. The coupon's row is locked only at the end."""
         units = 0
         for parameters in self._in_parts(rows):
             units += (await driver.execute(_ADD, parameters)).rowcount
@@ -94,8 +102,8 @@ class CodeBatch:
             entry = replace(self._entry, details={**self._entry.details, "codes": units})
             await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(_GROW, coupon)
-            [(self.type,)] = await (await driver.execute(_BE_A_POOL, coupon)).fetchall()
-            await driver.execute(RECKON_PLAINNESS, coupons)
+            [(self.type,)] = await (await driver.execute(_ENABLE_CODES, coupon)).fetchall()
+            await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
             await driver.execute(INSERT_ENTRY, parameters_of(entry))
 
     def _in_parts(self, rows: Sequence[NewCode]) -> list[dict[str, Any]]:

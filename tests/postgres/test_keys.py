@@ -119,5 +119,5 @@ async def test_made_up_keys_push_each_other_out_of_what_is_remembered(database_u
         await make(storage.keys)
         for number in range(1_100):
             assert await storage.keys.of_digest(hashlib.sha256(str(number).encode()).digest()) is None
-        assert len(storage.keys._found) <= 1_000
+        assert len(storage.keys._cache) <= 1_000
         assert await storage.keys.of_digest(DIGEST) is not None

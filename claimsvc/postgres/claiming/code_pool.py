@@ -1,4 +1,4 @@
-"""How claims take codes and leave them again: statements for whoever holds the coupons' rows."""
+"""Statements that give codes to claims and take them back. The caller has locked the coupons' rows."""
 
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
@@ -6,45 +6,47 @@ from typing import Any
 from claimsvc.postgres.audit import insert_entry
 
 CodesChanged = Callable[[Collection[str | None]], None]
-"""Told of types after a change to their codes was committed."""
+"""Called with types of coupons after a change to their codes was committed."""
 
 SETTLE_CODES = """
-WITH over AS (
+WITH expired AS (
     UPDATE codes SET voided_at = clock_timestamp()
-    FROM unnest(%(coupon_names)s::text[]) AS asked (coupon_name)
+    FROM unnest(%(coupon_names)s::text[]) AS requested (coupon_name)
     CROSS JOIN LATERAL (
         SELECT code FROM codes
-        WHERE coupon_name = asked.coupon_name AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
+        WHERE coupon_name = requested.coupon_name AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
         ORDER BY expires_at
         LIMIT 1000
     ) AS due
-    WHERE codes.coupon_name = asked.coupon_name AND codes.code = due.code
+    WHERE codes.coupon_name = requested.coupon_name AND codes.code = due.code
     RETURNING codes.coupon_name
-), fewer AS (
-    UPDATE coupons SET amount = amount - over.units, remaining_amount = remaining_amount - over.units
-    FROM (SELECT coupon_name, count(*) AS units FROM over GROUP BY coupon_name) AS over
-    WHERE name = over.coupon_name
-    RETURNING over.units
+), decremented AS (
+    UPDATE coupons SET amount = amount - removed.units, remaining_amount = remaining_amount - removed.units
+    FROM (SELECT coupon_name, count(*) AS units FROM expired GROUP BY coupon_name) AS removed
+    WHERE name = removed.coupon_name
+    RETURNING removed.units
 )
-SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM fewer))::int FROM over
+SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM decremented))::int FROM expired
 """
-"""Takes codes that nobody has, and that can be redeemed no more, out of their coupons' stock. Of many at once only
-some, so that claims do not wait; those that are left are not given either. Returns how many."""
+"""Removes expired, unclaimed codes from the stock of their coupons, and returns how many.
+
+It removes 1000 per coupon at most, so that claims do not wait; expired codes that remain are not given to claims."""
 
 FREE_CODES = """
-SELECT asked.coupon_name, free.code
-FROM unnest(%(names)s::text[], %(counts)s::int[]) AS asked (coupon_name, units)
+SELECT requested.coupon_name, free.code
+FROM unnest(%(names)s::text[], %(counts)s::int[]) AS requested (coupon_name, units)
 CROSS JOIN LATERAL (
     SELECT code FROM codes
-    WHERE coupon_name = asked.coupon_name AND claim_id IS NULL AND voided_at IS NULL
+    WHERE coupon_name = requested.coupon_name AND claim_id IS NULL AND voided_at IS NULL
         AND (expires_at IS NULL OR expires_at > now())
     ORDER BY place
-    LIMIT asked.units
+    LIMIT requested.units
 ) AS free
 """
-"""The next codes of each coupon, as many as there are claims of it."""
+"""The next free codes of each coupon, as many as there are attempts to claim it."""
 
-# Whether a code is free is asked in words that no index is for, or all free ones might be looked through for it.
+# num_nonnulls matches no partial index, so the planner uses the primary key. With `claim_id IS NULL AND voided_at IS
+# NULL` it might scan the index of all free codes instead.
 GIVE_CODES = """
 WITH given AS (
     UPDATE codes SET claim_id = claim.id
@@ -60,7 +62,7 @@ WITH claim AS (
     SELECT held_until IS NULL AS is_shown FROM user_claims
     WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active'
 ), voided AS (
-    -- Who cancels has seen it, so it is nobody's now. Whoever redeems it at the same time is first, or too late.
+    -- Its user has seen the code, so it must not be given again. The row lock orders this and a concurrent redemption.
     UPDATE codes SET voided_at = clock_timestamp()
     WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s AND redeemed_at IS NULL AND voided_at IS NULL
         AND (SELECT is_shown FROM claim)
@@ -103,13 +105,16 @@ WITH claim AS (
 )
 SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
 """  # noqa: S608 - of constants
-"""Gives a claim back. A unit comes back for a row that changes its state just here, and for no other: asked for again,
-nothing happens; nor if its code was redeemed. Where there are codes, a unit is one: that of a code that was shown comes
-back as the first of `spare_codes` that is new, and not at all if there is none, nor if the claim never had one."""
+"""Cancels a claim and returns its unit to stock.
+
+The unit is returned only for a row whose state this statement changes, so repeating it has no effect, and neither has
+cancelling a claim whose code was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
+free again; one that was shown is replaced by the first unused one of `spare_codes`. Without a replacement, or if the
+claim had no code, the coupon's amount decreases by one."""
 
 
 def given_codes(given: Sequence[tuple[str, str, str]]) -> dict[str, Any]:
-    """The parameters of `GIVE_CODES`, from each claim's id, its coupon, and its code."""
+    """Return the parameters of `GIVE_CODES`, from each claim's id, coupon and code."""
     return {
         "ids": [claim_id for claim_id, _, _ in given],
         "names": [coupon_name for _, coupon_name, _ in given],

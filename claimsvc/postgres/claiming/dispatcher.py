@@ -1,4 +1,4 @@
-"""Which way attempts are decided, and what becomes of those that the database refuses."""
+"""Sends attempts to the fast path or the full path, and isolates those that the database refuses."""
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -14,19 +14,20 @@ from claimsvc.postgres.claiming.full_path import FullPath
 from claimsvc.postgres.database import Database
 
 _REMEMBERED = 10_000
-# Whether a coupon still has rules is asked again after this time; until then its claims are spared that question.
-_RULES_BELIEVED_SECONDS = 1.0
+# For how long a coupon is assumed to need the full path after its claims did; then they try the fast path again.
+_ASSUMED_SECONDS = 1.0
 _NEEDS_FULL_PATH = NeedsFullPath()
 
 
 class Dispatcher:
-    """Sorts attempts: those on plain coupons go the quick way, those with rules or wishes the other.
+    """`ports.Admission` on PostgreSQL: attempts on plain coupons take the fast path, all others the full path.
 
-    A coupon's attempts go one way together, so that they are decided in their order. What is remembered of coupons is
-    only a guess at which question to ask first.
+    All attempts on a coupon in a batch take the same path, so that they are decided in their order. What is remembered
+    about coupons only predicts which path to try first; the database decides.
 
     Args:
         database: where statements run.
+        observer: receives transactions and violated invariants.
         codes_changed: see `CodesChanged`.
     """
 
@@ -40,58 +41,60 @@ class Dispatcher:
         self._fast_path = FastPath(database)
         self._full_path = FullPath(database, codes_changed=codes_changed)
         self._observer = observer
-        # Coupons that had rules when they were last asked, and until when that is believed (monotonic seconds).
-        self._with_rules: dict[str, float] = {}
-        # Coupons of which nothing was left.
+        # Coupons that are assumed to need the full path, and until when (monotonic seconds).
+        self._full_path_until: dict[str, float] = {}
+        # Coupons that were sold out.
         self._sold_out: set[str] = set()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        """See `ports.Storage`."""
+        """See `ports.Admission`."""
         if not self._sold_out.issuperset([attempt.coupon_name for attempt in attempts]):
             return await self._admit_all(attempts)
-        # A sold-out coupon mostly stays so. To see that takes no row lock, and no commit that is flushed to disk.
+        # A sold-out coupon usually stays sold out, and reading takes no row lock and no commit flushed to disk.
         looked = await self.look(attempts)
         undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
         admitted = iter(await self._admit_all(undecided) if undecided else ())
         return [next(admitted) if outcome is None else outcome for outcome in looked]
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
-        """See `ports.Storage`."""
+        """See `ports.Admission`."""
         started = time.perf_counter()
         try:
-            ruled = self._full_path_names(attempts)
-            plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
-            looked = iter(await self._fast_path.look(plain) if plain else ())
-            first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(looked) for attempt in attempts]
-            with_rules = [
-                attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)
+            full_path_names = self._full_path_names(attempts)
+            plain = [attempt for attempt in attempts if attempt.coupon_name not in full_path_names]
+            fast = iter(await self._fast_path.look(plain) if plain else ())
+            first = [_NEEDS_FULL_PATH if attempt.coupon_name in full_path_names else next(fast) for attempt in attempts]
+            remaining = [
+                attempt for attempt, outcome in zip(attempts, first, strict=True) if isinstance(outcome, NeedsFullPath)
             ]
-            answered = iter(await self._full_path.look(with_rules) if with_rules else ())
-            return [next(answered) if isinstance(seen, NeedsFullPath) else seen for seen in first]
+            full = iter(await self._full_path.look(remaining) if remaining else ())
+            return [next(full) if isinstance(outcome, NeedsFullPath) else outcome for outcome in first]
         finally:
             self._observer.transaction_ended(time.perf_counter() - started)
 
     def _full_path_names(self, attempts: Sequence[Attempt]) -> set[str]:
-        """Coupons whose attempts go the long way."""
+        """Return the coupons whose attempts go directly to the full path."""
         now = time.monotonic()
         return {
             each.coupon_name
             for each in attempts
-            if not _is_plain(each) or self._with_rules.get(each.coupon_name, now) > now
+            if not _is_plain(each) or self._full_path_until.get(each.coupon_name, now) > now
         }
 
     async def _admit_all(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        ruled = self._full_path_names(attempts)
-        plain = [attempt for attempt in attempts if attempt.coupon_name not in ruled]
-        decided = iter(await self._halving(self._fast_path.admit, plain) if plain else ())
-        first = [_NEEDS_FULL_PATH if attempt.coupon_name in ruled else next(decided) for attempt in attempts]
-        with_rules = [attempt for attempt, seen in zip(attempts, first, strict=True) if isinstance(seen, NeedsFullPath)]
-        if not with_rules:
-            decisions = [seen for seen in first if not isinstance(seen, NeedsFullPath)]
+        full_path_names = self._full_path_names(attempts)
+        plain = [attempt for attempt in attempts if attempt.coupon_name not in full_path_names]
+        fast = iter(await self._halving(self._fast_path.admit, plain) if plain else ())
+        first = [_NEEDS_FULL_PATH if attempt.coupon_name in full_path_names else next(fast) for attempt in attempts]
+        remaining = [
+            attempt for attempt, outcome in zip(attempts, first, strict=True) if isinstance(outcome, NeedsFullPath)
+        ]
+        if not remaining:
+            decisions = [outcome for outcome in first if not isinstance(outcome, NeedsFullPath)]
         else:
-            answered = iter(await self._admit_by_full_path(with_rules, alone=len(with_rules) == len(attempts)))
-            decisions = [next(answered) if isinstance(seen, NeedsFullPath) else seen for seen in first]
-        self._note(attempts, first, decisions)
+            full = iter(await self._admit_by_full_path(remaining, alone=len(remaining) == len(attempts)))
+            decisions = [next(full) if isinstance(outcome, NeedsFullPath) else outcome for outcome in first]
+        self._remember(attempts, first, decisions)
         return decisions
 
     async def _admit_by_full_path(self, attempts: Sequence[Attempt], *, alone: bool) -> list[Decision]:
@@ -104,13 +107,13 @@ class Dispatcher:
         except ClaimsvcError as error:
             if alone:
                 raise
-            # The others of this batch are committed by now, and have their answers whatever becomes of these.
+            # The rest of this batch is already committed, so its decisions must be returned.
             return [error] * len(attempts)
 
     async def _halving(
         self, admit: Callable[[Sequence[Attempt]], Awaitable[Sequence[FastPathOutcome]]], attempts: Sequence[Attempt]
     ) -> list[FastPathOutcome | ClaimsvcError]:
-        """What `admit` says of the attempts. A row that the database refuses is found by halving, and sinks alone."""
+        """Admit the attempts. If the database refuses a row, find it by halving, so that only its own attempt fails."""
         started = time.perf_counter()
         try:
             return list(await admit(attempts))
@@ -120,7 +123,7 @@ class Dispatcher:
         except (psycopg.IntegrityError, psycopg.DataError) as error:
             if len(attempts) == 1:
                 self._observer.invariant_violated()
-                refused = InvariantViolatedError("the database refused a claim that the service's rules admit")
+                refused = InvariantViolatedError("the database refused a claim that the service admitted")
                 refused.__cause__ = error
                 return [refused]
         finally:
@@ -134,7 +137,7 @@ class Dispatcher:
                 decisions += [error] * len(part)
         return decisions
 
-    def _note(
+    def _remember(
         self,
         attempts: Sequence[Attempt],
         first: Sequence[FastPathOutcome | ClaimsvcError],
@@ -142,18 +145,18 @@ class Dispatcher:
     ) -> None:
         names = [attempt.coupon_name for attempt in attempts]
         self._sold_out.difference_update(names)
-        for known in (self._sold_out, self._with_rules):
-            if len(known) + len(names) > _REMEMBERED:
-                known.clear()
+        for remembered in (self._sold_out, self._full_path_until):
+            if len(remembered) + len(names) > _REMEMBERED:
+                remembered.clear()
         self._sold_out.update(name for name, each in zip(names, decisions, strict=True) if type(each) is SoldOut)
         now = time.monotonic()
-        for attempt, seen in zip(attempts, first, strict=True):
+        for attempt, outcome in zip(attempts, first, strict=True):
             if (
-                isinstance(seen, NeedsFullPath)
+                isinstance(outcome, NeedsFullPath)
                 and _is_plain(attempt)
-                and self._with_rules.get(attempt.coupon_name, now) <= now
+                and self._full_path_until.get(attempt.coupon_name, now) <= now
             ):
-                self._with_rules[attempt.coupon_name] = now + _RULES_BELIEVED_SECONDS
+                self._full_path_until[attempt.coupon_name] = now + _ASSUMED_SECONDS
 
 
 def _is_plain(attempt: Attempt) -> bool:

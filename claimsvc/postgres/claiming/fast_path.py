@@ -1,6 +1,6 @@
-"""The claim path's last step: PostgreSQL decides who gets a unit. Every statement of that path is here.
+"""The fast path: PostgreSQL decides in one round trip who gets a unit of a coupon without terms.
 
-They are written for the driver and not for SQLAlchemy, which cannot send two of them in one round trip.
+The statements run on the driver, because SQLAlchemy cannot send two of them in one round trip.
 """
 
 from collections.abc import Sequence
@@ -16,9 +16,9 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.transactions import RestartTransactionError
 
-# Whoever admits locks the coupons' rows first, in a statement of its own: the next statement then gets a snapshot that
-# is newer than the locks, and sees every claim that was committed before them. Always in the order of the names, so
-# that two transactions never wait for each other.
+# A transaction that admits claims first locks the coupons' rows in a separate statement. The snapshot of the next
+# statement is then newer than the locks, and sees every claim committed before them. Locking in the order of the names
+# prevents deadlocks.
 LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
 
 _ADMIT = """
@@ -30,15 +30,15 @@ WITH attempt AS (
         string_to_array(%(user_ids)s, E'\\n')
     ) WITH ORDINALITY AS given (claim_id, coupon_name, user_id, place)
 ), stock AS (
-    SELECT asked.coupon_name, coupon.remaining_amount, coupon.is_plain
-    FROM (SELECT DISTINCT coupon_name FROM attempt) AS asked
+    SELECT requested.coupon_name, coupon.remaining_amount, coupon.is_plain
+    FROM (SELECT DISTINCT coupon_name FROM attempt) AS requested
     CROSS JOIN LATERAL (
         SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
-        FROM coupons WHERE name = asked.coupon_name LIMIT 1
+        FROM coupons WHERE name = requested.coupon_name LIMIT 1
     ) AS coupon
 ), held AS (
-    -- One look-up in the unique index for each user. LIMIT keeps the planner from turning it into a scan of all the
-    -- coupon's claims, which is what it prefers while the table is small, and then keeps to.
+    -- One look-up in the unique index for each user. Without LIMIT, the planner scans all claims of the coupon while
+    -- the table is small, and keeps that plan when it has grown.
     SELECT claimant.coupon_name, claimant.user_id, claim.id, claim.claimed_at
     FROM (SELECT DISTINCT coupon_name, user_id FROM attempt) AS claimant
     CROSS JOIN LATERAL (
@@ -48,18 +48,18 @@ WITH attempt AS (
         LIMIT 1
     ) AS claim
 ), candidate AS (
-    -- Each user's first attempt. Who holds a claim is dropped before the stock is counted out.
+    -- Each user's first attempt. Users who hold a claim are dropped before the stock is allocated.
     SELECT DISTINCT ON (coupon_name, user_id) claim_id, coupon_name, user_id, place
     FROM attempt
     WHERE (coupon_name, user_id) NOT IN (SELECT coupon_name, user_id FROM held)
     ORDER BY coupon_name, user_id, place
-), line AS (
+), queue AS (
     SELECT claim_id, coupon_name, user_id, row_number() OVER (PARTITION BY coupon_name ORDER BY place) AS position
     FROM candidate
 ), admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
     SELECT claim_id, coupon_name, user_id, 'active', statement_timestamp()
-    FROM line JOIN stock USING (coupon_name)
+    FROM queue JOIN stock USING (coupon_name)
     WHERE position <= remaining_amount AND is_plain
     RETURNING id, coupon_name, user_id, claimed_at
 ), decremented AS (
@@ -69,7 +69,7 @@ WITH attempt AS (
     WHERE name = sold.coupon_name AND coupons.remaining_amount >= sold.units
     RETURNING sold.units
 ), verdict AS (
-    -- If the two differ the division fails, and nothing of this is kept.
+    -- If the two numbers differ, the division by zero rolls everything back.
     SELECT 1 / ((SELECT count(*) FROM admitted) = (SELECT coalesce(sum(units), 0) FROM decremented))::int AS sound
 ), holder AS (
     SELECT coupon_name, user_id, id, claimed_at FROM held
@@ -86,17 +86,17 @@ WHERE verdict.sound = 1
 ORDER BY attempt.place
 """
 
-# The same for claims of one coupon that can all be given a unit, for half the cost: one statement locks the row,
-# decrements and inserts, and answers with one row. It does nothing if there are too few units or the coupon has rules,
-# and fails on the unique index if one of the users holds a claim. The row is locked before the first insert, which
-# reads what the update says.
+# The same at half the cost, for claims of one coupon that can all get a unit: one statement locks the row, decrements
+# and inserts, and returns one row. It does nothing if there are too few units or the coupon is not plain, and fails on
+# the unique index if one of the users holds a claim. The row is locked before the first insert, because the insert
+# reads the result of the update.
 _SELL = """
 WITH sold AS (
     UPDATE coupons
     SET remaining_amount = remaining_amount - %(units)s
     WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
         AND (plain_until IS NULL OR plain_until > clock_timestamp())
-    -- Now, and not when the statement began: it may have waited for the row since then.
+    -- clock_timestamp() and not statement_timestamp(): the statement may have waited for the row.
     RETURNING name, clock_timestamp() AS sold_at
 ), admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
@@ -106,11 +106,11 @@ WITH sold AS (
     ) AS attempt (claim_id, user_id)
     RETURNING claimed_at
 )
--- If the two differ the division fails, and nothing of this is kept.
+-- If the two numbers differ, the division by zero rolls everything back.
 SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
 """
 
-# What can be said without any lock: who holds a claim, and whether anything is left. True of one moment.
+# Reads without any lock who holds a claim, and whether units are left, at one moment.
 _LOOK = """
 SELECT coupon.name IS NOT NULL AS known, coupon.is_plain, coupon.remaining_amount > 0 AS is_left,
     claim.claimed_at, claim.id::text
@@ -135,10 +135,10 @@ _SOLD_OUT = SoldOut()
 
 @dataclass(frozen=True, slots=True)
 class NeedsFullPath:
-    """Nothing was decided: more than the stock decides this coupon's claims."""
+    """Nothing was decided: the claims of this coupon depend on more than its stock."""
 
 
-_OVER = """
+_ENDED = """
 SELECT FROM unnest(%(ids)s::uuid[], %(user_ids)s::text[]) AS attempt (id, user_id)
 JOIN user_claims AS kept ON kept.id = attempt.id
 WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> attempt.user_id
@@ -149,12 +149,12 @@ FastPathOutcome = ClaimOutcome | NeedsFullPath
 _NEEDS_FULL_PATH = NeedsFullPath()
 
 
-class _NotToAllError(RestartTransactionError):
-    """Not every one of the claims can be given a unit."""
+class _NotForAllError(RestartTransactionError):
+    """Not all of the claims can get a unit."""
 
 
 class FastPath:
-    """Decides attempts on coupons that have nothing but their stock.
+    """Decides attempts on coupons without terms.
 
     Args:
         database: where statements run.
@@ -162,14 +162,15 @@ class FastPath:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        # Coupons of which the last batch got all that it asked for. The next one most likely does so too.
+        # Coupons of which every attempt of the last batch got a unit. The next batch most likely does, too.
         self._selling: set[str] = set()
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
-        """Admit in one transaction; nothing is done about those whose coupon has rules.
+        """Decide the attempts in one transaction. The outcome is `NeedsFullPath` if the coupon is not plain.
 
-        Deciding the same attempts again is safe: a claim that was kept is found by its user, and known by its id to be
-        ours. Raises as `run_transaction`.
+        Deciding the same attempts again is safe: a committed claim is found by its user, and recognized by its id.
+
+        Raises the same errors as `run_transaction`.
         """
         coupon_names = sorted({attempt.coupon_name for attempt in attempts})
         sells = self._sells(coupon_names)
@@ -177,16 +178,16 @@ class FastPath:
         async def work(driver: Driver, in_doubt: bool) -> list[FastPathOutcome]:
             nonlocal sells
             if in_doubt:
-                await require_none_over(driver, attempts)
+                await require_none_ended(driver, attempts)
             if sells and not in_doubt:
                 try:
                     return await _sell(driver, attempts)
-                except _NotToAllError:
+                except _NotForAllError:
                     sells = False
                     self._selling.difference_update(coupon_names)
                     raise
-            outcomes = await _decide(driver, coupon_names, attempts)
-            self._note_selling(coupon_names, outcomes)
+            outcomes = await _admit(driver, coupon_names, attempts)
+            self._remember_selling(coupon_names, outcomes)
             return outcomes
 
         return await self._database.run_transaction(work)
@@ -194,19 +195,19 @@ class FastPath:
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
 
-    def _note_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome]) -> None:
+    def _remember_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome]) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
         if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
             self._selling.update(coupon_names)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome | None]:
-        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+        """Return what the attempts would result in now; see `ports.Admission.look`."""
 
-        async def ask(driver: Driver) -> list[tuple[Any, ...]]:
+        async def query(driver: Driver) -> list[tuple[Any, ...]]:
             return await (await driver.execute(_LOOK, _names_and_users(attempts))).fetchall()
 
-        rows = await self._database.read(ask)
+        rows = await self._database.read(query)
         outcomes: list[FastPathOutcome | None] = []
         for attempt, (known, is_plain, is_left, claimed_at, claim_id) in zip(attempts, rows, strict=True):
             if not known:
@@ -220,23 +221,24 @@ class FastPath:
         return outcomes
 
 
-async def require_none_over(driver: Driver, attempts: Sequence[Attempt]) -> None:
-    """To be asked before attempts whose end is in doubt are decided again: one that was kept, and has been cancelled,
-    forgotten or run out since, must not be given another unit.
+async def require_none_ended(driver: Driver, attempts: Sequence[Attempt]) -> None:
+    """Check attempts after a commit in doubt, before they are decided again.
+
+    A claim that was committed and has since been cancelled, erased or expired must not get a second unit.
 
     Raises:
-        UnavailableError: there is one.
+        UnavailableError: there is such a claim.
     """
     ids = {"ids": [attempt.claim_id for attempt in attempts], "user_ids": [attempt.user_id for attempt in attempts]}
-    if await (await driver.execute(_OVER, ids)).fetchone() is not None:
-        raise UnavailableError("the claim was made, and is over by now; look it up", dependency="postgresql")
+    if await (await driver.execute(_ENDED, ids)).fetchone() is not None:
+        raise UnavailableError("the claim was made, and has ended since; look it up", dependency="postgresql")
 
 
 async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
-    """Give each of these claims of one coupon a unit of it, and commit, all in one round trip.
+    """Give a unit to each of these attempts on one coupon, and commit, in one round trip.
 
     Raises:
-        _NotToAllError: that cannot be done.
+        _NotForAllError: at least one cannot get a unit; nothing was written.
     """
     parameters = {
         "coupon_name": attempts[0].coupon_name,
@@ -250,22 +252,22 @@ async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOut
             sold = await driver.execute(_SELL, parameters)
             await driver.execute("COMMIT", prepare=False)
     except psycopg.IntegrityError as error:
-        raise _NotToAllError from error
+        raise _NotForAllError from error
     ((claimed_at, _),) = await sold.fetchall()
     if claimed_at is None:
-        raise _NotToAllError
+        raise _NotForAllError
     return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
 
 
-async def _decide(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
-    """Lock the coupons, give out what is left of them, and commit, all in one round trip.
+async def _admit(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
+    """Lock the coupons, allocate their stock, and commit, in one round trip.
 
-    A statement that fails keeps those after it, the commit too, from being carried out. Nothing is known before the
-    pipeline's end has come.
+    If a statement fails, the server skips those after it, including the commit. Results are available only after the
+    end of the pipeline.
     """
     parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
     async with driver.pipeline():
-        # A pipeline is a transaction even without these two, but then libpq loses the failure of its commit.
+        # Without BEGIN and COMMIT, a pipeline is a transaction too, but then libpq loses a failure of its commit.
         await driver.execute("BEGIN", prepare=False)
         await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
         admitted = await driver.execute(_ADMIT, parameters)
@@ -291,10 +293,10 @@ def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:
 
 
 def _lines(texts: Sequence[str]) -> str:
-    """Texts as lines of one parameter, which costs the driver a fraction of what an array of them does.
+    """Join texts as lines of one parameter, which costs the driver a fraction of what an array costs.
 
     Raises:
-        psycopg.DataError: one of them is of several lines, and would be taken for several.
+        psycopg.DataError: one of the texts contains a line break.
     """
     lines = "\n".join(texts)
     if lines.count("\n") != len(texts) - 1:

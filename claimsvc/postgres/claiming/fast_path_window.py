@@ -1,7 +1,8 @@
-"""Until when nothing but the stock decides a coupon's claims, so that they take the quick way."""
+"""Computes until when only the stock decides a coupon's claims, so that they can take the fast path."""
 
-# A coupon whose only rule is its end is plain until then. One that somebody holds a unit of is not: holds expire, and
-# their holders ask again. Nor is one whose users may have units in other slots than the first, or could once.
+# Any of these requires the full path. A coupon whose only term is its end is plain until then. A coupon with a held
+# claim is not plain, because holds expire and are continued. Nor is one whose users may have units in slots other than
+# the first, now or earlier: the fast path inserts into the first slot, and relies on its unique index.
 _REASONS = """
     campaign.paused OR campaign.archived_at IS NOT NULL OR campaign.starts_at > clock_timestamp()
     OR campaign.per_user_limit > 1 OR campaign.had_higher_limit
@@ -9,8 +10,8 @@ _REASONS = """
     OR campaign.has_codes
 """
 
-RECKON_PLAINNESS = f"""
-UPDATE coupons SET plain_until = reckoned.plain_until
+UPDATE_PLAIN_UNTIL = f"""
+UPDATE coupons SET plain_until = computed.plain_until
 FROM (
     SELECT coupon.name, CASE
         WHEN ({_REASONS}) OR EXISTS (
@@ -20,7 +21,8 @@ FROM (
     END AS plain_until
     FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
     WHERE coupon.name = ANY (%(coupon_names)s)
-) AS reckoned
-WHERE coupons.name = reckoned.name AND coupons.plain_until IS DISTINCT FROM reckoned.plain_until
+) AS computed
+WHERE coupons.name = computed.name AND coupons.plain_until IS DISTINCT FROM computed.plain_until
 """  # noqa: S608 - of constants
-"""To be run last in whatever changes a campaign or a hold, while the coupons' rows are locked."""
+"""Updates `coupons.plain_until`. Run it last in every transaction that changes a campaign or a hold, while the coupons'
+rows are locked."""

@@ -1,9 +1,9 @@
-"""Claims whose coupon has rules, or that ask for more than a unit: facts are read, decided about, and written.
+"""The full path: decides claims of coupons with terms, and claims with options, in two round trips.
 
-It takes two round trips. The first locks the coupons, gives back what is over, and reads; between them `rules` decides;
-the second writes and commits. What is over is judged by the transaction's own time, `now()`, which is the same in all
-of its statements. Each statement that writes compares what it wrote with what was decided, and divides by
-zero if they differ, so that nothing of it is kept.
+The first locks the coupons, returns the units of expired holds, and reads facts. `domain.admission` then decides, and
+the second round trip writes and commits. Expiry is compared with `now()`, which is the same in all statements of a
+transaction. Each statement that writes compares the number of rows with what was decided, and divides by zero if they
+differ, which rolls everything back.
 """
 
 from collections import Counter, defaultdict
@@ -17,11 +17,11 @@ from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_over
-from claimsvc.postgres.claiming.fast_path_window import RECKON_PLAINNESS
+from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_ended
+from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
-from claimsvc.postgres.idempotency import KEPT_BY_ANOTHER, found, keep, look_up
+from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
 from claimsvc.postgres.transactions import RestartTransactionError
 
 _IS_DUE = "state = 'active' AND held_until <= now()"
@@ -30,22 +30,22 @@ WITH due AS (
     UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
     RETURNING coupon_name, id
 ), freed AS (
-    -- Nobody has been shown it.
+    -- Its user has not seen the code, so it can be given again.
     UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
     RETURNING due.id
 ), returned AS (
-    -- Where there are codes, a unit is one: what was held before there were any does not come back.
-    UPDATE coupons SET amount = coupons.amount - over.lost,
-        remaining_amount = coupons.remaining_amount + over.units - over.lost
+    -- If the coupon has codes, each unit is a code: a unit held before the first codes were added does not return.
+    UPDATE coupons SET amount = coupons.amount - expired.lost,
+        remaining_amount = coupons.remaining_amount + expired.units - expired.lost
     FROM (
         SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
         FROM due
         LEFT JOIN freed ON freed.id = due.id
         LEFT JOIN campaigns ON campaigns.coupon_name = due.coupon_name
         GROUP BY due.coupon_name
-    ) AS over
-    WHERE name = over.coupon_name
-    RETURNING over.units
+    ) AS expired
+    WHERE name = expired.coupon_name
+    RETURNING expired.units
 ), audited AS (
     {audited}
 )
@@ -55,32 +55,39 @@ _AUDITED = insert_entry_of_claims("due", "claim.expire", actor="'clock'")
 _SETTLED_AT_ONCE = 1000
 SETTLE_HOLDS = _SETTLE.format(
     audited=_AUDITED,
-    which=f"""FROM unnest(%(coupon_names)s::text[]) AS asked (name) CROSS JOIN LATERAL (
+    which=f"""FROM unnest(%(coupon_names)s::text[]) AS requested (name) CROSS JOIN LATERAL (
         SELECT claimed_at AS at, id AS claim_id FROM user_claims
-        WHERE coupon_name = asked.name AND {_IS_DUE}
+        WHERE coupon_name = requested.name AND {_IS_DUE}
         ORDER BY held_until
         LIMIT %(most)s
-    ) AS over
-    WHERE coupon_name = asked.name AND claimed_at = over.at AND id = over.claim_id""",  # noqa: S608 - of constants
+    ) AS expired
+    WHERE coupon_name = requested.name AND claimed_at = expired.at AND id = expired.claim_id""",  # noqa: S608 - of constants
 )
-"""Gives back the units of holds that are over, once the coupons' rows are locked: of each coupon so many at most, those
-that were over first, so that nobody waits for long. Returns how many."""
+"""Returns the units of expired holds to stock, and returns how many. The coupons' rows must be locked.
 
-# Of those who claim now all of them, because they may want the same again.
+It settles `most` holds per coupon at most, the earliest expired first, so that claims do not wait long."""
+
+# All expired holds of the claimants, because they may hold the same coupon again.
 _SETTLE_HOLDS_OF = _SETTLE.format(
     audited=_AUDITED,
-    which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (name, claimant)
-    WHERE coupon_name = asked.name AND user_id = asked.claimant AND {_IS_DUE}""",
+    which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (name, claimant)
+    WHERE coupon_name = requested.name AND user_id = requested.claimant AND {_IS_DUE}""",
 )
 
 SETTLE_HOLD = _SETTLE.format(
     audited=_AUDITED, which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}"
 )
-"""The same for one claim."""
+"""The same as `SETTLE_HOLDS` for one claim."""
 
 
 def holds_of(coupon_names: Sequence[str], *, claims: int = 0) -> dict[str, Any]:
-    """The parameters of `SETTLE_HOLDS` for so many claims: none of them may be told that all is gone if it is not."""
+    """Return the parameters of `SETTLE_HOLDS`.
+
+    Args:
+        coupon_names: the coupons.
+        claims: how many claims follow. At least as many holds are settled, so that none of the claims finds the coupon
+            sold out while units are due.
+    """
     return {"coupon_names": coupon_names, "most": max(claims, _SETTLED_AT_ONCE)}
 
 
@@ -97,12 +104,12 @@ FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name =
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
 
-# LIMIT keeps each of these a look-up for each claimant; see `admission`.
+# LIMIT keeps the planner at one index look-up per claimant; see `fast_path`.
 _CLAIMS = """
 SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until, code.code
 FROM (
     SELECT DISTINCT coupon_name, user_id
-    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS asked (coupon_name, user_id)
+    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
 ) AS claimant
 CROSS JOIN LATERAL (
     SELECT id, slot, claimed_at, held_until
@@ -150,7 +157,7 @@ SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 
 
 class FullPath:
-    """Decides attempts on coupons that have rules, or that ask for more than a unit.
+    """Decides attempts on coupons with terms, and attempts with options.
 
     Args:
         database: where statements run.
@@ -162,16 +169,19 @@ class FullPath:
         self._codes_changed = codes_changed
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
-        """Admit in one transaction. Deciding the same attempts again is safe; raises as `run_transaction`."""
+        """Decide the attempts in one transaction. Deciding the same attempts again is safe.
+
+        Raises the same errors as `run_transaction`.
+        """
 
         async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
             if in_doubt:
-                await require_none_over(driver, attempts)
+                await require_none_ended(driver, attempts)
             facts = await _facts(driver, attempts, locked=True)
-            decisions = decide(facts, attempts, in_doubt=in_doubt)
-            await _write(driver, decisions, sorted(facts.coupons))
+            effects = decide(facts, attempts, in_doubt=in_doubt)
+            await _write(driver, effects, sorted(facts.coupons))
             with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
-            return decisions.outcomes, with_codes
+            return effects.outcomes, with_codes
 
         outcomes, with_codes = await self._database.run_transaction(work)
         if with_codes:
@@ -179,38 +189,44 @@ class FullPath:
         return outcomes
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
-        """What can be said of the attempts in this moment without deciding them; see `ports.Storage`."""
+        """Return what the attempts would result in now; see `ports.Admission.look`."""
 
-        async def ask(driver: Driver) -> Facts:
+        async def query(driver: Driver) -> Facts:
             return await _facts(driver, attempts, locked=False)
 
-        facts = await self._database.read(ask)
+        facts = await self._database.read(query)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
 
     async def obstacles(self, attempt: Attempt) -> list[ClaimOutcome]:
-        """Everything in the attempt's way in this moment, in the order in which it would be told; see `rules`."""
+        """Return every refusal that applies to an attempt now; see `domain.admission.obstacles`."""
 
-        async def ask(driver: Driver) -> Facts:
+        async def query(driver: Driver) -> Facts:
             return await _facts(driver, [attempt], locked=False)
 
-        return obstacles(await self._database.read(ask), attempt)
+        return obstacles(await self._database.read(query), attempt)
 
 
 def _unless_undecided(facts: Facts, attempt: Attempt) -> ClaimOutcome | None:
-    """What one attempt would come to, unless that is to be written."""
-    decisions = decide(facts, [attempt])
-    [outcome] = decisions.outcomes
+    """Return what an attempt would result in; None if that would have to be written."""
+    effects = decide(facts, [attempt])
+    [outcome] = effects.outcomes
     if isinstance(outcome, SoldOut) and not facts.coupons[attempt.coupon_name].is_settled:
         return None
-    return outcome if decisions.changes_nothing and not isinstance(outcome, Claimed) else None
+    return outcome if effects.changes_nothing and not isinstance(outcome, Claimed) else None
 
 
 async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
-    """Begin a transaction and learn all that `decide` asks; `locked` keeps the transaction open, and the coupons."""
+    """Read everything that `decide` needs, in one round trip.
+
+    Args:
+        driver: a connection outside a transaction.
+        attempts: to be decided.
+        locked: lock the coupons, settle expired holds and codes, and leave the transaction open.
+    """
     wanted = Counter(attempt.coupon_name for attempt in attempts)
     coupons = {"coupon_names": sorted(wanted)}
     claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
-    asked = [once for attempt in attempts if (once := _once(attempt)) is not None]
+    keys = [once for attempt in attempts if (once := _once(attempt)) is not None]
     async with driver.pipeline():
         if locked:
             await driver.execute("BEGIN", prepare=False)
@@ -225,7 +241,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
         listed = await driver.execute(LISTED, claimants)
         of_others = await driver.execute(HELD_OF_OTHERS, claimants)
-        kept = await look_up(driver, *asked)
+        kept = await look_up(driver, *keys)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
@@ -273,31 +289,31 @@ def _coupon_facts(
     return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 
 
-async def _write(driver: Driver, decisions: BatchEffects, coupon_names: list[str]) -> None:
-    """Write what was decided, and commit."""
+async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str]) -> None:
+    """Write the effects of a batch, and commit."""
     try:
         async with driver.pipeline():
-            if decisions.given:
-                await driver.execute(_GIVE, _units(decisions))
-            if codes := [(each.claim.id, each.claim.coupon_name, each.code) for each in decisions.given if each.code]:
+            if effects.given:
+                await driver.execute(_GIVE, _units(effects))
+            if codes := [(each.claim.id, each.claim.coupon_name, each.code) for each in effects.given if each.code]:
                 await driver.execute(GIVE_CODES, given_codes(codes))
-            if decisions.confirmed:
-                await driver.execute(_CONFIRM, _ids(decisions.confirmed))
-            await keep(driver, decisions.kept)
-            await driver.execute(RECKON_PLAINNESS, {"coupon_names": coupon_names})
+            if effects.confirmed:
+                await driver.execute(_CONFIRM, _ids(effects.confirmed))
+            await store(driver, effects.kept)
+            await driver.execute(UPDATE_PLAIN_UNTIL, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
-    except (KEPT_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
+    except (STORED_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
         raise RestartTransactionError from error
 
 
-def _units(decisions: BatchEffects) -> dict[str, Any]:
-    claims = [each.claim for each in decisions.given]
+def _units(effects: BatchEffects) -> dict[str, Any]:
+    claims = [each.claim for each in effects.given]
     return {
         **_ids(claims),
         "user_ids": [claim.user_id for claim in claims],
         "times": [claim.claimed_at for claim in claims],
         "held_until": [claim.expires_at for claim in claims],
-        "slots": [each.slot for each in decisions.given],
+        "slots": [each.slot for each in effects.given],
     }
 
 

@@ -1,4 +1,4 @@
-"""Answers as they are kept under a key: JSON that a later version still reads."""
+"""The JSON of answers stored under idempotency keys. Later versions must still be able to read it."""
 
 from collections.abc import Mapping
 from functools import cache
@@ -14,21 +14,21 @@ _KINDS: Mapping[str, type[Any]] = {row.name: kind for kind, row in rows() if row
 
 @cache
 def _codec(name: str) -> TypeAdapter[Any]:
-    # Built when first used: all of them together take 50 ms of every start.
+    # Built on first use: building all of them takes 50 ms.
     return TypeAdapter(_KINDS[name])
 
 
 def encode(answer: Outcome) -> dict[str, Any]:
-    """The answer as JSON has it."""
+    """Return an answer as JSON."""
     name = name_of(answer)
     return {"kind": name, "value": _codec(name).dump_python(answer, mode="json")}
 
 
 def decode(stored: Mapping[str, Any]) -> Outcome:
-    """The answer that was kept.
+    """Return a stored answer.
 
     Raises:
-        KeyError: it is of a kind that this version does not know.
+        KeyError: this version does not know its kind.
     """
     answer: Outcome = _codec(stored["kind"]).validate_python(stored["value"])
     return answer
