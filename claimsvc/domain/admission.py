@@ -118,18 +118,18 @@ class BatchEffects:
         outcomes: one for each attempt, in their order.
         given: units to give.
         confirmed: held claims to confirm.
-        kept: answers to store under their idempotency keys.
+        answers: answers to store under their idempotency keys.
     """
 
     outcomes: list[ClaimOutcome] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
     confirmed: list[Claim] = field(default_factory=list)
-    kept: list[tuple[IdempotencyKey, ClaimOutcome]] = field(default_factory=list)
+    answers: list[tuple[IdempotencyKey, ClaimOutcome]] = field(default_factory=list)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.given or self.confirmed or self.kept)
+        return not (self.given or self.confirmed or self.answers)
 
 
 def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> BatchEffects:
@@ -175,7 +175,7 @@ class _Batch:
             outcome = self._outcome_of(attempt)
             if not (attempt.options.is_final or isinstance(outcome, _GIVEN)):
                 return outcome
-            self.effects.kept.append((once, outcome))
+            self.effects.answers.append((once, outcome))
             self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
             return outcome
         answer: ClaimOutcome = replay(stored, once, self._in_doubt)

@@ -134,14 +134,14 @@ class PostgresCampaigns:
         async def work(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                kept = await look_up(driver, once)
+                stored = await look_up(driver, once)
                 created = await driver.cursor(row_factory=dict_row).execute(_CREATE, parameters)
             row = await created.fetchone()
             if row is None and in_doubt and once is None:
                 raise UnavailableError(
                     "the coupon exists; this request may have created it: look it up", dependency="postgresql"
                 )
-            return await concluded(driver, once, kept, CouponExists() if row is None else coupon_of(row), in_doubt)
+            return await concluded(driver, once, stored, CouponExists() if row is None else coupon_of(row), in_doubt)
 
         return await self._database.run_transaction(work)
 
@@ -160,12 +160,12 @@ class PostgresCampaigns:
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, holds_of([name]))
-                kept = await look_up(driver, once)
+                stored = await look_up(driver, once)
                 read = await _read(driver, name)
             row = await read.fetchone()
             refusal = _refusal(row, change)
             if row is None or refusal is not None:
-                return await concluded(driver, once, kept, refusal or UnknownCoupon(), in_doubt)
+                return await concluded(driver, once, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)
             terms = {term: change.get(term, getattr(old, term)) for term in _TERMS}
             terms |= {"benefit": _json(terms["benefit"]), "metadata": _json(terms["metadata"]), "archived": archive}
@@ -179,7 +179,7 @@ class PostgresCampaigns:
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
-            answer = await concluded(driver, once, kept, detail, in_doubt)
+            answer = await concluded(driver, once, stored, detail, in_doubt)
             if row["has_codes"] and "type" in change:
                 self._codes_changed({old.type, change["type"]})
             return answer

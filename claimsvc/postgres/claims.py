@@ -142,7 +142,7 @@ class PostgresClaims:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
-                kept = await look_up(driver, once)
+                stored = await look_up(driver, once)
                 await driver.execute(SETTLE_HOLD, claim)
                 await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | claim)
@@ -152,7 +152,7 @@ class PostgresClaims:
                     await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()
             answer = UnknownClaim() if row is None else answer_of(claim_of(*row))
-            return answer if once is None else await concluded(driver, once, kept, answer, in_doubt)
+            return answer if once is None else await concluded(driver, once, stored, answer, in_doubt)
 
         answer = await self._database.run_transaction(work)
         if has_codes:

@@ -15,7 +15,7 @@ from claimsvc.postgres.claiming.outcomes import decode, encode
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.transactions import RestartTransactionError
 
-KEPT_FOR = "interval '24 hours'"
+RETENTION = "interval '24 hours'"
 
 Rows = psycopg.AsyncCursor[tuple[Any, ...]]
 _T = TypeVar("_T", bound=Outcome)
@@ -26,7 +26,7 @@ FROM unnest(%(callers)s::text[], %(keys)s::text[]) AS requested (caller, key)
 CROSS JOIN LATERAL (
     SELECT fingerprint, answer, request_id
     FROM idempotent_answers
-    WHERE caller = requested.caller AND key = requested.key AND kept_at > now() - {KEPT_FOR}
+    WHERE caller = requested.caller AND key = requested.key AND kept_at > now() - {RETENTION}
     LIMIT 1
 ) AS stored
 """  # noqa: S608 - of constants
@@ -43,7 +43,7 @@ WITH stored AS (
     ORDER BY caller, key
     ON CONFLICT (caller, key) DO UPDATE SET fingerprint = excluded.fingerprint, answer = excluded.answer,
         request_id = excluded.request_id, kept_at = clock_timestamp()
-        WHERE old.kept_at <= now() - {KEPT_FOR}
+        WHERE old.kept_at <= now() - {RETENTION}
     RETURNING 1
 )
 SELECT CASE WHEN count(*) = %(count)s THEN '1' ELSE 'stored by another' END::int FROM stored

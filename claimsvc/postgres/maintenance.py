@@ -14,7 +14,7 @@ from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
-from claimsvc.postgres.idempotency import KEPT_FOR
+from claimsvc.postgres.idempotency import RETENTION
 from claimsvc.postgres.transactions import RestartTransactionError
 
 # Walks the index of holds from one coupon to the next, and reads only the earliest hold of each, so the cost depends on
@@ -43,7 +43,7 @@ SELECT coupon_name FROM first_hold WHERE held_until <= now() LIMIT %(most)s
 _PURGE_ANSWERS = f"""
 WITH old AS MATERIALIZED (
     SELECT caller, key FROM idempotent_answers
-    WHERE kept_at <= now() - {KEPT_FOR}
+    WHERE kept_at <= now() - {RETENTION}
     ORDER BY kept_at
     LIMIT %(most)s
     FOR UPDATE SKIP LOCKED
@@ -54,7 +54,7 @@ WITH old AS MATERIALIZED (
 )
 SELECT count(*) FROM deleted
 """  # noqa: S608 - of constants
-_COUNT_ANSWERS = f"SELECT count(*) FROM idempotent_answers WHERE kept_at <= now() - {KEPT_FOR}"  # noqa: S608
+_COUNT_ANSWERS = f"SELECT count(*) FROM idempotent_answers WHERE kept_at <= now() - {RETENTION}"  # noqa: S608
 
 # What replacing a list deletes, if that was interrupted: versions that are complete but not active, and unfinished ones
 # that are too old to be still loading.

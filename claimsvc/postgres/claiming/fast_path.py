@@ -140,8 +140,8 @@ class NeedsFullPath:
 
 _ENDED = """
 SELECT FROM unnest(%(ids)s::uuid[], %(user_ids)s::text[]) AS attempt (id, user_id)
-JOIN user_claims AS kept ON kept.id = attempt.id
-WHERE kept.state <> 'active' OR kept.held_until <= now() OR kept.user_id <> attempt.user_id
+JOIN user_claims AS committed ON committed.id = attempt.id
+WHERE committed.state <> 'active' OR committed.held_until <= now() OR committed.user_id <> attempt.user_id
 LIMIT 1
 """
 

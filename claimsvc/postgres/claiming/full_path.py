@@ -241,7 +241,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
         listed = await driver.execute(LISTED, claimants)
         of_others = await driver.execute(HELD_OF_OTHERS, claimants)
-        kept = await look_up(driver, *keys)
+        stored = await look_up(driver, *keys)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
@@ -253,7 +253,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     return Facts(
         {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
         claims,
-        await found(kept),
+        await found(stored),
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
         {(name, user_id) for name, user_id in await of_others.fetchall()},
     )
@@ -299,7 +299,7 @@ async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str])
                 await driver.execute(GIVE_CODES, given_codes(codes))
             if effects.confirmed:
                 await driver.execute(_CONFIRM, _ids(effects.confirmed))
-            await store(driver, effects.kept)
+            await store(driver, effects.answers)
             await driver.execute(UPDATE_PLAIN_UNTIL, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
     except (STORED_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:
