@@ -1,4 +1,4 @@
-"""Every metric that this service exports."""
+"""All metrics that the service exports."""
 
 from claimsvc.observability.metrics.metered import MeteredStrategy
 from claimsvc.observability.metrics.registry import Metrics

@@ -1,4 +1,4 @@
-"""Which coupons get a series of their own."""
+"""Chooses the coupons that get their own series."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -7,14 +7,14 @@ OTHER = "other"
 
 
 class BusiestCoupons:
-    """Which coupons have a label of their own: the busiest few. The rest are `other`, so that series stay few.
+    """Gives the busiest coupons their own label. All others share the label `other`, which limits the number of series.
 
     Args:
-        capacity: coupons that have a label at a time.
-        replacements: how many labels may be handed on, in all, to a coupon that has become busier. Several workers
-            share their metrics through files from which a series cannot be removed, so there it is bounded.
-        on_labelled: told each coupon that has got a label.
-        on_retired: told each coupon that has lost its label.
+        capacity: how many coupons have a label at a time.
+        replacements: how many times a busier coupon may replace a labelled one, in total. Several workers share their
+            metrics through files from which series cannot be removed, so they need a limit.
+        on_labelled: called with each coupon that gets a label.
+        on_retired: called with each coupon that loses its label.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class BusiestCoupons:
         return coupon_name if coupon_name in self._labelled else OTHER
 
     def labels(self, coupon_names: Iterable[str]) -> dict[str, int]:
-        """The coupons' labels, and how many of the coupons share each."""
+        """Return the labels of coupons, and how many of the coupons have each."""
         counts: dict[str, int] = {}
         for name in coupon_names:
             label = name if name in self._labelled else OTHER
@@ -51,7 +51,7 @@ class BusiestCoupons:
 
     def count(self, coupon_name: str) -> str:
         """Count one claim of a coupon that exists, and return the coupon's label."""
-        if coupon_name == OTHER:  # it would share a series with all that have no label
+        if coupon_name == OTHER:  # it would share the series of all coupons without a label
             return OTHER
         self._counted += 1
         if self._counted >= 100 * self._capacity:
@@ -67,7 +67,7 @@ class BusiestCoupons:
 
     def _count_candidate(self, coupon_name: str) -> None:
         if len(self._candidates) >= 10 * self._capacity and coupon_name not in self._candidates:
-            return  # forgotten with the next ageing
+            return  # there is room after the next ageing
         count = self._candidates[coupon_name] = self._candidates.get(coupon_name, 0) + 1
         if self._replacements and count % 64 == 0:
             least = min(self._labelled, key=self._labelled.__getitem__)
@@ -79,7 +79,7 @@ class BusiestCoupons:
                 self._on_labelled(coupon_name)
 
     def _age(self) -> None:
-        """Halve what was counted, so that yesterday's sale makes room for today's."""
+        """Halve all counts, so that coupons that are busy now can replace those that were."""
         self._counted = 0
         self._labelled = {name: count // 2 for name, count in self._labelled.items()}
         self._candidates = {name: count // 2 for name, count in self._candidates.items() if count > 1}

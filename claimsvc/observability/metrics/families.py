@@ -1,19 +1,19 @@
-"""Every metric that this service exports, by name: what Prometheus reads."""
+"""The declarations of all metrics."""
 
 import platform
 from importlib.metadata import version
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
-# Seconds. From a lock on loopback to the 1.5 s after which a claim gives up, and beyond it to what is broken. Who waits
-# until a limit (0.5 s for a master or a retry, 1.5 s for the lock) tells so a little after it: a bound of just that
-# would put all of them into the bucket above, and quantiles would be read as up to twice what anybody can have waited.
+# Seconds, from a lock on loopback to the 1.5 s after which a claim gives up, and beyond for failures. A wait that
+# reaches its limit (0.5 s for a master or a retry, 1.5 s for the lock) is observed slightly above it. Bounds of 0.6 and
+# 1.6 keep these observations out of the next bucket, which would make quantiles appear up to twice as long.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.6, 1.0, 1.6, 2.0, 5.0, 10.0, 20.0)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 class Families:
-    """The metrics themselves, in a registry. What is rare is written to them, the rest is tallied first."""
+    """The metrics in a registry. Rare events are recorded here directly, frequent ones through `Tallies`."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         def counter(name: str, text: str, *labels: str) -> Counter:
@@ -22,61 +22,67 @@ class Families:
         def histogram(name: str, text: str, *labels: str, buckets: tuple[float, ...] = BUCKETS) -> Histogram:
             return Histogram(name, text, labels, namespace="claimsvc", registry=registry, buckets=buckets)
 
-        def total(name: str, text: str, *labels: str) -> Gauge:  # of all workers
+        def total(name: str, text: str, *labels: str) -> Gauge:  # summed over the workers
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livesum")
 
-        def shared(name: str, text: str, *labels: str) -> Gauge:  # the same whichever worker is asked
+        def shared(name: str, text: str, *labels: str) -> Gauge:  # the same for every worker
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="mostrecent")
 
-        def least(name: str, text: str, *labels: str) -> Gauge:  # of what the workers say
+        def least(name: str, text: str, *labels: str) -> Gauge:  # the minimum over the workers
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livemin")
 
         self.claims = counter("claims_total", "Claims answered.", "coupon", "strategy", "outcome")
         self.claim_duration = histogram(
-            "claim_duration_seconds", "From a valid request to its outcome.", "strategy", "outcome"
+            "claim_duration_seconds", "Time from a valid request to its outcome.", "strategy", "outcome"
         )
         self.attempts = counter("lock_attempts_total", "Attempts to take a coupon's lock.", "coupon", "result")
-        self.wait = histogram("lock_wait_seconds", "From wanting a lock to having it or giving up.", "coupon", "result")
+        self.wait = histogram(
+            "lock_wait_seconds", "Time from requesting a lock to acquiring it or giving up.", "coupon", "result"
+        )
         self.hold = histogram("lock_hold_seconds", "How long a lock was held.", "coupon")
-        self.held = total("lock_held", "Locks that are held now.", "coupon")
+        self.held = total("lock_held", "Locks held now.", "coupon")
         self.retries = counter("lock_retries_total", "Attempts after the first.", "coupon")
-        self.waiters = total("lock_waiters", "Leaders that are waiting for a lock now.")
-        self.lost = counter("lock_lost_total", "Locks that were no longer ours when they were given back.", "coupon")
-        self.hints = counter("lock_hints_total", "Hints that a lock is free, between instances.", "result")
-        self.batch_size = histogram("batch_size", "Claims that were admitted together.", buckets=_SIZE_BUCKETS)
-        self.waiting = total("claims_waiting", "Claims that have no answer yet.")
+        self.waiters = total("lock_waiters", "Batches waiting for a lock now.")
+        self.lost = counter("lock_lost_total", "Locks that were lost before they were released.", "coupon")
+        self.hints = counter("lock_hints_total", "Hints between instances that a lock is free.", "result")
+        self.batch_size = histogram("batch_size", "Claims decided together.", buckets=_SIZE_BUCKETS)
+        self.waiting = total("claims_waiting", "Claims waiting for an answer.")
         self.remaining = shared("coupon_remaining", "Units of the coupon left.", "coupon")
-        self.amount = shared("coupon_amount", "Units of the coupon offered.", "coupon")
+        self.amount = shared("coupon_amount", "Total units of the coupon.", "coupon")
         self.requests = counter("http_requests_total", "Requests answered.", "method", "route", "status")
         self.request_duration = histogram(
-            "http_request_duration_seconds", "From a request's headers to its answer.", "route"
+            "http_request_duration_seconds", "Time from a request's headers to its response.", "route"
         )
-        self.transaction = histogram("db_transaction_seconds", "One transaction that admits claims.")
+        self.transaction = histogram("db_transaction_seconds", "Duration of a transaction that admits claims.")
         self.pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
-        self.pool_limit = total("db_pool_limit", "Most connections to PostgreSQL.")
+        self.pool_limit = total("db_pool_limit", "Maximum connections to PostgreSQL.")
         self.counter_drift = shared(
-            "counter_drift", "Counter in Redis less PostgreSQL when last set right, in units.", "coupon"
+            "counter_drift",
+            "Units by which the Redis counter exceeded PostgreSQL when it was last corrected.",
+            "coupon",
         )
-        self.drifts = counter("drifts_mended_total", "Times that a counter was found wrong and set right.", "coupon")
-        self.master_up = least("redis_master_up", "1 if the master answers every worker, else 0.", "master")
-        self.master_memory = shared("redis_memory_bytes", "Memory that the master uses.", "master")
+        self.drifts = counter("drifts_mended_total", "Corrections of a Redis counter.", "coupon")
+        self.master_up = least("redis_master_up", "1 if the master responds to every worker, else 0.", "master")
+        self.master_memory = shared("redis_memory_bytes", "Memory used by the master.", "master")
         self.master_memory_limit = shared("redis_memory_limit_bytes", "Memory that the master may use.", "master")
-        self.call = histogram("redis_call_seconds", "From a call of a master to its answer or failure.", "master")
-        self.quota_decisions = counter(
-            "quota_decisions_total", "Requests that were counted against a quota, or could not be.", "policy", "result"
-        )
-        self.loop_lag = histogram("event_loop_lag_seconds", "How late a sleeping task of this process was woken.")
-        # Not by `job`: that label is Prometheus's own, of whatever it scrapes.
+        self.call = histogram("redis_call_seconds", "Duration of a call of a master, failures included.", "master")
+        self.quota_decisions = counter("quota_decisions_total", "Requests checked against a quota.", "policy", "result")
+        self.loop_lag = histogram("event_loop_lag_seconds", "Delay of a timer of the event loop.")
+        # The label is not `job`, because Prometheus sets that label for each scrape target.
         self.job_runs = counter("job_runs_total", "Passes of a background job.", "name", "result")
-        self.job_duration = histogram("job_seconds", "One pass of a background job that was done or failed.", "name")
-        self.job_items = counter("job_items_total", "Holds ended, counters mended, rows removed by jobs.", "name")
+        self.job_duration = histogram(
+            "job_seconds", "Duration of a pass of a background job that completed or failed.", "name"
+        )
+        self.job_items = counter(
+            "job_items_total", "Holds expired, counters corrected, and rows removed by jobs.", "name"
+        )
         self.violations = counter(
             "invariant_violations_total",
-            "Transactions that were rolled back because a promise would have been broken.",
+            "Transactions rolled back because an invariant would have been violated.",
         )
         build = Gauge(
             "build_info",
-            "1; the labels say what runs.",
+            "Always 1; the labels are the versions.",
             ["version", "python"],
             namespace="claimsvc",
             registry=registry,

@@ -1,4 +1,4 @@
-"""The wrapper that measures a strategy from outside."""
+"""A wrapper that measures a strategy."""
 
 import asyncio
 import time
@@ -10,7 +10,12 @@ from claimsvc.ports import PendingOutcome, Strategy
 
 
 class MeteredStrategy:
-    """`ports.Strategy` that measures another, which never hears of it."""
+    """A `ports.Strategy` that measures the claims of another one.
+
+    Args:
+        strategy: makes the claims.
+        metrics: gets the outcome and duration of each.
+    """
 
     def __init__(self, strategy: Strategy, metrics: Metrics) -> None:
         self.name = strategy.name
@@ -19,13 +24,13 @@ class MeteredStrategy:
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         started = time.perf_counter()
-        answer = self._strategy.claim(coupon_name, user_id, options)
-        answer.add_done_callback(partial(self._ended, coupon_name, started))
-        return answer
+        outcome = self._strategy.claim(coupon_name, user_id, options)
+        outcome.add_done_callback(partial(self._ended, coupon_name, started))
+        return outcome
 
-    def _ended(self, coupon_name: str, started: float, answer: PendingOutcome) -> None:
+    def _ended(self, coupon_name: str, started: float, outcome: PendingOutcome) -> None:
         seconds = time.perf_counter() - started
-        result = asyncio.CancelledError() if answer.cancelled() else answer.exception() or answer.result()
+        result = asyncio.CancelledError() if outcome.cancelled() else outcome.exception() or outcome.result()
         self._metrics.claim_ended(coupon_name, self.name, result, seconds)
 
     async def drain(self) -> None:

@@ -1,8 +1,8 @@
-"""Reading and adding to prometheus_client's metrics by the private names of their values.
+"""Access to the values of prometheus_client's metrics by its private names.
 
-Its public way to read makes an object of each sample, and its public way to observe takes a lock and searches the
-buckets for each observation: both cost too much on the claim path. Every private name that the service uses stands in
-this file; `tests/test_private_names.py` fails when one of them goes.
+The public API creates an object for each sample read, and takes a lock and searches the buckets for each observation.
+Both cost too much on the claim path. All private names that the service uses are in this file, and
+`tests/test_private_names.py` fails when one of them disappears.
 """
 
 from collections.abc import Iterator, Sequence
@@ -13,29 +13,29 @@ from prometheus_client.samples import Exemplar
 
 
 def value_of(metric: Counter | Gauge) -> float:
-    """The value of a counter or gauge, or of one of its series."""
+    """Return the value of a counter or gauge, or of one of its series."""
     return float(metric._value.get())
 
 
 def series_of(metric: Counter | Gauge) -> Iterator[tuple[str, float]]:
-    """The label and the value of each series of a metric with one label."""
+    """Yield the label and the value of each series of a metric with one label."""
     children: Any = metric._metrics
     for (label,), child in list(children.items()):
         yield label, value_of(child)
 
 
 def bounds_of(histogram: Histogram) -> Sequence[float]:
-    """The upper bounds of the buckets; the last one is infinite."""
+    """Return the upper bounds of the buckets; the last one is infinite."""
     return histogram._upper_bounds
 
 
 def sum_of(histogram: Histogram) -> float:
-    """The sum of everything that was observed."""
+    """Return the sum of all observations."""
     return float(histogram._sum.get())
 
 
 def bucket_counts_of(histogram: Histogram) -> list[float]:
-    """How many observations are in each bucket, those of lower buckets not included."""
+    """Return the number of observations in each bucket, not cumulative."""
     return [bucket.get() for bucket in histogram._buckets]
 
 
@@ -43,6 +43,7 @@ def add_to(histogram: Histogram, counts: Sequence[int], total: float) -> None:
     """Add many observations at once.
 
     Args:
+        histogram: the histogram or one of its series.
         counts: the number of observations in each bucket.
         total: the sum of all observations.
     """
@@ -53,5 +54,11 @@ def add_to(histogram: Histogram, counts: Sequence[int], total: float) -> None:
 
 
 def set_exemplar(histogram: Histogram, bucket: int, exemplar: Exemplar) -> None:
-    """Let a bucket, by its place, show an exemplar."""
+    """Set the exemplar of a bucket.
+
+    Args:
+        histogram: the histogram or one of its series.
+        bucket: the index of the bucket.
+        exemplar: replaces the current one.
+    """
     histogram._buckets[bucket].set_exemplar(exemplar)

@@ -1,4 +1,4 @@
-"""What the service observes of itself, as metrics."""
+"""The metrics registry: implements the observers of the other rooms."""
 
 import os
 from collections.abc import Iterable, Sequence
@@ -19,7 +19,7 @@ from claimsvc.observability.metrics.families import Families
 from claimsvc.observability.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.observability.metrics.workers import WorkersCollector
 
-# Outcomes of claims on coupons that exist. A repetition says nothing of the coupon that it names now.
+# Outcomes that show that the coupon exists. A replayed answer does not.
 _OF_COUPONS_THAT_EXIST = {*(kind for kind, _ in rows(ClaimOutcome)), LockBusyError} - {
     UnknownCoupon,
     Replayed,
@@ -27,17 +27,17 @@ _OF_COUPONS_THAT_EXIST = {*(kind for kind, _ in rows(ClaimOutcome)), LockBusyErr
 }
 _ALL_OUTCOMES = claim_result_names()
 
-_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED = 900
+_SHARED_REPLACEMENTS = 900
 
 
 class Metrics:
-    """The metrics of one process. Its methods are the observers that `ports` and the API ask for.
+    """The metrics of one process. Implements the observers of `ports` and of the HTTP server.
 
-    With several workers, PROMETHEUS_MULTIPROC_DIR is set before this process starts: each then keeps its figures in
-    files there, and any of them answers for all. Those files have no room for exemplars.
+    With several workers, PROMETHEUS_MULTIPROC_DIR is set before the process starts. Each worker then stores its values
+    in files there, and any worker renders the values of all. These files cannot store exemplars.
 
     Args:
-        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
+        trace_id: returns the trace id of the current observation, for exemplars; None without tracing.
     """
 
     def __init__(self, trace_id: TraceId | None = None) -> None:
@@ -45,7 +45,7 @@ class Metrics:
         self._shared = "PROMETHEUS_MULTIPROC_DIR" in os.environ
         self._registry = CollectorRegistry()
         self.coupons = (
-            BusiestCoupons(replacements=_REPLACEMENTS_WHERE_NOTHING_CAN_BE_REMOVED, on_labelled=self._introduce)
+            BusiestCoupons(replacements=_SHARED_REPLACEMENTS, on_labelled=self._introduce)
             if self._shared
             else BusiestCoupons(on_labelled=self._introduce, on_retired=self._retire)
         )
@@ -81,10 +81,10 @@ class Metrics:
             GCCollector(registry=self._registry)
 
     def render(self, accept: str = "") -> tuple[bytes, str]:
-        """The exposition of all workers, and its content type: OpenMetrics, the only one with exemplars, or text.
+        """Return the metrics of all workers, and the content type: OpenMetrics, which includes exemplars, or text.
 
         Args:
-            accept: what whoever reads it would take, as the header of that name says it.
+            accept: the request's Accept header.
         """
         self.flush()
         registry = self._registry
@@ -92,13 +92,13 @@ class Metrics:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
             registry.register(WorkersCollector(Path(os.environ["PROMETHEUS_MULTIPROC_DIR"])))
-        # prometheus_client's own choice fails on a version that is no number.
+        # prometheus_client's own content negotiation fails if a version is not a number.
         if "application/openmetrics-text" in accept:
             return openmetrics.generate_latest(registry), openmetrics.CONTENT_TYPE_LATEST  # type: ignore[no-untyped-call]
         return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
 
     def flush(self) -> None:
-        """Bring what was counted for every claim and request to where it is read."""
+        """Add all tallies to the metrics, from which they are read."""
         self._flusher.flush()
 
     # ports.MasterObserver
@@ -173,7 +173,7 @@ class Metrics:
         self.families.violations.inc()
 
     def pool_limited(self, connections: int) -> None:
-        """Told once, of the pool that claims use."""
+        """Report the maximum size of the pool that claims use. Called once."""
         self.families.pool_limit.set(connections)
 
     # ports.JobObserver
@@ -184,10 +184,10 @@ class Metrics:
         if result != "elsewhere":
             self.families.job_duration.labels(job).observe(seconds)
 
-    # the API's observer
+    # The observer of the HTTP server
 
     def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
-        """Begin with 0 what is to be alarming from the first one on; see `Tallies`."""
+        """Create series with the value 0 for statuses that must alert from the first occurrence; see `Tallies`."""
         for status in statuses:
             self.families.requests.labels(method, route, status)
 
@@ -196,7 +196,7 @@ class Metrics:
         self._request_duration_by[route,].observe(seconds)
         self._flusher.changed()
 
-    # what is sampled, not observed
+    # Sampled values
 
     def stock_sampled(self, coupon: Coupon) -> None:
         self.families.remaining.labels(coupon.name).set(coupon.remaining_amount)
@@ -210,14 +210,14 @@ class Metrics:
     def event_loop_lagged(self, seconds: float) -> None:
         self.families.loop_lag.observe(seconds)
 
-    # the measured strategy
+    # For `MeteredStrategy`
 
     def claim_ended(
         self, coupon_name: str, strategy: str, result: ClaimOutcome | BaseException, seconds: float
     ) -> None:
         outcome = name_of(result)
-        # Only coupons that exist compete for a label: made-up names cannot crowd them out. Those whose lock was wanted
-        # exist as well, and an instance that never gets it must not hide its give-ups in `other`.
+        # Only existing coupons compete for a label, so that invented names cannot displace them. A coupon whose lock
+        # was busy exists as well: an instance that never gets the lock must not count its give-ups as `other`.
         exists = type(result) in _OF_COUPONS_THAT_EXIST
         label = self.coupons.count(coupon_name) if exists else self.coupons.label(coupon_name)
         self.claims_by[label, strategy, outcome].inc()
@@ -229,12 +229,12 @@ class Metrics:
         return None if trace_id is None else {"trace_id": trace_id}
 
     def _introduce(self, label: str) -> None:
-        """Begin with 0 what is to be alarming at 1; see `Tallies`."""
+        """Create series with the value 0 for events that must alert from the first occurrence; see `Tallies`."""
         for metric in (self.families.retries, self.families.lost, self.families.held, self.families.drifts):
             metric.labels(label)
 
     def _retire(self, coupon_name: str) -> None:
-        """Drop the series of a coupon that is not among the busiest any more."""
+        """Remove the series of a coupon that is no longer among the busiest."""
         tallied = (self.claims_by, self.attempts_by, self.wait_by, self.hold_by)
         for tallies in tallied:
             for labels in [labels for labels in tallies if labels[0] == coupon_name]:

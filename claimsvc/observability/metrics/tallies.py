@@ -1,8 +1,7 @@
-"""What is counted for every claim, batch and request: added up here, and given to Prometheus's objects when they are
-read.
+"""Tallies of events on the claim path, which are added to Prometheus's metrics when those are read.
 
-Those take locks and search their buckets one by one, several times for each request, which costs as much as the rest of
-an answer does.
+Prometheus's metrics take locks and search their buckets linearly, several times per request. That would cost as much as
+the rest of a request.
 """
 
 import asyncio
@@ -26,12 +25,12 @@ from claimsvc.observability.metrics.prometheus_values import (
 
 TraceId = Callable[[], str | None]
 
-# With several workers, how long a figure may be missing from the files that they share.
+# With several workers, the maximum delay until a value is in the shared files.
 _FLUSH_SECONDS = 0.25
 
 
 class _Count:
-    """What was counted since the last flush, for one set of labels."""
+    """The count since the last flush, for one set of labels."""
 
     __slots__ = ("_child", "_count")
 
@@ -43,7 +42,7 @@ class _Count:
         self._count += 1
 
     def total(self) -> float:
-        """What was counted since this process started."""
+        """Return the count since the process started."""
         return value_of(self._child) + self._count
 
     def flush(self) -> None:
@@ -53,7 +52,7 @@ class _Count:
 
 
 class _Distribution:
-    """What was observed since the last flush, for one set of labels."""
+    """The observations since the last flush, for one set of labels."""
 
     __slots__ = ("_bounds", "_child", "_counts", "_flushed", "_sum")
 
@@ -65,15 +64,15 @@ class _Distribution:
         self._flushed = 0
 
     def total(self) -> tuple[int, float]:
-        """How many were observed since this process started, and their sum."""
+        """Return the number of observations since the process started, and their sum."""
         return self._flushed + sum(self._counts), sum_of(self._child) + self._sum
 
     def buckets(self) -> list[float]:
-        """How many were observed since this process started, up to each bound and above the one before."""
+        """Return the number of observations in each bucket since the process started, not cumulative."""
         return [flushed + count for flushed, count in zip(bucket_counts_of(self._child), self._counts, strict=True)]
 
     def observe(self, amount: float, times: int = 1) -> None:
-        # The last bound is infinite, so there always is one that is not less.
+        # The last bound is infinite, so the index is always valid.
         self._counts[bisect_left(self._bounds, amount)] += times
         self._sum += amount * times
 
@@ -86,7 +85,7 @@ class _Distribution:
 
 
 class _Exemplified(_Distribution):
-    """A distribution of which each bucket shows the last trace that was observed in it."""
+    """A distribution with exemplars: each bucket has the trace id of its latest observation."""
 
     __slots__ = ("_trace_id",)
 
@@ -105,10 +104,10 @@ class Tallies(dict[tuple[Any, ...], Any]):
     """The tallies of one metric, by the values of its labels.
 
     Args:
-        metric: gets what is tallied.
-        siblings: which series are there, with 0, once these labels are. Prometheus cannot see the increase of a series
-            that begins with it, so the first of the events that matter would be missed.
-        trace_id: the trace of what is being observed, for exemplars; None where nothing is traced.
+        metric: to which the tallies are added.
+        siblings: returns the labels of series to create with the value 0 together with these. Prometheus does not see
+            the first increase of a series that does not exist before it, and would miss the first event.
+        trace_id: returns the trace id of the current observation, for exemplars; None without tracing.
     """
 
     def __init__(
@@ -125,10 +124,10 @@ class Tallies(dict[tuple[Any, ...], Any]):
     def __missing__(self, labels: tuple[Any, ...]) -> Any:
         for sibling in self._siblings(labels):
             self._metric.labels(*sibling)
-        tally = self[labels] = self._made(self._metric.labels(*labels))
+        tally = self[labels] = self._new_tally(self._metric.labels(*labels))
         return tally
 
-    def _made(self, child: Counter | Histogram) -> _Count | _Distribution:
+    def _new_tally(self, child: Counter | Histogram) -> _Count | _Distribution:
         if isinstance(child, Counter):
             return _Count(child)
         return _Distribution(child) if self._trace_id is None else _Exemplified(child, self._trace_id)
@@ -139,7 +138,7 @@ class Tallies(dict[tuple[Any, ...], Any]):
 
 
 class HeldLocks:
-    """Which coupons' locks are held now."""
+    """The coupons whose locks are held now."""
 
     def __init__(self, gauge: Gauge, coupons: BusiestCoupons) -> None:
         self._gauge = gauge
@@ -157,11 +156,11 @@ class HeldLocks:
         return frozenset(self._names)
 
     def forget(self, coupon_name: str) -> None:
-        """The coupon has no series any more."""
+        """Note that the coupon's series was removed."""
         self._shown.discard(coupon_name)
 
     def flush(self) -> None:
-        # By names until now: a coupon may get its label, or lose it, while its lock is held.
+        # Labels are assigned here, because a coupon may get or lose its label while its lock is held.
         held = self._coupons.labels(self._names)
         for label in self._shown - held.keys():
             self._gauge.labels(label).set(0)
@@ -171,16 +170,17 @@ class HeldLocks:
 
 
 class Flushed(Protocol):
-    """What keeps figures back until they are read."""
+    """Holds values that must be flushed before they are read."""
 
     def flush(self) -> None: ...
 
 
 class Flusher:
-    """Flushes all tallies: when asked, and where others read the figures from files, soon after each change.
+    """Flushes all tallies on request, and optionally soon after each change.
 
     Args:
-        by_itself: whether to flush without being asked.
+        tallies: to flush.
+        by_itself: flush within 0.25 s after each change, because other workers read the values from files.
     """
 
     def __init__(self, tallies: Sequence[Flushed], *, by_itself: bool) -> None:

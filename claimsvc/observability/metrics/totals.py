@@ -1,6 +1,7 @@
-"""What this process has counted since it started, as plain numbers: for the console, which reads it again and again.
+"""The values counted since the process started, as plain numbers, for the console.
 
-Prometheus's own way to collect makes an object of each sample, thousands of them, and costs a hundred times this.
+The console reads them frequently. Prometheus's `collect` creates an object for each of thousands of samples, and costs
+a hundred times as much.
 """
 
 import time
@@ -13,7 +14,7 @@ from claimsvc.observability.metrics.prometheus_values import bucket_counts_of, s
 from claimsvc.observability.metrics.registry import Metrics
 
 Numbers = dict[str, float]
-"""Figures by name; one that is missing is 0."""
+"""Numbers by name; a missing one is 0."""
 
 LATENCY_BOUNDS = (*BUCKETS, float("inf"))
 """Upper bounds of `Totals.latency`, in seconds."""
@@ -21,18 +22,18 @@ LATENCY_BOUNDS = (*BUCKETS, float("inf"))
 
 @dataclass(frozen=True, slots=True)
 class Totals:
-    """One reading. Every figure only grows, but for those that say `now`.
+    """The values at one moment. All are counters, except those described as current.
 
     Args:
-        at: when it was read (monotonic seconds).
-        coupons: of each coupon with a label: claims by outcome, where what differs for the claimant only is counted
-            together (repetitions; `not-open`), lock attempts by result (`attempts-acquired`, `attempts-busy`,
-            `attempts-unavailable`), `waits`, `wait_seconds`, `holds`, `hold_seconds`, `retries`, and `lost`.
-        held: coupons whose lock is held now.
-        process: `transactions`, `transaction_seconds`, `violations`; and now: `waiting`, `lock_waiters`, `pool_in_use`,
+        at: when they were read, in monotonic seconds.
+        coupons: for each coupon with a label: claims by outcome, grouped as operators see them (`seen_as`), lock
+            attempts by result (`attempts-acquired`, `attempts-busy`, `attempts-unavailable`), `waits`, `wait_seconds`,
+            `holds`, `hold_seconds`, `retries`, and `lost`.
+        held: coupons whose lock is held; current.
+        process: `transactions`, `transaction_seconds`, `violations`; current: `waiting`, `lock_waiters`, `pool_in_use`,
             `pool_idle`.
-        latency: claims answered, by `LATENCY_BOUNDS`.
-        masters: for each master whether it is up now, calls, and seconds spent in them.
+        latency: claims answered, by bucket of `LATENCY_BOUNDS`.
+        masters: for each master whether it is up (current), the number of calls, and the seconds spent in them.
     """
 
     at: float
@@ -44,7 +45,7 @@ class Totals:
 
 
 def read_totals(metrics: Metrics) -> Totals:
-    """What `metrics` has counted by now, in this process alone."""
+    """Return the current values of `metrics`, of this process only."""
     transactions = metrics.families.transaction
     pool = dict(series_of(metrics.families.pool))
     return Totals(
@@ -97,6 +98,6 @@ def _latency(metrics: Metrics) -> list[float]:
 
 
 def _masters(metrics: Metrics) -> dict[str, tuple[bool, int, float]]:
-    # Read through `get`: to ask a tally for labels that it does not know makes a series.
+    # `calls.get`, because looking up unknown labels in a tally would create a series.
     calls = {name: tally.total() for (name,), tally in metrics.calls_by.items()}
     return {name: (bool(up), *calls.get(name, (0, 0.0))) for name, up in series_of(metrics.families.master_up)}

@@ -1,4 +1,4 @@
-"""The process metrics of an instance that has several workers."""
+"""The process metrics of an instance with several workers."""
 
 import os
 from collections import defaultdict
@@ -14,12 +14,13 @@ _STARTED = "process_start_time_seconds"
 
 
 class WorkersCollector(Collector):
-    """What `ProcessCollector` tells of one process, for all workers and their supervisor together.
+    """The metrics of `ProcessCollector`, summed over all workers and their supervisor.
 
-    The CPU time includes that of workers that have ended, so that it never falls; the start is that of the youngest.
+    The CPU time includes that of workers that have ended, so that it never decreases. The start time is that of the
+    youngest process.
 
     Args:
-        folder: where the workers keep their figures. The supervisor removes those of a worker's gauges when it ends.
+        folder: where the workers store their values. The supervisor removes the gauges of a worker that has ended.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -44,6 +45,6 @@ class WorkersCollector(Collector):
 
 
 def _cpu_of_children_that_ended(pid: int) -> float:
-    """Seconds, from the fields cutime and cstime of /proc/PID/stat; see proc_pid_stat(5)."""
+    """Return seconds, from the fields cutime and cstime of /proc/PID/stat; see proc_pid_stat(5)."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[13]) + int(fields[14])) / os.sysconf("SC_CLK_TCK")
