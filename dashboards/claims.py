@@ -18,13 +18,13 @@ FAILED = "lock-busy|unavailable|internal-error"
 """Outcomes that are failures of the service: answered with a 5xx."""
 EXCLUDED = "cancelled|unknown-coupon"
 """Outcomes that count for no objective: the client hung up, or no coupon has the name."""
-AGAINST_THE_RULES = "not-started|ended|paused|not-eligible"
-"""Outcomes of claims that the coupon's rules refuse, regardless of its stock."""
+BY_STOCK = "claimed|already-claimed|hold-continued|sold-out|replayed|key-reused"
+"""Outcomes that the stock, the user's claims or the idempotency key decided. All others are refusals by the rules."""
 
 _FAILED = f'COUPON, outcome=~"{FAILED}"'
-# Defined by exclusion, so that a new outcome counts as decided until it is listed above.
+# Defined by exclusion, so that a new outcome counts as decided, and as refused by the rules, until it is listed above.
 _DECIDED = f'HERE, outcome!~"{FAILED}|{EXCLUDED}"'
-_REFUSED_BY_RULES = f'COUPON, outcome=~"{AGAINST_THE_RULES}"'
+_REFUSED_BY_RULES = f'COUPON, outcome!~"{FAILED}|{EXCLUDED}|{BY_STOCK}"'
 
 
 def claims() -> Dashboard:
