@@ -1,6 +1,6 @@
 """Reading the audit."""
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import AuditEntry, AuditFilter, AuditPosition, Caller, Scope
 from claimsvc.ports import AuditLog
 

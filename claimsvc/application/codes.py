@@ -3,7 +3,7 @@
 from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import (
     AlreadyRedeemed,
     AuditEntry,

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import (
     AuditEntry,
     Caller,

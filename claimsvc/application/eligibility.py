@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncIterator, Sequence
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import (
     AuditEntry,
     Caller,

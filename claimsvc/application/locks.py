@@ -1,6 +1,6 @@
 """Listing locks, and releasing a lock by force."""
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import Caller, LockNotHeld, LockReleased, LocksSeen, Scope
 from claimsvc.ports import LockAdmin
 

@@ -1,6 +1,6 @@
 """Erasing users."""
 
-from claimsvc.application.permissions import require
+from claimsvc.application.scopes import require
 from claimsvc.domain import Caller, Erased, Scope
 from claimsvc.ports import Erasure
 
