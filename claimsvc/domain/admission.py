@@ -90,15 +90,15 @@ class Facts:
         coupons: by name.
         claims: active claims, by coupon and user.
         answers: stored answers, by caller and key.
-        listed: coupon, user and kind of each list in force that contains the user.
-        of_others: coupon and user of each active claim of a coupon that eligibility rules name.
+        listed: coupon, user and kind of each active list that contains the user.
+        other_claims: coupon and user of each active claim of a coupon that eligibility rules name.
     """
 
     coupons: Mapping[str, CouponFacts]
     claims: Mapping[tuple[str, str], Sequence[OwnClaim]] = field(default_factory=dict)
     answers: Mapping[tuple[str, str], AnswerRecord] = field(default_factory=dict)
     listed: Collection[tuple[str, str, ListKind]] = frozenset()
-    of_others: Collection[tuple[str, str]] = frozenset()
+    other_claims: Collection[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,7 +231,7 @@ class _Batch:
     def _holds(self, coupon_name: str, user_id: str) -> bool:
         """Whether the user has an active claim of the coupon, including one given earlier in this batch."""
         holder = coupon_name, user_id
-        return holder in self._facts.of_others or bool(self._claims.get(holder))
+        return holder in self._facts.other_claims or bool(self._claims.get(holder))
 
     def _continued(self, attempt: Attempt, own: list[OwnClaim]) -> ClaimOutcome | None:
         """Continue the user's hold, if there is one: another hold changes nothing, a claim confirms it."""

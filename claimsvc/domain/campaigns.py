@@ -77,7 +77,7 @@ class CouponExists(Refusal):
     "amount-below-claimed",
     409,
     "More is claimed than that",
-    "More units are claimed or held than the new amount; nothing was changed. `claimed` says how many.",
+    "More units are claimed or held than the new amount; nothing was changed. `claimed` is their number.",
     "Choose an amount that is no less, or cancel claims first.",
 )
 @dataclass(frozen=True, slots=True)

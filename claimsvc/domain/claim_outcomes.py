@@ -174,7 +174,7 @@ class Cancelled(Outcome):
     "hold-expired",
     410,
     "The hold has expired",
-    "The hold was not confirmed in time, so its unit was given back.",
+    "The hold was not confirmed in time, so its unit was returned to stock.",
     "Claim again.",
 )
 @dataclass(frozen=True, slots=True)

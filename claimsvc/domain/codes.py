@@ -114,7 +114,7 @@ class CodesAdded(Outcome):
     "rows-refused",
     422,
     "Some rows cannot be added",
-    "Not every row can be added, so none was. `rejected` says which and why: `bad-row`, `bad-code`, `bad-expiry`, "
+    "Not every row can be added, so none was. `rejected` lists them with reasons: `bad-row`, `bad-code`, `bad-expiry`, "
     "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
     "Correct these rows, or send `atomic=false` to add the others.",
 )
@@ -164,7 +164,7 @@ class Redeemed(Outcome):
     "already-redeemed",
     409,
     "Already redeemed",
-    "The code was redeemed before, so it cannot be redeemed again, nor its claim be cancelled.",
+    "The code was redeemed before. It cannot be redeemed again, and its claim cannot be cancelled.",
     "Do not retry: the answer will stay the same.",
 )
 @dataclass(frozen=True, slots=True)

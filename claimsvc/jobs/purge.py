@@ -44,7 +44,7 @@ async def purge(
         yield entries
     after = ""
     failure: ClaimsvcError | None = None
-    while after_days and (names := await maintenance.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
+    while after_days and (names := await maintenance.ended_coupons(after=after, limit=_PAGE, for_days=after_days)):
         for name in names:
             try:
                 async for rows in _purge_coupon(maintenance, name, report, after_days, actor, chunk):
@@ -88,7 +88,7 @@ async def purgeable(maintenance: Maintenance, *, after_days: int) -> PurgeReport
     """
     report = await maintenance.count_purgeable()
     after = ""
-    while after_days and (names := await maintenance.coupons_over(after=after, limit=_PAGE, for_days=after_days)):
+    while after_days and (names := await maintenance.ended_coupons(after=after, limit=_PAGE, for_days=after_days)):
         for name in names:
             report.add(await maintenance.count_coupon(name))
         after = names[-1]

@@ -42,7 +42,7 @@ class Maintenance(Protocol):
         """
         ...
 
-    async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
+    async def ended_coupons(self, *, after: str, limit: int, for_days: int) -> list[str]:
         """Return names of coupons that ended or were archived, whichever came first, at least `for_days` days ago."""
         ...
 

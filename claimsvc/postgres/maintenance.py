@@ -225,7 +225,7 @@ class PostgresMaintenance:
     async def purge_lists(self, *, limit: int) -> int:
         return await self._count(_PURGE_LISTS, {"most": limit})
 
-    async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
+    async def ended_coupons(self, *, after: str, limit: int, for_days: int) -> list[str]:
         parameters = {"after": after, "most": limit, "days": for_days}
         return [name for (name,) in await self._database.fetch(_ENDED_COUPONS, parameters)]
 

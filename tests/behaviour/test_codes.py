@@ -40,7 +40,7 @@ from claimsvc.domain import (
     UnknownCode,
     UnknownCoupon,
 )
-from claimsvc.postgres import codes as storage_codes
+from claimsvc.postgres import code_additions
 from tests.behaviour.test_life_of_a_claim import keyed
 from tests.support.storage import create_coupon, entries_about
 from tests.support.strategy_instances import STRATEGIES, Instance, open_instance
@@ -359,7 +359,7 @@ async def test_a_code_belongs_to_one_coupon_only(alone: Instance) -> None:
 async def test_two_uploads_of_the_same_codes_at_once_add_each_once(
     alone: Instance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage_codes, "ROWS_AT_ONCE", 50)
+    monkeypatch.setattr(code_additions, "ROWS_AT_ONCE", 50)
     await offer(alone, 0)
     rows = new_codes(500)
     added = await asyncio.gather(add(alone, rows, atomic=False), add(alone, rows[::-1], atomic=False))
@@ -379,7 +379,7 @@ async def test_codes_that_exist_are_replaced_when_codes_are_made(
 ) -> None:
     await offer(alone, 3)
     made = iter([["C-1", "C-2", "fresh"], ["C-3"], ["one"], ["fresh"], ["two"]])
-    monkeypatch.setattr(storage_codes, "make_codes", lambda pattern, count: next(made))
+    monkeypatch.setattr(code_additions, "make_codes", lambda pattern, count: next(made))
     assert await alone.storage.codes.generate("spring", 3, "AAAA-9999", None, ENTRY) == CodesAdded(3)
     assert await stock(alone) == (6, 6)
     for code in ("fresh", "one", "two"):

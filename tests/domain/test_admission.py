@@ -52,7 +52,7 @@ facts = st.builds(
     Facts,
     st.fixed_dictionaries(dict.fromkeys(NAMES, coupons)),
     listed=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS), st.sampled_from(ListKind))),
-    of_others=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS))),
+    other_claims=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS))),
 )
 wants = st.none() | st.builds(ClaimOptions, attributes=attributes, token=attributes)
 

@@ -167,7 +167,7 @@ class OneBroken:
     async def purge_lists(self, *, limit: int) -> int:
         return 0
 
-    async def coupons_over(self, *, after: str, limit: int, for_days: int) -> list[str]:
+    async def ended_coupons(self, *, after: str, limit: int, for_days: int) -> list[str]:
         return await self.coupons_with_due_holds(after=after, limit=limit)
 
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:

@@ -129,7 +129,7 @@ async def test_a_coupon_goes_with_its_claims_and_codes_and_the_audit_tells_of_al
     )
     end(database_url)
     expected = PurgeReport(list_entries=9, coupons=1, claims=20, codes=32)
-    assert await maintenance.coupons_over(after="", limit=5, for_days=10) == ["spring"]
+    assert await maintenance.ended_coupons(after="", limit=5, for_days=10) == ["spring"]
     assert await maintenance.count_coupon("spring") == expected
     assert await purge_all(maintenance) == expected
     assert count(database_url, "user_claims", "codes", "code_names", "campaigns", "eligibility_lists") == [
@@ -156,13 +156,13 @@ async def test_a_coupon_that_is_not_over_for_so_long_is_left_as_it_is(
     await storage.admission.admit(attempts("ada", "ben"))
     assert not (await purge_all(maintenance)).rows  # it has no campaign at all
     end(database_url, days_ago=8)
-    assert await maintenance.coupons_over(after="", limit=5, for_days=9) == []
+    assert await maintenance.ended_coupons(after="", limit=5, for_days=9) == []
     assert not (await purge_all(maintenance)).rows
     assert not (await purge_all(maintenance, "no-such-coupon")).rows
     assert count(database_url, "coupons", "user_claims", "audit") == [1, 2, 1]
     # What came first counts: the end, or that it was archived.
     administrate(database_url, "UPDATE campaigns SET archived_at = now() - interval '10 days'")
-    assert await maintenance.coupons_over(after="", limit=5, for_days=9) == ["spring"]
+    assert await maintenance.ended_coupons(after="", limit=5, for_days=9) == ["spring"]
 
 
 async def test_a_coupon_whose_end_is_put_off_keeps_what_it_still_has(

@@ -240,7 +240,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         held = await driver.execute(_CLAIMS, claimants)
         free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
         listed = await driver.execute(LISTED, claimants)
-        of_others = await driver.execute(HELD_OF_OTHERS, claimants)
+        other_claims = await driver.execute(HELD_OF_OTHERS, claimants)
         stored = await look_up(driver, *keys)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
@@ -255,7 +255,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         claims,
         await found(stored),
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
-        {(name, user_id) for name, user_id in await of_others.fetchall()},
+        {(name, user_id) for name, user_id in await other_claims.fetchall()},
     )
 
 
