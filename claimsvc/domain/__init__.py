@@ -1,10 +1,10 @@
 """Values that every room shares: all public names of the modules below, except those of `admission`."""
 
 from claimsvc.domain.callers import *
-from claimsvc.domain.campaigns import *
 from claimsvc.domain.claim_outcomes import *
 from claimsvc.domain.claims import *
 from claimsvc.domain.codes import *
+from claimsvc.domain.coupons import *
 from claimsvc.domain.eligibility import *
 from claimsvc.domain.limits import *
 from claimsvc.domain.maintenance import *

@@ -5,15 +5,6 @@ from datetime import datetime
 from enum import StrEnum
 
 from claimsvc.domain.eligibility import Attributes
-from claimsvc.domain.outcomes import Outcome, outcome
-
-
-class StrategyName(StrEnum):
-    """The ways to admit a claim; each coupon has one, chosen when it is created."""
-
-    REDLOCK = "redlock"
-    ROW_LOCK = "row_lock"
-    COUNTER = "counter"
 
 
 class ClaimState(StrEnum):
@@ -24,18 +15,6 @@ class ClaimState(StrEnum):
     HELD = "held"
     CANCELLED = "cancelled"
     EXPIRED = "expired"
-
-
-@outcome("coupon-created")
-@dataclass(frozen=True, slots=True)
-class Coupon(Outcome):
-    """A limited stock: `amount` units in total, of which `remaining_amount` can still be claimed."""
-
-    name: str
-    amount: int
-    remaining_amount: int
-    strategy: StrategyName
-    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

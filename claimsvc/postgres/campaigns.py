@@ -1,7 +1,7 @@
 """Creating and changing coupons. A change locks the coupon's row, so each claim sees the old terms or the new ones."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -27,22 +27,16 @@ from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.code_pool import CodesChanged
-from claimsvc.postgres.claiming.eligibility import rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLDS, holds_of
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
 
-CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
-    campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
-    coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
-    campaign.deny_version IS NOT NULL AS has_deny_list"""
-"""The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
-
 _READ = f"""
-SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at, {CAMPAIGN_COLUMNS},
+SELECT {COUPON_COLUMNS}, {CAMPAIGN_COLUMNS},
     coalesce(campaign.has_codes, false) AS has_codes
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
@@ -50,14 +44,14 @@ WHERE coupon.name = %(name)s
 
 _CREATE = f"""
 WITH created AS (
-    INSERT INTO coupons (name, amount, remaining_amount, strategy, plain_until)
+    INSERT INTO coupons AS coupon (name, amount, remaining_amount, strategy, plain_until)
     VALUES (%(name)s, %(amount)s, %(amount)s, %(strategy)s, CASE
         WHEN %(paused)s OR %(per_user_limit)s > 1 OR %(starts_at)s::timestamptz > clock_timestamp()
             OR %(rules)s::jsonb IS NOT NULL
         THEN timestamptz 'epoch' ELSE %(ends_at)s::timestamptz
     END)
     ON CONFLICT (name) DO NOTHING
-    RETURNING name, amount, remaining_amount, strategy, created_at
+    RETURNING {COUPON_COLUMNS}
 ), with_terms AS (
     INSERT INTO campaigns
         (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules)
@@ -99,8 +93,6 @@ ON CONFLICT (coupon_name) DO UPDATE SET
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
     benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules
 """
-
-_TERMS = tuple(field.name for field in fields(Campaign))
 
 
 class PostgresCampaigns:
@@ -167,7 +159,7 @@ class PostgresCampaigns:
             if row is None or refusal is not None:
                 return await concluded(driver, once, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)
-            terms = {term: change.get(term, getattr(old, term)) for term in _TERMS}
+            terms = {term: change.get(term, getattr(old, term)) for term in TERMS}
             terms |= {"benefit": _json(terms["benefit"]), "metadata": _json(terms["metadata"]), "archived": archive}
             terms["rules"] = _json(asdict(terms["rules"]) if terms["rules"] is not None else None)
             async with driver.pipeline():
@@ -207,13 +199,3 @@ async def _read(driver: Driver, name: str) -> Any:
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:
     return None if value is None else Jsonb(dict(value))
-
-
-def coupon_of(row: Mapping[str, Any]) -> Coupon:
-    """Return the coupon of a row."""
-    return Coupon(row["name"], row["amount"], row["remaining_amount"], StrategyName(row["strategy"]), row["created_at"])
-
-
-def campaign_of(row: Mapping[str, Any]) -> Campaign:
-    """Return the terms of a row with `CAMPAIGN_COLUMNS`."""
-    return Campaign(**{term: row[term] for term in _TERMS} | {"rules": rules_of(row["rules"])})

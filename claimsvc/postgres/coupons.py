@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 
 from claimsvc.domain import Coupon, CouponDetail
-from claimsvc.postgres.campaigns import CAMPAIGN_COLUMNS, campaign_of, coupon_of
+from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 
-_COUPON_COLUMNS = "name, amount, remaining_amount, strategy, created_at"
 _COUPON_DETAIL = f"""
-SELECT coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at,
+SELECT {COUPON_COLUMNS},
     ARRAY(
         SELECT user_id FROM user_claims
         WHERE coupon_name = coupon.name AND state = 'active'
@@ -20,14 +19,14 @@ FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name =
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
 _LIST = f"""
-SELECT {_COUPON_COLUMNS} FROM coupons
+SELECT {COUPON_COLUMNS} FROM coupons AS coupon
 WHERE NOT EXISTS (SELECT FROM campaigns WHERE coupon_name = name AND archived_at IS NOT NULL)
     AND (%(search)s::text IS NULL OR strpos(lower(name), lower(%(search)s)) > 0)
     AND (%(after)s::text IS NULL OR name > %(after)s)
 ORDER BY name
 LIMIT %(limit)s
 """  # noqa: S608 - of constants
-_STOCK = f"SELECT {_COUPON_COLUMNS} FROM coupons WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
+_STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
 # `newest` has a row only if `claimable` has none. The statement reads all coupons, or all of the type, once a second.
 # It has no index: while there are few coupons, the planner would use that index where it should use the one on names.

@@ -1,14 +1,34 @@
-"""A coupon's terms beyond its stock: its period, its limit per user, its benefit, and who may claim it."""
+"""Coupons: their stock, and their terms, such as period, limit per user, benefit and who may claim them."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from enum import StrEnum
 from typing import Any
 
-from claimsvc.domain.claims import Coupon
 from claimsvc.domain.eligibility import EligibilityRules
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
+
+
+class StrategyName(StrEnum):
+    """The ways to admit a claim; each coupon has one, chosen when it is created."""
+
+    REDLOCK = "redlock"
+    ROW_LOCK = "row_lock"
+    COUNTER = "counter"
+
+
+@outcome("coupon-created")
+@dataclass(frozen=True, slots=True)
+class Coupon(Outcome):
+    """A limited stock: `amount` units in total, of which `remaining_amount` can still be claimed."""
+
+    name: str
+    amount: int
+    remaining_amount: int
+    strategy: StrategyName
+    created_at: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,29 @@
+"""Rows of coupons and their terms: the columns that are read, and the values made of them."""
+
+from collections.abc import Mapping
+from dataclasses import fields
+from typing import Any
+
+from claimsvc.domain import Campaign, Coupon, StrategyName
+from claimsvc.postgres.claiming.eligibility import rules_of
+
+COUPON_COLUMNS = "coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at"
+"""The columns of `Coupon`; `coupon` is its row in `coupons`."""
+CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
+    campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
+    coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
+    campaign.deny_version IS NOT NULL AS has_deny_list"""
+"""The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
+
+TERMS = tuple(field.name for field in fields(Campaign))
+"""The names of a coupon's terms."""
+
+
+def coupon_of(row: Mapping[str, Any]) -> Coupon:
+    """Return the coupon of a row."""
+    return Coupon(row["name"], row["amount"], row["remaining_amount"], StrategyName(row["strategy"]), row["created_at"])
+
+
+def campaign_of(row: Mapping[str, Any]) -> Campaign:
+    """Return the terms of a row with `CAMPAIGN_COLUMNS`."""
+    return Campaign(**{term: row[term] for term in TERMS} | {"rules": rules_of(row["rules"])})
