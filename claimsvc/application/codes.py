@@ -55,7 +55,7 @@ async def add(
     """
     require(caller, Scope.CODES_WRITE)
     entry = AuditEntry(caller.actor, "codes.add", "coupon", coupon_name, request_id=request_id)
-    return await codes.add(coupon_name, rows, entry, atomic=atomic, once=key)
+    return await codes.add(coupon_name, rows, entry, atomic=atomic, idempotency_key=key)
 
 
 async def generate(

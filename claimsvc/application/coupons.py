@@ -91,7 +91,7 @@ async def archive(
     """Archive a coupon permanently: it can no longer be claimed. The scope and the errors are those of `change`."""
     require(caller, Scope.COUPONS_WRITE)
     return await campaigns.change(
-        name, {}, _entry(caller, "coupon.archive", name, request_id, {}), archive=True, once=key
+        name, {}, _entry(caller, "coupon.archive", name, request_id, {}), archive=True, idempotency_key=key
     )
 
 

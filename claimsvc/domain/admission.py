@@ -168,17 +168,17 @@ class _Batch:
         self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> ClaimOutcome:
-        if attempt.options is None or (once := attempt.options.once) is None:
+        if attempt.options is None or (key := attempt.options.idempotency_key) is None:
             return self._outcome_of(attempt)
-        stored = self._answers.get((once.caller, once.key))
+        stored = self._answers.get((key.caller, key.key))
         if stored is None:
             outcome = self._outcome_of(attempt)
             if not (attempt.options.is_final or isinstance(outcome, _GIVEN)):
                 return outcome
-            self.effects.answers.append((once, outcome))
-            self._answers[once.caller, once.key] = AnswerRecord(once.fingerprint, outcome, once.request_id)
+            self.effects.answers.append((key, outcome))
+            self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)
             return outcome
-        answer: ClaimOutcome = replay(stored, once, self._in_doubt)
+        answer: ClaimOutcome = replay(stored, key, self._in_doubt)
         return answer
 
     def _outcome_of(self, attempt: Attempt) -> ClaimOutcome:
@@ -258,19 +258,19 @@ class _Batch:
         return Claimed(claim)
 
 
-def replay(stored: AnswerRecord, once: IdempotencyKey, in_doubt: bool) -> Any:
+def replay(stored: AnswerRecord, idempotency_key: IdempotencyKey, in_doubt: bool) -> Any:
     """Return the answer to a request whose idempotency key has a stored answer.
 
     Args:
         stored: the stored answer.
-        once: the request's key.
+        idempotency_key: the request's key.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
     """
-    if stored.fingerprint != once.fingerprint:
+    if stored.fingerprint != idempotency_key.fingerprint:
         return KeyReused()
     # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
     # because a client may send a retry with the same id.
-    is_its_own = in_doubt and stored.request_id == once.request_id
+    is_its_own = in_doubt and stored.request_id == idempotency_key.request_id
     return stored.answer if is_its_own else Replayed(stored.answer, stored.request_id)
 
 

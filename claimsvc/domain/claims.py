@@ -62,14 +62,14 @@ class ClaimOptions:
 
     Args:
         hold_seconds: hold the unit for this long unless it is confirmed; None to claim it directly.
-        once: makes repetitions of the request get the first answer.
+        idempotency_key: makes repetitions of the request get the first answer.
         is_final: whether a refusal is the answer; false if another coupon is tried after it.
         attributes: what the request states about the user.
         token: what the user's verified token states.
     """
 
     hold_seconds: int | None = None
-    once: IdempotencyKey | None = None
+    idempotency_key: IdempotencyKey | None = None
     attributes: Attributes = field(default_factory=dict, hash=False)
     token: Attributes = field(default_factory=dict, hash=False)
     is_final: bool = True
@@ -77,7 +77,7 @@ class ClaimOptions:
     @property
     def is_plain(self) -> bool:
         """Whether these options matter only for a coupon with eligibility rules."""
-        return self.hold_seconds is None and self.once is None
+        return self.hold_seconds is None and self.idempotency_key is None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,11 +20,11 @@ class Audience(Protocol):
     """Decides who may claim. Every method raises `UnavailableError` when the database does not answer in time."""
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, idempotency_key: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         """Return what a claim with these options would result in now, without claiming.
 
-        With `once`, the answer is stored, and a request with the same key gets it again.
+        With `idempotency_key`, the answer is stored, and a request with the same key gets it again.
         """
         ...
 

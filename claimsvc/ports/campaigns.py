@@ -31,7 +31,7 @@ class Campaigns(Protocol):
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         *,
         actor: str,
         request_id: str | None = None,
@@ -43,13 +43,13 @@ class Campaigns(Protocol):
             amount: units of stock.
             strategy: how its claims are admitted.
             campaign: its terms.
-            once: if given, the answer is stored, and a request with the same key gets it again.
+            idempotency_key: if given, the answer is stored, and a request with the same key gets it again.
             actor: who creates it, for the audit log.
             request_id: for the audit log.
 
         Raises:
-            UnavailableError: also if the coupon exists after a commit in doubt, and there is no `once` that could tell
-                whether this request created it.
+            UnavailableError: also if the coupon exists after a commit in doubt, and without `idempotency_key` it is
+                unknown whether this request created it.
         """
         ...
 
@@ -60,7 +60,7 @@ class Campaigns(Protocol):
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         """Change a coupon and write its audit entry in one transaction. The result's `claimed_by` is empty.
 
@@ -69,6 +69,6 @@ class Campaigns(Protocol):
             change: new values by the names of the fields of `Campaign`, and `amount`; other values stay.
             entry: the audit entry.
             archive: close it permanently.
-            once: if given, the answer is stored, and a request with the same key gets it again.
+            idempotency_key: if given, the answer is stored, and a request with the same key gets it again.
         """
         ...

@@ -35,12 +35,13 @@ class Codes(Protocol):
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         """Add codes to a coupon, and increase its amount by their number.
 
         With its first codes, the coupon's unclaimed units are replaced by them. Safe to repeat: codes added before are
-        refused as existing. With `once`, the answer is stored with the last code, and a repetition gets it again.
+        refused as existing. With `idempotency_key`, the answer is stored with the last codes, and a repetition gets it
+        again.
 
         Args:
             coupon_name: the coupon.
@@ -48,7 +49,7 @@ class Codes(Protocol):
             entry: written to the audit log with each transaction, with the number of codes added.
             atomic: add all rows in one transaction, or none; otherwise add those that are valid, in transactions of a
                 few thousand.
-            once: the request's idempotency key.
+            idempotency_key: the request's idempotency key.
         """
         ...
 
@@ -59,7 +60,7 @@ class Codes(Protocol):
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """Add `count` random codes to a coupon in one transaction; see `add`.
 
@@ -69,12 +70,12 @@ class Codes(Protocol):
             pattern: their form; see `GENERATION_PATTERN`.
             expires_at: when they can no longer be redeemed; None if never.
             entry: written to the audit log, with the number of codes.
-            once: the request's idempotency key.
+            idempotency_key: the request's idempotency key.
         """
         ...
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         """Redeem a code. Only the first call for a code results in `Redeemed`."""
         ...

@@ -35,7 +35,7 @@ class Transitions(Protocol):
     async def confirm(
         self,
         claim_id: str,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         *,
         actor: str = "claimant",
         request_id: str | None = None,
@@ -44,7 +44,7 @@ class Transitions(Protocol):
 
         Args:
             claim_id: a UUID.
-            once: if given, the answer is stored, and a request with the same key gets it again.
+            idempotency_key: if given, the answer is stored, and a request with the same key gets it again.
             actor: who confirms it, for the audit log; by default the user.
             request_id: for the audit log.
         """

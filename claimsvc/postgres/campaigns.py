@@ -113,7 +113,7 @@ class PostgresCampaigns:
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         *,
         actor: str,
         request_id: str | None = None,
@@ -126,14 +126,16 @@ class PostgresCampaigns:
         async def work(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                stored = await look_up(driver, once)
+                stored = await look_up(driver, idempotency_key)
                 created = await driver.cursor(row_factory=dict_row).execute(_CREATE, parameters)
             row = await created.fetchone()
-            if row is None and in_doubt and once is None:
+            if row is None and in_doubt and idempotency_key is None:
                 raise UnavailableError(
                     "the coupon exists; this request may have created it: look it up", dependency="postgresql"
                 )
-            return await concluded(driver, once, stored, CouponExists() if row is None else coupon_of(row), in_doubt)
+            return await concluded(
+                driver, idempotency_key, stored, CouponExists() if row is None else coupon_of(row), in_doubt
+            )
 
         return await self._database.run_transaction(work)
 
@@ -144,7 +146,7 @@ class PostgresCampaigns:
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         async def work(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
@@ -152,12 +154,12 @@ class PostgresCampaigns:
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, holds_of([name]))
-                stored = await look_up(driver, once)
+                stored = await look_up(driver, idempotency_key)
                 read = await _read(driver, name)
             row = await read.fetchone()
             refusal = _refusal(row, change)
             if row is None or refusal is not None:
-                return await concluded(driver, once, stored, refusal or UnknownCoupon(), in_doubt)
+                return await concluded(driver, idempotency_key, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)
             terms = {term: change.get(term, getattr(old, term)) for term in TERMS}
             terms |= {"benefit": _json(terms["benefit"]), "metadata": _json(terms["metadata"]), "archived": archive}
@@ -171,7 +173,7 @@ class PostgresCampaigns:
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
-            answer = await concluded(driver, once, stored, detail, in_doubt)
+            answer = await concluded(driver, idempotency_key, stored, detail, in_doubt)
             if row["has_codes"] and "type" in change:
                 self._codes_changed({old.type, change["type"]})
             return answer

@@ -111,14 +111,14 @@ class PostgresClaims:
     async def confirm(
         self,
         claim_id: str,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         *,
         actor: str = "claimant",
         request_id: str | None = None,
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         answer: Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused
         by = {"actor": actor, "request_id": request_id}
-        answer = await self._change(claim_id, _CONFIRM, by, _confirmed, once)
+        answer = await self._change(claim_id, _CONFIRM, by, _confirmed, idempotency_key)
         return answer
 
     async def _change(
@@ -127,7 +127,7 @@ class PostgresClaims:
         statement: str,
         parameters: dict[str, Any],
         answer_of: Callable[[Claim], _T],
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> Any:
         # The coupon of a claim never changes, so it can be read before the transaction.
         found = await self._database.fetch(_COUPON_OF, {"id": claim_id})
@@ -142,17 +142,21 @@ class PostgresClaims:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
-                stored = await look_up(driver, once)
+                stored = await look_up(driver, idempotency_key)
                 await driver.execute(SETTLE_HOLD, claim)
                 await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 after = await driver.execute(_READ, claim)
-                if once is None:
+                if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()
             answer = UnknownClaim() if row is None else answer_of(claim_of(*row))
-            return answer if once is None else await concluded(driver, once, stored, answer, in_doubt)
+            return (
+                answer
+                if idempotency_key is None
+                else await concluded(driver, idempotency_key, stored, answer, in_doubt)
+            )
 
         answer = await self._database.run_transaction(work)
         if has_codes:

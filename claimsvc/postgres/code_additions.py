@@ -61,13 +61,13 @@ class CodeAdditions:
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
-        repeated = await self._stored_answer(once)
+        repeated = await self._stored_answer(idempotency_key)
         if repeated is not None:
             return repeated
         if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
-            return await self._conclude(once, UnknownCoupon())
+            return await self._conclude(idempotency_key, UnknownCoupon())
         intake = Intake()
         waiting: list[NewCode] = []
         async for chunk in rows:
@@ -76,11 +76,13 @@ class CodeAdditions:
                 _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry)
                 del waiting[:ROWS_AT_ONCE]
         if atomic and intake.refused_count:
-            return await self._conclude(once, intake.refusal())
+            return await self._conclude(idempotency_key, intake.refusal())
         try:
-            answer, _ = await self._add(coupon_name, waiting, intake, entry, atomic=atomic, once=once)
+            answer, _ = await self._add(
+                coupon_name, waiting, intake, entry, atomic=atomic, idempotency_key=idempotency_key
+            )
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
-            return await self._conclude(once, UnknownCoupon())
+            return await self._conclude(idempotency_key, UnknownCoupon())
         return answer
 
     async def _add(
@@ -91,7 +93,7 @@ class CodeAdditions:
         entry: AuditEntry,
         *,
         atomic: bool = False,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
         """Add the rows that can be added, in one transaction; if `atomic`, all of them or none."""
         batch = CodeBatch(coupon_name, entry, None)
@@ -100,15 +102,17 @@ class CodeAdditions:
             driver: Driver, in_doubt: bool
         ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
             await batch.begin(driver)
-            stored = await look_up(driver, once)
+            stored = await look_up(driver, idempotency_key)
             taken = await batch.reserve(driver, rows)
             after = intake.without(rows, taken)
             if not (atomic and taken):
                 await batch.add(driver, [row for row in rows if row.code not in taken])
-                return await concluded(driver, once, stored, after.result(), in_doubt), after
+                return await concluded(driver, idempotency_key, stored, after.result(), in_doubt), after
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
-            return await concluded(driver, once, await look_up(driver, once), after.refusal(), in_doubt), after
+            return await concluded(
+                driver, idempotency_key, await look_up(driver, idempotency_key), after.refusal(), in_doubt
+            ), after
 
         answer = await self._run_adding(work)
         self._changed([batch.type])
@@ -121,12 +125,12 @@ class CodeAdditions:
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
-            return await self._conclude(once, UnknownCoupon())
+            return await self._conclude(idempotency_key, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
-            return await self._conclude(once, PatternTooSmall())
+            return await self._conclude(idempotency_key, PatternTooSmall())
         made = await asyncio.to_thread(make_codes, pattern, count)
         batch = CodeBatch(coupon_name, entry, pattern)
         # The replacements of codes that existed already. If the transaction runs again, it must add the same codes.
@@ -139,7 +143,7 @@ class CodeAdditions:
             driver: Driver, in_doubt: bool
         ) -> CodesAdded | PatternTooSmall | CodeExpired | Replayed | KeyReused:
             await batch.begin(driver)
-            stored = await look_up(driver, once)
+            stored = await look_up(driver, idempotency_key)
             codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
             wanted = list(codes.values())
             for _ in range(_MOST_ROUNDS):
@@ -148,7 +152,7 @@ class CodeAdditions:
                     break
                 if not taken:
                     await batch.add(driver, list(codes.values()))
-                    return await concluded(driver, once, stored, CodesAdded(count), in_doubt)
+                    return await concluded(driver, idempotency_key, stored, CodesAdded(count), in_doubt)
                 wanted = []
                 for code in taken:
                     if code not in replacements:
@@ -158,12 +162,12 @@ class CodeAdditions:
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
             refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
-            return await concluded(driver, once, await look_up(driver, once), refusal, in_doubt)
+            return await concluded(driver, idempotency_key, await look_up(driver, idempotency_key), refusal, in_doubt)
 
         try:
             answer = await self._run_adding(work)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
-            return await self._conclude(once, UnknownCoupon())
+            return await self._conclude(idempotency_key, UnknownCoupon())
         self._changed([batch.type])
         return answer
 
@@ -178,22 +182,22 @@ class CodeAdditions:
 
         return await self._database.run_transaction(attempt, timeout_seconds=_ADDING_TIMEOUT_SECONDS)
 
-    async def _stored_answer(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
+    async def _stored_answer(self, idempotency_key: IdempotencyKey | None) -> Replayed | KeyReused | None:
         """Return the answer stored under the request's key, before work in several transactions starts."""
 
         async def query(driver: Driver) -> Replayed | KeyReused | None:
-            stored = (await found(await look_up(driver, once))).values()
-            return next((replay(each, once, False) for each in stored if once is not None), None)
+            stored = (await found(await look_up(driver, idempotency_key))).values()
+            return next((replay(each, idempotency_key, False) for each in stored if idempotency_key is not None), None)
 
-        return None if once is None else await self._database.read(query)
+        return None if idempotency_key is None else await self._database.read(query)
 
-    async def _conclude(self, once: IdempotencyKey | None, answer: _T) -> _T | Replayed | KeyReused:
+    async def _conclude(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T | Replayed | KeyReused:
         """Return an answer that changes nothing; with a key, store it."""
-        if once is None:
+        if idempotency_key is None:
             return answer
 
         async def work(driver: Driver, in_doubt: bool) -> _T | Replayed | KeyReused:
             await driver.execute("BEGIN", prepare=False)
-            return await concluded(driver, once, await look_up(driver, once), answer, in_doubt)
+            return await concluded(driver, idempotency_key, await look_up(driver, idempotency_key), answer, in_doubt)
 
         return await self._database.run_transaction(work)

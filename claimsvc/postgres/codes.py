@@ -68,7 +68,7 @@ class PostgresCodes(CodeAdditions):
     """
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         parameters = {**parameters_of(entry), "code": code, "redemption_id": str(uuid4())}
         types: set[str | None] = set()
@@ -78,16 +78,20 @@ class PostgresCodes(CodeAdditions):
         ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                stored = await look_up(driver, once)
+                stored = await look_up(driver, idempotency_key)
                 await driver.execute(_REDEEM, parameters)
                 read = await driver.execute(_READ, parameters)
-                if once is None:
+                if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
             row = await read.fetchone()
             answer = _redeemed(row, parameters["redemption_id"])
             if row is not None and isinstance(answer, Redeemed):
                 types.add(row[-1])
-            return answer if once is None else await concluded(driver, once, stored, answer, in_doubt)
+            return (
+                answer
+                if idempotency_key is None
+                else await concluded(driver, idempotency_key, stored, answer, in_doubt)
+            )
 
         answer = await self._database.run_transaction(work)
         self._changed(types)

@@ -54,7 +54,7 @@ STORED_BY_ANOTHER = psycopg.errors.InvalidTextRepresentation
 
 async def look_up(driver: Driver, *requests: IdempotencyKey | None) -> Rows | None:
     """Query the answers stored under the keys of requests, in a started transaction. None without any key."""
-    keys = [once for once in requests if once is not None]
+    keys = [each for each in requests if each is not None]
     if not keys:
         return None
     parameters = {"callers": [each.caller for each in keys], "keys": [each.key for each in keys]}
@@ -82,24 +82,24 @@ async def store(driver: Driver, answers: Sequence[tuple[IdempotencyKey, Outcome]
     await driver.execute(
         _STORE,
         {
-            "callers": [once.caller for once, _ in answers],
-            "keys": [once.key for once, _ in answers],
-            "fingerprints": [once.fingerprint for once, _ in answers],
+            "callers": [key.caller for key, _ in answers],
+            "keys": [key.key for key, _ in answers],
+            "fingerprints": [key.fingerprint for key, _ in answers],
             "answers": [Jsonb(encode(answer)) for _, answer in answers],
-            "request_ids": [once.request_id for once, _ in answers],
+            "request_ids": [key.request_id for key, _ in answers],
             "count": len(answers),
         },
     )
 
 
 async def concluded(
-    driver: Driver, once: IdempotencyKey | None, rows: Rows | None, answer: _T, in_doubt: bool
+    driver: Driver, idempotency_key: IdempotencyKey | None, rows: Rows | None, answer: _T, in_doubt: bool
 ) -> _T | Replayed | KeyReused:
     """End a transaction: store `answer` and commit, or roll back and return the answer that is stored already.
 
     Args:
         driver: the connection of the transaction.
-        once: the request's key; None to commit without storing.
+        idempotency_key: the request's key; None to commit without storing.
         rows: the result of `look_up` at the start of the transaction.
         answer: the result of the transaction.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
@@ -107,14 +107,15 @@ async def concluded(
     Raises:
         RestartTransactionError: another transaction has stored an answer meanwhile.
     """
-    stored = (await found(rows)).get((once.caller, once.key)) if once is not None else None
-    if once is not None and stored is not None:
-        await driver.execute("ROLLBACK", prepare=False)
-        repeated: _T | Replayed | KeyReused = replay(stored, once, in_doubt)
-        return repeated
+    if idempotency_key is not None:
+        stored = (await found(rows)).get((idempotency_key.caller, idempotency_key.key))
+        if stored is not None:
+            await driver.execute("ROLLBACK", prepare=False)
+            repeated: _T | Replayed | KeyReused = replay(stored, idempotency_key, in_doubt)
+            return repeated
     try:
         async with driver.pipeline():
-            await store(driver, [(once, answer)] if once is not None else [])
+            await store(driver, [(idempotency_key, answer)] if idempotency_key is not None else [])
             await driver.execute("COMMIT", prepare=False)
     except STORED_BY_ANOTHER as error:
         raise RestartTransactionError from error

@@ -140,7 +140,7 @@ class PostgresAudience:
         self._full_path = FullPath(database)
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, idempotency_key: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         found = await self._full_path.obstacles(Attempt(_NO_ID, coupon_name, user_id, options))
         answer: Eligibility | UnknownCoupon
@@ -148,14 +148,14 @@ class PostgresAudience:
             answer = UnknownCoupon()
         else:
             answer = Eligibility(tuple(reason for each in found for reason in _reasons(each)))
-        if once is None:
+        if idempotency_key is None:
             return answer
 
         async def work(driver: Driver, in_doubt: bool) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
-                stored = await look_up(driver, once)
-            return await concluded(driver, once, stored, answer, in_doubt)
+                stored = await look_up(driver, idempotency_key)
+            return await concluded(driver, idempotency_key, stored, answer, in_doubt)
 
         return await self._database.run_transaction(work)
 

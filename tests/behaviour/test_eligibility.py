@@ -246,11 +246,13 @@ async def test_what_was_told_under_a_key_is_told_again_whatever_has_changed(here
     await offer(here, amount=5, rules=ADULT)
     once = IdempotencyKey("anybody", "key", b"asked", "request-1")
     again = IdempotencyKey("anybody", "key", b"asked", "request-2")
-    told = await here.strategy.claim("spring", "ada", ClaimOptions(once=once))
+    told = await here.strategy.claim("spring", "ada", ClaimOptions(idempotency_key=once))
     assert isinstance(told, NotEligible)
     asked = await here.storage.audience.eligibility("spring", "ada", ClaimOptions(), replace(once, key="another"))
     await here.storage.campaigns.change("spring", {"rules": None}, ENTRY)
-    assert await here.strategy.claim("spring", "ada", ClaimOptions(once=again)) == Replayed(told, "request-1")
+    assert await here.strategy.claim("spring", "ada", ClaimOptions(idempotency_key=again)) == Replayed(
+        told, "request-1"
+    )
     replayed = await here.storage.audience.eligibility("spring", "ada", ClaimOptions(), replace(again, key="another"))
     assert replayed == Replayed(asked, "request-1")
     assert isinstance(asked, Eligibility)

@@ -284,7 +284,9 @@ async def test_nothing_is_lost_when_a_rule_meets_claims_that_take_the_quick_way(
 
 def keyed(key: str, asked: str = "the same") -> ClaimOptions:
     return ClaimOptions(
-        once=IdempotencyKey("anybody", key, hashlib.sha256(asked.encode()).digest(), f"request-{random.random()}")
+        idempotency_key=IdempotencyKey(
+            "anybody", key, hashlib.sha256(asked.encode()).digest(), f"request-{random.random()}"
+        )
     )
 
 
@@ -307,8 +309,8 @@ async def test_a_repetition_is_told_that_it_is_one_though_it_has_the_request_id_
     options = keyed("k")
     first = await here.strategy.claim("spring", "ada", options)
     assert isinstance(first, Claimed)
-    assert options.once is not None
-    assert await here.strategy.claim("spring", "ada", options) == Replayed(first, options.once.request_id)
+    assert options.idempotency_key is not None
+    assert await here.strategy.claim("spring", "ada", options) == Replayed(first, options.idempotency_key.request_id)
 
 
 async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_is_refused(here: Instance) -> None:
@@ -413,12 +415,16 @@ async def test_what_offers_closes_and_confirms_under_a_key_is_done_once_and_answ
     assert await transitions.confirm(held, once("confirm", request_id="second")) == Replayed(confirmed, "first")
     assert isinstance(await transitions.confirm(held, once("later")), AlreadyCancelled)
 
-    closed = await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive"))
+    closed = await campaigns.change("spring", {}, ENTRY, archive=True, idempotency_key=once("archive"))
     assert isinstance(closed, CouponDetail)
-    again = await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive", request_id="second"))
+    again = await campaigns.change(
+        "spring", {}, ENTRY, archive=True, idempotency_key=once("archive", request_id="second")
+    )
     assert again == Replayed(closed, "first")
     assert await transitions.confirm(held, once("confirm")) == Replayed(confirmed, "first")
-    assert await campaigns.change("spring", {}, ENTRY, archive=True, once=once("archive")) == Replayed(closed, "first")
+    assert await campaigns.change("spring", {}, ENTRY, archive=True, idempotency_key=once("archive")) == Replayed(
+        closed, "first"
+    )
     assert await offered(once("another key")) == Replayed(CouponExists(), "first")
     assert (
         len(await entries_about(here.storage, ENTRY.subject_type, ENTRY.subject, limit=10)) == 2

@@ -80,7 +80,7 @@ class MemoryCodes:
         entry: AuditEntry,
         *,
         atomic: bool,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         async for _ in rows:
             pass
@@ -93,12 +93,12 @@ class MemoryCodes:
         pattern: str,
         expires_at: datetime | None,
         entry: AuditEntry,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         return UnknownCoupon()
 
     async def redeem(
-        self, code: str, entry: AuditEntry, once: IdempotencyKey | None = None
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
         return UnknownCode()
 

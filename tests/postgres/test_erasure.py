@@ -70,11 +70,15 @@ async def a_life_of(storage: Repositories, database_url: str, user_id: str) -> N
     await claimed(storage, user_id, "spring")
     await claimed(storage, user_id, "summer")
     await claimed(storage, user_id, "summer", ClaimOptions(hold_seconds=60))
-    cancelled = await claimed(storage, user_id, "autumn", ClaimOptions(once=once("one")))
+    cancelled = await claimed(storage, user_id, "autumn", ClaimOptions(idempotency_key=once("one")))
     await storage.claims.cancel(cancelled, AuditEntry("claimant", "claim.cancel", "claim", cancelled))
-    await claimed(storage, user_id, "autumn", ClaimOptions(hold_seconds=60, once=once("two", f"user:{user_id}")))
-    await storage.admission.admit(wishes(user_id, "empty", ClaimOptions(once=once("three", f"user:{user_id}"))))
-    await storage.admission.admit(wishes("ben", "spring", ClaimOptions(once=once("of ben"))))
+    await claimed(
+        storage, user_id, "autumn", ClaimOptions(hold_seconds=60, idempotency_key=once("two", f"user:{user_id}"))
+    )
+    await storage.admission.admit(
+        wishes(user_id, "empty", ClaimOptions(idempotency_key=once("three", f"user:{user_id}")))
+    )
+    await storage.admission.admit(wishes("ben", "spring", ClaimOptions(idempotency_key=once("of ben"))))
     quoted = user_id.replace("'", "''")
     administrate(
         database_url,

@@ -64,7 +64,10 @@ async def test_an_answer_that_is_looked_up_is_no_repetition_of_another(database_
         await create_coupon(storage, "spring", 1, StrategyName.REDLOCK)
         asked = [
             replace(
-                each, options=ClaimOptions(once=IdempotencyKey("anybody", each.user_id, b"f", "the caller's own id"))
+                each,
+                options=ClaimOptions(
+                    idempotency_key=IdempotencyKey("anybody", each.user_id, b"f", "the caller's own id")
+                ),
             )
             for each in attempts("ada", "ben")
         ]
@@ -252,6 +255,6 @@ async def test_a_claim_that_is_over_before_its_end_is_known_is_not_made_again(da
             """,
         )
         proxy.cut_after(b"COMMIT")
-        with pytest.raises(UnavailableError, match="over by now"):
+        with pytest.raises(UnavailableError, match="has ended since"):
             await storage.admission.admit(attempts("ada"))
         assert await remaining(storage) == 5

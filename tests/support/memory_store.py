@@ -86,16 +86,16 @@ class MemoryStore:
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         return [None for _ in attempts]
 
-    def _told_again(self, once: IdempotencyKey | None) -> Replayed | KeyReused | None:
-        kept = self.kept.get(once.key) if once is not None else None
-        if once is None or kept is None:
+    def _told_again(self, idempotency_key: IdempotencyKey | None) -> Replayed | KeyReused | None:
+        kept = self.kept.get(idempotency_key.key) if idempotency_key is not None else None
+        if idempotency_key is None or kept is None:
             return None
         first, answer = kept
-        return Replayed(answer, first.request_id) if first.fingerprint == once.fingerprint else KeyReused()
+        return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
-    def _keep(self, once: IdempotencyKey | None, answer: _T) -> _T:
-        if once is not None:
-            self.kept[once.key] = once, answer
+    def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
+        if idempotency_key is not None:
+            self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 
     async def create_coupon(
@@ -110,11 +110,13 @@ class MemoryStore:
         amount: int,
         strategy: StrategyName,
         campaign: Campaign,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
         **_: object,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         self._fail()
-        return self._told_again(once) or self._keep(once, self._create(name, amount, strategy, campaign))
+        return self._told_again(idempotency_key) or self._keep(
+            idempotency_key, self._create(name, amount, strategy, campaign)
+        )
 
     def _create(self, name: str, amount: int, strategy: StrategyName, campaign: Campaign) -> Coupon | CouponExists:
         if name in self.amounts:
@@ -168,10 +170,12 @@ class MemoryStore:
         entry: AuditEntry,
         *,
         archive: bool = False,
-        once: IdempotencyKey | None = None,
+        idempotency_key: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
         self._fail()
-        return self._told_again(once) or self._keep(once, self._change(name, change, entry, archive))
+        return self._told_again(idempotency_key) or self._keep(
+            idempotency_key, self._change(name, change, entry, archive)
+        )
 
     def _change(self, name: str, change: Mapping[str, Any], entry: AuditEntry, archive: bool) -> ChangeAnswer:
         if name not in self.amounts:
@@ -201,13 +205,13 @@ class MemoryStore:
         return Cancelled(self.ended[claim_id])
 
     async def confirm(
-        self, claim_id: str, once: IdempotencyKey | None = None, **_: object
+        self, claim_id: str, idempotency_key: IdempotencyKey | None = None, **_: object
     ) -> Confirmed | HoldExpired | AlreadyCancelled | UnknownClaim | Replayed | KeyReused:
         claim = await self.claim(claim_id)
         if claim is None:
             return UnknownClaim()
         answer = AlreadyCancelled(claim) if claim_id in self.ended else Confirmed(claim)
-        return self._told_again(once) or self._keep(once, answer)
+        return self._told_again(idempotency_key) or self._keep(idempotency_key, answer)
 
     async def record(self, entry: AuditEntry) -> None:
         self.entries_kept.append(entry)
@@ -217,15 +221,15 @@ class MemoryStore:
         return []
 
     async def eligibility(
-        self, coupon_name: str, user_id: str, options: ClaimOptions, once: IdempotencyKey | None = None
+        self, coupon_name: str, user_id: str, options: ClaimOptions, idempotency_key: IdempotencyKey | None = None
     ) -> Eligibility | UnknownCoupon | Replayed | KeyReused:
         self._fail()
         campaign = self.campaign_of.get(coupon_name)
         if campaign is None:
-            return self._told_again(once) or self._keep(once, UnknownCoupon())
+            return self._told_again(idempotency_key) or self._keep(idempotency_key, UnknownCoupon())
         rules = campaign.rules or EligibilityRules()
         found = Eligibility(tuple(rules.broken(options.attributes, options.token, lambda _: False)))
-        return self._told_again(once) or self._keep(once, found)
+        return self._told_again(idempotency_key) or self._keep(idempotency_key, found)
 
     async def replace_list(
         self, coupon_name: str, kind: ListKind, users: AsyncIterator[Sequence[str]], entry: AuditEntry

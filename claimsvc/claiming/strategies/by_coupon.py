@@ -68,7 +68,7 @@ class StrategyByCoupon:
 
     async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> ClaimOutcome:
         """Try coupon after coupon. With an idempotency key, only the last refusal is stored."""
-        is_keyed = options is not None and options.once is not None
+        is_keyed = options is not None and options.idempotency_key is not None
         on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
         arrived_at = time.monotonic()
         tried = [""]

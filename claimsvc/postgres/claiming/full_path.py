@@ -226,7 +226,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     wanted = Counter(attempt.coupon_name for attempt in attempts)
     coupons = {"coupon_names": sorted(wanted)}
     claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
-    keys = [once for attempt in attempts if (once := _once(attempt)) is not None]
+    keys = [key for attempt in attempts if (key := _idempotency_key(attempt)) is not None]
     async with driver.pipeline():
         if locked:
             await driver.execute("BEGIN", prepare=False)
@@ -325,5 +325,5 @@ def _ids(claims: Sequence[Claim]) -> dict[str, Any]:
     }
 
 
-def _once(attempt: Attempt) -> IdempotencyKey | None:
-    return attempt.options.once if attempt.options is not None else None
+def _idempotency_key(attempt: Attempt) -> IdempotencyKey | None:
+    return attempt.options.idempotency_key if attempt.options is not None else None

@@ -71,7 +71,7 @@ def begin_claim(
     if body.hold_seconds is not None or key is not None or body.attributes or token:
         options = domain.ClaimOptions(
             hold_seconds=body.hold_seconds,
-            once=key,
+            idempotency_key=key,
             attributes=body.attributes or {},
             token=domain.attributes_of(token),
         )
