@@ -13,7 +13,7 @@ from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
-from claimsvc.connect import open_engine, open_unchecked_repositories, repositories_on, require
+from claimsvc.connect import connection_limits, repositories_on, require, unchecked_repositories
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
@@ -24,6 +24,7 @@ from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
 from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
+from claimsvc.postgres.pool import Pool, open_pool
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
@@ -114,8 +115,8 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     metrics.pool_limited(settings.database_pool_size)
     failpoints = Failpoints.parse(settings.failpoints)
     code_counts = CodeCountUpdater()
-    engine = await stack.enter_async_context(open_engine(settings, metrics, failpoints))
-    database = repositories_on(settings, engine, metrics, code_counts.changed)
+    pool = await stack.enter_async_context(_open_pool(settings, metrics, failpoints))
+    database = repositories_on(settings, pool, metrics, code_counts.changed)
     masters = await stack.enter_async_context(_open_masters(settings, metrics))
     await require("CLAIMSVC_DATABASE_URL", database.check_schema())
     await require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -249,11 +250,11 @@ async def open_jobs(settings: Settings) -> AsyncIterator[Jobs]:
     """Open the jobs, for the commands that run one. Raises as `application`."""
     metrics = Metrics()
     async with (
-        open_engine(settings, metrics) as engine,
+        _open_pool(settings, metrics) as pool,
         _open_masters(settings, metrics) as masters,
         _open_redlocks(settings, masters, metrics) as redlocks,
     ):
-        database = repositories_on(settings, engine, metrics)
+        database = repositories_on(settings, pool, metrics)
         await require("CLAIMSVC_DATABASE_URL", database.check_schema())
         await require("CLAIMSVC_REDIS_URLS", masters.check())
         lock, counters = redlocks.without_metrics(), RedisCounters(masters.all)
@@ -268,12 +269,10 @@ async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
         UnavailableError: a majority of the masters does not respond.
     """
     metrics = Metrics()
-    async with (
-        open_unchecked_repositories(settings, metrics) as database,
-        _open_masters(settings, metrics) as masters,
-    ):
+    audit_log = unchecked_repositories(settings).audit_log
+    async with _open_masters(settings, metrics) as masters:
         await masters.check()
-        yield LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
+        yield LockAdmin(masters.all, audit_log, ttl_seconds=settings.lock_ttl_seconds)
 
 
 def _jobs(
@@ -309,6 +308,13 @@ def _open_redlocks(
         observer=metrics,
         instance=instance,
     )
+
+
+def _open_pool(
+    settings: Settings, metrics: Metrics, failpoints: Failpoints | None = None
+) -> AbstractAsyncContextManager[Pool]:
+    connect = {} if failpoints is None else {"connect": failpoints.connect}
+    return open_pool(settings.database_url, connection_limits(settings), metrics, **connect)
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:

@@ -1,6 +1,6 @@
 """How commands run.
 
-The imports are inside the functions, because help and completion must not wait for asyncio and SQLAlchemy.
+The imports are inside the functions, because help and completion must not wait for asyncio and psycopg.
 """
 
 from collections.abc import Awaitable, Callable, Coroutine
@@ -31,11 +31,10 @@ def on_storage(work: Callable[["Repositories"], Awaitable[_Result]]) -> _Result:
     import asyncio
 
     from claimsvc.config import load_database_settings
-    from claimsvc.connect import open_repositories
+    from claimsvc.connect import checked_repositories
 
     async def with_storage() -> _Result:
-        async with open_repositories(load_database_settings()) as storage:
-            return await work(storage)
+        return await work(await checked_repositories(load_database_settings()))
 
     # Nothing here logs, so structlog is not imported: that takes 0.1 s.
     return asyncio.run(with_storage())

@@ -6,9 +6,8 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 from psycopg.rows import dict_row
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from claimsvc.postgres.connections import Driver, database_failures, read, unavailable, unit_of_work
+from claimsvc.postgres.connections import ConnectionSource, Driver, database_failures, read, unavailable, unit_of_work
 from claimsvc.postgres.transactions import run_transaction
 
 _T = TypeVar("_T")
@@ -20,11 +19,11 @@ class Database:
     """Where statements run. All methods raise `UnavailableError` when PostgreSQL does not answer in time.
 
     Args:
-        engine: the pool of connections.
+        source: lends connections.
         unit_timeout_seconds: how long one unit of work may take, waiting for its connection included.
     """
 
-    engine: AsyncEngine
+    source: ConnectionSource
     unit_timeout_seconds: float
 
     async def fetch(self, statement: str, parameters: Mapping[str, Any] = _NONE) -> list[tuple[Any, ...]]:
@@ -50,7 +49,7 @@ class Database:
         If the connection is lost, `UnavailableError` is raised although the statement may have been committed.
         """
         try:
-            async with unit_of_work(self.engine, self.unit_timeout_seconds) as driver:
+            async with unit_of_work(self.source, self.unit_timeout_seconds) as driver:
                 done = await driver.cursor(row_factory=dict_row).execute(statement.encode(), parameters)
                 return await done.fetchall() if done.description else []
         except database_failures as error:
@@ -58,7 +57,7 @@ class Database:
 
     async def read(self, query: Callable[[Driver], Awaitable[_T]]) -> _T:
         """Run `query` and return its result; see `connections.read`."""
-        return await read(self.engine, self.unit_timeout_seconds, query)
+        return await read(self.source, self.unit_timeout_seconds, query)
 
     async def run_transaction(
         self, work: Callable[[Driver, bool], Awaitable[_T]], *, timeout_seconds: float | None = None
@@ -70,4 +69,4 @@ class Database:
             timeout_seconds: overrides `unit_timeout_seconds`.
         """
         limit = self.unit_timeout_seconds if timeout_seconds is None else timeout_seconds
-        return await run_transaction(self.engine, limit, work)
+        return await run_transaction(self.source, limit, work)

@@ -6,11 +6,9 @@ from datetime import datetime
 from typing import Any, LiteralString
 
 from psycopg.rows import dict_row
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres.connections import Driver, database_failures, unit_of_work
+from claimsvc.postgres.connections import ConnectionSource, Driver, database_failures, unit_of_work
 from claimsvc.postgres.migrations import newest_revision
 
 _SAMPLES = 5
@@ -74,18 +72,18 @@ class DatabaseFacts:
     newest_revision: str
 
 
-async def read_facts(engine: AsyncEngine, *, timeout_seconds: float) -> DatabaseFacts:
+async def read_facts(source: ConnectionSource, *, timeout_seconds: float) -> DatabaseFacts:
     """Read the facts.
 
     Args:
-        engine: where connections come from.
+        source: where connections come from.
         timeout_seconds: see `unit_of_work`.
 
     Raises:
         UnavailableError: the server cannot be queried; the message is the database's own, for operators.
     """
     try:
-        async with unit_of_work(engine, timeout_seconds) as driver:
+        async with unit_of_work(source, timeout_seconds) as driver:
             [settings] = await (await driver.cursor(row_factory=dict_row).execute(_SETTINGS)).fetchall()
             answer_seconds, clock_ahead_seconds = await _clock(driver)
             revision = await _value(driver, _REVISION) if settings.pop("has_revision") else None
@@ -118,5 +116,4 @@ async def _value(driver: Driver, statement: LiteralString) -> Any:
 
 
 def _message(error: Exception) -> str:
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return next((line.strip() for line in str(cause).splitlines() if line.strip()), type(cause).__name__)
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -5,10 +5,9 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import psycopg
-from sqlalchemy.ext.asyncio import AsyncEngine
 
 from claimsvc.errors import InvariantViolatedError, UnavailableError
-from claimsvc.postgres.connections import Driver, database_failures, unavailable, unit_of_work
+from claimsvc.postgres.connections import ConnectionSource, Driver, database_failures, unavailable, unit_of_work
 
 _RESOLVE_PAUSE_SECONDS = 0.1
 # More restarts than two conflicting transactions ever need.
@@ -22,7 +21,7 @@ class RestartTransactionError(Exception):
 
 
 async def run_transaction(
-    engine: AsyncEngine, unit_timeout_seconds: float, work: Callable[[Driver, bool], Awaitable[_T]]
+    source: ConnectionSource, unit_timeout_seconds: float, work: Callable[[Driver, bool], Awaitable[_T]]
 ) -> _T:
     """Run `work` in a transaction and return its result.
 
@@ -30,7 +29,7 @@ async def run_transaction(
     with `in_doubt` true. It must be safe to repeat: it finds what it wrote before and recognizes it as its own.
 
     Args:
-        engine: where connections come from.
+        source: where connections come from.
         unit_timeout_seconds: see `unit_of_work`; also how long an uncertain commit is resolved by reading.
         work: runs one transaction on a connection, from BEGIN to COMMIT; its second argument is `in_doubt`.
 
@@ -47,7 +46,7 @@ async def run_transaction(
     while True:
         driver: Driver | None = None
         try:
-            async with unit_of_work(engine, unit_timeout_seconds) as driver:
+            async with unit_of_work(source, unit_timeout_seconds) as driver:
                 if in_doubt_until is not None and backend is not None:
                     await _end(driver, backend, clock() - started_at)
                 backend, started_at = driver.info.backend_pid, clock()

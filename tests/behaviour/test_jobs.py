@@ -13,10 +13,11 @@ from claimsvc.domain import Campaign, Claimed, ClaimOptions, PurgeReport, SoldOu
 from claimsvc.errors import UnavailableError
 from claimsvc.jobs import Jobs, Schedule
 from claimsvc.ports import Lease, Lock
-from claimsvc.postgres import EngineLimits, Repositories, open_engine
+from claimsvc.postgres import ConnectionLimits, Repositories
 from claimsvc.postgres.coupons import PostgresCoupons
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.maintenance import PostgresMaintenance
+from claimsvc.postgres.pool import open_pool
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
@@ -27,7 +28,7 @@ from tests.support.waiting import until
 
 OFTEN = Schedule(sweep_seconds=0.02, reconcile_seconds=3600, purge_seconds=3600)
 NOWHERE = ("redis://127.0.0.1:1",)
-_LIMITS = EngineLimits(
+_LIMITS = ConnectionLimits(
     pool_size=2,
     pool_timeout_seconds=2.0,
     connect_timeout_seconds=2,
@@ -66,14 +67,14 @@ async def open_jobs(
 ) -> AsyncIterator[tuple[Jobs, Observed]]:
     observed = Observed()
     async with (
-        open_engine(database_url, _LIMITS, observed) as engine,
+        open_pool(database_url, _LIMITS, observed) as pool,
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=4, observer=observed) as masters,
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as redlocks,
     ):
         jobs = Jobs(
             lock or redlocks.without_metrics(),
-            PostgresCoupons(Database(engine, 4.0)),
-            PostgresMaintenance(Database(engine, 40.0), observer=observed),
+            PostgresCoupons(Database(pool, 4.0)),
+            PostgresMaintenance(Database(pool, 40.0), observer=observed),
             RedisCounters(masters.all),
             observed,
             settle_seconds=0.01,

@@ -10,9 +10,10 @@ import pytest
 
 from claimsvc.domain import Claimed, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import Repositories, open_engine
+from claimsvc.postgres import Repositories
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.exports import PostgresExports
+from claimsvc.postgres.pool import open_pool
 from tests.http.asking import claim, get
 from tests.http.memory_services import Service
 from tests.support.admin import ADMIN
@@ -34,8 +35,8 @@ async def storage(database_url: str) -> AsyncIterator[Repositories]:
 @pytest.fixture
 async def exports(database_url: str) -> AsyncIterator[PostgresExports]:
     """Those of pages of three claims."""
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresExports(Database(engine, 3.0), page_claims=3)
+    async with open_pool(database_url, LIMITS, Observed()) as pool:
+        yield PostgresExports(Database(pool, 3.0), page_claims=3)
 
 
 async def exported(exports: PostgresExports, name: str = "spring") -> tuple[list[dict[str, str]], int]:

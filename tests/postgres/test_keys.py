@@ -7,9 +7,10 @@ import pytest
 
 from claimsvc.domain import ApiKey, Scope
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import Repositories, open_engine
+from claimsvc.postgres import Repositories
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.keys import PostgresKeys
+from claimsvc.postgres.pool import open_pool
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.storage import LIMITS, entries_about, open_storage
@@ -22,8 +23,8 @@ DIGEST = hashlib.sha256(b"a key").digest()
 @pytest.fixture
 async def elsewhere(database_url: str) -> AsyncIterator[PostgresKeys]:
     """What another instance knows, which looks again each time."""
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
-        yield PostgresKeys(Database(engine, 3.0), fresh_seconds=0.0)
+    async with open_pool(database_url, LIMITS, Observed()) as pool:
+        yield PostgresKeys(Database(pool, 3.0), fresh_seconds=0.0)
 
 
 async def make(keys: PostgresKeys, digest: bytes = DIGEST, *, expires_seconds: float | None = None) -> ApiKey:

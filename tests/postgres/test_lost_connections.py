@@ -15,8 +15,9 @@ import pytest
 from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import Repositories, open_engine
+from claimsvc.postgres import Repositories
 from claimsvc.postgres.connections import database_failures, unit_of_work
+from claimsvc.postgres.pool import open_pool
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.storage import (
@@ -144,7 +145,7 @@ async def test_a_process_that_stops_within_a_transaction_holds_its_rows_no_longe
     storage: Repositories, database_url: str
 ) -> None:
     await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
-    async with open_engine(database_url, LIMITS, Observed()) as engine, unit_of_work(engine, 60.0) as driver:
+    async with open_pool(database_url, LIMITS, Observed()) as pool, unit_of_work(pool, 60.0) as driver:
         with pytest.raises(psycopg.Error):
             async with driver.pipeline():
                 await driver.execute("BEGIN")
@@ -182,27 +183,27 @@ async def test_a_server_that_freezes_after_its_answer_is_not_waited_for_either(
 ) -> None:
     """Giving a connection back says ROLLBACK if something failed in a transaction, and that has an answer too."""
     assert services.postgres is not None
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
+    async with open_pool(database_url, LIMITS, Observed()) as pool:
         try:
             with contextlib.suppress(*database_failures):
-                async with asyncio.timeout(10), unit_of_work(engine, 0.5) as driver:
+                async with asyncio.timeout(10), unit_of_work(pool, 0.5) as driver:
                     await driver.execute("BEGIN")
                     services.postgres.pause()
         finally:
             services.postgres.resume()
-        async with unit_of_work(engine, 0.5) as driver:
+        async with unit_of_work(pool, 0.5) as driver:
             assert await (await driver.execute("SELECT 1")).fetchall() == [(1,)]
 
 
 async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_again(database_url: str) -> None:
-    async with open_engine(database_url, LIMITS, Observed()) as engine:
+    async with open_pool(database_url, LIMITS, Observed()) as pool:
         with pytest.raises(asyncio.CancelledError):
-            async with unit_of_work(engine, 3.0) as driver:
+            async with unit_of_work(pool, 3.0) as driver:
                 # As psycopg leaves it when the task is cancelled just as the last answer comes.
                 await driver.pipeline().__aenter__()
                 await driver.execute("SELECT pg_sleep(0.1)")
                 raise asyncio.CancelledError
-        async with unit_of_work(engine, 3.0) as driver, driver.pipeline():
+        async with unit_of_work(pool, 3.0) as driver, driver.pipeline():
             assert await (await driver.execute("SELECT 1")).fetchall() == [(1,)]
 
 
@@ -211,13 +212,13 @@ async def test_a_connection_that_a_cancellation_left_in_a_pipeline_is_not_lent_a
 async def test_a_connection_whose_borrower_vanished_is_counted_no_more(database_url: str) -> None:
     """As happens to whoever is cancelled even in giving it back."""
     observed = Observed()
-    async with open_engine(database_url, LIMITS, observed) as engine:
-        borrowed = await engine.connect()
+    async with open_pool(database_url, LIMITS, observed) as pool:
+        borrowed = await pool._engine.connect()
         assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
         del borrowed
         gc.collect()
         assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 0)
-        async with engine.connect():
+        async with pool.borrow():
             assert (observed.connections["idle"], observed.connections["in_use"]) == (0, 1)
 
 

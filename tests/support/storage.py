@@ -7,14 +7,15 @@ from urllib.parse import urlsplit
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import PLAIN, Attempt, AuditEntry, AuditFilter, Campaign, Coupon, CouponExists, StrategyName
-from claimsvc.postgres import EngineLimits, Repositories, open_engine
+from claimsvc.postgres import ConnectionLimits, Repositories
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.maintenance import PostgresMaintenance
+from claimsvc.postgres.pool import open_pool
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.proxy import Proxy, proxy_to
 
-LIMITS = EngineLimits(
+LIMITS = ConnectionLimits(
     pool_size=4,
     pool_timeout_seconds=1.0,
     connect_timeout_seconds=2,
@@ -27,8 +28,8 @@ LIMITS = EngineLimits(
 @asynccontextmanager
 async def open_storage(database_url: str) -> AsyncIterator[tuple[Repositories, Observed]]:
     observed = Observed()
-    async with open_engine(database_url, LIMITS, observed) as engine:
-        yield Repositories.on(Database(engine, 3.0), observer=observed), observed
+    async with open_pool(database_url, LIMITS, observed) as pool:
+        yield Repositories.on(Database(pool, 3.0), observer=observed), observed
 
 
 @asynccontextmanager

@@ -10,8 +10,9 @@ from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from claimsvc.domain import StrategyName
 from claimsvc.ports import Strategy
-from claimsvc.postgres import EngineLimits, Repositories, open_engine
+from claimsvc.postgres import ConnectionLimits, Repositories
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.pool import open_pool
 from claimsvc.redis.counters import RedisCounters
 from claimsvc.redis.lock import open_redlocks
 from claimsvc.redis.masters import open_masters
@@ -20,7 +21,7 @@ from tests.support.observed import Observed
 STRATEGIES = list(StrategyName)
 
 _WAITING_LIMIT = 300
-_LIMITS = EngineLimits(
+_LIMITS = ConnectionLimits(
     pool_size=4,
     pool_timeout_seconds=2.0,
     connect_timeout_seconds=2,
@@ -54,11 +55,11 @@ class Instance:
 async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
     observed = Observed()
     async with (
-        open_engine(database_url, _LIMITS, observed) as engine,
+        open_pool(database_url, _LIMITS, observed) as pool,
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
         open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
-        storage = Repositories.on(Database(engine, 4.0), observer=observed)
+        storage = Repositories.on(Database(pool, 4.0), observer=observed)
         admission = storage.admission
         limits = BatchLimits(
             batch_size=64, lock_timeout_seconds=1.5, queue_timeout_seconds=5.0, claim_timeout_seconds=10.0

@@ -4,11 +4,13 @@ LIMIT in the subqueries keeps the planner at one index look-up per claimant; see
 """
 
 from collections.abc import Mapping
-from typing import Any
-
-from pydantic import TypeAdapter
+from functools import cache
+from typing import TYPE_CHECKING, Any
 
 from claimsvc.domain import EligibilityRules
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _CLAIMANTS = """
     SELECT DISTINCT coupon_name, user_id
@@ -52,9 +54,14 @@ CROSS JOIN LATERAL (
 The other coupons are not locked, so this holds only at one moment of the transaction.
 """
 
-_RULES: TypeAdapter[EligibilityRules | None] = TypeAdapter(EligibilityRules | None)
+
+@cache
+def _parser() -> "TypeAdapter[EligibilityRules]":
+    from pydantic import TypeAdapter  # imported here, because most commands read no rules
+
+    return TypeAdapter(EligibilityRules)
 
 
 def rules_of(document: Mapping[str, Any] | None) -> EligibilityRules | None:
     """Parse the column `campaigns.rules`, which has the form of `dataclasses.asdict`."""
-    return _RULES.validate_python(document)
+    return None if document is None else _parser().validate_python(document)

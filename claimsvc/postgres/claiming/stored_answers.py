@@ -2,19 +2,22 @@
 
 from collections.abc import Mapping
 from functools import cache
-from typing import Any
-
-from pydantic import TypeAdapter
+from typing import TYPE_CHECKING, Any
 
 from claimsvc.domain import Outcome
 from claimsvc.domain.outcomes import name_of, rows
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 _KINDS: Mapping[str, type[Any]] = {row.name: kind for kind, row in rows() if row.is_stored}
 
 
 @cache
-def _codec(name: str) -> TypeAdapter[Any]:
-    # Built on first use: building all of them takes 50 ms.
+def _codec(name: str) -> "TypeAdapter[Any]":
+    # Built on first use: importing pydantic and building all of them takes 0.1 s.
+    from pydantic import TypeAdapter
+
     return TypeAdapter(_KINDS[name])
 
 
