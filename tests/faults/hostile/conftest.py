@@ -144,7 +144,8 @@ def serving(services: EmbeddedServices, template: str, folder: Path) -> Iterator
         yield serve
 
 
-@pytest.fixture(scope="session")
+# Ended with its package: the console of an instance of any later test would show it, because they share the masters.
+@pytest.fixture(scope="package")
 def shared_victim(
     services: EmbeddedServices, template_database: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Victim]:

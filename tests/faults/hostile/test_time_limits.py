@@ -62,7 +62,7 @@ async def test_a_claim_is_not_waited_for_past_its_limit_and_may_have_succeeded(s
     with hold_the_coupon(victim) as holder:
         answer, seconds = await answered(victim, claim("ann"))
         assert is_unavailable(answer)
-        assert "the same claim again tells its outcome" in answer.problem["detail"]
+        assert "repeat it to learn its outcome" in answer.problem["detail"]
         assert 0.9 <= seconds < 4
         holder.rollback()
     again, _ = await answered(victim, claim("ann"))
