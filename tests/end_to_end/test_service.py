@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 from claimsvc.client import AlreadyClaimed, Claimed, Coupon, CouponCreated, Retries, UnavailableError
 from tests.end_to_end.conftest import Connect, OpenService, metric
 from tests.support.admin import ADMIN_KEY
-from tests.support.waiting import quickest, until
+from tests.support.waiting import until
 
 ONCE = Retries(most=0)
 
@@ -63,21 +63,31 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
         await until(is_locked, "it is locked on every master")
         assert all([0 < await master.pttl("claim:coupon:spring") <= 20_000 for master in masters])
 
-        tries = 0
+        async def busy() -> dict[str, float]:
+            series = {
+                "attempts": 'claimsvc_lock_attempts_total{coupon="other",result="busy"}',
+                "retries": 'claimsvc_lock_retries_total{coupon="other"}',
+                "waits": 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}',
+                "wait_seconds": 'claimsvc_lock_wait_seconds_sum{coupon="other",result="busy"}',
+            }
+            return {name: await metric(session, there, each) for name, each in series.items()}
 
-        async def refused() -> float:
-            nonlocal tries
-            tries += 1
-            started = time.monotonic()
+        async def refused() -> dict[str, float]:
+            before, started = await busy(), time.monotonic()
             with pytest.raises(UnavailableError, match="503 lock-busy"):
                 await connect(there, ONCE).claim("spring", "ben")
-            return time.monotonic() - started
+            seconds = time.monotonic() - started
+            return {name: value - before[name] for name, value in (await busy()).items()} | {"seconds": seconds}
 
-        assert 1.5 <= await quickest(refused, 2.5) < 2.5
-    assert await metric(session, there, 'claimsvc_lock_attempts_total{coupon="other",result="busy"}') == 4 * tries
-    assert await metric(session, there, 'claimsvc_lock_retries_total{coupon="other"}') == 3 * tries
-    assert await metric(session, there, 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}') == tries
-    assert await metric(session, there, 'claimsvc_lock_wait_seconds_sum{coupon="other",result="busy"}') >= 1.5 * tries
+        # Where other work keeps this machine busy, a claim may reach its limit before its last retry.
+        for _ in range(5):
+            found = await refused()
+            assert (found["attempts"], found["retries"], found["waits"]) <= (4, 3, 1)
+            if found["attempts"] == 4 and found["seconds"] < 2.5:
+                break
+        assert (found["attempts"], found["retries"], found["waits"]) == (4, 3, 1)
+        assert 1.5 <= found["seconds"] < 2.5
+        assert found["wait_seconds"] >= 1.4
     assert isinstance(await held_up, Claimed)
     for master in masters:
         await master.aclose()

@@ -314,7 +314,12 @@ async def open_lane(
     database_url: str, redis_urls: Sequence[str], strategy: str, scenario: Scenario, zygote: Zygote | None
 ) -> AsyncIterator[Lane]:
     """A lane on a database of its own; its service is in this process, or a process from the zygote."""
-    settings = Settings(database_url=database_url, redis_urls=tuple(redis_urls), claim_queue_timeout_seconds=0.01)
+    settings = Settings(
+        database_url=database_url,
+        redis_urls=tuple(redis_urls),
+        redis_timeout_seconds=5.0,  # a busy machine is no fault of the masters
+        claim_queue_timeout_seconds=0.01,
+    )
     async with (
         open_records(database_url, redis_urls) as records,
         bootstrap.open_jobs(settings) as jobs,
