@@ -57,12 +57,13 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
     async with (
         open_pool(database_url, _LIMITS, observed) as pool,
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
-        open_redlocks(masters.all, ttl_seconds=20.0, retries=3, retry_wait_seconds=0.5, observer=observed) as lock,
+        # More retries than the service's 3, so that a busy machine is not taken for a busy lock.
+        open_redlocks(masters.all, ttl_seconds=20.0, retries=12, retry_wait_seconds=0.5, observer=observed) as lock,
     ):
         storage = Repositories.on(Database(pool, 4.0), observer=observed)
         admission = storage.admission
         limits = BatchLimits(
-            batch_size=64, lock_timeout_seconds=1.5, queue_timeout_seconds=5.0, claim_timeout_seconds=10.0
+            batch_size=64, lock_timeout_seconds=6.0, queue_timeout_seconds=10.0, claim_timeout_seconds=20.0
         )
         room = WaitingRoom(_WAITING_LIMIT, observed)
         strategies: dict[StrategyName, Strategy] = {
