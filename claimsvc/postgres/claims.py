@@ -32,15 +32,17 @@ from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
 
-_CLAIM = """
+_SELECT = """
 SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
 FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
-WHERE claim.id = %(id)s
 """
+_CLAIM = f"{_SELECT} WHERE claim.id = %(id)s"
+_CLAIM_OF_COUPON = f"{_SELECT} WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s"
 _CLAIMS = """
 SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at
 FROM user_claims
@@ -50,17 +52,10 @@ ORDER BY claimed_at, id
 LIMIT %(limit)s
 """
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
-_COUPON_EXISTS = "SELECT FROM coupons WHERE name = %(coupon_name)s"
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
 FROM user_claims AS claim LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
 WHERE claim.id = %(id)s
-"""
-_READ = """
-SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
-FROM user_claims AS claim
-LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
-WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 """
 # Each is unused with a probability of at least 0.999, so at least one of them almost certainly is.
 _SPARE_CODES = 8
@@ -97,7 +92,7 @@ class PostgresClaims:
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         position = {"after_at": after.claimed_at, "after_id": after.id} if after is not None else _BEFORE_EVERY_CLAIM
         rows = await self._database.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
-        if not rows and not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+        if not rows and not await coupon_exists(self._database, coupon_name):
             return UnknownCoupon()
         return [claim_of(*row) for row in rows]
 
@@ -147,7 +142,7 @@ class PostgresClaims:
                 await driver.execute(SETTLE_CODES, coupons)
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
-                after = await driver.execute(_READ, claim)
+                after = await driver.execute(_CLAIM_OF_COUPON, claim)
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
             row = await after.fetchone()

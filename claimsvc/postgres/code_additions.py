@@ -27,6 +27,7 @@ from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_co
 from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.code_batch import ROWS_AT_ONCE, CodeBatch
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, found, look_up
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -38,8 +39,6 @@ _MOST_ROUNDS = 20
 
 _A = TypeVar("_A")
 _T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
-
-_COUPON_EXISTS = "SELECT 1 FROM coupons WHERE name = %(coupon_name)s"
 
 
 class CodeAdditions:
@@ -66,7 +65,7 @@ class CodeAdditions:
         repeated = await self._stored_answer(idempotency_key)
         if repeated is not None:
             return repeated
-        if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+        if not await coupon_exists(self._database, coupon_name):
             return await self._conclude(idempotency_key, UnknownCoupon())
         intake = Intake()
         waiting: list[NewCode] = []
@@ -127,7 +126,7 @@ class CodeAdditions:
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
-        if not await self._database.fetch(_COUPON_EXISTS, {"coupon_name": coupon_name}):
+        if not await coupon_exists(self._database, coupon_name):
             return await self._conclude(idempotency_key, UnknownCoupon())
         if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
             return await self._conclude(idempotency_key, PatternTooSmall())

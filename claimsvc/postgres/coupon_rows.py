@@ -1,4 +1,4 @@
-"""Rows of coupons and their terms: the columns that are read, and the values made of them."""
+"""Rows of coupons and their terms: whether there is one, the columns that are read, and the values made of them."""
 
 from collections.abc import Mapping
 from dataclasses import fields
@@ -6,6 +6,7 @@ from typing import Any
 
 from claimsvc.domain import Campaign, Coupon, StrategyName
 from claimsvc.postgres.claiming.eligibility import rules_of
+from claimsvc.postgres.database import Database
 
 COUPON_COLUMNS = "coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at"
 """The columns of `Coupon`; `coupon` is its row in `coupons`."""
@@ -17,6 +18,11 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
 
 TERMS = tuple(field.name for field in fields(Campaign))
 """The names of a coupon's terms."""
+
+
+async def coupon_exists(database: Database, coupon_name: str) -> bool:
+    """Whether there is a coupon of this name."""
+    return bool(await database.fetch("SELECT FROM coupons WHERE name = %(name)s", {"name": coupon_name}))
 
 
 def coupon_of(row: Mapping[str, Any]) -> Coupon:

@@ -8,14 +8,13 @@ locked in between. Claims made meanwhile may or may not be included, and each li
 from collections.abc import AsyncIterator
 
 from claimsvc.domain import UnknownCoupon
+from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
 
 _PAGE_CLAIMS = 5_000
 _HEADER = b"id,coupon_name,user_id,state,claimed_at,expires_at,ended_at\r\n"
 # The position before all claims.
 _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
-
-_EXISTS = "SELECT FROM coupons WHERE name = %(coupon_name)s"
 
 
 def _text(column: str) -> str:
@@ -65,7 +64,7 @@ class PostgresExports:
         self._page_claims = page_claims
 
     async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-        if not await self._database.fetch(_EXISTS, {"coupon_name": coupon_name}):
+        if not await coupon_exists(self._database, coupon_name):
             return UnknownCoupon()
         return self._pages(coupon_name)
 

@@ -39,7 +39,8 @@ class Pool:
                 driver: Driver = (await connection.get_raw_connection()).driver_connection  # type: ignore[assignment]
                 yield Borrowed(driver, connection.invalidate)
         except SQLAlchemyError as error:
-            raise _error_of_driver(error) from error
+            # Not `from error`: its cause may be the very error that is raised, and the causes would form a circle.
+            raise _error_of_driver(error) from None
 
 
 @asynccontextmanager

@@ -105,8 +105,7 @@ async def test_the_line_of_a_claim_says_where_its_time_went(
     with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
         decided = asyncio.create_task(claim(session, here, "spring", "ada"))
-        while not await metric(session, here, "claimsvc_batch_size_count"):
-            await asyncio.sleep(0.01)
+        await until(lambda: metric(session, here, "claimsvc_batch_size_count"), "the batch of the first has begun")
         waits_for_it = asyncio.create_task(claim(session, here, "spring", "ben"))
         await claim(session, there, "spring", "cleo")
     await asyncio.gather(decided, waits_for_it)

@@ -123,6 +123,18 @@ async def test_reading_does_not_fail_for_connections_that_died_while_idle(
         assert await read(storage) == before
 
 
+async def test_the_causes_of_a_failure_to_connect_end() -> None:
+    """Programs that follow them, as tracebacks do, would not end otherwise."""
+    async with open_storage("postgresql+psycopg://nobody:x@127.0.0.1:1/nothing") as (storage, _):
+        with pytest.raises(UnavailableError) as raised:
+            await storage.check_schema()
+    causes: list[BaseException] = [raised.value]
+    while (cause := causes[-1].__cause__) is not None:
+        assert cause not in causes
+        causes.append(cause)
+    assert isinstance(causes[-1], psycopg.Error)
+
+
 async def test_connections_are_counted_right_while_the_server_takes_none(
     database_url: str, postgres: PostgresServer
 ) -> None:

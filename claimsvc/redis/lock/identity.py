@@ -1,11 +1,17 @@
-"""Instance names and lock tokens. A token begins with the name of its instance, which identifies the holder."""
+"""Keys of locks, instance names, and tokens. A token begins with the name of its instance: that identifies the holder."""
 
 import os
 import re
 import socket
 import uuid
 
+KEY_PREFIX = "claim:coupon:"
 _LONGEST_HOST = 63  # the limit of a DNS label
+
+
+def key_of(coupon_name: str) -> str:
+    """Return the key of a coupon's lock. pottery forms the same one from its own prefix and ours."""
+    return KEY_PREFIX + coupon_name
 
 
 def instance_name() -> str:

@@ -31,14 +31,13 @@ from claimsvc.domain import (
 )
 from claimsvc.ports import AuditLog
 from claimsvc.redis.lock.acquisition import no_majority, release
-from claimsvc.redis.lock.identity import instance_of
+from claimsvc.redis.lock.identity import KEY_PREFIX, instance_of, key_of
 from claimsvc.redis.masters import Master
 from claimsvc.redis.scripts import Script
 
 _log = structlog.get_logger("claimsvc.lock")
 _look = Script("lock_look.lua")
 
-_PREFIX = "claim:coupon:"
 _NAME = re.compile(COUPON_NAME_PATTERN, re.ASCII)
 # Keys for one SCAN, and names for one call of the script: both take some tenths of a millisecond.
 _SCAN_COUNT = 500
@@ -145,7 +144,7 @@ class LockAdmin:
     async def _give_back(self, master: Master, lock: HeldLock, token: str, looked_since: float) -> list[int]:
         # Counted from before the read, so that a slow audit cannot make the lock seem younger than a master's outage.
         taken_since = looked_since - lock.held_seconds
-        keys = [_PREFIX + lock.coupon_name]
+        keys = [key_of(lock.coupon_name)]
         return await release(master, keys, token, taken_since=taken_since, ttl_seconds=self._ttl_seconds)
 
     async def _look_at(self, names: Sequence[str]) -> list[tuple[HeldLock, str]]:
@@ -161,7 +160,7 @@ class LockAdmin:
         return [each for name in names for each in found[name]]
 
     async def _look_once(self, names: Sequence[str]) -> dict[str, list[tuple[HeldLock, str]]]:
-        keys = [_PREFIX + name for name in names]
+        keys = [key_of(name) for name in names]
         answers = await self._ask({master: _look(master, keys, _MOST_WAITING) for master in self._masters})
         seen: dict[str, list[_Seen]] = {name: [] for name in names}
         for master, (clock, *locks) in answers.items():
@@ -222,9 +221,9 @@ async def _scan(master: Master, until: float) -> tuple[set[str], bool]:
     names: set[str] = set()
     cursor = 0
     while True:
-        cursor, keys = await master.scan(cursor, match=f"{_PREFIX}*", count=_SCAN_COUNT)
+        cursor, keys = await master.scan(cursor, match=f"{KEY_PREFIX}*", count=_SCAN_COUNT)
         found = (key if isinstance(key, str) else key.decode("utf-8", "replace") for key in keys)
-        names.update(name for key in found if _NAME.fullmatch(name := key.removeprefix(_PREFIX)))
+        names.update(name for key in found if _NAME.fullmatch(name := key.removeprefix(KEY_PREFIX)))
         if not cursor:
             return names, True
         if len(names) > _MOST_LOCKS or time.monotonic() > until:

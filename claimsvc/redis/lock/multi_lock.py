@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Sequence
 from redis.exceptions import RedisError
 
 from claimsvc.redis.lock.acquisition import ReleaseResult, no_majority, release, take
-from claimsvc.redis.lock.identity import token_of
+from claimsvc.redis.lock.identity import key_of, token_of
 from claimsvc.redis.masters import Master
 
 
@@ -46,7 +46,7 @@ class MultiLockAcquisition:
         self._taken_since = time.monotonic()
 
     async def take(self) -> Sequence[str]:
-        keys = _keys(self.coupon_names)
+        keys = [key_of(name) for name in self.coupon_names]
         ttl_milliseconds = int(self._ttl_seconds * 1000)
         votes = await self._ask([take(master, keys, self._token, ttl_milliseconds) for master in self._masters])
         if len(votes) < self._majority:
@@ -73,7 +73,7 @@ class MultiLockAcquisition:
         return ReleaseResult(lost=[name for name in coupon_names if held[name] < self._majority], woken=tuple(woken))
 
     async def _release(self, coupon_names: Sequence[str]) -> list[list[int]]:
-        keys = _keys(coupon_names)
+        keys = [key_of(name) for name in coupon_names]
         return await self._ask(
             [
                 release(master, keys, self._token, taken_since=self._taken_since, ttl_seconds=self._ttl_seconds)
@@ -90,7 +90,3 @@ class MultiLockAcquisition:
             elif not isinstance(answer, RedisError):
                 raise answer
         return answers
-
-
-def _keys(coupon_names: Sequence[str]) -> list[str]:
-    return [f"claim:coupon:{name}" for name in coupon_names]

@@ -19,6 +19,7 @@ from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
 from claimsvc.ports import LockObserver
+from claimsvc.redis.lock.identity import key_of
 from claimsvc.redis.masters import Client, Master, being_cancelled, place_of
 from claimsvc.redis.scripts import Script
 
@@ -99,9 +100,7 @@ class HandOver:
         for master in self._queue_masters(coupon_name, skip):
             self._queued_on[coupon_name] = master
             try:
-                answer = await _wait(
-                    master, [f"claim:coupon:{coupon_name}"], self._instance, since, _PLACE_MILLISECONDS
-                )
+                answer = await _wait(master, [key_of(coupon_name)], self._instance, since, _PLACE_MILLISECONDS)
             except RedisError:
                 continue  # the master is down or takes no writes: queue on the next one
             if not answer:
