@@ -13,7 +13,7 @@ from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
-from claimsvc.connect import connection_limits, repositories_on, require, unchecked_repositories
+from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
@@ -269,10 +269,9 @@ async def open_lock_admin(settings: Settings) -> AsyncIterator[LockAdmin]:
         UnavailableError: a majority of the masters does not respond.
     """
     metrics = Metrics()
-    audit_log = unchecked_repositories(settings).audit_log
-    async with _open_masters(settings, metrics) as masters:
+    async with open_unchecked_repositories(settings) as database, _open_masters(settings, metrics) as masters:
         await masters.check()
-        yield LockAdmin(masters.all, audit_log, ttl_seconds=settings.lock_ttl_seconds)
+        yield LockAdmin(masters.all, database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
 
 
 def _jobs(

@@ -1,6 +1,7 @@
 """Open PostgreSQL alone, for commands that need nothing else. `bootstrap` builds the whole service."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import aclosing, asynccontextmanager
 
 from claimsvc import postgres
 from claimsvc.config import DatabaseSettings
@@ -16,24 +17,30 @@ class _Unobserved:
     def invariant_violated(self) -> None: ...
 
 
-async def checked_repositories(settings: DatabaseSettings) -> postgres.Repositories:
-    """The repositories, for commands that do not need Redis.
+@asynccontextmanager
+async def open_repositories(settings: DatabaseSettings) -> AsyncIterator[postgres.Repositories]:
+    """Open the repositories, for commands that do not need Redis.
 
     Raises:
         SettingsError: the database does not respond, or its schema is too old.
     """
-    repositories = unchecked_repositories(settings)
-    await require("CLAIMSVC_DATABASE_URL", repositories.check_schema())
-    return repositories
+    async with open_unchecked_repositories(settings) as repositories:
+        await require("CLAIMSVC_DATABASE_URL", repositories.check_schema())
+        yield repositories
 
 
-def unchecked_repositories(settings: DatabaseSettings) -> postgres.Repositories:
-    """The repositories, without checking the database: for commands that can continue without it.
+@asynccontextmanager
+async def open_unchecked_repositories(settings: DatabaseSettings) -> AsyncIterator[postgres.Repositories]:
+    """Open the repositories without checking the database: for commands that can continue without it."""
+    async with _open_connection(settings) as source:
+        yield repositories_on(settings, source, _Unobserved())
 
-    Each unit of work has a connection of its own: a pool would not be used, and importing SQLAlchemy's takes 0.3 s.
-    """
-    source = postgres.SingleConnections(settings.database_url, connection_limits(settings))
-    return repositories_on(settings, source, _Unobserved())
+
+@asynccontextmanager
+async def _open_connection(settings: DatabaseSettings) -> AsyncIterator[postgres.SingleConnection]:
+    # Not a pool: a command would not use it, and importing SQLAlchemy's takes 0.3 s.
+    async with aclosing(postgres.SingleConnection(settings.database_url, connection_limits(settings))) as source:
+        yield source
 
 
 def repositories_on(
@@ -64,8 +71,8 @@ def unit_timeout_seconds(settings: DatabaseSettings) -> float:
 
 async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFacts:
     """Read facts about PostgreSQL over a connection like those of the service. Raises as `postgres.read_facts`."""
-    source = postgres.SingleConnections(settings.database_url, connection_limits(settings))
-    return await postgres.read_facts(source, timeout_seconds=unit_timeout_seconds(settings))
+    async with _open_connection(settings) as source:
+        return await postgres.read_facts(source, timeout_seconds=unit_timeout_seconds(settings))
 
 
 def connection_limits(settings: DatabaseSettings) -> postgres.ConnectionLimits:

@@ -31,10 +31,11 @@ def on_storage(work: Callable[["Repositories"], Awaitable[_Result]]) -> _Result:
     import asyncio
 
     from claimsvc.config import load_database_settings
-    from claimsvc.connect import checked_repositories
+    from claimsvc.connect import open_repositories
 
     async def with_storage() -> _Result:
-        return await work(await checked_repositories(load_database_settings()))
+        async with open_repositories(load_database_settings()) as storage:
+            return await work(storage)
 
     # Nothing here logs, so structlog is not imported: that takes 0.1 s.
     return asyncio.run(with_storage())

@@ -1,6 +1,6 @@
 """PostgreSQL: the tables and all SQL statements."""
 
-from claimsvc.postgres.connections import ConnectionLimits, ConnectionSource, SingleConnections
+from claimsvc.postgres.connections import ConnectionLimits, ConnectionSource, SingleConnection
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.diagnostics import DatabaseFacts, read_facts
 from claimsvc.postgres.migrations import migrate
@@ -12,7 +12,7 @@ __all__ = [
     "Database",
     "DatabaseFacts",
     "Repositories",
-    "SingleConnections",
+    "SingleConnection",
     "migrate",
     "read_facts",
 ]

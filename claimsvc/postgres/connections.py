@@ -64,8 +64,10 @@ class ConnectionSource(Protocol):
         ...
 
 
-class SingleConnections:
-    """A source that opens a connection for each unit of work: for commands, which need few.
+class SingleConnection:
+    """A source that keeps one connection, for commands: they run one unit of work after another.
+
+    Units of work that overlap get connections of their own.
 
     Args:
         database_url: the database.
@@ -76,15 +78,28 @@ class SingleConnections:
         # libpq does not know SQLAlchemy's name of the driver.
         self._database_url = database_url.replace("postgresql+psycopg://", "postgresql://", 1)
         self._limits = limits
+        self._idle: Driver | None = None
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Borrowed]:
-        connect = bounded(psycopg.AsyncConnection.connect, self._limits)
-        driver = await connect(self._database_url, **connection_options(self._limits))
+        driver, self._idle = self._idle, None
+        if driver is None:
+            connect = bounded(psycopg.AsyncConnection.connect, self._limits)
+            driver = await connect(self._database_url, **connection_options(self._limits))
         try:
             yield Borrowed(driver, driver.close)
         finally:
-            await driver.close()
+            # One whose transaction was left open is not used again.
+            is_idle = not driver.closed and driver.info.transaction_status == TransactionStatus.IDLE
+            if is_idle and self._idle is None:
+                self._idle = driver
+            else:
+                await driver.close()
+
+    async def aclose(self) -> None:
+        """Close the connection."""
+        if self._idle is not None:
+            await self._idle.close()
 
 
 def connection_options(limits: ConnectionLimits) -> dict[str, Any]:

@@ -22,7 +22,7 @@ from rich.console import Console
 from claimsvc import logs
 from claimsvc.bootstrap import migrate
 from claimsvc.config import Settings, load_settings
-from claimsvc.connect import checked_repositories
+from claimsvc.connect import open_repositories
 from claimsvc.domain import PLAIN, StrategyName
 from claimsvc.embedded import (
     EmbeddedServices,
@@ -193,8 +193,8 @@ def _admin_key(state_dir: Path) -> str:
 
 
 async def _create_demo_coupon(settings: Settings) -> None:
-    database = await checked_repositories(settings)
-    await database.campaigns.create(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK, PLAIN, actor="claimsvc")
+    async with open_repositories(settings) as database:
+        await database.campaigns.create(_DEMO_COUPON, _DEMO_AMOUNT, StrategyName.REDLOCK, PLAIN, actor="claimsvc")
 
 
 def _print_welcome(console: Console, url: str, key: str, environment: Path, kept: str) -> None:

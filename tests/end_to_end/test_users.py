@@ -14,7 +14,7 @@ import structlog
 
 from claimsvc.bootstrap import application
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.connect import checked_repositories
+from claimsvc.connect import open_repositories
 from claimsvc.domain import Scope, StrategyName
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.databases import administrate
@@ -120,19 +120,21 @@ async def test_an_idempotency_key_is_its_user_s_and_outlives_the_instance(stage:
 
 @pytest.mark.usefixtures("spring")
 async def test_a_key_with_the_scope_acts_for_users_and_is_named_in_the_audit(stage: Stage, database_url: str) -> None:
-    storage = await checked_repositories(DatabaseSettings(database_url=database_url))
-    digest = hashlib.sha256(SUPPORT.encode()).digest()
-    scopes = {Scope.CLAIMS_WRITE}
-    made = await storage.keys.create(digest, label="support", scopes=scopes, expires_seconds=None, actor="os-user:x@y")
-    support = bearer(SUPPORT)
-    status, claim = await stage.ask("POST", "/api/coupons/claim", {**CLAIM, "user_id": "zoe"}, support)
-    assert (status, claim["user_id"]) == (201, "zoe")
-    status, _ = await stage.ask("DELETE", f"/api/claims/{claim['id']}", {"reason": "zoe has called"}, support)
-    assert status == 200
-    status, problem = await stage.ask("GET", f"/api/claims/{claim['id']}", None, support)
-    assert (status, problem["type"]) == (403, "/problems/forbidden")
-    audited = administrate(database_url, "SELECT actor, reason FROM audit WHERE subject_type = 'claim'")
-    assert audited == [(f"key:{made.id}", "zoe has called")]
+    async with open_repositories(DatabaseSettings(database_url=database_url)) as storage:
+        digest = hashlib.sha256(SUPPORT.encode()).digest()
+        scopes = {Scope.CLAIMS_WRITE}
+        made = await storage.keys.create(
+            digest, label="support", scopes=scopes, expires_seconds=None, actor="os-user:x@y"
+        )
+        support = bearer(SUPPORT)
+        status, claim = await stage.ask("POST", "/api/coupons/claim", {**CLAIM, "user_id": "zoe"}, support)
+        assert (status, claim["user_id"]) == (201, "zoe")
+        status, _ = await stage.ask("DELETE", f"/api/claims/{claim['id']}", {"reason": "zoe has called"}, support)
+        assert status == 200
+        status, problem = await stage.ask("GET", f"/api/claims/{claim['id']}", None, support)
+        assert (status, problem["type"]) == (403, "/problems/forbidden")
+        audited = administrate(database_url, "SELECT actor, reason FROM audit WHERE subject_type = 'claim'")
+        assert audited == [(f"key:{made.id}", "zoe has called")]
 
 
 async def test_a_service_says_at_its_start_when_claiming_is_open(

@@ -15,7 +15,7 @@ import pytest
 from claimsvc.domain import AuditEntry, Claimed, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.embedded import EmbeddedServices, PostgresServer
 from claimsvc.errors import UnavailableError
-from claimsvc.postgres import Repositories
+from claimsvc.postgres import Repositories, SingleConnection
 from claimsvc.postgres.connections import database_failures, unit_of_work
 from claimsvc.postgres.pool import open_pool
 from tests.support.databases import administrate
@@ -121,6 +121,24 @@ async def test_reading_does_not_fail_for_connections_that_died_while_idle(
         assert observed.connections["idle"] == LIMITS.pool_size
         terminate_all_others(database_url)
         assert await read(storage) == before
+
+
+async def test_a_command_keeps_one_connection_and_never_one_whose_transaction_is_open(database_url: str) -> None:
+    async with contextlib.aclosing(SingleConnection(database_url, LIMITS)) as source:
+        async with unit_of_work(source, 3.0) as first:
+            assert await (await first.execute("SELECT 1")).fetchall() == [(1,)]
+        async with unit_of_work(source, 3.0) as again, unit_of_work(source, 3.0) as beside:
+            assert again is first
+            assert beside is not first
+        with pytest.raises(psycopg.errors.DivisionByZero):
+            async with unit_of_work(source, 3.0) as failed:
+                await failed.execute("BEGIN")
+                await failed.execute("SELECT 1 / 0")
+        assert failed.closed
+        async with unit_of_work(source, 3.0) as fresh:
+            assert fresh is not failed
+            assert await (await fresh.execute("SELECT 1")).fetchall() == [(1,)]
+    assert (fresh.closed, beside.closed) == (True, True)
 
 
 async def test_the_causes_of_a_failure_to_connect_end() -> None:

@@ -1,4 +1,4 @@
-"""Keys of locks, instance names, and tokens. A token begins with the name of its instance: that identifies the holder."""
+"""Keys of locks, instance names, and tokens. A token begins with the name of its instance, the holder."""
 
 import os
 import re
