@@ -29,6 +29,7 @@ from claimsvc.domain import (
     CodeState,
     Confirmed,
     HoldContinued,
+    IdempotencyKey,
     NewCode,
     Redeemed,
     RefusedRow,
@@ -237,6 +238,16 @@ async def test_a_code_is_redeemed_once_by_one_of_fifty(instances: Sequence[Insta
     assert await here.storage.codes.redeem("C-2", ENTRY) == UnknownCode()
     assert await here.storage.codes.count(None) == CodeCounts(uploaded=1, claimed=1, redeemed=1)
     assert await stock(here) == (1, 0)
+
+
+async def test_a_key_that_came_before_the_claim_redeems_its_code_after_it(here: Instance) -> None:
+    await offer(here, 1)
+    key = IdempotencyKey("till", "k", b"asked", "request-1")
+    assert await here.storage.codes.redeem("C-1", ENTRY, key) == CodeNotClaimed()
+    await claimed(here, "ada")
+    redeemed = await here.storage.codes.redeem("C-1", ENTRY, key)
+    assert isinstance(redeemed, Redeemed)
+    assert await here.storage.codes.redeem("C-1", ENTRY, key) == Replayed(redeemed, "request-1")
 
 
 async def test_of_redeeming_and_cancelling_at_once_one_happens(instances: Sequence[Instance]) -> None:

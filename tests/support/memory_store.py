@@ -42,9 +42,10 @@ from claimsvc.domain import (
     UnknownClaim,
     UnknownCoupon,
 )
+from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Outcome)
 
 
 class MemoryStore:
@@ -94,7 +95,7 @@ class MemoryStore:
         return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
     def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
-        if idempotency_key is not None:
+        if idempotency_key is not None and is_stored(answer):
             self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 
