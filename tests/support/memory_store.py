@@ -256,8 +256,9 @@ class MemoryStore:
     def of_type(self, coupon_type: str | None) -> list[str]:
         return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
 
-    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
-        return self.of_type(coupon_type)
+    async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
+        names = self.of_type(coupon_type)
+        return names[names.index(after) + 1 if after is not None else 0 :][:limit]
 
     async def check(self) -> None:
         self._fail()

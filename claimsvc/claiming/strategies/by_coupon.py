@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from claimsvc.claiming.batching import outcome_unknown
@@ -25,9 +25,12 @@ _CACHED_STRATEGIES = 100_000
 _READ_AT_ONCE = 1000
 # The list of claimable coupons changes slowly. If no coupon of a cached list can be claimed, the list is read again.
 _CLAIMABLE_CACHED_SECONDS = 1.0
-_CACHED_TYPES = 1000
+_CLAIMABLE_AT_ONCE = 100
+_CACHED_PAGES = 1000
 # After any other outcome the next coupon is tried.
 _FINAL_OUTCOMES = (Claimed, AlreadyClaimed, HoldContinued, Replayed, KeyReused)
+
+_Page = tuple[str | None, str | None]
 
 
 class StrategyByCoupon:
@@ -50,8 +53,9 @@ class StrategyByCoupon:
         self._known: dict[str, Strategy] = {}
         self._unread: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
-        # By type: the read of its claimable coupons, and when it started (monotonic seconds).
-        self._claimable: dict[str | None, tuple[float, asyncio.Task[list[str]]]] = {}
+        # By type and the last coupon of the page before: the read of a page of claimable coupons, and when it started
+        # (monotonic seconds).
+        self._claimable: dict[_Page, tuple[float, asyncio.Task[list[str]]]] = {}
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         strategy = self._known.get(coupon_name)
@@ -67,40 +71,57 @@ class StrategyByCoupon:
         return answer
 
     async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> ClaimOutcome:
-        """Try coupon after coupon. With an idempotency key, only the last refusal is stored."""
+        """Try coupon after coupon, until one has a final outcome or all are tried.
+
+        With an idempotency key, only the last refusal is stored.
+        """
         is_keyed = options is not None and options.idempotency_key is not None
         on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
         arrived_at = time.monotonic()
-        tried = [""]
+        # In the order in which they were tried. An empty name is of no coupon.
+        tried = {"": None}
         refusal: ClaimOutcome = UnknownCoupon()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 for read_since in (arrived_at - _CLAIMABLE_CACHED_SECONDS, arrived_at):
-                    for coupon_name in await self._claimable_coupons(coupon_type, read_since):
+                    async for coupon_name in self._claimable_coupons(coupon_type, read_since):
                         if coupon_name not in tried:
-                            tried.append(coupon_name)
+                            tried[coupon_name] = None
                             refusal = await self.claim(coupon_name, user_id, on_the_way)
                             if isinstance(refusal, _FINAL_OUTCOMES):
                                 return refusal
-                return await self.claim(tried[-1], user_id, options) if is_keyed else refusal
+                return await self.claim(next(reversed(tried)), user_id, options) if is_keyed else refusal
         except TimeoutError:
             raise outcome_unknown() from None
 
-    async def _claimable_coupons(self, coupon_type: str | None, read_since: float) -> list[str]:
-        """Return the claimable coupons, from a read that started at `read_since` (monotonic seconds) or later."""
-        started_at, read = self._claimable.get(coupon_type, (-1.0, None))
+    async def _claimable_coupons(self, coupon_type: str | None, read_since: float) -> AsyncIterator[str]:
+        """Yield the claimable coupons, from reads that started at `read_since` (monotonic seconds) or later."""
+        after: str | None = None
+        while True:
+            names = await self._claimable_page((coupon_type, after), read_since)
+            for name in names:
+                yield name
+            if len(names) < _CLAIMABLE_AT_ONCE:
+                return
+            after = names[-1]
+
+    async def _claimable_page(self, page: _Page, read_since: float) -> list[str]:
+        started_at, read = self._claimable.get(page, (-1.0, None))
         if read is None or started_at < read_since:
-            if len(self._claimable) >= _CACHED_TYPES:
+            if len(self._claimable) >= _CACHED_PAGES:
                 self._claimable.clear()
-            read = asyncio.create_task(self._coupons.claimable_coupons(coupon_type))
-            self._claimable[coupon_type] = time.monotonic(), read
-            read.add_done_callback(lambda ended: self._forget_failed(coupon_type, ended))
+            coupon_type, after = page
+            read = asyncio.create_task(
+                self._coupons.claimable_coupons(coupon_type, after=after, limit=_CLAIMABLE_AT_ONCE)
+            )
+            self._claimable[page] = time.monotonic(), read
+            read.add_done_callback(lambda ended: self._forget_failed(page, ended))
         return await asyncio.shield(read)
 
-    def _forget_failed(self, coupon_type: str | None, read: "asyncio.Task[list[str]]") -> None:
-        is_cached = self._claimable.get(coupon_type, (0, None))[1] is read
+    def _forget_failed(self, page: _Page, read: "asyncio.Task[list[str]]") -> None:
+        is_cached = self._claimable.get(page, (0, None))[1] is read
         if is_cached and (read.cancelled() or read.exception() is not None):
-            del self._claimable[coupon_type]
+            del self._claimable[page]
 
     async def drain(self) -> None:
         for strategy in self._strategies.values():
