@@ -1,6 +1,7 @@
 """Each claim goes to the strategy of its coupon, and names are read together."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -27,8 +28,10 @@ from claimsvc.domain import (
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import PendingOutcome, Strategy
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.databases import administrate
 from tests.support.storage import create_coupon
 from tests.support.strategy_instances import Instance, open_instance
+from tests.support.waiting import until
 
 
 class Noting:
@@ -63,6 +66,38 @@ async def test_each_coupon_is_claimed_by_its_own_strategy(database_url: str, red
                 await by_coupon.claim(f"by-{name}", "ada")
         assert [noting[name].asked for name in StrategyName] == [[f"by-{name}"] * 2 for name in StrategyName]
         assert await by_coupon.claim("nothing", "ada") == UnknownCoupon()
+
+
+async def test_a_purged_coupon_that_is_made_anew_takes_its_new_strategy_in_every_instance(
+    database_url: str, redis_urls: tuple[str, ...]
+) -> None:
+    async with (
+        open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as here,
+        open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as there,
+    ):
+        noting = [{name: Noting(each.strategy) for name in StrategyName} for each in (here, there)]
+        instances = [
+            StrategyByCoupon(strategies, each.storage.coupons, timeout_seconds=10.0)
+            for strategies, each in zip(noting, (here, there), strict=True)
+        ]
+        await create_coupon(here.storage, "spring", 1, StrategyName.REDLOCK)
+        assert isinstance(await instances[0].claim("spring", "ada"), Claimed)
+        assert isinstance(await instances[1].claim("spring", "ben"), SoldOut)
+        administrate(database_url, "DELETE FROM user_claims")
+        administrate(database_url, "DELETE FROM coupons")
+        await create_coupon(here.storage, "spring", 1000, StrategyName.ROW_LOCK)
+        users = (f"user-{number}" for number in itertools.count())
+        for instance, strategies in zip(instances, noting, strict=True):
+            # What else is remembered by name, such as that it was sold out, decides nothing.
+            assert isinstance(await instance.claim("spring", next(users)), Claimed)
+
+            async def takes_the_new_one(
+                instance: StrategyByCoupon = instance, strategies: dict[StrategyName, Noting] = strategies
+            ) -> bool:
+                assert isinstance(await instance.claim("spring", next(users)), Claimed)
+                return bool(strategies[StrategyName.ROW_LOCK].asked)
+
+            await until(takes_the_new_one, "its claims take the new strategy", within_seconds=3.0)
 
 
 async def test_a_herd_on_coupons_that_were_never_claimed_reads_them_together(
