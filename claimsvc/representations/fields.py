@@ -65,6 +65,16 @@ HoldSeconds = Annotated[
         examples=[300],
     ),
 ]
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=domain.REASON_PATTERN,
+        description="1 to 500 characters on one line, not beginning with a space",
+        examples=["bought something else"],
+    ),
+]
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.

@@ -140,7 +140,7 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
     body = route.model("body")
     if body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.body_is_optional,
             "description": f"At most {MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
             "content": {"application/json": {"schema": references[body]}},
         }

@@ -1,11 +1,12 @@
 """Declares routes. aiohttp serves them, and the OpenAPI document describes them, from the same declaration.
 
 A handler's signature declares its inputs: the models that annotate its parameters `path`, `query` and `body` validate
-them, and the OpenAPI document is generated from these models.
+them, and the OpenAPI document is generated from these models. A `body` with a default may be left out.
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, get_type_hints
 from urllib.parse import urlencode
 
@@ -17,7 +18,7 @@ from claimsvc.domain import KeyReused, NotYourClaim, Refusal
 from claimsvc.domain.outcomes import problem_of, problems_of
 from claimsvc.domain.problems import BAD_REQUEST, FORBIDDEN, KEY_IN_FLIGHT, UNAUTHORIZED, Problem
 from claimsvc.http.framework.auth import OPEN, Access, Authentication, authorize
-from claimsvc.http.framework.bodies import read_body
+from claimsvc.http.framework.bodies import read_body, read_optional_body
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody, expect_handler
 from claimsvc.http.framework.validation import validate_path, validate_query
@@ -106,6 +107,12 @@ class Route:
         found = get_type_hints(self.handler).get(name)
         return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
+    @property
+    def body_is_optional(self) -> bool:
+        """Whether the handler's parameter `body` has a default."""
+        body = signature(self.handler).parameters.get("body")
+        return body is not None and body.default is not Parameter.empty
+
     def all_problems(self) -> tuple[Problem, ...]:
         """Every problem that this operation can be answered with, except those of malformed HTTP."""
         implied: list[Problem] = []
@@ -169,6 +176,7 @@ def _endpoint(route: Route) -> Endpoint:
     """The endpoint of a route: authorizes the caller, then reads and validates the inputs, and calls the handler."""
     handler, access, streamed = route.handler, route.access, route.streamed
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
+    body_is_optional = route.body_is_optional
     names_user = body_model is not None and "user_id" in body_model.model_fields
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
@@ -178,7 +186,12 @@ def _endpoint(route: Route) -> Endpoint:
             inputs["path"] = validate_path(path_model, request)
         if query_model is not None:
             inputs["query"] = validate_query(query_model, request)
-        if body_model is not None:
+        if body_model is not None and body_is_optional:
+            timeout_seconds = request.app[SERVICES].body_timeout_seconds
+            found = await read_optional_body(request, body_model, timeout_seconds=timeout_seconds)
+            if found is not None:
+                inputs["body"] = found
+        elif body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
             # The body may omit a user that the token names.
             given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}
