@@ -9,7 +9,7 @@ from pydantic import BeforeValidator, Field
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
-from claimsvc.representations.fields import CouponName, CouponType, Request
+from claimsvc.representations.fields import CouponName, CouponType, Request, UserId
 from claimsvc.representations.times import EndsAt
 
 
@@ -80,6 +80,12 @@ class GenerateCodes(Request):
         ),
     ]
     expires_at: EndsAt | None = None
+
+
+class RedeemCode(Request):
+    """Whose code it must be. Without `user_id`, anybody's code is redeemed."""
+
+    user_id: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)
