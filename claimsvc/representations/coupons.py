@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -84,6 +84,8 @@ Benefit = Annotated[
 class CreateCoupon(Request):
     """A new coupon. Only `name` and `amount` are required."""
 
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"name": "summer-sale", "amount": 100}
+
     name: CouponName
     amount: Amount
     strategy: Strategy = domain.StrategyName.REDLOCK
@@ -112,6 +114,8 @@ class CreateCoupon(Request):
 
 class ChangeCoupon(Request):
     """A change of a coupon. Omitted members stay unchanged, others are replaced entirely, and null removes a value."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"amount": 200}
 
     amount: Amount = 0
     starts_at: StartsAt | None = None

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,7 +94,12 @@ Attributes = Annotated[
 
 
 class Request(BaseModel):
-    """The base of all request models: strict types, no unknown fields, no input in error messages."""
+    """The base of all request models: strict types, no unknown fields, no input in error messages.
+
+    `EXAMPLE` is a valid body. One made of the examples of all fields may be invalid, because some exclude each other.
+    """
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 

@@ -3,6 +3,9 @@
 Many clients and proxies send no body with DELETE, and some drop one.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 from claimsvc.representations.fields import Reason, Request
 
 
@@ -14,6 +17,8 @@ class ReasonQuery(Request):
 
 class OptionalReason(Request):
     """Why something is cancelled or released; the reason is recorded in the audit."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"reason": "bought something else"}
 
     reason: Reason = ""
 

@@ -14,7 +14,6 @@ from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
-from pydantic import BaseModel
 
 from claimsvc.domain import KeyReused, NotYourClaim, Refusal
 from claimsvc.domain.outcomes import problem_of, problems_of
@@ -37,6 +36,7 @@ from claimsvc.http.server.wire import (
     RESPONSE_HEADERS,
     dump,
 )
+from claimsvc.representations.fields import Request
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
@@ -77,7 +77,8 @@ class Route:
         handler: answers requests. Its name is the operation's id, and its docstring the operation's description.
         tag: its group in the OpenAPI document.
         summary: its title in the OpenAPI document.
-        success: its successful response.
+        success: its usual successful response.
+        other_successes: successful responses with another status.
         refusals: the refusals among the outcomes of its use case.
         problems: further problems; those that follow from its inputs and access are added.
         access: the callers that may use it.
@@ -98,16 +99,22 @@ class Route:
     keyed: bool = False
     documented: bool = True
     streamed: Streamed | None = None
+    other_successes: tuple[Success, ...] = ()
+
+    @property
+    def successes(self) -> tuple[Success, ...]:
+        """Every successful response."""
+        return (self.success, *self.other_successes)
 
     @property
     def operation_id(self) -> str:
         """The id in the OpenAPI document: the handler's name."""
         return getattr(self.handler, "__name__", "")
 
-    def model(self, name: str) -> type[BaseModel] | None:
+    def model(self, name: str) -> type[Request] | None:
         """The model of the handler's parameter `path`, `query` or `body`; None if it has no such parameter."""
         found = get_type_hints(self.handler).get(name)
-        return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+        return found if isinstance(found, type) and issubclass(found, Request) else None
 
     @property
     def reads_body(self) -> bool:

@@ -1,8 +1,9 @@
 """Models of codes. `claimsvc.representations.code_files` reads the files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
@@ -65,6 +66,8 @@ class CountsQuery(Request):
 class GenerateCodes(Request):
     """How many codes to generate, and from which pattern."""
 
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"count": 100, "pattern": "AAAA-9999"}
+
     count: Annotated[
         int, Field(ge=1, le=domain.MAX_GENERATED, description="an integer from 1 to 100000", examples=[100])
     ]
@@ -84,6 +87,8 @@ class GenerateCodes(Request):
 
 class RedeemCode(Request):
     """Whose code it must be. Without `user_id`, anybody's code is redeemed."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1"}
 
     user_id: UserId | None = None
 
