@@ -133,12 +133,19 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
 
 
 @app.command("redeem")
-def redeem_code(code: CodeText) -> None:
+def redeem_code(
+    code: CodeText,
+    user_id: Annotated[
+        str | None, typer.Option("--user", help="Redeem it only if this user's claim has the code.")
+    ] = None,
+) -> None:
     """Redeem a code. Each code can be redeemed once."""
     from claimsvc.application import codes as code_cases
 
     check_text(code, "CODE")
-    done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code))
+    if user_id is not None:
+        check_text(user_id, "--user")
+    done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code, user_id=user_id))
     match done:
         case domain.Redeemed(redeemed):
             _print(redeemed)
@@ -146,6 +153,8 @@ def redeem_code(code: CodeText) -> None:
             raise refusal_error(done, f"{code} was redeemed before")
         case domain.CodeExpired():
             raise refusal_error(done, f"{code} has expired")
+        case domain.NotYourClaim():
+            raise refusal_error(done, f"{code} belongs to a claim of another user than {user_id}")
         case domain.CodeNotClaimed():
             raise refusal_error(done, f"{code} does not belong to a claim")
         case domain.UnknownCode():

@@ -189,7 +189,8 @@ class CodeExpired(Refusal):
     409,
     "No claim has the code",
     "No claim has this code: none was made or confirmed yet, or it was cancelled.",
-    "Claim the coupon first, or confirm the claim.",
+    "Claim the coupon or confirm the claim, then retry.",
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class CodeNotClaimed(Refusal):

@@ -15,6 +15,7 @@ from claimsvc.domain import (
     IdempotencyKey,
     KeyReused,
     NewCode,
+    NotYourClaim,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -75,9 +76,16 @@ class Codes(Protocol):
         ...
 
     async def redeem(
-        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        """Redeem a code. Only the first call for a code results in `Redeemed`."""
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
+        """Redeem a code. Only the first call for a code results in `Redeemed`.
+
+        Args:
+            code: the code.
+            entry: written to the audit log.
+            idempotency_key: the request's idempotency key.
+            user_id: if given, the outcome is `NotYourClaim` unless this user's claim has the code.
+        """
         ...
 
     async def code(self, code: str) -> Code | None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
@@ -84,6 +84,8 @@ Benefit = Annotated[
 class CreateCoupon(Request):
     """A new coupon. Only `name` and `amount` are required."""
 
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"name": "summer-sale", "amount": 100}
+
     name: CouponName
     amount: Amount
     strategy: Strategy = domain.StrategyName.REDLOCK
@@ -112,6 +114,8 @@ class CreateCoupon(Request):
 
 class ChangeCoupon(Request):
     """A change of a coupon. Omitted members stay unchanged, others are replaced entirely, and null removes a value."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"amount": 200}
 
     amount: Amount = 0
     starts_at: StartsAt | None = None
@@ -164,9 +168,12 @@ class CampaignBody(CouponBody):
 
 @dataclass(frozen=True, slots=True)
 class CampaignDetailBody(CampaignBody):
-    """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot."""
+    """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot. If `claimed_count` is
+    larger than the length of `claimed_by`, read `claims`."""
 
     claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
+    claimed_count: Annotated[int, Field(ge=0, description="how many units are claimed or held", examples=[58])]
+    claims: Annotated[str, Field(description="the path of all claims, in pages", examples=["/api/coupons/demo/claims"])]
 
 
 def coupon_body(coupon: domain.Coupon) -> CouponBody:
@@ -181,7 +188,12 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
 
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
-    return CampaignDetailBody(**_values(detail.coupon, detail.campaign), claimed_by=list(detail.claimed_by))
+    return CampaignDetailBody(
+        **_values(detail.coupon, detail.campaign),
+        claimed_by=list(detail.claimed_by),
+        claimed_count=detail.coupon.claimed_count,
+        claims=f"/api/coupons/{detail.coupon.name}/claims",
+    )
 
 
 def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:

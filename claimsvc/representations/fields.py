@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -65,6 +65,16 @@ HoldSeconds = Annotated[
         examples=[300],
     ),
 ]
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=domain.REASON_PATTERN,
+        description="1 to 500 characters on one line, not beginning with a space",
+        examples=["bought something else"],
+    ),
+]
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.
@@ -84,7 +94,12 @@ Attributes = Annotated[
 
 
 class Request(BaseModel):
-    """The base of all request models: strict types, no unknown fields, no input in error messages."""
+    """The base of all request models: strict types, no unknown fields, no input in error messages.
+
+    `EXAMPLE` is a valid body. One made of the examples of all fields may be invalid, because some exclude each other.
+    """
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 

@@ -50,6 +50,14 @@ async def read_body(
     return parse_body(model, _inflate(raw) if gzipped else raw, given)
 
 
+async def read_optional_body(request: web.Request, model: type[Model], *, timeout_seconds: float) -> Model | None:
+    """Read a body that may be left out; None if it is empty, whatever its headers are. Otherwise as `read_body`."""
+    raw = await _read_raw(request, timeout_seconds)
+    if not raw:
+        return None
+    return parse_body(model, _inflate(raw) if _check_headers(request) else raw)
+
+
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """Validate a complete, uncompressed body. Arguments and errors are those of `read_body`."""
     try:

@@ -9,11 +9,16 @@ from pydantic import BaseModel, ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.server.problems import BodyError, InputError, ParameterError, RefusedError
+from claimsvc.representations.fields import Request
 from claimsvc.representations.strict_json import is_fit, shown
 
 Model = TypeVar("Model", bound=BaseModel)
 
 _MAX_ERRORS = 20
+
+
+class Nothing(Request):
+    """The query or body of a route that takes none."""
 
 
 def body_refused(error: ValidationError, model: type[BaseModel], document: Any) -> RefusedError:
@@ -82,6 +87,8 @@ def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     """The message of an error of pydantic, with the description of its field from the OpenAPI document."""
     if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
         return "This name is not allowed here."
+    if error["type"] == "extra_forbidden" and not model.model_fields:
+        return "Unknown name; this operation takes none."
     if error["type"] == "extra_forbidden":
         return f"Unknown name; the allowed names are: {', '.join(model.model_fields)}."
     field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None

@@ -87,14 +87,24 @@ async def generate_codes(request: web.Request, path: parameters.CouponPath, body
     return _reply(await once_only(request, body, generate), request_id)
 
 
-async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
-    """Redeem a claimed code. A code can be redeemed once: of several concurrent requests, one succeeds."""
+_OF_ANYBODY = code_schemas.RedeemCode()
+
+
+async def redeem_code(
+    request: web.Request, path: code_schemas.CodePath, body: code_schemas.RedeemCode = _OF_ANYBODY
+) -> Reply:
+    """Redeem a claimed code. A code can be redeemed once: of several concurrent requests, one succeeds.
+
+    With `user_id`, it is redeemed only if that user's claim has it.
+    """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
     async def redeem(key: domain.IdempotencyKey | None) -> object:
-        return await codes.redeem(services.codes, caller, path.code, key=key, request_id=request_id)
+        return await codes.redeem(
+            services.codes, caller, path.code, user_id=body.user_id, key=key, request_id=request_id
+        )
 
-    return _reply(await once_only(request, None, redeem), request_id)
+    return _reply(await once_only(request, body if body.user_id is not None else None, redeem), request_id)
 
 
 async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
@@ -154,7 +164,13 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Redeem a code",
         success=Success(200, "The code is redeemed.", code_schemas.CodeBody),
-        refusals=(domain.UnknownCode, domain.AlreadyRedeemed, domain.CodeNotClaimed, domain.CodeExpired),
+        refusals=(
+            domain.UnknownCode,
+            domain.NotYourClaim,
+            domain.AlreadyRedeemed,
+            domain.CodeNotClaimed,
+            domain.CodeExpired,
+        ),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_REDEEM),
         keyed=True,
