@@ -89,8 +89,8 @@ def generate_codes(
         typer.Option(help="A becomes a letter, 9 a digit, 가 a Hangul syllable; other characters of A-Z 0-9 _ - stay."),
     ] = "AAAA-9999",
     expires_at: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="When they expire; without it, they never do."),
+        str | None,
+        typer.Option(help=f"When they expire, {domain.RFC_3339_RULE}; without it, they never do."),
     ] = None,
 ) -> None:
     """Generate random codes and add them to a coupon."""
@@ -99,9 +99,8 @@ def generate_codes(
     check_coupon_name(name)
     if not re.fullmatch(domain.GENERATION_PATTERN, pattern):
         raise typer.BadParameter("must be 1 to 64 of A-Z 0-9 _ - and 가", param_hint="--pattern")
-    made = on_storage(
-        lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, expires_at)
-    )
+    ends = _parsed(expires_at)
+    made = on_storage(lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, ends))
     match made:
         case domain.CodesAdded():
             say(f"{made.added} codes were added to {name}.")
@@ -152,6 +151,13 @@ def redeem_code(code: CodeText) -> None:
             raise refusal_error(done, f"there is no code {code}")
         case _:
             raise refusal_error(done)
+
+
+def _parsed(expires_at: str | None) -> datetime | None:
+    try:
+        return None if expires_at is None else domain.parse_time(expires_at)
+    except ValueError:
+        raise typer.BadParameter(f"must be {domain.RFC_3339_RULE}", param_hint="--expires-at") from None
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:

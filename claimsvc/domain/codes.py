@@ -11,6 +11,7 @@ from enum import StrEnum
 
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
+from claimsvc.domain.times import parse_time
 
 # Characters that every keyboard and printer has, and Hangul syllables. As with coupon names, not only dots.
 CODE_PATTERN = r"^\.*[A-Za-z0-9_가-힣-][A-Za-z0-9._가-힣-]*$"
@@ -229,13 +230,9 @@ def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow
     if not expires_at and isinstance(expires_at, str | None):
         return NewCode(row, code)
     try:
-        moment = datetime.fromisoformat(expires_at) if isinstance(expires_at, str) else None
-        # Near the limits of the calendar, converting to another time zone would overflow.
-        if moment is not None and moment.utcoffset() is not None and 1970 <= moment.year < 9999:
-            return NewCode(row, code, moment)
+        return NewCode(row, code, parse_time(expires_at if isinstance(expires_at, str) else ""))
     except ValueError:
-        pass
-    return RefusedRow(row, code, RowReason.BAD_EXPIRY)
+        return RefusedRow(row, code, RowReason.BAD_EXPIRY)
 
 
 @dataclass(slots=True)

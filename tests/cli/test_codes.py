@@ -45,3 +45,17 @@ def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -
         ("codes.add", {"codes": 1}),
         ("codes.generate", {"codes": 3}),
     ]
+
+
+def test_times_are_read_as_everywhere(database_url: str) -> None:
+    def generate(expires_at: str) -> tuple[int, str]:
+        options = ("--count", "1", "--expires-at", expires_at)
+        done = claimsvc_here("codes", "generate", "spring", *options, CLAIMSVC_DATABASE_URL=database_url)
+        return done.returncode, done.stdout + done.stderr
+
+    claimsvc_here("coupon", "create", "spring", "--amount", "5", CLAIMSVC_DATABASE_URL=database_url)
+    for right in ("2126-01-01T00:00:00.25z", "2126-01-01T09:00:00+09:00"):
+        assert generate(right) == (0, "1 codes were added to spring.\n")
+    for wrong in ("2126-W01-1T00:00:00Z", "2126-01-01", "21260101T000000Z"):
+        status, told = generate(wrong)
+        assert (status, "RFC 3339" in told) == (2, True)
