@@ -42,7 +42,8 @@ def upload_codes(
     file: Annotated[
         str,
         typer.Argument(
-            help="CSV rows `code,expires_at`; in an .ndjson file, one JSON object per line. Use - for standard input."
+            help="CSV rows `code,expires_at`, with or without this heading; in an .ndjson file, one JSON object per "
+            "line. Use - for standard input."
         ),
     ],
     partial: Annotated[bool, typer.Option("--partial", help="Add the valid rows even if others are refused.")] = False,

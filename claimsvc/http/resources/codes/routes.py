@@ -30,10 +30,10 @@ async def add_codes(
 ) -> Reply:
     """Add codes to a coupon.
 
-    Each line is `code` or `code,expires_at` (`text/csv`), or `{"code": ..., "expires_at": ...}`
-    (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount becomes the number of units claimed
-    so far plus the free codes, and each new claim gets a code. If you send a file again, the codes that it added
-    before are rejected as `exists`.
+    Each line is `code` or `code,expires_at` (`text/csv`, where a heading with these names is optional), or
+    `{"code": ..., "expires_at": ...}` (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount
+    becomes the number of units claimed so far plus the free codes, and each new claim gets a code. If you send a file
+    again, the codes that it added before are rejected as `exists`.
     """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
     rows, atomic = rows_of(upload), query.atomic == "true"
