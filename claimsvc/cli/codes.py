@@ -107,7 +107,8 @@ def generate_codes(
             say(f"{made.added} codes were added to {name}.")
         case domain.PatternTooSmall():
             raise refusal_error(
-                made, f"{count} codes of the pattern {pattern} would be easy to guess; use a longer one"
+                made,
+                f"{count} more codes of the pattern {pattern} would be easy to guess or are not left; use a longer one",
             )
         case domain.CodeExpired():
             raise refusal_error(made, "--expires-at is in the past: the codes could not be redeemed")

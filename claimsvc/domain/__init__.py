@@ -3,6 +3,7 @@
 from claimsvc.domain.callers import *
 from claimsvc.domain.claim_outcomes import *
 from claimsvc.domain.claims import *
+from claimsvc.domain.code_generation import *
 from claimsvc.domain.codes import *
 from claimsvc.domain.coupons import *
 from claimsvc.domain.eligibility import *

@@ -25,7 +25,7 @@ from claimsvc.domain import (
     UnknownClaim,
     UnknownCoupon,
 )
-from claimsvc.domain.codes import make_codes
+from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
 from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
@@ -62,8 +62,8 @@ FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s
 """
-# Each is unused with a probability of at least 0.999, so at least one of them almost certainly is.
-_SPARE_CODES = 8
+# At least one of them is unused almost certainly, even if other coupons use most codes of the pattern.
+_SPARE_CODES = 64
 
 _CONFIRM = f"""
 WITH confirmed AS (

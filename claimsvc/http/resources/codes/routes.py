@@ -1,5 +1,6 @@
 """The routes of codes. All need a key, so that clients cannot guess codes by trying."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -44,7 +45,9 @@ async def add_codes(
         return await codes.add(services.codes, caller, path.name, source, atomic=atomic, key=key, request_id=request_id)
 
     buffered = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
-    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=_digest(buffered)), add), request_id)
+    # In a thread, because it takes a second for the longest files.
+    rows_digest = await asyncio.to_thread(_digest, buffered)
+    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=rows_digest), add), request_id)
 
 
 class _UploadIdentity(Request):
