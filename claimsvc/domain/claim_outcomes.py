@@ -176,12 +176,13 @@ class Cancelled(Outcome):
     "hold-expired",
     410,
     "The hold has expired",
-    "The hold was not confirmed in time, so its unit was returned to stock.",
+    "The hold was not confirmed in time, so its unit was returned to stock; or its code expired before that, and no "
+    "other code is left.",
     "Claim again.",
 )
 @dataclass(frozen=True, slots=True)
 class HoldExpired(Refusal):
-    """The hold was not confirmed in time; its unit was returned to stock."""
+    """The hold was not confirmed in time; its unit was returned to stock, unless its code expired and left it."""
 
     claim: Claim
 

@@ -65,6 +65,8 @@ class Codes(Protocol):
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """Add `count` random codes to a coupon in one transaction; see `add`.
 
+        Refused, if the coupon would have too many codes of the pattern, or fewer than `count` of them are unused.
+
         Args:
             coupon_name: the coupon.
             count: how many codes.

@@ -41,6 +41,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCode,
     UnknownCoupon,
+    code_generation,
 )
 from claimsvc.postgres import code_additions
 from tests.behaviour.test_life_of_a_claim import keyed
@@ -407,7 +408,7 @@ async def test_codes_that_exist_are_replaced_when_codes_are_made(
 ) -> None:
     await offer(alone, 3)
     made = iter([["C-1", "C-2", "fresh"], ["C-3"], ["one"], ["fresh"], ["two"]])
-    monkeypatch.setattr(code_additions, "make_codes", lambda pattern, count: next(made))
+    monkeypatch.setattr(code_generation, "make_codes", lambda pattern, count: next(made))
     assert await alone.storage.codes.generate("spring", 3, "AAAA-9999", None, ENTRY) == CodesAdded(3)
     assert await stock(alone) == (6, 6)
     for code in ("fresh", "one", "two"):

@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import GENERATION_PATTERN, NewCode, RefusedRow, RowReason
-from claimsvc.domain.codes import make_codes, new_code, possibilities
+from claimsvc.domain.code_generation import make_codes, possibilities
+from claimsvc.domain.codes import new_code
 from claimsvc.representations.code_files import CSV, NDJSON, RowReader
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.serving import served

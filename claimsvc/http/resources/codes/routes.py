@@ -1,5 +1,6 @@
 """The routes of codes. All need a key, so that clients cannot guess codes by trying."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -30,10 +31,10 @@ async def add_codes(
 ) -> Reply:
     """Add codes to a coupon.
 
-    Each line is `code` or `code,expires_at` (`text/csv`), or `{"code": ..., "expires_at": ...}`
-    (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount becomes the number of units claimed
-    so far plus the free codes, and each new claim gets a code. If you send a file again, the codes that it added
-    before are rejected as `exists`.
+    Each line is `code` or `code,expires_at` (`text/csv`, where a heading with these names is optional), or
+    `{"code": ..., "expires_at": ...}` (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount
+    becomes the number of units claimed so far plus the free codes, and each new claim gets a code. If you send a file
+    again, the codes that it added before are rejected as `exists`.
     """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
     rows, atomic = rows_of(upload), query.atomic == "true"
@@ -44,7 +45,9 @@ async def add_codes(
         return await codes.add(services.codes, caller, path.name, source, atomic=atomic, key=key, request_id=request_id)
 
     buffered = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
-    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=_digest(buffered)), add), request_id)
+    # In a thread, because it takes a second for the longest files.
+    rows_digest = await asyncio.to_thread(_digest, buffered)
+    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=rows_digest), add), request_id)
 
 
 class _UploadIdentity(Request):
