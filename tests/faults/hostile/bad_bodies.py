@@ -22,6 +22,8 @@ _NOT_JSON_OBJECTS = {
     "number of 5,000 digits": b'{"user_id": ' + b"9" * 5000 + b', "coupon_name": "plenty"}',
     "fraction of 60,000 digits": b'{"user_id": 1.' + b"9" * 60_000 + b"}",
     "exponent of 60,000 digits": b'{"user_id": 1e' + b"9" * 60_000 + b"}",
+    "exponent beyond that of decimals": b'{"user_id": 1e-99999999999999999999}',
+    "zero with such an exponent": b'{"user_id": 0e99999999999999999999}',
     "nested as deep as fits": b'{"user_id": ' + b"[" * 30_000 + b"]" * 30_000 + b"}",
     "nested, and cut short": b'{"a":' * 13_000,
     "duplicate key": b'{"user_id": "ann", "user_id": "bob", "coupon_name": "plenty"}',
@@ -108,6 +110,12 @@ _FILES: dict[str, tuple[str, bytes, int, str]] = {
     "duplicate key": ("application/x-ndjson", b'{"code": "a", "code": "b"}\n', 422, "rows-refused"),
     "unknown key": ("application/x-ndjson", b'{"code": "a", "x": 1}\n', 422, "rows-refused"),
     "number": ("application/x-ndjson", b'{"code": 5}\n', 422, "rows-refused"),
+    "exponent beyond that of decimals": (
+        "application/x-ndjson",
+        b'{"code": 1e-99999999999999999999}\n',
+        422,
+        "rows-refused",
+    ),
     "array": ("application/x-ndjson", b'["a"]\n', 422, "rows-refused"),
 }
 _GENERATED: dict[str, dict[str, Any]] = {
@@ -153,6 +161,7 @@ _LISTS: dict[str, tuple[str, bytes, int, str]] = {
     "an open quotation mark": ("text/csv", b'user_id\n"ann\nbob', 400, "bad-request"),
     "CSV without the column": ("text/csv", b"id\nann", 400, "bad-request"),
     "NDJSON, nested": ("application/x-ndjson", b"[" * 4000, 400, "bad-request"),
+    "NDJSON, an exponent": ("application/x-ndjson", b'{"user_id": 1e-99999999999999999999}', 400, "bad-request"),
     "NDJSON, a duplicate key": ("application/x-ndjson", b'{"user_id": "a", "user_id": "b"}', 400, "bad-request"),
     "JSON": ("application/json", b'["ann"]', 415, "unsupported-media-type"),
     "UTF-16": ("text/plain; charset=utf-16", "ann".encode("utf-16"), 415, "unsupported-media-type"),
