@@ -116,6 +116,7 @@ _FILES: dict[str, tuple[str, bytes, int, str]] = {
         422,
         "rows-refused",
     ),
+    "8,000 semicolons": ("text/csv" + ";" * 8000, b"a\n", 415, "unsupported-media-type"),
     "array": ("application/x-ndjson", b'["a"]\n', 422, "rows-refused"),
 }
 _GENERATED: dict[str, dict[str, Any]] = {
