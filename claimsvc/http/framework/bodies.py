@@ -10,7 +10,7 @@ from pydantic import ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.content_type import content_type_of
-from claimsvc.http.framework.validation import Model, body_refused
+from claimsvc.http.framework.validation import Model, body_refused, refuse_unknown_names
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -59,6 +59,7 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
         raise _invalid(error) from None
     if given:
         document = {**given, **document}
+    refuse_unknown_names(model, document)
     try:
         return model.model_validate(document)
     except ValidationError as error:
