@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import orjson
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
@@ -105,6 +106,24 @@ HoldSeconds = Annotated[
         description="a number of seconds from 1 to 86400; the unit is held for so long, and released unless confirmed",
         examples=[300],
     ),
+]
+
+
+def _visibly(text: str) -> str:
+    if not domain.is_visible_line(text):
+        raise ValueError("Invalid format")
+    return text
+
+
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=domain.REASON_PATTERN,
+        description="1 to 500 characters on one line, of which the first is visible",
+    ),
+    AfterValidator(_visibly),
 ]
 
 

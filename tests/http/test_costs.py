@@ -19,7 +19,7 @@ import pytest
 from opentelemetry.trace import NoOpTracer
 from pydantic import ValidationError
 
-from claimsvc.domain import StrategyName
+from claimsvc.domain import StrategyName, is_visible_line
 from claimsvc.domain.codes import new_code
 from claimsvc.http.app import create_app
 from claimsvc.http.framework import bodies, schemas
@@ -153,6 +153,7 @@ PARSERS: dict[str, tuple[int, Callable[[int], Action]]] = {
         for unit in ('"', ",", '","', "[", '{"user_id":', "a", " ", '{"a":1,')
     },
     "code of combining marks": (_ROW, _text(lambda text: new_code(1, text, None), _MARKS)),
+    "reason": (_ROW, _text(is_visible_line, "\u200b", before="a")),
     **{
         f"JSON, {unit!r}": (_BODY, _text(lambda text: decode_object(text.encode()), unit, before=before))
         for before, unit in (

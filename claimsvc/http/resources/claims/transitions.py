@@ -16,22 +16,13 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
-from claimsvc.representations.fields import Request
+from claimsvc.representations.fields import Reason, Request
 
 
 class CancelClaim(Request):
     """Why the claim is cancelled; the reason is recorded in the audit."""
 
-    reason: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_REASON_LENGTH,
-            pattern=domain.REASON_PATTERN,
-            description="1 to 500 characters on one line, not beginning with a space",
-            examples=["bought something else"],
-        ),
-    ]
+    reason: Annotated[Reason, Field(examples=["bought something else"])]
 
 
 async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
