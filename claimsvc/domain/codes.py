@@ -19,6 +19,8 @@ MAX_GENERATED = 100_000
 _MOST_REFUSED_SHOWN = 1000
 
 _IS_CODE = re.compile(CODE_PATTERN)
+# The characters that a decomposed Hangul syllable has at most.
+_MOST_JAMO = 3
 
 
 class CodeState(StrEnum):
@@ -207,8 +209,13 @@ class UnknownCode(Refusal):
 
 
 def normalized(code: str) -> str:
-    """Return the code in NFC, as it is stored: some systems decompose Hangul syllables."""
-    return code if code.isascii() else unicodedata.normalize("NFC", code)
+    """Return the code in NFC, as it is stored: some systems decompose Hangul syllables.
+
+    What is too long for a code in any form stays as it is, because sorting many combining marks takes quadratic time.
+    """
+    if code.isascii() or len(code) > MAX_CODE_LENGTH * _MOST_JAMO:
+        return code
+    return unicodedata.normalize("NFC", code)
 
 
 def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow:

@@ -10,6 +10,8 @@ from pydantic import AfterValidator, Field
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.representations.fields import (
+    IN_SLICES,
+    MAX_ENTRIES,
     MAX_NUMBER,
     Amount,
     CouponName,
@@ -18,6 +20,7 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
+    at_most,
     bytes_of_jsonb,
 )
 from claimsvc.representations.rules import CouponRules, rules_body
@@ -47,6 +50,7 @@ def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[
     dict[_Word, _Word | bool | Number | None],
+    IN_SLICES,
     AfterValidator(_check_size),
     Field(
         description="an object of strings, numbers, true, false or null, of at most 8192 bytes",
@@ -78,6 +82,7 @@ class OtherBenefit(Request):
 Benefit = Annotated[
     PercentOff | AmountOff | OtherBenefit,
     Field(description="`percent_off`, or `amount_off` with `currency`, or `text`"),
+    at_most(MAX_ENTRIES),
 ]
 
 

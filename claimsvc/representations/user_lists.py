@@ -157,8 +157,10 @@ def _checked(user_id: bytes) -> str:
 
 def _of_json(line: bytes) -> str:
     try:
-        return ListedUser.model_validate(decode_object(line)).user_id
+        document = decode_object(line)
+        # Without the comparison, each further name would cost an error.
+        if len(document) == 1:
+            return ListedUser.model_validate(document).user_id
     except (InvalidJsonError, ValidationError):
-        raise ValueError(
-            f'the line must be an object with only `{USER_ID}`, such as {{"{USER_ID}": "user-1"}}; {_RULE}'
-        ) from None
+        pass
+    raise ValueError(f'the line must be an object with only `{USER_ID}`, such as {{"{USER_ID}": "user-1"}}; {_RULE}')

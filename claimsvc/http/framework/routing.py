@@ -41,6 +41,8 @@ from claimsvc.representations.fields import Request
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
 
+# More than any route has.
+_MOST_SLASHES = 32
 _JSON_HEADERS = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
 _OK = Head(200, _JSON_HEADERS)
 _CREATED = Head(201, _JSON_HEADERS)
@@ -176,8 +178,12 @@ def with_static_lookup(app: web.Application, handler: Endpoint) -> Endpoint:
             found[route.method, route.resource.canonical] = match, route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        known = found.get((request.method, target_of(request)))
+        target = target_of(request)
+        known = found.get((request.method, target))
         if known is None or hdrs.EXPECT in request.headers:
+            # The router looks each beginning of a path up, which takes quadratic time; no route has such a path.
+            if target.count("/") > _MOST_SLASHES and request.rel_url.raw_path.count("/") > _MOST_SLASHES:
+                raise web.HTTPNotFound
             return await handler(request)
         match, endpoint = known
         set_match(request, match)
