@@ -99,7 +99,7 @@ async def cancel(
         transitions: cancels the claim.
         caller: the claim's user, or a caller with the scope `claims:write`.
         claim_id: the claim.
-        reason: why; it is recorded in the audit.
+        reason: why, for the audit; may be empty.
         request_id: the request's id, for the audit.
 
     Raises:

@@ -15,6 +15,7 @@ from claimsvc.domain import (
     IdempotencyKey,
     KeyReused,
     NewCode,
+    NotYourClaim,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -87,12 +88,28 @@ async def generate(
 
 
 async def redeem(
-    codes: Codes, caller: Caller, code: str, *, key: IdempotencyKey | None = None, request_id: str | None = None
-) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-    """Redeem a claimed code. The caller needs the scope `codes:redeem`. Raises as `add`."""
+    codes: Codes,
+    caller: Caller,
+    code: str,
+    *,
+    user_id: str | None = None,
+    key: IdempotencyKey | None = None,
+    request_id: str | None = None,
+) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
+    """Redeem a claimed code. Raises as `add`.
+
+    Args:
+        codes: stores the codes.
+        caller: needs the scope `codes:redeem`.
+        code: the code.
+        user_id: if given, the outcome is `NotYourClaim` unless this user's claim has the code.
+        key: the request's idempotency key.
+        request_id: the request's id, for the audit.
+    """
     require(caller, Scope.CODES_REDEEM)
     code = normalized(code)
-    return await codes.redeem(code, AuditEntry(caller.actor, "code.redeem", "code", code, request_id=request_id), key)
+    entry = AuditEntry(caller.actor, "code.redeem", "code", code, request_id=request_id)
+    return await codes.redeem(code, entry, key, user_id=user_id)
 
 
 async def get(codes: Codes, caller: Caller, code: str) -> Code | UnknownCode:

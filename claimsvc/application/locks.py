@@ -27,7 +27,7 @@ async def release(
         lock_admin: releases locks.
         caller: needs the scope `locks:write`.
         coupon_name: the coupon.
-        reason: why; it is recorded in the audit.
+        reason: why, for the audit; may be empty.
         request_id: the request's id, for the audit.
 
     Raises:

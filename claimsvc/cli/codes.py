@@ -42,7 +42,8 @@ def upload_codes(
     file: Annotated[
         str,
         typer.Argument(
-            help="CSV rows `code,expires_at`; in an .ndjson file, one JSON object per line. Use - for standard input."
+            help="CSV rows `code,expires_at`, with or without this heading; in an .ndjson file, one JSON object per "
+            "line. Use - for standard input."
         ),
     ],
     partial: Annotated[bool, typer.Option("--partial", help="Add the valid rows even if others are refused.")] = False,
@@ -89,8 +90,8 @@ def generate_codes(
         typer.Option(help="A becomes a letter, 9 a digit, 가 a Hangul syllable; other characters of A-Z 0-9 _ - stay."),
     ] = "AAAA-9999",
     expires_at: Annotated[
-        datetime | None,
-        typer.Option(formats=["%Y-%m-%dT%H:%M:%S%z"], help="When they expire; without it, they never do."),
+        str | None,
+        typer.Option(help=f"When they expire, {domain.RFC_3339_RULE}; without it, they never do."),
     ] = None,
 ) -> None:
     """Generate random codes and add them to a coupon."""
@@ -99,15 +100,15 @@ def generate_codes(
     check_coupon_name(name)
     if not re.fullmatch(domain.GENERATION_PATTERN, pattern):
         raise typer.BadParameter("must be 1 to 64 of A-Z 0-9 _ - and 가", param_hint="--pattern")
-    made = on_storage(
-        lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, expires_at)
-    )
+    ends = _parsed(expires_at)
+    made = on_storage(lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, ends))
     match made:
         case domain.CodesAdded():
             say(f"{made.added} codes were added to {name}.")
         case domain.PatternTooSmall():
             raise refusal_error(
-                made, f"{count} codes of the pattern {pattern} would be easy to guess; use a longer one"
+                made,
+                f"{count} more codes of the pattern {pattern} would be easy to guess or are not left; use a longer one",
             )
         case domain.CodeExpired():
             raise refusal_error(made, "--expires-at is in the past: the codes could not be redeemed")
@@ -133,12 +134,19 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
 
 
 @app.command("redeem")
-def redeem_code(code: CodeText) -> None:
+def redeem_code(
+    code: CodeText,
+    user_id: Annotated[
+        str | None, typer.Option("--user", help="Redeem it only if this user's claim has the code.")
+    ] = None,
+) -> None:
     """Redeem a code. Each code can be redeemed once."""
     from claimsvc.application import codes as code_cases
 
     check_text(code, "CODE")
-    done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code))
+    if user_id is not None:
+        check_text(user_id, "--user")
+    done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code, user_id=user_id))
     match done:
         case domain.Redeemed(redeemed):
             _print(redeemed)
@@ -146,12 +154,21 @@ def redeem_code(code: CodeText) -> None:
             raise refusal_error(done, f"{code} was redeemed before")
         case domain.CodeExpired():
             raise refusal_error(done, f"{code} has expired")
+        case domain.NotYourClaim():
+            raise refusal_error(done, f"{code} belongs to a claim of another user than {user_id}")
         case domain.CodeNotClaimed():
             raise refusal_error(done, f"{code} does not belong to a claim")
         case domain.UnknownCode():
             raise refusal_error(done, f"there is no code {code}")
         case _:
             raise refusal_error(done)
+
+
+def _parsed(expires_at: str | None) -> datetime | None:
+    try:
+        return None if expires_at is None else domain.parse_time(expires_at)
+    except ValueError:
+        raise typer.BadParameter(f"must be {domain.RFC_3339_RULE}", param_hint="--expires-at") from None
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:

@@ -223,7 +223,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     if isinstance(detail, domain.UnknownCoupon):
         raise refusal_error(detail, f"there is no coupon {name}")
     if as_json:
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), "claimed_by": detail.claimed_by})
+        claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
+        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claimants})
         return
     _print_table([detail.coupon])
     for rule, value in asdict(detail.campaign).items():
@@ -231,6 +232,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
             say(f"{rule}: {value}")
     for user_id in detail.claimed_by:
         say(user_id)
+    if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
+        say(f"... and {further} more; `claimsvc claims export {name}` has all claims.")
 
 
 def _print_table(rows: list[Coupon]) -> None:

@@ -50,9 +50,11 @@ def create_key(
         say(f"Its digest, for the service (separate several by commas):\n  CLAIMSVC_ADMIN_KEYS={digest.hexdigest()}")
         return
     check_text(label, "--label")
-    if not label.strip() or len(label) > _MOST_LABEL_CHARACTERS:
+    if len(label) > _MOST_LABEL_CHARACTERS or not domain.is_visible_line(label):
         raise typer.BadParameter(
-            f"must say in 1 to {_MOST_LABEL_CHARACTERS} characters what the key is for", param_hint="--label"
+            f"must say what the key is for, in 1 to {_MOST_LABEL_CHARACTERS} characters on one line, "
+            "of which the first is visible",
+            param_hint="--label",
         )
     if not scope:
         raise typer.BadParameter(f"must be one or more of {', '.join(Scope)}", param_hint="--scope")

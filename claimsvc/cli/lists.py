@@ -33,8 +33,8 @@ def load_list(
         typer.FileBinaryRead,
         typer.Argument(
             metavar="FILE",
-            help="One user id per line. A .csv file has a column `user_id`, an .ndjson file one object with `user_id` "
-            "per line. Use - for standard input.",
+            help="One user id per line; the first line may be the heading `user_id`. A .csv file has a column "
+            "`user_id`, an .ndjson file one object with `user_id` per line. Use - for standard input.",
         ),
     ],
 ) -> None:

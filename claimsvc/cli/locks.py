@@ -1,6 +1,5 @@
 """`claimsvc locks`: which instance holds which lock, and forced release."""
 
-import re
 from collections.abc import Awaitable, Callable
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
@@ -68,9 +67,10 @@ def release_lock(
 
     check_coupon_name(name)
     check_text(reason, "--reason")
-    if len(reason) > domain.MAX_REASON_LENGTH or not re.fullmatch(domain.REASON_PATTERN, reason):
+    if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
         raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line", param_hint="--reason"
+            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
+            param_hint="--reason",
         )
     settings = _settings()
     confirm(f"Release the lock of {name} by force?", yes)

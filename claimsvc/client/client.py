@@ -155,18 +155,20 @@ class ClaimClient:
             return Confirmed(answer.read(claim_of), **answer.about())
         return refusal(answer, OF_CONFIRMING)
 
-    async def cancel(self, claim_id: str, reason: str, *, request_id: str | None = None) -> CancelOutcome:
+    async def cancel(self, claim_id: str, reason: str | None = None, *, request_id: str | None = None) -> CancelOutcome:
         """Cancel a claim, held or confirmed, and return its unit to stock. Cancelling again has no effect.
 
         Args:
             claim_id: the claim.
-            reason: one line, stored with the claim.
+            reason: one line, which the audit records; None for no reason.
             request_id: see `claim`.
 
         Raises:
             ClaimClientError: see `claimsvc.client.errors`.
         """
-        answer = await self._send("DELETE", f"/api/claims/{_quoted(claim_id)}", request_id, body={"reason": reason})
+        # In the body and not in the query, which proxies may log.
+        body = {"reason": reason} if reason is not None else None
+        answer = await self._send("DELETE", f"/api/claims/{_quoted(claim_id)}", request_id, body=body)
         if answer.status == 200:
             return Cancelled(answer.read(claim_of), **answer.about())
         return refusal(answer, OF_CANCELLING)

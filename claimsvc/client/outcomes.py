@@ -60,6 +60,11 @@ class Coupon:
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
+    @property
+    def claimed_count(self) -> int:
+        """How many units are claimed or held. If `claimed_by` is shorter, `ClaimClient.claims` reads all claims."""
+        return self.amount - self.remaining_amount
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:

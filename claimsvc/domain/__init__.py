@@ -3,6 +3,7 @@
 from claimsvc.domain.callers import *
 from claimsvc.domain.claim_outcomes import *
 from claimsvc.domain.claims import *
+from claimsvc.domain.code_generation import *
 from claimsvc.domain.codes import *
 from claimsvc.domain.coupons import *
 from claimsvc.domain.eligibility import *
@@ -14,3 +15,4 @@ from claimsvc.domain.outcomes import Outcome as Outcome
 from claimsvc.domain.outcomes import Refusal as Refusal
 from claimsvc.domain.problems import Problem as Problem
 from claimsvc.domain.quotas import *
+from claimsvc.domain.times import *

@@ -32,6 +32,7 @@ from claimsvc.domain import (
     SoldOut,
     UnknownCoupon,
 )
+from claimsvc.domain.outcomes import is_stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +174,8 @@ class _Batch:
         stored = self._answers.get((key.caller, key.key))
         if stored is None:
             outcome = self._outcome_of(attempt)
-            if not (attempt.options.is_final or isinstance(outcome, _GIVEN)):
+            is_answer = attempt.options.is_final or isinstance(outcome, _GIVEN)
+            if not (is_answer and is_stored(outcome)):
                 return outcome
             self.effects.answers.append((key, outcome))
             self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)

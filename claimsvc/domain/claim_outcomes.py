@@ -78,6 +78,7 @@ class UnknownCoupon(ClaimOutcome, Refusal):
     "Not started yet",
     "The coupon cannot be claimed before `starts_at`.",
     "Retry after `Retry-After` seconds.",
+    is_stored=False,
     seen_as=_NOT_OPEN,
     as_reason="The coupon cannot be claimed yet.",
 )
@@ -109,6 +110,7 @@ class Ended(ClaimOutcome, Refusal):
     "Paused",
     "The coupon is paused by its operator; existing claims are not affected.",
     "Retry later.",
+    is_stored=False,
     seen_as=_NOT_OPEN,
     as_reason="The coupon cannot be claimed for now.",
 )
@@ -122,7 +124,7 @@ class Paused(ClaimOutcome, Refusal):
     403,
     "Not for this user",
     "The coupon's rules or lists do not admit this user; `reasons` lists what is not met.",
-    "Do not retry until the user's attributes or claims change.",
+    "Do not retry until the user's attributes or claims change; then use a new Idempotency-Key.",
     seen_as=_NOT_OPEN,
 )
 @dataclass(frozen=True, slots=True)
@@ -174,12 +176,13 @@ class Cancelled(Outcome):
     "hold-expired",
     410,
     "The hold has expired",
-    "The hold was not confirmed in time, so its unit was returned to stock.",
+    "The hold was not confirmed in time, so its unit was returned to stock; or its code expired before that, and no "
+    "other code is left.",
     "Claim again.",
 )
 @dataclass(frozen=True, slots=True)
 class HoldExpired(Refusal):
-    """The hold was not confirmed in time; its unit was returned to stock."""
+    """The hold was not confirmed in time; its unit was returned to stock, unless its code expired and left it."""
 
     claim: Claim
 

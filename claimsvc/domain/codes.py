@@ -1,9 +1,7 @@
-"""Unique codes: their format, reading them from files, generating them, and their outcomes."""
+"""Unique codes: their format, reading them from files, and their outcomes; `code_generation` makes them."""
 
-import os
 import re
 import unicodedata
-from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,17 +9,18 @@ from enum import StrEnum
 
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
+from claimsvc.domain.times import parse_time
 
 # Characters that every keyboard and printer has, and Hangul syllables. As with coupon names, not only dots.
 CODE_PATTERN = r"^\.*[A-Za-z0-9_가-힣-][A-Za-z0-9._가-힣-]*$"
 MAX_CODE_LENGTH = 64
 MAX_ROWS = 200_000
 MAX_GENERATED = 100_000
-# So a guess at a generated code succeeds at most once in this many tries.
-FEWEST_POSSIBILITIES_PER_CODE = 1000
 _MOST_REFUSED_SHOWN = 1000
 
 _IS_CODE = re.compile(CODE_PATTERN)
+# The characters that a decomposed Hangul syllable has at most.
+_MOST_JAMO = 3
 
 
 class CodeState(StrEnum):
@@ -130,14 +129,14 @@ class RowsRefused(Refusal):
     "pattern-too-small",
     409,
     "The pattern allows too few codes",
-    "A pattern must allow at least 1000 times as many codes as are requested, so that they cannot be guessed; "
-    "nothing was added.",
+    "A pattern must allow at least 1000 times as many codes as the coupon would have of it, so that they cannot be "
+    "guessed, and enough of its codes must be unused; nothing was added.",
     "Use a longer pattern.",
     rpc_code=RpcCode.INVALID_ARGUMENT,
 )
 @dataclass(frozen=True, slots=True)
 class PatternTooSmall(Refusal):
-    """The pattern allows too few codes for them to be hard to guess; nothing was added."""
+    """The pattern allows too few codes for them to be hard to guess, or too few are unused; nothing was added."""
 
 
 @refusal(
@@ -189,7 +188,8 @@ class CodeExpired(Refusal):
     409,
     "No claim has the code",
     "No claim has this code: none was made or confirmed yet, or it was cancelled.",
-    "Claim the coupon first, or confirm the claim.",
+    "Claim the coupon or confirm the claim, then retry.",
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class CodeNotClaimed(Refusal):
@@ -209,8 +209,13 @@ class UnknownCode(Refusal):
 
 
 def normalized(code: str) -> str:
-    """Return the code in NFC, as it is stored: some systems decompose Hangul syllables."""
-    return code if code.isascii() else unicodedata.normalize("NFC", code)
+    """Return the code in NFC, as it is stored: some systems decompose Hangul syllables.
+
+    What is too long for a code in any form stays as it is, because sorting many combining marks takes quadratic time.
+    """
+    if code.isascii() or len(code) > MAX_CODE_LENGTH * _MOST_JAMO:
+        return code
+    return unicodedata.normalize("NFC", code)
 
 
 def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow:
@@ -229,13 +234,9 @@ def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow
     if not expires_at and isinstance(expires_at, str | None):
         return NewCode(row, code)
     try:
-        moment = datetime.fromisoformat(expires_at) if isinstance(expires_at, str) else None
-        # Near the limits of the calendar, converting to another time zone would overflow.
-        if moment is not None and moment.utcoffset() is not None and 1970 <= moment.year < 9999:
-            return NewCode(row, code, moment)
+        return NewCode(row, code, parse_time(expires_at if isinstance(expires_at, str) else ""))
     except ValueError:
-        pass
-    return RefusedRow(row, code, RowReason.BAD_EXPIRY)
+        return RefusedRow(row, code, RowReason.BAD_EXPIRY)
 
 
 @dataclass(slots=True)
@@ -291,45 +292,3 @@ class Intake:
 
     def _in_order(self) -> tuple[RefusedRow, ...]:
         return tuple(sorted(self.refused, key=lambda refused: refused.row))
-
-
-# Of characters that are easily confused in handwriting, small print or speech (0 O, 1 I L, 2 Z, 5 S, 6 G, 8 B, U V),
-# the two alphabets together contain at most one.
-_LETTERS = "ACDEFHJKMNPQRTVWXY"
-_DIGITS = "23456789"
-# Syllables of KS X 1001, which every keyboard and font supports, without a final consonant. The vowels are easy to
-# distinguish by eye and ear; ㅐ and ㅔ are not, nor are ㅒ, ㅖ, ㅙ, ㅚ, ㅞ.
-_INITIALS = (0, 2, 3, 5, 6, 7, 9, 11, 12, 14, 15, 16, 17, 18)  # no doubled consonants: ㄲ looks like ㄱ
-_VOWELS = (0, 4, 8, 13, 18, 20)  # ㅏ ㅓ ㅗ ㅜ ㅡ ㅣ
-_SYLLABLES = "".join(chr(0xAC00 + (initial * 21 + vowel) * 28) for initial in _INITIALS for vowel in _VOWELS)
-_ALPHABETS: Mapping[str, str] = {"A": _LETTERS, "9": _DIGITS, "가": _SYLLABLES}
-
-GENERATION_PATTERN = r"^[A-Z0-9가_-]{1,64}$"
-"""`A` is a letter, `9` a digit, `가` a Hangul syllable, and anything else is itself."""
-
-
-def possibilities(pattern: str) -> int:
-    """Return how many different codes the pattern allows."""
-    count = 1
-    for place in pattern:
-        count *= len(_ALPHABETS.get(place, place))
-    return count
-
-
-def make_codes(pattern: str, count: int) -> list[str]:
-    """Return `count` different codes of the pattern, cryptographically random.
-
-    Does not end if the pattern allows fewer than `count`; see `possibilities`.
-    """
-    made: dict[str, None] = {}
-    while len(made) < count:
-        missing = count - len(made)
-        columns = [_column(_ALPHABETS.get(place, place), missing) for place in pattern]
-        made.update(dict.fromkeys(map("".join, zip(*columns, strict=True))))
-    return list(made)
-
-
-def _column(alphabet: str, count: int) -> list[str]:
-    """Return one character of each of `count` codes. The modulo bias is below 1e-7."""
-    size = len(alphabet)
-    return [alphabet[number % size] for number in array("I", os.urandom(4 * count))]

@@ -30,6 +30,11 @@ class Coupon(Outcome):
     strategy: StrategyName
     created_at: datetime
 
+    @property
+    def claimed_count(self) -> int:
+        """The units that are claimed or held."""
+        return self.amount - self.remaining_amount
+
 
 @dataclass(frozen=True, slots=True)
 class Campaign:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from claimsvc.domain.outcomes import Outcome, outcome
+from claimsvc.domain.outcomes import Outcome, Refusal, outcome, rows
 
 Scalar = str | int | float | bool
 Attributes = Mapping[str, Scalar | Collection[Scalar]]
@@ -136,7 +136,13 @@ def _is_among(value: Scalar, values: Collection[Scalar]) -> bool:
     return any(value == each and isinstance(value, bool) == isinstance(each, bool) for each in values)
 
 
-@outcome("eligibility")
+def _is_lasting(eligibility: "Eligibility") -> bool:
+    """Whether no reason is a refusal that may be over soon, such as `not-started`."""
+    passing = {row.name for _, row in rows(Refusal) if row.is_stored is False}
+    return passing.isdisjoint(reason.code for reason in eligibility.reasons)
+
+
+@outcome("eligibility", is_stored=_is_lasting)
 @dataclass(frozen=True, slots=True)
 class Eligibility(Outcome):
     """Every reason for which a claim would be refused, in the order of the checks; empty if it would succeed."""

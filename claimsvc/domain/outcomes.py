@@ -7,7 +7,7 @@ the documentation of the API read these rows, so a new outcome is one declaratio
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from claimsvc.domain.problems import INTERNAL_ERROR, LOCK_BUSY, UNAVAILABLE, Problem, RpcCode, problem_of_failure
 
@@ -38,24 +38,27 @@ class Row:
         name: the label in metrics, the word in logs, and the kind of a stored answer. Never rename or reuse one:
             answers stored by older versions are read by it.
         problem: the problem it is answered with; None for a success.
-        is_stored: whether it is stored as the answer to an idempotency key.
+        is_stored: whether it is stored as the answer to an idempotency key; a function if its values differ in that. An
+            answer that advises to retry is not stored: under the same key, the retry would get it again.
         seen_as: the name under which operators see it, if they need not distinguish it from another outcome.
         as_reason: its text as a reason of a user's ineligibility; empty if it cannot be one.
     """
 
     name: str
     problem: Problem | None
-    is_stored: bool
+    is_stored: "IsStored"
     seen_as: str
     as_reason: str = ""
 
+
+IsStored = bool | Callable[[Any], bool]
 
 _rows: dict[type, Row] = {}
 _problems: dict[type[Refusal], Problem] = {}
 _Kind = TypeVar("_Kind", bound=type)
 
 
-def outcome(name: str, *, is_stored: bool = True, seen_as: str | None = None) -> Callable[[_Kind], _Kind]:
+def outcome(name: str, *, is_stored: IsStored = True, seen_as: str | None = None) -> Callable[[_Kind], _Kind]:
     """Declare a success; see `Row`."""
 
     def declare(kind: _Kind) -> _Kind:
@@ -95,6 +98,12 @@ def refusal(
 def rows(base: type = object) -> Iterator[tuple[type, Row]]:
     """Return the rows of all subclasses of `base`, in the order of their declaration."""
     return ((kind, row) for kind, row in _rows.items() if issubclass(kind, base))
+
+
+def is_stored(answer: Outcome) -> bool:
+    """Return whether an answer is stored under its request's idempotency key."""
+    stored = _rows[type(answer)].is_stored
+    return stored(answer) if callable(stored) else stored
 
 
 def refusals() -> Iterator[tuple[type[Refusal], Problem]]:

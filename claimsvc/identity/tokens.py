@@ -4,6 +4,7 @@ This is the only file that imports PyJWT. PyJWT's own client for key sets blocks
 """
 
 import asyncio
+import base64
 import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
@@ -34,6 +35,8 @@ _LEAST_PAUSE_SECONDS = 10.0
 _FETCH_SECONDS = 2.0
 _MOST_BYTES = 1024 * 1024
 _REQUIRED = ("exp", "aud", "iss", "sub")
+# What PyJWT raises for a token that is not good: its own errors, and those of the parsers below it.
+_NOT_GOOD = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 
 _log = structlog.get_logger("claimsvc.tokens")
 
@@ -83,7 +86,7 @@ class JsonWebTokens:
     async def user_of(self, token: str) -> TokenUser | TokenRefused:
         try:
             header = jwt.get_unverified_header(token)
-        except (jwt.InvalidTokenError, UnicodeError):  # a header may contain bytes that are not UTF-8
+        except _NOT_GOOD:
             return TokenRefused("The token is not a JSON Web Token.")
         algorithm, kid = str(header.get("alg")), header.get("kid")
         if not any(algorithm in each for each in ALGORITHMS.values()):
@@ -131,7 +134,7 @@ class JsonWebTokens:
             return TokenRefused("The token has expired.")
         except jwt.InvalidSignatureError:
             return TokenRefused("The token's signature is invalid.")
-        except jwt.InvalidTokenError:
+        except _NOT_GOOD:
             return TokenRefused(
                 "The token has a different audience or issuer, is not valid yet, or lacks a required claim."
             )
@@ -189,20 +192,39 @@ class JsonWebTokens:
 
 
 def _key(document: Any) -> _Key | None:
-    """Parse a key of the set; None if it is not usable here."""
+    """Parse a key of the set; None if no token can be verified with it here."""
     if not isinstance(document, dict) or document.get("use", "sig") != "sig":
         return None
     algorithms = ALGORITHMS.get(str(document.get("kty")), frozenset())
     if "alg" in document:
         algorithms &= {str(document["alg"])}
-    if not algorithms:
+    operations = document.get("key_ops")
+    if not algorithms or (isinstance(operations, list) and not {"verify", "sign"} & set(map(str, operations))):
         return None
     try:
-        key = jwt.PyJWK(document, min(algorithms))
-    except jwt.PyJWTError:
+        key = jwt.PyJWK(document, min(algorithms)).key
+        # A set may contain a private key by mistake; only its public half is kept.
+        public = key.public_key() if "d" in document else key
+    except Exception:  # noqa: BLE001 - whatever is wrong with one key, the others are good
         return None
-    # A set may contain a private key by mistake; only its public half is kept.
-    return _Key(document.get("kid"), algorithms, key.key.public_key() if "d" in document else key.key)
+    usable = frozenset(each for each in algorithms if _can_verify(public, each))
+    return _Key(document.get("kid"), usable, public) if usable else None
+
+
+def _can_verify(key: Any, algorithm: str) -> bool:
+    """Whether the library can verify with the key: whether it finds that a forged signature is one.
+
+    A key may be of the right type and still fail with each token, such as one of the curve P-384 for ES256.
+    """
+    header = f'{{"alg":"{algorithm}"}}'.encode()
+    token = ".".join(base64.urlsafe_b64encode(part).rstrip(b"=").decode() for part in (header, b"{}", bytes(64)))
+    try:
+        jwt.decode(token, key, algorithms=[algorithm])
+    except jwt.InvalidSignatureError:
+        return True
+    except Exception:  # noqa: BLE001 - a request must not be the first to find it
+        return False
+    return False
 
 
 @asynccontextmanager

@@ -15,6 +15,7 @@ from claimsvc.domain import (
     IdempotencyKey,
     KeyReused,
     NewCode,
+    NotYourClaim,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -64,6 +65,8 @@ class Codes(Protocol):
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """Add `count` random codes to a coupon in one transaction; see `add`.
 
+        Refused, if the coupon would have too many codes of the pattern, or fewer than `count` of them are unused.
+
         Args:
             coupon_name: the coupon.
             count: how many codes.
@@ -75,9 +78,16 @@ class Codes(Protocol):
         ...
 
     async def redeem(
-        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        """Redeem a code. Only the first call for a code results in `Redeemed`."""
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
+        """Redeem a code. Only the first call for a code results in `Redeemed`.
+
+        Args:
+            code: the code.
+            entry: written to the audit log.
+            idempotency_key: the request's idempotency key.
+            user_id: if given, the outcome is `NotYourClaim` unless this user's claim has the code.
+        """
         ...
 
     async def code(self, code: str) -> Code | None:

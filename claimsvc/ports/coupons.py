@@ -27,9 +27,15 @@ class Coupons(Protocol):
         """Return the named coupons; names that do not exist are left out."""
         ...
 
-    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
-        """Return the first coupons of a type, or of any, that can be claimed now, oldest first.
+    async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
+        """Return coupons of a type, or of any, that can be claimed now, oldest first, after the coupon `after`.
 
-        If there are none, return the newest one that cannot be claimed; nothing if there is no coupon of the type.
+        If none can be claimed at all, return the one that starts next, so that claims of the type are told when to come
+        back; otherwise the newest, and nothing if there is no coupon of the type.
+
+        Args:
+            coupon_type: the type; None for any.
+            after: the last coupon of the previous page; None for the first page.
+            limit: how many at most.
         """
         ...

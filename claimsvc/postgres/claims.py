@@ -25,12 +25,12 @@ from claimsvc.domain import (
     UnknownClaim,
     UnknownCoupon,
 )
-from claimsvc.domain.codes import make_codes
+from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
 from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
-from claimsvc.postgres.claiming.full_path import SETTLE_HOLD
+from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
@@ -53,12 +53,15 @@ LIMIT %(limit)s
 """
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
 _COUPON_OF = """
-SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type
-FROM user_claims AS claim LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type,
+    code.expires_at IS NOT NULL
+FROM user_claims AS claim
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 WHERE claim.id = %(id)s
 """
-# Each is unused with a probability of at least 0.999, so at least one of them almost certainly is.
-_SPARE_CODES = 8
+# At least one of them is unused almost certainly, even if other coupons use most codes of the pattern.
+_SPARE_CODES = 64
 
 _CONFIRM = f"""
 WITH confirmed AS (
@@ -124,11 +127,12 @@ class PostgresClaims:
         answer_of: Callable[[Claim], _T],
         idempotency_key: IdempotencyKey | None = None,
     ) -> Any:
-        # The coupon of a claim never changes, so it can be read before the transaction.
+        # The coupon of a claim never changes, so it can be read before the transaction. Its code changes only if it can
+        # expire.
         found = await self._database.fetch(_COUPON_OF, {"id": claim_id})
         if not found:
             return UnknownClaim()
-        [(coupon_name, code_pattern, has_codes, coupon_type)] = found
+        [(coupon_name, code_pattern, has_codes, coupon_type, code_can_expire)] = found
         spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
         claim = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
         coupons = {"coupon_names": [coupon_name]}
@@ -140,6 +144,8 @@ class PostgresClaims:
                 stored = await look_up(driver, idempotency_key)
                 await driver.execute(SETTLE_HOLD, claim)
                 await driver.execute(SETTLE_CODES, coupons)
+                if code_can_expire and statement is _CONFIRM:
+                    await replace_dead_codes(driver, [(coupon_name, claim_id)])
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 after = await driver.execute(_CLAIM_OF_COUPON, claim)

@@ -2,9 +2,9 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from dataclasses import replace
 from datetime import datetime
 from typing import TypeVar
+from weakref import WeakValueDictionary
 
 import psycopg
 
@@ -18,14 +18,14 @@ from claimsvc.domain import (
     PatternTooSmall,
     RefusedRow,
     Replayed,
-    RowReason,
     RowsRefused,
     UnknownCoupon,
 )
 from claimsvc.domain.admission import replay
-from claimsvc.domain.codes import FEWEST_POSSIBILITIES_PER_CODE, Intake, make_codes, possibilities
+from claimsvc.domain.codes import Intake
 from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.code_batch import ROWS_AT_ONCE, CodeBatch
+from claimsvc.postgres.code_generation import Generation
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
@@ -34,11 +34,9 @@ from claimsvc.postgres.transactions import RestartTransactionError
 
 # The limit of a transaction that adds codes. Each of its statements, and each pause, has the usual limit.
 _ADDING_TIMEOUT_SECONDS = 60.0
-# How often generated codes that exist already are replaced. Collisions are rare: enough even if few codes are unused.
-_MOST_ROUNDS = 20
 
 _A = TypeVar("_A")
-_T = TypeVar("_T", UnknownCoupon, RowsRefused, PatternTooSmall)
+_T = TypeVar("_T", UnknownCoupon, RowsRefused)
 
 
 class CodeAdditions:
@@ -52,6 +50,8 @@ class CodeAdditions:
     def __init__(self, database: Database, *, changed: CodesChanged) -> None:
         self._database = database
         self._changed = changed
+        # Who generates codes of a coupon: others of this process wait here, without a connection.
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def add(
         self,
@@ -105,7 +105,8 @@ class CodeAdditions:
             taken = await batch.reserve(driver, rows)
             after = intake.without(rows, taken)
             if not (atomic and taken):
-                await batch.add(driver, [row for row in rows if row.code not in taken])
+                await batch.insert(driver, [row for row in rows if row.code not in taken])
+                await batch.finish(driver)
                 return await concluded(driver, idempotency_key, stored, after.result(), in_doubt), after
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
@@ -126,45 +127,31 @@ class CodeAdditions:
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
+        repeated = await self._stored_answer(idempotency_key)
+        if repeated is not None:
+            return repeated
         if not await coupon_exists(self._database, coupon_name):
             return await self._conclude(idempotency_key, UnknownCoupon())
-        if possibilities(pattern) < count * FEWEST_POSSIBILITIES_PER_CODE:
-            return await self._conclude(idempotency_key, PatternTooSmall())
-        made = await asyncio.to_thread(make_codes, pattern, count)
         batch = CodeBatch(coupon_name, entry, pattern)
-        # The replacements of codes that existed already. If the transaction runs again, it must add the same codes.
-        replacements: dict[str, str] = {}
-
-        def one_more() -> str:
-            return make_codes(pattern, 1)[0]
+        generation = Generation(coupon_name, pattern, count, expires_at)
 
         async def work(
             driver: Driver, in_doubt: bool
         ) -> CodesAdded | PatternTooSmall | CodeExpired | Replayed | KeyReused:
             await batch.begin(driver)
             stored = await look_up(driver, idempotency_key)
-            codes = {code: NewCode(row, code, expires_at) for row, code in enumerate(made, 1)}
-            wanted = list(codes.values())
-            for _ in range(_MOST_ROUNDS):
-                taken = await batch.reserve(driver, wanted)
-                if RowReason.EXPIRED in taken.values():
-                    break
-                if not taken:
-                    await batch.add(driver, list(codes.values()))
-                    return await concluded(driver, idempotency_key, stored, CodesAdded(count), in_doubt)
-                wanted = []
-                for code in taken:
-                    if code not in replacements:
-                        replacements[code] = next(other for other in iter(one_more, None) if other not in codes)
-                    wanted.append(replace(codes.pop(code), code=replacements[code]))
-                    codes[replacements[code]] = wanted[-1]
+            generated = await generation.run(driver, batch, in_doubt=in_doubt)
+            if isinstance(generated, CodesAdded):
+                await batch.finish(driver)
+                return await concluded(driver, idempotency_key, stored, generated, in_doubt)
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
-            refusal = CodeExpired() if RowReason.EXPIRED in taken.values() else PatternTooSmall()
-            return await concluded(driver, idempotency_key, await look_up(driver, idempotency_key), refusal, in_doubt)
+            return await concluded(driver, idempotency_key, await look_up(driver, idempotency_key), generated, in_doubt)
 
+        turn = self._turns.setdefault(coupon_name, asyncio.Lock())
         try:
-            answer = await self._run_adding(work)
+            async with turn:
+                answer = await self._run_adding(work)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
             return await self._conclude(idempotency_key, UnknownCoupon())
         self._changed([batch.type])

@@ -1,6 +1,6 @@
 """Adding codes to a coupon in one transaction."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 from uuid import uuid4
@@ -72,7 +72,8 @@ class CodeBatch:
         self._coupon_name = coupon_name
         self._entry = entry
         self._pattern = pattern
-        self._id = str(uuid4())
+        self._units = 0
+        self.id = str(uuid4())
         self.type: str | None = None
 
     # Single statements instead of a pipeline, so that the server ends the transaction if this process is paused: its
@@ -80,6 +81,7 @@ class CodeBatch:
 
     async def begin(self, driver: Driver) -> None:
         """Begin the transaction, which may take longer than others."""
+        self._units = 0
         await driver.execute("BEGIN", prepare=False)
         await driver.execute(_LIFT_TIMEOUT)
 
@@ -91,29 +93,32 @@ class CodeBatch:
                 refused[code] = RowReason.EXPIRED if has_expired else RowReason.EXISTS
         return refused
 
-    async def add(self, driver: Driver, rows: Sequence[NewCode]) -> None:
-        """Add reserved codes in the order of the rows. The coupon's row is locked only at the end."""
-        units = 0
+    async def insert(self, driver: Driver, rows: Sequence[NewCode]) -> int:
+        """Insert reserved codes in the order of the rows, and return how many were inserted."""
+        inserted = 0
         for parameters in self._in_parts(rows):
-            units += (await driver.execute(_ADD, parameters)).rowcount
-        if units:
-            coupon = {"coupon_name": self._coupon_name, "units": units, "pattern": self._pattern}
+            inserted += (await driver.execute(_ADD, parameters)).rowcount
+        self._units += inserted
+        return inserted
+
+    async def finish(self, driver: Driver) -> None:
+        """Add what was inserted to the coupon. Its row is locked only now."""
+        if self._units:
+            coupon = {"coupon_name": self._coupon_name, "units": self._units, "pattern": self._pattern}
             coupons = {"coupon_names": [self._coupon_name]}
-            entry = replace(self._entry, details={**self._entry.details, "codes": units})
+            entry = replace(self._entry, details={**self._entry.details, "codes": self._units})
             await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(_GROW, coupon)
             [(self.type,)] = await (await driver.execute(_ENABLE_CODES, coupon)).fetchall()
             await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
             await driver.execute(INSERT_ENTRY, parameters_of(entry))
 
-    def _in_parts(self, rows: Sequence[NewCode]) -> list[dict[str, Any]]:
-        parts = (rows[start : start + ROWS_AT_ONCE] for start in range(0, len(rows), ROWS_AT_ONCE))
-        return [
-            {
+    def _in_parts(self, rows: Sequence[NewCode]) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(rows), ROWS_AT_ONCE):
+            part = rows[start : start + ROWS_AT_ONCE]
+            yield {
                 "coupon_name": self._coupon_name,
-                "upload_id": self._id,
+                "upload_id": self.id,
                 "codes": [row.code for row in part],
                 "expiries": [row.expires_at for row in part],
             }
-            for part in parts
-        ]

@@ -13,6 +13,7 @@ from claimsvc.domain import (
     CodeState,
     IdempotencyKey,
     KeyReused,
+    NotYourClaim,
     Redeemed,
     Replayed,
     UnknownCode,
@@ -32,6 +33,7 @@ WITH redeemed AS (
         AND redeemed_at IS NULL AND voided_at IS NULL AND (expires_at IS NULL OR expires_at > clock_timestamp())
         AND claim.coupon_name = codes.coupon_name AND claim.id = codes.claim_id
         AND claim.state = 'active' AND claim.held_until IS NULL
+        AND (%(user_id)s::text IS NULL OR claim.user_id = %(user_id)s::text)
     RETURNING 1
 )
 {insert_entry("redeemed")}
@@ -39,7 +41,7 @@ WITH redeemed AS (
 _READ = """
 SELECT code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.redeemed_at,
     code.redemption_id::text, code.voided_at IS NOT NULL, code.expires_at <= clock_timestamp(),
-    claim.held_until IS NOT NULL AND claim.state = 'active', campaign.type
+    claim.held_until IS NOT NULL AND claim.state = 'active', claim.user_id, campaign.type
 FROM code_names AS name
 JOIN codes AS code ON code.coupon_name = name.coupon_name AND code.code = name.code
 LEFT JOIN user_claims AS claim ON claim.id = code.claim_id AND claim.coupon_name = code.coupon_name
@@ -68,14 +70,24 @@ class PostgresCodes(CodeAdditions):
     """
 
     async def redeem(
-        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
-        parameters = {**parameters_of(entry), "code": code, "redemption_id": str(uuid4())}
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
+        redemption_id = str(uuid4())
+        parameters = {**parameters_of(entry), "code": code, "redemption_id": redemption_id, "user_id": user_id}
         types: set[str | None] = set()
 
         async def work(
             driver: Driver, in_doubt: bool
-        ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+        ) -> (
+            Redeemed
+            | AlreadyRedeemed
+            | CodeExpired
+            | CodeNotClaimed
+            | NotYourClaim
+            | UnknownCode
+            | Replayed
+            | KeyReused
+        ):
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 stored = await look_up(driver, idempotency_key)
@@ -84,7 +96,7 @@ class PostgresCodes(CodeAdditions):
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
             row = await read.fetchone()
-            answer = _redeemed(row, parameters["redemption_id"])
+            answer = _redeemed(row, redemption_id, user_id)
             if row is not None and isinstance(answer, Redeemed):
                 types.add(row[-1])
             return (
@@ -129,19 +141,22 @@ class PostgresCodes(CodeAdditions):
 
 
 def _redeemed(
-    row: tuple[Any, ...] | None, redemption_id: str
-) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode:
+    row: tuple[Any, ...] | None, redemption_id: str, user_id: str | None
+) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode:
     """Return the outcome of a redemption, from the row that `_READ` found after it."""
     if row is None:
         return UnknownCode()
-    redeemed_by, has_expired = row[5], row[7]
+    redeemed_by, has_expired, claimant = row[5], row[7], row[9]
+    # Before the code's state, which is not the business of whoever does not have it.
+    if user_id is not None and claimant is not None and claimant != user_id:
+        return NotYourClaim()
     if redeemed_by is not None:
         return Redeemed(_code(row)) if redeemed_by == redemption_id else AlreadyRedeemed()
     return CodeExpired() if has_expired else CodeNotClaimed()
 
 
 def _code(row: tuple[Any, ...]) -> Code:
-    code, coupon_name, claim_id, expires_at, redeemed_at, _, is_voided, _, is_held, _ = row
+    code, coupon_name, claim_id, expires_at, redeemed_at, _, is_voided, _, is_held, _, _ = row
     if redeemed_at is not None:
         state = CodeState.REDEEMED
     elif is_voided:

@@ -28,21 +28,31 @@ LIMIT %(limit)s
 """  # noqa: S608 - of constants
 _STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
-# `newest` has a row only if `claimable` has none. The statement reads all coupons, or all of the type, once a second.
-# It has no index: while there are few coupons, the planner would use that index where it should use the one on names.
+# `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
+# The statement reads all coupons, or all of the type, once a second for each page. It has no index: while there are few
+# coupons, the planner would use that index where it should use the one on names.
 _CLAIMABLE = """
 WITH candidates AS (
-    SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND NOT coalesce(campaign.paused, false)
-        AND coalesce(campaign.starts_at <= now(), true) AND coalesce(campaign.ends_at > now(), true) AS is_open
+    SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND coalesce(campaign.ends_at > now(), true)
+            AS has_units, coalesce(campaign.paused, false) AS is_paused,
+        CASE WHEN campaign.starts_at > now() THEN campaign.starts_at END AS will_start_at
     FROM coupons AS coupon {join} campaigns AS campaign ON campaign.coupon_name = coupon.name
     WHERE campaign.archived_at IS NULL {of_type}
 ), claimable AS (
-    SELECT name, created_at FROM candidates WHERE is_open ORDER BY created_at, name LIMIT 20
-), newest AS (
+    SELECT name, created_at FROM candidates WHERE has_units AND NOT is_paused AND will_start_at IS NULL
+), page AS (
+    SELECT name, created_at FROM claimable
+    WHERE (created_at, name) > (
+        coalesce((SELECT created_at FROM coupons WHERE name = %(after)s::text), '-infinity'),
+        coalesce(%(after)s::text, '')
+    )
+    ORDER BY created_at, name LIMIT %(limit)s
+), why_not AS (
     SELECT name, created_at FROM candidates
-    WHERE NOT EXISTS (SELECT FROM claimable) ORDER BY created_at DESC, name LIMIT 1
+    WHERE NOT EXISTS (SELECT FROM claimable) AND %(after)s::text IS NULL
+    ORDER BY CASE WHEN has_units AND NOT is_paused THEN will_start_at END NULLS LAST, created_at DESC, name LIMIT 1
 )
-SELECT name FROM (SELECT * FROM claimable UNION ALL SELECT * FROM newest) AS found ORDER BY created_at, name
+SELECT name FROM (SELECT * FROM page UNION ALL SELECT * FROM why_not) AS found ORDER BY created_at, name
 """
 _CLAIMABLE_OF_ANY_TYPE = _CLAIMABLE.format(join="LEFT JOIN", of_type="")
 _CLAIMABLE_OF_TYPE = _CLAIMABLE.format(join="JOIN", of_type="AND campaign.type = %(type)s")
@@ -72,6 +82,7 @@ class PostgresCoupons:
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]
 
-    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
+    async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
         statement = _CLAIMABLE_OF_ANY_TYPE if coupon_type is None else _CLAIMABLE_OF_TYPE
-        return [name for (name,) in await self._database.fetch(statement, {"type": coupon_type})]
+        wanted = {"type": coupon_type, "after": after, "limit": limit}
+        return [name for (name,) in await self._database.fetch(statement, wanted)]

@@ -11,6 +11,7 @@ from psycopg.types.json import Jsonb
 
 from claimsvc.domain import IdempotencyKey, KeyReused, Outcome, Replayed
 from claimsvc.domain.admission import AnswerRecord, replay
+from claimsvc.domain.outcomes import is_stored
 from claimsvc.postgres.claiming.stored_answers import decode, encode
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -115,7 +116,9 @@ async def concluded(
             return repeated
     try:
         async with driver.pipeline():
-            await store(driver, [(idempotency_key, answer)] if idempotency_key is not None else [])
+            await store(
+                driver, [(idempotency_key, answer)] if idempotency_key is not None and is_stored(answer) else []
+            )
             await driver.execute("COMMIT", prepare=False)
     except STORED_BY_ANOTHER as error:
         raise RestartTransactionError from error

@@ -1,14 +1,16 @@
 """Files of codes, read row by row as they arrive: CSV, or one JSON object per line."""
 
 import csv
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+from collections.abc import Sequence
 
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
+from claimsvc.representations.headings import CODE, EXPIRES_AT, names, resembles
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
 _MAX_ROW_BYTES = 4096
+_COLUMNS = [CODE, EXPIRES_AT]
+CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 Row = NewCode | RefusedRow
 
@@ -21,52 +23,67 @@ class TooManyRowsError(BadCodeFileError):
     """The file has more rows than one may have."""
 
 
-def _csv_row(number: int, line: str) -> Row | None:
+def _cells(line: str) -> list[str] | None:
+    """The cells of a line of CSV; None if it is not CSV."""
     cells = line.split(",")
     if '"' in line:
         try:
             [cells] = csv.reader([line], strict=True)
         except (csv.Error, ValueError):
-            return RefusedRow(number, "", RowReason.BAD_ROW)
-    cells = [cell.strip() for cell in cells]
-    if number == 1 and cells in (["code"], ["code", "expires_at"]):
-        return None
-    if len(cells) > 2:
-        return RefusedRow(number, "", RowReason.BAD_ROW)
-    return new_code(number, cells[0], cells[1] if len(cells) == 2 else None)
+            return None
+    return [cell.strip() for cell in cells]
 
 
-def _json_row(number: int, line: str) -> Row | None:
+def _json_row(number: int, line: str) -> Row:
     try:
         document = decode_object(line.encode())
     except InvalidJsonError:
         return RefusedRow(number, "", RowReason.BAD_ROW)
-    if not document.keys() <= {"code", "expires_at"}:
+    if not document.keys() <= {CODE, EXPIRES_AT}:
         return RefusedRow(number, "", RowReason.BAD_ROW)
-    return new_code(number, document.get("code"), document.get("expires_at"))
+    return new_code(number, document.get(CODE), document.get(EXPIRES_AT))
 
 
-CSV, NDJSON = "text/csv", "application/x-ndjson"
-_READERS: Mapping[str, Callable[[int, str], Row | None]] = MappingProxyType({CSV: _csv_row, NDJSON: _json_row})
+def _columns_of_heading(number: int, cells: Sequence[str]) -> list[str] | None:
+    """The columns that a file's first line names, in their order; None if the line is not a heading.
+
+    Raises:
+        BadCodeFileError: it looks like a heading, but is not one of codes.
+    """
+    if not any(resembles(cell, column) for cell in cells for column in _COLUMNS):
+        return None
+    columns = [column for cell in cells for column in _COLUMNS if names(cell, column)]
+    # A spreadsheet may end each line with a comma.
+    if CODE in columns and len(set(columns)) == len([cell for cell in cells if cell]):
+        return columns
+    raise BadCodeFileError(
+        f"Line {number} looks like a heading. A heading must be `code` or `code,expires_at`. If the line is a code, "
+        "put a heading above it."
+    )
 
 
 class RowReader:
-    """Reads rows from a file that arrives in pieces. Empty lines are skipped, but counted.
+    """Reads rows from a file that arrives in pieces. Empty lines are skipped, but numbered.
 
     Args:
-        media_type: `CSV` (`code` or `code,expires_at`; the header line is optional) or `NDJSON`.
+        media_type: `CSV` (`code` or `code,expires_at`; a heading is optional) or `NDJSON`.
     """
 
     def __init__(self, media_type: str) -> None:
-        self._read = _READERS[media_type]
+        self._media_type = media_type
         self._number = 0
+        self._rows = 0
         self._rest = b""
+        # What CSV's columns are. The heading, if there is one, is the first line that is not empty.
+        self._columns = _COLUMNS
+        self._heading: list[str] | None = None
+        self._has_begun = False
 
     def feed(self, piece: bytes) -> list[Row]:
         """Read the rows that end in a piece.
 
         Raises:
-            BadCodeFileError: a row is too long, or there are too many (`TooManyRowsError`).
+            BadCodeFileError: the heading is wrong, a row is too long, or there are too many (`TooManyRowsError`).
         """
         *lines, self._rest = (self._rest + piece).split(b"\n")
         if len(self._rest) > _MAX_ROW_BYTES:
@@ -79,10 +96,31 @@ class RowReader:
 
     def _row(self, line: bytes) -> Row | None:
         self._number += 1
-        if self._number > MAX_ROWS:
-            raise TooManyRowsError(f"The file has more than {MAX_ROWS} rows; split it.")
         try:
             text = line.decode("utf-8-sig" if self._number == 1 else "utf-8").strip()
         except UnicodeDecodeError:
+            self._has_begun = True
+            row: Row | None = RefusedRow(self._number, "", RowReason.BAD_ROW)
+        else:
+            if not text:
+                return None
+            row = self._csv_row(text) if self._media_type == CSV else _json_row(self._number, text)
+        if row is not None:
+            self._rows += 1
+            if self._rows > MAX_ROWS:
+                raise TooManyRowsError(f"The file has more than {MAX_ROWS} rows; split it.")
+        return row
+
+    def _csv_row(self, line: str) -> Row | None:
+        cells = _cells(line)
+        is_first, self._has_begun = not self._has_begun, True
+        if cells is None:
             return RefusedRow(self._number, "", RowReason.BAD_ROW)
-        return self._read(self._number, text) if text else None
+        if is_first and (columns := _columns_of_heading(self._number, cells)) is not None:
+            self._columns, self._heading = columns if len(columns) > 1 else _COLUMNS, cells
+            return None
+        # Files that were joined have their headings inside.
+        if len(cells) > 2 or cells == self._heading:
+            return RefusedRow(self._number, "", RowReason.BAD_ROW)
+        given = dict(zip(self._columns, cells, strict=False))
+        return new_code(self._number, given.get(CODE), given.get(EXPIRES_AT))

@@ -3,13 +3,15 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
 from claimsvc.representations.fields import (
+    IN_SLICES,
+    MAX_ENTRIES,
     MAX_NUMBER,
     Amount,
     CouponName,
@@ -18,6 +20,7 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
+    at_most,
     bytes_of_jsonb,
 )
 from claimsvc.representations.rules import CouponRules, rules_body
@@ -47,6 +50,7 @@ def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
 _Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
 Metadata = Annotated[
     dict[_Word, _Word | bool | Number | None],
+    IN_SLICES,
     AfterValidator(_check_size),
     Field(
         description="an object of strings, numbers, true, false or null, of at most 8192 bytes",
@@ -78,11 +82,14 @@ class OtherBenefit(Request):
 Benefit = Annotated[
     PercentOff | AmountOff | OtherBenefit,
     Field(description="`percent_off`, or `amount_off` with `currency`, or `text`"),
+    at_most(MAX_ENTRIES),
 ]
 
 
 class CreateCoupon(Request):
     """A new coupon. Only `name` and `amount` are required."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"name": "summer-sale", "amount": 100}
 
     name: CouponName
     amount: Amount
@@ -112,6 +119,8 @@ class CreateCoupon(Request):
 
 class ChangeCoupon(Request):
     """A change of a coupon. Omitted members stay unchanged, others are replaced entirely, and null removes a value."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"amount": 200}
 
     amount: Amount = 0
     starts_at: StartsAt | None = None
@@ -164,9 +173,12 @@ class CampaignBody(CouponBody):
 
 @dataclass(frozen=True, slots=True)
 class CampaignDetailBody(CampaignBody):
-    """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot."""
+    """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot. If `claimed_count` is
+    larger than the length of `claimed_by`, read `claims`."""
 
     claimed_by: Annotated[list[UserId], Field(max_length=MAX_CLAIMANTS)]
+    claimed_count: Annotated[int, Field(ge=0, description="how many units are claimed or held", examples=[58])]
+    claims: Annotated[str, Field(description="the path of all claims, in pages", examples=["/api/coupons/demo/claims"])]
 
 
 def coupon_body(coupon: domain.Coupon) -> CouponBody:
@@ -181,7 +193,12 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
 
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
-    return CampaignDetailBody(**_values(detail.coupon, detail.campaign), claimed_by=list(detail.claimed_by))
+    return CampaignDetailBody(
+        **_values(detail.coupon, detail.campaign),
+        claimed_by=list(detail.claimed_by),
+        claimed_count=detail.coupon.claimed_count,
+        claims=f"/api/coupons/{detail.coupon.name}/claims",
+    )
 
 
 def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:

@@ -2,12 +2,54 @@
 
 from collections.abc import Mapping
 from decimal import Decimal
-from typing import Annotated
+from itertools import islice
+from typing import Annotated, Any, ClassVar
 
 import orjson
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+)
 
 from claimsvc import domain
+
+MAX_ENTRIES = 20
+
+
+def at_most(count: int) -> BeforeValidator:
+    """Refuses an object or array of more entries before any of them is validated.
+
+    pydantic validates every entry and describes every error, of which a refusal shows the first few. List it last, so
+    that it runs first.
+
+    Args:
+        count: how many entries there may be.
+    """
+
+    def check(value: Any) -> Any:
+        if isinstance(value, dict | list) and len(value) > count:
+            raise ValueError(f"More than {count} entries")
+        return value
+
+    return BeforeValidator(check)
+
+
+def _in_slices(value: Any, validate: ValidatorFunctionWrapHandler) -> Any:
+    if not isinstance(value, dict):
+        return validate(value)
+    entries, result = iter(value.items()), validate({})
+    while part := dict(islice(entries, MAX_ENTRIES)):
+        result.update(validate(part))
+    return result
+
+
+IN_SLICES = WrapValidator(_in_slices)
+"""Validates an object of any size some entries at a time, and stops at the first of them that are wrong."""
 
 CouponName = Annotated[
     str,
@@ -67,6 +109,25 @@ HoldSeconds = Annotated[
 ]
 
 
+def _visibly(text: str) -> str:
+    if not domain.is_visible_line(text):
+        raise ValueError("Invalid format")
+    return text
+
+
+Reason = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=domain.REASON_PATTERN,
+        description="1 to 500 characters on one line, of which the first is visible",
+        examples=["bought something else"],
+    ),
+    AfterValidator(_visibly),
+]
+
+
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.
 MAX_NUMBER = 2**53 - 1
 Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
@@ -80,11 +141,17 @@ Attributes = Annotated[
         examples=[{"country": "KR"}],
         json_schema_extra={"additionalProperties": False},
     ),
+    at_most(MAX_ENTRIES),
 ]
 
 
 class Request(BaseModel):
-    """The base of all request models: strict types, no unknown fields, no input in error messages."""
+    """The base of all request models: strict types, no unknown fields, no input in error messages.
+
+    `EXAMPLE` is a valid body. One made of the examples of all fields may be invalid, because some exclude each other.
+    """
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {}
 
     model_config = ConfigDict(extra="forbid", strict=True, frozen=True, hide_input_in_errors=True)
 

@@ -1,27 +1,10 @@
 """Locks: showing them, and forced release."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
-
-from pydantic import Field
+from typing import Literal
 
 from claimsvc import domain
-from claimsvc.representations.fields import CouponName, Request
-
-
-class ReleaseLock(Request):
-    """Why the lock is released by force; the reason is recorded in the audit."""
-
-    reason: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_REASON_LENGTH,
-            pattern=domain.REASON_PATTERN,
-            description="1 to 500 characters on one line, not beginning with a space",
-            examples=["its instance hangs"],
-        ),
-    ]
+from claimsvc.representations.fields import CouponName
 
 
 @dataclass(frozen=True, slots=True)

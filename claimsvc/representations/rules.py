@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from claimsvc import domain
-from claimsvc.representations.fields import CouponName, Number, Request, Scalar, bytes_of_jsonb
+from claimsvc.representations.fields import MAX_ENTRIES, CouponName, Number, Request, Scalar, at_most, bytes_of_jsonb
 
 MAX_RULES = 20
 
@@ -17,7 +17,7 @@ MAX_VALUES = 200
 MAX_RULES_BYTES = 16_384
 
 
-_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES)]
+_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
 
 
 class AttributeRule(Request):
@@ -34,12 +34,18 @@ class AttributeRule(Request):
     at_most: Number | None = None
 
 
+_AttributeRule = Annotated[AttributeRule, at_most(MAX_ENTRIES)]
+_CouponNames = Annotated[list[CouponName], Field(max_length=MAX_RULES), at_most(MAX_RULES)]
+
+
 class Rules(Request):
     """Eligibility rules: a user may claim the coupon if all of them are met."""
 
-    attributes: Annotated[list[AttributeRule], Field(max_length=MAX_RULES)] = Field(default_factory=list)
-    holds: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
-    holds_not: Annotated[list[CouponName], Field(max_length=MAX_RULES)] = Field(default_factory=list)
+    attributes: Annotated[list[_AttributeRule], Field(max_length=MAX_RULES), at_most(MAX_RULES)] = Field(
+        default_factory=list
+    )
+    holds: _CouponNames = Field(default_factory=list)
+    holds_not: _CouponNames = Field(default_factory=list)
 
     def rules(self) -> domain.EligibilityRules | None:
         """The rules as domain values; None if there are none."""
@@ -76,6 +82,7 @@ CouponRules = Annotated[
         "claim (`holds`) or must not have one (`holds_not`); at most 20 of each, and 16384 bytes in all",
         examples=[{"attributes": [{"name": "country", "one_of": ["KR", "JP"]}], "holds_not": ["spring-sale"]}],
     ),
+    at_most(MAX_ENTRIES),
 ]
 
 

@@ -112,6 +112,11 @@ def _number(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise InvalidJsonError("A number is too large; the largest is about 1.8e308.")
+    if value == 0:
+        if text.lower().partition("e")[0].strip("-0.") != "":
+            raise InvalidJsonError("A number is too close to 0; the smallest is about 5e-324. Send 0 or leave it out.")
+        # Not by Decimal: the exponent of 0 may be beyond its range.
+        return 0
     # The comparison excludes numbers that only round to an integer.
     return int(value) if value.is_integer() and Decimal(text) == value else value
 

@@ -1,6 +1,6 @@
 """Lists of users: one per line, as plain text, CSV or NDJSON.
 
-A user id contains no line break, so a line is also a row of CSV.
+A user id contains no line break, so a line is also a row of CSV. CSV has a heading; plain text may have one.
 """
 
 import csv
@@ -12,13 +12,15 @@ from pydantic import ValidationError
 
 from claimsvc import domain
 from claimsvc.representations.fields import Request, UserId
+from claimsvc.representations.headings import USER_ID, names, resembles
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
 _MAX_LINE_BYTES = 4096
 _MAX_ERRORS = 20
-_USER_ID = re.compile(rb"[!-~]{1,255}")
+_IS_USER_ID = re.compile(rb"[!-~]{1,255}")
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
-_COLUMN = "user_id"
+_SEPARATOR = re.compile("[,;\t]")
+_MUST_HAVE_HEADING = f"the first line of CSV must name the columns, including `{USER_ID}` once"
 _RULE = "a user id is 1 to 255 visible ASCII characters, without spaces"
 
 
@@ -55,8 +57,10 @@ class ListReader:
         self._rest = b""
         self._number = 0
         self._users = 0
-        # The column of the ids, once the first line of CSV is read.
-        self._column: int | None = None
+        self._has_begun = False
+        # The cells of the heading, once it is read, and which of them is the column of the ids.
+        self._heading: list[str] | None = None
+        self._column = 0
 
     def feed(self, piece: bytes) -> list[str]:
         """The user ids on the lines that this piece completes."""
@@ -97,23 +101,46 @@ class ListReader:
             raise ValueError(f"the line is longer than {_MAX_LINE_BYTES} bytes")
         if not line:
             return
+        is_first, self._has_begun = not self._has_begun, True
         if self._format is ListFormat.NDJSON:
             yield _of_json(line)
+            return
+        cells = _cells(line) if self._format is ListFormat.CSV else [line.decode("ascii", "replace")]
+        if is_first and self._is_heading(cells):
+            self._heading = cells
+        # Files that were joined have their headings inside.
+        elif cells == self._heading:
+            raise ValueError("the line repeats the heading")
         elif self._format is ListFormat.LINES:
             yield _checked(line)
-        elif self._column is None:
-            columns = _columns(line)
-            if _COLUMN not in columns:
-                raise ValueError(f"the first line of CSV must name the columns, including `{_COLUMN}`")
-            self._column = columns.index(_COLUMN)
+        elif self._heading is None:
+            raise ValueError(_MUST_HAVE_HEADING)
+        elif len(cells) <= self._column:
+            raise ValueError(f"the row has no column `{USER_ID}`")
         else:
-            columns = _columns(line)
-            if len(columns) <= self._column:
-                raise ValueError(f"the row has no column `{_COLUMN}`")
-            yield _checked(columns[self._column].encode())
+            yield _checked(cells[self._column].encode())
+
+    def _is_heading(self, cells: list[str]) -> bool:
+        """Whether the first line is a heading. CSV must have one.
+
+        Raises:
+            ValueError: it is not clear.
+        """
+        places = [place for place, cell in enumerate(cells) if names(cell, USER_ID)]
+        if self._format is ListFormat.CSV:
+            if len(places) != 1:
+                raise ValueError(_MUST_HAVE_HEADING)
+            self._column = places[0]
+            return True
+        if not places and any(resembles(cell, USER_ID) for cell in _SEPARATOR.split(cells[0])):
+            raise ValueError(
+                f"the line looks like a heading. A heading must be `{USER_ID}`; a list with several columns is CSV. If "
+                "the line is a user, put a heading above it"
+            )
+        return bool(places)
 
 
-def _columns(line: bytes) -> list[str]:
+def _cells(line: bytes) -> list[str]:
     try:
         return next(csv.reader([line.decode()], strict=True))
     except UnicodeDecodeError:
@@ -123,15 +150,17 @@ def _columns(line: bytes) -> list[str]:
 
 
 def _checked(user_id: bytes) -> str:
-    if not _USER_ID.fullmatch(user_id):
+    if not _IS_USER_ID.fullmatch(user_id):
         raise ValueError(_RULE)
     return user_id.decode("ascii")
 
 
 def _of_json(line: bytes) -> str:
     try:
-        return ListedUser.model_validate(decode_object(line)).user_id
+        document = decode_object(line)
+        # Without the comparison, each further name would cost an error.
+        if len(document) == 1:
+            return ListedUser.model_validate(document).user_id
     except (InvalidJsonError, ValidationError):
-        raise ValueError(
-            f'the line must be an object with only `{_COLUMN}`, such as {{"{_COLUMN}": "user-1"}}; {_RULE}'
-        ) from None
+        pass
+    raise ValueError(f'the line must be an object with only `{USER_ID}`, such as {{"{USER_ID}": "user-1"}}; {_RULE}')

@@ -1,18 +1,25 @@
 """Each claim goes to the strategy of its coupon, and names are read together."""
 
 import asyncio
+import itertools
 from collections import Counter
 from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from claimsvc.claiming.strategies import StrategyByCoupon
+from claimsvc.claiming.strategies import by_coupon as by_coupon_module
 from claimsvc.domain import (
+    AttributeRule,
     Campaign,
     Claimed,
     ClaimOptions,
     ClaimOutcome,
     Coupon,
+    EligibilityRules,
+    NotEligible,
+    NotStarted,
     Replayed,
     SoldOut,
     StrategyName,
@@ -21,8 +28,10 @@ from claimsvc.domain import (
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import PendingOutcome, Strategy
 from tests.behaviour.test_life_of_a_claim import keyed
+from tests.support.databases import administrate
 from tests.support.storage import create_coupon
 from tests.support.strategy_instances import Instance, open_instance
+from tests.support.waiting import until
 
 
 class Noting:
@@ -57,6 +66,38 @@ async def test_each_coupon_is_claimed_by_its_own_strategy(database_url: str, red
                 await by_coupon.claim(f"by-{name}", "ada")
         assert [noting[name].asked for name in StrategyName] == [[f"by-{name}"] * 2 for name in StrategyName]
         assert await by_coupon.claim("nothing", "ada") == UnknownCoupon()
+
+
+async def test_a_purged_coupon_that_is_made_anew_takes_its_new_strategy_in_every_instance(
+    database_url: str, redis_urls: tuple[str, ...]
+) -> None:
+    async with (
+        open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as here,
+        open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as there,
+    ):
+        noting = [{name: Noting(each.strategy) for name in StrategyName} for each in (here, there)]
+        instances = [
+            StrategyByCoupon(strategies, each.storage.coupons, timeout_seconds=10.0)
+            for strategies, each in zip(noting, (here, there), strict=True)
+        ]
+        await create_coupon(here.storage, "spring", 1, StrategyName.REDLOCK)
+        assert isinstance(await instances[0].claim("spring", "ada"), Claimed)
+        assert isinstance(await instances[1].claim("spring", "ben"), SoldOut)
+        administrate(database_url, "DELETE FROM user_claims")
+        administrate(database_url, "DELETE FROM coupons")
+        await create_coupon(here.storage, "spring", 1000, StrategyName.ROW_LOCK)
+        users = (f"user-{number}" for number in itertools.count())
+        for instance, strategies in zip(instances, noting, strict=True):
+            # What else is remembered by name, such as that it was sold out, decides nothing.
+            assert isinstance(await instance.claim("spring", next(users)), Claimed)
+
+            async def takes_the_new_one(
+                instance: StrategyByCoupon = instance, strategies: dict[StrategyName, Noting] = strategies
+            ) -> bool:
+                assert isinstance(await instance.claim("spring", next(users)), Claimed)
+                return bool(strategies[StrategyName.ROW_LOCK].asked)
+
+            await until(takes_the_new_one, "its claims take the new strategy", within_seconds=3.0)
 
 
 async def test_a_herd_on_coupons_that_were_never_claimed_reads_them_together(
@@ -166,9 +207,9 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
         looks: list[str | None] = []
         claimable_coupons = instance.storage.coupons.claimable_coupons
 
-        async def noted(coupon_type: str | None) -> list[str]:
+        async def noted(coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
             looks.append(coupon_type)
-            return await claimable_coupons(coupon_type)
+            return await claimable_coupons(coupon_type, after=after, limit=limit)
 
         monkeypatch.setattr(instance.storage.coupons, "claimable_coupons", noted)
         by_coupon = by_coupon_of(instance)
@@ -180,6 +221,46 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
         outcomes = await asyncio.gather(*(by_coupon.claim_first(None, f"v{n}") for n in range(20)))
         assert Counter(map(type, outcomes)) == {Claimed: 10, SoldOut: 10}
         assert await by_coupon.claim_first("nothing", "ada") == UnknownCoupon()
+
+
+async def test_a_type_whose_first_coupons_refuse_the_user_gives_the_first_that_admits_it(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(by_coupon_module, "_CLAIMABLE_AT_ONCE", 4)
+    async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance)
+        vip = Campaign(type="welcome", rules=EligibilityRules((AttributeRule("vip", one_of=(True,)),)))
+        for number in range(21):
+            await create_coupon(instance.storage, f"vip-{number}", 1, StrategyName.ROW_LOCK, vip)
+        assert isinstance(await by_coupon.claim_first("welcome", "ada"), NotEligible)
+        for name in ("open", "younger"):
+            await create_coupon(instance.storage, name, 1, StrategyName.ROW_LOCK, Campaign(type="welcome"))
+        mine = await by_coupon.claim_first("welcome", "ada", keyed("k"))
+        assert isinstance(mine, Claimed)
+        assert mine.claim.coupon_name == "open"
+
+
+async def test_a_type_of_which_none_is_open_answers_what_happens_next(
+    database_url: str, redis_urls: tuple[str, ...]
+) -> None:
+    """The newest is sold out, and older ones start later."""
+    async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
+        soon, later = (datetime.now(UTC) + timedelta(hours=hours) for hours in (1, 2))
+        for name, campaign in {
+            "later": Campaign(type="starts", starts_at=later),
+            "soon": Campaign(type="starts", starts_at=soon),
+            "too-late": Campaign(type="starts", starts_at=later, ends_at=later + timedelta(hours=1), paused=True),
+        }.items():
+            await create_coupon(instance.storage, name, 1, StrategyName.ROW_LOCK, campaign)
+        by_coupon = by_coupon_of(instance)
+        for coupon_type in ("starts", "sold-out"):
+            name = f"{coupon_type}-sold-out"
+            await create_coupon(instance.storage, name, 1, StrategyName.ROW_LOCK, Campaign(type=coupon_type))
+            assert isinstance(await by_coupon.claim(name, "first"), Claimed)
+        outcome = await by_coupon.claim_first("starts", "ada", keyed("k"))
+        assert isinstance(outcome, NotStarted)
+        assert outcome.starts_at == soon
+        assert isinstance(await by_coupon.claim_first("sold-out", "ada"), SoldOut)
 
 
 async def test_a_keyed_claim_of_a_type_keeps_its_last_answer_alone(

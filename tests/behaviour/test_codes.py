@@ -29,7 +29,9 @@ from claimsvc.domain import (
     CodeState,
     Confirmed,
     HoldContinued,
+    IdempotencyKey,
     NewCode,
+    NotYourClaim,
     Redeemed,
     RefusedRow,
     Replayed,
@@ -39,6 +41,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCode,
     UnknownCoupon,
+    code_generation,
 )
 from claimsvc.postgres import code_additions
 from tests.behaviour.test_life_of_a_claim import keyed
@@ -239,6 +242,32 @@ async def test_a_code_is_redeemed_once_by_one_of_fifty(instances: Sequence[Insta
     assert await stock(here) == (1, 0)
 
 
+async def test_a_key_that_came_before_the_claim_redeems_its_code_after_it(here: Instance) -> None:
+    await offer(here, 1)
+    key = IdempotencyKey("till", "k", b"asked", "request-1")
+    assert await here.storage.codes.redeem("C-1", ENTRY, key) == CodeNotClaimed()
+    await claimed(here, "ada")
+    redeemed = await here.storage.codes.redeem("C-1", ENTRY, key)
+    assert isinstance(redeemed, Redeemed)
+    assert await here.storage.codes.redeem("C-1", ENTRY, key) == Replayed(redeemed, "request-1")
+
+
+async def test_a_code_is_not_redeemed_for_another_user_than_its_claim_s(here: Instance) -> None:
+    await offer(here, 2)
+    await claimed(here, "ada")
+    held = await claimed(here, "bob", HELD)
+    redeem = here.storage.codes.redeem
+    assert await redeem("C-1", ENTRY, user_id="eve") == NotYourClaim()
+    assert await redeem("C-2", ENTRY, user_id="eve") == NotYourClaim()
+    assert await redeem("C-2", ENTRY, user_id="bob") == CodeNotClaimed()
+    await here.storage.claims.cancel(held.id, ENTRY)
+    assert await redeem("C-2", ENTRY, user_id="eve") == CodeNotClaimed()
+    assert isinstance(await redeem("C-1", ENTRY, user_id="ada"), Redeemed)
+    assert await redeem("C-1", ENTRY, user_id="eve") == NotYourClaim()
+    assert await redeem("C-1", ENTRY, user_id="ada") == AlreadyRedeemed()
+    assert await here.storage.codes.count(None) == CodeCounts(uploaded=2, claimed=1, redeemed=1)
+
+
 async def test_of_redeeming_and_cancelling_at_once_one_happens(instances: Sequence[Instance]) -> None:
     here, there, _ = instances
     await offer(here, 20)
@@ -379,7 +408,7 @@ async def test_codes_that_exist_are_replaced_when_codes_are_made(
 ) -> None:
     await offer(alone, 3)
     made = iter([["C-1", "C-2", "fresh"], ["C-3"], ["one"], ["fresh"], ["two"]])
-    monkeypatch.setattr(code_additions, "make_codes", lambda pattern, count: next(made))
+    monkeypatch.setattr(code_generation, "make_codes", lambda pattern, count: next(made))
     assert await alone.storage.codes.generate("spring", 3, "AAAA-9999", None, ENTRY) == CodesAdded(3)
     assert await stock(alone) == (6, 6)
     for code in ("fresh", "one", "two"):

@@ -27,6 +27,7 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    Eligibility,
     Ended,
     HoldContinued,
     HoldExpired,
@@ -34,6 +35,7 @@ from claimsvc.domain import (
     KeyReused,
     NotStarted,
     Paused,
+    Reason,
     Replayed,
     SoldOut,
     StrategyName,
@@ -325,6 +327,33 @@ async def test_a_refusal_is_kept_under_its_key_too_and_another_request_under_it_
     assert isinstance(await here.strategy.claim("spring", "bob", keyed("another")), Claimed)
     assert isinstance(await here.strategy.claim("winter", "bob", keyed("unknown")), UnknownCoupon)
     assert isinstance(await here.strategy.claim("winter", "bob", keyed("unknown")), Replayed)
+
+
+async def test_a_key_that_came_before_the_start_succeeds_after_it(instances: tuple[Instance, Instance]) -> None:
+    here, there = instances
+    await offer(here, starts_at=datetime.now(UTC) + timedelta(seconds=1))
+    assert isinstance(await here.strategy.claim("spring", "ada", keyed("k")), NotStarted)
+    assert isinstance(await here.storage.audience.eligibility("spring", "ada", ClaimOptions(), once("e")), Eligibility)
+
+    async def has_started() -> bool:
+        return not isinstance(await there.strategy.claim("spring", "ada", keyed("k")), NotStarted)
+
+    await until(has_started, "the coupon has started")
+    replayed = await here.strategy.claim("spring", "ada", keyed("k"))
+    assert isinstance(replayed, Replayed)
+    assert isinstance(replayed.answer, Claimed)
+    checked = await here.storage.audience.eligibility("spring", "bob", ClaimOptions(), once("e"))
+    assert checked == Eligibility((Reason("sold-out"),))
+
+
+async def test_a_key_that_came_while_the_coupon_was_paused_succeeds_when_it_goes_on(here: Instance) -> None:
+    await offer(here)
+    await here.storage.campaigns.change("spring", {"paused": True}, ENTRY)
+    for _ in range(2):
+        assert isinstance(await here.strategy.claim("spring", "ada", keyed("k")), Paused)
+    await here.storage.campaigns.change("spring", {"paused": False}, ENTRY)
+    assert isinstance(await here.strategy.claim("spring", "ada", keyed("k")), Claimed)
+    assert isinstance(await here.strategy.claim("spring", "ada", keyed("k")), Replayed)
 
 
 async def test_one_key_for_two_coupons_at_once_does_one_of_the_two(instances: tuple[Instance, Instance]) -> None:

@@ -25,6 +25,12 @@ def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -
     assert codes("upload", "spring", str(more)) == (0, "1 codes were added to spring.\n")
     made = codes("generate", "spring", "--count", "3", "--pattern", "가가가-999")
     assert made == (0, "3 codes were added to spring.\n")
+    spreadsheet = tmp_path / "spreadsheet.csv"
+    spreadsheet.write_bytes("\ufeff\r\nCode,Expires_At\r\nS-1,2126-01-01T00:00:00.5z\r\n".encode())
+    assert codes("upload", "spring", str(spreadsheet)) == (0, "1 codes were added to spring.\n")
+    spreadsheet.write_text("\nCoupon code\nS-2\n")
+    status, told = codes("upload", "spring", str(spreadsheet))
+    assert (status, "Line 2 looks like a heading" in told) == (1, True)
     status, told = codes("show", "B-1", "--json")
     assert (status, json.loads(told)["state"]) == (0, "free")
     for arguments, words in (
@@ -39,9 +45,24 @@ def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         [coupon] = connection.execute("SELECT amount, remaining_amount FROM coupons").fetchall()
         actions = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
-    assert coupon == (6, 6)
-    assert actions[-3:] == [
+    assert coupon == (7, 7)
+    assert actions[-4:] == [
         ("codes.add", {"codes": 2}),
         ("codes.add", {"codes": 1}),
         ("codes.generate", {"codes": 3}),
+        ("codes.add", {"codes": 1}),
     ]
+
+
+def test_times_are_read_as_everywhere(database_url: str) -> None:
+    def generate(expires_at: str) -> tuple[int, str]:
+        options = ("--count", "1", "--expires-at", expires_at)
+        done = claimsvc_here("codes", "generate", "spring", *options, CLAIMSVC_DATABASE_URL=database_url)
+        return done.returncode, done.stdout + done.stderr
+
+    claimsvc_here("coupon", "create", "spring", "--amount", "5", CLAIMSVC_DATABASE_URL=database_url)
+    for right in ("2126-01-01T00:00:00.25z", "2126-01-01T09:00:00+09:00"):
+        assert generate(right) == (0, "1 codes were added to spring.\n")
+    for wrong in ("2126-W01-1T00:00:00Z", "2126-01-01", "21260101T000000Z"):
+        status, told = generate(wrong)
+        assert (status, "RFC 3339" in told) == (2, True)

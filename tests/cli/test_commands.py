@@ -102,6 +102,8 @@ def test_keys_are_made_listed_and_revoked_and_none_is_ever_shown_again(database_
         ("--label", "the shop"),
         ("--scope", "claims:read"),
         ("--label", " ", "--scope", "claims:read"),
+        ("--label", "\u3164", "--scope", "claims:read"),
+        ("--label", "two\nlines", "--scope", "claims:read"),
         ("--label", "l" * 101, "--scope", "claims:read"),
         ("--label", "the shop", "--scope", "claims:fly"),
         ("--label", "the shop", "--scope", "claims:read", "--expires-days", "0"),

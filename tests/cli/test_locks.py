@@ -118,6 +118,7 @@ def test_a_lock_is_released_with_a_reason_in_the_name_of_the_systems_user(
         ("spring", "--reason", " ", "--yes"),
         ("spring", "--reason", "a\nb", "--yes"),
         ("spring", "--reason", "a\u2028b", "--yes"),
+        ("spring", "--reason", "\u200b\ufeff", "--yes"),
         ("spring", "--reason", "no UTF-8: \udcff", "--yes"),
         ("spring", "--reason", "a" * 501, "--yes"),
         ("..", "--reason", "because", "--yes"),

@@ -140,10 +140,12 @@ async def test_a_held_claim_says_until_when_and_an_ended_one_since_when() -> Non
 
 async def test_a_coupon_has_its_rules_and_claimants() -> None:
     rules = {"starts_at": "2026-11-27T00:00:00Z", "paused": True, "per_user_limit": 3, "benefit": {"percent_off": 15}}
-    found = await answered(coupon, says(200, COUPON | rules | {"claimed_by": ["ada"], "metadata": {"channel": "app"}}))
+    more = {"claimed_by": ["ada"], "metadata": {"channel": "app"}}
+    found = await answered(coupon, says(200, COUPON | rules | more))
     assert isinstance(found, Coupon)
     assert (found.starts_at, found.ends_at, found.paused, found.per_user_limit) == (_STARTS_AT, None, True, 3)
     assert (found.benefit, found.metadata, found.claimed_by) == ({"percent_off": 15}, {"channel": "app"}, ("ada",))
+    assert found.claimed_count == found.amount - found.remaining_amount > 0
 
 
 async def test_what_a_newer_service_tells_besides_is_kept() -> None:

@@ -69,6 +69,14 @@ async def test_confirming_and_cancelling_name_the_claim() -> None:
     assert "Idempotency-Key" not in cancelled.headers
 
 
+async def test_cancelling_without_a_reason_sends_no_body() -> None:
+    async with scripted(says(200, CLAIM)) as service, ClaimClient(service.url) as client:
+        await client.cancel("a")
+    [cancelled] = service.asked
+    assert (cancelled.method, cancelled.body) == ("DELETE", b"")
+    assert "Content-Type" not in cancelled.headers
+
+
 async def test_a_coupon_is_created_with_the_rules_that_were_given() -> None:
     starts_at = datetime(2026, 11, 27, 9, tzinfo=UTC)
     async with scripted(says(201, COUPON)) as service, ClaimClient(service.url) as client:

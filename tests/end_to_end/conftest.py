@@ -1,7 +1,7 @@
 """Whole instances of the service, and clients of theirs."""
 
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
 
 import aiohttp
@@ -11,10 +11,18 @@ from claimsvc.bootstrap import application
 from claimsvc.client import ClaimClient, Retries
 from claimsvc.config import Settings
 from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
+from tests.support.documented import every_answer_documented
 from tests.support.serving import served
 
 OpenService = Callable[[], Awaitable[str]]
 Connect = Callable[..., ClaimClient]
+
+
+@pytest.fixture(autouse=True)
+def documented() -> Iterator[None]:
+    """Whatever the tests of this folder are answered is in the OpenAPI document."""
+    with every_answer_documented():
+        yield
 
 
 @pytest.fixture

@@ -14,8 +14,16 @@ from claimsvc.domain import StrategyName
 from claimsvc.http.app import create_app
 from tests.http.memory_services import Observations, Service, memory_services
 from tests.support.admin import ADMIN_DIGEST
+from tests.support.documented import every_answer_documented
 from tests.support.memory_store import MemoryStore
 from tests.support.serving import served
+
+
+@pytest.fixture(autouse=True)
+def documented() -> Iterator[None]:
+    """Whatever the tests of this folder are answered is in the OpenAPI document."""
+    with every_answer_documented():
+        yield
 
 
 @pytest.fixture

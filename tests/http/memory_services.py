@@ -26,6 +26,7 @@ from claimsvc.domain import (
     LockReleased,
     LocksSeen,
     NewCode,
+    NotYourClaim,
     PatternTooSmall,
     Redeemed,
     RefusedRow,
@@ -98,8 +99,8 @@ class MemoryCodes:
         return UnknownCoupon()
 
     async def redeem(
-        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | UnknownCode | Replayed | KeyReused:
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
+    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
         return UnknownCode()
 
     async def code(self, code: str) -> Code | None:

@@ -15,7 +15,8 @@ from redis.asyncio import Redis
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.domain import GENERATION_PATTERN, NewCode, RefusedRow, RowReason
-from claimsvc.domain.codes import make_codes, new_code, possibilities
+from claimsvc.domain.code_generation import make_codes, possibilities
+from claimsvc.domain.codes import new_code
 from claimsvc.representations.code_files import CSV, NDJSON, RowReader
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.serving import served
@@ -80,6 +81,25 @@ async def test_a_code_from_its_file_to_its_redemption(shop: Shop) -> None:
     assert (status, problem["type"]) == (409, "/problems/amount-is-codes")
     status, coupon = await shop.ask("GET", "/api/coupons/spring")
     assert (coupon["amount"], coupon["remaining_amount"]) == (2, 1)
+
+
+async def test_a_code_is_redeemed_only_for_the_user_that_is_named(shop: Shop) -> None:
+    await shop.add(b"A-1\nA-2\n")
+    await shop.claim(user_id="alice", coupon_name="spring")
+    path = "/api/codes/A-1/redeem"
+    key = {"Idempotency-Key": "k"}
+    status, problem = await shop.ask("POST", path, {"user_id": "mallory"}, **key)
+    assert (status, problem["type"]) == (403, "/problems/not-your-claim")
+    assert (await shop.ask("POST", path, {"user_id": "a b"}))[0] == 400
+    assert (await shop.ask("GET", "/api/codes/A-1"))[1]["state"] == "claimed"
+    status, redeemed = await shop.ask("POST", path, {"user_id": "alice"}, **key)
+    assert (status, redeemed["state"]) == (200, "redeemed")
+    assert (await shop.ask("POST", path, {"user_id": "alice"}, **key))[0] == 200
+    assert (await shop.ask("POST", path, None, **key))[1]["type"] == "/problems/key-reused"
+    # Whoever does not have it is told the same, whatever became of it.
+    assert (await shop.ask("POST", path, {"user_id": "mallory"}))[0] == 403
+    status, problem = await shop.ask("POST", "/api/codes/A-2/redeem", {"user_id": "mallory"})
+    assert (status, problem["type"]) == (409, "/problems/code-not-claimed")
 
 
 async def test_rows_that_cannot_be_added_are_named_with_their_numbers(shop: Shop) -> None:

@@ -94,6 +94,24 @@ async def test_a_method_that_a_path_lacks_is_refused_with_those_it_has(
     assert await service.is_healthy()
 
 
+@pytest.mark.parametrize(
+    ("query", "options", "reason"),
+    [
+        ("", {}, ""),
+        ("", {"headers": {"Content-Type": "application/json"}}, ""),
+        ("", {"json": {"reason": "by mistake"}}, "by mistake"),
+        ("?reason=by+mistake", {}, "by mistake"),
+    ],
+)
+async def test_a_claim_is_cancelled_with_or_without_a_body(
+    service: Service, query: str, options: dict[str, Any], reason: str
+) -> None:
+    _, made, _ = await claim(service)
+    async with service.client.delete(f"{service.url}/api/claims/{made['id']}{query}", **options) as response:
+        assert (response.status, (await response.json())["state"]) == (200, "cancelled")
+    assert [entry.reason for entry in service.store.entries_kept] == [reason]
+
+
 async def test_head_is_get_without_the_body(service: Service) -> None:
     async with service.client.head(f"{service.url}/api/coupons/plenty") as response:
         assert response.status == 200

@@ -3,6 +3,7 @@
 import aiohttp
 import pytest
 
+from claimsvc.application import coupons
 from claimsvc.domain import StrategyName
 from claimsvc.http.app import create_app
 from tests.http.asking import claim, create, get
@@ -19,6 +20,18 @@ async def test_a_coupon_is_created_and_found(service: Service) -> None:
     await claim(service, "new.one", "ann")
     status, body, _ = await get(service, headers["Location"])
     assert (status, body["remaining_amount"], body["claimed_by"]) == (200, 1, ["bob", "ann"])
+
+
+async def test_a_coupon_whose_claimants_are_cut_says_how_many_there_are_and_where(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(coupons, "MAX_CLAIMANTS", 2)
+    for count, user in enumerate(("ann", "bob", "cleo"), start=1):
+        await claim(service, "plenty", user)
+        _, body, _ = await get(service, "/api/coupons/plenty")
+        assert (body["claimed_by"], body["claimed_count"]) == (["ann", "bob", "cleo"][: min(count, 2)], count)
+    _, page, _ = await get(service, body["claims"])
+    assert [each["user_id"] for each in page["items"]] == ["ann", "bob", "cleo"]
 
 
 async def test_a_coupon_is_created_once(service: Service) -> None:

@@ -234,9 +234,9 @@ async def test_a_list_is_taken_away_and_taking_it_away_again_changes_nothing(ser
             {"coupon_name": "plenty", "kind": "allow", "users": None},
         )
     assert not service.store.lists
-    for method, path in (("DELETE", "deny-list"), ("PUT", "deny-list")):
-        headers = {**ADMIN, "Content-Type": "text/plain"}
-        status, problem = await send(service, method, f"/api/coupons/no-such/{path}", headers=headers, data=b"ann")
+    as_lines = {"headers": {**ADMIN, "Content-Type": "text/plain"}, "data": b"ann"}
+    for method, options in (("DELETE", {}), ("PUT", as_lines)):
+        status, problem = await send(service, method, "/api/coupons/no-such/deny-list", **options)
         assert (status, problem["type"]) == (404, "/problems/unknown-coupon")
 
 

@@ -63,16 +63,47 @@ async def test_a_lock_is_released_once_in_the_name_of_the_key(service: Service) 
     assert (status, problem["type"]) == (404, "/problems/lock-not-held")
 
 
-async def test_a_lock_of_no_coupon_or_without_a_reason_is_not_released(service: Service) -> None:
+@pytest.mark.parametrize(
+    ("path", "options", "reason"),
+    [
+        ("/api/locks/plenty", {}, ""),
+        ("/api/locks/plenty", {"headers": {"Content-Type": "application/json"}}, ""),
+        ("/api/locks/plenty", {"json": {}}, ""),
+        ("/api/locks/plenty?reason=its%20instance%20hangs", {}, "its instance hangs"),
+        ("/api/locks/plenty", {"json": REASON}, "its instance hangs"),
+        ("/api/locks/plenty?reason=another", {"json": REASON}, "its instance hangs"),
+        ("/api/locks/plenty?reason=its%20instance%20hangs", {"json": {}}, "its instance hangs"),
+    ],
+)
+async def test_a_lock_is_released_with_a_reason_in_the_query_or_the_body_or_without_one(
+    path: str, options: dict[str, Any], reason: str
+) -> None:
+    lock_admin = MemoryLockAdmin()
+    app = create_app(memory_services(MemoryStore(), Observations(), lock_admin=lock_admin))
+    headers = {**ADMIN, **options.get("headers", {})}
+    async with served(app) as port:
+        status, _ = await ask(f"http://127.0.0.1:{port}", "DELETE", path, **{**options, "headers": headers})
+    assert status == 200
+    assert [released[2] for released in lock_admin.released] == [reason]
+
+
+async def test_a_lock_of_no_coupon_or_with_a_bad_reason_is_not_released(service: Service) -> None:
     status, problem = await ask(service.url, "DELETE", "/api/locks/none", headers=ADMIN, json=REASON)
     assert (status, problem["type"]) == (404, "/problems/lock-not-held")
-    unclear: list[dict[str, Any]] = [{}, {"json": {}}, {"json": {"reason": ""}}, {"json": {"reason": "a\nb"}}]
-    for options in unclear:
-        status, problem = await ask(service.url, "DELETE", "/api/locks/plenty", headers=ADMIN, **options)
-        assert (status, problem["type"]) in [
-            (400, "/problems/bad-request"),
-            (415, "/problems/unsupported-media-type"),
-        ]
+    unclear: list[tuple[str, dict[str, Any], int]] = [
+        ("", {"json": {"reason": ""}}, 400),
+        ("", {"json": {"reason": "a\nb"}}, 400),
+        ("", {"json": {"reason": None}}, 400),
+        ("", {"data": "its instance hangs"}, 415),
+        ("?reason=", {}, 400),
+        ("?reason=a%0Ab", {}, 400),
+        ("?reason=one&reason=two", {}, 400),
+        ("?raison=one", {}, 400),
+    ]
+    slugs = {400: "/problems/bad-request", 415: "/problems/unsupported-media-type"}
+    for query, options, expected in unclear:
+        status, problem = await ask(service.url, "DELETE", f"/api/locks/plenty{query}", headers=ADMIN, **options)
+        assert (status, problem["type"]) == (expected, slugs[expected]), (query, options)
     assert (await ask(service.url, "GET", "/api/locks", headers=ADMIN))[1]["items"]
 
 

@@ -6,14 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import jsonschema_rs
+import orjson
 import pytest
 from openapi_pydantic import OpenAPI
+from uuid_utils.compat import uuid7
 
 from claimsvc.domain import COUPON_NAME_PATTERN, MAX_AMOUNT
+from claimsvc.http.framework.routing import Route
 from claimsvc.http.routes import ROUTES
 from claimsvc.http.server.problems import PROBLEMS
 from tests.http.memory_services import Service
 from tests.support.admin import ADMIN
+from tests.support.documented import undocumented
 
 
 @pytest.mark.slow
@@ -73,6 +78,70 @@ async def test_the_document_s_rules_are_those_of_the_models(service: Service) ->
     assert create["properties"]["amount"]["maximum"] == MAX_AMOUNT
     assert create["additionalProperties"] is False
     assert create["required"] == ["name", "amount"]
+
+
+async def test_every_example_is_valid(service: Service) -> None:
+    """Those of bodies, parameters and members of schemas, against their schemas."""
+    found = await document(service)
+    checked = 0
+
+    def check(schema: dict[str, Any], example: Any, where: str) -> None:
+        nonlocal checked
+        checked += 1
+        validator = jsonschema_rs.validator_for({"components": found["components"], **schema})
+        assert [error.message for error in validator.iter_errors(example)] == [], where
+
+    for path, operations in found["paths"].items():
+        for method, operation in operations.items():
+            where = f"{method} {path}"
+            for parameter in operation["parameters"]:
+                if "example" in parameter:
+                    check(parameter["schema"], parameter["example"], f"{where} {parameter['name']}")
+            answers = [content for answer in operation["responses"].values() for content in answer["content"].values()]
+            for content in [*operation.get("requestBody", {}).get("content", {}).values(), *answers]:
+                examples = [content["example"]] if "example" in content else []
+                examples += [example["value"] for example in content.get("examples", {}).values()]
+                for example in examples:
+                    check(content["schema"], example, f"{where} {example}")
+    for name, schema in found["components"]["schemas"].items():
+        for member, described in schema.get("properties", {}).items():
+            for example in described.get("examples", ()):
+                check(described, example, f"{name} {member}")
+    assert checked > 100
+
+
+@pytest.mark.parametrize("route", [route for route in ROUTES if route.documented and route.model("body") is not None])
+async def test_each_body_has_an_example_that_its_operation_accepts(service: Service, route: Route) -> None:
+    """What "Try it out" sends is not refused as invalid."""
+    model = route.model("body")
+    assert model is not None
+    assert model.EXAMPLE
+    model.model_validate_json(orjson.dumps(dict(model.EXAMPLE)))
+    operation = (await document(service))["paths"][route.path][route.method.lower()]
+    assert operation["requestBody"]["content"]["application/json"]["example"] == model.EXAMPLE
+    path = route.path.format(name="plenty", coupon_name="plenty", code="C-1", id=uuid7())
+    async with service.client.request(
+        route.method, service.url + path, json=dict(model.EXAMPLE), headers=ADMIN
+    ) as response:
+        assert response.status not in (400, 415, 422), await response.text()
+
+
+async def test_the_document_has_every_status_that_claiming_is_answered_with(service: Service) -> None:
+    answers = (await document(service))["paths"]["/api/coupons/claim"]["post"]["responses"]
+    content = {status: answers[status]["content"]["application/json"] for status in ("200", "201")}
+    assert content["200"] == content["201"] == {"schema": {"$ref": "#/components/schemas/ClaimBody"}}
+    assert {"400", "401", "403", "404", "408", "409", "413", "415", "422", "429", "503"} <= set(answers)
+
+
+def test_a_status_that_the_document_lacks_is_noticed() -> None:
+    claiming = "POST", "/api/coupons/claim"
+    assert undocumented(*claiming, 200) is undocumented(*claiming, 201) is None
+    assert undocumented(*claiming, 202) == "POST /api/coupons/claim was answered 202, which is not documented"
+    assert undocumented("HEAD", "/api/coupons/plenty", 200) is None
+    assert undocumented("GET", "/api/coupons/plenty", 409) is not None
+    assert undocumented("DELETE", "/api/coupons/plenty", 405) is None
+    assert undocumented("DELETE", "/api/coupons/plenty", 200) is not None
+    assert undocumented("GET", "/console", 418) is None
 
 
 async def test_links_lead_from_a_new_coupon_to_its_claim_and_back(service: Service) -> None:

@@ -1,5 +1,6 @@
 """Users' tokens: which are believed, and where the keys come from that they are signed with."""
 
+import asyncio
 import base64
 import hmac
 import json
@@ -13,7 +14,11 @@ import jwt
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
@@ -114,6 +119,115 @@ async def test_the_algorithm_is_ours_to_choose_not_the_token_s(tmp_path: Path) -
         assert await tokens.user_of(f"{head}.{payload}.{signature}") == TokenRefused(
             "The token's signature is invalid."
         )
+
+
+def curve(kid: str, kind: Any = ec.SECP384R1) -> dict[str, Any]:
+    """A key of another curve than that of ES256, as some issuers publish it: without `alg`."""
+    document: dict[str, Any] = jwt.algorithms.ECAlgorithm.to_jwk(
+        ec.generate_private_key(kind()).public_key(), as_dict=True
+    )
+    return {**document, "kid": kid, "use": "sig"}
+
+
+@pytest.mark.parametrize("kid", ["other", None])
+async def test_a_key_that_cannot_be_used_is_no_candidate(tmp_path: Path, issuer: Issuer, kid: str | None) -> None:
+    """Tokens that name it are refused, and the good key beside it still works, also for tokens that name none."""
+    source = write(tmp_path / "keys", [issuer], curve("other"))
+    async with open_tokens(source, issuer=ISSUER, audience=AUDIENCE) as tokens:
+        forged = Issuer("other").token()
+        assert await tokens.user_of(forged) == TokenRefused("The token is signed with an unknown key.")
+        mine = issuer.token() if kid else jwt.encode(_claims(issuer), issuer.private, "ES256")
+        assert isinstance(await tokens.user_of(mine), TokenUser)
+
+
+def _claims(issuer: Issuer) -> dict[str, Any]:
+    found: dict[str, Any] = jwt.decode(issuer.token(), options={"verify_signature": False})
+    return found
+
+
+_RSA = Issuer("rsa", "RS256").public()
+_UNUSABLE: dict[str, Any] = {
+    "P-384": curve("other"),
+    "P-521": curve("other", ec.SECP521R1),
+    "P-384 that says ES256": {**curve("other"), "alg": "ES256"},
+    "X25519": {"kty": "OKP", "crv": "X25519", "x": in_base64(bytes(32)), "kid": "other"},
+    "for encryption": {**Issuer("other").public(), "use": "enc"},
+    "for encryption, by its operations": {**_RSA, "kid": "other", "key_ops": ["encrypt"], "alg": "RS256"},
+    "not on its curve": {"kty": "EC", "crv": "P-256", "x": in_base64(bytes(32)), "y": in_base64(bytes(32)), "kid": "o"},
+    "RSA of modulus 1": {"kty": "RSA", "n": "AQ", "e": "AQAB", "kid": "other"},
+    "RSA without a modulus": {"kty": "RSA", "e": "AQAB", "kid": "other"},
+    "a number for a coordinate": {"kty": "EC", "crv": "P-256", "x": 5, "y": 5, "kid": "other"},
+    "a private key that is none": {**Issuer("other").public(), "d": None},
+    "null": None,
+    "a list": ["EC"],
+    "a list for the type": {"kty": ["EC"], "crv": "P-256"},
+}
+
+
+@pytest.mark.parametrize("document", _UNUSABLE.values(), ids=_UNUSABLE.keys())
+async def test_no_key_that_cannot_be_used_breaks_a_set(tmp_path: Path, issuer: Issuer, document: Any) -> None:
+    source = write(tmp_path / "keys", [issuer], document)
+    async with open_tokens(source, issuer=ISSUER, audience=AUDIENCE) as tokens:
+        assert isinstance(await tokens.user_of(issuer.token()), TokenUser)
+        assert isinstance(await tokens.user_of(issuer.token(headers={"kid": "other"})), TokenRefused)
+    (tmp_path / "alone").write_text(json.dumps({"keys": [document]}), encoding="utf-8")
+    with pytest.raises(SettingsError, match="contains no key"):
+        async with open_tokens(str(tmp_path / "alone"), issuer=ISSUER, audience=AUDIENCE):
+            pass
+
+
+@pytest.mark.filterwarnings("ignore::jwt.warnings.InsecureKeyLengthWarning")
+async def test_a_key_too_short_for_one_algorithm_is_kept_for_the_others(tmp_path: Path) -> None:
+    """A signature of PS256 is longer than some RSA keys; such a key must not fail at a request."""
+    short = Issuer("short", "RS256")
+    short.private = rsa.generate_private_key(65_537, 1024)
+    async with open_tokens(write(tmp_path / "keys", [short]), issuer=ISSUER, audience=AUDIENCE) as tokens:
+        for algorithm in ("RS256", "PS256"):
+            token = jwt.encode(_claims(short), short.private, algorithm, headers={"kid": "short"})
+            assert isinstance(await tokens.user_of(token), TokenUser)
+
+
+_ODD: list[Any] = ["ES256", "RS256", "one", "none", None, 5, [], ["b64"], {}, True, 1e300]
+_headers = st.dictionaries(
+    st.sampled_from(["alg", "kid", "typ", "crit", "b64", "jwk", "x"]),
+    st.sampled_from(range(len(_ODD))).map(_ODD.__getitem__),
+)
+_parts = st.one_of(
+    _headers.map(lambda header: in_base64(json.dumps(header).encode())),
+    st.binary(max_size=40).map(in_base64),
+    st.sampled_from([in_base64(b"[" * 3000), in_base64(b'{"a":' * 1000), in_base64(b"1" * 5000), "", "=", "!"]),
+    st.text(max_size=10),
+)
+
+
+@settings(deadline=None, suppress_health_check=list(HealthCheck))
+@given(st.lists(_parts, min_size=1, max_size=4).map(".".join))
+def test_no_text_is_believed_and_none_is_a_defect(tmp_path_factory: pytest.TempPathFactory, token: str) -> None:
+    async def ask() -> object:
+        source = write(tmp_path_factory.getbasetemp() / "any-text", [_ONE], curve("other"))
+        async with open_tokens(source, issuer=ISSUER, audience=AUDIENCE) as tokens:
+            return await tokens.user_of(token)
+
+    assert isinstance(asyncio.run(ask()), TokenRefused)
+
+
+_ONE = Issuer()
+
+
+@pytest.mark.parametrize("claim", ["exp", "nbf", "iat", "aud", "iss", "sub"])
+@pytest.mark.parametrize("value", [[], {}, "x", True, 1e300, float("inf"), -1, [5], "9" * 5000])
+async def test_a_claim_of_another_type_is_refused(
+    tokens: JsonWebTokens, issuer: Issuer, claim: str, value: object
+) -> None:
+    claims = {**_claims(issuer), claim: value}
+    payload = in_base64(json.dumps(claims).encode())
+    header = in_base64(json.dumps({"alg": "ES256", "kid": "one"}).encode())
+    signed = f"{header}.{payload}"
+    signature = jwt.algorithms.ECAlgorithm(hashes.SHA256).sign(signed.encode(), issuer.private)
+    found = await tokens.user_of(f"{signed}.{in_base64(signature)}")
+    assert isinstance(found, TokenRefused | TokenUser)
+    if claim in {"exp", "aud", "iss"} and value not in (1e300, True):
+        assert isinstance(found, TokenRefused)
 
 
 class _Address:

@@ -1,11 +1,23 @@
 """Codes over connections that are cut: what was committed is known to be ours, and is not done twice."""
 
 from collections.abc import AsyncIterator, Sequence
+from dataclasses import replace
 
 import pytest
 
-from claimsvc.domain import AuditEntry, Cancelled, Claimed, CodesAdded, NewCode, Redeemed, StrategyName
+from claimsvc.domain import (
+    AuditEntry,
+    Cancelled,
+    Claimed,
+    ClaimOptions,
+    CodesAdded,
+    Confirmed,
+    NewCode,
+    Redeemed,
+    StrategyName,
+)
 from claimsvc.postgres import Repositories
+from tests.support.databases import administrate
 from tests.support.proxy import Proxy
 from tests.support.storage import attempts, create_coupon, entries_about, open_storage_through_a_proxy
 
@@ -49,6 +61,20 @@ async def test_codes_that_are_made_are_made_once(cut: tuple[Repositories, Proxy]
     proxy.cut_after(b"COMMIT")
     assert await storage.codes.generate("spring", 50, "AAAA-9999", None, ENTRY) == CodesAdded(50)
     assert await amounts(storage) == (50, 50)
+
+
+async def test_a_dead_code_is_replaced_once(cut: tuple[Repositories, Proxy], database_url: str) -> None:
+    storage, proxy = cut
+    await storage.codes.add("spring", rows("a", "b", "c"), ENTRY, atomic=True)
+    [attempt] = attempts("ada")
+    [held] = await storage.admission.admit([replace(attempt, options=ClaimOptions(hold_seconds=60))])
+    assert isinstance(held, Claimed)
+    administrate(database_url, "UPDATE codes SET expires_at = now() WHERE code = 'a'")
+    proxy.cut_after(b"COMMIT")
+    confirmed = await storage.claims.confirm(held.claim.id)
+    assert isinstance(confirmed, Confirmed)
+    assert confirmed.claim.code == "b"
+    assert await amounts(storage) == (2, 1)
 
 
 @pytest.mark.parametrize("transition", ["claimed", "redeemed", "cancelled"])

@@ -10,7 +10,15 @@ from claimsvc.domain import Ended, PurgeReport, StrategyName, UnknownCoupon
 from claimsvc.postgres import Repositories
 from claimsvc.postgres.maintenance import PostgresMaintenance
 from tests.support.databases import administrate
-from tests.support.storage import attempts, broken_sums, create_coupon, entries_about, open_maintenance, open_storage
+from tests.support.storage import (
+    attempts,
+    broken_sums,
+    create_coupon,
+    entries_about,
+    kinds,
+    open_maintenance,
+    open_storage,
+)
 
 _KEPT = "INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id, kept_at) VALUES "
 
@@ -58,6 +66,21 @@ async def purge_all(maintenance: PostgresMaintenance, name: str = "spring", limi
     while (purged := await maintenance.purge_coupon(name, for_days=9, limit=limit, actor="job:purge")).rows:
         report.add(purged)
     return report
+
+
+async def test_a_coupon_that_is_made_anew_inherits_nothing_that_was_remembered_by_its_name(
+    maintenance: PostgresMaintenance, database_url: str
+) -> None:
+    """It was sold out, or its claims needed the full path, in the instance that now claims again."""
+    async with open_storage(database_url) as (storage, _):
+        for amount in (1, 2):
+            await create_coupon(storage, "spring", amount, StrategyName.ROW_LOCK)
+            users = [f"user-{number}" for number in range(amount + 1)]
+            assert kinds(await storage.admission.admit(attempts(*users))) == ["Claimed"] * amount + ["SoldOut"]
+            assert kinds(await storage.admission.admit(attempts("last"))) == ["SoldOut"]
+            end(database_url)
+            assert (await purge_all(maintenance)).coupons == 1
+            assert kinds(await storage.admission.admit(attempts("last"))) == ["UnknownCoupon"]
 
 
 async def test_answers_are_removed_once_they_are_not_given_again(

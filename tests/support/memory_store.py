@@ -42,9 +42,10 @@ from claimsvc.domain import (
     UnknownClaim,
     UnknownCoupon,
 )
+from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
 
-_T = TypeVar("_T")
+_T = TypeVar("_T", bound=Outcome)
 
 
 class MemoryStore:
@@ -94,7 +95,7 @@ class MemoryStore:
         return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
     def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
-        if idempotency_key is not None:
+        if idempotency_key is not None and is_stored(answer):
             self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 
@@ -255,8 +256,9 @@ class MemoryStore:
     def of_type(self, coupon_type: str | None) -> list[str]:
         return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
 
-    async def claimable_coupons(self, coupon_type: str | None) -> list[str]:
-        return self.of_type(coupon_type)
+    async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
+        names = self.of_type(coupon_type)
+        return names[names.index(after) + 1 if after is not None else 0 :][:limit]
 
     async def check(self) -> None:
         self._fail()

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import replace
 
 from claimsvc.claiming.batching import outcome_unknown
@@ -20,21 +20,28 @@ from claimsvc.domain import (
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Coupons, PendingOutcome, Stages, Strategy
 
-# A coupon's strategy never changes, so it is cached without expiry. This bounds the cache.
 _CACHED_STRATEGIES = 100_000
+# A coupon's strategy never changes, but a purged coupon may be created anew with another one.
+_KNOWN_SECONDS = 1.0
+# If reading a known strategy again takes longer or fails, it is used for another second: PostgreSQL decides each claim
+# rightly under any strategy, and claims that wait here are not counted by the waiting room.
+_READ_AGAIN_SECONDS = 0.25
 _READ_AT_ONCE = 1000
 # The list of claimable coupons changes slowly. If no coupon of a cached list can be claimed, the list is read again.
 _CLAIMABLE_CACHED_SECONDS = 1.0
-_CACHED_TYPES = 1000
+_CLAIMABLE_AT_ONCE = 100
+_CACHED_PAGES = 1000
 # After any other outcome the next coupon is tried.
 _FINAL_OUTCOMES = (Claimed, AlreadyClaimed, HoldContinued, Replayed, KeyReused)
+
+_Page = tuple[str | None, str | None]
 
 
 class StrategyByCoupon:
     """`ports.AnyClaims`: passes each claim to the strategy of its coupon.
 
-    The strategy of an unknown name is read once. Claims of a coupon that does not exist go to `row_lock`, so that
-    PostgreSQL reports it.
+    The strategy of a name is read when it is not known or was read a second ago. Claims of a coupon that does not exist
+    go to `row_lock`, so that PostgreSQL reports it.
 
     Args:
         timeout_seconds: longest wait of a claim whose coupon's strategy is not cached. Other claims need no timer
@@ -47,15 +54,17 @@ class StrategyByCoupon:
         self._timeout_seconds = timeout_seconds
         self._strategies = strategies
         self._coupons = coupons
-        self._known: dict[str, Strategy] = {}
+        # By name: the strategy, and until when it is used without reading it again (monotonic seconds).
+        self._known: dict[str, tuple[Strategy, float]] = {}
         self._unread: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
-        # By type: the read of its claimable coupons, and when it started (monotonic seconds).
-        self._claimable: dict[str | None, tuple[float, asyncio.Task[list[str]]]] = {}
+        # By type and the last coupon of the page before: the read of a page of claimable coupons, and when it started
+        # (monotonic seconds).
+        self._claimable: dict[_Page, tuple[float, asyncio.Task[list[str]]]] = {}
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        strategy = self._known.get(coupon_name)
-        if strategy is None:
+        strategy, known_until = self._known.get(coupon_name, (None, 0.0))
+        if strategy is None or known_until < time.monotonic():
             answer = PendingOutcome()
             answer.follow(self._learn_and_claim(coupon_name, user_id, options, answer))
             return answer
@@ -67,40 +76,57 @@ class StrategyByCoupon:
         return answer
 
     async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> ClaimOutcome:
-        """Try coupon after coupon. With an idempotency key, only the last refusal is stored."""
+        """Try coupon after coupon, until one has a final outcome or all are tried.
+
+        With an idempotency key, only the last refusal is stored.
+        """
         is_keyed = options is not None and options.idempotency_key is not None
         on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
         arrived_at = time.monotonic()
-        tried = [""]
+        # In the order in which they were tried. An empty name is of no coupon.
+        tried = {"": None}
         refusal: ClaimOutcome = UnknownCoupon()
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 for read_since in (arrived_at - _CLAIMABLE_CACHED_SECONDS, arrived_at):
-                    for coupon_name in await self._claimable_coupons(coupon_type, read_since):
+                    async for coupon_name in self._claimable_coupons(coupon_type, read_since):
                         if coupon_name not in tried:
-                            tried.append(coupon_name)
+                            tried[coupon_name] = None
                             refusal = await self.claim(coupon_name, user_id, on_the_way)
                             if isinstance(refusal, _FINAL_OUTCOMES):
                                 return refusal
-                return await self.claim(tried[-1], user_id, options) if is_keyed else refusal
+                return await self.claim(next(reversed(tried)), user_id, options) if is_keyed else refusal
         except TimeoutError:
             raise outcome_unknown() from None
 
-    async def _claimable_coupons(self, coupon_type: str | None, read_since: float) -> list[str]:
-        """Return the claimable coupons, from a read that started at `read_since` (monotonic seconds) or later."""
-        started_at, read = self._claimable.get(coupon_type, (-1.0, None))
+    async def _claimable_coupons(self, coupon_type: str | None, read_since: float) -> AsyncIterator[str]:
+        """Yield the claimable coupons, from reads that started at `read_since` (monotonic seconds) or later."""
+        after: str | None = None
+        while True:
+            names = await self._claimable_page((coupon_type, after), read_since)
+            for name in names:
+                yield name
+            if len(names) < _CLAIMABLE_AT_ONCE:
+                return
+            after = names[-1]
+
+    async def _claimable_page(self, page: _Page, read_since: float) -> list[str]:
+        started_at, read = self._claimable.get(page, (-1.0, None))
         if read is None or started_at < read_since:
-            if len(self._claimable) >= _CACHED_TYPES:
+            if len(self._claimable) >= _CACHED_PAGES:
                 self._claimable.clear()
-            read = asyncio.create_task(self._coupons.claimable_coupons(coupon_type))
-            self._claimable[coupon_type] = time.monotonic(), read
-            read.add_done_callback(lambda ended: self._forget_failed(coupon_type, ended))
+            coupon_type, after = page
+            read = asyncio.create_task(
+                self._coupons.claimable_coupons(coupon_type, after=after, limit=_CLAIMABLE_AT_ONCE)
+            )
+            self._claimable[page] = time.monotonic(), read
+            read.add_done_callback(lambda ended: self._forget_failed(page, ended))
         return await asyncio.shield(read)
 
-    def _forget_failed(self, coupon_type: str | None, read: "asyncio.Task[list[str]]") -> None:
-        is_cached = self._claimable.get(coupon_type, (0, None))[1] is read
+    def _forget_failed(self, page: _Page, read: "asyncio.Task[list[str]]") -> None:
+        is_cached = self._claimable.get(page, (0, None))[1] is read
         if is_cached and (read.cancelled() or read.exception() is not None):
-            del self._claimable[coupon_type]
+            del self._claimable[page]
 
     async def drain(self) -> None:
         for strategy in self._strategies.values():
@@ -114,7 +140,10 @@ class StrategyByCoupon:
         """Wait until the coupon's strategy is read. One query reads all names that claims wait for."""
         unread = self._unread.get(coupon_name)
         if unread is None:
-            unread = self._unread[coupon_name] = asyncio.get_running_loop().create_future()
+            loop = asyncio.get_running_loop()
+            unread = self._unread[coupon_name] = loop.create_future()
+            if coupon_name in self._known:
+                loop.call_later(_READ_AGAIN_SECONDS, self._stop_reading, coupon_name, unread)
             if self._reader is None or self._reader.done():
                 self._reader = asyncio.create_task(self._read_strategies())
                 self._reader.add_done_callback(self._reader_ended)
@@ -133,28 +162,47 @@ class StrategyByCoupon:
     async def _read_strategies(self) -> None:
         while self._unread:
             names = list(self._unread)[:_READ_AT_ONCE]
+            known_until = time.monotonic() + _KNOWN_SECONDS
             try:
                 found = {coupon.name: self._strategies[coupon.strategy] for coupon in await self._coupons.stock(names)}
             except Exception as error:  # noqa: BLE001 - the waiting claims receive it
                 for name in names:
-                    _resolve(self._unread.pop(name), error)
+                    self._resolve(name, self._known_for_longer(name) or error)
                 continue
             if len(self._known) + len(found) > _CACHED_STRATEGIES:
                 self._known.clear()
-            self._known.update(found)
             for name in names:
-                _resolve(self._unread.pop(name), found.get(name, self._strategies[StrategyName.ROW_LOCK]))
+                if name in found:
+                    self._known[name] = found[name], known_until
+                else:
+                    self._known.pop(name, None)
+                self._resolve(name, found.get(name, self._strategies[StrategyName.ROW_LOCK]))
+
+    def _stop_reading(self, coupon_name: str, unread: "asyncio.Future[Strategy]") -> None:
+        """Let claims go on with the strategy that was known, unless the coupon was read meanwhile."""
+        if self._unread.get(coupon_name) is unread and (strategy := self._known_for_longer(coupon_name)) is not None:
+            self._resolve(coupon_name, strategy)
+
+    def _known_for_longer(self, coupon_name: str) -> Strategy | None:
+        """Use a known strategy for another second, and return it; None if it is not known."""
+        strategy, _ = self._known.get(coupon_name, (None, 0.0))
+        if strategy is not None:
+            self._known[coupon_name] = strategy, time.monotonic() + _KNOWN_SECONDS
+        return strategy
+
+    def _resolve(self, coupon_name: str, result: Strategy | Exception) -> None:
+        unread = self._unread.pop(coupon_name, None)
+        if unread is None:
+            return  # its claims went on with the strategy that was known
+        if isinstance(result, Exception):
+            unread.set_exception(result)
+            unread.exception()  # marks it as retrieved: no claim may be waiting for it any more
+        else:
+            unread.set_result(result)
 
     def _reader_ended(self, reader: "asyncio.Task[None]") -> None:
         """Fail the claims that still wait, if the reader was cancelled. The next claim starts another reader."""
         # If a claim has arrived since the reader ended, another reader runs already.
         while reader is self._reader and self._unread:
-            _resolve(self._unread.popitem()[1], UnavailableError("this instance is stopping", dependency="claimsvc"))
-
-
-def _resolve(unread: "asyncio.Future[Strategy]", result: Strategy | Exception) -> None:
-    if isinstance(result, Exception):
-        unread.set_exception(result)
-        unread.exception()  # marks it as retrieved: no claim may be waiting for it any more
-    else:
-        unread.set_result(result)
+            stopping = UnavailableError("this instance is stopping", dependency="claimsvc")
+            self._resolve(next(iter(self._unread)), stopping)

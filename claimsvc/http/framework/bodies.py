@@ -9,7 +9,8 @@ from aiohttp import hdrs, web
 from pydantic import ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
-from claimsvc.http.framework.validation import Model, body_refused
+from claimsvc.http.framework.content_type import content_type_of
+from claimsvc.http.framework.validation import Model, body_refused, refuse_unknown_names
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
@@ -50,6 +51,14 @@ async def read_body(
     return parse_body(model, _inflate(raw) if gzipped else raw, given)
 
 
+async def read_optional_body(request: web.Request, model: type[Model], *, timeout_seconds: float) -> Model | None:
+    """Read a body that may be left out; None if it is empty, whatever its headers are. Otherwise as `read_body`."""
+    raw = await _read_raw(request, timeout_seconds)
+    if not raw:
+        return None
+    return parse_body(model, _inflate(raw) if _check_headers(request) else raw)
+
+
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """Validate a complete, uncompressed body. Arguments and errors are those of `read_body`."""
     try:
@@ -58,6 +67,7 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
         raise _invalid(error) from None
     if given:
         document = {**given, **document}
+    refuse_unknown_names(model, document)
     try:
         return model.model_validate(document)
     except ValidationError as error:
@@ -67,12 +77,12 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
 def _check_headers(request: web.Request) -> bool:
     """Refuse a body that is not JSON in UTF-8. Returns whether it is compressed with gzip."""
     if request.headers.get(hdrs.CONTENT_TYPE) not in PLAIN_JSON:
-        media_type, charset = request.content_type, request.charset
+        media_type, charset = content_type_of(request)
         if media_type != "application/json" and not (
             media_type.startswith("application/") and media_type.endswith("+json")
         ):
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE)
-        if charset is not None and charset.lower() not in _UTF_8:
+        if charset is not None and charset not in _UTF_8:
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "The charset of the body must be UTF-8.")
     encoding = request.headers.get(hdrs.CONTENT_ENCODING)
     if encoding is None or encoding.lower() == "identity":

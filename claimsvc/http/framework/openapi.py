@@ -19,7 +19,7 @@ from claimsvc.http.framework.idempotency import KEY_PATTERN
 from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
 from claimsvc.http.framework.refusals import body_of
-from claimsvc.http.framework.routing import Route
+from claimsvc.http.framework.routing import Route, Success
 from claimsvc.http.server.problems import CONTENT_TYPE, HEADERS, BadRequestBody, ProblemBody, UnreadyBody
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
 
@@ -33,7 +33,8 @@ otherwise a new one.
 Every error is an RFC 9457 problem. Decide by its `type`, which is also the path of an explanation.
 A repeated claim never takes a second unit, so you can safely retry a claim whose response was lost.
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
-too long) and 431 (the headers are too large). A path answers 405, with `Allow`, if it does not support the method."""
+too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
+does not support the method."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm and cancel claims.",
     "coupons": "Create, change and read coupons and their claims.",
@@ -53,7 +54,7 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "required": False,
     "description": "A unique string, such as a UUID; use a new key for each new request. If you repeat a request with "
     "its key within 24 hours, it is not executed again: you get the stored response, with "
-    "`Idempotency-Replayed: true`. Responses 429 and 5xx are not stored.",
+    "`Idempotency-Replayed: true`. Responses that advise to retry, such as 429 and 5xx, are not stored.",
     "schema": {"type": "string", "pattern": f"^[ \\t]*({KEY_PATTERN})[ \\t]*$"},
     "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
@@ -110,7 +111,7 @@ def document(routes: Iterable[Route], *, with_tokens: bool) -> bytes:
 
 def _schemas(routes: Sequence[Route]) -> tuple[Schemas, dict[str, Any]]:
     """A reference to each model's schema, and the definitions that the references refer to."""
-    answers = {route.success.body for route in routes if route.success.body is not None}
+    answers = {success.body for route in routes for success in route.successes if success.body is not None}
     answers |= {_problem_body(problem, route) for route in routes for problem in route.all_problems()}
     bodies = {model for route in routes if (model := route.model("body")) is not None}
     inputs: list[tuple[type, Literal["validation", "serialization"], TypeAdapter[Any]]] = [
@@ -140,9 +141,9 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
     body = route.model("body")
     if body is not None:
         operation["requestBody"] = {
-            "required": True,
+            "required": not route.body_is_optional,
             "description": f"At most {MAX_BODY_BYTES} bytes, plain or compressed with gzip.",
-            "content": {"application/json": {"schema": references[body]}},
+            "content": {"application/json": {"schema": references[body], "example": dict(body.EXAMPLE)}},
         }
     if route.streamed is not None:
         operation["requestBody"] = {
@@ -188,25 +189,26 @@ def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
 
 
 def _responses(route: Route, references: Schemas) -> dict[str, Any]:
-    success = route.success
-    content = {
-        kind: {"schema": references[success.body]} if success.body is not None and kind == "application/json" else {}
-        for kind in success.content_types
-    }
-    found: dict[str, Any] = {
-        str(success.status): {
-            "description": success.description,
-            "headers": _headers(success.headers or {}),
-            "content": content,
-            **({"links": success.links} if success.links else {}),
-        }
-    }
+    found: dict[str, Any] = {str(success.status): _success_response(success, references) for success in route.successes}
     of_status: dict[int, list[Problem]] = defaultdict(list)
     for problem in route.all_problems():
         of_status[problem.status].append(problem)
     for status, several in sorted(of_status.items()):
         found[str(status)] = _problem_response(several, route, references)
     return found
+
+
+def _success_response(success: Success, references: Schemas) -> dict[str, Any]:
+    content = {
+        kind: {"schema": references[success.body]} if success.body is not None and kind == "application/json" else {}
+        for kind in success.content_types
+    }
+    return {
+        "description": success.description,
+        "headers": _headers(success.headers or {}),
+        "content": content,
+        **({"links": success.links} if success.links else {}),
+    }
 
 
 def _problem_response(several: Sequence[Problem], route: Route, references: Schemas) -> dict[str, Any]:

@@ -27,6 +27,8 @@ DOCUMENTED: dict[str, str] = {
 }
 
 _X_FORWARDED_FOR = istr("X-Forwarded-For")
+# More than stand in any row.
+_MOST_PROXIES = 32
 # The prefix that one IPv6 client usually controls.
 _IPV6_PREFIX = 64
 
@@ -102,7 +104,8 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
     client = _address(peer or "")
     if client is None:
         return None
-    entries = ",".join(forwarded).split(",") if forwarded and trusted else []
+    # From the end, so that the cost of a long header does not depend on its length.
+    entries = ",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:] if forwarded and trusted else []
     for entry in reversed(entries):
         if not any(client in network for network in trusted):
             break

@@ -1,26 +1,28 @@
 """Declares routes. aiohttp serves them, and the OpenAPI document describes them, from the same declaration.
 
 A handler's signature declares its inputs: the models that annotate its parameters `path`, `query` and `body` validate
-them, and the OpenAPI document is generated from these models.
+them, and the OpenAPI document is generated from these models. A `body` with a default may be left out. Nothing that a
+client sends is ignored: a route without one of these parameters refuses queries, or bodies, that are not empty. (GET is
+an exception: its body has no meaning in HTTP.)
 """
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from typing import Any, get_type_hints
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
-from pydantic import BaseModel
 
 from claimsvc.domain import KeyReused, NotYourClaim, Refusal
 from claimsvc.domain.outcomes import problem_of, problems_of
 from claimsvc.domain.problems import BAD_REQUEST, FORBIDDEN, KEY_IN_FLIGHT, UNAUTHORIZED, Problem
 from claimsvc.http.framework.auth import OPEN, Access, Authentication, authorize
-from claimsvc.http.framework.bodies import read_body
+from claimsvc.http.framework.bodies import read_body, read_optional_body
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody, expect_handler
-from claimsvc.http.framework.validation import validate_path, validate_query
+from claimsvc.http.framework.validation import Nothing, validate_path, validate_query
 from claimsvc.http.server.aiohttp_internals import set_match, target_of
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
@@ -34,10 +36,13 @@ from claimsvc.http.server.wire import (
     RESPONSE_HEADERS,
     dump,
 )
+from claimsvc.representations.fields import Request
 
 Endpoint = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Handler = Callable[..., Awaitable[web.StreamResponse | Reply]]
 
+# More than any route has.
+_MOST_SLASHES = 32
 _JSON_HEADERS = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
 _OK = Head(200, _JSON_HEADERS)
 _CREATED = Head(201, _JSON_HEADERS)
@@ -74,7 +79,8 @@ class Route:
         handler: answers requests. Its name is the operation's id, and its docstring the operation's description.
         tag: its group in the OpenAPI document.
         summary: its title in the OpenAPI document.
-        success: its successful response.
+        success: its usual successful response.
+        other_successes: successful responses with another status.
         refusals: the refusals among the outcomes of its use case.
         problems: further problems; those that follow from its inputs and access are added.
         access: the callers that may use it.
@@ -95,16 +101,33 @@ class Route:
     keyed: bool = False
     documented: bool = True
     streamed: Streamed | None = None
+    other_successes: tuple[Success, ...] = ()
+
+    @property
+    def successes(self) -> tuple[Success, ...]:
+        """Every successful response."""
+        return (self.success, *self.other_successes)
 
     @property
     def operation_id(self) -> str:
         """The id in the OpenAPI document: the handler's name."""
         return getattr(self.handler, "__name__", "")
 
-    def model(self, name: str) -> type[BaseModel] | None:
+    def model(self, name: str) -> type[Request] | None:
         """The model of the handler's parameter `path`, `query` or `body`; None if it has no such parameter."""
         found = get_type_hints(self.handler).get(name)
-        return found if isinstance(found, type) and issubclass(found, BaseModel) else None
+        return found if isinstance(found, type) and issubclass(found, Request) else None
+
+    @property
+    def reads_body(self) -> bool:
+        """Whether a body is read and validated, even if nothing is allowed in it."""
+        return self.method != hdrs.METH_GET and self.streamed is None
+
+    @property
+    def body_is_optional(self) -> bool:
+        """Whether the handler has no parameter `body`, or one with a default."""
+        body = signature(self.handler).parameters.get("body")
+        return body is None or body.default is not Parameter.empty
 
     def all_problems(self) -> tuple[Problem, ...]:
         """Every problem that this operation can be answered with, except those of malformed HTTP."""
@@ -115,11 +138,11 @@ class Route:
             implied.append(FORBIDDEN)
             if self.access.for_users:
                 implied += problems_of(NotYourClaim)
-        if self.streamed or any(self.model(name) for name in ("path", "query", "body")):
+        if self.documented or self.model("path"):
             implied.append(BAD_REQUEST)
         if self.keyed:
             implied += [KEY_IN_FLIGHT, *problems_of(KeyReused)]
-        if self.streamed or self.model("body"):
+        if self.streamed or self.reads_body:
             implied += [REQUEST_TIMEOUT, BODY_TOO_LARGE, UNSUPPORTED_MEDIA_TYPE]
         return tuple(dict.fromkeys((*implied, *problems_of(*self.refusals), *self.problems)))
 
@@ -155,8 +178,12 @@ def with_static_lookup(app: web.Application, handler: Endpoint) -> Endpoint:
             found[route.method, route.resource.canonical] = match, route.handler
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        known = found.get((request.method, target_of(request)))
+        target = target_of(request)
+        known = found.get((request.method, target))
         if known is None or hdrs.EXPECT in request.headers:
+            # The router looks each beginning of a path up, which takes quadratic time; no route has such a path.
+            if target.count("/") > _MOST_SLASHES and request.rel_url.raw_path.count("/") > _MOST_SLASHES:
+                raise web.HTTPNotFound
             return await handler(request)
         match, endpoint = known
         set_match(request, match)
@@ -169,6 +196,9 @@ def _endpoint(route: Route) -> Endpoint:
     """The endpoint of a route: authorizes the caller, then reads and validates the inputs, and calls the handler."""
     handler, access, streamed = route.handler, route.access, route.streamed
     path_model, query_model, body_model = route.model("path"), route.model("query"), route.model("body")
+    reads_body, body_is_optional = route.reads_body, route.body_is_optional
+    # Pages for people may be asked for with anything, such as the parameters that a search engine adds.
+    refuses_query = query_model is None and route.documented
     names_user = body_model is not None and "user_id" in body_model.model_fields
 
     async def endpoint(request: web.Request) -> web.StreamResponse:
@@ -178,7 +208,14 @@ def _endpoint(route: Route) -> Endpoint:
             inputs["path"] = validate_path(path_model, request)
         if query_model is not None:
             inputs["query"] = validate_query(query_model, request)
-        if body_model is not None:
+        elif refuses_query and request.rel_url.raw_query_string:
+            validate_query(Nothing, request)
+        if reads_body and body_is_optional:
+            timeout_seconds = request.app[SERVICES].body_timeout_seconds
+            found = await read_optional_body(request, body_model or Nothing, timeout_seconds=timeout_seconds)
+            if found is not None and body_model is not None:
+                inputs["body"] = found
+        elif body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
             # The body may omit a user that the token names.
             given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}

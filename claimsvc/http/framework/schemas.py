@@ -5,9 +5,10 @@ dataclasses: mypy checks them, and orjson encodes them directly. A field's descr
 be ..." in error messages.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -27,6 +28,7 @@ class ClaimCoupon(Request):
     """A claim: one unit of a coupon, of the oldest claimable coupon of a `type`, or of the oldest claimable one."""
 
     model_config = ConfigDict(json_schema_extra=_either)
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "summer-sale"}
 
     user_id: UserId
     coupon_name: CouponName = ""

@@ -9,6 +9,7 @@ from aiohttp import hdrs, web
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.bodies import BROKEN_BODY
+from claimsvc.http.framework.content_type import content_type_of
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.server.aiohttp_internals import writer_of
 from claimsvc.http.server.problems import (
@@ -51,14 +52,13 @@ class StreamingBody:
 
     def __init__(self, request: web.Request, streamed: Streamed) -> None:
         kinds = ", ".join(f"`{kind}`" for kind in streamed.content)
-        if request.content_type not in streamed.content:
+        self.content_type, charset = content_type_of(request)
+        if self.content_type not in streamed.content:
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE, f"`Content-Type` must be one of {kinds}.", close=True)
-        charset = request.charset
-        if charset is not None and charset.lower() not in {"utf-8", "utf8", "us-ascii"}:
+        if charset is not None and charset not in {"utf-8", "utf8", "us-ascii"}:
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "The charset of the body must be UTF-8.", close=True)
         if request.headers.get(hdrs.CONTENT_ENCODING, "identity").lower() != "identity":
             raise RefusedError(UNSUPPORTED_MEDIA_TYPE, "The body of this operation must not be compressed.", close=True)
-        self.content_type = request.content_type
         self._request = request
         self._max_bytes = streamed.max_bytes
 

@@ -1,6 +1,7 @@
 """Validates bodies, paths and queries against models. Error messages never contain the input."""
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -9,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.server.problems import BodyError, InputError, ParameterError, RefusedError
+from claimsvc.representations.fields import Request
 from claimsvc.representations.strict_json import is_fit, shown
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -16,11 +18,35 @@ Model = TypeVar("Model", bound=BaseModel)
 _MAX_ERRORS = 20
 
 
+class Nothing(Request):
+    """The query or body of a route that takes none."""
+
+
 def body_refused(error: ValidationError, model: type[BaseModel], document: Any) -> RefusedError:
     """The refusal of a JSON document that does not match its model; `errors` has a JSON pointer for each error."""
     found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
     errors = list(dict.fromkeys(BodyError(_explain(each, model), _pointer(each, document)) for each in found))
     return RefusedError(BAD_REQUEST, errors=errors)
+
+
+def refuse_unknown_names(model: type[BaseModel], document: Mapping[str, Any]) -> None:
+    """Refuse a body with many names before it is validated, because each unknown name would cost an error.
+
+    Raises:
+        RefusedError: `errors` names the first of the unknown names.
+    """
+    found = _unknown_names(model, document)
+    if found:
+        errors = [BodyError(_explain(each, model), _pointer(each, document)) for each in found]
+        raise RefusedError(BAD_REQUEST, errors=list(dict.fromkeys(errors)))
+
+
+def _unknown_names(model: type[BaseModel], values: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
+    """The first unknown names, as pydantic describes them; none if there are so few names that pydantic may do it."""
+    if len(values) <= _MAX_ERRORS:
+        return ()
+    unknown = (name for name in values if name not in model.model_fields)
+    return [{"type": "extra_forbidden", "loc": (name,)} for name in islice(unknown, _MAX_ERRORS)]
 
 
 def validate_path(model: type[Model], request: web.Request) -> Model:
@@ -48,12 +74,14 @@ def validate_query(model: type[Model], request: web.Request) -> Model:
 
 
 def _validate_parameters(model: type[Model], values: Mapping[str, str]) -> Model:
-    try:
-        return model.model_validate(values)
-    except ValidationError as error:
-        found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
-        errors: list[InputError] = [ParameterError(_explain(each, model), _name(each["loc"])) for each in found]
-        raise RefusedError(BAD_REQUEST, errors=errors) from None
+    found = _unknown_names(model, values)
+    if not found:
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            found = error.errors(include_input=False, include_url=False, include_context=False)[:_MAX_ERRORS]
+    errors: list[InputError] = [ParameterError(_explain(each, model), _name(each["loc"])) for each in found]
+    raise RefusedError(BAD_REQUEST, errors=errors)
 
 
 def _pointer(error: Mapping[str, Any], document: Any) -> str:
@@ -82,6 +110,8 @@ def _explain(error: Mapping[str, Any], model: type[BaseModel]) -> str:
     """The message of an error of pydantic, with the description of its field from the OpenAPI document."""
     if error["type"] == "extra_forbidden" and len(error["loc"]) > 1:
         return "This name is not allowed here."
+    if error["type"] == "extra_forbidden" and not model.model_fields:
+        return "Unknown name; this operation takes none."
     if error["type"] == "extra_forbidden":
         return f"Unknown name; the allowed names are: {', '.join(model.model_fields)}."
     field = model.model_fields.get(str(error["loc"][0])) if error["loc"] else None

@@ -81,7 +81,8 @@ WITH claim AS (
 ), named AS (
     INSERT INTO code_names (code, coupon_name)
     SELECT code, %(coupon_name)s FROM unnest(%(spare_codes)s::text[]) AS spare (code)
-    WHERE EXISTS (SELECT FROM voided) AND NOT EXISTS (SELECT FROM code_names WHERE code_names.code = spare.code)
+    WHERE EXISTS (SELECT FROM voided WHERE expires_at IS NULL OR expires_at > now())
+        AND NOT EXISTS (SELECT FROM code_names WHERE code_names.code = spare.code)
     LIMIT 1
     ON CONFLICT DO NOTHING
     RETURNING code
@@ -109,8 +110,8 @@ SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
 
 The unit is returned only for a row whose state this statement changes, so repeating it has no effect, and neither has
 cancelling a claim whose code was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
-free again; one that was shown is replaced by the first unused one of `spare_codes`. Without a replacement, or if the
-claim had no code, the coupon's amount decreases by one."""
+free again; one that was shown is replaced by the first unused one of `spare_codes`, unless it has expired. Without a
+replacement, or if the claim had no code, the coupon's amount decreases by one."""
 
 
 def given_codes(given: Sequence[tuple[str, str, str]]) -> dict[str, Any]:

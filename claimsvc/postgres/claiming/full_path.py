@@ -8,7 +8,7 @@ differ, which rolls everything back.
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import psycopg
 
@@ -19,77 +19,11 @@ from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
-from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
+from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, Rows, found, look_up, store
 from claimsvc.postgres.transactions import RestartTransactionError
-
-_IS_DUE = "state = 'active' AND held_until <= now()"
-_SETTLE = """
-WITH due AS (
-    UPDATE user_claims SET state = 'expired', ended_at = clock_timestamp() {which}
-    RETURNING coupon_name, id
-), freed AS (
-    -- Its user has not seen the code, so it can be given again.
-    UPDATE codes SET claim_id = NULL FROM due WHERE codes.coupon_name = due.coupon_name AND codes.claim_id = due.id
-    RETURNING due.id
-), returned AS (
-    -- If the coupon has codes, each unit is a code: a unit held before the first codes were added does not return.
-    UPDATE coupons SET amount = coupons.amount - expired.lost,
-        remaining_amount = coupons.remaining_amount + expired.units - expired.lost
-    FROM (
-        SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
-        FROM due
-        LEFT JOIN freed ON freed.id = due.id
-        LEFT JOIN campaigns ON campaigns.coupon_name = due.coupon_name
-        GROUP BY due.coupon_name
-    ) AS expired
-    WHERE name = expired.coupon_name
-    RETURNING expired.units
-), audited AS (
-    {audited}
-)
-SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM returned))::int FROM due
-"""
-_AUDITED = insert_entry_of_claims("due", "claim.expire", actor="'clock'")
-_SETTLED_AT_ONCE = 1000
-SETTLE_HOLDS = _SETTLE.format(
-    audited=_AUDITED,
-    which=f"""FROM unnest(%(coupon_names)s::text[]) AS requested (name) CROSS JOIN LATERAL (
-        SELECT claimed_at AS at, id AS claim_id FROM user_claims
-        WHERE coupon_name = requested.name AND {_IS_DUE}
-        ORDER BY held_until
-        LIMIT %(most)s
-    ) AS expired
-    WHERE coupon_name = requested.name AND claimed_at = expired.at AND id = expired.claim_id""",  # noqa: S608 - of constants
-)
-"""Returns the units of expired holds to stock, and returns how many. The coupons' rows must be locked.
-
-It settles `most` holds per coupon at most, the earliest expired first, so that claims do not wait long."""
-
-# All expired holds of the claimants, because they may hold the same coupon again.
-_SETTLE_HOLDS_OF = _SETTLE.format(
-    audited=_AUDITED,
-    which=f"""FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (name, claimant)
-    WHERE coupon_name = requested.name AND user_id = requested.claimant AND {_IS_DUE}""",
-)
-
-SETTLE_HOLD = _SETTLE.format(
-    audited=_AUDITED, which=f"WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND {_IS_DUE}"
-)
-"""The same as `SETTLE_HOLDS` for one claim."""
-
-
-def holds_of(coupon_names: Sequence[str], *, claims: int = 0) -> dict[str, Any]:
-    """Return the parameters of `SETTLE_HOLDS`.
-
-    Args:
-        coupon_names: the coupons.
-        claims: how many claims follow. At least as many holds are settled, so that none of the claims finds the coupon
-            sold out while units are due.
-    """
-    return {"coupon_names": coupon_names, "most": max(claims, _SETTLED_AT_ONCE)}
-
 
 _COUPONS = """
 SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
@@ -106,7 +40,8 @@ WHERE coupon.name = ANY (%(coupon_names)s)
 
 # LIMIT keeps the planner at one index look-up per claimant; see `fast_path`.
 _CLAIMS = """
-SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until, code.code
+SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until,
+    code.code, coalesce(claim.held_until IS NOT NULL AND code.expires_at <= now(), false) AS is_dead
 FROM (
     SELECT DISTINCT coupon_name, user_id
     FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
@@ -120,7 +55,7 @@ CROSS JOIN LATERAL (
     LIMIT 1000
 ) AS claim
 LEFT JOIN LATERAL (
-    SELECT code FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+    SELECT code, expires_at FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
 ) AS code ON true
 """
 
@@ -221,42 +156,71 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     Args:
         driver: a connection outside a transaction.
         attempts: to be decided.
-        locked: lock the coupons, settle expired holds and codes, and leave the transaction open.
+        locked: lock the coupons, settle expired holds and codes, and leave the transaction open. Held claims whose
+            codes have expired are given others or ended, which takes further round trips.
     """
-    wanted = Counter(attempt.coupon_name for attempt in attempts)
-    coupons = {"coupon_names": sorted(wanted)}
-    claimants = {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
-    keys = [key for attempt in attempts if (key := _idempotency_key(attempt)) is not None]
+    coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
     async with driver.pipeline():
         if locked:
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
-            await driver.execute(_SETTLE_HOLDS_OF, claimants)
+            await driver.execute(SETTLE_HOLDS_OF, _claimants(attempts))
             await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
-        rows = await driver.execute(_COUPONS, coupons)
-        held = await driver.execute(_CLAIMS, claimants)
-        free = await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())})
-        listed = await driver.execute(LISTED, claimants)
-        other_claims = await driver.execute(HELD_OF_OTHERS, claimants)
-        stored = await look_up(driver, *keys)
+        results = await _ask(driver, attempts)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
+    held = await results.held.fetchall()
+    dead = [(coupon_name, claim_id) for coupon_name, _, claim_id, *_, is_dead in held if is_dead]
+    if locked and dead and await replace_dead_codes(driver, dead):
+        async with driver.pipeline():
+            results = await _ask(driver, attempts)
+        held = await results.held.fetchall()
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
-    for coupon_name, user_id, *claim in await held.fetchall():
+    for coupon_name, user_id, *claim, _ in held:
         claims[coupon_name, user_id].append(OwnClaim(*claim))
     codes: dict[str, list[str]] = defaultdict(list)
-    for coupon_name, code in await free.fetchall():
+    for coupon_name, code in await results.free.fetchall():
         codes[coupon_name].append(code)
     return Facts(
-        {name: _coupon_facts(codes[name], *row) for name, *row in await rows.fetchall()},
+        {name: _coupon_facts(codes[name], *row) for name, *row in await results.coupons.fetchall()},
         claims,
-        await found(stored),
-        {(name, user_id, ListKind(kind)) for name, user_id, kind in await listed.fetchall()},
-        {(name, user_id) for name, user_id in await other_claims.fetchall()},
+        await found(results.stored),
+        {(name, user_id, ListKind(kind)) for name, user_id, kind in await results.listed.fetchall()},
+        {(name, user_id) for name, user_id in await results.other_claims.fetchall()},
     )
+
+
+class _Results(NamedTuple):
+    """What was read for a batch."""
+
+    coupons: Rows
+    held: Rows
+    free: Rows
+    listed: Rows
+    other_claims: Rows
+    stored: Rows | None
+
+
+async def _ask(driver: Driver, attempts: Sequence[Attempt]) -> _Results:
+    """Send the queries of a batch in the current pipeline."""
+    wanted = Counter(attempt.coupon_name for attempt in attempts)
+    claimants = _claimants(attempts)
+    keys = [key for attempt in attempts if (key := _idempotency_key(attempt)) is not None]
+    return _Results(
+        coupons=await driver.execute(_COUPONS, {"coupon_names": sorted(wanted)}),
+        held=await driver.execute(_CLAIMS, claimants),
+        free=await driver.execute(FREE_CODES, {"names": list(wanted), "counts": list(wanted.values())}),
+        listed=await driver.execute(LISTED, claimants),
+        other_claims=await driver.execute(HELD_OF_OTHERS, claimants),
+        stored=await look_up(driver, *keys),
+    )
+
+
+def _claimants(attempts: Sequence[Attempt]) -> dict[str, Any]:
+    return {"names": [each.coupon_name for each in attempts], "user_ids": [each.user_id for each in attempts]}
 
 
 def _coupon_facts(

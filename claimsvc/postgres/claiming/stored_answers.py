@@ -10,7 +10,8 @@ from claimsvc.domain.outcomes import name_of, rows
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-_KINDS: Mapping[str, type[Any]] = {row.name: kind for kind, row in rows() if row.is_stored}
+# Of all rows: older versions stored answers that this one does not store.
+_KINDS: Mapping[str, type[Any]] = {row.name: kind for kind, row in rows()}
 
 
 @cache

@@ -137,6 +137,15 @@ ROUTES: tuple[Route, ...] = (
         success=Success(
             201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
         ),
+        other_successes=(
+            Success(
+                200,
+                "The user holds the unit already: the hold goes on, or is now confirmed.",
+                schemas.ClaimBody,
+                headers=DOCUMENTED,
+                links=_OF_A_CLAIM,
+            ),
+        ),
         refusals=refusals_of_claiming(),
         problems=(QUOTA_EXCEEDED, LOCK_BUSY, UNAVAILABLE),
         access=users_and(Scope.CLAIMS_WRITE),

@@ -1,9 +1,6 @@
 """The routes that confirm and cancel claims."""
 
-from typing import Annotated
-
 from aiohttp import web
-from pydantic import Field
 
 from claimsvc import domain
 from claimsvc.application import claims
@@ -11,30 +8,17 @@ from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
+from claimsvc.http.framework.reasons import NO_REASON, OptionalReason, ReasonQuery, reason_of
 from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
-from claimsvc.representations.fields import Request
 
 
-class CancelClaim(Request):
-    """Why the claim is cancelled; the reason is recorded in the audit."""
-
-    reason: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_REASON_LENGTH,
-            pattern=domain.REASON_PATTERN,
-            description="1 to 500 characters on one line, not beginning with a space",
-            examples=["bought something else"],
-        ),
-    ]
-
-
-async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: CancelClaim) -> Reply:
+async def cancel_claim(
+    request: web.Request, path: parameters.ClaimPath, query: ReasonQuery, body: OptionalReason = NO_REASON
+) -> Reply:
     """Cancel a claim, held or confirmed. Its unit can be claimed again, also by the same user. Cancelling again has the
     same response, and returns no further unit."""
     services = request.app[SERVICES]
@@ -43,7 +27,7 @@ async def cancel_claim(request: web.Request, path: parameters.ClaimPath, body: C
         services.transitions,
         request[CALLER],
         path.id,
-        body.reason,
+        reason_of(query, body),
         request_id=request[REQUEST_ID],
     )
     return _reply(ended, request[REQUEST_ID])

@@ -1,5 +1,6 @@
 """The routes of codes. All need a key, so that clients cannot guess codes by trying."""
 
+import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
@@ -30,10 +31,10 @@ async def add_codes(
 ) -> Reply:
     """Add codes to a coupon.
 
-    Each line is `code` or `code,expires_at` (`text/csv`), or `{"code": ..., "expires_at": ...}`
-    (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount becomes the number of units claimed
-    so far plus the free codes, and each new claim gets a code. If you send a file again, the codes that it added
-    before are rejected as `exists`.
+    Each line is `code` or `code,expires_at` (`text/csv`, where a heading with these names is optional), or
+    `{"code": ..., "expires_at": ...}` (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount
+    becomes the number of units claimed so far plus the free codes, and each new claim gets a code. If you send a file
+    again, the codes that it added before are rejected as `exists`.
     """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
     rows, atomic = rows_of(upload), query.atomic == "true"
@@ -44,7 +45,9 @@ async def add_codes(
         return await codes.add(services.codes, caller, path.name, source, atomic=atomic, key=key, request_id=request_id)
 
     buffered = [part async for part in rows] if IDEMPOTENCY_KEY in request.headers else []
-    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=_digest(buffered)), add), request_id)
+    # In a thread, because it takes a second for the longest files.
+    rows_digest = await asyncio.to_thread(_digest, buffered)
+    return _reply(await once_only(request, _UploadIdentity(atomic=atomic, rows=rows_digest), add), request_id)
 
 
 class _UploadIdentity(Request):
@@ -87,14 +90,24 @@ async def generate_codes(request: web.Request, path: parameters.CouponPath, body
     return _reply(await once_only(request, body, generate), request_id)
 
 
-async def redeem_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
-    """Redeem a claimed code. A code can be redeemed once: of several concurrent requests, one succeeds."""
+_OF_ANYBODY = code_schemas.RedeemCode()
+
+
+async def redeem_code(
+    request: web.Request, path: code_schemas.CodePath, body: code_schemas.RedeemCode = _OF_ANYBODY
+) -> Reply:
+    """Redeem a claimed code. A code can be redeemed once: of several concurrent requests, one succeeds.
+
+    With `user_id`, it is redeemed only if that user's claim has it.
+    """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 
     async def redeem(key: domain.IdempotencyKey | None) -> object:
-        return await codes.redeem(services.codes, caller, path.code, key=key, request_id=request_id)
+        return await codes.redeem(
+            services.codes, caller, path.code, user_id=body.user_id, key=key, request_id=request_id
+        )
 
-    return _reply(await once_only(request, None, redeem), request_id)
+    return _reply(await once_only(request, body if body.user_id is not None else None, redeem), request_id)
 
 
 async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
@@ -154,7 +167,13 @@ ROUTES: tuple[Route, ...] = (
         tag="codes",
         summary="Redeem a code",
         success=Success(200, "The code is redeemed.", code_schemas.CodeBody),
-        refusals=(domain.UnknownCode, domain.AlreadyRedeemed, domain.CodeNotClaimed, domain.CodeExpired),
+        refusals=(
+            domain.UnknownCode,
+            domain.NotYourClaim,
+            domain.AlreadyRedeemed,
+            domain.CodeNotClaimed,
+            domain.CodeExpired,
+        ),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_REDEEM),
         keyed=True,

@@ -1,15 +1,16 @@
 """Models of codes. `claimsvc.representations.code_files` reads the files."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
-from claimsvc.representations.fields import CouponName, CouponType, Request
+from claimsvc.representations.fields import CouponName, CouponType, Request, UserId
 from claimsvc.representations.times import EndsAt
 
 
@@ -65,6 +66,8 @@ class CountsQuery(Request):
 class GenerateCodes(Request):
     """How many codes to generate, and from which pattern."""
 
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"count": 100, "pattern": "AAAA-9999"}
+
     count: Annotated[
         int, Field(ge=1, le=domain.MAX_GENERATED, description="an integer from 1 to 100000", examples=[100])
     ]
@@ -80,6 +83,14 @@ class GenerateCodes(Request):
         ),
     ]
     expires_at: EndsAt | None = None
+
+
+class RedeemCode(Request):
+    """Whose code it must be. Without `user_id`, anybody's code is redeemed."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1"}
+
+    user_id: UserId | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
 
 _COUPON = Success(
     200,
-    f"The coupon; `claimed_by` lists the first {MAX_CLAIMANTS} claimants that the caller may see, oldest first.",
+    f"The coupon; `claimed_by` lists the first {MAX_CLAIMANTS} claimants that the caller may see, oldest first, of "
+    "`claimed_count`.",
     campaign_schemas.CampaignDetailBody,
 )
 

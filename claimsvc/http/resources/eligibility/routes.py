@@ -108,8 +108,12 @@ _LIST = Streamed(
             "example": "user-1\nuser-2\n",
         },
         ListFormat.CSV: {
-            "schema": {"type": "string", "pattern": r"^user_id(\r?\n[!#-+\--~]{1,255})+(\r?\n)?$"},
-            "example": "user_id,city\nuser-1,Seoul\n",
+            "schema": {
+                "type": "string",
+                "pattern": r"^user_id(\r?\n[!#-+\--~]{1,255})+(\r?\n)?$",
+                "description": "the column `user_id`; further columns are ignored",
+            },
+            "example": "user_id\nuser-1\nuser-2\n",
         },
         ListFormat.NDJSON: {"schema": {"type": "string", "description": "each line is an object with `user_id`"}},
     },

@@ -1,7 +1,8 @@
 """Models of eligibility. `claimsvc.representations.user_lists` reads the lists."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any, ClassVar
 
 from pydantic import Field
 
@@ -12,6 +13,8 @@ from claimsvc.representations.fields import Attributes, CouponName, Request, Use
 
 class CheckEligibility(Request):
     """The user whose eligibility is checked."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "attributes": {"country": "KR"}}
 
     user_id: UserId
     attributes: Attributes | None = None

@@ -7,6 +7,7 @@ from claimsvc.application import locks
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only
+from claimsvc.http.framework.reasons import NO_REASON, OptionalReason, ReasonQuery, reason_of
 from claimsvc.http.framework.refusals import refused
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
@@ -21,7 +22,9 @@ async def list_locks(request: web.Request) -> Reply:
     return ok(lock_schemas.locks_body(await locks.held(request.app[SERVICES].lock_admin, request[CALLER])))
 
 
-async def release_lock(request: web.Request, path: parameters.LockPath, body: lock_schemas.ReleaseLock) -> Reply:
+async def release_lock(
+    request: web.Request, path: parameters.LockPath, query: ReasonQuery, body: OptionalReason = NO_REASON
+) -> Reply:
     """Release a lock by force, and wake the next instance that waits for it.
 
     The release is recorded in the audit first, so it needs PostgreSQL. The holder continues until it notices that the
@@ -31,7 +34,7 @@ async def release_lock(request: web.Request, path: parameters.LockPath, body: lo
         request.app[SERVICES].lock_admin,
         request[CALLER],
         path.coupon_name,
-        body.reason,
+        reason_of(query, body),
         request_id=request[REQUEST_ID],
     )
     if isinstance(released, domain.LockNotHeld):

@@ -1,0 +1,31 @@
+"""The reason of a DELETE, which the audit records: in the query or in the body, or none.
+
+Many clients and proxies send no body with DELETE, and some drop one.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from claimsvc.representations.fields import Reason, Request
+
+
+class ReasonQuery(Request):
+    """The query of a DELETE that may have a reason."""
+
+    reason: Reason = ""
+
+
+class OptionalReason(Request):
+    """Why something is cancelled or released; the reason is recorded in the audit."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"reason": "bought something else"}
+
+    reason: Reason = ""
+
+
+NO_REASON = OptionalReason()
+
+
+def reason_of(query: ReasonQuery, body: OptionalReason) -> str:
+    """Return the reason; empty if there is none. If both have one, the body's counts: OpenAPI cannot exclude that."""
+    return body.reason or query.reason
