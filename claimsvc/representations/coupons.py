@@ -40,6 +40,18 @@ PerUserLimit = Annotated[
 ]
 
 
+ClaimsPerUser = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_CLAIMS_PER_USER,
+        description="the number of claims that one user may make in all, cancelled and expired ones included, from 1 "
+        "to 1000000; if null or left out, 10 more than `per_user_limit`",
+        examples=[11],
+    ),
+]
+
+
 def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
     if bytes_of_jsonb(metadata) > MAX_METADATA_BYTES:
         raise ValueError(f"Larger than {MAX_METADATA_BYTES} bytes")
@@ -98,6 +110,7 @@ class CreateCoupon(Request):
     ends_at: EndsAt | None = None
     paused: bool = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -110,6 +123,7 @@ class CreateCoupon(Request):
             ends_at=self.ends_at,
             paused=self.paused,
             per_user_limit=self.per_user_limit,
+            claims_per_user=self.claims_per_user,
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
@@ -127,6 +141,7 @@ class ChangeCoupon(Request):
     ends_at: EndsAt | None = None
     paused: bool = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -163,6 +178,7 @@ class CampaignBody(CouponBody):
     paused: bool
     archived_at: datetime | None
     per_user_limit: PerUserLimit
+    claims_per_user: ClaimsPerUser
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
@@ -213,6 +229,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "paused": campaign.paused,
         "archived_at": campaign.archived_at,
         "per_user_limit": campaign.per_user_limit,
+        "claims_per_user": campaign.most_claims,
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
