@@ -1,6 +1,6 @@
 """A store in memory: honest within one process, and gone with it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -41,6 +41,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
 from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
@@ -158,6 +159,23 @@ class MemoryStore:
         start = (after.claimed_at, after.id) if after is not None else None
         later = [each for each in self.claims_of[coupon_name] if start is None or (each.claimed_at, each.id) > start]
         return later[:limit]
+
+    async def claims_of_user(
+        self, user_id: str, *, states: Collection[ClaimState], before: ClaimPosition | None, limit: int
+    ) -> list[UserClaim]:
+        self._fail()
+        claims = [*(each for made in self.claims_of.values() for each in made), *self.ended.values()]
+        end = (before.claimed_at, before.id) if before is not None else None
+        found = [
+            each
+            for each in claims
+            if each.user_id == user_id and each.state in states and (end is None or (each.claimed_at, each.id) < end)
+        ]
+        found.sort(key=lambda each: (each.claimed_at, each.id), reverse=True)
+        terms = self.campaign_of
+        return [UserClaim(each, terms[each.coupon_name].type, terms[each.coupon_name].benefit) for each in found][
+            :limit
+        ]
 
     async def claim(self, claim_id: str) -> Claim | None:
         self._fail()

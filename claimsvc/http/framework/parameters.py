@@ -6,6 +6,7 @@ cursors exactly.
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -51,20 +52,29 @@ class ClaimPath(Request):
     ]
 
 
+_UserInPath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        # `.` and `..` have a meaning in URLs; the command line takes users of these names.
+        pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
+        description="1 to 255 visible ASCII characters, but not `.` or `..`",
+        examples=["user-1"],
+    ),
+]
+
+
 class UserPath(Request):
     """The path of a user."""
 
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_NAME_LENGTH,
-            # `.` and `..` have a meaning in URLs; erase users of these names with `claimsvc user erase`.
-            pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
-            description="1 to 255 visible ASCII characters, but not `.` or `..`",
-            examples=["user-1"],
-        ),
-    ]
+    id: _UserInPath
+
+
+class UserClaimsPath(Request):
+    """The path of a user's claims."""
+
+    user_id: _UserInPath
 
 
 class LockPath(Request):
@@ -93,6 +103,22 @@ Limit = Annotated[
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
     BeforeValidator(_whole_number),
+]
+
+
+def _some_of(values: type[StrEnum]) -> str:
+    """The pattern of some of these values, separated by commas; empty for all."""
+    one = "|".join(values)
+    return rf"^(?:(?:{one})(?:,(?:{one})){{0,{len(values) - 1}}})?$"
+
+
+ClaimStates = Annotated[
+    str,
+    Field(
+        pattern=_some_of(domain.ClaimState),
+        description="one or more of `active`, `held`, `cancelled`, `expired`, separated by commas; empty for all",
+        examples=["active,held"],
+    ),
 ]
 
 
@@ -137,12 +163,22 @@ class ClaimsQuery(Request):
         ),
     ] = ""
 
-    def after(self) -> domain.ClaimPosition | None:
+    def last(self) -> domain.ClaimPosition | None:
         """The position of the last claim of the previous page; None for the first page."""
         if not self.cursor:
             return None
         position = bytes.fromhex(self.cursor)
         return domain.ClaimPosition(_time_of(position[:8]), str(UUID(bytes=position[8:])))
+
+
+class UserClaimsQuery(ClaimsQuery):
+    """The query of a list of a user's claims."""
+
+    state: ClaimStates = ""
+
+    def states(self) -> frozenset[domain.ClaimState]:
+        """The states of the claims that are listed."""
+        return frozenset(map(domain.ClaimState, self.state.split(","))) if self.state else domain.EVERY_CLAIM_STATE
 
 
 class AuditQuery(AuditSelection):
@@ -185,7 +221,7 @@ def coupon_cursor(coupon: domain.Coupon) -> str:
 
 
 def claim_cursor(claim: domain.Claim) -> str:
-    """The cursor of the page that begins after this claim."""
+    """The cursor of the page that begins after this claim in its list."""
     return _hex_of(claim.claimed_at) + UUID(claim.id).hex
 
 

@@ -45,7 +45,7 @@ async def get_coupon_named_claim(request: web.Request) -> Reply:
 async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
     """List a coupon's claims, oldest first."""
     found = await claim_cases.of_coupon(
-        request.app[SERVICES].claim_records, request[CALLER], path.name, after=query.after(), limit=query.limit + 1
+        request.app[SERVICES].claim_records, request[CALLER], path.name, after=query.last(), limit=query.limit + 1
     )
     if isinstance(found, domain.UnknownCoupon):
         return refused(found, request[REQUEST_ID])
