@@ -28,11 +28,14 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    CouponFilter,
+    CouponState,
     Eligibility,
     EligibilityRules,
     HoldExpired,
     IdempotencyKey,
     KeyReused,
+    ListedCoupon,
     ListKind,
     ListReplaced,
     PeriodIsEmpty,
@@ -151,6 +154,27 @@ class MemoryStore:
             and self.campaign_of[name].archived_at is None
         )
         return [self._now(name) for name in names[:limit]]
+
+    async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
+        self._fail()
+        found = [self._listed(name) for name in sorted(self.amounts) if name > (after or "")]
+        return [
+            each
+            for each in found
+            if matching.search.lower() in each.coupon.name.lower()
+            and each.state in matching.states
+            and (matching.type is None or (each.type or "") == matching.type)
+        ][:limit]
+
+    def _listed(self, name: str) -> ListedCoupon:
+        campaign, coupon = self.campaign_of[name], self._now(name)
+        if campaign.archived_at is not None:
+            state = CouponState.ARCHIVED
+        elif campaign.paused:
+            state = CouponState.PAUSED
+        else:
+            state = CouponState.OPEN if coupon.remaining_amount else CouponState.SOLD_OUT
+        return ListedCoupon(coupon, state, campaign.type, campaign.benefit, campaign.starts_at, campaign.ends_at)
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         self._fail()

@@ -14,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.representations.audit import AuditSelection
-from claimsvc.representations.fields import CouponName, Request
+from claimsvc.representations.fields import TYPE_OR_NONE, CouponName, Request, TypeOrNone
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
@@ -134,6 +134,16 @@ class CouponsQuery(Request):
             examples=["sale"],
         ),
     ] = ""
+    type: Annotated[TypeOrNone | None, Field(description=f"{TYPE_OR_NONE}; absent for all coupons")] = None
+    state: Annotated[
+        str,
+        Field(
+            pattern=_some_of(domain.CouponState),
+            description="one or more of `open`, `upcoming`, `paused`, `sold-out`, `ended`, `archived`, separated by "
+            "commas; empty for all but archived ones",
+            examples=["open,upcoming"],
+        ),
+    ] = ""
     limit: Limit = DEFAULT_PAGE
     cursor: Annotated[
         str,
@@ -144,6 +154,12 @@ class CouponsQuery(Request):
             examples=["73756d6d65722d73616c65"],
         ),
     ] = ""
+
+    def filter(self) -> domain.CouponFilter:
+        """Which coupons are listed."""
+        if not self.state:
+            return domain.CouponFilter(self.search, self.type)
+        return domain.CouponFilter(self.search, self.type, frozenset(map(domain.CouponState, self.state.split(","))))
 
     def after(self) -> str | None:
         """The last name of the previous page; None for the first page."""

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field
 
 from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
-from claimsvc.representations.coupons import CouponBody
+from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
 
 
@@ -41,7 +41,7 @@ class ClaimCoupon(Request):
 class CouponPageBody:
     """A page of coupons, ordered by name. `next_cursor` is null on the last page."""
 
-    items: list[CouponBody]
+    items: list[ListedCouponBody]
     next_cursor: str | None
 
 
