@@ -155,6 +155,18 @@ class CouponBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedCouponBody(CouponBody):
+    """A coupon in a list. `state` says whether it can be claimed now, and if not, why: `open`, or the first of
+    `archived`, `ended`, `paused`, `upcoming` and `sold-out` that applies."""
+
+    state: domain.CouponState
+    type: CouponType | None
+    benefit: dict[str, Any] | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignBody(CouponBody):
     """A coupon and its campaign. It can be claimed from `starts_at` until just before `ends_at`, unless paused."""
 
@@ -181,9 +193,21 @@ class CampaignDetailBody(CampaignBody):
     claims: Annotated[str, Field(description="the path of all claims, in pages", examples=["/api/coupons/demo/claims"])]
 
 
-def coupon_body(coupon: domain.Coupon) -> CouponBody:
-    """The body of a coupon."""
-    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
+def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
+    """The body of a coupon in a list."""
+    coupon = listed.coupon
+    return ListedCouponBody(
+        coupon.name,
+        coupon.amount,
+        coupon.remaining_amount,
+        coupon.strategy,
+        coupon.created_at,
+        listed.state,
+        listed.type,
+        dict(listed.benefit) if listed.benefit is not None else None,
+        listed.starts_at,
+        listed.ends_at,
+    )
 
 
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:

@@ -98,6 +98,16 @@ CouponType = Annotated[
         examples=["welcome"],
     ),
 ]
+TYPE_OR_NONE = "the type of the coupons; empty for coupons without a type"
+TypeOrNone = Annotated[
+    str,
+    Field(
+        max_length=domain.MAX_NAME_LENGTH,
+        pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
+        description=TYPE_OR_NONE,
+        examples=["welcome"],
+    ),
+]
 HoldSeconds = Annotated[
     int,
     Field(
