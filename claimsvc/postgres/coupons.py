@@ -30,8 +30,8 @@ LIMIT %(limit)s
 _STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
 # `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
-# The statement reads all coupons of the type, or all without one, once a second for each page. It has no index: while there are few
-# coupons, the planner would use that index where it should use the one on names.
+# The statement reads all coupons of the type, or all without one, once a second for each page. It has no index: while
+# there are few coupons, the planner would use that index where it should use the one on names.
 _CLAIMABLE = """
 WITH candidates AS (
     SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND coalesce(campaign.ends_at > now(), true)
