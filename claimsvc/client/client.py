@@ -2,7 +2,7 @@
 
 import copy
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Self
@@ -203,20 +203,57 @@ class ClaimClient:
             UnknownCouponError: there is no such coupon.
             ClaimClientError: see `claimsvc.client.errors`.
         """
-        path, cursor = f"/api/coupons/{_quoted(coupon_name)}/claims", None
-        while True:
-            query = {"limit": page_size} | ({"cursor": cursor} if cursor is not None else {})
-            answer = await self._send("GET", f"{path}?{urlencode(query)}", request_id)
-            if answer.status != 200:
-                refused = refusal(answer, OF_A_COUPON)
-                raise (
-                    UnknownCouponError(coupon_name)
-                    if isinstance(refused, UnknownCoupon)
-                    else ProblemError(refused.problem)
-                )
-            page, next_cursor = answer.read(page_of)
+        async for page in self._pages(f"/api/coupons/{_quoted(coupon_name)}/claims", {"limit": page_size}, request_id):
+            if isinstance(page, UnknownCoupon):
+                raise UnknownCouponError(coupon_name)
             for claim in page:
                 yield claim
+
+    async def claims_of_user(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Iterable[str] = (),
+        page_size: int = _LARGEST_PAGE,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Claim, None]:
+        """Iterate over a user's claims of all coupons, newest first. Pages are read as needed.
+
+        `more` of each claim has the `type` and the `benefit` of its coupon.
+
+        Args:
+            user_id: the user; None for the user of the client's token.
+            states: only claims in one of these states: `active`, `held`, `cancelled`, `expired`; all by default.
+            page_size: claims per request, from 1 to 100.
+            request_id: see `claim`.
+
+        Raises:
+            ProblemError: the token is another user's.
+            ClaimClientError: see `claimsvc.client.errors`.
+        """
+        query = {"limit": page_size} | ({"state": state} if (state := ",".join(states)) else {})
+        path = f"/api/users/{_quoted(user_id) if user_id is not None else 'me'}/claims"
+        async for page in self._pages(path, query, request_id):
+            if not isinstance(page, UnknownCoupon):
+                for claim in page:
+                    yield claim
+
+    async def _pages(
+        self, path: str, query: Mapping[str, int | str], request_id: str | None
+    ) -> AsyncGenerator[list[Claim] | UnknownCoupon, None]:
+        """Read the pages of a list of claims; `UnknownCoupon` ends it."""
+        cursor: str | None = None
+        while True:
+            asked = {**query, "cursor": cursor} if cursor is not None else query
+            answer = await self._send("GET", f"{path}?{urlencode(asked)}", request_id)
+            if answer.status != 200:
+                refused = refusal(answer, OF_A_COUPON)
+                if not isinstance(refused, UnknownCoupon):
+                    raise ProblemError(refused.problem)
+                yield refused
+                return
+            page, next_cursor = answer.read(page_of)
+            yield page
             if next_cursor is None:
                 return
             if next_cursor == cursor:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from claimsvc.domain import Coupon, CouponDetail
+from claimsvc.domain import Coupon, CouponDetail, CouponFilter, ListedCoupon
 
 
 class Coupons(Protocol):
@@ -18,6 +18,16 @@ class Coupons(Protocol):
 
         Args:
             search: only names that contain this text, case-insensitively.
+            after: the last name of the previous page; None for the first page.
+            limit: how many at most.
+        """
+        ...
+
+    async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
+        """Return the coupons that match, ordered by name, after the name `after`, with their states at this moment.
+
+        Args:
+            matching: which coupons.
             after: the last name of the previous page; None for the first page.
             limit: how many at most.
         """

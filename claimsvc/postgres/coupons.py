@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from claimsvc.domain import Coupon, CouponDetail
+from claimsvc.domain import Coupon, CouponDetail, CouponFilter, ListedCoupon
+from claimsvc.postgres.coupon_lists import list_coupons
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 
@@ -78,6 +79,9 @@ class PostgresCoupons:
     async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
         wanted = {"search": search or None, "after": after, "limit": limit}
         return [coupon_of(row) for row in await self._database.fetch_dicts(_LIST, wanted)]
+
+    async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
+        return await list_coupons(self._database, matching, after=after, limit=limit)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]
