@@ -20,7 +20,11 @@ _NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 CouponName = Annotated[
-    str, typer.Argument(help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots.")
+    str,
+    typer.Argument(
+        help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots; single blanks may stand between "
+        "them."
+    ),
 ]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
@@ -29,7 +33,9 @@ def check_coupon_name(name: str) -> None:
     """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
         raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, and not only dots", param_hint="NAME"
+            f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, not only dots; single blanks may stand "
+            "between them",
+            param_hint="NAME",
         )
 
 

@@ -3,7 +3,9 @@
 import re
 
 # A name of dots only is refused: clients remove `.` and `..` from URLs (RFC 3986, section 5.2.4).
-COUPON_NAME_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+# Single blanks (U+0020) stand between words, of which one is not only dots.
+COUPON_NAME_PATTERN = r"^(\.+ )*\.*[A-Za-z0-9_-][A-Za-z0-9._-]*( [A-Za-z0-9._-]+)*$"
+COUPON_TYPE_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 USER_ID_PATTERN = r"^[!-~]+$"
 MAX_NAME_LENGTH = 255
 # Control characters, line breaks, and what reorders the text that follows it.

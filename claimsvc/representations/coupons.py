@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Field
 
@@ -215,13 +216,18 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
     return CampaignBody(**_values(coupon, campaign))
 
 
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
+
+
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
     return CampaignDetailBody(
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 

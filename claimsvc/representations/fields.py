@@ -57,7 +57,7 @@ CouponName = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.COUPON_NAME_PATTERN,
-        description="1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
+        description="1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots; single blanks may stand between them",
         examples=["summer-sale"],
     ),
 ]
@@ -93,7 +93,7 @@ CouponType = Annotated[
     Field(
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=domain.COUPON_NAME_PATTERN,
+        pattern=domain.COUPON_TYPE_PATTERN,
         description="a name that groups coupons: 1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
         examples=["welcome"],
     ),
@@ -103,7 +103,7 @@ TypeOrNone = Annotated[
     str,
     Field(
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
+        pattern=rf"^$|{domain.COUPON_TYPE_PATTERN}",
         description=TYPE_OR_NONE,
         examples=["welcome"],
     ),
