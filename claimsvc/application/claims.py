@@ -36,8 +36,8 @@ def begin(
     Args:
         claims: makes claims.
         user_id: the user who gets the unit.
-        coupon_name: the coupon; None for the oldest claimable coupon.
-        coupon_type: if `coupon_name` is None, the type of the coupon; None for any type.
+        coupon_name: the coupon; None for the oldest claimable coupon of the type.
+        coupon_type: if `coupon_name` is None, the type of the coupon; None for coupons without a type.
         options: the options of the claim; None for the usual claim.
 
     Returns:

@@ -4,7 +4,8 @@ import copy
 import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Self
+from enum import Enum
+from typing import Any, Final, Self
 from urllib.parse import quote, urlencode
 
 from claimsvc.client.errors import ProblemError, UnknownCouponError
@@ -40,6 +41,16 @@ from claimsvc.client.sending import ClientResponse, Request, Sender
 _NOT_IN_A_KEY = '"\\'
 _LONGEST_KEY = 255
 _LARGEST_PAGE = 100  # the limit of the API
+
+
+class WithoutType(Enum):
+    """The type of `WITHOUT_TYPE`."""
+
+    WITHOUT_TYPE = None
+
+
+WITHOUT_TYPE: Final = WithoutType.WITHOUT_TYPE
+"""Given as `coupon_type`, asks for a coupon without a type."""
 
 
 class ClaimClient:
@@ -102,7 +113,7 @@ class ClaimClient:
         coupon_name: str | None,
         user_id: str,
         *,
-        coupon_type: str | None = None,
+        coupon_type: str | WithoutType | None = None,
         attributes: Mapping[str, str | int | float | bool] | None = None,
         hold_seconds: int | None = None,
         key: str | None = None,
@@ -111,9 +122,9 @@ class ClaimClient:
         """Claim one unit of a coupon for a user.
 
         Args:
-            coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`, or of all types.
+            coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`.
             user_id: the user who gets the unit.
-            coupon_type: restricts the choice if `coupon_name` is None.
+            coupon_type: a type, or `WITHOUT_TYPE`, if `coupon_name` is None; otherwise None.
             attributes: of the user, for the coupon's rules.
             hold_seconds: hold the unit for this time instead of claiming it; confirm it with `confirm`.
             key: the Idempotency-Key, 1 to 255 visible ASCII characters except `"` and `\\`; a new one by default. Pass
@@ -122,15 +133,15 @@ class ClaimClient:
 
         Raises:
             ClaimClientError: see `claimsvc.client.errors`.
-            ValueError: the key has characters that are not allowed, or too many.
+            ValueError: the key has characters that are not allowed, or too many; or not exactly one of `coupon_name`
+                and `coupon_type` is given.
         """
-        optional = {
-            "coupon_name": coupon_name,
-            "type": coupon_type,
-            "attributes": attributes,
-            "hold_seconds": hold_seconds,
-        }
+        if (coupon_name is None) is (coupon_type is None):
+            raise ValueError('give either coupon_name, such as "summer-sale", or coupon_type: a type, or WITHOUT_TYPE')
+        optional = {"coupon_name": coupon_name, "attributes": attributes, "hold_seconds": hold_seconds}
         body = {"user_id": user_id, **{member: value for member, value in optional.items() if value is not None}}
+        if coupon_type is not None:
+            body["type"] = coupon_type.value if isinstance(coupon_type, WithoutType) else coupon_type
         answer = await self._post("/api/coupons/claim", body, key, request_id)
         if answer.status == 201:
             return Claimed(answer.read(claim_of), **answer.about())

@@ -296,7 +296,7 @@ class MemoryStore:
         return [self._now(name) for name in names if name in self.amounts]
 
     def of_type(self, coupon_type: str | None) -> list[str]:
-        return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
+        return [name for name, rules in self.campaign_of.items() if rules.type == coupon_type]
 
     async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
         names = self.of_type(coupon_type)

@@ -99,7 +99,10 @@ def _whole_number(value: Any) -> Any:
 Limit = Annotated[
     int,
     Field(
-        ge=1, le=MAX_PAGE, description=f"the number of items on a page, from 1 to {MAX_PAGE}; {DEFAULT_PAGE} by default"
+        ge=1,
+        le=MAX_PAGE,
+        description=f"an integer from 1 to {MAX_PAGE}: the number of items on a page; {DEFAULT_PAGE} by default",
+        examples=[50],
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
     BeforeValidator(_whole_number),

@@ -21,18 +21,19 @@ from claimsvc.representations.fields import Attributes, CouponName, CouponType, 
 def _either(schema: dict[str, Any]) -> None:
     for name in ("coupon_name", "type"):
         del schema["properties"][name]["default"]
-    schema["not"] = {"required": ["coupon_name", "type"]}
+    schema["oneOf"] = [{"required": ["coupon_name"]}, {"required": ["type"]}]
 
 
 class ClaimCoupon(Request):
-    """A claim: one unit of a coupon, of the oldest claimable coupon of a `type`, or of the oldest claimable one."""
+    """A claim: one unit of a coupon, or of the oldest claimable coupon of a `type` (null: of those without a type)."""
 
     model_config = ConfigDict(json_schema_extra=_either)
     EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "summer-sale"}
 
     user_id: UserId
+    # Empty if absent: what is sent is never empty.
     coupon_name: CouponName = ""
-    type: CouponType = ""
+    type: CouponType | None = ""
     hold_seconds: HoldSeconds | None = None
     attributes: Attributes | None = None
 
