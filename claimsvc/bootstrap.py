@@ -18,6 +18,7 @@ from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
+from claimsvc.http.server.cors import Cors
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
@@ -191,6 +192,7 @@ def _services(
         log_requests_per_second=settings.log_requests_per_second,
         tracer=base.tracing.requests if base.tracing is not None else None,
         trusted_proxies=settings.trusted_proxies,
+        cors=Cors(settings.cors_origins) if settings.cors_origins else None,
     )
 
 

@@ -1,6 +1,7 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -272,7 +273,7 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
-        say(f"... and {further} more; `claimsvc claims export {name}` has all claims.")
+        say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
 
 
 def _flat(listed: ListedCoupon) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from claimsvc.config.checks import (
     check_database_url,
     check_goes_with_jwks,
     check_jwks,
+    check_origins,
     check_quota,
     check_redis_urls,
     check_tracing_url,
@@ -207,6 +208,11 @@ class Settings(DatabaseSettings):
         (),
         description="Networks of the proxies whose X-Forwarded-For header is trusted for the client's address, "
         "separated by commas.",
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_origins)] = Field(
+        (),
+        description="Origins whose pages may use the API from a browser, such as https://shop.example, separated by "
+        "commas; * for all.",
     )
 
     failpoints: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -297,13 +298,18 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
     return CampaignBody(**_values(coupon, campaign))
 
 
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
+
+
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
     return CampaignDetailBody(
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 
