@@ -56,6 +56,14 @@ coupons = Table(
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
+    # For searches. It is missing where the extension pg_trgm cannot be created.
+    Index(
+        "coupons_name_trgm_idx",
+        "name",
+        postgresql_using="gin",
+        postgresql_ops={"name": "gin_trgm_ops"},
+        postgresql_with={"fastupdate": "off"},
+    ),
     # Claims update the same few rows again and again; free space on the page allows heap-only updates (HOT).
     postgresql_with={"fillfactor": 50},
 )
