@@ -1,7 +1,7 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +22,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
-from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
+from claimsvc.domain import Coupon, CouponDetail, CouponExists, CouponState, ListedCoupon, StrategyName
 
 if TYPE_CHECKING:
     from claimsvc.ports import ChangeAnswer
@@ -190,17 +190,30 @@ def list_coupons(
     search: Annotated[
         str | None, typer.Option(help="Only coupons whose name contains this text, ignoring case.")
     ] = None,
+    coupon_type: Annotated[
+        str | None, typer.Option("--type", help="Only coupons of this type; '' for coupons without a type.")
+    ] = None,
+    states: Annotated[
+        list[CouponState] | None,
+        typer.Option("--state", help="Only coupons in this state; may be repeated. By default all but archived."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The largest number of coupons to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List coupons by name."""
-    check_text(search or "", "--search")
+    from claimsvc.application import coupons
 
-    async def read(storage: "Repositories") -> list[Coupon]:
-        found: list[Coupon] = []
+    check_text(search or "", "--search")
+    check_text(coupon_type or "", "--type")
+    wanted = frozenset(states or domain.EVERY_STATE_BUT_ARCHIVED)
+    matching = domain.CouponFilter(search or "", coupon_type, wanted)
+
+    async def read(storage: "Repositories") -> list[ListedCoupon]:
+        found: list[ListedCoupon] = []
         while len(found) < limit:
             size = min(limit - len(found), _PAGE)
-            page = await storage.coupons.coupons(search=search, after=found[-1].name if found else None, limit=size)
+            after = found[-1].coupon.name if found else None
+            page = await coupons.listed(storage.coupons, matching, after=after, limit=size)
             found.extend(page)
             if len(page) < size:
                 break
@@ -208,9 +221,9 @@ def list_coupons(
 
     found = on_storage(read)
     if as_json:
-        print_json([asdict(coupon) for coupon in found])
+        print_json([_flat(each) for each in found])
     else:
-        _print_table(found)
+        _print_table([each.coupon for each in found], found)
 
 
 @app.command("show")
@@ -236,14 +249,25 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
         say(f"... and {further} more; `claimsvc claims export {name}` has all claims.")
 
 
-def _print_table(rows: list[Coupon]) -> None:
+def _flat(listed: ListedCoupon) -> dict[str, Any]:
+    """The coupon and its terms in one object, as the API has them."""
+    terms = asdict(listed)
+    return {**terms.pop("coupon"), **terms}
+
+
+def _print_table(rows: list[Coupon], listed: Sequence[ListedCoupon] = ()) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("name", overflow="fold")
+    for heading in ("state", "type") if listed else ():
+        table.add_column(heading)
     for heading in ("strategy", "created"):
         table.add_column(heading)
     for heading in ("amount", "remaining"):
         table.add_column(heading, justify="right")
-    for coupon in rows:
+    for place, coupon in enumerate(rows):
+        terms = (listed[place].state, escape(listed[place].type or "")) if listed else ()
         made = coupon.created_at.strftime("%Y-%m-%d %H:%M:%S %Z")
-        table.add_row(escape(coupon.name), coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount))
+        table.add_row(
+            escape(coupon.name), *terms, coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount)
+        )
     print_table(table)

@@ -33,6 +33,14 @@ def check_coupon_name(name: str) -> None:
         )
 
 
+def check_user_id(user_id: str, option: str = "--user") -> None:
+    """Raise `typer.BadParameter` unless this is a valid id of a user."""
+    if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
+        raise typer.BadParameter(
+            f"must be 1 to {domain.MAX_NAME_LENGTH} visible ASCII characters, without spaces", param_hint=option
+        )
+
+
 def check_text(text: str, option: str) -> None:
     """Raise `typer.BadParameter` if an argument was not UTF-8, which Python represents as lone surrogates."""
     try:

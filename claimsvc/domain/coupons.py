@@ -19,6 +19,20 @@ class StrategyName(StrEnum):
     COUNTER = "counter"
 
 
+class CouponState(StrEnum):
+    """Whether a coupon can be claimed, and if not, why: the first state that applies, as claims are refused."""
+
+    ARCHIVED = "archived"
+    ENDED = "ended"
+    PAUSED = "paused"
+    UPCOMING = "upcoming"
+    SOLD_OUT = "sold-out"
+    OPEN = "open"
+
+
+EVERY_STATE_BUT_ARCHIVED = frozenset(CouponState) - {CouponState.ARCHIVED}
+
+
 @outcome("coupon-created")
 @dataclass(frozen=True, slots=True)
 class Coupon(Outcome):
@@ -73,6 +87,33 @@ class Campaign:
 
 PLAIN = Campaign()
 """No terms: only the stock decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class CouponFilter:
+    """Which coupons are listed.
+
+    Args:
+        search: only names that contain this text, case-insensitively; empty for all.
+        type: only coupons of this type, or without a type if empty; None for all.
+        states: only coupons in one of these states.
+    """
+
+    search: str = ""
+    type: str | None = None
+    states: frozenset[CouponState] = EVERY_STATE_BUT_ARCHIVED
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCoupon:
+    """A coupon in a list, with the terms by which a list is searched. `benefit` has the form of the API's `Benefit`."""
+
+    coupon: Coupon
+    state: CouponState
+    type: str | None = None
+    benefit: Mapping[str, Any] | None = field(default=None, hash=False)
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
 
 
 @outcome("coupon-changed")

@@ -220,8 +220,14 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     unknown = coupon("change", "autumn", "--pause")
     assert (unknown.returncode, "no coupon autumn" in unknown.stderr) == (1, True)
 
+    listed = json.loads(coupon("list", "--json", "--type", "welcome", "--state", "open").stdout)
+    assert [(row["name"], row["state"], row["type"]) for row in listed] == [("spring", "open", "welcome")]
+    assert json.loads(coupon("list", "--json", "--type", "").stdout) == []
     assert coupon("archive", "spring").returncode == 0
     assert json.loads(coupon("list", "--json").stdout) == []
+    for states, names in ((("archived",), ["spring"]), (("open", "archived"), ["spring"]), (("open",), [])):
+        options = [part for state in states for part in ("--state", state)]
+        assert [row["name"] for row in json.loads(coupon("list", "--json", *options).stdout)] == names
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         told = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
     assert told == [

@@ -268,8 +268,9 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     }
     body = _problem_body(problem, route)
     if body is BadRequestBody:
-        in_body = {"detail": "Input should be a valid integer; it must be an integer from 1 to 2147483647."}
-        in_query = {"detail": "Unknown name; the allowed names are: search, limit, cursor.", "parameter": "page"}
+        in_body = {"detail": "Must be an integer from 1 to 2147483647. Example: 100."}
+        unknown = "This name is not allowed here. The allowed names are: `search`, `limit`, `cursor`."
+        in_query = {"detail": unknown, "parameter": "page"}
         example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]

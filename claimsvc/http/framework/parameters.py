@@ -6,6 +6,7 @@ cursors exactly.
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.representations.audit import AuditSelection
-from claimsvc.representations.fields import CouponName, Request
+from claimsvc.representations.fields import TYPE_OR_NONE, CouponName, Request, TypeOrNone
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
@@ -51,20 +52,29 @@ class ClaimPath(Request):
     ]
 
 
+_UserInPath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        # `.` and `..` have a meaning in URLs; the command line takes users of these names.
+        pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
+        description="1 to 255 visible ASCII characters, but not `.` or `..`",
+        examples=["user-1"],
+    ),
+]
+
+
 class UserPath(Request):
     """The path of a user."""
 
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_NAME_LENGTH,
-            # `.` and `..` have a meaning in URLs; erase users of these names with `claimsvc user erase`.
-            pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
-            description="1 to 255 visible ASCII characters, but not `.` or `..`",
-            examples=["user-1"],
-        ),
-    ]
+    id: _UserInPath
+
+
+class UserClaimsPath(Request):
+    """The path of a user's claims."""
+
+    user_id: _UserInPath
 
 
 class LockPath(Request):
@@ -89,10 +99,29 @@ def _whole_number(value: Any) -> Any:
 Limit = Annotated[
     int,
     Field(
-        ge=1, le=MAX_PAGE, description=f"the number of items on a page, from 1 to {MAX_PAGE}; {DEFAULT_PAGE} by default"
+        ge=1,
+        le=MAX_PAGE,
+        description=f"an integer from 1 to {MAX_PAGE}: the number of items on a page; {DEFAULT_PAGE} by default",
+        examples=[50],
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
     BeforeValidator(_whole_number),
+]
+
+
+def _some_of(values: type[StrEnum]) -> str:
+    """The pattern of some of these values, separated by commas; empty for all."""
+    one = "|".join(values)
+    return rf"^(?:(?:{one})(?:,(?:{one})){{0,{len(values) - 1}}})?$"
+
+
+ClaimStates = Annotated[
+    str,
+    Field(
+        pattern=_some_of(domain.ClaimState),
+        description="one or more of `active`, `held`, `cancelled`, `expired`, separated by commas; empty for all",
+        examples=["active,held"],
+    ),
 ]
 
 
@@ -108,6 +137,16 @@ class CouponsQuery(Request):
             examples=["sale"],
         ),
     ] = ""
+    type: Annotated[TypeOrNone | None, Field(description=f"{TYPE_OR_NONE}; absent for all coupons")] = None
+    state: Annotated[
+        str,
+        Field(
+            pattern=_some_of(domain.CouponState),
+            description="one or more of `open`, `upcoming`, `paused`, `sold-out`, `ended`, `archived`, separated by "
+            "commas; empty for all but archived ones",
+            examples=["open,upcoming"],
+        ),
+    ] = ""
     limit: Limit = DEFAULT_PAGE
     cursor: Annotated[
         str,
@@ -118,6 +157,12 @@ class CouponsQuery(Request):
             examples=["73756d6d65722d73616c65"],
         ),
     ] = ""
+
+    def filter(self) -> domain.CouponFilter:
+        """Which coupons are listed."""
+        if not self.state:
+            return domain.CouponFilter(self.search, self.type)
+        return domain.CouponFilter(self.search, self.type, frozenset(map(domain.CouponState, self.state.split(","))))
 
     def after(self) -> str | None:
         """The last name of the previous page; None for the first page."""
@@ -137,12 +182,22 @@ class ClaimsQuery(Request):
         ),
     ] = ""
 
-    def after(self) -> domain.ClaimPosition | None:
+    def last(self) -> domain.ClaimPosition | None:
         """The position of the last claim of the previous page; None for the first page."""
         if not self.cursor:
             return None
         position = bytes.fromhex(self.cursor)
         return domain.ClaimPosition(_time_of(position[:8]), str(UUID(bytes=position[8:])))
+
+
+class UserClaimsQuery(ClaimsQuery):
+    """The query of a list of a user's claims."""
+
+    state: ClaimStates = ""
+
+    def states(self) -> frozenset[domain.ClaimState]:
+        """The states of the claims that are listed."""
+        return frozenset(map(domain.ClaimState, self.state.split(","))) if self.state else domain.EVERY_CLAIM_STATE
 
 
 class AuditQuery(AuditSelection):
@@ -185,7 +240,7 @@ def coupon_cursor(coupon: domain.Coupon) -> str:
 
 
 def claim_cursor(claim: domain.Claim) -> str:
-    """The cursor of the page that begins after this claim."""
+    """The cursor of the page that begins after this claim in its list."""
     return _hex_of(claim.claimed_at) + UUID(claim.id).hex
 
 
