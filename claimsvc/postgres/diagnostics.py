@@ -22,6 +22,7 @@ SELECT
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('fsync')::boolean AS fsync,
     current_setting('full_page_writes')::boolean AS full_page_writes,
+    current_setting('log_error_verbosity') AS log_error_verbosity,
     CASE
         WHEN rolsuper THEN current_setting('max_connections')::int
         ELSE least(
@@ -54,6 +55,7 @@ class DatabaseFacts:
         synchronous_commit: the setting.
         fsync: the setting.
         full_page_writes: the setting.
+        log_error_verbosity: of this session, which has set it to `terse` if it may.
         most_connections: how many connections this user can have, those of other programs included.
         revision: of the schema; empty without a schema.
         newest_revision: the schema revision that this version of the service was written for.
@@ -69,6 +71,7 @@ class DatabaseFacts:
     synchronous_commit: str
     fsync: bool
     full_page_writes: bool
+    log_error_verbosity: str
     most_connections: int
     revision: str
     newest_revision: str
