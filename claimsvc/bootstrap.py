@@ -1,5 +1,6 @@
 """The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
+import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from aiohttp import web
 
 from claimsvc import postgres
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
@@ -82,7 +84,7 @@ async def application(
             RedisCounters(base.masters.all),
             base.metrics,
         )
-        strategy = _claims(settings, base, redlocks)
+        strategy = _claims(settings, base, redlocks, instance)
         stack.push_async_callback(strategy.drain)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
@@ -129,7 +131,7 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     return _Base(tracing, metrics, failpoints, code_counts, database, masters)
 
 
-def _claims(settings: Settings, base: _Base, redlocks: Redlocks) -> AnyClaims:
+def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) -> AnyClaims:
     """How claims are admitted, with what observes and disturbs it."""
     lock: Lock = redlocks
     if base.failpoints is not None:
@@ -137,7 +139,8 @@ def _claims(settings: Settings, base: _Base, redlocks: Redlocks) -> AnyClaims:
     if base.tracing is not None:
         base.tracing.masters(base.masters.all)
         lock = base.tracing.lock(lock)
-    strategy = _strategies(settings, base, lock)
+    combiner = Combiner(instance, redlocks.post) if os.environ.get('CLAIMSVC_COMBINING', 'on') == 'on' else None
+    strategy = _strategies(settings, base, lock, combiner)
     return strategy if base.failpoints is None else base.failpoints.claims(strategy)
 
 
@@ -223,7 +226,7 @@ def _open_quotas(settings: Settings, base: _Base) -> AbstractAsyncContextManager
     return open_quotas(base.masters.all, settings.quotas(), base.metrics)
 
 
-def _strategies(settings: Settings, base: _Base, lock: Lock) -> StrategyByCoupon:
+def _strategies(settings: Settings, base: _Base, lock: Lock, combiner: Combiner | None) -> StrategyByCoupon:
     database, metrics, tracing = base.database, base.metrics, base.tracing
     limits = BatchLimits(
         batch_size=settings.batch_size,
@@ -235,7 +238,7 @@ def _strategies(settings: Settings, base: _Base, lock: Lock) -> StrategyByCoupon
     admission = database.admission if tracing is None else tracing.admission(database.admission)
     strategies: tuple[Strategy, ...] = (
         RedlockStrategy(
-            lock, admission, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics
+            lock, admission, slice_seconds=settings.lock_slice_seconds, limits=limits, room=room, observer=metrics, combiner=combiner
         ),
         RowLockStrategy(admission, limits=limits, room=room, observer=metrics),
         CounterStrategy(

@@ -9,6 +9,7 @@ from claimsvc.ports.claim_records import ClaimRecords
 from claimsvc.ports.claims import AnyClaims, Claims, LockWait, PendingOutcome, Stages, Strategy
 from claimsvc.ports.code_counters import CodeCounters
 from claimsvc.ports.codes import Codes
+from claimsvc.ports.combining import Deliver, FencedAdmission, HandedBatch, Parcel, Post, Sender
 from claimsvc.ports.counters import Counters
 from claimsvc.ports.coupons import Coupons
 from claimsvc.ports.erasure import Erasure
@@ -44,8 +45,11 @@ __all__ = [
     "Counters",
     "Coupons",
     "Decision",
+    "Deliver",
     "Erasure",
     "Exports",
+    "FencedAdmission",
+    "HandedBatch",
     "HealthCheck",
     "JobObserver",
     "Lease",
@@ -55,9 +59,12 @@ __all__ = [
     "LockWait",
     "Maintenance",
     "MasterObserver",
+    "Parcel",
     "PendingOutcome",
+    "Post",
     "QuotaObserver",
     "Quotas",
+    "Sender",
     "Stages",
     "StorageObserver",
     "Strategy",

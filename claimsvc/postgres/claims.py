@@ -29,8 +29,8 @@ from claimsvc.domain import (
 from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
 from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists

@@ -7,8 +7,8 @@ from uuid import uuid4
 
 from claimsvc.domain import AuditEntry, NewCode, RowReason
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver
 
 # About 100 ms each.

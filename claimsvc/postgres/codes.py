@@ -20,7 +20,7 @@ from claimsvc.domain import (
 )
 from claimsvc.postgres.audit import insert_entry, parameters_of
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.code_additions import CodeAdditions
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.idempotency import concluded, look_up

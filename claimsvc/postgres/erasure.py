@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from claimsvc.domain import AuditEntry, Erased
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 

@@ -12,7 +12,7 @@ from psycopg.types.json import Jsonb
 from claimsvc.domain import IdempotencyKey, KeyReused, Outcome, Replayed
 from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.domain.outcomes import is_stored
-from claimsvc.postgres.claiming.stored_answers import decode, encode
+from claimsvc.domain.stored_answers import decode, encode
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.transactions import RestartTransactionError
 

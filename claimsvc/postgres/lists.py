@@ -31,8 +31,8 @@ from claimsvc.domain import (
 from claimsvc.domain.outcomes import name_of
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.audit import insert_entry, parameters_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.full_path import FullPath
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database

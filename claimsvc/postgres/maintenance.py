@@ -9,8 +9,8 @@ from claimsvc.domain import AuditEntry, PurgeReport
 from claimsvc.errors import InvariantViolatedError
 from claimsvc.ports import StorageObserver
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database

@@ -53,6 +53,8 @@ coupons = Table(
     Column("plain_until", DateTime(timezone=True)),
     # How many of its claims have ended; NULL if that is not known. See `claims_per_user`.
     Column("ended_count", BigInteger),
+    # The ids of handed batches up to which the fence forgets; see `postgres.claiming.fence`.
+    Column("fenced_after", Uuid),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
@@ -108,6 +110,14 @@ user_claims = Table(
 
 # The terms of coupons; a coupon without terms has no row. A separate table keeps the rows that every claim updates
 # narrow.
+handed_batches = Table(
+    "handed_batches",
+    metadata,
+    # No foreign key: the fence outlives the coupon.
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("id", Uuid, primary_key=True),
+)
+
 campaigns = Table(
     "campaigns",
     metadata,

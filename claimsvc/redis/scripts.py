@@ -20,7 +20,7 @@ class Script:
         self._text = files("claimsvc.redis").joinpath("lua", file_name).read_text("ascii")
         self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | int) -> Any:
+    async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
         try:
             return await master.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
         except NoScriptError:

@@ -24,7 +24,7 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.admission import AnswerRecord, CouponFacts, Facts, decide
 from claimsvc.domain.outcomes import is_stored, problem_of, rows
-from claimsvc.postgres.claiming.stored_answers import decode
+from claimsvc.domain.stored_answers import decode
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 KEY = IdempotencyKey("anybody", "k", b"asked", "first")

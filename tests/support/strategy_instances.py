@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import psycopg
 
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy
 from claimsvc.domain import StrategyName
 from claimsvc.ports import Strategy
@@ -69,7 +70,15 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
         strategies: dict[StrategyName, Strategy] = {
             each.name: each
             for each in (
-                RedlockStrategy(lock, admission, slice_seconds=0.02, limits=limits, room=room, observer=observed),
+                RedlockStrategy(
+                    lock,
+                    admission,
+                    slice_seconds=0.02,
+                    limits=limits,
+                    room=room,
+                    observer=observed,
+                    combiner=Combiner(lock.instance, lock.post),
+                ),
                 RowLockStrategy(admission, limits=limits, room=room, observer=observed),
                 CounterStrategy(
                     RedisCounters(masters.all), admission, storage.coupons, limits=limits, room=room, observer=observed

@@ -69,6 +69,11 @@ class CouponQueue:
         self._taken = Batch(self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()))
         return self._taken
 
+    def put_back(self, batch: "Batch") -> None:
+        """Put the claims of a batch that nobody will decide back to the front."""
+        self._waiting.extendleft(reversed(batch.claims))
+        self._taken = None
+
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
         """Fail the waiting claims that arrived before `arrived_before` (monotonic seconds) with `error`."""
         stages = Stages(self.lock_wait)
@@ -89,18 +94,18 @@ class Batch:
         self.coupon_name = coupon_name
         self.room = room
         self.attempts = [waiting.attempt for waiting in claims]
-        self._claims = claims
+        self.claims = claims
         self._stages = stages
 
     def answers(self) -> Iterator[PendingOutcome]:
         """The pending outcomes of the claims in this batch."""
-        return (waiting.answer for waiting in self._claims)
+        return (waiting.answer for waiting in self.claims)
 
     def answer(self, decisions: Sequence[Decision]) -> None:
-        self.room.count -= len(self._claims)
+        self.room.count -= len(self.claims)
         stages = self._stages
         stages.decided_at = time.monotonic()
-        for waiting, decision in zip(self._claims, decisions, strict=True):
+        for waiting, decision in zip(self.claims, decisions, strict=True):
             if isinstance(decision, Exception):
                 _fail(waiting, decision, stages)
             elif not waiting.answer.done():
@@ -108,12 +113,12 @@ class Batch:
                 waiting.answer.set_result(decision)
 
     def fail(self, error: BaseException) -> None:
-        self.room.count -= len(self._claims)
+        self.room.count -= len(self.claims)
         self.time_out(error)
 
     def time_out(self, error: BaseException, arrived_before: float = math.inf) -> None:
         """Fail the claims that arrived before `arrived_before` (monotonic seconds), whatever the batch's result."""
-        for waiting in self._claims:
+        for waiting in self.claims:
             if waiting.arrived_at >= arrived_before:
                 break
             _fail(waiting, error, self._stages)

@@ -5,18 +5,28 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import psycopg
 
-from claimsvc.domain import Attempt, ClaimOutcome, SoldOut
-from claimsvc.errors import ClaimsvcError, InvariantViolatedError
-from claimsvc.ports import Decision, StorageObserver
+from claimsvc.domain import Attempt, Claim, Claimed, ClaimOutcome, ClaimState, SoldOut
+from claimsvc.errors import ClaimsvcError, InvariantViolatedError, UnavailableError
+from claimsvc.ports import Decision, HandedBatch, StorageObserver
 from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome, NeedsFullPath
+from claimsvc.postgres.claiming.fence import begin_fenced
 from claimsvc.postgres.claiming.full_path import FullPath
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 
 _REMEMBERED = 10_000
 # For how long a coupon is assumed to need the full path after its claims did; then they try the fast path again.
 _ASSUMED_SECONDS = 1.0
 _NEEDS_FULL_PATH = NeedsFullPath()
+
+
+_RECALL = """
+SELECT claim.id::text, claim.user_id, claim.claimed_at, claim.held_until, code.code
+FROM user_claims AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+WHERE claim.coupon_name = %(coupon_name)s AND claim.id = ANY (%(ids)s::uuid[]) AND claim.state = 'active'
+"""
 
 
 class Dispatcher:
@@ -38,6 +48,7 @@ class Dispatcher:
         observer: StorageObserver,
         codes_changed: CodesChanged,
     ) -> None:
+        self._database = database
         self._fast_path = FastPath(database)
         self._full_path = FullPath(database, codes_changed=codes_changed)
         self._observer = observer
@@ -55,6 +66,57 @@ class Dispatcher:
         undecided = [attempt for attempt, outcome in zip(attempts, looked, strict=True) if outcome is None]
         admitted = iter(await self._admit_all(undecided) if undecided else ())
         return [next(admitted) if outcome is None else outcome for outcome in looked]
+
+    async def admit_handed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+    ) -> tuple[list[Decision], list[list[Decision] | None]]:
+        """See `ports.FencedAdmission`."""
+        everyone = [*attempts, *(attempt for batch in batches for attempt in batch.attempts)]
+        started = time.perf_counter()
+        outcomes: Sequence[FastPathOutcome | None]
+        try:
+            names = self._full_path_names(everyone)
+            if not names:
+                outcomes = await self._fast_path.admit(everyone, batches)
+            if names or any(isinstance(outcome, NeedsFullPath) for outcome in outcomes):
+                outcomes = await self._full_path.admit(everyone, batches)
+        except (psycopg.IntegrityError, psycopg.DataError):
+            # The claims that were handed over are found out by those who handed them over.
+            return await self.admit(attempts) if attempts else [], [None] * len(batches)
+        finally:
+            self._observer.transaction_ended(time.perf_counter() - started)
+        decided = iter(outcomes)
+        own = [next(decided) for _ in attempts]
+        answers: list[list[Decision] | None] = []
+        for batch in batches:
+            of_batch = [next(decided) for _ in batch.attempts]
+            answers.append(None if None in of_batch else of_batch)
+        return own, answers
+
+    async def withhold(self, batch: HandedBatch) -> bool:
+        """See `ports.FencedAdmission`."""
+
+        async def work(driver: Driver, in_doubt: bool) -> bool:
+            ours = await begin_fenced(driver, [batch.coupon_name], [batch])
+            await driver.execute("COMMIT", prepare=False)
+            return bool(ours)
+
+        return await self._database.run_transaction(work)
+
+    async def recall(self, batch: HandedBatch) -> list[Decision]:
+        """See `ports.FencedAdmission`."""
+        ids = [attempt.claim_id for attempt in batch.attempts]
+        found = {
+            id_: Claim(id_, batch.coupon_name, user_id, ClaimState.ACTIVE, claimed_at, held_until, code=code)
+            for id_, user_id, claimed_at, held_until, code in await self._database.fetch(
+                _RECALL, {"coupon_name": batch.coupon_name, "ids": ids}
+            )
+        }
+        looked = await self.look(batch.attempts)
+        return [
+            Claimed(found[attempt.claim_id]) if attempt.claim_id in found else outcome or _unknown()
+            for attempt, outcome in zip(batch.attempts, looked, strict=True)
+        ]
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """See `ports.Admission`."""
@@ -161,3 +223,7 @@ class Dispatcher:
 
 def _is_plain(attempt: Attempt) -> bool:
     return attempt.options is None or attempt.options.is_plain
+
+
+def _unknown() -> UnavailableError:
+    return UnavailableError("the claim was not made, or has ended since: repeat it", dependency="claimsvc")

@@ -22,15 +22,12 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import UnavailableError
+from claimsvc.ports import HandedBatch
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, only_ours
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.transactions import RestartTransactionError
-
-# A transaction that admits claims first locks the coupons' rows in a separate statement. The snapshot of the next
-# statement is then newer than the locks, and sees every claim committed before them. Locking in the order of the names
-# prevents deadlocks.
-LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
 
 _ADMIT = f"""
 WITH attempt AS (
@@ -115,7 +112,8 @@ ORDER BY attempt.place
 #
 # Who has made too many claims gets none. The statement may have waited for the row, and what it counts is older than
 # that. If a claim of the coupon has ended since, the row's count is another than the one in the statement's snapshot.
-_SELL = f"""
+def _selling(returning: str = "", fenced: str = "", check: str = "") -> str:
+    return f"""
 WITH sold AS (
     UPDATE coupons
     SET remaining_amount = remaining_amount - %(units)s
@@ -130,8 +128,8 @@ WITH sold AS (
             )
         ))
     -- clock_timestamp() and not statement_timestamp(): the statement may have waited for the row.
-    RETURNING name, clock_timestamp() AS sold_at
-), admitted AS (
+    RETURNING name, clock_timestamp() AS sold_at{returning}
+){fenced}, admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
     SELECT claim_id, sold.name, user_id, 'active', sold.sold_at
     FROM sold CROSS JOIN unnest(
@@ -140,8 +138,22 @@ WITH sold AS (
     RETURNING claimed_at
 )
 -- If the two numbers differ, the division by zero rolls everything back.
-SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
+SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s{check})::int FROM admitted
 """  # noqa: S608 - of constants
+
+
+_SELL = _selling()
+# The same with a fence: it fails on the fence's unique key if one of the handed batches was decided before.
+_SELL_HANDED = _selling(
+    ", fenced_after",
+    """, fenced AS (
+    INSERT INTO handed_batches (coupon_name, id)
+    SELECT sold.name, batch.id FROM sold CROSS JOIN unnest(%(batch_ids)s::uuid[]) AS batch (id)
+    WHERE sold.fenced_after IS NULL OR batch.id > sold.fenced_after
+    RETURNING 1
+)""",
+    " AND (SELECT count(*) FROM fenced) = (SELECT count(*) FROM sold) * cardinality(%(batch_ids)s::uuid[])",
+)
 
 # Reads without any lock who holds a claim, and whether units are left, at one moment.
 _LOOK = """
@@ -199,8 +211,12 @@ class FastPath:
         # Coupons of which every attempt of the last batch got a unit. The next batch most likely does, too.
         self._selling: set[str] = set()
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
+    async def admit(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch] = ()
+    ) -> list[FastPathOutcome | None]:
         """Decide the attempts in one transaction. The outcome is `NeedsFullPath` if the coupon is not plain.
+
+        The attempts end with those of `batches`; the outcomes of a batch that may have been decided before are None.
 
         Deciding the same attempts again is safe: a committed claim is found by its user, and recognized by its id.
 
@@ -209,18 +225,18 @@ class FastPath:
         coupon_names = sorted({attempt.coupon_name for attempt in attempts})
         sells = self._sells(coupon_names)
 
-        async def work(driver: Driver, in_doubt: bool) -> list[FastPathOutcome]:
+        async def work(driver: Driver, in_doubt: bool) -> list[FastPathOutcome | None]:
             nonlocal sells
             if in_doubt:
                 await require_none_ended(driver, attempts)
             if sells and not in_doubt:
                 try:
-                    return await _sell(driver, attempts)
+                    return await _sell(driver, attempts, batches)
                 except _NotForAllError:
                     sells = False
                     self._selling.difference_update(coupon_names)
                     raise
-            outcomes = await _admit(driver, coupon_names, attempts)
+            outcomes = await _admit(driver, coupon_names, attempts, batches)
             self._remember_selling(coupon_names, outcomes)
             return outcomes
 
@@ -229,7 +245,7 @@ class FastPath:
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
 
-    def _remember_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome]) -> None:
+    def _remember_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome | None]) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
         if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
@@ -268,13 +284,15 @@ async def require_none_ended(driver: Driver, attempts: Sequence[Attempt]) -> Non
         raise UnavailableError("the claim was made, and has ended since; look it up", dependency="postgresql")
 
 
-async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
+async def _sell(
+    driver: Driver, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+) -> list[FastPathOutcome | None]:
     """Give a unit to each of these attempts on one coupon, and commit, in one round trip.
 
     Raises:
         _NotForAllError: at least one cannot get a unit; nothing was written.
     """
-    parameters = {
+    parameters: dict[str, Any] = {
         "coupon_name": attempts[0].coupon_name,
         "units": len(attempts),
         "claim_ids": "\n".join([attempt.claim_id for attempt in attempts]),
@@ -283,7 +301,9 @@ async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOut
     try:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            sold = await driver.execute(_SELL, parameters)
+            if batches:
+                parameters["batch_ids"] = [batch.id for batch in batches]
+            sold = await driver.execute(_SELL_HANDED if batches else _SELL, parameters)
             await driver.execute("COMMIT", prepare=False)
     except psycopg.IntegrityError as error:
         raise _NotForAllError from error
@@ -293,17 +313,25 @@ async def _sell(driver: Driver, attempts: Sequence[Attempt]) -> list[FastPathOut
     return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
 
 
-async def _admit(driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
-    """Lock the coupons, allocate their stock, and commit, in one round trip.
+async def _admit(
+    driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+) -> list[FastPathOutcome | None]:
+    """Lock the coupons, allocate their stock, and commit, in one round trip; in two with handed batches.
 
     If a statement fails, the server skips those after it, including the commit. Results are available only after the
     end of the pipeline.
     """
+    fenced: list[Attempt | None] = list(attempts)
+    if batches:
+        ours = await begin_fenced(driver, coupon_names, batches, plain_only=True)
+        fenced = only_ours(attempts, batches, ours)
+        attempts = [attempt for attempt in fenced if attempt is not None]
     parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
     async with driver.pipeline():
-        # Without BEGIN and COMMIT, a pipeline is a transaction too, but then libpq loses a failure of its commit.
-        await driver.execute("BEGIN", prepare=False)
-        await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
+        if not batches:
+            # Without BEGIN and COMMIT, a pipeline is a transaction too, but then libpq loses a failure of its commit.
+            await driver.execute("BEGIN", prepare=False)
+            await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
         admitted = await driver.execute(_ADMIT, parameters)
         await driver.execute("COMMIT", prepare=False)
     outcomes: list[FastPathOutcome] = []
@@ -320,7 +348,8 @@ async def _admit(driver: Driver, coupon_names: list[str], attempts: Sequence[Att
             outcomes.append(Claimed(_claim(attempt, attempt.claim_id, claimed_at)))
         else:
             outcomes.append(AlreadyClaimed(_claim(attempt, other_id, claimed_at)))
-    return outcomes
+    decided = iter(outcomes)
+    return [next(decided) if attempt is not None else None for attempt in fenced]
 
 
 def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:

@@ -14,12 +14,15 @@ import psycopg
 
 from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
+from claimsvc.ports import HandedBatch
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
-from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_ended
+from claimsvc.postgres.claiming.fast_path import require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
+from claimsvc.postgres.claiming.fence import FENCE, LOCK_COUPONS, only_ours
+from claimsvc.postgres.claiming.fence import parameters_of as parameters_of_fence
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
@@ -122,20 +125,25 @@ class FullPath:
         self._database = database
         self._codes_changed = codes_changed
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
+    async def admit(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch] = ()
+    ) -> list[ClaimOutcome | None]:
         """Decide the attempts in one transaction. Deciding the same attempts again is safe.
+
+        The attempts end with those of `batches`; the outcomes of a batch that may have been decided before are None.
 
         Raises the same errors as `run_transaction`.
         """
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome | None], set[str | None]]:
             if in_doubt:
                 await require_none_ended(driver, attempts)
-            facts = await _facts(driver, attempts, locked=True)
-            effects = decide(facts, attempts, in_doubt=in_doubt)
+            facts, fenced = await _facts(driver, attempts, locked=True, batches=batches)
+            effects = decide(facts, [each for each in fenced if each is not None], in_doubt=in_doubt)
             await _write(driver, effects, sorted(facts.coupons))
             with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
-            return effects.outcomes, with_codes
+            decided = iter(effects.outcomes)
+            return [next(decided) if each is not None else None for each in fenced], with_codes
 
         outcomes, with_codes = await self._database.run_transaction(work)
         if with_codes:
@@ -146,7 +154,7 @@ class FullPath:
         """Return what the attempts would result in now; see `ports.Admission.look`."""
 
         async def query(driver: Driver) -> Facts:
-            return await _facts(driver, attempts, locked=False)
+            return (await _facts(driver, attempts, locked=False))[0]
 
         facts = await self._database.read(query)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
@@ -155,7 +163,7 @@ class FullPath:
         """Return every refusal that applies to an attempt now; see `domain.admission.obstacles`."""
 
         async def query(driver: Driver) -> Facts:
-            return await _facts(driver, [attempt], locked=False)
+            return (await _facts(driver, [attempt], locked=False))[0]
 
         return obstacles(await self._database.read(query), attempt)
 
@@ -169,7 +177,9 @@ def _unless_undecided(facts: Facts, attempt: Attempt) -> ClaimOutcome | None:
     return outcome if effects.changes_nothing and not isinstance(outcome, Claimed) else None
 
 
-async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> Facts:
+async def _facts(
+    driver: Driver, attempts: Sequence[Attempt], *, locked: bool, batches: Sequence[HandedBatch] = ()
+) -> tuple[Facts, list[Attempt | None]]:
     """Read everything that `decide` needs, in one round trip.
 
     Args:
@@ -177,12 +187,18 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         attempts: to be decided.
         locked: lock the coupons, settle expired holds and codes, and leave the transaction open. Held claims whose
             codes have expired are given others or ended, which takes further round trips.
+        batches: handed batches, with whose attempts `attempts` end; needs `locked`.
+
+    Returns:
+        The facts, and the attempts with None for those of batches that may have been decided before.
     """
     coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
+    fenced: Rows | None = None
     async with driver.pipeline():
         if locked:
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_COUPONS, coupons)
+            fenced = await driver.execute(FENCE, parameters_of_fence(batches)) if batches else None
             await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
             await driver.execute(SETTLE_HOLDS_OF, _claimants(attempts))
             await driver.execute(SETTLE_CODES, coupons)
@@ -191,6 +207,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         results = await _ask(driver, attempts)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
+    ours = {id_ for (id_,) in await fenced.fetchall()} if fenced is not None else set()
     held = await results.held.fetchall()
     dead = [(coupon_name, claim_id) for coupon_name, _, claim_id, *_, is_dead in held if is_dead]
     if locked and dead and await replace_dead_codes(driver, dead):
@@ -203,7 +220,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
     codes: dict[str, list[str]] = defaultdict(list)
     for coupon_name, code in await results.free.fetchall():
         codes[coupon_name].append(code)
-    return Facts(
+    facts = Facts(
         {name: _coupon_facts(codes[name], *row) for name, *row in await results.coupons.fetchall()},
         claims,
         await found(results.stored),
@@ -211,6 +228,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         {(name, user_id) for name, user_id in await results.other_claims.fetchall()},
         {(name, user_id): claims for name, user_id, claims in await results.ended_claims.fetchall()},
     )
+    return facts, only_ours(attempts, batches, ours)
 
 
 class _Results(NamedTuple):

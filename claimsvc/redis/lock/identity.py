@@ -27,7 +27,7 @@ def token_of(instance: str, unique: str) -> str:
         instance: the name of the instance.
         unique: must be unique to the acquisition.
     """
-    return f"{instance}/{unique}"
+    return f"{instance}/+{unique}"
 
 
 def instance_of(token: str) -> str:

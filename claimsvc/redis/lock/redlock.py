@@ -21,6 +21,7 @@ from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.acquisition import Acquisition
 from claimsvc.redis.lock.identity import instance_name
 from claimsvc.redis.lock.multi_lock import MultiLockAcquisition
+from claimsvc.redis.lock.post import MasterPost
 from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.wait_queue import HandOver, Wake, open_hand_over
 from claimsvc.redis.masters import Master
@@ -92,13 +93,18 @@ class Redlocks:
     ) -> None:
         self._masters = tuple(masters)
         self._hand_over = hand_over
-        self._instance = instance
+        self._instance = self.instance = instance
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = ttl_seconds * (1 - _CLOCK_DRIFT_FACTOR) - _CLOCK_DRIFT_SECONDS
         self._retries = retries
         self._retry_wait_seconds = retry_wait_seconds
         self._observer = observer
         self._tasks: set[asyncio.Task[Any]] = set()
+
+    @property
+    def post(self) -> MasterPost:
+        """Carries messages to the holders of locks."""
+        return self._hand_over.post
 
     @asynccontextmanager
     async def hold(self, coupon_name: str, *, was_busy: bool = False) -> AsyncIterator[RedlockLease]:

@@ -20,6 +20,7 @@ from redis.exceptions import RedisError
 
 from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.identity import key_of
+from claimsvc.redis.lock.post import MasterPost, inbox_of
 from claimsvc.redis.masters import Client, Master, being_cancelled, place_of
 from claimsvc.redis.scripts import Script
 
@@ -62,6 +63,7 @@ class HandOver:
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._since: dict[str, str] = {}
         self._queued_on: dict[str, Master] = {}
+        self.post = MasterPost(masters)
 
     def _queue_masters(self, coupon_name: str, skip: int) -> list[Master]:
         """Return the masters for the queue of this coupon, in the order in which to try them; the name selects it."""
@@ -137,7 +139,7 @@ class HandOver:
 
     async def listen(self, master: Master) -> None:
         """Receive this instance's hints from one master, until cancelled."""
-        hints = f"claim:hints:{self._instance}"
+        hints, inbox = f"claim:hints:{self._instance}", inbox_of(self._instance)
         listener = Client.from_url(
             master.url,
             socket_timeout=_LISTEN_SECONDS + 1.0,
@@ -147,11 +149,13 @@ class HandOver:
         try:
             while not being_cancelled():
                 try:
-                    received = await listener.blpop([hints], timeout=_LISTEN_SECONDS)
+                    received = await listener.blpop([hints, inbox], timeout=_LISTEN_SECONDS)
                 except RedisError:
                     await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
                 else:
-                    if received is not None:
+                    if received is not None and bytes(received[0]) == inbox.encode():
+                        self.post.received(master, received[1])
+                    elif received is not None:
                         self._hint(str(received[1], "ascii") if isinstance(received[1], bytes) else received[1])
         finally:
             await listener.aclose()

@@ -1,0 +1,5 @@
+"""Combining: the holder of a coupon's lock decides the batches of all instances."""
+
+from claimsvc.claiming.combining.combiner import Combiner, Desk, Journey
+
+__all__ = ["Combiner", "Desk", "Journey"]

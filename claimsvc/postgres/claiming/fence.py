@@ -1,0 +1,67 @@
+"""The fence of handed batches: whoever commits the id of a batch first has decided it; nobody else gets anything of it.
+
+Ids are kept until they are purged. The purge raises `coupons.fenced_after`: ids up to it are refused, so a batch that
+was forgotten is never decided again, whatever the clocks say.
+"""
+
+from collections.abc import Sequence
+
+from claimsvc.domain import Attempt
+from claimsvc.ports import HandedBatch
+from claimsvc.postgres.connections import Driver
+
+# A transaction that admits claims first locks the coupons' rows in a separate statement. The snapshot of the next
+# statement is then newer than the locks, and sees every claim committed before them. Locking in the order of the names
+# prevents deadlocks.
+LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
+
+FENCE = """
+INSERT INTO handed_batches (coupon_name, id)
+SELECT coupon.name, batch.id
+FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS batch (coupon_name, id)
+CROSS JOIN LATERAL (
+    SELECT name FROM coupons
+    WHERE name = batch.coupon_name AND (fenced_after IS NULL OR batch.id > fenced_after)
+        AND (NOT %(plain_only)s OR plain_until IS NULL OR plain_until > clock_timestamp())
+    LIMIT 1
+) AS coupon
+ON CONFLICT DO NOTHING
+RETURNING id::text
+"""
+
+
+async def begin_fenced(
+    driver: Driver, coupon_names: list[str], batches: Sequence[HandedBatch], *, plain_only: bool = False
+) -> set[str]:
+    """Begin a transaction, lock the coupons, and put the fence around the batches.
+
+    Args:
+        plain_only: leave out the batches of coupons that need the full path.
+
+    Returns:
+        The ids of the batches that this transaction may decide.
+    """
+    async with driver.pipeline():
+        await driver.execute("BEGIN", prepare=False)
+        await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
+        fenced = await driver.execute(FENCE, parameters_of(batches, plain_only=plain_only))
+    return {id_ for (id_,) in await fenced.fetchall()}
+
+
+def parameters_of(batches: Sequence[HandedBatch], *, plain_only: bool = False) -> dict[str, object]:
+    """Return the parameters of `FENCE`."""
+    return {
+        "names": [batch.coupon_name for batch in batches],
+        "ids": [batch.id for batch in batches],
+        "plain_only": plain_only,
+    }
+
+
+def only_ours(
+    attempts: Sequence[Attempt], batches: Sequence[HandedBatch], ours: set[str]
+) -> list[Attempt | None]:
+    """Return the attempts, which end with those of the batches, with None for those of batches that are not ours."""
+    kept: list[Attempt | None] = list(attempts[: len(attempts) - sum(len(batch.attempts) for batch in batches)])
+    for batch in batches:
+        kept += batch.attempts if batch.id in ours else [None] * len(batch.attempts)
+    return kept
