@@ -39,6 +39,10 @@ EndsAt = Annotated[str | None, typer.Option(help="When the coupon can no longer 
 PerUserLimit = Annotated[
     int | None, typer.Option(min=1, help="Units that one user may have at a time; a new coupon has 1.")
 ]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
+]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
 Metadata = Annotated[str | None, typer.Option(help="""JSON, such as '{"channel": "app"}'.""")]
@@ -63,13 +67,14 @@ def create_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Create a coupon. Audited."""
     from claimsvc.application import coupons
 
     check_coupon_name(name)
-    rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, uses, eligibility)
     campaign = domain.Campaign(**rules, paused=paused)
     made = on_storage(
         lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
@@ -96,10 +101,11 @@ def change_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Change a coupon. Omitted options keep their values; 'none' removes a time, type, benefit or rules. Audited."""
-    change = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    change = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, uses, eligibility)
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
         raise typer.BadParameter("nothing to change; see --help", param_hint="OPTIONS")
@@ -149,6 +155,7 @@ def _given_rules(
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
+    uses: int | None,
     eligibility: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
@@ -158,7 +165,7 @@ def _given_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
+    asked |= {"per_user_limit": per_user_limit, "uses": uses, "rules": _json(eligibility, "--rules")}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}

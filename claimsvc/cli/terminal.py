@@ -22,6 +22,7 @@ AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a ta
 CouponName = Annotated[
     str, typer.Argument(help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots.")
 ]
+Reason = Annotated[str, typer.Option(help="Why; recorded in the audit.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -30,6 +31,15 @@ def check_coupon_name(name: str) -> None:
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
         raise typer.BadParameter(
             f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, and not only dots", param_hint="NAME"
+        )
+
+
+def check_reason(reason: str) -> None:
+    """Raise `typer.BadParameter` unless this is a reason that the API takes."""
+    if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
+        raise typer.BadParameter(
+            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
+            param_hint="--reason",
         )
 
 

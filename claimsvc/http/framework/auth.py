@@ -6,7 +6,8 @@ service is configured to verify them; otherwise claims need no authentication.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from aiohttp import hdrs, web
@@ -40,11 +41,14 @@ class Access:
         authentication: when the caller has to authenticate.
         scope: the scope that a key needs; None if every authenticated caller may use the route.
         for_users: whether users with a token may use it too, for their own claims.
+        keys_add_scopes: whether a key is looked at even where every caller is allowed, because it shows more. A wrong
+            key is not refused there.
     """
 
     authentication: Authentication
     scope: Scope | None = None
     for_users: bool = False
+    keys_add_scopes: bool = False
 
 
 OPEN = Access(Authentication.NEVER)
@@ -60,9 +64,14 @@ def users_and(scope: Scope) -> Access:
     return Access(Authentication.WITH_TOKENS, scope, for_users=True)
 
 
+def only_users_and(scope: Scope) -> Access:
+    """Allow users, each for their own claims, and keys with this scope; only these keys if no tokens are configured."""
+    return Access(Authentication.ALWAYS, scope, for_users=True)
+
+
 def only_with_tokens(scope: Scope) -> Access:
-    """Allow only keys with this scope; every caller if no tokens are configured."""
-    return Access(Authentication.WITH_TOKENS, scope)
+    """Allow only keys with this scope; every caller if no tokens are configured. A key adds its scopes in any case."""
+    return Access(Authentication.WITH_TOKENS, scope, keys_add_scopes=True)
 
 
 SHOWS_USERS = Access(Authentication.OPTIONAL, for_users=True)
@@ -85,7 +94,7 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
     if access.authentication is Authentication.NEVER or (
         services.tokens is None and access.authentication is not Authentication.ALWAYS
     ):
-        return domain.ANYBODY
+        return await _with_scopes_of_key(services, authorization) if access.keys_add_scopes else domain.ANYBODY
     if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
     scheme, _, credential = authorization.partition(" ")
@@ -97,6 +106,16 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
     if access.for_users if caller.user_id is not None else access.scope in caller.scopes:
         return caller
     raise RefusedError(FORBIDDEN, f"The key or token is valid, but this operation needs the scope `{access.scope}`.")
+
+
+async def _with_scopes_of_key(services: Services, authorization: str) -> Caller:
+    """Anybody, with the scopes of the key that the request has."""
+    scheme, _, credential = authorization.partition(" ")
+    if scheme.lower() == "bearer" and credential.strip():
+        with suppress(RefusedError):
+            caller = await _identify(services, credential.strip())
+            return replace(caller, scopes=caller.scopes | domain.ANYBODY.scopes)
+    return domain.ANYBODY
 
 
 async def _identify(services: Services, credential: str) -> Caller:

@@ -36,9 +36,9 @@ Every operation can also answer 400 (malformed HTTP), 408 (the headers do not ar
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
 does not support the method."""
 _TAGS = {
-    "claims": "Claim coupons, and read, confirm and cancel claims.",
+    "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
-    "codes": "Add, generate, redeem and count unique codes.",
+    "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
 }
 
@@ -247,6 +247,7 @@ _CLAIM_EXAMPLE = {
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    "claim-ended": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
     "hold-expired": {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
 }
 

@@ -81,7 +81,8 @@ class ProblemPath(Request):
     ]
 
 
-def _whole_number(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
+    """The integer of a query's digits; anything else as it is, for pydantic to refuse."""
     # pydantic's own conversion would also accept "1_0", " 10" and "10.0".
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
@@ -92,7 +93,7 @@ Limit = Annotated[
         ge=1, le=MAX_PAGE, description=f"the number of items on a page, from 1 to {MAX_PAGE}; {DEFAULT_PAGE} by default"
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
-    BeforeValidator(_whole_number),
+    BeforeValidator(whole_number),
 ]
 
 
