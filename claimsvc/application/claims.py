@@ -1,6 +1,7 @@
 """Making, reading, confirming and cancelling claims: by the claim's user, or by a caller with the scope."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 from claimsvc.application.scopes import require
 from claimsvc.domain import (
@@ -60,7 +61,7 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
 async def of_coupon(
     claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
-    """List the active claims of a coupon, oldest first.
+    """List the active claims of a coupon, oldest first, without their codes unless the caller may see codes.
 
     Args:
         claims: reads claims.
@@ -74,13 +75,19 @@ async def of_coupon(
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
-    return await claims.claims(coupon_name, after=after, limit=limit)
+    found = await claims.claims(coupon_name, after=after, limit=limit)
+    if caller.sees_codes or isinstance(found, UnknownCoupon):
+        return found
+    return [replace(claim, code=None) for claim in found]
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-    """Export all claims of a coupon as CSV, in pieces. The scope and the errors are those of `of_coupon`."""
+    """Export all claims of a coupon as CSV, in pieces; with their codes, if the caller may see codes.
+
+    The scope and the errors are those of `of_coupon`.
+    """
     require(caller, Scope.CLAIMS_READ)
-    return await exports.claims(coupon_name)
+    return await exports.claims(coupon_name, with_codes=caller.sees_codes)
 
 
 async def cancel(
