@@ -37,9 +37,9 @@ too long), 431 (the headers are too large) and 500 (a defect of the service). A 
 does not support the method.
 If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights."""
 _TAGS = {
-    "claims": "Claim coupons, and read, confirm and cancel claims.",
+    "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
-    "codes": "Add, generate, redeem and count unique codes.",
+    "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
 }
 
@@ -248,6 +248,7 @@ _CLAIM_EXAMPLE = {
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    "claim-ended": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
     "hold-expired": {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
 }
 
