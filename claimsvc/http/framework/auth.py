@@ -41,6 +41,7 @@ class Access:
         authentication: when the caller has to authenticate.
         scope: the scope that a key needs; None if every authenticated caller may use the route.
         for_users: whether users with a token may use it too, for their own claims.
+        opens: whether `claimsvc dev --open` lets callers without credentials use it.
         keys_add_scopes: whether a key is looked at even where every caller is allowed, because it shows more. A wrong
             key is not refused there.
     """
@@ -49,14 +50,20 @@ class Access:
     scope: Scope | None = None
     for_users: bool = False
     keys_add_scopes: bool = False
+    opens: bool = False
 
 
 OPEN = Access(Authentication.NEVER)
 
 
-def only(scope: Scope) -> Access:
-    """Allow only keys with this scope, even if no tokens are configured."""
-    return Access(Authentication.ALWAYS, scope)
+def only(scope: Scope, *, opens: bool = False) -> Access:
+    """Allow only keys with this scope, even if no tokens are configured.
+
+    Args:
+        scope: the scope that a key needs.
+        opens: see `Access`.
+    """
+    return Access(Authentication.ALWAYS, scope, opens=opens)
 
 
 def users_and(scope: Scope) -> Access:
@@ -103,6 +110,8 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
         services.tokens is None and access.authentication is not Authentication.ALWAYS
     ):
         return await _with_scopes_of_key(services, authorization) if access.keys_add_scopes else domain.ANYBODY
+    if access.opens and access.scope is not None and services.is_open and not authorization:
+        return replace(domain.ANYBODY, scopes=domain.ANYBODY.scopes | {access.scope})
     if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
     caller = await _identify(services, _credential_of(authorization))
