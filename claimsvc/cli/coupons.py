@@ -1,6 +1,5 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -22,6 +21,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import json_of, option_of, refused_options
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
 
 if TYPE_CHECKING:
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from claimsvc.postgres import Repositories
 
 _PAGE = 1000
+# The options that are JSON.
+_OF_JSON = frozenset({"benefit", "metadata", "rules"})
 
 app = typer.Typer(help="Create, change and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -37,7 +39,10 @@ StartsAt = Annotated[
 ]
 EndsAt = Annotated[str | None, typer.Option(help="When the coupon can no longer be claimed.")]
 PerUserLimit = Annotated[
-    int | None, typer.Option(min=1, help="Units that one user may have at a time; a new coupon has 1.")
+    int | None,
+    typer.Option(
+        min=1, max=domain.MAX_PER_USER_LIMIT, help="Units that one user may have at a time; a new coupon has 1."
+    ),
 ]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
@@ -157,8 +162,7 @@ def _given_rules(
         typer.BadParameter: a value is invalid.
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
-    asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
+    asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}
@@ -167,22 +171,15 @@ def _given_rules(
 
     from claimsvc.representations.coupons import ChangeCoupon
 
+    for field in _OF_JSON & given.keys():
+        if (text := given[field]) is not None:
+            given[field] = json_of(str(text), field, ChangeCoupon)
+    for field in given.keys() - _OF_JSON:
+        check_text(str(given[field]), option_of(field))
     try:
         return dict(ChangeCoupon.model_validate(given).change())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=option) from None
-
-
-def _json(text: str | None, option: str) -> Any:
-    if text is None or text == "none":
-        return text
-    check_text(text, option)
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise typer.BadParameter("must be JSON", param_hint=option) from None
+        raise refused_options(error, ChangeCoupon) from None
 
 
 @app.command("list")

@@ -13,24 +13,21 @@ from rich.console import Console
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.cli.usage import must_be
 from claimsvc.domain.outcomes import problem_of
 from claimsvc.errors import ClaimsvcError
 
 _NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-CouponName = Annotated[
-    str, typer.Argument(help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots.")
-]
+CouponName = Annotated[str, typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def check_coupon_name(name: str) -> None:
     """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, and not only dots", param_hint="NAME"
-        )
+        raise must_be(domain.COUPON_NAME_RULE, "NAME", "summer-sale")
 
 
 def check_text(text: str, option: str) -> None:
@@ -38,7 +35,7 @@ def check_text(text: str, option: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise typer.BadParameter("must be UTF-8", param_hint=option) from None
+        raise must_be("text in UTF-8", option) from None
 
 
 def confirm(question: str, yes: bool) -> None:

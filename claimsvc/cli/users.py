@@ -9,6 +9,7 @@ import typer
 from claimsvc import domain
 from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, Yes, confirm, os_operator, print_json, say
+from claimsvc.cli.usage import must_be
 
 app = typer.Typer(help="Erase users, directly in the database.", no_args_is_help=True)
 
@@ -29,7 +30,7 @@ def erase_user(
     from claimsvc.application import users
 
     if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
-        raise typer.BadParameter(f"must be 1 to {domain.MAX_NAME_LENGTH} visible ASCII characters", param_hint="ID")
+        raise must_be(domain.USER_ID_RULE, "ID", "user-1")
     confirm(f"Erase {user_id}? This cannot be undone.", yes)
     erased = on_storage(lambda storage: users.erase(storage.erasure, os_operator(), user_id))
     if as_json:

@@ -65,6 +65,11 @@ def unknown_names(names: Sequence[str], model: type[BaseModel]) -> list[Mistake]
     return explain([(_UNKNOWN, (name,), "") for name in names], model)
 
 
+def rule_of(model: type[BaseModel], field: str) -> str:
+    """What a field must be, as a sentence."""
+    return _spot_of(model, (field,)).sentence("")
+
+
 def explain(errors: Sequence[tuple[str, Place, str]], model: type[BaseModel]) -> list[Mistake]:
     """Explain errors, each a type, a location and a message of pydantic's."""
     spots = [(kind, _spot_of(model, location), message) for kind, location, message in errors]
