@@ -89,10 +89,11 @@ OUTLINES: dict[str, Outline] = {
     "claims": Outline(
         "claimsvc.cli.claims",
         "app",
-        "Export claims, directly from the database.",
+        "List and export claims, directly from the database.",
         commands={
             "export": "Print every claim of a coupon as CSV, oldest first, including ended ones. Exit "
             "status 1: it is incomplete.",
+            "list": "List a user's claims of all coupons, newest first, with their codes.",
         },
     ),
     "codes": Outline(

@@ -20,7 +20,10 @@ from claimsvc.errors import ClaimsvcError
 _NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
-CouponName = Annotated[str, typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}.")]
+CouponName = Annotated[
+    str,
+    typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}."),
+]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -28,6 +31,12 @@ def check_coupon_name(name: str) -> None:
     """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
         raise must_be(domain.COUPON_NAME_RULE, "NAME", "summer-sale")
+
+
+def check_user_id(user_id: str, option: str = "--user") -> None:
+    """Raise `typer.BadParameter` unless this is a valid id of a user."""
+    if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
+        raise must_be(domain.USER_ID_RULE, option, "user-1")
 
 
 def check_text(text: str, option: str) -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -40,6 +41,18 @@ PerUserLimit = Annotated[
         le=domain.MAX_PER_USER_LIMIT,
         description="an integer from 1 to 1000: the number of units that one user may have at a time",
         examples=[1],
+    ),
+]
+
+
+ClaimsPerUser = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_CLAIMS_PER_USER,
+        description="the number of claims that one user may make in all, cancelled and expired ones included, from 1 "
+        "to 1000000; if null or left out, 10 more than `per_user_limit`",
+        examples=[11],
     ),
 ]
 
@@ -164,6 +177,7 @@ class CreateCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -176,6 +190,7 @@ class CreateCoupon(Request):
             ends_at=self.ends_at,
             paused=self.paused,
             per_user_limit=self.per_user_limit,
+            claims_per_user=self.claims_per_user,
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
@@ -193,6 +208,7 @@ class ChangeCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -221,6 +237,18 @@ class CouponBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedCouponBody(CouponBody):
+    """A coupon in a list. `state` says whether it can be claimed now, and if not, why: `open`, or the first of
+    `archived`, `ended`, `paused`, `upcoming` and `sold-out` that applies."""
+
+    state: domain.CouponState
+    type: CouponType | None
+    benefit: dict[str, Any] | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignBody(CouponBody):
     """A coupon and its campaign. It can be claimed from `starts_at` until just before `ends_at`, unless paused."""
 
@@ -229,6 +257,7 @@ class CampaignBody(CouponBody):
     paused: bool
     archived_at: datetime | None
     per_user_limit: PerUserLimit
+    claims_per_user: ClaimsPerUser
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
@@ -247,14 +276,31 @@ class CampaignDetailBody(CampaignBody):
     claims: Annotated[str, Field(description="the path of all claims, in pages", examples=["/api/coupons/demo/claims"])]
 
 
-def coupon_body(coupon: domain.Coupon) -> CouponBody:
-    """The body of a coupon."""
-    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
+def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
+    """The body of a coupon in a list."""
+    coupon = listed.coupon
+    return ListedCouponBody(
+        coupon.name,
+        coupon.amount,
+        coupon.remaining_amount,
+        coupon.strategy,
+        coupon.created_at,
+        listed.state,
+        listed.type,
+        dict(listed.benefit) if listed.benefit is not None else None,
+        listed.starts_at,
+        listed.ends_at,
+    )
 
 
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
     """The body of a coupon and its campaign."""
     return CampaignBody(**_values(coupon, campaign))
+
+
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
 
 
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
@@ -263,7 +309,7 @@ def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 
@@ -279,6 +325,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "paused": campaign.paused,
         "archived_at": campaign.archived_at,
         "per_user_limit": campaign.per_user_limit,
+        "claims_per_user": campaign.most_claims,
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),

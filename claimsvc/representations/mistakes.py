@@ -185,12 +185,10 @@ def _unwrapped(kind: Any) -> tuple[Any, int]:
 
 
 def _described(kind: Any) -> tuple[str, Any]:
-    """The outermost description of a type, and the example beside it."""
-    for _, notes in _layers(kind):
-        for note in notes:
-            if isinstance(note, FieldInfo) and note.description:
-                return note.description, note.examples[0] if note.examples else None
-    return "", None
+    """The outermost description of a type, and the outermost example."""
+    fields = [note for _, notes in _layers(kind) for note in notes if isinstance(note, FieldInfo)]
+    description = next((field.description for field in fields if field.description), "")
+    return description, next((field.examples[0] for field in fields if field.examples), None)
 
 
 def _member(union: Any, label: str | int) -> Any:

@@ -10,7 +10,7 @@ from pydantic import BeforeValidator, Field
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
-from claimsvc.representations.fields import CouponName, CouponType, Request, UserId
+from claimsvc.representations.fields import CouponName, CouponType, Request, TypeOrNone, UserId
 from claimsvc.representations.times import EndsAt
 
 
@@ -52,15 +52,7 @@ class AddCodesQuery(Request):
 class CountsQuery(Request):
     """The query of the counts of codes."""
 
-    type: Annotated[
-        str,
-        Field(
-            max_length=domain.MAX_NAME_LENGTH,
-            pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
-            description="the type of the coupons; empty for coupons without a type",
-            examples=["welcome"],
-        ),
-    ] = ""
+    type: TypeOrNone = ""
 
 
 class GenerateCodes(Request):
