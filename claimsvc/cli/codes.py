@@ -25,6 +25,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import must_be
 from claimsvc.errors import ClaimsvcError
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ def generate_codes(
 
     check_coupon_name(name)
     if not re.fullmatch(domain.GENERATION_PATTERN, pattern):
-        raise typer.BadParameter("must be 1 to 64 of A-Z 0-9 _ - and 가", param_hint="--pattern")
+        raise must_be(domain.GENERATION_RULE, "--pattern", "AAAA-9999")
     ends = _parsed(expires_at)
     made = on_storage(
         lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, ends, uses=uses)
@@ -197,7 +198,7 @@ def _parsed(expires_at: str | None) -> datetime | None:
     try:
         return None if expires_at is None else domain.parse_time(expires_at)
     except ValueError:
-        raise typer.BadParameter(f"must be {domain.RFC_3339_RULE}", param_hint="--expires-at") from None
+        raise must_be(domain.RFC_3339_RULE, "--expires-at") from None
 
 
 def _opened(file: str) -> AbstractContextManager[BinaryIO]:

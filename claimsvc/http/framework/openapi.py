@@ -290,7 +290,7 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
     elif body is UnreadyBody:
-        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters cannot be used"}}
     return example
 
 

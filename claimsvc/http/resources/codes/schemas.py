@@ -115,8 +115,7 @@ class GenerateCodes(Request):
             min_length=1,
             max_length=domain.MAX_CODE_LENGTH,
             pattern=domain.GENERATION_PATTERN,
-            description="a pattern of A-Z 0-9 _ - and 가: `A` becomes a random letter, `9` a digit and `가` a Hangul "
-            "syllable, without look-alikes; other characters stay as they are",
+            description=domain.GENERATION_RULE,
             examples=["AAAA-9999"],
         ),
     ]
