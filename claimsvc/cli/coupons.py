@@ -1,6 +1,7 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
 import json
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
@@ -39,6 +40,13 @@ EndsAt = Annotated[str | None, typer.Option(help="When the coupon can no longer 
 PerUserLimit = Annotated[
     int | None, typer.Option(min=1, help="Units that one user may have at a time; a new coupon has 1.")
 ]
+ClaimsPerUser = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INTEGER",
+        help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
+    ),
+]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
 Metadata = Annotated[str | None, typer.Option(help="""JSON, such as '{"channel": "app"}'.""")]
@@ -60,6 +68,7 @@ def create_coupon(
         bool, typer.Option("--paused", help="Create the coupon paused: it cannot be claimed yet.")
     ] = False,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
@@ -69,7 +78,9 @@ def create_coupon(
     from claimsvc.application import coupons
 
     check_coupon_name(name)
-    rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    rules = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+    )
     campaign = domain.Campaign(**rules, paused=paused)
     made = on_storage(
         lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
@@ -93,13 +104,17 @@ def change_coupon(
         bool | None, typer.Option("--pause/--resume", help="While the coupon is paused, it cannot be claimed.")
     ] = None,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, type, benefit or rules. Audited."""
-    change = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
+    rules. Audited."""
+    change = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+    )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
         raise typer.BadParameter("nothing to change; see --help", param_hint="OPTIONS")
@@ -146,6 +161,7 @@ def _given_rules(
     starts_at: str | None,
     ends_at: str | None,
     per_user_limit: int | None,
+    claims_per_user: str | None,
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
@@ -158,7 +174,8 @@ def _given_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
+    asked |= {"claims_per_user": _integer(claims_per_user, "--claims-per-user"), "per_user_limit": per_user_limit}
+    asked |= {"rules": _json(eligibility, "--rules")}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}
@@ -173,6 +190,15 @@ def _given_rules(
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise typer.BadParameter(first["msg"], param_hint=option) from None
+
+
+def _integer(text: str | None, option: str) -> int | str | None:
+    if text is None or text == "none":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter("must be an integer, such as 11, or none", param_hint=option) from None
 
 
 def _json(text: str | None, option: str) -> Any:
@@ -237,7 +263,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
         raise refusal_error(detail, f"there is no coupon {name}")
     if as_json:
         claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claimants})
+        claims = {"claims_per_user": detail.campaign.most_claims}
+        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
         return
     _print_table([detail.coupon])
     for rule, value in asdict(detail.campaign).items():
@@ -246,7 +273,7 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
-        say(f"... and {further} more; `claimsvc claims export {name}` has all claims.")
+        say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
 
 
 def _flat(listed: ListedCoupon) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from claimsvc.domain.eligibility import EligibilityRules
+from claimsvc.domain.limits import FURTHER_CLAIMS
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 
@@ -60,6 +61,8 @@ class Campaign:
         paused: whether claiming is suspended.
         archived_at: when it was closed permanently and removed from listings.
         per_user_limit: how many units a user may hold at a time.
+        claims_per_user: how many claims a user may make in all, ended ones included; None for the default, see
+            `most_claims`.
         type: the group of coupons it belongs to.
         benefit: what it is worth, in the form of the API's `Benefit`.
         metadata: arbitrary data of its owner.
@@ -79,6 +82,12 @@ class Campaign:
     rules: EligibilityRules | None = None
     has_allow_list: bool = False
     has_deny_list: bool = False
+    claims_per_user: int | None = None
+
+    @property
+    def most_claims(self) -> int:
+        """How many claims a user may make in all, ended ones included."""
+        return self.per_user_limit + FURTHER_CLAIMS if self.claims_per_user is None else self.claims_per_user
 
     def is_empty(self) -> bool:
         """Whether it ends before it starts."""

@@ -117,11 +117,13 @@ class PostgresClaims:
 
     Args:
         database: where statements run.
+        reads: where lists are read; `database` if None.
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, codes_changed: CodesChanged) -> None:
         self._database = database
+        self._reads = reads or database
         self._codes_changed = codes_changed
 
     async def claim(self, claim_id: str) -> Claim | None:
@@ -130,8 +132,8 @@ class PostgresClaims:
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         position = {"after_at": after.claimed_at, "after_id": after.id} if after is not None else _BEFORE_EVERY_CLAIM
-        rows = await self._database.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
-        if not rows and not await coupon_exists(self._database, coupon_name):
+        rows = await self._reads.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
+        if not rows and not await coupon_exists(self._reads, coupon_name):
             return UnknownCoupon()
         return [claim_of(*row) for row in rows]
 

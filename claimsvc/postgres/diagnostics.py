@@ -32,7 +32,8 @@ SELECT
             nullif(datconnlimit, -1)
         )
     END AS most_connections,
-    to_regclass('alembic_version') IS NOT NULL AS has_revision
+    to_regclass('alembic_version') IS NOT NULL AS has_revision,
+    to_regclass('coupons') IS NULL OR to_regclass('coupons_name_trgm_idx') IS NOT NULL AS has_search_index
 FROM pg_roles CROSS JOIN pg_database
 WHERE rolname = current_user AND datname = current_database()
 """
@@ -58,6 +59,7 @@ class DatabaseFacts:
         most_connections: how many connections this user can have, those of other programs included.
         revision: of the schema; empty without a schema.
         newest_revision: the schema revision that this version of the service was written for.
+        has_search_index: whether there is the index for searches; true without a schema.
     """
 
     version_number: int
@@ -73,6 +75,7 @@ class DatabaseFacts:
     most_connections: int
     revision: str
     newest_revision: str
+    has_search_index: bool
 
 
 async def read_facts(source: ConnectionSource, *, timeout_seconds: float) -> DatabaseFacts:

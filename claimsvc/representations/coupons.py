@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -41,6 +42,18 @@ PerUserLimit = Annotated[
         le=domain.MAX_PER_USER_LIMIT,
         description="an integer from 1 to 1000: the number of units that one user may have at a time",
         examples=[1],
+    ),
+]
+
+
+ClaimsPerUser = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_CLAIMS_PER_USER,
+        description="the number of claims that one user may make in all, cancelled and expired ones included, from 1 "
+        "to 1000000; if null or left out, 10 more than `per_user_limit`",
+        examples=[11],
     ),
 ]
 
@@ -156,6 +169,7 @@ class CreateCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -168,6 +182,7 @@ class CreateCoupon(Request):
             ends_at=self.ends_at,
             paused=self.paused,
             per_user_limit=self.per_user_limit,
+            claims_per_user=self.claims_per_user,
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
@@ -185,6 +200,7 @@ class ChangeCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
@@ -233,6 +249,7 @@ class CampaignBody(CouponBody):
     paused: bool
     archived_at: datetime | None
     per_user_limit: PerUserLimit
+    claims_per_user: ClaimsPerUser
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
@@ -273,13 +290,18 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
     return CampaignBody(**_values(coupon, campaign))
 
 
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
+
+
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
     return CampaignDetailBody(
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 
@@ -295,6 +317,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "paused": campaign.paused,
         "archived_at": campaign.archived_at,
         "per_user_limit": campaign.per_user_limit,
+        "claims_per_user": campaign.most_claims,
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),

@@ -95,8 +95,8 @@ CouponType = Annotated[
     Field(
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=domain.COUPON_NAME_PATTERN,
-        description=f"a name that groups coupons: {domain.COUPON_NAME_RULE}",
+        pattern=domain.COUPON_TYPE_PATTERN,
+        description=f"a name that groups coupons: {domain.COUPON_TYPE_RULE}",
         examples=["welcome"],
     ),
 ]
@@ -105,7 +105,7 @@ TypeOrNone = Annotated[
     str,
     Field(
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
+        pattern=rf"^$|{domain.COUPON_TYPE_PATTERN}",
         description=TYPE_OR_NONE,
         examples=["welcome"],
     ),

@@ -34,7 +34,8 @@ Every error is an RFC 9457 problem. Decide by its `type`, which is also the path
 A repeated claim never takes a second unit, so you can safely retry a claim whose response was lost.
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
-does not support the method."""
+does not support the method.
+If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm and cancel claims.",
     "coupons": "Create, change and read coupons and their claims.",
