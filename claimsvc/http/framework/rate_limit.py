@@ -26,7 +26,7 @@ DOCUMENTED: dict[str, str] = {
     RATE_LIMIT_POLICY: 'if quotas are configured: each quota; `"user";q=10;w=60` means 10 requests in 60 s',
 }
 
-_X_FORWARDED_FOR = istr("X-Forwarded-For")
+X_FORWARDED_FOR = istr("X-Forwarded-For")
 # More than stand in any row.
 _MOST_PROXIES = 32
 # The prefix that one IPv6 client usually controls.
@@ -52,7 +52,7 @@ def within_quota(handler: Handler) -> Handler:
         if quotas is None:
             return await handler(request, **inputs)
         subjects = {"user": inputs["body"].user_id}
-        address = client_address(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), services.trusted_proxies)
+        address = client_address(request.remote, request.headers.getall(X_FORWARDED_FOR, ()), services.trusted_proxies)
         if address is not None:
             subjects["address"] = address
         standings = await quotas.take(subjects)
