@@ -1,11 +1,12 @@
 """The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 from aiohttp import web
 
@@ -16,14 +17,18 @@ from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
-from claimsvc.http.framework.services import Services, StressTests
+from claimsvc.http.framework.services import ForDevelopment, Services
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
+from claimsvc.http.server.cors import Cors
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
 from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
+from claimsvc.postgres import ConnectionSource
+from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
@@ -54,14 +59,12 @@ class _Base:
 
 
 @asynccontextmanager
-async def application(
-    settings: Settings, *, stress: Callable[[Live], StressTests] | None = None
-) -> AsyncIterator[web.Application]:
+async def application(settings: Settings, development: ForDevelopment | None = None) -> AsyncIterator[web.Application]:
     """The complete service, ready to be served. On leaving, accepted claims are finished and everything is closed.
 
     Args:
         settings: how to run.
-        stress: makes what runs the stress test from the console; for development only.
+        development: what `claimsvc dev` adds.
 
     Raises:
         SettingsError: a dependency cannot be used as the settings say; the message says what to change.
@@ -90,11 +93,20 @@ async def application(
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
         services = _services(settings, base, strategy, lock_admin, code_counters)
-        yield create_app(
-            replace(
-                services, live=live, stress=stress(live) if stress is not None else None, tokens=tokens, quotas=quotas
-            )
-        )
+        services = replace(services, live=live, tokens=tokens, quotas=quotas)
+        yield create_app(services if development is None else _developed(services, settings, development))
+
+
+def _developed(services: Services, settings: Settings, development: ForDevelopment) -> Services:
+    hosts = AllowedHosts(
+        (*settings.allowed_hosts, *development.hosts), loopback_port=development.port, cors=services.cors
+    )
+    stress = development.stress(services.live) if development.stress and services.live else None
+    return replace(services, stress=stress, hosts=hosts, is_open=development.is_open)
+
+
+def _allowed_hosts(settings: Settings, cors: Cors | None) -> AllowedHosts | None:
+    return AllowedHosts(settings.allowed_hosts, cors=cors) if settings.allowed_hosts else None
 
 
 def _warn_of_renamed_settings() -> None:
@@ -112,11 +124,13 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     metrics = Metrics(tracing.trace_id if tracing is not None else None)
     stack.callback(metrics.flush)
     metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
-    metrics.pool_limited(settings.database_pool_size)
+    metrics.pool_limited("claims", settings.database_pool_size)
+    metrics.pool_limited("reads", settings.database_read_pool_size)
     failpoints = Failpoints.parse(settings.failpoints)
     code_counts = CodeCountUpdater()
     pool = await stack.enter_async_context(_open_pool(settings, metrics, failpoints))
-    database = repositories_on(settings, pool, metrics, code_counts.changed)
+    reads = await stack.enter_async_context(_open_reads(settings, metrics, failpoints))
+    database = repositories_on(settings, pool, metrics, code_counts.changed, reads)
     masters = await stack.enter_async_context(_open_masters(settings, metrics))
     await require("CLAIMSVC_DATABASE_URL", database.check_schema())
     await require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -169,6 +183,7 @@ def _services(
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
+    cors = Cors(settings.cors_origins) if settings.cors_origins else None
     return Services(
         strategy=strategy,
         coupons=database.coupons,
@@ -191,6 +206,8 @@ def _services(
         log_requests_per_second=settings.log_requests_per_second,
         tracer=base.tracing.requests if base.tracing is not None else None,
         trusted_proxies=settings.trusted_proxies,
+        cors=cors,
+        hosts=_allowed_hosts(settings, cors),
     )
 
 
@@ -313,8 +330,20 @@ def _open_redlocks(
 def _open_pool(
     settings: Settings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AbstractAsyncContextManager[Pool]:
-    connect = {} if failpoints is None else {"connect": failpoints.connect}
-    return open_pool(settings.database_url, connection_limits(settings), metrics, **connect)
+    connect = psycopg.AsyncConnection.connect if failpoints is None else failpoints.connect
+    return open_pool(settings.database_url, connection_limits(settings), metrics, connect)
+
+
+@asynccontextmanager
+async def _open_reads(
+    settings: Settings, metrics: Metrics, failpoints: Failpoints | None
+) -> AsyncIterator[ConnectionSource]:
+    """The pool for slow reads. Its clients take turns."""
+    size, timeout_seconds = settings.database_read_pool_size, settings.database_read_pool_timeout_seconds
+    limits = replace(connection_limits(settings), pool_size=size)
+    connect = psycopg.AsyncConnection.connect if failpoints is None else failpoints.connect
+    async with open_pool(settings.database_url, limits, metrics, connect, name="reads", is_for_reads=True) as pool:
+        yield FairSource(pool, size=size, timeout_seconds=timeout_seconds)
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:

@@ -288,7 +288,7 @@ class ClaimClient:
         Arguments that are None get the service's defaults.
 
         Args:
-            name: 1 to 255 characters of `A-Z a-z 0-9 . _ -`.
+            name: 1 to 255 characters of `A-Z a-z 0-9 . _ -`; single blanks may stand between them.
             amount: number of units.
             strategy: `redlock`, `row_lock` or `counter`.
             starts_at, ends_at: when it can be claimed; with an offset from UTC.

@@ -28,7 +28,7 @@ class Claim:
         claimed_at: by the database's clock, like all times here.
         expires_at: when the hold expires; None unless the claim is held.
         ended_at: when it was cancelled or expired; None while it is active or held.
-        code: the claim's code, if the coupon has codes. None while the claim is held, and in listings.
+        code: the claim's code, if the coupon has codes. None while the claim is held.
     """
 
     id: str

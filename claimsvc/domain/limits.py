@@ -3,8 +3,11 @@
 import re
 
 # A name of dots only is refused: clients remove `.` and `..` from URLs (RFC 3986, section 5.2.4).
-COUPON_NAME_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
-COUPON_NAME_RULE = "1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots"
+# Single blanks (U+0020) stand between words, of which one is not only dots.
+COUPON_NAME_PATTERN = r"^(\.+ )*\.*[A-Za-z0-9_-][A-Za-z0-9._-]*( [A-Za-z0-9._-]+)*$"
+COUPON_TYPE_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
+COUPON_TYPE_RULE = "1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots"
+COUPON_NAME_RULE = f"{COUPON_TYPE_RULE}; single blanks may stand between them"
 USER_ID_PATTERN = r"^[!-~]+$"
 USER_ID_RULE = "1 to 255 visible ASCII characters, without spaces"
 MAX_NAME_LENGTH = 255
@@ -29,6 +32,7 @@ MAX_PER_USER_LIMIT = 1000
 MAX_CLAIMS_PER_USER = 1_000_000
 # How many more claims than units one user may make of a coupon, unless its campaign says otherwise.
 FURTHER_CLAIMS = 10
+MAX_USES = 1000
 MAX_HOLD_SECONDS = 86_400
 MAX_LISTED_USERS = 1_000_000
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
 from pydantic import AfterValidator, Discriminator, Field, Tag
 
@@ -23,6 +24,7 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
+    VisibleLine,
     at_most,
     bytes_of_jsonb,
 )
@@ -39,6 +41,15 @@ PerUserLimit = Annotated[
         ge=1,
         le=domain.MAX_PER_USER_LIMIT,
         description="an integer from 1 to 1000: the number of units that one user may have at a time",
+        examples=[1],
+    ),
+]
+Uses = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_USES,
+        description="how often a claim, or its code, may be redeemed, from 1 to 1000",
         examples=[1],
     ),
 ]
@@ -124,16 +135,7 @@ class AmountOff(Request):
 class OtherBenefit(Request):
     """Any other benefit, as text."""
 
-    text: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=500,
-            pattern=r"^[^\x00]+$",
-            description="1 to 500 characters, without U+0000",
-            examples=["a free coffee"],
-        ),
-    ]
+    text: Annotated[VisibleLine, Field(examples=["a free coffee"])]
 
 
 _BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}
@@ -180,6 +182,7 @@ class CreateCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
@@ -193,6 +196,7 @@ class CreateCoupon(Request):
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
         )
 
@@ -211,6 +215,7 @@ class ChangeCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
@@ -260,6 +265,7 @@ class CampaignBody(CouponBody):
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    uses: Uses
     rules: dict[str, Any] | None
     has_allow_list: bool
     has_deny_list: bool
@@ -297,13 +303,18 @@ def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignB
     return CampaignBody(**_values(coupon, campaign))
 
 
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
+
+
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
     """The body of a coupon, its campaign and its claimants."""
     return CampaignDetailBody(
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 
@@ -323,6 +334,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,

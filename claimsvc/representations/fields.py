@@ -95,8 +95,8 @@ CouponType = Annotated[
     Field(
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=domain.COUPON_NAME_PATTERN,
-        description=f"a name that groups coupons: {domain.COUPON_NAME_RULE}",
+        pattern=domain.COUPON_TYPE_PATTERN,
+        description=f"a name that groups coupons: {domain.COUPON_TYPE_RULE}",
         examples=["welcome"],
     ),
 ]
@@ -105,7 +105,7 @@ TypeOrNone = Annotated[
     str,
     Field(
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
+        pattern=rf"^$|{domain.COUPON_TYPE_PATTERN}",
         description=TYPE_OR_NONE,
         examples=["welcome"],
     ),
@@ -127,7 +127,7 @@ def _visibly(text: str) -> str:
     return text
 
 
-Reason = Annotated[
+VisibleLine = Annotated[
     str,
     Field(
         min_length=1,
@@ -138,6 +138,9 @@ Reason = Annotated[
     ),
     AfterValidator(_visibly),
 ]
+"""A text that is shown to people: with one that shows nothing, or reorders what stands beside it, it would deceive."""
+
+Reason = VisibleLine
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.

@@ -250,7 +250,8 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "amount"), [("..", "1"), ("a b", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))]
+    ("name", "amount"),
+    [("..", "1"), ("a  b", "1"), (" a", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))],
 )
 def test_a_coupon_that_the_contract_forbids_is_wrong_usage(name: str, amount: str) -> None:
     assert claimsvc_here("coupon", "create", name, "--amount", amount).returncode == 2

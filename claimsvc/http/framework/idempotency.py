@@ -29,8 +29,8 @@ from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 REPLAYED = istr("Idempotency-Replayed")
 # How long a repetition waits for the first request. Longer than a claim usually takes.
 _WAIT_SECONDS = 2.0
-# A string of RFC 9651, or the same without quotation marks, as most clients send it.
-KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
+# A string of RFC 9651 that is not blank, or the same without quotation marks, as most clients send it.
+KEY_PATTERN = r'"(?! *")((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
 _KEY = re.compile(KEY_PATTERN, re.ASCII)
 _ESCAPED = re.compile(r'\\(["\\])')
 

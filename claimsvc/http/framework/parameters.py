@@ -22,9 +22,9 @@ DEFAULT_PAGE = 20
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# A name's bytes in hex; at least one is not a dot.
+# A name's bytes in hex: words with single blanks between them, of which one is not only dots.
 _HEX_BUT_DOT = "2d|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
-_NAME_CURSOR = rf"^(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*$"
+_NAME_CURSOR = rf"^((2e)+20)*(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*(20(2e|{_HEX_BUT_DOT})+)*$"
 # 8 bytes of microseconds since 1970, limited by the first byte to years before 8821; then the 16 bytes of the id.
 _CLAIM_CURSOR = r"^0[0-2][0-9a-f]{46}$"
 # The same time; then 8 bytes of a number that is not negative.
@@ -91,7 +91,8 @@ class ProblemPath(Request):
     ]
 
 
-def _whole_number(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
+    """The integer of a query's digits; anything else as it is, for pydantic to refuse."""
     # pydantic's own conversion would also accept "1_0", " 10" and "10.0".
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
@@ -105,7 +106,7 @@ Limit = Annotated[
         examples=[50],
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
-    BeforeValidator(_whole_number),
+    BeforeValidator(whole_number),
 ]
 
 
@@ -132,8 +133,8 @@ class CouponsQuery(Request):
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
-            pattern=r"^[A-Za-z0-9._-]*$",
-            description="a part of the name, of A-Z a-z 0-9 . _ -, case-insensitive; empty for all coupons",
+            pattern=r"^[A-Za-z0-9._ -]*$",
+            description="a part of the name, of A-Z a-z 0-9 . _ - and blanks, case-insensitive; empty for all coupons",
             examples=["sale"],
         ),
     ] = ""

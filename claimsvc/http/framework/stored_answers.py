@@ -13,8 +13,8 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from claimsvc.http.framework.rate_limit import X_FORWARDED_FOR, client_address
 from claimsvc.http.framework.services import CALLER, SERVICES
+from claimsvc.http.server.addresses import address_of_client
 
 _AT_ONCE = 1000
 _SECONDS_EACH = 60.0
@@ -76,8 +76,7 @@ def bounded_caller(request: web.Request) -> str | None:
     if caller.user_id is not None:
         return caller.name
     if caller.is_anonymous:
-        forwarded = request.headers.getall(X_FORWARDED_FOR, ())
-        return client_address(request.remote, forwarded, request.app[SERVICES].trusted_proxies) or ""
+        return address_of_client(request, request.app[SERVICES].trusted_proxies) or ""
     return None
 
 

@@ -46,7 +46,7 @@ def _create_reply(
     request_id: str,
 ) -> Reply:
     if isinstance(outcome, domain.Coupon):
-        return created(campaign_schemas.campaign_body(outcome, campaign), f"/api/coupons/{outcome.name}")
+        return created(campaign_schemas.campaign_body(outcome, campaign), campaign_schemas.coupon_path(outcome.name))
     if isinstance(outcome, domain.Replayed):
         return replayed(_create_reply(outcome.answer, campaign, outcome.request_id))
     return refused(outcome, request_id)
@@ -107,7 +107,7 @@ ROUTES: tuple[Route, ...] = (
         success=Success(201, "The coupon is created.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
         refusals=(domain.CouponExists, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
-        access=only(domain.Scope.COUPONS_WRITE),
+        access=only(domain.Scope.COUPONS_WRITE, opens=True),
         keyed=True,
     ),
     Route(
