@@ -1,6 +1,6 @@
 """Making, reading, confirming and cancelling claims: by the claim's user, or by a caller with the scope."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from dataclasses import replace
 
 from claimsvc.application.scopes import require
@@ -13,6 +13,7 @@ from claimsvc.domain import (
     Claim,
     ClaimOptions,
     ClaimPosition,
+    ClaimState,
     Confirmed,
     HoldExpired,
     IdempotencyKey,
@@ -22,6 +23,7 @@ from claimsvc.domain import (
     Scope,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
 from claimsvc.ports import AnyClaims, ClaimRecords, Exports, PendingOutcome, Transitions
 
@@ -34,8 +36,8 @@ def begin(
     Args:
         claims: makes claims.
         user_id: the user who gets the unit.
-        coupon_name: the coupon; None for the oldest claimable coupon.
-        coupon_type: if `coupon_name` is None, the type of the coupon; None for any type.
+        coupon_name: the coupon; None for the oldest claimable coupon of the type.
+        coupon_type: if `coupon_name` is None, the type of the coupon; None for coupons without a type.
         options: the options of the claim; None for the usual claim.
 
     Returns:
@@ -79,6 +81,36 @@ async def of_coupon(
     if caller.sees_codes or isinstance(found, UnknownCoupon):
         return found
     return [replace(claim, code=None) for claim in found]
+
+
+async def of_user(
+    claims: ClaimRecords,
+    caller: Caller,
+    user_id: str,
+    *,
+    states: Collection[ClaimState],
+    before: ClaimPosition | None,
+    limit: int,
+) -> list[UserClaim] | NotYourClaim:
+    """List the claims of a user, of any coupon, newest first, with their codes as far as the caller may see them.
+
+    Args:
+        claims: reads claims.
+        caller: the user, or a caller with the scope `claims:read`; the codes need the scope `codes:read`.
+        user_id: the user.
+        states: only claims in one of these states.
+        before: the position of the last claim of the previous page; None for the newest claim.
+        limit: how many claims are returned at most.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
+    if not caller.sees(user_id):
+        return NotYourClaim()
+    found = await claims.claims_of_user(user_id, states=states, before=before, limit=limit)
+    if caller.sees_codes_of(user_id):
+        return found
+    return [replace(each, claim=replace(each.claim, code=None), shows_code=False) for each in found]
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:

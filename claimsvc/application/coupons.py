@@ -12,8 +12,10 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    CouponFilter,
     IdempotencyKey,
     KeyReused,
+    ListedCoupon,
     PeriodIsEmpty,
     Replayed,
     Scope,
@@ -105,6 +107,21 @@ async def get(coupons: Coupons, caller: Caller, name: str) -> CouponDetail | Unk
     if found is None:
         return UnknownCoupon()
     return replace(found, claimed_by=tuple(user_id for user_id in found.claimed_by if caller.sees(user_id)))
+
+
+async def listed(coupons: Coupons, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
+    """List coupons by name. Everybody may.
+
+    Args:
+        coupons: reads coupons.
+        matching: which coupons.
+        after: the last name of the previous page; None for the first page.
+        limit: how many are returned at most.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
+    return await coupons.listed(matching, after=after, limit=limit)
 
 
 def _entry(caller: Caller, action: str, name: str, request_id: str | None, details: Mapping[str, Any]) -> AuditEntry:

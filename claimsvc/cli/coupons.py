@@ -1,7 +1,8 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
 import json
-from collections.abc import Mapping
+import shlex
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -22,7 +23,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
-from claimsvc.domain import Coupon, CouponDetail, CouponExists, StrategyName
+from claimsvc.domain import Coupon, CouponDetail, CouponExists, CouponState, ListedCoupon, StrategyName
 
 if TYPE_CHECKING:
     from claimsvc.ports import ChangeAnswer
@@ -42,6 +43,13 @@ PerUserLimit = Annotated[
 Uses = Annotated[
     int | None,
     typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
+]
+ClaimsPerUser = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INTEGER",
+        help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
+    ),
 ]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
@@ -64,6 +72,7 @@ def create_coupon(
         bool, typer.Option("--paused", help="Create the coupon paused: it cannot be claimed yet.")
     ] = False,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
@@ -74,7 +83,9 @@ def create_coupon(
     from claimsvc.application import coupons
 
     check_coupon_name(name)
-    rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, uses, eligibility)
+    rules = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+    )
     campaign = domain.Campaign(**rules, paused=paused)
     made = on_storage(
         lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
@@ -98,14 +109,18 @@ def change_coupon(
         bool | None, typer.Option("--pause/--resume", help="While the coupon is paused, it cannot be claimed.")
     ] = None,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
     uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, type, benefit or rules. Audited."""
-    change = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, uses, eligibility)
+    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
+    rules. Audited."""
+    change = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+    )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
         raise typer.BadParameter("nothing to change; see --help", param_hint="OPTIONS")
@@ -152,6 +167,7 @@ def _given_rules(
     starts_at: str | None,
     ends_at: str | None,
     per_user_limit: int | None,
+    claims_per_user: str | None,
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
@@ -165,7 +181,8 @@ def _given_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"per_user_limit": per_user_limit, "uses": uses, "rules": _json(eligibility, "--rules")}
+    asked |= {"claims_per_user": _integer(claims_per_user, "--claims-per-user"), "per_user_limit": per_user_limit}
+    asked |= {"uses": uses, "rules": _json(eligibility, "--rules")}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}
@@ -180,6 +197,15 @@ def _given_rules(
         first = error.errors(include_url=False, include_context=False, include_input=False)[0]
         option = "--" + str(first["loc"][0]).replace("_", "-")
         raise typer.BadParameter(first["msg"], param_hint=option) from None
+
+
+def _integer(text: str | None, option: str) -> int | str | None:
+    if text is None or text == "none":
+        return text
+    try:
+        return int(text)
+    except ValueError:
+        raise typer.BadParameter("must be an integer, such as 11, or none", param_hint=option) from None
 
 
 def _json(text: str | None, option: str) -> Any:
@@ -197,17 +223,30 @@ def list_coupons(
     search: Annotated[
         str | None, typer.Option(help="Only coupons whose name contains this text, ignoring case.")
     ] = None,
+    coupon_type: Annotated[
+        str | None, typer.Option("--type", help="Only coupons of this type; '' for coupons without a type.")
+    ] = None,
+    states: Annotated[
+        list[CouponState] | None,
+        typer.Option("--state", help="Only coupons in this state; may be repeated. By default all but archived."),
+    ] = None,
     limit: Annotated[int, typer.Option(min=1, max=100_000, help="The largest number of coupons to list.")] = 100,
     as_json: AsJson = False,
 ) -> None:
     """List coupons by name."""
-    check_text(search or "", "--search")
+    from claimsvc.application import coupons
 
-    async def read(storage: "Repositories") -> list[Coupon]:
-        found: list[Coupon] = []
+    check_text(search or "", "--search")
+    check_text(coupon_type or "", "--type")
+    wanted = frozenset(states or domain.EVERY_STATE_BUT_ARCHIVED)
+    matching = domain.CouponFilter(search or "", coupon_type, wanted)
+
+    async def read(storage: "Repositories") -> list[ListedCoupon]:
+        found: list[ListedCoupon] = []
         while len(found) < limit:
             size = min(limit - len(found), _PAGE)
-            page = await storage.coupons.coupons(search=search, after=found[-1].name if found else None, limit=size)
+            after = found[-1].coupon.name if found else None
+            page = await coupons.listed(storage.coupons, matching, after=after, limit=size)
             found.extend(page)
             if len(page) < size:
                 break
@@ -215,9 +254,9 @@ def list_coupons(
 
     found = on_storage(read)
     if as_json:
-        print_json([asdict(coupon) for coupon in found])
+        print_json([_flat(each) for each in found])
     else:
-        _print_table(found)
+        _print_table([each.coupon for each in found], found)
 
 
 @app.command("show")
@@ -231,7 +270,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
         raise refusal_error(detail, f"there is no coupon {name}")
     if as_json:
         claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claimants})
+        claims = {"claims_per_user": detail.campaign.most_claims}
+        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
         return
     _print_table([detail.coupon])
     for rule, value in asdict(detail.campaign).items():
@@ -240,17 +280,28 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
-        say(f"... and {further} more; `claimsvc claims export {name}` has all claims.")
+        say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
 
 
-def _print_table(rows: list[Coupon]) -> None:
+def _flat(listed: ListedCoupon) -> dict[str, Any]:
+    """The coupon and its terms in one object, as the API has them."""
+    terms = asdict(listed)
+    return {**terms.pop("coupon"), **terms}
+
+
+def _print_table(rows: list[Coupon], listed: Sequence[ListedCoupon] = ()) -> None:
     table = Table(box=None, pad_edge=False)
     table.add_column("name", overflow="fold")
+    for heading in ("state", "type") if listed else ():
+        table.add_column(heading)
     for heading in ("strategy", "created"):
         table.add_column(heading)
     for heading in ("amount", "remaining"):
         table.add_column(heading, justify="right")
-    for coupon in rows:
+    for place, coupon in enumerate(rows):
+        terms = (listed[place].state, escape(listed[place].type or "")) if listed else ()
         made = coupon.created_at.strftime("%Y-%m-%d %H:%M:%S %Z")
-        table.add_row(escape(coupon.name), coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount))
+        table.add_row(
+            escape(coupon.name), *terms, coupon.strategy, made, str(coupon.amount), str(coupon.remaining_amount)
+        )
     print_table(table)

@@ -79,8 +79,8 @@ OUTLINES: dict[str, Outline] = {
         "Create, change and look up coupons, directly in the database.",
         commands={
             "create": "Create a coupon. Audited.",
-            "change": "Change a coupon. Omitted options keep their values; 'none' removes a time, type, "
-            "benefit or rules. Audited.",
+            "change": "Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, "
+            "type, benefit or rules. Audited.",
             "archive": "Archive a coupon for good: it cannot be claimed and is not listed. Its claims stay. Audited.",
             "list": "List coupons by name.",
             "show": "Show a coupon, its rules, and its first 1000 claimants, oldest first.",
@@ -89,10 +89,11 @@ OUTLINES: dict[str, Outline] = {
     "claims": Outline(
         "claimsvc.cli.claims",
         "app",
-        "Export and redeem claims, directly in the database.",
+        "List, export and redeem claims, directly in the database.",
         commands={
             "export": "Print all claims of a coupon with codes as CSV, oldest first, ended ones too. Exit "
             "status 1: it is incomplete.",
+            "list": "List a user's claims of all coupons, newest first, with their codes.",
             "redeem": "Redeem a claim, and its code if it has one: once, unless it has more uses. Audited.",
             "unredeem": "Take back the last redemption of a claim, because it fell through. Audited.",
         },

@@ -20,7 +20,8 @@ _NO_TERMINAL_COLUMNS = 100_000
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")]
 CouponName = Annotated[
-    str, typer.Argument(help="The coupon's name: 1 to 255 letters, digits and . _ -, not only dots.")
+    str,
+    typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}."),
 ]
 Reason = Annotated[str, typer.Option(help="Why; recorded in the audit.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
@@ -30,17 +31,20 @@ def check_coupon_name(name: str) -> None:
     """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
         raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_NAME_LENGTH} letters, digits and . _ -, and not only dots", param_hint="NAME"
+            f"must be {domain.COUPON_NAME_RULE}, such as summer-sale or 'Summer sale'", param_hint="NAME"
         )
 
 
 def check_reason(reason: str) -> None:
     """Raise `typer.BadParameter` unless this is a reason that the API takes."""
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
-            param_hint="--reason",
-        )
+        raise typer.BadParameter(f"must be {domain.REASON_RULE}", param_hint="--reason")
+
+
+def check_user_id(user_id: str, option: str = "--user") -> None:
+    """Raise `typer.BadParameter` unless this is a valid id of a user."""
+    if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
+        raise typer.BadParameter(f"must be {domain.USER_ID_RULE}", param_hint=option)
 
 
 def check_text(text: str, option: str) -> None:

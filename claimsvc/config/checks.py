@@ -9,6 +9,9 @@ from pydantic import ValidationInfo
 
 from claimsvc.domain import Quota
 
+_ORIGIN = re.compile(r"(https?)://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+# Browsers leave these ports out.
+_PORT_OF = {"http": "80", "https": "443"}
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -115,3 +118,14 @@ def parse_networks(value: Any) -> Any:
             "each must look like 10.0.0.7, 10.0.0.0/8 or fd00::/8 (with no bits set beyond the prefix), separated by "
             "commas"
         ) from None
+
+
+def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        parts = _ORIGIN.fullmatch(origin)
+        if origin != "*" and (parts is None or parts[2] == _PORT_OF[parts[1]]):
+            raise ValueError(
+                "each must look like https://shop.example or http://localhost:3000: in lower case, without a path, a "
+                "slash at the end, or the default port; or be * for all"
+            )
+    return origins

@@ -82,6 +82,10 @@ class Caller:
         """Whether the caller may see all codes."""
         return Scope.CODES_READ in self.scopes
 
+    def sees_codes_of(self, user_id: str) -> bool:
+        """Whether the caller may see the codes of this user's claims."""
+        return user_id == self.user_id or self.sees_codes
+
     def acts_for(self, user_id: str) -> bool:
         """Whether the caller may make, confirm and cancel claims for this user."""
         return user_id == self.user_id or Scope.CLAIMS_WRITE in self.scopes

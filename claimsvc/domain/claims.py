@@ -1,8 +1,10 @@
 """Coupons, claims, and attempts to claim; `claim_outcomes` has the results of an attempt."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from claimsvc.domain.eligibility import Attributes
 
@@ -37,6 +39,26 @@ class Claim:
     expires_at: datetime | None = None
     ended_at: datetime | None = None
     code: str | None = None
+
+
+EVERY_CLAIM_STATE = frozenset(ClaimState)
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaim:
+    """A claim as its user sees it in a list of all claims.
+
+    Args:
+        claim: the claim.
+        type: the type of its coupon; None if that has none.
+        benefit: what its coupon is worth, in the form of the API's `Benefit`; None if that is not stated.
+        shows_code: whether the reader may see the claim's code. If not, `claim.code` is None.
+    """
+
+    claim: Claim
+    type: str | None
+    benefit: Mapping[str, Any] | None = field(hash=False)
+    shows_code: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +123,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class ClaimPosition:
-    """A claim's position in the list of its coupon's claims, oldest first."""
+    """A claim's position in the list of its coupon's claims, oldest first, or of its user's claims, newest first."""
 
     claimed_at: datetime
     id: str

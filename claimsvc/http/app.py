@@ -36,6 +36,8 @@ def create_app(services: Services) -> web.Application:
     install(app, ROUTES)
     if services.stress is not None:
         install(app, DEVELOPMENT_ROUTES)
+    if services.cors is not None:
+        app.on_response_prepare.append(services.cors.prepare)
     if services.live is not None:
         app.on_shutdown.append(_dismiss_viewers)
     return app

@@ -12,6 +12,7 @@ from claimsvc.http.resources.eligibility import routes as eligibility
 from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.users import claims as users_claims
 from claimsvc.http.resources.users import routes as users
 
 ROUTES: tuple[Route, ...] = (
@@ -25,6 +26,7 @@ ROUTES: tuple[Route, ...] = (
     *locks.ROUTES,
     *audit.ROUTES,
     *exports.ROUTES,
+    *users_claims.ROUTES,
     *users.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,

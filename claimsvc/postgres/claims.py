@@ -5,7 +5,7 @@ under an idempotency key. It locks the coupon's row, as claims do, but does not 
 cancelling a claim would then wait behind all new claims.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,6 +24,7 @@ from claimsvc.domain import (
     Replayed,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
 from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
@@ -56,6 +57,41 @@ LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_i
 ORDER BY claim.claimed_at, claim.id
 """
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
+# There is no index by user, which every claim would have to maintain (docs/decisions/0046): the user is looked up in
+# each coupon, in the index of active claims and in that of ended ones. LIMIT, which is never reached, keeps the planner
+# at index look-ups while the table is small; see `fast_path`.
+_CLAIMS_OF_USER = """
+WITH claim AS MATERIALIZED (
+    SELECT found.*
+    FROM coupons AS coupon CROSS JOIN LATERAL (
+        (
+            SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at
+            FROM user_claims
+            WHERE %(wants_current)s AND coupon_name = coupon.name AND user_id = %(user_id)s AND state = 'active'
+            LIMIT 1000
+        )
+        UNION ALL
+        (
+            SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at
+            FROM user_claims
+            WHERE %(wants_ended)s AND coupon_name = coupon.name AND user_id = %(user_id)s AND state <> 'active'
+        )
+    ) AS found
+    WHERE (found.claimed_at, found.id) < (%(before_at)s::timestamptz, %(before_id)s::uuid)
+        AND CASE WHEN found.state = 'active' AND found.held_until IS NOT NULL THEN 'held' ELSE found.state END
+            = ANY (%(states)s)
+    ORDER BY found.claimed_at DESC, found.id DESC
+    LIMIT %(limit)s
+)
+SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
+    claim.ended_at, code.code, campaign.type, campaign.benefit
+FROM claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+ORDER BY claim.claimed_at DESC, claim.id DESC
+"""
+_AFTER_EVERY_CLAIM = {"before_at": "infinity", "before_id": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+_CURRENT = frozenset({ClaimState.ACTIVE, ClaimState.HELD})
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type,
     code.expires_at IS NOT NULL
@@ -85,11 +121,13 @@ class PostgresClaims:
 
     Args:
         database: where statements run.
+        reads: where lists are read; `database` if None.
         codes_changed: see `CodesChanged`.
     """
 
-    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, codes_changed: CodesChanged) -> None:
         self._database = database
+        self._reads = reads or database
         self._codes_changed = codes_changed
 
     async def claim(self, claim_id: str) -> Claim | None:
@@ -98,10 +136,19 @@ class PostgresClaims:
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         position = {"after_at": after.claimed_at, "after_id": after.id} if after is not None else _BEFORE_EVERY_CLAIM
-        rows = await self._database.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
-        if not rows and not await coupon_exists(self._database, coupon_name):
+        rows = await self._reads.fetch(_CLAIMS, {"coupon_name": coupon_name, "limit": limit, **position})
+        if not rows and not await coupon_exists(self._reads, coupon_name):
             return UnknownCoupon()
         return [claim_of(*row) for row in rows]
+
+    async def claims_of_user(
+        self, user_id: str, *, states: Collection[ClaimState], before: ClaimPosition | None, limit: int
+    ) -> list[UserClaim]:
+        position = {"before_at": before.claimed_at, "before_id": before.id} if before is not None else {}
+        wanted = {"user_id": user_id, "states": [state.value for state in states], "limit": limit}
+        wanted |= {"wants_current": not _CURRENT.isdisjoint(states), "wants_ended": not _CURRENT.issuperset(states)}
+        rows = await self._database.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
+        return [UserClaim(claim_of(*columns), coupon_type, benefit) for *columns, coupon_type, benefit in rows]
 
     async def cancel(
         self, claim_id: str, entry: AuditEntry

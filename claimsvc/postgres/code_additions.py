@@ -44,11 +44,13 @@ class CodeAdditions:
 
     Args:
         database: where statements run.
+        reads: where codes are counted; `database` if None.
         changed: see `CodesChanged`.
     """
 
-    def __init__(self, database: Database, *, changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, changed: CodesChanged) -> None:
         self._database = database
+        self._reads = reads or database
         self._changed = changed
         # Who generates codes of a coupon: others of this process wait here, without a connection.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()

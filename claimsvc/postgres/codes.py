@@ -33,6 +33,7 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
 
     Args:
         database: where statements run.
+        reads: where codes are counted; `database` if None.
         changed: see `CodesChanged`.
     """
 
@@ -52,11 +53,11 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
         return [code_of(row) for row in rows]
 
     async def count(self, coupon_type: str | None) -> CodeCounts:
-        [row] = await self._database.fetch(_COUNT, {"type": coupon_type})
+        [row] = await self._reads.fetch(_COUNT, {"type": coupon_type})
         return CodeCounts(*row)
 
     async def types(self) -> list[str | None]:
-        return [coupon_type for (coupon_type,) in await self._database.fetch(_TYPES, {})]
+        return [coupon_type for (coupon_type,) in await self._reads.fetch(_TYPES, {})]
 
     async def expire_due(self) -> int:
         due = await self._database.fetch(_DUE, {})

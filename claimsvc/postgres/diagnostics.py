@@ -22,6 +22,7 @@ SELECT
     current_setting('synchronous_commit') AS synchronous_commit,
     current_setting('fsync')::boolean AS fsync,
     current_setting('full_page_writes')::boolean AS full_page_writes,
+    current_setting('log_error_verbosity') AS log_error_verbosity,
     CASE
         WHEN rolsuper THEN current_setting('max_connections')::int
         ELSE least(
@@ -31,7 +32,8 @@ SELECT
             nullif(datconnlimit, -1)
         )
     END AS most_connections,
-    to_regclass('alembic_version') IS NOT NULL AS has_revision
+    to_regclass('alembic_version') IS NOT NULL AS has_revision,
+    to_regclass('coupons') IS NULL OR to_regclass('coupons_name_trgm_idx') IS NOT NULL AS has_search_index
 FROM pg_roles CROSS JOIN pg_database
 WHERE rolname = current_user AND datname = current_database()
 """
@@ -53,9 +55,11 @@ class DatabaseFacts:
         synchronous_commit: the setting.
         fsync: the setting.
         full_page_writes: the setting.
+        log_error_verbosity: of this session, which has set it to `terse` if it may.
         most_connections: how many connections this user can have, those of other programs included.
         revision: of the schema; empty without a schema.
         newest_revision: the schema revision that this version of the service was written for.
+        has_search_index: whether there is the index for searches; true without a schema.
     """
 
     version_number: int
@@ -67,9 +71,11 @@ class DatabaseFacts:
     synchronous_commit: str
     fsync: bool
     full_page_writes: bool
+    log_error_verbosity: str
     most_connections: int
     revision: str
     newest_revision: str
+    has_search_index: bool
 
 
 async def read_facts(source: ConnectionSource, *, timeout_seconds: float) -> DatabaseFacts:

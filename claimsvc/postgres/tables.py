@@ -51,9 +51,19 @@ coupons = Table(
     Column("strategy", Text, nullable=False, server_default="redlock"),
     # Until when only the stock decides claims: always if NULL, not at all if in the past. See `fast_path_window`.
     Column("plain_until", DateTime(timezone=True)),
+    # How many of its claims have ended; NULL if that is not known. See `claims_per_user`.
+    Column("ended_count", BigInteger),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
+    # For searches. It is missing where the extension pg_trgm cannot be created.
+    Index(
+        "coupons_name_trgm_idx",
+        "name",
+        postgresql_using="gin",
+        postgresql_ops={"name": "gin_trgm_ops"},
+        postgresql_with={"fastupdate": "off"},
+    ),
     # Claims update the same few rows again and again; free space on the page allows heap-only updates (HOT).
     postgresql_with={"fillfactor": 50},
 )
@@ -121,8 +131,10 @@ campaigns = Table(
     # How often each claim may be redeemed, unless its code says otherwise.
     Column("uses", SmallInteger, nullable=False, server_default="1"),
     CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
+    Column("claims_per_user", Integer),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
+    CheckConstraint("claims_per_user BETWEEN 1 AND 1000000", name="claims_per_user"),
     CheckConstraint("octet_length(metadata::text) <= 16384", name="metadata"),
     CheckConstraint("octet_length(rules::text) <= 65536", name="rules"),
     Index("campaigns_type_idx", "type", "coupon_name", postgresql_where=text("archived_at IS NULL")),

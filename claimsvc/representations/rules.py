@@ -6,7 +6,16 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field
 
 from claimsvc import domain
-from claimsvc.representations.fields import MAX_ENTRIES, CouponName, Number, Request, Scalar, at_most, bytes_of_jsonb
+from claimsvc.representations.fields import (
+    MAX_ENTRIES,
+    AttributeName,
+    CouponName,
+    Number,
+    Request,
+    Scalar,
+    at_most,
+    bytes_of_jsonb,
+)
 
 MAX_RULES = 20
 
@@ -17,16 +26,29 @@ MAX_VALUES = 200
 MAX_RULES_BYTES = 16_384
 
 
-_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
+_Values = Annotated[
+    list[Scalar],
+    Field(
+        min_length=1,
+        max_length=MAX_VALUES,
+        fail_fast=True,
+        description="an array of 1 to 200 strings, numbers, true or false",
+        examples=[["KR", "JP"]],
+    ),
+]
 
 
 class AttributeRule(Request):
     """A rule about an attribute. The attribute is required, and must satisfy every condition that is given."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["country"])]
+    name: AttributeName
     source: Annotated[
         domain.Source,
-        Field(strict=False, description="`request` (the claim's `attributes`) or `token` (the user's verified token)"),
+        Field(
+            strict=False,
+            description="`request` (the claim's `attributes`) or `token` (the user's verified token)",
+            examples=["request"],
+        ),
     ] = domain.Source.REQUEST
     one_of: _Values | None = None
     none_of: _Values | None = None
@@ -34,16 +56,33 @@ class AttributeRule(Request):
     at_most: Number | None = None
 
 
-_AttributeRule = Annotated[AttributeRule, at_most(MAX_ENTRIES)]
-_CouponNames = Annotated[list[CouponName], Field(max_length=MAX_RULES), at_most(MAX_RULES)]
+_AttributeRule = Annotated[
+    AttributeRule,
+    Field(
+        description="an object with the attribute's `name` and at least one condition",
+        examples=[{"name": "country", "one_of": ["KR", "JP"]}],
+    ),
+    at_most(MAX_ENTRIES),
+]
+_CouponNames = Annotated[
+    list[CouponName],
+    Field(max_length=MAX_RULES, description="an array of at most 20 names of coupons", examples=[["spring-sale"]]),
+    at_most(MAX_RULES),
+]
 
 
 class Rules(Request):
     """Eligibility rules: a user may claim the coupon if all of them are met."""
 
-    attributes: Annotated[list[_AttributeRule], Field(max_length=MAX_RULES), at_most(MAX_RULES)] = Field(
-        default_factory=list
-    )
+    attributes: Annotated[
+        list[_AttributeRule],
+        Field(
+            max_length=MAX_RULES,
+            description="an array of at most 20 rules about attributes",
+            examples=[[{"name": "country", "one_of": ["KR", "JP"]}]],
+        ),
+        at_most(MAX_RULES),
+    ] = Field(default_factory=list)
     holds: _CouponNames = Field(default_factory=list)
     holds_not: _CouponNames = Field(default_factory=list)
 

@@ -228,6 +228,29 @@ async def test_claims_are_read_page_by_page_as_they_are_asked_for() -> None:
     assert paths == ["/api/coupons/spring/claims?limit=1", "/api/coupons/spring/claims?limit=1&cursor=0a"]
 
 
+@pytest.mark.parametrize(
+    ("user_id", "states", "path"),
+    [
+        (None, [], "/api/users/me/claims?limit=100"),
+        ("a/b", ["active", "held"], "/api/users/a%2Fb/claims?limit=100&state=active%2Cheld"),
+    ],
+)
+async def test_claims_of_a_user_are_read_with_what_their_coupons_are_worth(
+    user_id: str | None, states: list[str], path: str
+) -> None:
+    page = {"items": [{**CLAIM, "type": "t", "benefit": {"percent_off": 5}}], "next_cursor": None}
+    async with scripted(says(200, page)) as service, ClaimClient(service.url) as client:
+        [found] = [each async for each in client.claims_of_user(user_id, states=states)]
+    assert (found, dict(found.more)) == (_CLAIM, {"type": "t", "benefit": {"percent_off": 5}})
+    assert [asked.path for asked in service.asked] == [path]
+
+
+async def test_claims_of_another_user_are_an_error() -> None:
+    async with scripted(refuses("not-your-claim", 403)) as service, ClaimClient(service.url) as client:
+        with pytest.raises(ProblemError):
+            _ = [each async for each in client.claims_of_user("eve")]
+
+
 async def test_claims_of_an_unknown_coupon_are_an_error() -> None:
     with pytest.raises(UnknownCouponError) as raised:
         await answered(every_claim, refuses("unknown-coupon", 404))

@@ -10,7 +10,7 @@ from email.utils import format_datetime
 import pytest
 from aiohttp import web
 
-from claimsvc.client import ClaimClient, Claimed, CouponCreated, Retries, SoldOut, UnavailableError
+from claimsvc.client import WITHOUT_TYPE, ClaimClient, Claimed, CouponCreated, Retries, SoldOut, UnavailableError
 from claimsvc.client.errors import UnexpectedAnswerError
 from claimsvc.client.retries import advised_seconds
 from tests.client.scripted import CLAIM, COUPON, Say, cuts, refuses, says, scripted
@@ -47,6 +47,19 @@ async def test_a_claim_is_sent_with_who_asks_and_what_makes_it_the_same_as_anoth
     assert first.json() == {"user_id": "ada", "coupon_name": "spring"}
     assert (second.headers["Idempotency-Key"], second.headers["X-Request-ID"]) == ('"mine"', "r-9")
     assert second.json() == {"user_id": "ada", "coupon_name": "spring", "hold_seconds": 60}
+
+
+async def test_a_claim_names_a_coupon_or_a_type_and_null_is_the_type_of_none() -> None:
+    async with scripted(_CLAIMED) as service, ClaimClient(service.url) as client:
+        await client.claim(None, "ada", coupon_type="welcome")
+        await client.claim(None, "ada", coupon_type=WITHOUT_TYPE)
+        for coupon_name, coupon_type in ((None, None), ("spring", "welcome"), ("spring", WITHOUT_TYPE)):
+            with pytest.raises(ValueError, match="either coupon_name"):
+                await client.claim(coupon_name, "ada", coupon_type=coupon_type)
+    assert [asked.json() for asked in service.asked] == [
+        {"user_id": "ada", "type": "welcome"},
+        {"user_id": "ada", "type": None},
+    ]
 
 
 async def test_each_request_has_a_key_and_an_id_of_its_own() -> None:

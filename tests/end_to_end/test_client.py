@@ -15,6 +15,7 @@ import pytest
 from redis.asyncio import Redis
 
 from claimsvc.client import (
+    WITHOUT_TYPE,
     AlreadyClaimed,
     BadRequestError,
     Cancelled,
@@ -141,6 +142,10 @@ async def test_attributes_and_types_are_claimed_by(client: ClaimClient) -> None:
     claimed = await client.claim(None, "ada", coupon_type="welcome", attributes={"city": "Seoul"})
     assert isinstance(claimed, Claimed)
     assert (claimed.claim.coupon_name, claimed.claim.code) == ("local", None)
+    await client.create_coupon("typeless", 5)
+    other = await client.claim(None, "bob", coupon_type=WITHOUT_TYPE)
+    assert isinstance(other, Claimed)
+    assert other.claim.coupon_name != "local"
 
 
 async def test_what_is_not_there_or_not_allowed_is_said(client: ClaimClient) -> None:

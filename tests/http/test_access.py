@@ -61,6 +61,8 @@ WITH_TOKENS: dict[str, set[str]] = {
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
     "GET /api/audit": {"admin", "audit:read"},
     "DELETE /api/users/{id}": {"admin", "users:erase"},
+    "GET /api/users/{user_id}/claims": {"ann", "admin", "claims:read"},
+    "GET /api/users/me/claims": {"ann", "eve"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
     "GET /readyz": ALL,
@@ -99,6 +101,10 @@ WITHOUT_TOKENS = {
     "GET /api/audit": {"admin", "audit:read"},
     "DELETE /api/users/{id}": {"admin", "users:erase"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
+    # A key shows more than others see, so one that is sent must be good.
+    "GET /api/users/{user_id}/claims": {"nobody", "admin", *KEYS},
+    "GET /api/coupons/{name}/claims": {"nobody", "admin", *KEYS},
+    "GET /api/users/me/claims": set(),
 }
 
 # Where a route takes a body, so that nobody is refused for what was sent.
@@ -137,7 +143,13 @@ class Stage:
 
     async def ask(self, method: str, route: str, caller: str) -> tuple[int, Any]:
         path = route.format(
-            name="plenty", coupon_name="plenty", id=self.claim_id, slug="sold-out", file="none", code="C-1"
+            name="plenty",
+            coupon_name="plenty",
+            id=self.claim_id,
+            slug="sold-out",
+            file="none",
+            code="C-1",
+            user_id="ann",
         )
         body = BODIES.get(f"{method} {route}")
         async with self.client.request(

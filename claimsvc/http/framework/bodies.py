@@ -71,7 +71,7 @@ def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHI
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        raise body_refused(error, model, document) from None
+        raise body_refused(error, model) from None
 
 
 def _check_headers(request: web.Request) -> bool:

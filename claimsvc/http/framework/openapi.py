@@ -34,7 +34,8 @@ Every error is an RFC 9457 problem. Decide by its `type`, which is also the path
 A repeated claim never takes a second unit, so you can safely retry a claim whose response was lost.
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
-does not support the method."""
+does not support the method.
+If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
@@ -269,8 +270,9 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     }
     body = _problem_body(problem, route)
     if body is BadRequestBody:
-        in_body = {"detail": "Input should be a valid integer; it must be an integer from 1 to 2147483647."}
-        in_query = {"detail": "Unknown name; the allowed names are: search, limit, cursor.", "parameter": "page"}
+        in_body = {"detail": "Must be an integer from 1 to 2147483647. Example: 100."}
+        unknown = "This name is not allowed here. The allowed names are: `search`, `limit`, `cursor`."
+        in_query = {"detail": unknown, "parameter": "page"}
         example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]

@@ -5,34 +5,35 @@ dataclasses: mypy checks them, and orjson encodes them directly. A field's descr
 be ..." in error messages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
 from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
-from claimsvc.representations.coupons import CouponBody
+from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
 
 
 def _either(schema: dict[str, Any]) -> None:
     for name in ("coupon_name", "type"):
         del schema["properties"][name]["default"]
-    schema["not"] = {"required": ["coupon_name", "type"]}
+    schema["oneOf"] = [{"required": ["coupon_name"]}, {"required": ["type"]}]
 
 
 class ClaimCoupon(Request):
-    """A claim: one unit of a coupon, of the oldest claimable coupon of a `type`, or of the oldest claimable one."""
+    """A claim: one unit of a coupon, or of the oldest claimable coupon of a `type` (null: of those without a type)."""
 
     model_config = ConfigDict(json_schema_extra=_either)
     EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "summer-sale"}
 
     user_id: UserId
+    # Empty if absent: what is sent is never empty.
     coupon_name: CouponName = ""
-    type: CouponType = ""
+    type: CouponType | None = ""
     hold_seconds: HoldSeconds | None = None
     attributes: Attributes | None = None
 
@@ -41,7 +42,7 @@ class ClaimCoupon(Request):
 class CouponPageBody:
     """A page of coupons, ordered by name. `next_cursor` is null on the last page."""
 
-    items: list[CouponBody]
+    items: list[ListedCouponBody]
     next_cursor: str | None
 
 
@@ -69,20 +70,35 @@ class ClaimBody(ClaimWithoutCodeBody):
 
 
 @dataclass(frozen=True, slots=True)
-class ListedClaimBody(ClaimWithoutCodeBody):
-    """A claim in a list."""
-
-    code: Annotated[
-        str | None,
-        Field(description="as in a claim; absent unless the request has a key with the scope `codes:read`"),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ListedClaimBody]
+    items: list[ClaimBody | ClaimWithoutCodeBody]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaimBody(ClaimWithoutCodeBody):
+    """A claim in a list of its user's claims, with the type and the benefit of its coupon."""
+
+    type: CouponType | None
+    benefit: dict[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaimWithCodeBody(UserClaimBody):
+    """The same for callers who may see codes: the user itself, and keys with the scope `codes:read`."""
+
+    code: Annotated[
+        str | None, Field(description="the claim's code; null while the claim is held, and if the coupon has no codes")
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaimPageBody:
+    """A page of a user's claims, newest first. `next_cursor` is null on the last page."""
+
+    items: list[UserClaimWithCodeBody | UserClaimBody]
     next_cursor: str | None
 
 
@@ -161,14 +177,22 @@ def claim_body(claim: domain.Claim) -> ClaimBody:
     )
 
 
-def claim_page_body(claims: Sequence[domain.Claim], next_cursor: str | None, *, with_codes: bool) -> ClaimPageBody:
-    """The body of a page of claims, with their codes or without."""
-    items = [claim_body(claim) if with_codes else _without_code(claim) for claim in claims]
-    return ClaimPageBody(cast("list[ListedClaimBody]", items), next_cursor)
+def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:
+    """The body of a claim in a list of its coupon's claims."""
+    return claim_body(claim) if shows_code else ClaimWithoutCodeBody(*_all_but_code(claim))
 
 
-def _without_code(claim: domain.Claim) -> ClaimWithoutCodeBody:
-    return ClaimWithoutCodeBody(
+def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
+    """The body of a claim in a list of its user's claims."""
+    benefit = dict(listed.benefit) if listed.benefit is not None else None
+    values = (*_all_but_code(listed.claim), listed.type, benefit)
+    return UserClaimWithCodeBody(*values, listed.claim.code) if listed.shows_code else UserClaimBody(*values)
+
+
+def _all_but_code(
+    claim: domain.Claim,
+) -> tuple[str, str, str, domain.ClaimState, datetime, datetime | None, datetime | None]:
+    return (
         claim.id,
         claim.coupon_name,
         claim.user_id,

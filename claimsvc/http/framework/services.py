@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from claimsvc import domain, ports
+from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
 from claimsvc.observability.console import Live
 
@@ -56,6 +57,7 @@ class Services:
         stress: runs the stress test; None except in development.
         quotas: the quotas on claiming; None if there are none.
         trusted_proxies: the networks of proxies whose `X-Forwarded-For` is trusted.
+        cors: which pages of other origins may use the API; None if none may.
     """
 
     strategy: ports.AnyClaims
@@ -83,6 +85,7 @@ class Services:
     stress: StressTests | None = None
     quotas: ports.Quotas | None = None
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
+    cors: Cors | None = None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -91,7 +91,8 @@ WITH claim AS (
     SELECT %(coupon_name)s, named.code, voided.expires_at, voided.uses FROM named CROSS JOIN voided
     RETURNING 1
 ), returned AS (
-    UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units
+    UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units,
+        ended_count = coalesce(ended_count, 0) + 1
     FROM cancelled
     CROSS JOIN (
         SELECT CASE

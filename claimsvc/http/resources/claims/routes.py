@@ -33,8 +33,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user.
 
-    Without `coupon_name`, the oldest claimable coupon is claimed; with `type`, the oldest of that type. With
-    `hold_seconds` the unit is held until you confirm the claim or the time is over.
+    Send exactly one of `coupon_name` and `type`. With `type`, the oldest claimable coupon of that type is claimed; null
+    means the coupons without a type. With `hold_seconds` the unit is held until you confirm the claim or the time is
+    over.
 
     If the user already holds a unit, the response is 200: a repeated hold continues unchanged, and a claim without
     `hold_seconds` confirms it.
@@ -63,10 +64,10 @@ def begin_claim(
         token: the claims of the user's token.
 
     Raises:
-        RefusedError: the body names both a coupon and a type.
+        RefusedError: the body names both a coupon and a type, or neither.
     """
-    if body.coupon_name and body.type:
-        raise problems.bad_body("Send either `coupon_name` or `type`, not both.", pointer="#/type")
+    if bool(body.coupon_name) is (body.type != ""):
+        raise _not_one_of_both(body)
     options = None
     if body.hold_seconds is not None or key is not None or body.attributes or token:
         options = domain.ClaimOptions(
@@ -76,6 +77,17 @@ def begin_claim(
             token=domain.attributes_of(token),
         )
     return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
+
+
+def _not_one_of_both(body: schemas.ClaimCoupon) -> problems.RefusedError:
+    if body.coupon_name:
+        return problems.bad_body(
+            'Send either `coupon_name` or `type`, not both; not `"type": null` either.', pointer="#/type"
+        )
+    return problems.bad_body(
+        "Send exactly one of `coupon_name` and `type`, such as "
+        '{"user_id": "user-1", "coupon_name": "summer-sale"}; "type": null means a coupon without a type.',
+    )
 
 
 def fast_claims(claims: AnyClaims) -> FastRoute:

@@ -13,7 +13,7 @@ from claimsvc.domain.outcomes import problem_of
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
 from claimsvc.representations.coupons import Uses
-from claimsvc.representations.fields import CouponName, CouponType, Request, UserId
+from claimsvc.representations.fields import CouponName, CouponType, Request, TypeOrNone, UserId
 from claimsvc.representations.times import EndsAt
 
 # A code's characters in UTF-8, in hex: the ASCII ones, then Hangul syllables, U+AC00 to U+D7A3. A dot alone is allowed,
@@ -98,15 +98,7 @@ class CheckQuery(Request):
 class CountsQuery(Request):
     """The query of the counts of codes."""
 
-    type: Annotated[
-        str,
-        Field(
-            max_length=domain.MAX_NAME_LENGTH,
-            pattern=rf"^$|{domain.COUPON_NAME_PATTERN}",
-            description="the type of the coupons; empty for coupons without a type",
-            examples=["welcome"],
-        ),
-    ] = ""
+    type: TypeOrNone = ""
 
 
 class GenerateCodes(Request):

@@ -46,7 +46,7 @@ def _create_reply(
     request_id: str,
 ) -> Reply:
     if isinstance(outcome, domain.Coupon):
-        return created(campaign_schemas.campaign_body(outcome, campaign), f"/api/coupons/{outcome.name}")
+        return created(campaign_schemas.campaign_body(outcome, campaign), campaign_schemas.coupon_path(outcome.name))
     if isinstance(outcome, domain.Replayed):
         return replayed(_create_reply(outcome.answer, campaign, outcome.request_id))
     return refused(outcome, request_id)
