@@ -70,12 +70,18 @@ class IdempotencyKey:
         key: chosen by the caller.
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
+        former_fingerprint: the digest by which the version before stored the same request; None if there is none.
     """
 
     caller: str
     key: str
     fingerprint: bytes
     request_id: str
+    former_fingerprint: bytes | None = None
+
+    def is_of(self, fingerprint: bytes) -> bool:
+        """Whether a stored fingerprint, of this version or the one before, is that of this request."""
+        return fingerprint in (self.fingerprint, self.former_fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
