@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
+import psycopg
 import structlog
 from aiohttp import web
 
@@ -26,6 +27,8 @@ from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
 from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
+from claimsvc.postgres import ConnectionSource
+from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
 from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
@@ -121,11 +124,13 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     metrics = Metrics(tracing.trace_id if tracing is not None else None)
     stack.callback(metrics.flush)
     metrics.expect_requests("POST", CLAIM_PATH, (201, 404, 409, 500, 503))
-    metrics.pool_limited(settings.database_pool_size)
+    metrics.pool_limited("claims", settings.database_pool_size)
+    metrics.pool_limited("reads", settings.database_read_pool_size)
     failpoints = Failpoints.parse(settings.failpoints)
     code_counts = CodeCountUpdater()
     pool = await stack.enter_async_context(_open_pool(settings, metrics, failpoints))
-    database = repositories_on(settings, pool, metrics, code_counts.changed)
+    reads = await stack.enter_async_context(_open_reads(settings, metrics, failpoints))
+    database = repositories_on(settings, pool, metrics, code_counts.changed, reads)
     masters = await stack.enter_async_context(_open_masters(settings, metrics))
     await require("CLAIMSVC_DATABASE_URL", database.check_schema())
     await require("CLAIMSVC_REDIS_URLS", masters.check())
@@ -324,8 +329,20 @@ def _open_redlocks(
 def _open_pool(
     settings: Settings, metrics: Metrics, failpoints: Failpoints | None = None
 ) -> AbstractAsyncContextManager[Pool]:
-    connect = {} if failpoints is None else {"connect": failpoints.connect}
-    return open_pool(settings.database_url, connection_limits(settings), metrics, **connect)
+    connect = psycopg.AsyncConnection.connect if failpoints is None else failpoints.connect
+    return open_pool(settings.database_url, connection_limits(settings), metrics, connect)
+
+
+@asynccontextmanager
+async def _open_reads(
+    settings: Settings, metrics: Metrics, failpoints: Failpoints | None
+) -> AsyncIterator[ConnectionSource]:
+    """The pool for slow reads. Its clients take turns."""
+    size, timeout_seconds = settings.database_read_pool_size, settings.database_read_pool_timeout_seconds
+    limits = replace(connection_limits(settings), pool_size=size)
+    connect = psycopg.AsyncConnection.connect if failpoints is None else failpoints.connect
+    async with open_pool(settings.database_url, limits, metrics, connect, name="reads", is_for_reads=True) as pool:
+        yield FairSource(pool, size=size, timeout_seconds=timeout_seconds)
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:

@@ -13,7 +13,7 @@ class _Unobserved:
     """Observes nothing, for commands: only the service shows metrics."""
 
     def transaction_ended(self, seconds: float) -> None: ...
-    def pool_changed(self, state: str, change: int) -> None: ...
+    def pool_changed(self, pool: str, state: str, change: int) -> None: ...
     def invariant_violated(self) -> None: ...
 
 
@@ -48,6 +48,7 @@ def repositories_on(
     source: postgres.ConnectionSource,
     observer: StorageObserver,
     codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+    reads: postgres.ConnectionSource | None = None,
 ) -> postgres.Repositories:
     """The repositories on a source of connections.
 
@@ -56,9 +57,12 @@ def repositories_on(
         source: lends connections.
         observer: receives transactions and violated invariants.
         codes_changed: called with the types of coupons whose codes have changed.
+        reads: lends connections to slow reads; `source` if None.
     """
+    timeout_seconds = unit_timeout_seconds(settings)
     return postgres.Repositories.on(
-        postgres.Database(source, unit_timeout_seconds(settings)),
+        postgres.Database(source, timeout_seconds),
+        reads=None if reads is None else postgres.Database(reads, timeout_seconds),
         observer=observer,
         codes_changed=codes_changed,
     )
@@ -91,10 +95,10 @@ async def require(variable: str, check: Awaitable[None]) -> None:
     """Run a check of the server that a variable names.
 
     Raises:
-        SettingsError: the check failed; the message names the variable.
+        SettingsError: the check failed; the message names the variable, and says why and what to do.
     """
     try:
         await check
     except UnavailableError as error:
-        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}; run `claimsvc doctor` for details") from error
+        why = f": {error.trouble}" if error.trouble is not None else ""
+        raise SettingsError(f"{variable}: {error.detail}{why}; run `claimsvc doctor` for details") from error

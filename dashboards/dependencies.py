@@ -175,10 +175,13 @@ def _database() -> list[Panel]:
     return [
         graph(
             "Connections by state",
-            "Do claims wait for a connection? When the connections in use reach the limit, the next transaction waits.",
+            "Do claims wait for a connection? When the connections in use of a pool reach its limit, the next request "
+            "waits. Lists, searches, counts, the audit and exports have the pool `reads`.",
             COUNT,
-            Query("sum by (instance, state) (claimsvc_db_pool_connections{HERE})", "{{instance}} {{state}}"),
-            Query("sum by (instance) (claimsvc_db_pool_limit{HERE})", "{{instance}} limit"),
+            Query(
+                "sum by (instance, pool, state) (claimsvc_db_pool_connections{HERE})", "{{instance}} {{pool}} {{state}}"
+            ),
+            Query("sum by (instance, pool) (claimsvc_db_pool_limit{HERE})", "{{instance}} {{pool}} limit"),
             width=6,
         ),
         quantile_graph(

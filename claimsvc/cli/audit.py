@@ -10,6 +10,7 @@ from rich.table import Table
 
 from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table, say
+from claimsvc.cli.usage import refused_options
 
 
 def audit(
@@ -36,9 +37,7 @@ def audit(
     try:
         selection = AuditSelection.model_validate(asked if since is None else {**asked, "since": since}).filter()
     except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0])
-        rule = AuditSelection.model_fields[option].description
-        raise typer.BadParameter(f"must be {rule}", param_hint="--" + option.replace("_", "-")) from None
+        raise refused_options(error, AuditSelection) from None
     found = on_storage(
         lambda storage: audit_cases.entries(storage.audit_log, os_operator(), selection, after=None, limit=limit)
     )

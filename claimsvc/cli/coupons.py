@@ -1,6 +1,6 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
-import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -23,6 +23,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import json_of, option_of, refused_options
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, CouponState, ListedCoupon, StrategyName
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from claimsvc.postgres import Repositories
 
 _PAGE = 1000
+# The options that are JSON.
+_OF_JSON = frozenset({"benefit", "metadata", "rules"})
 
 app = typer.Typer(help="Create, change and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -38,7 +41,21 @@ StartsAt = Annotated[
 ]
 EndsAt = Annotated[str | None, typer.Option(help="When the coupon can no longer be claimed.")]
 PerUserLimit = Annotated[
-    int | None, typer.Option(min=1, help="Units that one user may have at a time; a new coupon has 1.")
+    int | None,
+    typer.Option(
+        min=1, max=domain.MAX_PER_USER_LIMIT, help="Units that one user may have at a time; a new coupon has 1."
+    ),
+]
+ClaimsPerUser = Annotated[
+    str | None,
+    typer.Option(
+        metavar="INTEGER",
+        help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
+    ),
+]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
 ]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
@@ -61,16 +78,20 @@ def create_coupon(
         bool, typer.Option("--paused", help="Create the coupon paused: it cannot be claimed yet.")
     ] = False,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Create a coupon. Audited."""
     from claimsvc.application import coupons
 
     check_coupon_name(name)
-    rules = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    rules = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+    )
     campaign = domain.Campaign(**rules, paused=paused)
     made = on_storage(
         lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
@@ -94,13 +115,18 @@ def change_coupon(
         bool | None, typer.Option("--pause/--resume", help="While the coupon is paused, it cannot be claimed.")
     ] = None,
     per_user_limit: PerUserLimit = None,
+    claims_per_user: ClaimsPerUser = None,
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, type, benefit or rules. Audited."""
-    change = _given_rules(starts_at, ends_at, per_user_limit, coupon_type, benefit, metadata, eligibility)
+    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
+    rules. Audited."""
+    change = _given_rules(
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+    )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
         raise typer.BadParameter("nothing to change; see --help", param_hint="OPTIONS")
@@ -147,9 +173,11 @@ def _given_rules(
     starts_at: str | None,
     ends_at: str | None,
     per_user_limit: int | None,
+    claims_per_user: str | None,
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
+    uses: int | None,
     eligibility: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
@@ -158,8 +186,8 @@ def _given_rules(
         typer.BadParameter: a value is invalid.
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
-    asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"per_user_limit": per_user_limit, "rules": _json(eligibility, "--rules")}
+    asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
+    asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}
@@ -168,22 +196,20 @@ def _given_rules(
 
     from claimsvc.representations.coupons import ChangeCoupon
 
+    for field in _OF_JSON & given.keys():
+        if (text := given[field]) is not None:
+            given[field] = json_of(str(text), field, ChangeCoupon)
+    for field in given.keys() - _OF_JSON:
+        check_text(str(given[field]), option_of(field))
     try:
         return dict(ChangeCoupon.model_validate(given).change())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=option) from None
+        raise refused_options(error, ChangeCoupon) from None
 
 
-def _json(text: str | None, option: str) -> Any:
-    if text is None or text == "none":
-        return text
-    check_text(text, option)
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise typer.BadParameter("must be JSON", param_hint=option) from None
+def _integer(text: str | None) -> int | str | None:
+    """An option that is a number or `none`; what is neither is left to the model."""
+    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) else text
 
 
 @app.command("list")
@@ -238,7 +264,8 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
         raise refusal_error(detail, f"there is no coupon {name}")
     if as_json:
         claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claimants})
+        claims = {"claims_per_user": detail.campaign.most_claims}
+        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
         return
     _print_table([detail.coupon])
     for rule, value in asdict(detail.campaign).items():

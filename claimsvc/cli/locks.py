@@ -24,6 +24,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import must_be
 from claimsvc.domain import HeldLock, LockNotHeld, LocksSeen
 
 if TYPE_CHECKING:
@@ -68,10 +69,7 @@ def release_lock(
     check_coupon_name(name)
     check_text(reason, "--reason")
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
-            param_hint="--reason",
-        )
+        raise must_be(domain.REASON_RULE, "--reason", "web-1 hangs")
     settings = _settings()
     confirm(f"Release the lock of {name} by force?", yes)
     released = _on_masters(settings, lambda lock_admin: lock_cases.release(lock_admin, os_operator(), name, reason))

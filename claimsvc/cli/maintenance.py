@@ -24,7 +24,7 @@ def migrate() -> None:
     from claimsvc.bootstrap import migrate as migrate_schema
     from claimsvc.config import load_database_settings
 
-    logs.configure("error", "auto")
+    logs.configure("warning", "auto")  # a warning says which index could not be created
     migrate_schema(load_database_settings().database_url)
     say("The schema is up to date.")
 

@@ -275,6 +275,7 @@ class ClaimClient:
         ends_at: datetime | None = None,
         paused: bool | None = None,
         per_user_limit: int | None = None,
+        claims_per_user: int | None = None,
         coupon_type: str | None = None,
         benefit: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -293,6 +294,7 @@ class ClaimClient:
             starts_at, ends_at: when it can be claimed; with an offset from UTC.
             paused: create it paused, so that it cannot be claimed yet.
             per_user_limit: most units that one user may have at a time.
+            claims_per_user: most claims that one user may make in all, ended ones included.
             coupon_type: groups coupons.
             benefit: what the coupon is worth, such as `{"percent_off": 15}`.
             metadata: any data of yours.
@@ -310,6 +312,7 @@ class ClaimClient:
             "ends_at": ends_at.isoformat() if ends_at is not None else None,
             "paused": paused,
             "per_user_limit": per_user_limit,
+            "claims_per_user": claims_per_user,
             "type": coupon_type,
             "benefit": benefit,
             "metadata": metadata,

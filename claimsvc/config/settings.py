@@ -36,10 +36,27 @@ class DatabaseSettings(BaseModel):
         description="The PostgreSQL server (14 or newer), as postgresql://user:password@host:5432/database.", repr=False
     )
     database_pool_size: int = Field(
-        10, ge=1, le=1000, description="Connections to PostgreSQL that each worker may open."
+        10,
+        ge=1,
+        le=1000,
+        description="Connections to PostgreSQL that each worker may open for claims and changes.",
+    )
+    database_read_pool_size: int = Field(
+        2,
+        ge=1,
+        le=1000,
+        description="Further connections to PostgreSQL that each worker may open for lists, searches, counts, the "
+        "audit and exports.",
     )
     database_pool_timeout_seconds: float = Field(
         2.0, gt=0, le=60, description="Seconds to wait for a free connection of the pool before a request fails."
+    )
+    database_read_pool_timeout_seconds: float = Field(
+        10.0,
+        gt=0,
+        le=60,
+        description="Seconds that a list, search, count, page of the audit or of an export waits for its connection "
+        "before it fails.",
     )
     database_connect_timeout_seconds: int = Field(
         3, ge=1, le=60, description="Seconds to wait for a new connection to PostgreSQL before it counts as failed."
@@ -53,6 +70,10 @@ class DatabaseSettings(BaseModel):
     database_idle_in_transaction_timeout_seconds: float = Field(
         5.0, gt=0, le=60, description="Seconds after which PostgreSQL ends a transaction whose process has stalled."
     )
+
+    def connections_of_worker(self) -> int:
+        """The most connections to PostgreSQL that one worker opens, in both pools."""
+        return self.database_pool_size + self.database_read_pool_size
 
 
 class Settings(DatabaseSettings):

@@ -32,6 +32,12 @@ def judge_database(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings
     yield from judge_answer(_SUBJECT, facts.answer_seconds)
     yield from judge_clock(_SUBJECT, facts.clock_ahead_seconds)
     yield from _judge_durability(facts)
+    if facts.log_error_verbosity != "terse":
+        yield warning(
+            _SUBJECT,
+            f"log_error_verbosity is {facts.log_error_verbosity}: PostgreSQL's log names users whose claims it refuses",
+            "as a superuser: ALTER ROLE ... SET log_error_verbosity = terse, for the role of CLAIMSVC_DATABASE_URL",
+        )
     yield from _judge_connections(facts, settings)
 
 
@@ -53,10 +59,13 @@ def _judge_durability(facts: DatabaseFacts) -> Findings:
 
 def _judge_connections(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings:
     workers = settings.workers if isinstance(settings, Settings) else 1
-    needed = workers * settings.database_pool_size
+    needed = workers * settings.connections_of_worker()
     instances = facts.most_connections // needed
     found = f"an instance opens up to {needed} connections and {facts.most_connections} are available"
-    mend = "raise max_connections (or the role's limit), or lower CLAIMSVC_DATABASE_POOL_SIZE or CLAIMSVC_WORKERS"
+    mend = (
+        "raise max_connections (or the role's limit), or lower CLAIMSVC_DATABASE_POOL_SIZE, "
+        "CLAIMSVC_DATABASE_READ_POOL_SIZE or CLAIMSVC_WORKERS"
+    )
     if instances == 0:
         yield wrong(_SUBJECT, found, mend)
     elif instances == 1:
@@ -69,6 +78,13 @@ def judge_schema(facts: DatabaseFacts) -> Findings:
     """Judge the schema's revision."""
     if facts.revision == facts.newest_revision:
         yield ok("migrations", f"the schema is at revision {facts.revision}, the newest")
+        if not facts.has_search_index:
+            yield warning(
+                "migrations",
+                "the index for searches of coupons is missing, because the extension pg_trgm could not be created",
+                "CREATE EXTENSION pg_trgm (the owner of the database may), then CREATE INDEX CONCURRENTLY "
+                "coupons_name_trgm_idx ON coupons USING gin (name gin_trgm_ops) WITH (fastupdate = off)",
+            )
     elif facts.revision > facts.newest_revision:
         yield warning(
             "migrations",

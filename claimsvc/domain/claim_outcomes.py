@@ -61,6 +61,21 @@ class SoldOut(ClaimOutcome, Refusal):
 
 
 @refusal(
+    "too-many-claims",
+    409,
+    "Too many claims",
+    "This user has made as many claims of this coupon as one user may, ended ones included.",
+    "Do not retry: the answer will stay the same, unless the coupon's `claims_per_user` is raised.",
+    rpc_code=RpcCode.RESOURCE_EXHAUSTED,
+    seen_as=_ALREADY_CLAIMED,
+    as_reason="The user has made as many claims of the coupon as one user may.",
+)
+@dataclass(frozen=True, slots=True)
+class TooManyClaims(ClaimOutcome, Refusal):
+    """The user has made as many claims as the coupon allows, cancelled and expired ones included."""
+
+
+@refusal(
     "unknown-coupon",
     404,
     "Unknown coupon",

@@ -9,6 +9,7 @@ from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.resources.claims.routes import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
+from claimsvc.http.server.addresses import naming_its_client
 from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection
 from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
@@ -114,11 +115,13 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         services = self.app[SERVICES]
-        handler, queue, tracer = with_static_lookup(self.app, server.request_handler), FairQueue(), services.tracer
+        handler = with_static_lookup(self.app, server.request_handler)
         if services.hosts is not None:
             handler = guarded(handler, services.hosts)
         if services.cors is not None:
             handler = answering_preflights(handler, services.cors)
+        handler = naming_its_client(handler, services.trusted_proxies)
+        queue, tracer = FairQueue(), services.tracer
         route = fast_claims(services.strategy)
         access_log: AccessLog
         if tracer is None:

@@ -33,10 +33,13 @@ class BatchObserver(Protocol):
 
 
 class StorageObserver(Protocol):
-    """Observes PostgreSQL. The `state` of a connection is `idle` or `in_use`; `change` is a difference."""
+    """Observes PostgreSQL.
+
+    A `pool` is `claims` or `reads`. The `state` of a connection is `idle` or `in_use`; `change` is a difference.
+    """
 
     def transaction_ended(self, seconds: float) -> None: ...
-    def pool_changed(self, state: str, change: int) -> None: ...
+    def pool_changed(self, pool: str, state: str, change: int) -> None: ...
     def invariant_violated(self) -> None: ...
 
 

@@ -86,18 +86,20 @@ class PostgresAuditLog:
     """`ports.AuditLog` on PostgreSQL.
 
     Args:
-        database: where statements run.
+        database: where entries are written.
+        reads: where they are read; `database` if None.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         self._database = database
+        self._reads = reads or database
 
     async def record(self, entry: AuditEntry) -> None:
         await self._database.write_once(INSERT_ENTRY, parameters_of(entry))
 
     async def entries(self, wanted: AuditFilter, *, after: AuditPosition | None, limit: int) -> list[AuditEntry]:
         statement, values = _entries_query(wanted, after, limit)
-        return [AuditEntry(**row) for row in await self._database.fetch_dicts(statement, values)]
+        return [AuditEntry(**row) for row in await self._reads.fetch_dicts(statement, values)]
 
 
 def _entries_query(wanted: AuditFilter, after: AuditPosition | None, limit: int) -> tuple[str, dict[str, Any]]:

@@ -15,7 +15,8 @@ _STATE = """CASE
         WHEN coupon.remaining_amount = 0 THEN 'sold-out'
         ELSE 'open'
     END"""
-# Of a type, the names are read from the index on types, which has the coupons that are not archived.
+# ILIKE has the index `coupons_name_trgm_idx`; names are ASCII. Of a type, the names are read from the index on types,
+# which has the coupons that are not archived.
 _LIST = """
 SELECT {columns}, campaign.type, campaign.benefit, campaign.starts_at, campaign.ends_at, {state} AS state
 FROM {source}
@@ -34,6 +35,12 @@ async def list_coupons(
     database: Database, matching: CouponFilter, *, after: str | None, limit: int
 ) -> list[ListedCoupon]:
     """See `ports.Coupons.listed`."""
+    statement, wanted = statement_of(matching, after=after, limit=limit)
+    return [_listed(row) for row in await database.fetch_dicts(statement, wanted)]
+
+
+def statement_of(matching: CouponFilter, *, after: str | None, limit: int) -> tuple[str, dict[str, Any]]:
+    """Return the statement that lists coupons, and its parameters."""
     wanted = {
         "states": [state.value for state in matching.states],
         "like": f"%{_literal(matching.search)}%" if matching.search else None,
@@ -41,19 +48,16 @@ async def list_coupons(
         "type": matching.type or None,
         "limit": limit,
     }
-    return [_listed(row) for row in await database.fetch_dicts(_statement(matching), wanted)]
-
-
-def _statement(matching: CouponFilter) -> str:
     current = "AND campaign.archived_at IS NULL" if CouponState.ARCHIVED not in matching.states else ""
     if matching.type:
         source, name, of_type = _TYPED, "campaign.coupon_name", "AND campaign.type = %(type)s"
     else:
         source, name = _ALL, "coupon.name"
         of_type = "AND campaign.type IS NULL" if matching.type == "" else ""
-    return _LIST.format(
+    statement = _LIST.format(
         columns=COUPON_COLUMNS, state=_STATE, source=source, current=current, name=name, of_type=of_type
     )
+    return statement, wanted
 
 
 def _literal(text: str) -> str:

@@ -19,14 +19,6 @@ SELECT {COUPON_COLUMNS},
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
-_LIST = f"""
-SELECT {COUPON_COLUMNS} FROM coupons AS coupon
-WHERE NOT EXISTS (SELECT FROM campaigns WHERE coupon_name = name AND archived_at IS NOT NULL)
-    AND (%(search)s::text IS NULL OR strpos(lower(name), lower(%(search)s)) > 0)
-    AND (%(after)s::text IS NULL OR name > %(after)s)
-ORDER BY name
-LIMIT %(limit)s
-"""  # noqa: S608 - of constants
 _STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
 # `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
@@ -63,25 +55,23 @@ class PostgresCoupons:
     """`ports.Coupons` on PostgreSQL.
 
     Args:
-        database: where statements run.
+        database: where the statements of claims run.
+        reads: where details and lists are read; `database` if None.
     """
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         self._database = database
+        self._reads = reads or database
 
     async def coupon(self, name: str, *, claimants: int) -> CouponDetail | None:
-        rows = await self._database.fetch_dicts(_COUPON_DETAIL, {"name": name, "claimants": claimants})
+        rows = await self._reads.fetch_dicts(_COUPON_DETAIL, {"name": name, "claimants": claimants})
         if not rows:
             return None
         [row] = rows
         return CouponDetail(coupon_of(row), tuple(row["claimed_by"]), campaign_of(row))
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        wanted = {"search": search or None, "after": after, "limit": limit}
-        return [coupon_of(row) for row in await self._database.fetch_dicts(_LIST, wanted)]
-
     async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
-        return await list_coupons(self._database, matching, after=after, limit=limit)
+        return await list_coupons(self._reads, matching, after=after, limit=limit)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]

@@ -49,6 +49,9 @@ async def open_pool(
     limits: ConnectionLimits,
     observer: StorageObserver,
     connect: Connect = psycopg.AsyncConnection.connect,
+    *,
+    name: str = "claims",
+    is_for_reads: bool = False,
 ) -> AsyncIterator[Pool]:
     """Open a pool of connections, and close it on exit. It connects on first use.
 
@@ -57,6 +60,8 @@ async def open_pool(
         limits: of the pool and of each connection.
         observer: receives changes of the pool.
         connect: opens a connection.
+        name: what `observer` knows the pool by.
+        is_for_reads: whether each statement is planned for its values; see `connection_options`.
     """
     engine = create_async_engine(
         database_url,
@@ -66,9 +71,12 @@ async def open_pool(
         pool_use_lifo=True,
         # Units of work are single statements or pipelines with their own BEGIN; SQLAlchemy need not begin or end them.
         isolation_level="AUTOCOMMIT",
-        connect_args={**connection_options(limits), "async_creator_fn": bounded(connect, limits)},
+        connect_args={
+            **connection_options(limits, is_for_reads=is_for_reads),
+            "async_creator_fn": bounded(connect, limits),
+        },
     )
-    _watch(engine, observer)
+    _watch(engine, name, observer)
     try:
         yield Pool(engine)
     finally:
@@ -83,13 +91,13 @@ def _error_of_driver(error: SQLAlchemyError) -> psycopg.Error:
     return psycopg.OperationalError(str(error))
 
 
-def _watch(engine: AsyncEngine, observer: StorageObserver) -> None:
+def _watch(engine: AsyncEngine, name: str, observer: StorageObserver) -> None:
     """Report each connection that is opened, checked out, returned or closed."""
     pool = engine.sync_engine.pool
 
     def change(idle: int, in_use: int) -> None:
-        observer.pool_changed("idle", idle)
-        observer.pool_changed("in_use", in_use)
+        observer.pool_changed(name, "idle", idle)
+        observer.pool_changed(name, "in_use", in_use)
 
     def lent(_: Any, record: Any, __: Any) -> None:
         record.record_info["lent"] = True

@@ -1,4 +1,4 @@
-"""All repositories on one pool of connections."""
+"""All repositories, on a pool of connections for claims and another one for slow reads."""
 
 from dataclasses import dataclass
 from typing import Self
@@ -38,24 +38,34 @@ class Repositories:
     check_schema: SchemaCheck
 
     @classmethod
-    def on(cls, database: Database, *, observer: StorageObserver, codes_changed: CodesChanged = lambda _: None) -> Self:
+    def on(
+        cls,
+        database: Database,
+        *,
+        observer: StorageObserver,
+        codes_changed: CodesChanged = lambda _: None,
+        reads: Database | None = None,
+    ) -> Self:
         """Build all repositories.
 
         Args:
             database: where statements run.
             observer: receives transactions and violated invariants.
             codes_changed: see `CodesChanged`.
+            reads: where lists, searches, exports, the audit's pages and counts run, so that none of them keeps a claim
+                from its connection; `database` if None.
         """
+        reads = database if reads is None else reads
         return cls(
             admission=Dispatcher(database, observer=observer, codes_changed=codes_changed),
-            coupons=PostgresCoupons(database),
+            coupons=PostgresCoupons(database, reads=reads),
             campaigns=PostgresCampaigns(database, codes_changed=codes_changed),
-            claims=PostgresClaims(database, codes_changed=codes_changed),
-            codes=PostgresCodes(database, changed=codes_changed),
+            claims=PostgresClaims(database, reads=reads, codes_changed=codes_changed),
+            codes=PostgresCodes(database, reads=reads, changed=codes_changed),
             audience=PostgresAudience(database),
             keys=PostgresKeys(database),
-            audit_log=PostgresAuditLog(database),
-            exports=PostgresExports(database),
+            audit_log=PostgresAuditLog(database, reads=reads),
+            exports=PostgresExports(reads),
             erasure=PostgresErasure(database),
             maintenance=PostgresMaintenance(database, observer=observer),
             check_schema=SchemaCheck(database),

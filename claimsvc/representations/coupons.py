@@ -24,6 +24,7 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
+    VisibleLine,
     at_most,
     bytes_of_jsonb,
 )
@@ -41,6 +42,27 @@ PerUserLimit = Annotated[
         le=domain.MAX_PER_USER_LIMIT,
         description="an integer from 1 to 1000: the number of units that one user may have at a time",
         examples=[1],
+    ),
+]
+Uses = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_USES,
+        description="how often a claim, or its code, may be redeemed, from 1 to 1000",
+        examples=[1],
+    ),
+]
+
+
+ClaimsPerUser = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_CLAIMS_PER_USER,
+        description="the number of claims that one user may make in all, cancelled and expired ones included, from 1 "
+        "to 1000000; if null or left out, 10 more than `per_user_limit`",
+        examples=[11],
     ),
 ]
 
@@ -113,16 +135,7 @@ class AmountOff(Request):
 class OtherBenefit(Request):
     """Any other benefit, as text."""
 
-    text: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=500,
-            pattern=r"^[^\x00]+$",
-            description="1 to 500 characters, without U+0000",
-            examples=["a free coffee"],
-        ),
-    ]
+    text: Annotated[VisibleLine, Field(examples=["a free coffee"])]
 
 
 _BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}
@@ -165,9 +178,11 @@ class CreateCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
@@ -177,9 +192,11 @@ class CreateCoupon(Request):
             ends_at=self.ends_at,
             paused=self.paused,
             per_user_limit=self.per_user_limit,
+            claims_per_user=self.claims_per_user,
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
         )
 
@@ -194,9 +211,11 @@ class ChangeCoupon(Request):
     ends_at: EndsAt | None = None
     paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
@@ -242,9 +261,11 @@ class CampaignBody(CouponBody):
     paused: bool
     archived_at: datetime | None
     per_user_limit: PerUserLimit
+    claims_per_user: ClaimsPerUser
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    uses: Uses
     rules: dict[str, Any] | None
     has_allow_list: bool
     has_deny_list: bool
@@ -309,9 +330,11 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "paused": campaign.paused,
         "archived_at": campaign.archived_at,
         "per_user_limit": campaign.per_user_limit,
+        "claims_per_user": campaign.most_claims,
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,

@@ -212,8 +212,18 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
         False,
         None,
     )
-    assert shown()["type"] == "welcome"
-    for wrong in (("--ends-at", "tomorrow"), ("--benefit", "{"), ("--benefit", '{"percent_off": 101}'), ()):
+    assert (shown()["type"], shown()["claims_per_user"]) == ("welcome", 12)
+    for given, claims_per_user in (("5", 5), ("none", 12)):
+        assert coupon("change", "spring", "--claims-per-user", given).returncode == 0
+        assert shown()["claims_per_user"] == claims_per_user
+    for wrong in (
+        ("--claims-per-user", "0"),
+        ("--claims-per-user", "many"),
+        ("--ends-at", "tomorrow"),
+        ("--benefit", "{"),
+        ("--benefit", '{"percent_off": 101}'),
+        (),
+    ):
         assert coupon("change", "spring", *wrong).returncode == 2, wrong
     empty = coupon("change", "spring", *start, "--ends-at", "2026-11-01T00:00:00Z")
     assert (empty.returncode, "end before it starts" in empty.stderr) == (1, True)
@@ -233,6 +243,8 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     assert told == [
         ("coupon.create", {"amount": 5, "strategy": "redlock"}),
         ("coupon.change", {"fields": ["amount", "paused", "starts_at"]}),
+        ("coupon.change", {"fields": ["claims_per_user"]}),
+        ("coupon.change", {"fields": ["claims_per_user"]}),
         ("coupon.archive", {}),
     ]
 

@@ -330,7 +330,7 @@ def test_wrong_values_are_refused_by_name(values: dict[str, Any], complaint: str
 
 def test_the_notes_say_how_many_connections_postgresql_has_to_allow() -> None:
     notes = rendered_files(values_of("full"))["claimsvc/templates/NOTES.txt"]
-    assert "up to 180 connections to PostgreSQL (9 pods, 2 workers each, 10 connections each)" in notes
+    assert "up to 216 connections to PostgreSQL (9 pods, 2 workers each, 12 connections each)" in notes
 
 
 def test_the_readme_of_the_chart_names_every_value_that_there_is() -> None:

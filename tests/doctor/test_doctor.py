@@ -228,11 +228,17 @@ async def test_a_schema_of_another_version_is_found(
     assert (told[0], told[1].startswith("migrations: "), found in told[1]) == (level, True, True)
 
 
+async def test_a_missing_index_for_searches_is_found(sound: EmbeddedServices, sound_database_url: str) -> None:
+    administrate(sound_database_url, "DROP INDEX coupons_name_trgm_idx")
+    level, told = await only_trouble(settings_of(sound_database_url, sound.redis_urls))
+    assert (level, "the index for searches of coupons is missing" in told) == (Level.WARNING, True)
+
+
 @pytest.mark.parametrize(
     ("pool_size", "level", "found"),
     [
-        (100, Level.WARNING, "up to 200 connections and 200 are available: a second instance does not fit"),
-        (101, Level.WRONG, "an instance opens up to 202 connections and 200 are available"),
+        (98, Level.WARNING, "up to 200 connections and 200 are available: a second instance does not fit"),
+        (99, Level.WRONG, "an instance opens up to 202 connections and 200 are available"),
     ],
 )
 async def test_more_connections_than_postgresql_has_are_found(
@@ -249,10 +255,31 @@ async def test_the_limit_of_a_role_counts_too(sound: EmbeddedServices, sound_dat
         sound.postgres.url_of("postgres"),
         "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 7 IN ROLE pg_read_all_data",
     )
+    administrate(sound.postgres.url_of("postgres"), "ALTER ROLE few SET log_error_verbosity = terse")
     place = sound_database_url.rpartition("@")[2]
     level, told = await only_trouble(settings_of(f"postgresql://few:few@{place}", sound.redis_urls))
     administrate(sound.postgres.url_of("postgres"), "DROP ROLE few")
-    assert (level, "up to 10 connections and 7 are available" in told) == (Level.WRONG, True)
+    assert (level, "up to 12 connections and 7 are available" in told) == (Level.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    "mend",
+    ["ALTER ROLE plain SET log_error_verbosity = terse", "GRANT SET ON PARAMETER log_error_verbosity TO plain"],
+    ids=["set for the role", "set by the session"],
+)
+async def test_a_log_that_names_users_is_found(sound: EmbeddedServices, sound_database_url: str, mend: str) -> None:
+    assert sound.postgres is not None
+    server = sound.postgres.url_of("postgres")
+    administrate(server, "CREATE ROLE plain LOGIN PASSWORD 'plain' IN ROLE pg_read_all_data")
+    settings = settings_of(f"postgresql://plain:plain@{sound_database_url.rpartition('@')[2]}", sound.redis_urls)
+    try:
+        level, told = await only_trouble(settings)
+        assert (level, "log_error_verbosity is default" in told) == (Level.WARNING, True)
+        administrate(server, mend)
+        assert troubles(await examine(settings)) == []
+    finally:
+        administrate(server, "DROP OWNED BY plain")
+        administrate(server, "DROP ROLE plain")
 
 
 @contextmanager

@@ -49,6 +49,12 @@ WITH_TOKENS: dict[str, set[str]] = {
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "POST /api/codes/{code}/unredeem": {"admin", "codes:redeem"},
+    # A user sees their own codes only.
+    "GET /api/codes/{code}/validate": {"ann", "eve", "admin", "codes:redeem"},
+    "POST /api/claims/{id}/redeem": {"ann", "admin", "codes:redeem"},
+    "POST /api/claims/{id}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/coupons/{name}/codes": {"admin", "codes:read"},
     "GET /api/codes/{code}": {"admin", "codes:read"},
     "GET /api/codes": {"admin", "codes:read"},
     "GET /api/locks": {"admin", "locks:read"},
@@ -81,6 +87,11 @@ WITHOUT_TOKENS = {
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "POST /api/codes/{code}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/codes/{code}/validate": {"admin", "codes:redeem"},
+    "POST /api/claims/{id}/redeem": {"admin", "codes:redeem"},
+    "POST /api/claims/{id}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/coupons/{name}/codes": {"admin", "codes:read"},
     "GET /api/codes/{code}": {"admin", "codes:read"},
     "GET /api/codes": {"admin", "codes:read"},
     "PUT /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
@@ -107,6 +118,8 @@ BODIES: dict[str, dict[str, object]] = {
     "PATCH /api/coupons/claim": {"paused": True},
     "POST /api/coupons/{name}/codes/generate": {"count": 1, "pattern": "AAAA-9999"},
     "DELETE /api/locks/{coupon_name}": {"reason": "it hangs"},
+    "POST /api/claims/{id}/unredeem": {"reason": "it fell through"},
+    "POST /api/codes/{code}/unredeem": {"reason": "it fell through"},
     "POST /console/stress-test": {"scenario": "none"},
 }
 

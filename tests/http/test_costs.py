@@ -25,8 +25,8 @@ from claimsvc.http.app import create_app
 from claimsvc.http.framework import bodies, schemas
 from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.content_type import parse
-from claimsvc.http.framework.rate_limit import client_address
 from claimsvc.http.framework.validation import body_refused
+from claimsvc.http.server.addresses import client_address
 from claimsvc.http.server.problems import RefusedError
 from claimsvc.identity.tokens import open_tokens
 from claimsvc.observability.tracing.requests import RequestTracer

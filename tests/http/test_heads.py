@@ -11,8 +11,8 @@ from yarl import URL
 
 from claimsvc import http
 from claimsvc.http.framework.content_type import ContentType, parse
-from claimsvc.http.framework.rate_limit import client_address
 from claimsvc.http.routes import ROUTES
+from claimsvc.http.server.addresses import client_address
 from tests.http.memory_services import Service
 from tests.support.admin import ADMIN
 

@@ -279,7 +279,7 @@ async def test_a_key_is_the_same_with_and_without_its_quotation_marks(instances:
 _NO_KEYS: tuple[tuple[str, ...], ...] = (
     *(("",), (" ",), ('""',), ("two words",), ("a, b",), ('"a", "b"',), ('"open',), ('shut"',), ('"a"b"',)),
     *(('"a\\"',), ('"a\\b"',), ('"k";p=1',), ("\u00e9",), ('"\u00e9"',), ("a" * 256,), (f'"{"a" * 256}"',)),
-    *(("a" * 8000,), ("k", "k"), ("k", "other"), ("k", "")),
+    *(("a" * 8000,), ("k", "k"), ("k", "other"), ("k", ""), ('" "',), ('"   "',)),
 )
 
 

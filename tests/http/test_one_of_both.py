@@ -27,7 +27,7 @@ async def asked(service: Service, body: dict[str, Any], headers: dict[str, str])
         ({"coupon_name": "plenty", "type": None}, "#/type", "null"),
         ({"coupon_nam": "plenty"}, "#/coupon_nam", "coupon_name"),
         ({"Type": None}, "#/Type", "type"),
-        ({"coupon_name": None}, "#/coupon_name", "string"),
+        ({"coupon_name": None}, "#/coupon_name", "summer-sale"),
     ],
 )
 async def test_what_names_neither_or_both_is_told_what_to_send(

@@ -149,7 +149,7 @@ class Cluster:
                     continue
                 for name in ("claimsvc_claims_waiting", "claimsvc_lock_waiters"):
                     gauges[f"{instance.name} {name}"] = series(told, name)
-                borrowed = 'claimsvc_db_pool_connections{state="in_use"}'
+                borrowed = 'claimsvc_db_pool_connections{pool="claims",state="in_use"}'
                 gauges[f"{instance.name} {borrowed}"] = series(told, borrowed)
         return Quiet(locks, transactions, gauges)
 

@@ -144,17 +144,6 @@ class MemoryStore:
         claimed_by = tuple(claim.user_id for claim in self.claims_of[name][:claimants])
         return CouponDetail(self._now(name), claimed_by, self.campaign_of[name])
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        self._fail()
-        names = sorted(
-            name
-            for name in self.amounts
-            if (search or "").lower() in name.lower()
-            and name > (after or "")
-            and self.campaign_of[name].archived_at is None
-        )
-        return [self._now(name) for name in names[:limit]]
-
     async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
         self._fail()
         found = [self._listed(name) for name in sorted(self.amounts) if name > (after or "")]

@@ -67,7 +67,7 @@ class Observed:
     def transaction_ended(self, seconds: float) -> None:
         pass
 
-    def pool_changed(self, state: str, change: int) -> None:
+    def pool_changed(self, pool: str, state: str, change: int) -> None:
         self.connections[state] += change
 
     def invariant_violated(self) -> None:

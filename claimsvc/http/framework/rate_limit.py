@@ -7,7 +7,6 @@ draft-ietf-httpapi-ratelimit-headers-11.
 import math
 from collections.abc import Awaitable, Callable, Sequence
 from functools import wraps
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -16,6 +15,7 @@ from multidict import istr
 from claimsvc.domain import Quota, QuotaStanding
 from claimsvc.http.framework.refusals import quota_exceeded
 from claimsvc.http.framework.services import SERVICES
+from claimsvc.http.server.addresses import address_of_client
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 
@@ -26,14 +26,6 @@ DOCUMENTED: dict[str, str] = {
     RATE_LIMIT_POLICY: 'if quotas are configured: each quota; `"user";q=10;w=60` means 10 requests in 60 s',
 }
 
-_X_FORWARDED_FOR = istr("X-Forwarded-For")
-# More than stand in any row.
-_MOST_PROXIES = 32
-# The prefix that one IPv6 client usually controls.
-_IPV6_PREFIX = 64
-
-Address = IPv4Address | IPv6Address
-Network = IPv4Network | IPv6Network
 # A handler with a parameter `body` that has a `user_id`.
 Handler = Callable[..., Awaitable[Reply]]
 
@@ -52,7 +44,7 @@ def within_quota(handler: Handler) -> Handler:
         if quotas is None:
             return await handler(request, **inputs)
         subjects = {"user": inputs["body"].user_id}
-        address = client_address(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), services.trusted_proxies)
+        address = address_of_client(request, services.trusted_proxies)
         if address is not None:
             subjects["address"] = address
         standings = await quotas.take(subjects)
@@ -90,43 +82,3 @@ def quota_headers(quotas: Sequence[Quota], standings: Sequence[QuotaStanding]) -
 
 def _whole_seconds(standing: QuotaStanding) -> int:
     return max(1, math.ceil(standing.seconds))
-
-
-def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
-    """The client's address, for the quota; None if it is unknown. IPv6 addresses are reduced to their /64 network.
-
-    Args:
-        peer: the address at the other end of the connection.
-        forwarded: the values of `X-Forwarded-For`. Each proxy appends the address of its client. So entries are read
-            from the end, as long as they are trusted proxies; clients can forge all entries before that.
-        trusted: the networks of the trusted proxies.
-    """
-    client = _address(peer or "")
-    if client is None:
-        return None
-    # From the end, so that the cost of a long header does not depend on its length.
-    entries = ",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:] if forwarded and trusted else []
-    for entry in reversed(entries):
-        if not any(client in network for network in trusted):
-            break
-        found = _address(entry)
-        if found is None:
-            break
-        client = found
-    if isinstance(client, IPv6Address):
-        return str(IPv6Network((client, _IPV6_PREFIX), strict=False))
-    return str(client)
-
-
-def _address(text: str) -> Address | None:
-    """Parse an address as proxies write it: `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1` or `[2001:db8::1]:443`."""
-    text = text.strip()
-    if text.startswith("["):
-        text = text[1:].partition("]")[0]
-    elif text.count(":") == 1:
-        text = text.partition(":")[0]
-    try:
-        found = ip_address(text)
-    except ValueError:
-        return None
-    return found.ipv4_mapped or found if isinstance(found, IPv6Address) else found

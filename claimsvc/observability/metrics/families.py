@@ -54,8 +54,8 @@ class Families:
             "http_request_duration_seconds", "Time from a request's headers to its response.", "route"
         )
         self.transaction = histogram("db_transaction_seconds", "Duration of a transaction that admits claims.")
-        self.pool = total("db_pool_connections", "Connections to PostgreSQL.", "state")
-        self.pool_limit = total("db_pool_limit", "Maximum connections to PostgreSQL.")
+        self.pool = total("db_pool_connections", "Connections to PostgreSQL.", "pool", "state")
+        self.pool_limit = total("db_pool_limit", "Maximum connections to PostgreSQL.", "pool")
         self.counter_drift = shared(
             "counter_drift",
             "Units by which the Redis counter exceeded PostgreSQL when it was last corrected.",
@@ -89,8 +89,9 @@ class Families:
             multiprocess_mode="max",
         )
         build.labels(version("claimsvc"), platform.python_version()).set(1)
-        for state in ("idle", "in_use"):
-            self.pool.labels(state)
+        for pool in ("claims", "reads"):
+            for state in ("idle", "in_use"):
+                self.pool.labels(pool, state)
         for result in ("sent", "used", "late"):
             self.hints.labels(result)
         for job in ("sweep", "reconcile", "purge"):

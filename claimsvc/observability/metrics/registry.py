@@ -166,15 +166,15 @@ class Metrics:
     def transaction_ended(self, seconds: float) -> None:
         self.families.transaction.observe(seconds, self._exemplar())
 
-    def pool_changed(self, state: str, change: int) -> None:
-        self.families.pool.labels(state).inc(change)
+    def pool_changed(self, pool: str, state: str, change: int) -> None:
+        self.families.pool.labels(pool, state).inc(change)
 
     def invariant_violated(self) -> None:
         self.families.violations.inc()
 
-    def pool_limited(self, connections: int) -> None:
-        """Report the maximum size of the pool that claims use. Called once."""
-        self.families.pool_limit.set(connections)
+    def pool_limited(self, pool: str, connections: int) -> None:
+        """Report the maximum size of a pool. Called once for each."""
+        self.families.pool_limit.labels(pool).set(connections)
 
     # ports.JobObserver
 

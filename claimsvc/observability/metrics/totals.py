@@ -31,7 +31,7 @@ class Totals:
             `holds`, `hold_seconds`, `retries`, and `lost`.
         held: coupons whose lock is held; current.
         process: `transactions`, `transaction_seconds`, `violations`; current: `waiting`, `lock_waiters`, `pool_in_use`,
-            `pool_idle`.
+            `pool_idle` (of the pool for claims).
         latency: claims answered, by bucket of `LATENCY_BOUNDS`.
         masters: for each master whether it is up (current), the number of calls, and the seconds spent in them.
     """
@@ -47,7 +47,6 @@ class Totals:
 def read_totals(metrics: Metrics) -> Totals:
     """Return the current values of `metrics`, of this process only."""
     transactions = metrics.families.transaction
-    pool = dict(series_of(metrics.families.pool))
     return Totals(
         at=time.monotonic(),
         coupons=_coupons(metrics),
@@ -58,8 +57,8 @@ def read_totals(metrics: Metrics) -> Totals:
             "violations": value_of(metrics.families.violations),
             "waiting": value_of(metrics.families.waiting),
             "lock_waiters": value_of(metrics.families.waiters),
-            "pool_in_use": pool.get("in_use", 0.0),
-            "pool_idle": pool.get("idle", 0.0),
+            "pool_in_use": value_of(metrics.families.pool.labels("claims", "in_use")),
+            "pool_idle": value_of(metrics.families.pool.labels("claims", "idle")),
         },
         latency=_latency(metrics),
         masters=_masters(metrics),

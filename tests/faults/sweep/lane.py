@@ -278,7 +278,7 @@ class Lane:
         until = time.monotonic() + _HEALED_SECONDS
         while True:
             metrics = await get(port, "/metrics")
-            borrowed = _metric(metrics, 'claimsvc_db_pool_connections{state="in_use"}')
+            borrowed = _metric(metrics, 'claimsvc_db_pool_connections{pool="claims",state="in_use"}')
             waiters = _metric(metrics, "claimsvc_lock_waiters")
             down = re.findall(r'(?m)^claimsvc_redis_master_up\{master="(.*)"\} 0.0$', metrics)
             if not (borrowed or waiters or down):

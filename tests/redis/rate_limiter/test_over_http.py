@@ -5,7 +5,7 @@ from ipaddress import ip_network
 
 import pytest
 
-from claimsvc.http.framework.rate_limit import client_address
+from claimsvc.http.server.addresses import client_address
 from tests.redis.rate_limiter.quota_service import service
 from tests.support.raw_http import connected, request
 
