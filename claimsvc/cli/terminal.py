@@ -6,7 +6,7 @@ import pwd
 import re
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -97,5 +97,19 @@ def print_table(table: Table) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON for programs; values that JSON lacks, such as times, become text."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print JSON for programs, in the form that HTTP answers have."""
+    # In ASCII, because the terminal may not take anything else.
+    typer.echo(json.dumps(_plain(value), indent=2))
+
+
+def in_json(value: object) -> str:
+    """A value for people, in the form that HTTP answers have; a text without its quotation marks."""
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> Any:
+    """A value of JSON's types: of times, dataclasses and enumerations the form that HTTP answers have."""
+    import orjson  # imported here, because help must not wait for it
+
+    return orjson.loads(orjson.dumps(value, option=orjson.OPT_UTC_Z))
