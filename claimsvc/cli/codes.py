@@ -16,7 +16,9 @@ from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
+    Reason,
     check_coupon_name,
+    check_reason,
     check_text,
     os_operator,
     print_json,
@@ -35,6 +37,10 @@ _PIECE_BYTES = 65_536
 app = typer.Typer(help="Add codes to coupons, look them up and redeem them, directly in the database.")
 
 CodeText = Annotated[str, typer.Argument(help="The code, as the user has it.")]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each may be redeemed; by default, as the coupon says."),
+]
 
 
 @app.command("upload")
@@ -47,6 +53,7 @@ def upload_codes(
             "line. Use - for standard input."
         ),
     ],
+    uses: Uses = None,
     partial: Annotated[bool, typer.Option("--partial", help="Add the valid rows even if others are refused.")] = False,
     as_json: AsJson = False,
 ) -> None:
@@ -62,7 +69,7 @@ def upload_codes(
     async def upload(storage: "Repositories") -> domain.CodesAdded | domain.RowsRefused:
         with _opened(file) as opened:
             rows = _rows(opened, RowReader(NDJSON if file.endswith(".ndjson") else CSV))
-            added = await code_cases.add(storage.codes, os_operator(), name, rows, atomic=not partial)
+            added = await code_cases.add(storage.codes, os_operator(), name, rows, atomic=not partial, uses=uses)
         if isinstance(added, domain.CodesAdded | domain.RowsRefused):
             return added
         raise refusal_error(added, f"there is no coupon {name}")
@@ -94,6 +101,7 @@ def generate_codes(
         str | None,
         typer.Option(help=f"When they expire, {domain.RFC_3339_RULE}; without it, they never do."),
     ] = None,
+    uses: Uses = None,
 ) -> None:
     """Generate random codes and add them to a coupon."""
     from claimsvc.application import codes as code_cases
@@ -102,7 +110,9 @@ def generate_codes(
     if not re.fullmatch(domain.GENERATION_PATTERN, pattern):
         raise must_be(domain.GENERATION_RULE, "--pattern", "AAAA-9999")
     ends = _parsed(expires_at)
-    made = on_storage(lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, ends))
+    made = on_storage(
+        lambda storage: code_cases.generate(storage.codes, os_operator(), name, count, pattern, ends, uses=uses)
+    )
     match made:
         case domain.CodesAdded():
             say(f"{made.added} codes were added to {name}.")
@@ -121,7 +131,7 @@ def generate_codes(
 
 @app.command("show")
 def show_code(code: CodeText, as_json: AsJson = False) -> None:
-    """Show a code: its coupon, its claim, and whether it was redeemed."""
+    """Show a code: its coupon, its claim and user, and whether it was redeemed."""
     from claimsvc.application import codes as code_cases
 
     check_text(code, "CODE")
@@ -141,7 +151,7 @@ def redeem_code(
         str | None, typer.Option("--user", help="Redeem it only if this user's claim has the code.")
     ] = None,
 ) -> None:
-    """Redeem a code. Each code can be redeemed once."""
+    """Redeem a code. Each code can be redeemed once, unless it has more uses."""
     from claimsvc.application import codes as code_cases
 
     check_text(code, "CODE")
@@ -152,13 +162,32 @@ def redeem_code(
         case domain.Redeemed(redeemed):
             _print(redeemed)
         case domain.AlreadyRedeemed():
-            raise refusal_error(done, f"{code} was redeemed before")
+            raise refusal_error(done, f"{code} was redeemed before, as often as it may be")
         case domain.CodeExpired():
             raise refusal_error(done, f"{code} has expired")
         case domain.NotYourClaim():
             raise refusal_error(done, f"{code} belongs to a claim of another user than {user_id}")
         case domain.CodeNotClaimed():
             raise refusal_error(done, f"{code} does not belong to a claim")
+        case domain.UnknownCode():
+            raise refusal_error(done, f"there is no code {code}")
+        case _:
+            raise refusal_error(done)
+
+
+@app.command("unredeem")
+def unredeem_code(code: CodeText, reason: Reason) -> None:
+    """Take back the last redemption of a code, because it fell through. Audited."""
+    from claimsvc.application import codes as code_cases
+
+    check_text(code, "CODE")
+    check_reason(reason)
+    done = on_storage(lambda storage: code_cases.unredeem(storage.codes, os_operator(), code, reason))
+    match done:
+        case domain.CodeUnredeemed(unredeemed):
+            _print(unredeemed)
+        case domain.NotRedeemed():
+            raise refusal_error(done, f"{code} is not redeemed")
         case domain.UnknownCode():
             raise refusal_error(done, f"there is no code {code}")
         case _:
@@ -194,6 +223,8 @@ async def _rows(opened: BinaryIO, reader: "RowReader") -> AsyncIterator[list["Ro
 
 def _print(code: domain.Code) -> None:
     say(f"{code.code} of {code.coupon_name}: {code.state}")
-    for name in ("claim_id", "expires_at", "redeemed_at"):
+    for name in ("claim_id", "user_id", "expires_at", "redeemed_at"):
         if (value := getattr(code, name)) is not None:
             say(f"  {name}: {value}")
+    if code.uses > 1:
+        say(f"  redeemed: {code.redeemed_count} of {code.uses} times")

@@ -54,6 +54,10 @@ ClaimsPerUser = Annotated[
         help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
     ),
 ]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
+]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
 Metadata = Annotated[str | None, typer.Option(help="""JSON, such as '{"channel": "app"}'.""")]
@@ -79,6 +83,7 @@ def create_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Create a coupon. Audited."""
@@ -86,7 +91,7 @@ def create_coupon(
 
     check_coupon_name(name)
     rules = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     campaign = domain.Campaign(**rules, paused=paused)
     made = on_storage(
@@ -115,12 +120,13 @@ def change_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
     rules. Audited."""
     change = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
@@ -172,6 +178,7 @@ def _given_rules(
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
+    uses: int | None,
     eligibility: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
@@ -181,7 +188,7 @@ def _given_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
-    asked |= {"claims_per_user": _integer(claims_per_user)}
+    asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}

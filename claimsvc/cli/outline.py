@@ -89,11 +89,13 @@ OUTLINES: dict[str, Outline] = {
     "claims": Outline(
         "claimsvc.cli.claims",
         "app",
-        "List and export claims, directly from the database.",
+        "List, export and redeem claims, directly in the database.",
         commands={
-            "export": "Print every claim of a coupon as CSV, oldest first, including ended ones. Exit "
+            "export": "Print all claims of a coupon with codes as CSV, oldest first, ended ones too. Exit "
             "status 1: it is incomplete.",
             "list": "List a user's claims of all coupons, newest first, with their codes.",
+            "redeem": "Redeem a claim, and its code if it has one: once, unless it has more uses. Audited.",
+            "unredeem": "Take back the last redemption of a claim, because it fell through. Audited.",
         },
     ),
     "codes": Outline(
@@ -103,8 +105,9 @@ OUTLINES: dict[str, Outline] = {
         commands={
             "upload": "Add the codes of a file to a coupon: all of them, or none. Exit status 1: a row was refused.",
             "generate": "Generate random codes and add them to a coupon.",
-            "show": "Show a code: its coupon, its claim, and whether it was redeemed.",
-            "redeem": "Redeem a code. Each code can be redeemed once.",
+            "show": "Show a code: its coupon, its claim and user, and whether it was redeemed.",
+            "redeem": "Redeem a code. Each code can be redeemed once, unless it has more uses.",
+            "unredeem": "Take back the last redemption of a code, because it fell through. Audited.",
         },
     ),
     "key": Outline(

@@ -24,6 +24,7 @@ CouponName = Annotated[
     str,
     typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}."),
 ]
+Reason = Annotated[str, typer.Option(help="Why; recorded in the audit.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
@@ -37,6 +38,15 @@ def check_user_id(user_id: str, option: str = "--user") -> None:
     """Raise `typer.BadParameter` unless this is a valid id of a user."""
     if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
         raise must_be(domain.USER_ID_RULE, option, "user-1")
+
+
+def check_reason(reason: str) -> None:
+    """Raise `typer.BadParameter` unless this is a reason that the API takes."""
+    if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
+        raise typer.BadParameter(
+            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
+            param_hint="--reason",
+        )
 
 
 def check_text(text: str, option: str) -> None:

@@ -9,6 +9,7 @@ from claimsvc.config.checks import (
     check_admin_keys,
     check_database_url,
     check_goes_with_jwks,
+    check_hosts,
     check_jwks,
     check_origins,
     check_quota,
@@ -234,6 +235,12 @@ class Settings(DatabaseSettings):
         (),
         description="Origins whose pages may use the API from a browser, such as https://shop.example, separated by "
         "commas; * for all.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_hosts)] = Field(
+        (),
+        description="Hosts, such as app or app:8080, that requests which change something must be addressed to "
+        "(`Host`), separated by commas. Without any, every host is accepted; `claimsvc dev` accepts them besides "
+        "localhost.",
     )
 
     failpoints: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(

@@ -274,7 +274,7 @@ def replay(stored: AnswerRecord, idempotency_key: IdempotencyKey, in_doubt: bool
         idempotency_key: the request's key.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
     """
-    if stored.fingerprint != idempotency_key.fingerprint:
+    if not idempotency_key.is_of(stored.fingerprint):
         return KeyReused()
     # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
     # because a client may send a retry with the same id.

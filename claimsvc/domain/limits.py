@@ -32,6 +32,7 @@ MAX_PER_USER_LIMIT = 1000
 MAX_CLAIMS_PER_USER = 1_000_000
 # How many more claims than units one user may make of a coupon, unless its campaign says otherwise.
 FURTHER_CLAIMS = 10
+MAX_USES = 1000
 MAX_HOLD_SECONDS = 86_400
 MAX_LISTED_USERS = 1_000_000
 

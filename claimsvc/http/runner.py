@@ -14,6 +14,7 @@ from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer,
 from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
+from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
 from claimsvc.http.server.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINE_BYTES
 from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
@@ -115,6 +116,8 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         services = self.app[SERVICES]
         handler = with_static_lookup(self.app, server.request_handler)
+        if services.hosts is not None:
+            handler = guarded(handler, services.hosts)
         if services.cors is not None:
             handler = answering_preflights(handler, services.cors)
         handler = naming_its_client(handler, services.trusted_proxies)
@@ -131,4 +134,5 @@ class Runner(web.AppRunner):
         if services.tokens is not None or services.quotas is not None:
             fast_path = NoFastPath(route, access_log, queue)
         boundary.cors = fast_path.cors = services.cors
+        fast_path.hosts = services.hosts
         return _Server(server, boundary, fast_path, self._header_timeout_seconds, self._write_timeout_seconds)

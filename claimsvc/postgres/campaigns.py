@@ -55,10 +55,10 @@ WITH created AS (
     RETURNING {COUPON_COLUMNS}
 ), with_terms AS (
     INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules,
-        claims_per_user)
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
+        rules, claims_per_user)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
-        %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb, %(claims_per_user)s
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s
     FROM created WHERE %(has_terms)s
 ), audited AS (
     {
@@ -83,17 +83,17 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    rules, claims_per_user)
+    uses, rules, claims_per_user)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s, %(rules)s, %(claims_per_user)s
+    %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
-    benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules,
+    benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
     claims_per_user = excluded.claims_per_user
 """
 

@@ -6,18 +6,17 @@ is executing now.
 """
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel
 
 from claimsvc.domain import IdempotencyKey, KeyReused, Replayed
 from claimsvc.domain.problems import BAD_REQUEST, KEY_IN_FLIGHT
+from claimsvc.http.framework.fingerprints import SENT, fingerprint, former_fingerprint
 from claimsvc.http.framework.services import CALLER
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import ParameterError, RefusedError
@@ -38,7 +37,7 @@ def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | Non
 
     Args:
         request: the request, after `authorize`.
-        body: the validated body, which is part of the fingerprint.
+        body: the validated body; of a stream, what it is identified by.
 
     Raises:
         RefusedError: the header is malformed.
@@ -53,10 +52,16 @@ def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | Non
             IDEMPOTENCY_KEY,
         )
         raise RefusedError(BAD_REQUEST, errors=[error])
-    document = None if body is None else body.model_dump(mode="json")
-    content = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
-    key = found[2] or _ESCAPED.sub(r"\1", found[1])
-    return IdempotencyKey(request[CALLER].name, key, hashlib.sha256(content).digest(), request[REQUEST_ID])
+    sent = request.get(SENT)
+    if sent is None and body is not None:
+        sent = body.model_dump(mode="json")
+    return IdempotencyKey(
+        request[CALLER].name,
+        found[2] or _ESCAPED.sub(r"\1", found[1]),
+        fingerprint(request.method, request.path, sent),
+        request[REQUEST_ID],
+        former_fingerprint=former_fingerprint(request.method, request.path, body),
+    )
 
 
 class InFlight:
@@ -104,7 +109,7 @@ async def once_only(
 
     Args:
         request: the request.
-        body: the validated body, if it has one.
+        body: the validated body, if it has one; of a stream, what it is identified by.
         begin: executes the request. It receives the key, and stores the outcome under it.
 
     Returns:

@@ -26,6 +26,7 @@ _EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
     domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
     domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
     domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
+    domain.ClaimEnded: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
     domain.NotStarted: (schemas.NotStartedBody, lambda outcome: (outcome.starts_at,)),
     domain.NotEligible: (NotEligibleBody, lambda outcome: ([reason_body(reason) for reason in outcome.reasons],)),
     domain.AmountBelowClaimed: (schemas.AmountBelowClaimedBody, lambda outcome: (outcome.claimed,)),

@@ -5,10 +5,10 @@ dataclasses: mypy checks them, and orjson encodes them directly. A field's descr
 be ..." in error messages.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import ConfigDict, Field
 
@@ -47,8 +47,8 @@ class CouponPageBody:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimBody:
-    """A claim: one unit of a coupon, for one user."""
+class ClaimWithoutCodeBody:
+    """A claim: one unit of a coupon, for one user. Whether it has a code is not shown."""
 
     id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
     coupon_name: CouponName
@@ -57,17 +57,33 @@ class ClaimBody:
     claimed_at: datetime
     expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
     ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBody(ClaimWithoutCodeBody):
+    """A claim: one unit of a coupon, for one user."""
+
     code: Annotated[
         str | None,
-        Field(description="the claim's code, if the coupon has codes; null while the claim is held, and in lists"),
+        Field(description="the claim's code, if the coupon has codes; null while the claim is held"),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class ListedClaimBody(ClaimWithoutCodeBody):
+    """A claim in a list."""
+
+    code: Annotated[
+        str | None,
+        Field(description="as in a claim; absent unless the request has a key with the scope `codes:read`"),
+    ] = None
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ClaimBody]
+    items: list[ListedClaimBody]
     next_cursor: str | None
 
 
@@ -178,6 +194,12 @@ def claim_body(claim: domain.Claim) -> ClaimBody:
     )
 
 
+def claim_page_body(claims: Sequence[domain.Claim], next_cursor: str | None, *, with_codes: bool) -> ClaimPageBody:
+    """The body of a page of claims, with their codes or without."""
+    items = [claim_body(claim) if with_codes else _without_code(claim) for claim in claims]
+    return ClaimPageBody(cast("list[ListedClaimBody]", items), next_cursor)
+
+
 def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
     """The body of a claim in a list of its user's claims."""
     claim = listed.claim
@@ -193,3 +215,15 @@ def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserCla
         dict(listed.benefit) if listed.benefit is not None else None,
     )
     return UserClaimWithCodeBody(*values, claim.code) if listed.shows_code else UserClaimBody(*values)
+
+
+def _without_code(claim: domain.Claim) -> ClaimWithoutCodeBody:
+    return ClaimWithoutCodeBody(
+        claim.id,
+        claim.coupon_name,
+        claim.user_id,
+        claim.state,
+        claim.claimed_at,
+        claim.expires_at,
+        claim.ended_at,
+    )

@@ -1,17 +1,28 @@
 """Models of codes. `claimsvc.representations.code_files` reads the files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, cast
 
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
+from claimsvc.domain.outcomes import problem_of
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
+from claimsvc.representations.coupons import Uses
 from claimsvc.representations.fields import CouponName, CouponType, Request, TypeOrNone, UserId
 from claimsvc.representations.times import EndsAt
+
+# A code's characters in UTF-8, in hex: the ASCII ones, then Hangul syllables, U+AC00 to U+D7A3. A dot alone is allowed,
+# which costs nothing: the page then begins after it.
+_LATER = "[89ab][0-9a-f]"
+_CURSOR = (
+    "^(2d|2e|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
+    f"|eab[0-9a-f]{_LATER}|e[bc]{_LATER}{_LATER}|ed(8[0-9a-f]|9[0-9a-d]){_LATER}|ed9e([89][0-9a-f]|a[0-3]))+$"
+)
 
 
 def _normalized(value: Any) -> Any:
@@ -24,7 +35,8 @@ CodeText = Annotated[
         min_length=1,
         max_length=domain.MAX_CODE_LENGTH,
         pattern=domain.CODE_PATTERN,
-        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots; case-sensitive",
+        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots. If there is no such "
+        "code, but one that differs by case alone, that one is meant",
         examples=["HKTA-2947"],
     ),
     BeforeValidator(_normalized),
@@ -47,6 +59,40 @@ class AddCodesQuery(Request):
             examples=["false"],
         ),
     ] = "true"
+    uses: Annotated[
+        Uses | None,
+        Field(description="how often each of the codes may be redeemed; by default, as often as the coupon says"),
+        BeforeValidator(parameters.whole_number),
+    ] = None
+
+
+class CodesQuery(Request):
+    """The query of a list of codes."""
+
+    limit: parameters.Limit = parameters.DEFAULT_PAGE
+    cursor: Annotated[
+        str,
+        Field(
+            # The bytes of a code in UTF-8, of any length. More than the longest code has is refused.
+            max_length=6 * domain.MAX_CODE_LENGTH,
+            pattern=_CURSOR,
+            description="`next_cursor` of the previous page",
+            examples=["484b54412d32393437"],
+        ),
+    ] = ""
+
+    def after(self) -> str:
+        """The last code of the previous page; empty for the first page."""
+        return bytes.fromhex(self.cursor).decode()
+
+
+class CheckQuery(Request):
+    """Whose code it must be."""
+
+    user_id: Annotated[
+        UserId | None,
+        Field(description="whose code it must be; for a user, only the user of the token"),
+    ] = None
 
 
 class CountsQuery(Request):
@@ -74,6 +120,7 @@ class GenerateCodes(Request):
         ),
     ]
     expires_at: EndsAt | None = None
+    uses: Uses | None = None
 
 
 class RedeemCode(Request):
@@ -94,15 +141,63 @@ class CodesAddedBody:
 
 
 @dataclass(frozen=True, slots=True)
-class CodeBody:
+class CodeWithoutUserBody:
     """A code and its state. `claim_id` is the claim that it belongs to."""
 
     code: CodeText
     coupon_name: CouponName
-    state: domain.CodeState
+    state: Annotated[
+        domain.CodeState,
+        Field(
+            description="`free`: no claim has it; `held`: a held claim has it; `claimed`; `redeemed`: as often as it "
+            "may be; `expired`: `expires_at` has passed before that; `voided`: it will never be given or redeemed"
+        ),
+    ]
     claim_id: Annotated[str | None, Field(json_schema_extra={"format": "uuid"})]
     expires_at: datetime | None
-    redeemed_at: datetime | None
+    redeemed_at: Annotated[datetime | None, Field(description="when it was redeemed, for the last time if several")]
+    uses: Uses
+    redeemed_count: Annotated[int, Field(ge=0, description="how often it was redeemed", examples=[0])]
+
+
+@dataclass(frozen=True, slots=True)
+class CodeBody(CodeWithoutUserBody):
+    """A code, its state, and whose it is."""
+
+    user_id: Annotated[
+        UserId | None,
+        Field(
+            description="the user whose claim has it, null if no claim has; absent unless it is your own, or the key "
+            "has the scope `claims:read`"
+        ),
+    ] = None
+
+
+@dataclass(frozen=True, slots=True)
+class CodePageBody:
+    """A page of a coupon's codes, in the order of their bytes. `next_cursor` is null on the last page."""
+
+    items: list[CodeBody]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemOfCheckBody:
+    """The problem that redeeming would be answered with."""
+
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCheckBody:
+    """What redeeming the code would result in. `problem` is its answer if it would be refused."""
+
+    redeemable: bool
+    problem: ProblemOfCheckBody | None
+    code: CodeBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +217,40 @@ def added_body(added: domain.CodesAdded) -> CodesAddedBody:
     return CodesAddedBody(added.added, added.refused_count, refused_bodies(added))
 
 
-def code_body(code: domain.Code) -> CodeBody:
-    """The body of a code."""
-    return CodeBody(code.code, code.coupon_name, code.state, code.claim_id, code.expires_at, code.redeemed_at)
+def code_body(code: domain.Code, caller: domain.Caller) -> CodeBody:
+    """The body of a code, as far as the caller may see it."""
+    shown = (
+        code.code,
+        code.coupon_name,
+        code.state,
+        code.claim_id,
+        code.expires_at,
+        code.redeemed_at,
+        code.uses,
+        code.redeemed_count,
+    )
+    if caller.sees(code.user_id):
+        return CodeBody(*shown, code.user_id)
+    return cast("CodeBody", CodeWithoutUserBody(*shown))
+
+
+def check_body(check: domain.CodeCheck, caller: domain.Caller) -> CodeCheckBody:
+    """The body of what redeeming a code would result in."""
+    problem = None
+    if check.refusal is not None:
+        about = problem_of(check.refusal)
+        problem = ProblemOfCheckBody(about.type, about.title, about.status, about.meaning)
+    return CodeCheckBody(problem is None, problem, code_body(check.code, caller))
+
+
+def page_body(codes: Sequence[domain.Code], next_cursor: str | None, caller: domain.Caller) -> CodePageBody:
+    """The body of a page of codes."""
+    return CodePageBody([code_body(code, caller) for code in codes], next_cursor)
+
+
+def code_cursor(code: domain.Code) -> str:
+    """The cursor of the page that begins after this code."""
+    return code.code.encode().hex()
 
 
 def counts_body(coupon_type: str | None, counts: domain.CodeCounts) -> CodeCountsBody:

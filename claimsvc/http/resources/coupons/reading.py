@@ -43,7 +43,7 @@ async def get_coupon_named_claim(request: web.Request) -> Reply:
 
 
 async def list_claims(request: web.Request, path: parameters.CouponPath, query: parameters.ClaimsQuery) -> Reply:
-    """List a coupon's claims, oldest first."""
+    """List a coupon's claims, oldest first; with their codes, if the request has a key with the scope `codes:read`."""
     found = await claim_cases.of_coupon(
         request.app[SERVICES].claim_records, request[CALLER], path.name, after=query.last(), limit=query.limit + 1
     )
@@ -51,7 +51,7 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
         return refused(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.ClaimPageBody([schemas.claim_body(claim) for claim in page], cursor)
+    body = schemas.claim_page_body(page, cursor, with_codes=request[CALLER].sees_codes)
     return with_next_link(request, ok(body), cursor)
 
 
