@@ -43,6 +43,7 @@ def settings(database_url: str, redis_urls: tuple[str, ...], tmp_path: Path) -> 
     codes.write_text("code,expires_at\nC-1,2099-01-01T00:00:00.25Z\nC-2\n")
     run("codes", "upload", "coded", str(codes))
     run("coupon", "change", "plain", "--amount", "7")
+    run("coupon", "change", "coded", "--resume")
     return Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
 
 
@@ -66,8 +67,11 @@ async def test_every_command_that_prints_json_prints_what_http_answers(settings:
             shown = await same(("coupon", "show", name), f"/api/coupons/{name}")
             assert shown["created_at"].endswith("Z")
         listed = await same(("coupon", "list"), "/api/coupons", in_items=True)
-        assert [each["state"] for each in listed] == ["paused", "open", "open"]
+        assert [each["state"] for each in listed] == ["open", "open", "open"]
         await same(("audit", "--subject", "plain"), "/api/audit?subject=plain", in_items=True)
         await same(("claims", "list", "--user", "ada"), "/api/users/ada/claims", in_items=True)
+        claim = await answered("/api/coupons/claim", {"user_id": "bob", "coupon_name": "coded"})
+        await answered(f"/api/codes/{claim['code']}/redeem", {})
+        await same(("claims", "list", "--user", "bob"), "/api/users/bob/claims", in_items=True)
         for code in ("C-1", "C-2"):
             await same(("codes", "show", code), f"/api/codes/{code}")
