@@ -179,6 +179,15 @@ class Commands(Group):
             self.get_command(ctx, args[0]).make_context(args[0], args[1:], parent=ctx)  # exits after showing it
         return super().parse_args(ctx, args)
 
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. An argument of the wrong type is told in words."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from claimsvc.cli.usage import in_words  # imported here, because help must not wait for it
+
+            raise in_words(error) from error.__cause__
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself, its name, and the arguments after it."""
         name, command, rest = super().resolve_command(ctx, args)

@@ -69,6 +69,11 @@ class Caller:
     token: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether this is anybody: nothing but the address tells one such caller from another."""
+        return self.name in (ANYBODY.name, NOBODY.name)
+
+    @property
     def actor(self) -> str:
         """The name for the audit log. It never names a user, because audit entries cannot be erased."""
         return self.name if self.user_id is None else "claimant"

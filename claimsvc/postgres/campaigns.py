@@ -1,7 +1,7 @@
 """Creating and changing coupons. A change locks the coupon's row, so each claim sees the old terms or the new ones."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -23,6 +23,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
@@ -178,7 +179,7 @@ class PostgresCampaigns:
                 if "type" in change:
                     await self._changes.mark(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
-                await driver.execute(INSERT_ENTRY, parameters_of(entry))
+                await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
@@ -201,6 +202,11 @@ def _refusal(
         return AmountBelowClaimed(claimed)
     period = {name: change.get(name, row[name]) for name in ("starts_at", "ends_at")}
     return PeriodIsEmpty() if Campaign(**period).is_empty() else None
+
+
+def _with_changes(entry: AuditEntry, row: Mapping[str, Any], change: Mapping[str, Any]) -> AuditEntry:
+    changes = changes_of(coupon_of(row), campaign_of(row), change)
+    return replace(entry, details={**entry.details, "changes": changes}) if change else entry
 
 
 async def _read(driver: Driver, name: str) -> Any:

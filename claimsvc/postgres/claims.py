@@ -148,7 +148,7 @@ class PostgresClaims:
         position = {"before_at": before.claimed_at, "before_id": before.id} if before is not None else {}
         wanted = {"user_id": user_id, "states": [state.value for state in states], "limit": limit}
         wanted |= {"wants_current": not _CURRENT.isdisjoint(states), "wants_ended": not _CURRENT.issuperset(states)}
-        rows = await self._database.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
+        rows = await self._reads.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
         return [UserClaim(claim_of(*columns), coupon_type, benefit) for *columns, coupon_type, benefit in rows]
 
     async def cancel(

@@ -65,6 +65,8 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/users/me/claims": {"ann", "eve"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
+    "GET /health": ALL,
+    "GET /healthcheck": ALL,
     "GET /readyz": ALL,
     "GET /metrics": ALL,
     "GET /openapi.json": ALL,

@@ -35,7 +35,9 @@ A repeated claim never takes a second unit, so you can safely retry a claim whos
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
 does not support the method.
-If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights."""
+If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights.
+If it names the hosts under which it may be changed, as one for development does, requests for others are answered 421,
+and those from pages of other origins 403."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
@@ -288,7 +290,7 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
     elif body is UnreadyBody:
-        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters cannot be used"}}
     return example
 
 
