@@ -2,8 +2,8 @@
 
 A spreadsheet takes text that begins with `=`, `+`, `-` or `@` for a formula. It may also split the file at `;` in place
 of `,`, whatever is quoted. So such a cell, and one with a `;`, begins with an apostrophe, and has `%3B` for `;` and
-`%25` for `%`. A cell whose text begins with an apostrophe gets another one, so that no two texts look the same. PostgreSQL
-writes the cells of exports in this form; see `claimsvc/postgres/exports.py`.
+`%25` for `%`. A cell whose text begins with an apostrophe gets another one, so that no two texts look the same.
+PostgreSQL writes the cells of exports in this form; see `claimsvc/postgres/exports.py`.
 """
 
 import re
