@@ -258,6 +258,7 @@ def _strategies(settings: Settings, base: _Base, lock: Lock) -> StrategyByCoupon
     return StrategyByCoupon(
         {each.name: each for each in outermost},
         database.coupons,
+        database.admission.look,
         timeout_seconds=settings.claim_timeout_seconds,
     )
 

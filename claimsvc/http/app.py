@@ -9,6 +9,7 @@ from claimsvc.http.framework import openapi
 from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
 from claimsvc.http.framework.routing import install
 from claimsvc.http.framework.services import SERVICES, Services
+from claimsvc.http.framework.stored_answers import STORED_ANSWERS, StoredAnswers
 from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
@@ -27,6 +28,7 @@ def create_app(services: Services) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
+    app[STORED_ANSWERS] = StoredAnswers()
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)

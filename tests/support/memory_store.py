@@ -99,7 +99,7 @@ class MemoryStore:
         return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
     def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
-        if idempotency_key is not None and is_stored(answer):
+        if idempotency_key is not None and is_stored(answer, keeps_all=idempotency_key.keeps_all):
             self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 

@@ -5,10 +5,10 @@ dataclasses: mypy checks them, and orjson encodes them directly. A field's descr
 be ..." in error messages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
@@ -70,34 +70,17 @@ class ClaimBody(ClaimWithoutCodeBody):
 
 
 @dataclass(frozen=True, slots=True)
-class ListedClaimBody(ClaimWithoutCodeBody):
-    """A claim in a list."""
-
-    code: Annotated[
-        str | None,
-        Field(description="as in a claim; absent unless the request has a key with the scope `codes:read`"),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ListedClaimBody]
+    items: list[ClaimBody | ClaimWithoutCodeBody]
     next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class UserClaimBody:
+class UserClaimBody(ClaimWithoutCodeBody):
     """A claim in a list of its user's claims, with the type and the benefit of its coupon."""
 
-    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-    coupon_name: CouponName
-    user_id: UserId
-    state: domain.ClaimState
-    claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
-    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
     type: CouponType | None
     benefit: dict[str, Any] | None
 
@@ -194,31 +177,22 @@ def claim_body(claim: domain.Claim) -> ClaimBody:
     )
 
 
-def claim_page_body(claims: Sequence[domain.Claim], next_cursor: str | None, *, with_codes: bool) -> ClaimPageBody:
-    """The body of a page of claims, with their codes or without."""
-    items = [claim_body(claim) if with_codes else _without_code(claim) for claim in claims]
-    return ClaimPageBody(cast("list[ListedClaimBody]", items), next_cursor)
+def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:
+    """The body of a claim in a list of its coupon's claims."""
+    return claim_body(claim) if shows_code else ClaimWithoutCodeBody(*_all_but_code(claim))
 
 
 def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
     """The body of a claim in a list of its user's claims."""
-    claim = listed.claim
-    values = (
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        listed.type,
-        dict(listed.benefit) if listed.benefit is not None else None,
-    )
-    return UserClaimWithCodeBody(*values, claim.code) if listed.shows_code else UserClaimBody(*values)
+    benefit = dict(listed.benefit) if listed.benefit is not None else None
+    values = (*_all_but_code(listed.claim), listed.type, benefit)
+    return UserClaimWithCodeBody(*values, listed.claim.code) if listed.shows_code else UserClaimBody(*values)
 
 
-def _without_code(claim: domain.Claim) -> ClaimWithoutCodeBody:
-    return ClaimWithoutCodeBody(
+def _all_but_code(
+    claim: domain.Claim,
+) -> tuple[str, str, str, domain.ClaimState, datetime, datetime | None, datetime | None]:
+    return (
         claim.id,
         claim.coupon_name,
         claim.user_id,

@@ -51,7 +51,8 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
         return refused(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.claim_page_body(page, cursor, with_codes=request[CALLER].sees_codes)
+    shows_code = request[CALLER].sees_codes
+    body = schemas.ClaimPageBody([schemas.listed_claim_body(claim, shows_code=shows_code) for claim in page], cursor)
     return with_next_link(request, ok(body), cursor)
 
 
