@@ -95,10 +95,10 @@ async def require(variable: str, check: Awaitable[None]) -> None:
     """Run a check of the server that a variable names.
 
     Raises:
-        SettingsError: the check failed; the message names the variable.
+        SettingsError: the check failed; the message names the variable, and says why and what to do.
     """
     try:
         await check
     except UnavailableError as error:
-        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}; run `claimsvc doctor` for details") from error
+        why = f": {error.trouble}" if error.trouble is not None else ""
+        raise SettingsError(f"{variable}: {error.detail}{why}; run `claimsvc doctor` for details") from error

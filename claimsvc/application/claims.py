@@ -63,7 +63,7 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
 async def of_coupon(
     claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
-    """List the active claims of a coupon, oldest first.
+    """List the active claims of a coupon, oldest first, without their codes unless the caller may see codes.
 
     Args:
         claims: reads claims.
@@ -77,7 +77,10 @@ async def of_coupon(
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
-    return await claims.claims(coupon_name, after=after, limit=limit)
+    found = await claims.claims(coupon_name, after=after, limit=limit)
+    if caller.sees_codes or isinstance(found, UnknownCoupon):
+        return found
+    return [replace(claim, code=None) for claim in found]
 
 
 async def of_user(
@@ -111,9 +114,12 @@ async def of_user(
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-    """Export all claims of a coupon as CSV, in pieces. The scope and the errors are those of `of_coupon`."""
+    """Export all claims of a coupon as CSV, in pieces; with their codes, if the caller may see codes.
+
+    The scope and the errors are those of `of_coupon`.
+    """
     require(caller, Scope.CLAIMS_READ)
-    return await exports.claims(coupon_name)
+    return await exports.claims(coupon_name, with_codes=caller.sees_codes)
 
 
 async def cancel(

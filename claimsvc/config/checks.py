@@ -10,6 +10,7 @@ from pydantic import ValidationInfo
 from claimsvc.domain import Quota
 
 _ORIGIN = re.compile(r"(https?)://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?", re.ASCII)
 # Browsers leave these ports out.
 _PORT_OF = {"http": "80", "https": "443"}
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -129,3 +130,12 @@ def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
                 "slash at the end, or the default port; or be * for all"
             )
     return origins
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(
+                "each must be a host, such as app, app.example:8080 or [::1]:8080, without scheme and path"
+            )
+    return tuple(host.lower() for host in hosts)

@@ -4,9 +4,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar, get_args, get_origin
 
+from annotated_types import Ge, Gt, Le
 from pydantic import ValidationError
+from pydantic.fields import FieldInfo
 
 from claimsvc.config.settings import DatabaseSettings, Settings
 from claimsvc.errors import SettingsError
@@ -94,4 +96,20 @@ def _explain(error: Any, variables: Mapping[str, str]) -> str:
     variable = variables.get(name, _variable(name))
     if error["type"] == "missing":
         return f"{variable} is not set: {Settings.model_fields[name].description}"
-    return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"
+    field = Settings.model_fields.get(name)
+    if error["type"] == "value_error" or field is None:
+        return f"{variable}: {str(error['msg']).removeprefix('Value error, ')}"
+    return f"{variable}: must be {_rule(field)}"
+
+
+def _rule(field: FieldInfo) -> str:
+    """What a setting must be, from its type and its bounds."""
+    if get_origin(field.annotation) is Literal:
+        return "one of " + ", ".join(map(repr, get_args(field.annotation)))
+    kind = "a whole number" if field.annotation is int else "a number" if field.annotation is float else "text"
+    bounds = {type(bound): bound for bound in field.metadata}
+    if Ge in bounds and Le in bounds:
+        return f"{kind} from {bounds[Ge].ge:g} to {bounds[Le].le:g}"
+    if Gt in bounds and Le in bounds:
+        return f"{kind} greater than {bounds[Gt].gt:g} and at most {bounds[Le].le:g}"
+    return kind

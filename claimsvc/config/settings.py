@@ -9,6 +9,7 @@ from claimsvc.config.checks import (
     check_admin_keys,
     check_database_url,
     check_goes_with_jwks,
+    check_hosts,
     check_jwks,
     check_origins,
     check_quota,
@@ -177,6 +178,13 @@ class Settings(DatabaseSettings):
     header_timeout_seconds: float = Field(
         10.0, gt=0, le=300, description="Seconds to wait for the headers of a request before it is refused."
     )
+    unfinished_requests_bytes: int = Field(
+        33_554_432,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Bytes that each worker keeps of requests that have not arrived completely; beyond, the connection "
+        "with most of them, of the address with most of them, is refused.",
+    )
     write_timeout_seconds: float = Field(
         10.0,
         gt=0,
@@ -234,6 +242,12 @@ class Settings(DatabaseSettings):
         (),
         description="Origins whose pages may use the API from a browser, such as https://shop.example, separated by "
         "commas; * for all.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_hosts)] = Field(
+        (),
+        description="Hosts, such as app or app:8080, that requests which change something must be addressed to "
+        "(`Host`), separated by commas. Without any, every host is accepted; `claimsvc dev` accepts them besides "
+        "localhost.",
     )
 
     failpoints: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(

@@ -15,4 +15,5 @@ from claimsvc.domain.outcomes import Outcome as Outcome
 from claimsvc.domain.outcomes import Refusal as Refusal
 from claimsvc.domain.problems import Problem as Problem
 from claimsvc.domain.quotas import *
+from claimsvc.domain.redemptions import *
 from claimsvc.domain.times import *

@@ -178,7 +178,7 @@ class _Batch:
         if stored is None:
             outcome = self._outcome_of(attempt)
             is_answer = attempt.options.is_final or isinstance(outcome, _GIVEN)
-            if not (is_answer and is_stored(outcome)):
+            if not (is_answer and is_stored(outcome, keeps_all=key.keeps_all)):
                 return outcome
             self.effects.answers.append((key, outcome))
             self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)
@@ -274,7 +274,7 @@ def replay(stored: AnswerRecord, idempotency_key: IdempotencyKey, in_doubt: bool
         idempotency_key: the request's key.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
     """
-    if stored.fingerprint != idempotency_key.fingerprint:
+    if not idempotency_key.is_of(stored.fingerprint):
         return KeyReused()
     # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
     # because a client may send a retry with the same id.

@@ -28,7 +28,7 @@ class Claim:
         claimed_at: by the database's clock, like all times here.
         expires_at: when the hold expires; None unless the claim is held.
         ended_at: when it was cancelled or expired; None while it is active or held.
-        code: the claim's code, if the coupon has codes. None while the claim is held, and in listings.
+        code: the claim's code, if the coupon has codes. None while the claim is held.
     """
 
     id: str
@@ -70,12 +70,21 @@ class IdempotencyKey:
         key: chosen by the caller.
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
+        former_fingerprint: the digest by which the version before stored the same request; None if there is none.
+        keeps_all: false if an answer that uses nothing up is not stored, because its caller has had enough of them
+            stored.
     """
 
     caller: str
     key: str
     fingerprint: bytes
     request_id: str
+    former_fingerprint: bytes | None = None
+    keeps_all: bool = True
+
+    def is_of(self, fingerprint: bytes) -> bool:
+        """Whether a stored fingerprint, of this version or the one before, is that of this request."""
+        return fingerprint in (self.fingerprint, self.former_fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

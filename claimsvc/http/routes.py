@@ -2,8 +2,8 @@
 
 from claimsvc.http.framework.routing import Route
 from claimsvc.http.resources.audit import routes as audit
+from claimsvc.http.resources.claims import redemptions, transitions
 from claimsvc.http.resources.claims import routes as claims
-from claimsvc.http.resources.claims import transitions
 from claimsvc.http.resources.codes import routes as codes
 from claimsvc.http.resources.console import routes as console
 from claimsvc.http.resources.coupons import reading
@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
     *coupons.ROUTES,
     *transitions.ROUTES,
+    *redemptions.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,

@@ -1,7 +1,7 @@
 """Creating and changing coupons. A change locks the coupon's row, so each claim sees the old terms or the new ones."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -23,6 +23,7 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
@@ -54,10 +55,10 @@ WITH created AS (
     RETURNING {COUPON_COLUMNS}
 ), with_terms AS (
     INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules,
-        claims_per_user)
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
+        rules, claims_per_user)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
-        %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb, %(claims_per_user)s
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s
     FROM created WHERE %(has_terms)s
 ), audited AS (
     {
@@ -82,17 +83,17 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    rules, claims_per_user)
+    uses, rules, claims_per_user)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s, %(rules)s, %(claims_per_user)s
+    %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
-    benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules,
+    benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
     claims_per_user = excluded.claims_per_user
 """
 
@@ -171,7 +172,7 @@ class PostgresCampaigns:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
                 await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
-                await driver.execute(INSERT_ENTRY, parameters_of(entry))
+                await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
@@ -195,6 +196,11 @@ def _refusal(
         return AmountBelowClaimed(claimed)
     period = {name: change.get(name, row[name]) for name in ("starts_at", "ends_at")}
     return PeriodIsEmpty() if Campaign(**period).is_empty() else None
+
+
+def _with_changes(entry: AuditEntry, row: Mapping[str, Any], change: Mapping[str, Any]) -> AuditEntry:
+    changes = changes_of(coupon_of(row), campaign_of(row), change)
+    return replace(entry, details={**entry.details, "changes": changes}) if change else entry
 
 
 async def _read(driver: Driver, name: str) -> Any:

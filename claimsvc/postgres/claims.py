@@ -45,12 +45,16 @@ LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_i
 _CLAIM = f"{_SELECT} WHERE claim.id = %(id)s"
 _CLAIM_OF_COUPON = f"{_SELECT} WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s"
 _CLAIMS = """
-SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at
-FROM user_claims
-WHERE coupon_name = %(coupon_name)s AND state = 'active'
-    AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
-ORDER BY claimed_at, id
-LIMIT %(limit)s
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+FROM (
+    SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at FROM user_claims
+    WHERE coupon_name = %(coupon_name)s AND state = 'active'
+        AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+    ORDER BY claimed_at, id
+    LIMIT %(limit)s
+) AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+ORDER BY claim.claimed_at, claim.id
 """
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
 # There is no index by user, which every claim would have to maintain (docs/decisions/0046): the user is looked up in
@@ -143,7 +147,7 @@ class PostgresClaims:
         position = {"before_at": before.claimed_at, "before_id": before.id} if before is not None else {}
         wanted = {"user_id": user_id, "states": [state.value for state in states], "limit": limit}
         wanted |= {"wants_current": not _CURRENT.isdisjoint(states), "wants_ended": not _CURRENT.issuperset(states)}
-        rows = await self._database.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
+        rows = await self._reads.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
         return [UserClaim(claim_of(*columns), coupon_type, benefit) for *columns, coupon_type, benefit in rows]
 
     async def cancel(

@@ -62,6 +62,7 @@ class CodeAdditions:
         entry: AuditEntry,
         *,
         atomic: bool,
+        uses: int | None = None,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         repeated = await self._stored_answer(idempotency_key)
@@ -74,13 +75,13 @@ class CodeAdditions:
         async for chunk in rows:
             waiting += intake.sort(chunk)
             while not atomic and len(waiting) > ROWS_AT_ONCE:
-                _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry)
+                _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry, uses)
                 del waiting[:ROWS_AT_ONCE]
         if atomic and intake.refused_count:
             return await self._conclude(idempotency_key, intake.refusal())
         try:
             answer, _ = await self._add(
-                coupon_name, waiting, intake, entry, atomic=atomic, idempotency_key=idempotency_key
+                coupon_name, waiting, intake, entry, uses, atomic=atomic, idempotency_key=idempotency_key
             )
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
             return await self._conclude(idempotency_key, UnknownCoupon())
@@ -92,12 +93,13 @@ class CodeAdditions:
         rows: Sequence[NewCode],
         intake: Intake,
         entry: AuditEntry,
+        uses: int | None,
         *,
         atomic: bool = False,
         idempotency_key: IdempotencyKey | None = None,
     ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
         """Add the rows that can be added, in one transaction; if `atomic`, all of them or none."""
-        batch = CodeBatch(coupon_name, entry, None)
+        batch = CodeBatch(coupon_name, entry, None, uses)
 
         async def work(
             driver: Driver, in_doubt: bool
@@ -128,13 +130,15 @@ class CodeAdditions:
         expires_at: datetime | None,
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
+        *,
+        uses: int | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         repeated = await self._stored_answer(idempotency_key)
         if repeated is not None:
             return repeated
         if not await coupon_exists(self._database, coupon_name):
             return await self._conclude(idempotency_key, UnknownCoupon())
-        batch = CodeBatch(coupon_name, entry, pattern)
+        batch = CodeBatch(coupon_name, entry, pattern, uses)
         generation = Generation(coupon_name, pattern, count, expires_at)
 
         async def work(

@@ -39,8 +39,8 @@ WITH given AS (
 SELECT code, coalesce(expires_at <= now(), false) FROM given WHERE code NOT IN (SELECT code FROM named)
 """
 _ADD = """
-INSERT INTO codes (coupon_name, code, expires_at)
-SELECT %(coupon_name)s, code, expires_at
+INSERT INTO codes (coupon_name, code, expires_at, uses)
+SELECT %(coupon_name)s, code, expires_at, %(uses)s
 FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[]) WITH ORDINALITY AS given (code, expires_at, place)
 ORDER BY place
 ON CONFLICT DO NOTHING
@@ -71,10 +71,12 @@ class CodeBatch:
         coupon_name: the coupon.
         entry: written to the audit log, with the number of codes.
         pattern: by which the codes were generated; None if they were uploaded.
+        uses: how often each may be redeemed; None if as often as the coupon says.
     """
 
-    def __init__(self, coupon_name: str, entry: AuditEntry, pattern: str | None) -> None:
+    def __init__(self, coupon_name: str, entry: AuditEntry, pattern: str | None, uses: int | None) -> None:
         self._coupon_name = coupon_name
+        self._uses = uses
         self._entry = entry
         self._pattern = pattern
         self._units = 0
@@ -125,6 +127,7 @@ class CodeBatch:
         return {
             "coupon_name": self._coupon_name,
             "upload_id": self.id,
+            "uses": self._uses,
             "codes": [row.code for row in rows],
             "expiries": [row.expires_at for row in rows],
         }

@@ -123,6 +123,9 @@ WITH old AS MATERIALIZED (
     RETURNING codes.code
 ), named AS (
     DELETE FROM code_names USING deleted_codes WHERE code_names.code = deleted_codes.code
+), deleted_redemptions AS (
+    DELETE FROM redemptions USING deleted
+    WHERE redemptions.coupon_name = %(coupon_name)s AND redemptions.claim_id = deleted.id
 ), offered AS (
     UPDATE coupons SET amount = amount - units
     FROM (SELECT count(*) AS units FROM deleted WHERE state = 'active') AS taken

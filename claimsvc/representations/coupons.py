@@ -44,6 +44,15 @@ PerUserLimit = Annotated[
         examples=[1],
     ),
 ]
+Uses = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_USES,
+        description="how often a claim, or its code, may be redeemed, from 1 to 1000",
+        examples=[1],
+    ),
+]
 
 
 ClaimsPerUser = Annotated[
@@ -173,6 +182,7 @@ class CreateCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
@@ -186,6 +196,7 @@ class CreateCoupon(Request):
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
         )
 
@@ -204,6 +215,7 @@ class ChangeCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
@@ -253,6 +265,7 @@ class CampaignBody(CouponBody):
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    uses: Uses
     rules: dict[str, Any] | None
     has_allow_list: bool
     has_deny_list: bool
@@ -321,6 +334,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,

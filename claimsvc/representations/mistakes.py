@@ -65,6 +65,11 @@ def unknown_names(names: Sequence[str], model: type[BaseModel]) -> list[Mistake]
     return explain([(_UNKNOWN, (name,), "") for name in names], model)
 
 
+def rule_of(model: type[BaseModel], field: str) -> str:
+    """What a field must be, as a sentence."""
+    return _spot_of(model, (field,)).sentence("")
+
+
 def explain(errors: Sequence[tuple[str, Place, str]], model: type[BaseModel]) -> list[Mistake]:
     """Explain errors, each a type, a location and a message of pydantic's."""
     spots = [(kind, _spot_of(model, location), message) for kind, location, message in errors]
@@ -180,12 +185,10 @@ def _unwrapped(kind: Any) -> tuple[Any, int]:
 
 
 def _described(kind: Any) -> tuple[str, Any]:
-    """The outermost description of a type, and the example beside it."""
-    for _, notes in _layers(kind):
-        for note in notes:
-            if isinstance(note, FieldInfo) and note.description:
-                return note.description, note.examples[0] if note.examples else None
-    return "", None
+    """The outermost description of a type, and the outermost example."""
+    fields = [note for _, notes in _layers(kind) for note in notes if isinstance(note, FieldInfo)]
+    description = next((field.description for field in fields if field.description), "")
+    return description, next((field.examples[0] for field in fields if field.examples), None)
 
 
 def _member(union: Any, label: str | int) -> Any:

@@ -11,6 +11,7 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from claimsvc import domain
+from claimsvc.representations.csv_cells import unguarded
 from claimsvc.representations.fields import Request, UserId
 from claimsvc.representations.headings import USER_ID, names, resembles
 from claimsvc.representations.lines import Lines
@@ -119,7 +120,7 @@ class ListReader:
         elif len(cells) <= self._column:
             raise ValueError(f"the row has no column `{USER_ID}`")
         else:
-            yield _checked(cells[self._column].encode())
+            yield _checked(unguarded(cells[self._column]).encode())
 
     def _is_heading(self, cells: list[str]) -> bool:
         """Whether the first line is a heading. CSV must have one.

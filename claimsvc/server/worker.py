@@ -19,8 +19,7 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
 from claimsvc.http.app import create_runner
-from claimsvc.http.framework.services import StressTests
-from claimsvc.observability.console import Live
+from claimsvc.http.framework.services import ForDevelopment
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -70,7 +69,7 @@ async def serve_worker(
     *,
     parent_fd: int | None = None,
     on_ready: Ready | None = None,
-    stress: Callable[[Live], StressTests] | None = None,
+    development: ForDevelopment | None = None,
     start_seconds: float = START_SECONDS,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish the accepted requests.
@@ -83,7 +82,7 @@ async def serve_worker(
         parent_fd: a pipe that the supervisor holds open. Its end-of-file means that the supervisor is gone, and stops
             this worker.
         on_ready: called once the service accepts requests. If it returns a status, the service stops with it.
-        stress: see `bootstrap.application`.
+        development: see `bootstrap.application`.
         start_seconds: time limit of the start; after it the process ends with status 1.
 
     Returns:
@@ -101,12 +100,13 @@ async def serve_worker(
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
     too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
-        async with application(settings, stress=stress) as app:
+        async with application(settings, development) as app:
             runner = create_runner(
                 app,
                 header_timeout_seconds=settings.header_timeout_seconds,
                 write_timeout_seconds=settings.write_timeout_seconds,
                 shutdown_grace_seconds=settings.shutdown_grace_seconds,
+                unfinished_requests_bytes=settings.unfinished_requests_bytes,
             )
             await runner.setup()
             try:

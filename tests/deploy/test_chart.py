@@ -267,7 +267,7 @@ def test_the_ingress_shows_users_every_route_but_those_for_operators() -> None:
     assert [rule["host"] for rule in rules] == values_of("full")["ingress"]["hosts"]
     prefixes = [path["path"] for path in rules[0]["http"]["paths"]]
     shown = {route.path for route in ROUTES if any(f"{route.path}/".startswith(f"{prefix}/") for prefix in prefixes)}
-    assert {route.path for route in ROUTES} - shown == {"/livez", "/readyz", "/metrics"}
+    assert {route.path for route in ROUTES} - shown == {"/livez", "/health", "/healthcheck", "/readyz", "/metrics"}
 
 
 def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:

@@ -232,6 +232,6 @@ async def test_a_misspelt_name_is_not_also_a_missing_one(service: Service) -> No
 
 
 async def test_two_mistakes_are_two_errors(service: Service) -> None:
-    status, problem, _ = await create(service, {"name": "a b", "amount": 0, "benefit": {"percent_off": 0}})
+    status, problem, _ = await create(service, {"name": "a  b", "amount": 0, "benefit": {"percent_off": 0}})
     assert status == 400
     assert [error["pointer"] for error in problem["errors"]] == ["#/name", "#/amount", "#/benefit/percent_off"]

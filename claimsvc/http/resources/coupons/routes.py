@@ -107,7 +107,7 @@ ROUTES: tuple[Route, ...] = (
         success=Success(201, "The coupon is created.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
         refusals=(domain.CouponExists, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
-        access=only(domain.Scope.COUPONS_WRITE),
+        access=only(domain.Scope.COUPONS_WRITE, opens=True),
         keyed=True,
     ),
     Route(
