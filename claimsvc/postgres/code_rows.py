@@ -38,7 +38,7 @@ CODE_COLUMNS = f"""
     coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
     claim.held_until IS NOT NULL AS is_held, claim.user_id,
     campaign.type, coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this,
-    true AS has_code
+    true AS has_codes
 FROM codes AS code
 LEFT JOIN user_claims AS claim ON claim.coupon_name = code.coupon_name AND claim.id = code.claim_id
 LEFT JOIN campaigns AS campaign ON campaign.coupon_name = code.coupon_name

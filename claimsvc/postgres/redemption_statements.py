@@ -98,7 +98,7 @@ WITH gone AS (
 _READ_CLAIM = f"""
 SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
     claim.ended_at, code.code, coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
-    code.code IS NOT NULL AS has_code, campaign.type, coalesce(code.uses, campaign.uses, 1) AS uses,
+    coalesce(campaign.has_codes, false) AS has_codes, campaign.type, coalesce(code.uses, campaign.uses, 1) AS uses,
     done.redeemed_count, done.last_at, done.is_this
 FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id

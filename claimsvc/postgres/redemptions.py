@@ -256,7 +256,7 @@ async def _concluded(
 ) -> _T | Replayed | KeyReused:
     """Return the answer of the row that was read last; with a key or `commit`, end the transaction."""
     row = await read.fetchone()
-    if row is not None and row["has_code"]:
+    if row is not None and row["has_codes"]:
         types.add(row["type"])
     if idempotency_key is None and not commit:
         return answer_of(row)
