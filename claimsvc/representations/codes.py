@@ -22,8 +22,7 @@ CodeText = Annotated[
         min_length=1,
         max_length=domain.MAX_CODE_LENGTH,
         pattern=domain.CODE_PATTERN,
-        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots. If there is no such "
-        "code, but one that differs by case alone, that one is meant",
+        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots",
         examples=["HKTA-2947"],
     ),
     BeforeValidator(_normalized),

@@ -49,7 +49,7 @@ Uses = Annotated[
     Field(
         ge=1,
         le=domain.MAX_USES,
-        description="how often a claim, or its code, may be redeemed, from 1 to 1000",
+        description="an integer from 1 to 1000: how often a claim, or its code, may be redeemed",
         examples=[1],
     ),
 ]

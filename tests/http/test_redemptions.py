@@ -155,3 +155,17 @@ async def test_a_coupon_s_codes_are_listed_in_pages(till: Till) -> None:
 def test_the_cursor_after_any_code_is_understood(code: str) -> None:
     cursor = code_cursor(Code(code, "spring", CodeState.FREE))
     assert CodesQuery.model_validate({"cursor": cursor}).after() == code
+
+
+async def test_wrong_uses_are_told_by_their_rule(open_till: Till) -> None:
+    await open_till.offer()
+    rule = "Must be an integer from 1 to 1000"
+    status, problem = await open_till.ask("POST", f"{BASE}/codes?uses=x", b"D-1", headers={"Content-Type": CSV})
+    assert (status, problem["errors"][0]["parameter"]) == (400, "uses")
+    assert problem["errors"][0]["detail"].startswith(rule)
+    for path, body in ((BASE, {"uses": 0}), (f"{BASE}/codes/generate", {"count": 1, "pattern": "AAAA", "uses": 1001})):
+        status, problem = await open_till.ask("PATCH" if path == BASE else "POST", path, body)
+        [error] = problem["errors"]
+        assert (status, error["pointer"], error["detail"].startswith(rule)) == (400, "#/uses", True)
+    status, problem = await open_till.ask("GET", "/api/codes/D-1/validate?user_id=a%20b")
+    assert problem["errors"][0]["detail"].startswith("Must be 1 to 255 visible ASCII characters")

@@ -118,7 +118,8 @@ async def redeem_code(
     """Redeem a claimed code. It can be redeemed `uses` times, usually once: of several concurrent requests, no more
     succeed.
 
-    With `user_id`, it is redeemed only if that user's claim has it.
+    With `user_id`, it is redeemed only if that user's claim has it. If there is no such code, but just one that differs
+    by case alone, that one is meant, here and wherever a path names a code.
     """
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 

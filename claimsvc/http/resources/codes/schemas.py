@@ -41,7 +41,10 @@ class AddCodesQuery(Request):
     ] = "true"
     uses: Annotated[
         Uses | None,
-        Field(description="how often each of the codes may be redeemed; by default, as often as the coupon says"),
+        Field(
+            description="an integer from 1 to 1000: how often each of the codes may be redeemed; by default, as often "
+            "as the coupon says"
+        ),
         BeforeValidator(parameters.whole_number),
     ] = None
 
@@ -71,7 +74,10 @@ class CheckQuery(Request):
 
     user_id: Annotated[
         UserId | None,
-        Field(description="whose code it must be; for a user, only the user of the token"),
+        Field(
+            description="1 to 255 visible ASCII characters, without spaces: whose code it must be; users may name "
+            "themselves only"
+        ),
     ] = None
 
 
