@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from claimsvc.cli.terminal import (
     CouponName,
     check_coupon_name,
     check_text,
+    in_json,
     os_operator,
     print_json,
     print_table,
@@ -46,16 +47,16 @@ PerUserLimit = Annotated[
         min=1, max=domain.MAX_PER_USER_LIMIT, help="Units that one user may have at a time; a new coupon has 1."
     ),
 ]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
+]
 ClaimsPerUser = Annotated[
     str | None,
     typer.Option(
         metavar="INTEGER",
         help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
     ),
-]
-Uses = Annotated[
-    int | None,
-    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
 ]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]
@@ -93,14 +94,20 @@ def create_coupon(
         starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     campaign = domain.Campaign(**rules, paused=paused)
-    made = on_storage(
-        lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
-    )
+
+    async def work(storage: "Repositories") -> tuple[Any, Sequence[domain.CouponWarning]]:
+        made = await coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
+        if not isinstance(made, Coupon):
+            return made, ()
+        return made, await coupons.warnings(storage.coupons, name, campaign)
+
+    made, warnings = on_storage(work)
     if isinstance(made, domain.PeriodIsEmpty):
         raise typer.BadParameter("the coupon would end before it starts", param_hint="--ends-at")
     if isinstance(made, CouponExists):
         raise refusal_error(made, f"the coupon {name} exists already; nothing was changed")
     say(f"Created {name} with {amount} units.")
+    _warn(warnings)
 
 
 @app.command("change")
@@ -122,8 +129,7 @@ def change_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
-    rules. Audited."""
+    """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
         starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
@@ -146,14 +152,18 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
 
     check_coupon_name(name)
 
-    async def work(storage: "Repositories") -> "ChangeAnswer":
+    async def work(storage: "Repositories") -> tuple["ChangeAnswer", Sequence[domain.CouponWarning]]:
         if archive:
-            return await coupons.archive(storage.campaigns, os_operator(), name)
-        return await coupons.change(storage.campaigns, os_operator(), name, change)
+            return await coupons.archive(storage.campaigns, os_operator(), name), ()
+        changed = await coupons.change(storage.campaigns, os_operator(), name, change)
+        if not isinstance(changed, CouponDetail):
+            return changed, ()
+        return changed, await coupons.warnings(storage.coupons, name, changed.campaign)
 
-    changed = on_storage(work)
+    changed, warnings = on_storage(work)
     match changed:
         case CouponDetail():
+            _warn(warnings)
             return changed
         case domain.AmountBelowClaimed(claimed):
             raise refusal_error(changed, f"{claimed} units of {name} are claimed or held; nothing was changed")
@@ -167,6 +177,12 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
             raise refusal_error(changed, f"there is no coupon {name}")
         case _:
             raise refusal_error(changed)
+
+
+def _warn(warnings: Sequence[domain.CouponWarning]) -> None:
+    """Print warnings to standard error, because standard output is for what was asked for."""
+    for warning in warnings:
+        typer.echo(f"warning: at {warning.pointer}: {warning.detail}", err=True)
 
 
 def _given_rules(
@@ -248,7 +264,10 @@ def list_coupons(
 
     found = on_storage(read)
     if as_json:
-        print_json([_flat(each) for each in found])
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.coupons import listed_coupon_body
+
+        print_json([listed_coupon_body(each) for each in found])
     else:
         _print_table([each.coupon for each in found], found)
 
@@ -262,25 +281,21 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     detail = on_storage(lambda storage: coupons.get(storage.coupons, os_operator(), name))
     if isinstance(detail, domain.UnknownCoupon):
         raise refusal_error(detail, f"there is no coupon {name}")
+    # Imported here, because help must not wait for pydantic.
+    from claimsvc.representations.coupons import CampaignBody, CouponBody, campaign_body, campaign_detail_body
+
     if as_json:
-        claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        claims = {"claims_per_user": detail.campaign.most_claims}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
+        print_json(campaign_detail_body(detail))
         return
     _print_table([detail.coupon])
-    for rule, value in asdict(detail.campaign).items():
-        if value != getattr(domain.PLAIN, rule):
-            say(f"{rule}: {value}")
+    shown, usual = campaign_body(detail.coupon, detail.campaign), campaign_body(detail.coupon, domain.PLAIN)
+    for field in (each.name for each in fields(CampaignBody)):
+        if field not in CouponBody.__dataclass_fields__ and getattr(shown, field) != getattr(usual, field):
+            say(f"{field}: {in_json(getattr(shown, field))}")
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
         say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
-
-
-def _flat(listed: ListedCoupon) -> dict[str, Any]:
-    """The coupon and its terms in one object, as the API has them."""
-    terms = asdict(listed)
-    return {**terms.pop("coupon"), **terms}
 
 
 def _print_table(rows: list[Coupon], listed: Sequence[ListedCoupon] = ()) -> None:

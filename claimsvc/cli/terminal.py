@@ -6,7 +6,7 @@ import pwd
 import re
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -43,10 +43,7 @@ def check_user_id(user_id: str, option: str = "--user") -> None:
 def check_reason(reason: str) -> None:
     """Raise `typer.BadParameter` unless this is a reason that the API takes."""
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
-            param_hint="--reason",
-        )
+        raise typer.BadParameter(f"must be {domain.REASON_RULE}", param_hint="--reason")
 
 
 def check_text(text: str, option: str) -> None:
@@ -107,5 +104,19 @@ def print_table(table: Table) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON for programs; values that JSON lacks, such as times, become text."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print JSON for programs, in the form that HTTP answers have."""
+    # In ASCII, because the terminal may not take anything else.
+    typer.echo(json.dumps(_plain(value), indent=2))
+
+
+def in_json(value: object) -> str:
+    """A value for people, in the form that HTTP answers have; a text without its quotation marks."""
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> Any:
+    """A value of JSON's types: of times, dataclasses and enumerations the form that HTTP answers have."""
+    import orjson  # imported here, because help must not wait for it
+
+    return orjson.loads(orjson.dumps(value, option=orjson.OPT_UTC_Z))

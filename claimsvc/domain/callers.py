@@ -89,7 +89,7 @@ class Caller:
 
     def sees_codes_of(self, user_id: str) -> bool:
         """Whether the caller may see the codes of this user's claims."""
-        return user_id == self.user_id or Scope.CODES_READ in self.scopes
+        return user_id == self.user_id or self.sees_codes
 
     def acts_for(self, user_id: str) -> bool:
         """Whether the caller may make, confirm and cancel claims for this user."""

@@ -27,7 +27,10 @@ WHERE {in_state}
 ORDER BY {name}
 LIMIT %(limit)s
 """
-_ALL = "coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name"
+# LIMIT, which changes nothing, makes the planner look campaigns up for the coupons that it lists, not for all that
+# match.
+_ALL = """coupons AS coupon
+LEFT JOIN LATERAL (SELECT * FROM campaigns WHERE coupon_name = coupon.name LIMIT 1) AS campaign ON true"""
 _TYPED = "campaigns AS campaign JOIN coupons AS coupon ON coupon.name = campaign.coupon_name"
 
 
