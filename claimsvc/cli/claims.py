@@ -1,7 +1,6 @@
 """`claimsvc claims`: claims, directly in the database."""
 
 import sys
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated
 from uuid import UUID
 
@@ -72,7 +71,10 @@ def list_claims(
     if isinstance(found, NotYourClaim):
         raise refusal_error(found)
     if as_json:
-        print_json([{**asdict(each.claim), "type": each.type, "benefit": each.benefit} for each in found])
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.claims import user_claim_body
+
+        print_json([user_claim_body(each) for each in found])
         return
     if not found:
         say("There is no such claim.")

@@ -4,7 +4,6 @@ import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, BinaryIO
@@ -20,6 +19,7 @@ from claimsvc.cli.terminal import (
     check_coupon_name,
     check_reason,
     check_text,
+    in_json,
     os_operator,
     print_json,
     refusal_error,
@@ -62,6 +62,7 @@ def upload_codes(
 
     # Imported here, because help must not wait for orjson and pydantic.
     from claimsvc.representations.code_files import CSV, NDJSON, RowReader
+    from claimsvc.representations.codes import CodesAddedBody, refused_bodies
 
     check_coupon_name(name)
     check_text(file, "FILE")
@@ -77,8 +78,7 @@ def upload_codes(
     done = on_storage(upload)
     added = done.added if isinstance(done, domain.CodesAdded) else 0
     if as_json:
-        rejected = [asdict(row) for row in done.refused]
-        print_json({"added": added, "rejected_count": done.refused_count, "rejected": rejected})
+        print_json(CodesAddedBody(added, done.refused_count, refused_bodies(done)))
     else:
         for refused in done.refused:
             say(f"Row {refused.row}: {refused.reason} {refused.code}".rstrip())
@@ -139,7 +139,10 @@ def show_code(code: CodeText, as_json: AsJson = False) -> None:
     if isinstance(found, domain.UnknownCode):
         raise refusal_error(found, f"there is no code {code}")
     if as_json:
-        print_json(asdict(found))
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.codes import code_body
+
+        print_json(code_body(found, os_operator()))
     else:
         _print(found)
 
@@ -225,6 +228,6 @@ def _print(code: domain.Code) -> None:
     say(f"{code.code} of {code.coupon_name}: {code.state}")
     for name in ("claim_id", "user_id", "expires_at", "redeemed_at"):
         if (value := getattr(code, name)) is not None:
-            say(f"  {name}: {value}")
+            say(f"  {name}: {in_json(value)}")
     if code.uses > 1:
         say(f"  redeemed: {code.redeemed_count} of {code.uses} times")

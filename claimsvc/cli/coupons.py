@@ -3,7 +3,7 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -17,6 +17,7 @@ from claimsvc.cli.terminal import (
     CouponName,
     check_coupon_name,
     check_text,
+    in_json,
     os_operator,
     print_json,
     print_table,
@@ -248,7 +249,10 @@ def list_coupons(
 
     found = on_storage(read)
     if as_json:
-        print_json([_flat(each) for each in found])
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.coupons import listed_coupon_body
+
+        print_json([listed_coupon_body(each) for each in found])
     else:
         _print_table([each.coupon for each in found], found)
 
@@ -262,25 +266,21 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     detail = on_storage(lambda storage: coupons.get(storage.coupons, os_operator(), name))
     if isinstance(detail, domain.UnknownCoupon):
         raise refusal_error(detail, f"there is no coupon {name}")
+    # Imported here, because help must not wait for pydantic.
+    from claimsvc.representations.coupons import CampaignBody, CouponBody, campaign_body, campaign_detail_body
+
     if as_json:
-        claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        claims = {"claims_per_user": detail.campaign.most_claims}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
+        print_json(campaign_detail_body(detail))
         return
     _print_table([detail.coupon])
-    for rule, value in asdict(detail.campaign).items():
-        if value != getattr(domain.PLAIN, rule):
-            say(f"{rule}: {value}")
+    shown, usual = campaign_body(detail.coupon, detail.campaign), campaign_body(detail.coupon, domain.PLAIN)
+    for field in (each.name for each in fields(CampaignBody)):
+        if field not in CouponBody.__dataclass_fields__ and getattr(shown, field) != getattr(usual, field):
+            say(f"{field}: {in_json(getattr(shown, field))}")
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
         say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
-
-
-def _flat(listed: ListedCoupon) -> dict[str, Any]:
-    """The coupon and its terms in one object, as the API has them."""
-    terms = asdict(listed)
-    return {**terms.pop("coupon"), **terms}
 
 
 def _print_table(rows: list[Coupon], listed: Sequence[ListedCoupon] = ()) -> None:

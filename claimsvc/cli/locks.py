@@ -1,7 +1,6 @@
 """`claimsvc locks`: which instance holds which lock, and forced release."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -48,7 +47,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
         # Imported here, because help must not wait for pydantic.
         from claimsvc.representations.locks import locks_body
 
-        print_json(asdict(locks_body(seen)))
+        print_json(locks_body(seen))
     else:
         _print_locks(seen)
 

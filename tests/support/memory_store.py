@@ -46,6 +46,7 @@ from claimsvc.domain import (
     UnknownCoupon,
     UserClaim,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
 
@@ -221,6 +222,9 @@ class MemoryStore:
         campaign = replace(self.campaign_of[name], **rules)
         if campaign.is_empty():
             return PeriodIsEmpty()
+        if change:
+            changes = changes_of(self.amounts[name], self.campaign_of[name], change)
+            entry = replace(entry, details={**entry.details, "changes": changes})
         self.campaign_of[name] = campaign
         self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
         self.entries_kept.append(entry)

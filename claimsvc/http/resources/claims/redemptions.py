@@ -10,7 +10,7 @@ from pydantic import Field
 from claimsvc import domain
 from claimsvc.application import redemptions
 from claimsvc.domain.problems import UNAVAILABLE
-from claimsvc.http.framework import parameters, schemas
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import only, only_users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.reasons import TakeBack
@@ -19,11 +19,12 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.representations.claims import ClaimBody
 from claimsvc.representations.coupons import Uses
 
 
 @dataclass(frozen=True, slots=True)
-class RedeemedClaimBody(schemas.ClaimBody):
+class RedeemedClaimBody(ClaimBody):
     """A claim, and how often it was redeemed."""
 
     redeemed_at: Annotated[datetime | None, Field(description="when it was redeemed, for the last time if several")]

@@ -25,6 +25,7 @@ from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
+from claimsvc.representations.claims import ClaimBody, claim_body
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -113,9 +114,9 @@ def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
     """
     match outcome:
         case domain.Claimed(claim):
-            return created(schemas.claim_body(claim), f"/api/claims/{claim.id}")
+            return created(claim_body(claim), f"/api/claims/{claim.id}")
         case domain.HoldContinued(claim):
-            return ok(schemas.claim_body(claim))
+            return ok(claim_body(claim))
         case domain.Replayed(answer, first_request_id):
             return replayed(claim_reply(answer, first_request_id))
     return refused(outcome, request_id)
@@ -125,7 +126,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Read a claim."""
     found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
-        return ok(schemas.claim_body(found))
+        return ok(claim_body(found))
     return refused(found, request[REQUEST_ID])
 
 
@@ -147,13 +148,13 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Claim one unit of a coupon",
         success=Success(
-            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+            201, "The claim is committed.", ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
         ),
         other_successes=(
             Success(
                 200,
                 "The user holds the unit already: the hold goes on, or is now confirmed.",
-                schemas.ClaimBody,
+                ClaimBody,
                 headers=DOCUMENTED,
                 links=_OF_A_CLAIM,
             ),
@@ -169,7 +170,7 @@ ROUTES: tuple[Route, ...] = (
         get_claim,
         tag="claims",
         summary="Read a claim",
-        success=Success(200, "The claim.", schemas.ClaimBody),
+        success=Success(200, "The claim.", ClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),

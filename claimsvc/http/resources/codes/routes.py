@@ -24,6 +24,7 @@ from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 from claimsvc.representations.code_files import Row
+from claimsvc.representations.codes import CodeBody, CodesAddedBody, added_body, code_body
 from claimsvc.representations.fields import Request
 
 
@@ -167,7 +168,7 @@ async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
     code = await codes.get(request.app[SERVICES].codes, request[CALLER], path.code)
     if isinstance(code, domain.UnknownCode):
         return refused(code, request[REQUEST_ID])
-    return ok(code_schemas.code_body(code, request[CALLER]))
+    return ok(code_body(code, request[CALLER]))
 
 
 async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> Reply:
@@ -178,9 +179,9 @@ async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> 
 
 def _reply(answer: Any, request: web.Request, request_id: str = "") -> Reply:
     if isinstance(answer, domain.CodesAdded):
-        return ok(code_schemas.added_body(answer))
+        return ok(added_body(answer))
     if isinstance(answer, domain.Redeemed | domain.CodeUnredeemed):
-        return ok(code_schemas.code_body(answer.code, request[CALLER]))
+        return ok(code_body(answer.code, request[CALLER]))
     if isinstance(answer, domain.Replayed):
         return replayed(_reply(answer.answer, request, answer.request_id))
     return refused(answer, request_id or request[REQUEST_ID])
@@ -193,7 +194,7 @@ ROUTES: tuple[Route, ...] = (
         add_codes,
         tag="codes",
         summary="Add codes to a coupon",
-        success=Success(200, "The codes are added.", code_schemas.CodesAddedBody),
+        success=Success(200, "The codes are added.", CodesAddedBody),
         refusals=(domain.RowsRefused, domain.UnknownCoupon),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
@@ -206,7 +207,7 @@ ROUTES: tuple[Route, ...] = (
         generate_codes,
         tag="codes",
         summary="Generate codes for a coupon",
-        success=Success(200, "The codes are added.", code_schemas.CodesAddedBody),
+        success=Success(200, "The codes are added.", CodesAddedBody),
         refusals=(domain.UnknownCoupon, domain.PatternTooSmall, domain.CodeExpired),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_WRITE),
@@ -218,7 +219,7 @@ ROUTES: tuple[Route, ...] = (
         redeem_code,
         tag="codes",
         summary="Redeem a code",
-        success=Success(200, "The code is redeemed.", code_schemas.CodeBody),
+        success=Success(200, "The code is redeemed.", CodeBody),
         refusals=(
             domain.UnknownCode,
             domain.NotYourClaim,
@@ -236,7 +237,7 @@ ROUTES: tuple[Route, ...] = (
         unredeem_code,
         tag="codes",
         summary="Take back a redemption of a code",
-        success=Success(200, "The redemption is taken back.", code_schemas.CodeBody),
+        success=Success(200, "The redemption is taken back.", CodeBody),
         refusals=(domain.UnknownCode, domain.NotRedeemed),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_REDEEM),
@@ -270,7 +271,7 @@ ROUTES: tuple[Route, ...] = (
         get_code,
         tag="codes",
         summary="Read a code",
-        success=Success(200, "The code.", code_schemas.CodeBody),
+        success=Success(200, "The code.", CodeBody),
         refusals=(domain.UnknownCode,),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.CODES_READ),

@@ -2,18 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
-from claimsvc.domain.codes import normalized
 from claimsvc.domain.outcomes import problem_of
 from claimsvc.http.framework import parameters
-from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
+from claimsvc.representations.codes import CodeBody, CodeText, code_body
 from claimsvc.representations.coupons import Uses
-from claimsvc.representations.fields import CouponName, CouponType, Request, TypeOrNone, UserId
+from claimsvc.representations.fields import CouponType, Request, TypeOrNone, UserId
 from claimsvc.representations.times import EndsAt
 
 # A code's characters in UTF-8, in hex: the ASCII ones, then Hangul syllables, U+AC00 to U+D7A3. A dot alone is allowed,
@@ -23,24 +21,6 @@ _CURSOR = (
     "^(2d|2e|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
     f"|eab[0-9a-f]{_LATER}|e[bc]{_LATER}{_LATER}|ed(8[0-9a-f]|9[0-9a-d]){_LATER}|ed9e([89][0-9a-f]|a[0-3]))+$"
 )
-
-
-def _normalized(value: Any) -> Any:
-    return normalized(value) if isinstance(value, str) else value
-
-
-CodeText = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=domain.MAX_CODE_LENGTH,
-        pattern=domain.CODE_PATTERN,
-        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots. If there is no such "
-        "code, but one that differs by case alone, that one is meant",
-        examples=["HKTA-2947"],
-    ),
-    BeforeValidator(_normalized),
-]
 
 
 class CodePath(Request):
@@ -132,48 +112,6 @@ class RedeemCode(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class CodesAddedBody:
-    """The result of adding codes. `rejected` lists the first 1000 of `rejected_count` rows that were not added."""
-
-    added: Annotated[int, Field(ge=0)]
-    rejected_count: Annotated[int, Field(ge=0)]
-    rejected: list[RefusedRowBody]
-
-
-@dataclass(frozen=True, slots=True)
-class CodeWithoutUserBody:
-    """A code and its state. `claim_id` is the claim that it belongs to."""
-
-    code: CodeText
-    coupon_name: CouponName
-    state: Annotated[
-        domain.CodeState,
-        Field(
-            description="`free`: no claim has it; `held`: a held claim has it; `claimed`; `redeemed`: as often as it "
-            "may be; `expired`: `expires_at` has passed before that; `voided`: it will never be given or redeemed"
-        ),
-    ]
-    claim_id: Annotated[str | None, Field(json_schema_extra={"format": "uuid"})]
-    expires_at: datetime | None
-    redeemed_at: Annotated[datetime | None, Field(description="when it was redeemed, for the last time if several")]
-    uses: Uses
-    redeemed_count: Annotated[int, Field(ge=0, description="how often it was redeemed", examples=[0])]
-
-
-@dataclass(frozen=True, slots=True)
-class CodeBody(CodeWithoutUserBody):
-    """A code, its state, and whose it is."""
-
-    user_id: Annotated[
-        UserId | None,
-        Field(
-            description="the user whose claim has it, null if no claim has; absent unless it is your own, or the key "
-            "has the scope `claims:read`"
-        ),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
 class CodePageBody:
     """A page of a coupon's codes, in the order of their bytes. `next_cursor` is null on the last page."""
 
@@ -210,28 +148,6 @@ class CodeCountsBody:
     claimed: Annotated[int, Field(ge=0)]
     redeemed: Annotated[int, Field(ge=0)]
     voided: Annotated[int, Field(ge=0)]
-
-
-def added_body(added: domain.CodesAdded) -> CodesAddedBody:
-    """The body of the result of adding codes."""
-    return CodesAddedBody(added.added, added.refused_count, refused_bodies(added))
-
-
-def code_body(code: domain.Code, caller: domain.Caller) -> CodeBody:
-    """The body of a code, as far as the caller may see it."""
-    shown = (
-        code.code,
-        code.coupon_name,
-        code.state,
-        code.claim_id,
-        code.expires_at,
-        code.redeemed_at,
-        code.uses,
-        code.redeemed_count,
-    )
-    if caller.sees(code.user_id):
-        return CodeBody(*shown, code.user_id)
-    return cast("CodeBody", CodeWithoutUserBody(*shown))
 
 
 def check_body(check: domain.CodeCheck, caller: domain.Caller) -> CodeCheckBody:
