@@ -138,11 +138,6 @@ def _traced(header: str) -> Callable[[str], object]:
     return lambda text: tracer.begin("POST", "/api/coupons/claim", {"traceparent": parent, header: text})
 
 
-def _addressed(header: str) -> Callable[[str], object]:
-    hosts = AllowedHosts(("app",), loopback_port=8080, cors=Cors(("https://shop.example",)))
-    return lambda text: hosts.refusal(CIMultiDictProxy(CIMultiDict({header: text})))
-
-
 def _selected(model: type[BaseModel]) -> Callable[[str], object]:
     return lambda text: model.model_validate({"cursor": text})
 
@@ -200,6 +195,13 @@ _TIMES = (
     ("2027-01-01T00:00:00.0Z", " "),
     ("", "9"),
 )
+
+
+def _addressed(header: str) -> Callable[[str], object]:
+    hosts = AllowedHosts(("app",), loopback_port=8080, cors=Cors(("https://shop.example",)))
+    return lambda text: hosts.refusal(CIMultiDictProxy(CIMultiDict({header: text})))
+
+
 _TRUSTED = [ip_network("10.0.0.0/8")]
 _MARKS = "\u0301\u0323"  # in the wrong order, so that they have to be sorted
 # The parsers with the longest input that reaches each: a line of the head, a row of a file, or a body.

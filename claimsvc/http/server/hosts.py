@@ -37,7 +37,8 @@ class AllowedHosts:
         self._loopback_port = loopback_port
         self._cors = cors
         # Looked up first, because parsing costs 2 µs a claim.
-        self._usual = frozenset(f"{name}:{loopback_port}" for name in ("127.0.0.1", "localhost"))
+        usual = ("127.0.0.1", "localhost") if loopback_port is not None else ()
+        self._usual = frozenset(f"{name}:{loopback_port}" for name in usual)
 
     def refusal(self, headers: CIMultiDictProxy[str]) -> RefusedError | None:
         """Why a request with these headers is refused; None if it is not.
