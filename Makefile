@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check stress bench faults soak format lock sbom clean
+.PHONY: help run test check stress bench faults soak fuzz format lock sbom clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -47,6 +47,11 @@ MINUTES ?= 10
 
 soak: $(VENV)/.installed-dev ## Hurt it at random for MINUTES (10), under steady load
 	@exec $(BIN)/python -m tests.faults soak --minutes $(MINUTES) $(ARGS)
+
+SECONDS ?= 60
+
+fuzz: $(VENV)/.installed-check ## Fuzz all that reads bytes from outside, each target for SECONDS (60); or the one of ARGS
+	@exec $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix .

@@ -47,16 +47,16 @@ PerUserLimit = Annotated[
         min=1, max=domain.MAX_PER_USER_LIMIT, help="Units that one user may have at a time; a new coupon has 1."
     ),
 ]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
+]
 ClaimsPerUser = Annotated[
     str | None,
     typer.Option(
         metavar="INTEGER",
         help="Claims that one user may make in all, ended ones included; by default 10 more than --per-user-limit.",
     ),
-]
-Uses = Annotated[
-    int | None,
-    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
 ]
 CouponType = Annotated[str | None, typer.Option("--type", help="A name that groups coupons.")]
 Benefit = Annotated[str | None, typer.Option(help="""JSON, such as '{"percent_off": 15}'.""")]

@@ -43,10 +43,7 @@ def check_user_id(user_id: str, option: str = "--user") -> None:
 def check_reason(reason: str) -> None:
     """Raise `typer.BadParameter` unless this is a reason that the API takes."""
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
-            param_hint="--reason",
-        )
+        raise typer.BadParameter(f"must be {domain.REASON_RULE}", param_hint="--reason")
 
 
 def check_text(text: str, option: str) -> None:

@@ -178,6 +178,13 @@ class Settings(DatabaseSettings):
     header_timeout_seconds: float = Field(
         10.0, gt=0, le=300, description="Seconds to wait for the headers of a request before it is refused."
     )
+    unfinished_requests_bytes: int = Field(
+        33_554_432,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Bytes that each worker keeps of requests that have not arrived completely; beyond, the connection "
+        "with most of them, of the address with most of them, is refused.",
+    )
     write_timeout_seconds: float = Field(
         10.0,
         gt=0,

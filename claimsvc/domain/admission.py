@@ -178,7 +178,7 @@ class _Batch:
         if stored is None:
             outcome = self._outcome_of(attempt)
             is_answer = attempt.options.is_final or isinstance(outcome, _GIVEN)
-            if not (is_answer and is_stored(outcome)):
+            if not (is_answer and is_stored(outcome, keeps_all=key.keeps_all)):
                 return outcome
             self.effects.answers.append((key, outcome))
             self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)

@@ -69,6 +69,11 @@ class Caller:
     token: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether this is anybody: nothing but the address tells one such caller from another."""
+        return self.name in (ANYBODY.name, NOBODY.name)
+
+    @property
     def actor(self) -> str:
         """The name for the audit log. It never names a user, because audit entries cannot be erased."""
         return self.name if self.user_id is None else "claimant"
@@ -84,7 +89,7 @@ class Caller:
 
     def sees_codes_of(self, user_id: str) -> bool:
         """Whether the caller may see the codes of this user's claims."""
-        return user_id == self.user_id or Scope.CODES_READ in self.scopes
+        return user_id == self.user_id or self.sees_codes
 
     def acts_for(self, user_id: str) -> bool:
         """Whether the caller may make, confirm and cancel claims for this user."""

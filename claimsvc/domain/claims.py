@@ -71,6 +71,8 @@ class IdempotencyKey:
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
         former_fingerprint: the digest by which the version before stored the same request; None if there is none.
+        keeps_all: false if an answer that uses nothing up is not stored, because its caller has had enough of them
+            stored.
     """
 
     caller: str
@@ -78,6 +80,7 @@ class IdempotencyKey:
     fingerprint: bytes
     request_id: str
     former_fingerprint: bytes | None = None
+    keeps_all: bool = True
 
     def is_of(self, fingerprint: bytes) -> bool:
         """Whether a stored fingerprint, of this version or the one before, is that of this request."""

@@ -29,10 +29,10 @@ MAX_REASON_LENGTH = 500
 REASON_RULE = "1 to 500 characters on one line, of which the first is visible"
 MAX_AMOUNT = 2**31 - 1
 MAX_PER_USER_LIMIT = 1000
+MAX_USES = 1000
 MAX_CLAIMS_PER_USER = 1_000_000
 # How many more claims than units one user may make of a coupon, unless its campaign says otherwise.
 FURTHER_CLAIMS = 10
-MAX_USES = 1000
 MAX_HOLD_SECONDS = 86_400
 MAX_LISTED_USERS = 1_000_000
 

@@ -9,12 +9,13 @@ from claimsvc.http.framework import openapi
 from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
 from claimsvc.http.framework.routing import install
 from claimsvc.http.framework.services import SERVICES, Services
+from claimsvc.http.framework.stored_answers import STORED_ANSWERS, StoredAnswers
 from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
 from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.routes import ROUTES
-from claimsvc.http.runner import KEEPALIVE_SECONDS, Runner
+from claimsvc.http.runner import KEEPALIVE_SECONDS, UNFINISHED_REQUESTS_BYTES, Runner
 from claimsvc.http.server.wire import MAX_BODY_BYTES
 
 
@@ -27,6 +28,7 @@ def create_app(services: Services) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
+    app[STORED_ANSWERS] = StoredAnswers()
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = Readiness(services.health_checks)
@@ -55,6 +57,7 @@ def create_runner(
     write_timeout_seconds: float = 10.0,
     shutdown_grace_seconds: float,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
+    unfinished_requests_bytes: int = UNFINISHED_REQUESTS_BYTES,
 ) -> Runner:
     """Build the server of an application.
 
@@ -65,6 +68,7 @@ def create_runner(
         write_timeout_seconds: how long a client may read nothing of a response before its connection is aborted.
         shutdown_grace_seconds: how long `cleanup()` waits for requests in flight.
         keepalive_seconds: how long a connection may be idle before it is closed.
+        unfinished_requests_bytes: how much is kept of requests that have not arrived completely, over all connections.
     """
     return Runner(
         app,
@@ -72,4 +76,5 @@ def create_runner(
         write_timeout_seconds=write_timeout_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
         keepalive_seconds=keepalive_seconds,
+        unfinished_requests_bytes=unfinished_requests_bytes,
     )

@@ -16,11 +16,14 @@ from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
 from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.unfinished import UnfinishedRequests
 from claimsvc.http.server.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINE_BYTES
 from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
 
 # Common proxies close idle connections after 60 s. They must close first: a server that does races with a request.
 KEEPALIVE_SECONDS = 75.0
+# Of requests that have not arrived completely, over all connections.
+UNFINISHED_REQUESTS_BYTES = 32 * 1024 * 1024
 # How long the rest of a refused body is read and discarded, so that the client can read the refusal.
 _LINGER_SECONDS = 2.0
 # How often connections are checked for clients that do not read; the precision of the write timeout.
@@ -35,8 +38,10 @@ class _Server(ConnectionServer):
         fast_path: FastPath,
         head_timeout_seconds: float,
         write_timeout_seconds: float,
+        unfinished: UnfinishedRequests,
     ) -> None:
         super().__init__(boundary, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self.unfinished = unfinished
         self._boundary = boundary
         self._fast_path = fast_path
         self._head_timeout_seconds = head_timeout_seconds
@@ -70,7 +75,7 @@ class _Server(ConnectionServer):
 class Runner(web.AppRunner):
     """aiohttp's runner, with `RequestBoundary` around the application and `HttpConnection` as the protocol."""
 
-    __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
+    __slots__ = ("_header_timeout_seconds", "_unfinished", "_write_timeout_seconds")
 
     def __init__(
         self,
@@ -80,6 +85,7 @@ class Runner(web.AppRunner):
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
         keepalive_seconds: float,
+        unfinished_requests_bytes: int,
     ) -> None:
         super().__init__(
             app,
@@ -96,6 +102,7 @@ class Runner(web.AppRunner):
         )
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
+        self._unfinished = UnfinishedRequests(unfinished_requests_bytes)
 
     async def give_drain_notice(self, within_seconds: float) -> None:
         """Ask the clients of open connections to close them. Call this after the listeners are closed.
@@ -135,4 +142,5 @@ class Runner(web.AppRunner):
             fast_path = NoFastPath(route, access_log, queue)
         boundary.cors = fast_path.cors = services.cors
         fast_path.hosts = services.hosts
-        return _Server(server, boundary, fast_path, self._header_timeout_seconds, self._write_timeout_seconds)
+        timeouts = self._header_timeout_seconds, self._write_timeout_seconds
+        return _Server(server, boundary, fast_path, *timeouts, self._unfinished)

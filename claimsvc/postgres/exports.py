@@ -18,12 +18,9 @@ _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
 
 
 def _text(column: str) -> str:
-    """Return SQL for a cell with text from clients.
-
-    Spreadsheets interpret text that starts with these characters as a formula, unless an apostrophe precedes it (OWASP,
-    "CSV Injection").
-    """
-    guarded = rf"regexp_replace({column}, '^[-=+@\t\r]', chr(39) || '\&')"
+    """Return SQL for a cell with text from clients, in the form of `claimsvc/representations/csv_cells.py`."""
+    escaped = f"replace(replace({column}, '%%', '%%25'), ';', '%%3B')"
+    guarded = rf"CASE WHEN {column} ~ '^[-=+@\t\r'']|;' THEN '''' || {escaped} ELSE {column} END"
     return f"""'"' || replace({guarded}, '"', '""') || '"'"""
 
 

@@ -128,10 +128,10 @@ campaigns = Table(
     Column("deny_version", Integer),
     Column("has_codes", Boolean, nullable=False, server_default=false()),
     Column("code_pattern", Text),
-    Column("claims_per_user", Integer),
     # How often each claim may be redeemed, unless its code says otherwise.
     Column("uses", SmallInteger, nullable=False, server_default="1"),
     CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
+    Column("claims_per_user", Integer),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
     CheckConstraint("claims_per_user BETWEEN 1 AND 1000000", name="claims_per_user"),

@@ -1,4 +1,4 @@
-"""Claims: showing one, and one in a list of its user's claims."""
+"""Claims: showing one, alone and in lists."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -34,16 +34,9 @@ class ClaimBody(ClaimWithoutCodeBody):
 
 
 @dataclass(frozen=True, slots=True)
-class UserClaimBody:
+class UserClaimBody(ClaimWithoutCodeBody):
     """A claim in a list of its user's claims, with the type and the benefit of its coupon."""
 
-    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-    coupon_name: CouponName
-    user_id: UserId
-    state: domain.ClaimState
-    claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
-    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
     type: CouponType | None
     benefit: dict[str, Any] | None
 
@@ -59,22 +52,25 @@ class UserClaimWithCodeBody(UserClaimBody):
 
 def claim_body(claim: domain.Claim) -> ClaimBody:
     """The body of a claim."""
-    return ClaimBody(
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        claim.code,
-    )
+    return ClaimBody(*_all_but_code(claim), claim.code)
+
+
+def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:
+    """The body of a claim in a list of its coupon's claims."""
+    return claim_body(claim) if shows_code else ClaimWithoutCodeBody(*_all_but_code(claim))
 
 
 def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
     """The body of a claim in a list of its user's claims."""
-    claim = listed.claim
-    values = (
+    benefit = dict(listed.benefit) if listed.benefit is not None else None
+    values = (*_all_but_code(listed.claim), listed.type, benefit)
+    return UserClaimWithCodeBody(*values, listed.claim.code) if listed.shows_code else UserClaimBody(*values)
+
+
+def _all_but_code(
+    claim: domain.Claim,
+) -> tuple[str, str, str, domain.ClaimState, datetime, datetime | None, datetime | None]:
+    return (
         claim.id,
         claim.coupon_name,
         claim.user_id,
@@ -82,7 +78,4 @@ def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserCla
         claim.claimed_at,
         claim.expires_at,
         claim.ended_at,
-        listed.type,
-        dict(listed.benefit) if listed.benefit is not None else None,
     )
-    return UserClaimWithCodeBody(*values, claim.code) if listed.shows_code else UserClaimBody(*values)

@@ -24,6 +24,7 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
+    VisibleLine,
     at_most,
     bytes_of_jsonb,
 )
@@ -134,16 +135,7 @@ class AmountOff(Request):
 class OtherBenefit(Request):
     """Any other benefit, as text."""
 
-    text: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=500,
-            pattern=r"^[^\x00]+$",
-            description="1 to 500 characters, without U+0000",
-            examples=["a free coffee"],
-        ),
-    ]
+    text: Annotated[VisibleLine, Field(examples=["a free coffee"])]
 
 
 _BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}

@@ -127,7 +127,7 @@ def _visibly(text: str) -> str:
     return text
 
 
-Reason = Annotated[
+VisibleLine = Annotated[
     str,
     Field(
         min_length=1,
@@ -138,6 +138,9 @@ Reason = Annotated[
     ),
     AfterValidator(_visibly),
 ]
+"""A text that is shown to people: with one that shows nothing, or reorders what stands beside it, it would deceive."""
+
+Reason = VisibleLine
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.

@@ -106,6 +106,7 @@ async def serve_worker(
                 header_timeout_seconds=settings.header_timeout_seconds,
                 write_timeout_seconds=settings.write_timeout_seconds,
                 shutdown_grace_seconds=settings.shutdown_grace_seconds,
+                unfinished_requests_bytes=settings.unfinished_requests_bytes,
             )
             await runner.setup()
             try:

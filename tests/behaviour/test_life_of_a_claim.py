@@ -28,6 +28,7 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    CouponFilter,
     Eligibility,
     Ended,
     HoldContinued,
@@ -233,7 +234,7 @@ async def test_an_archived_coupon_is_closed_for_good_and_keeps_its_claims(here: 
     assert isinstance(archived, CouponDetail)
     assert archived.campaign.archived_at is not None
     assert isinstance(await here.strategy.claim("spring", "bob"), Ended)
-    assert await here.storage.coupons.coupons(search=None, after=None, limit=10) == []
+    assert await here.storage.coupons.listed(CouponFilter(), after=None, limit=10) == []
     assert (await here.storage.claims.claim(mine)) is not None
 
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from claimsvc.domain import ClaimOutcome, StrategyName
 from claimsvc.http.app import create_app
@@ -98,7 +99,7 @@ class Gated:
 
 
 @asynccontextmanager
-async def gated(**limits: float) -> AsyncIterator[Gated]:
+async def gated(**limits: Any) -> AsyncIterator[Gated]:
     store, observations = Gate(), Observations()
     await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
     async with running(create_app(memory_services(store, observations)), **limits) as server:

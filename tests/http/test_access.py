@@ -105,6 +105,7 @@ WITHOUT_TOKENS = {
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     # A key shows more than others see, so one that is sent must be good.
     "GET /api/users/{user_id}/claims": {"nobody", "admin", *KEYS},
+    "GET /api/coupons/{name}/claims": {"nobody", "admin", *KEYS},
     "GET /api/users/me/claims": set(),
 }
 

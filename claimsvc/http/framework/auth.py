@@ -6,7 +6,6 @@ service is configured to verify them; otherwise claims need no authentication.
 
 import hashlib
 import hmac
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -42,14 +41,13 @@ class Access:
         scope: the scope that a key needs; None if every authenticated caller may use the route.
         for_users: whether users with a token may use it too, for their own claims.
         opens: whether `claimsvc dev --open` lets callers without credentials use it.
-        keys_add_scopes: whether a key is looked at even where every caller is allowed, because it shows more. A wrong
-            key is not refused there.
+        heeds_keys: whether a key is read even if no tokens are configured, because the response then shows more.
     """
 
     authentication: Authentication
     scope: Scope | None = None
     for_users: bool = False
-    keys_add_scopes: bool = False
+    heeds_keys: bool = False
     opens: bool = False
 
 
@@ -73,7 +71,7 @@ def users_and(scope: Scope) -> Access:
 
 def users_and_shown(scope: Scope) -> Access:
     """The same, but a key of the caller is always read: it shows what other callers do not see."""
-    return Access(Authentication.WITH_TOKENS, scope, for_users=True, keys_add_scopes=True)
+    return Access(Authentication.WITH_TOKENS, scope, for_users=True, heeds_keys=True)
 
 
 def only_users_and(scope: Scope) -> Access:
@@ -82,11 +80,11 @@ def only_users_and(scope: Scope) -> Access:
 
 
 def only_with_tokens(scope: Scope) -> Access:
-    """Allow only keys with this scope; every caller if no tokens are configured. A key adds its scopes in any case."""
-    return Access(Authentication.WITH_TOKENS, scope, keys_add_scopes=True)
+    """Allow only keys with this scope; every caller if no tokens are configured. A key is always read."""
+    return Access(Authentication.WITH_TOKENS, scope, heeds_keys=True)
 
 
-USERS = Access(Authentication.WITH_TOKENS, for_users=True, keys_add_scopes=True)
+USERS = Access(Authentication.WITH_TOKENS, for_users=True, heeds_keys=True)
 """Allow users. The handler refuses callers who are none."""
 
 SHOWS_USERS = Access(Authentication.OPTIONAL, for_users=True)
@@ -109,7 +107,10 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
     if access.authentication is Authentication.NEVER or (
         services.tokens is None and access.authentication is not Authentication.ALWAYS
     ):
-        return await _with_scopes_of_key(services, authorization) if access.keys_add_scopes else domain.ANYBODY
+        if access.heeds_keys and authorization:
+            key = await _identify(services, _credential_of(authorization))
+            return replace(key, scopes=key.scopes | domain.ANYBODY.scopes)
+        return domain.ANYBODY
     if access.opens and access.scope is not None and services.is_open and not authorization:
         return replace(domain.ANYBODY, scopes=domain.ANYBODY.scopes | {access.scope})
     if access.authentication is Authentication.OPTIONAL and not authorization:
@@ -132,14 +133,6 @@ def _credential_of(authorization: str) -> str:
     if scheme.lower() != "bearer" or not credential.strip():
         raise RefusedError(UNAUTHORIZED)
     return credential.strip()
-
-
-async def _with_scopes_of_key(services: Services, authorization: str) -> Caller:
-    """Anybody, with the scopes of the key that the request has."""
-    with suppress(RefusedError):
-        caller = await _identify(services, _credential_of(authorization))
-        return replace(caller, scopes=caller.scopes | domain.ANYBODY.scopes)
-    return domain.ANYBODY
 
 
 async def _identify(services: Services, credential: str) -> Caller:

@@ -5,21 +5,19 @@ dataclasses: mypy checks them, and orjson encodes them directly. A field's descr
 be ..." in error messages.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, ClassVar, Literal, cast
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
 from claimsvc.representations.claims import (
     ClaimBody,
     ClaimWithoutCodeBody,
     UserClaimBody,
     UserClaimWithCodeBody,
-    claim_body,
 )
 from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
@@ -54,20 +52,10 @@ class CouponPageBody:
 
 
 @dataclass(frozen=True, slots=True)
-class ListedClaimBody(ClaimWithoutCodeBody):
-    """A claim in a list."""
-
-    code: Annotated[
-        str | None,
-        Field(description="as in a claim; absent unless the request has a key with the scope `codes:read`"),
-    ] = None
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ListedClaimBody]
+    items: list[ClaimBody | ClaimWithoutCodeBody]
     next_cursor: str | None
 
 
@@ -138,21 +126,3 @@ class QuotaExceededBody(ProblemBody):
     """A quota is exceeded; `violated-policies` lists the names of the exceeded quotas."""
 
     violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
-
-
-def claim_page_body(claims: Sequence[domain.Claim], next_cursor: str | None, *, with_codes: bool) -> ClaimPageBody:
-    """The body of a page of claims, with their codes or without."""
-    items = [claim_body(claim) if with_codes else _without_code(claim) for claim in claims]
-    return ClaimPageBody(cast("list[ListedClaimBody]", items), next_cursor)
-
-
-def _without_code(claim: domain.Claim) -> ClaimWithoutCodeBody:
-    return ClaimWithoutCodeBody(
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-    )

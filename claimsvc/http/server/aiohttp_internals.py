@@ -4,10 +4,14 @@
 aiohttp's minor version has an upper pin; `tests/test_private_names.py` fails when a name goes.
 """
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
+from aiohttp.streams import StreamReader
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
+
+_KNOWN_UPGRADES = frozenset({"websocket"})
 
 
 def writer_of(request: web.BaseRequest) -> AbstractStreamWriter:
@@ -32,6 +36,21 @@ def match_of(request: web.Request) -> UrlMappingMatchInfo | None:
 def set_match(request: web.Request, match: UrlMappingMatchInfo) -> None:
     """Match a request to a route."""
     request._match_info = match
+
+
+def forget_exception(stream: StreamReader) -> None:
+    """Let a stream that failed be read on."""
+    stream._exception = None
+
+
+def is_ignored_upgrade(message: RawRequestMessage) -> bool:
+    """Whether the request asks for an upgrade that aiohttp ignores, while its parser has stopped for it.
+
+    The parser returns what follows an upgrade that aiohttp knows, and CONNECT; see `_on_headers_complete` there.
+    """
+    upgrade = message.headers.get(hdrs.UPGRADE, "")
+    is_known = upgrade.isascii() and upgrade.lower() in _KNOWN_UPGRADES
+    return message.upgrade and not is_known and message.method != hdrs.METH_CONNECT
 
 
 def target_of(request: web.Request) -> str:

@@ -14,13 +14,17 @@ from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
 from claimsvc.domain.problems import BAD_REQUEST
+from claimsvc.http.server.aiohttp_internals import forget_exception, is_ignored_upgrade
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
 from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.request_boundary import RequestBoundary
-from claimsvc.http.server.wire import MAX_LINE_BYTES
+from claimsvc.http.server.unfinished import MAX_BODY_BUFFER_BYTES, UnfinishedRequests
+from claimsvc.http.server.wire import MAX_HEAD_BYTES, MAX_LINE_BYTES
 
 _VERSIONS = (HttpVersion11, HttpVersion10)
 READ_BUFFER_BYTES = 65_536
+# Input is parsed in pieces of this size, so that what the parser keeps of an unfinished head is known that exactly.
+_PIECE_BYTES = 16_384
 
 
 class ConnectionServer(web.Server):
@@ -28,6 +32,8 @@ class ConnectionServer(web.Server):
 
     is_stopping = False
     """Whether every response closes its connection."""
+    unfinished: UnfinishedRequests
+    """What all connections keep of requests that have not arrived completely."""
 
 
 class HttpConnection(web.RequestHandler):
@@ -45,14 +51,17 @@ class HttpConnection(web.RequestHandler):
         "_body",
         "_boundary",
         "_claim",
+        "_counted_bytes",
         "_fast_path",
         "_head_timeout_seconds",
         "_head_timer",
+        "_ignores_upgrade",
         "_remote",
         "_rest",
         "_server",
         "_started_head",
         "_turn",
+        "_unparsed_bytes",
         "_unsent_bytes",
         "_unsent_since",
         "_wire",
@@ -86,6 +95,11 @@ class HttpConnection(web.RequestHandler):
         self._started_head = False
         # Input after a head that could not be parsed; it is discarded.
         self._rest: StreamReader | None = None
+        # Whether the last request asks for an upgrade that is ignored, and its end was not seen yet.
+        self._ignores_upgrade = False
+        # What the parser keeps of the next requests, and what of all that this connection keeps was counted.
+        self._unparsed_bytes = 0
+        self._counted_bytes = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
@@ -96,13 +110,22 @@ class HttpConnection(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         self._stop_head_timer()
         self._wire = None
+        self._count(0)
         super().connection_lost(exc)
         if self._rest is not None:
             self._rest.feed_eof()
 
     def data_received(self, data: bytes) -> None:
+        if len(data) <= _PIECE_BYTES:
+            self._parse(data)
+            return
+        for start in range(0, len(data), _PIECE_BYTES):
+            self._parse(data[start : start + _PIECE_BYTES])
+
+    def _parse(self, data: bytes) -> None:
         if self._rest is not None:
             return
+        is_of_body, body_bytes = not self._body.is_eof(), self._body.total_bytes
         heads = self._request_count
         # Hide the waiter from aiohttp, so that its task is woken only for requests that need it; see `_begin_next`.
         waiter, self._waiter = self._waiter, None
@@ -115,11 +138,87 @@ class HttpConnection(web.RequestHandler):
             last, self._body = self._messages[-1]
             if isinstance(last, _ErrInfo):
                 self._stop_reading(last)
+            elif last.upgrade:
+                self._ignores_upgrade = is_ignored_upgrade(last)
+                body_bytes = 0
+            if self._ignores_upgrade and self._body.is_eof():
+                self._end_ignored_upgrade(data, self._body.total_bytes - body_bytes, has_head=True)
             self._begin_next()
+        elif self._ignores_upgrade and is_of_body and self._body.is_eof():
+            self._end_ignored_upgrade(data, self._body.total_bytes - body_bytes, has_head=False)
         elif data and self._awaits_head():
             self._started_head = True
             if self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
+        is_complete = (self._request_count != heads or is_of_body or not data) and self._body.is_eof()
+        if not is_complete or self._counted_bytes:
+            self._count_unfinished(data, has_begun=self._request_count != heads or not data, is_of_body=is_of_body)
+
+    def _end_ignored_upgrade(self, data: bytes, body_bytes: int, *, has_head: bool) -> None:
+        """Make a request to upgrade the last one, unless it is certain that nothing was sent after it.
+
+        aiohttp's parser drops what arrives together with the end of a request whose `Upgrade` it does not support, and
+        takes what arrives later for a request. Its client would wait for answers that never come, and a request could
+        be hidden in another one's body.
+
+        Args:
+            data: what has arrived, with the end of the request.
+            body_bytes: how much of it was of the request's body.
+            has_head: whether the end of the request's head was in it.
+        """
+        self._ignores_upgrade = False
+        start = data.find(b"\r\n\r\n") + 4 if has_head else 0
+        if (has_head and start < 4) or start + body_bytes != len(data):
+            self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
+
+    def _count_unfinished(self, data: bytes, *, has_begun: bool, is_of_body: bool) -> None:
+        """Count what is kept of requests that have not arrived completely.
+
+        Args:
+            data: what has arrived.
+            has_begun: whether a head was complete with it.
+            is_of_body: whether it began within a body.
+        """
+        # With so many requests waiting the parser stops, and keeps what follows.
+        is_full = len(self._messages) >= self._max_msg_queue_size
+        if has_begun and not is_full:
+            self._unparsed_bytes = 0
+        elif is_full or not is_of_body:
+            self._unparsed_bytes += len(data)
+        if self._unparsed_bytes > MAX_HEAD_BYTES and not (is_full or self._buffer_paused):
+            self._refuse_head(RefusedError(HEADERS_TOO_LARGE, close=True))
+            return
+        body_bytes = 0 if self._body.is_eof() else min(self._body.total_bytes, MAX_BODY_BUFFER_BYTES)
+        self._count(self._unparsed_bytes + body_bytes)
+
+    def _count(self, kept_bytes: int) -> None:
+        if kept_bytes != self._counted_bytes:
+            self._counted_bytes = kept_bytes
+            self._server.unfinished.keeps(self, self._remote, kept_bytes)
+
+    def refuse_unfinished(self) -> None:
+        """Refuse the request that has not arrived completely, and free what is kept of it; see `UnfinishedRequests`."""
+        refusal = RefusedError(REQUEST_TIMEOUT, "Too many requests are arriving in parts; send it whole.", close=True)
+        self._counted_bytes = 0
+        if self._body.is_eof():
+            self._refuse_head(refusal)
+        elif self._current_request is None and not self._messages:
+            self.force_close()  # its request is answered, and the rest of the body is being discarded
+        else:
+            # Whoever reads the body raises it. What still arrives is read and discarded by `finish_response`.
+            self._body.set_exception(refusal)
+            self._rest = self._body
+
+    def _refuse_head(self, refusal: RefusedError) -> None:
+        """Answer the head that is arriving with a refusal, as the connection's last request."""
+        self._stop_head_timer()
+        # The parser keeps what has arrived of the head.
+        self._parser = None
+        self._unparsed_bytes = 0
+        self._count(0)
+        self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
+        self._messages.append((_ErrInfo(refusal.problem.status, refusal, ""), self._rest))
+        self._begin_next()
 
     def _awaits_head(self) -> bool:
         """Whether arriving data belongs to a head, and not to the body of a request that was begun."""
@@ -145,10 +244,11 @@ class HttpConnection(web.RequestHandler):
     def _begin_claim(self, _: object = None) -> None:
         self._turn = None
         message, body = self._messages[0]
-        if self._parser is None or self._force_close or isinstance(message, _ErrInfo):
+        if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
             return  # the connection ended while the request waited for its turn
         self._messages.popleft()
-        self._parser.message_consumed()
+        if self._parser is not None:
+            self._parser.message_consumed()
         self._server.requests_count += 1
         self._claim = self._fast_path.begin(message, body, self._remote)
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
@@ -164,7 +264,7 @@ class HttpConnection(web.RequestHandler):
     def _reply_to(self, claim: FastPathClaim, _: object = None) -> None:
         self._claim = self._turn = None
         try:
-            message, closes = claim.reply(closes=self._close or self._server.is_stopping)
+            message, closes = claim.reply(closes=self._close or self._server.is_stopping or self._is_last())
         except Exception as error:
             # As in `handle_error`: no response can be trusted.
             self.logger.error("The answer could not be made", exc_info=error)
@@ -178,6 +278,10 @@ class HttpConnection(web.RequestHandler):
             return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._begin_next()
+
+    def _is_last(self) -> bool:
+        """Whether the request that is answered now is the last one that is understood."""
+        return self._rest is not None and not self._messages
 
     def _process_keepalive(self) -> None:
         if self._claim or self._turn:  # busy, although aiohttp's task is idle
@@ -260,9 +364,12 @@ class HttpConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self._server.is_stopping:
+        if self._server.is_stopping or self._is_last():
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if request.content is self._rest:
+            # Its refusal is sent; aiohttp, which lingers now, would raise it again.
+            forget_exception(request.content)
         if self.writing_paused:
             # aiohttp would begin the next request, and buffer responses without limit for a client that never reads.
             await self._drain_helper()

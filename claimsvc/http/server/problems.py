@@ -26,6 +26,7 @@ from claimsvc.domain.problems import (
 from claimsvc.http.server.response import Head, Reply
 from claimsvc.http.server.wire import (
     MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     MAX_LINE_BYTES,
@@ -158,7 +159,8 @@ HEADERS_TOO_LARGE = Problem(
     "headers-too-large",
     431,
     "The headers are too large",
-    f"The request has more than {MAX_HEADERS} headers, or one that is larger than {MAX_HEADER_BYTES} bytes.",
+    f"The request has more than {MAX_HEADERS} headers, one that is larger than {MAX_HEADER_BYTES} bytes, or more than "
+    f"{MAX_HEAD_BYTES} bytes of them.",
     "Send fewer or smaller headers.",
 )
 TOO_MANY_VIEWERS = Problem(

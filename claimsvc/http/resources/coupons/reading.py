@@ -16,6 +16,7 @@ from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.representations import coupons as campaign_schemas
+from claimsvc.representations.claims import listed_claim_body
 
 
 async def list_coupons(request: web.Request, query: parameters.CouponsQuery) -> Reply:
@@ -51,7 +52,8 @@ async def list_claims(request: web.Request, path: parameters.CouponPath, query: 
         return refused(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1]) if len(found) > query.limit else None
-    body = schemas.claim_page_body(page, cursor, with_codes=request[CALLER].sees_codes)
+    shows_code = request[CALLER].sees_codes
+    body = schemas.ClaimPageBody([listed_claim_body(claim, shows_code=shows_code) for claim in page], cursor)
     return with_next_link(request, ok(body), cursor)
 
 

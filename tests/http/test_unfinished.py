@@ -1,0 +1,190 @@
+"""Requests that have not arrived completely: what is kept of them is bounded, over all connections together."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from claimsvc.http.app import create_app
+from claimsvc.http.server.connection import ConnectionServer
+from claimsvc.http.server.unfinished import UnfinishedRequests
+from tests.http.gated import claim_of, gated, get
+from tests.http.memory_services import Observations, Service, memory_services
+from tests.support.memory_store import MemoryStore
+from tests.support.raw_http import Wire, connected, request
+from tests.support.serving import Running, running
+from tests.support.waiting import until
+
+_HEADER = b"X-A: " + b"a" * 4000 + b"\r\n"
+_HEAD = b"GET /livez HTTP/1.1\r\nHost: x\r\n"
+_UPLOAD = (
+    b"POST /api/coupons/claim HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 65000\r\n\r\n"
+)
+
+
+@pytest.fixture
+async def small() -> AsyncIterator[Running]:
+    """A service that keeps 200,000 bytes of unfinished requests."""
+    store = MemoryStore()
+    app = create_app(memory_services(store, Observations()))
+    async with running(app, unfinished_requests_bytes=200_000, header_timeout_seconds=20) as server:
+        yield server
+
+
+def kept_by(server: Running) -> int:
+    found = server.runner.server
+    assert isinstance(found, ConnectionServer)
+    return found.unfinished.total_bytes
+
+
+async def trickle(wire: Wire, first: bytes, more: bytes, times: int) -> None:
+    await wire.send(first)
+    for _ in range(times):
+        await wire.send(more)
+        await asyncio.sleep(0.002)
+
+
+async def test_the_headers_of_one_request_are_bounded_in_total(service: Service) -> None:
+    async with connected(service.port) as wire:
+        await trickle(wire, _HEAD, _HEADER, 25)
+        answer = await wire.answer()
+        assert answer is not None
+        assert (answer.status, answer.problem["type"]) == (431, "/problems/headers-too-large")
+        assert await wire.answer() is None
+
+
+@pytest.mark.parametrize(("first", "more"), [(_HEAD, _HEADER), (_UPLOAD, b" " * 4000)], ids=["heads", "bodies"])
+async def test_beyond_the_sum_the_largest_of_the_busiest_address_is_refused(
+    small: Running, first: bytes, more: bytes
+) -> None:
+    """And nobody else: another address sends its request in parts as well, and completes it."""
+    async with AsyncExitStack() as stack:
+        other = await stack.enter_async_context(connected(small.port, source="127.0.0.3"))
+        await other.send(_HEAD + _HEADER)
+        wires = [await stack.enter_async_context(connected(small.port, source="127.0.0.2")) for _ in range(8)]
+        await asyncio.gather(*(trickle(wire, first, more, 10) for wire in wires))
+        await until(lambda: kept_by(small) <= 200_000, "the sum is within its bound")
+        await other.send(b"Connection: close\r\n\r\n")
+        assert [each.status for each in await other.answers()] == [200]
+        refused = 0
+        for wire in wires:
+            try:
+                async with asyncio.timeout(0.2):
+                    answer = await wire.answer()
+            except TimeoutError:
+                continue
+            assert answer is not None
+            assert (answer.status, answer.headers["connection"]) == (408, "close")
+            refused += "arriving in parts" in answer.problem["detail"]  # the others are late
+        assert 3 <= refused <= 6  # 320 KB were sent
+    await until(lambda: kept_by(small) == 0, "all of it is given back")
+
+
+async def test_a_request_that_is_complete_counts_no_longer(small: Running) -> None:
+    async with connected(small.port) as wire:
+        for _ in range(30):
+            await trickle(wire, _HEAD, _HEADER, 2)
+            assert kept_by(small) > 0
+            await wire.send(b"\r\n")
+            answer = await wire.answer()
+            assert answer is not None
+            assert answer.status == 200
+            assert kept_by(small) == 0
+
+
+async def test_many_requests_at_once_are_no_unfinished_one() -> None:
+    """They are taken off one after another, although they are more than one request may have bytes."""
+    async with gated(header_timeout_seconds=20) as service, connected(service.server.port) as wire:
+        requests = 3000
+        sending = asyncio.ensure_future(wire.send(get("/livez") * requests + request(Connection="close")))
+        assert [each.status for each in await wire.answers()] == [200] * (requests + 1)
+        await sending
+
+
+async def test_what_follows_a_claim_that_waits_is_refused_and_the_claim_is_answered() -> None:
+    async with gated(header_timeout_seconds=20) as service, connected(service.server.port) as wire:
+        await wire.send(claim_of("alice"))
+        await service.store.asked.wait()
+        await trickle(wire, _HEAD, _HEADER, 25)
+        service.store.open.set()
+        assert [each.status for each in await wire.answers()] == [201, 431]
+
+
+class _Connection:
+    def __init__(self) -> None:
+        self.is_refused = False
+
+    def refuse_unfinished(self) -> None:
+        self.is_refused = True
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 60))))
+def test_the_sum_is_that_of_those_not_refused_and_within_its_bound(changes: list[tuple[int, int, int]]) -> None:
+    unfinished = UnfinishedRequests(100)
+    connections: dict[tuple[int, int], _Connection] = {}
+    kept: dict[tuple[int, int], int] = {}
+    for address, number, size in changes:
+        key = (address, number)
+        connection = connections.setdefault(key, _Connection())
+        if connection.is_refused:
+            connection = connections[key] = _Connection()
+        kept[key] = size
+        before = {each: size for each, size in kept.items() if size}
+        unfinished.keeps(connection, str(address), size)
+        for each, other in connections.items():
+            if other.is_refused and kept.pop(each, 0):
+                of_its_address = [size for (owner, _), size in before.items() if owner == each[0]]
+                assert sum(of_its_address) * len({owner for owner, _ in before}) >= 100
+        assert unfinished.total_bytes == sum(kept.values()) <= 100
+
+
+_IGNORED = b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpGrade: h2c\r\n\r\n"
+_IGNORED_CLAIM = claim_of("alice").replace(b"Host: h\r\n", b"Host: h\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n")
+
+
+@pytest.mark.parametrize("asking", [_IGNORED, _IGNORED_CLAIM], ids=["a GET", "a claim"])
+async def test_an_upgrade_that_is_ignored_keeps_its_connection(service: Service, asking: bytes) -> None:
+    async with connected(service.port) as wire:
+        for _ in range(2):
+            await wire.send(asking)
+            answer = await wire.answer()
+            assert answer is not None
+            assert (answer.status in {200, 201, 409}, answer.headers.get("connection")) == (True, None)
+
+
+@pytest.mark.parametrize("asking", [_IGNORED, _IGNORED_CLAIM], ids=["a GET", "a claim"])
+@pytest.mark.parametrize(
+    "split", [None, -3, -1, 0, 20], ids=["whole", "in its end", "in its last byte", "after", "later"]
+)
+async def test_what_is_sent_behind_an_ignored_upgrade_is_answered_or_the_connection_says_that_it_ends(
+    service: Service, asking: bytes, split: int | None
+) -> None:
+    """aiohttp drops what arrives together with it, and its client would wait for an answer without end."""
+    data = asking + get("/readyz") + get("/livez")
+    parts = [data] if split is None else [data[: len(asking) + split], data[len(asking) + split :]]
+    async with connected(service.port) as wire:
+        for part in parts:
+            await wire.send(part)
+            await asyncio.sleep(0.05)
+        first = await wire.answer()
+        assert first is not None
+        assert first.status < 300
+        if first.headers.get("connection") == "close":
+            assert await wire.answer() is None
+        else:
+            assert [answer.status for answer in (await wire.answer(), await wire.answer()) if answer] == [200, 200]
+
+
+async def test_a_request_hidden_in_what_was_dropped_is_not_carried_out(service: Service) -> None:
+    """The head of a request is dropped with what arrives together with the upgrade; its body would be a request."""
+    hidden = claim_of("mallory")
+    head = b"POST /api/coupons/claim HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\nContent-Length: %d\r\n\r\n"
+    async with connected(service.port) as wire:
+        await wire.send(_IGNORED + head % len(hidden))
+        await asyncio.sleep(0.05)
+        await wire.send(hidden)
+        assert [answer.status for answer in await wire.answers()] == [200]
+    assert [line["route"] for line in service.lines] == ["/livez"]
