@@ -22,7 +22,7 @@ from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
-from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
+from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_changes, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
@@ -156,6 +156,7 @@ def _background(
     database, metrics = base.database, base.metrics
     return [
         repeated(partial(refresh_code_counts, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
+        repeated(partial(heed_changes, database.codes, base.code_counts), every_seconds=HEED_SECONDS),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
         repeated(base.masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),

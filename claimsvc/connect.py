@@ -47,7 +47,7 @@ def repositories_on(
     settings: DatabaseSettings,
     source: postgres.ConnectionSource,
     observer: StorageObserver,
-    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+    codes_changed: Callable[[Collection[str | None]], None] | None = None,
     reads: postgres.ConnectionSource | None = None,
 ) -> postgres.Repositories:
     """The repositories on a source of connections.
@@ -56,7 +56,8 @@ def repositories_on(
         settings: have the limits.
         source: lends connections.
         observer: receives transactions and violated invariants.
-        codes_changed: called with the types of coupons whose codes have changed.
+        codes_changed: called with the types of coupons whose codes have changed; None leaves marks for an instance of
+            the service.
         reads: lends connections to slow reads; `source` if None.
     """
     timeout_seconds = unit_timeout_seconds(settings)

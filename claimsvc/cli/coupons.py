@@ -94,14 +94,20 @@ def create_coupon(
         starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     campaign = domain.Campaign(**rules, paused=paused)
-    made = on_storage(
-        lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
-    )
+
+    async def work(storage: "Repositories") -> tuple[Any, Sequence[domain.CouponWarning]]:
+        made = await coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
+        if not isinstance(made, Coupon):
+            return made, ()
+        return made, await coupons.warnings(storage.coupons, name, campaign)
+
+    made, warnings = on_storage(work)
     if isinstance(made, domain.PeriodIsEmpty):
         raise typer.BadParameter("the coupon would end before it starts", param_hint="--ends-at")
     if isinstance(made, CouponExists):
         raise refusal_error(made, f"the coupon {name} exists already; nothing was changed")
     say(f"Created {name} with {amount} units.")
+    _warn(warnings)
 
 
 @app.command("change")
@@ -123,8 +129,7 @@ def change_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
-    rules. Audited."""
+    """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
         starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
@@ -147,14 +152,18 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
 
     check_coupon_name(name)
 
-    async def work(storage: "Repositories") -> "ChangeAnswer":
+    async def work(storage: "Repositories") -> tuple["ChangeAnswer", Sequence[domain.CouponWarning]]:
         if archive:
-            return await coupons.archive(storage.campaigns, os_operator(), name)
-        return await coupons.change(storage.campaigns, os_operator(), name, change)
+            return await coupons.archive(storage.campaigns, os_operator(), name), ()
+        changed = await coupons.change(storage.campaigns, os_operator(), name, change)
+        if not isinstance(changed, CouponDetail):
+            return changed, ()
+        return changed, await coupons.warnings(storage.coupons, name, changed.campaign)
 
-    changed = on_storage(work)
+    changed, warnings = on_storage(work)
     match changed:
         case CouponDetail():
+            _warn(warnings)
             return changed
         case domain.AmountBelowClaimed(claimed):
             raise refusal_error(changed, f"{claimed} units of {name} are claimed or held; nothing was changed")
@@ -168,6 +177,12 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
             raise refusal_error(changed, f"there is no coupon {name}")
         case _:
             raise refusal_error(changed)
+
+
+def _warn(warnings: Sequence[domain.CouponWarning]) -> None:
+    """Print warnings to standard error, because standard output is for what was asked for."""
+    for warning in warnings:
+        typer.echo(f"warning: at {warning.pointer}: {warning.detail}", err=True)
 
 
 def _given_rules(

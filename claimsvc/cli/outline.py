@@ -79,8 +79,8 @@ OUTLINES: dict[str, Outline] = {
         "Create, change and look up coupons, directly in the database.",
         commands={
             "create": "Create a coupon. Audited.",
-            "change": "Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, "
-            "type, benefit or rules. Audited.",
+            "change": "Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. "
+            "Audited.",
             "archive": "Archive a coupon for good: it cannot be claimed and is not listed. Its claims stay. Audited.",
             "list": "List coupons by name.",
             "show": "Show a coupon, its rules, and its first 1000 claimants, oldest first.",

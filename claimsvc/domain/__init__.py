@@ -5,6 +5,7 @@ from claimsvc.domain.claim_outcomes import *
 from claimsvc.domain.claims import *
 from claimsvc.domain.code_generation import *
 from claimsvc.domain.codes import *
+from claimsvc.domain.coupon_warnings import CouponWarning as CouponWarning
 from claimsvc.domain.coupons import *
 from claimsvc.domain.eligibility import *
 from claimsvc.domain.limits import *

@@ -93,6 +93,13 @@ class Codes(Redemptions, Protocol):
         """Count the codes of all coupons of a type, or of all coupons without a type (None)."""
         ...
 
+    async def changed_elsewhere(self) -> set[str | None]:
+        """Return the types whose codes were changed by processes that do not count them, such as commands.
+
+        Each change is returned once, to one caller.
+        """
+        ...
+
     async def expire_due(self) -> int:
         """Remove expired, unclaimed codes from the stock: only some, if there are many.
 

@@ -27,10 +27,10 @@ from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, holds_of
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
@@ -103,12 +103,12 @@ class PostgresCampaigns:
 
     Args:
         database: where statements run.
-        codes_changed: see `CodesChanged`.
+        changes: told of each change to codes, and to the types of coupons with codes.
     """
 
-    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, changes: CodeChanges) -> None:
         self._database = database
-        self._codes_changed = codes_changed
+        self._changes = changes
 
     async def create(
         self,
@@ -151,16 +151,21 @@ class PostgresCampaigns:
         archive: bool = False,
         idempotency_key: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
+        types: set[str | None] = set()
+
         async def work(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, holds_of([name]))
+                await self._changes.mark(driver, [name])
                 stored = await look_up(driver, idempotency_key)
                 read = await _read(driver, name)
             row = await read.fetchone()
             refusal = _refusal(row, change)
+            if row is not None and row["has_codes"]:
+                types.update({row["type"], change.get("type", row["type"])})
             if row is None or refusal is not None:
                 return await concluded(driver, idempotency_key, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)
@@ -171,17 +176,18 @@ class PostgresCampaigns:
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
                 await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
+                if "type" in change:
+                    await self._changes.mark(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
-            answer = await concluded(driver, idempotency_key, stored, detail, in_doubt)
-            if row["has_codes"] and "type" in change:
-                self._codes_changed({old.type, change["type"]})
-            return answer
+            return await concluded(driver, idempotency_key, stored, detail, in_doubt)
 
-        return await self._database.run_transaction(work)
+        answer = await self._database.run_transaction(work)
+        self._changes.committed(types)
+        return answer
 
 
 def _refusal(

@@ -28,10 +28,11 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
-from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
+from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
@@ -122,13 +123,13 @@ class PostgresClaims:
     Args:
         database: where statements run.
         reads: where lists are read; `database` if None.
-        codes_changed: see `CodesChanged`.
+        changes: told of each change to codes.
     """
 
-    def __init__(self, database: Database, *, reads: Database | None = None, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, changes: CodeChanges) -> None:
         self._database = database
         self._reads = reads or database
-        self._codes_changed = codes_changed
+        self._changes = changes
 
     async def claim(self, claim_id: str) -> Claim | None:
         rows = await self._database.fetch(_CLAIM, {"id": claim_id})
@@ -199,6 +200,8 @@ class PostgresClaims:
                     await replace_dead_codes(driver, [(coupon_name, claim_id)])
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                if has_codes:
+                    await self._changes.mark(driver, [coupon_name])
                 after = await driver.execute(_CLAIM_OF_COUPON, claim)
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
@@ -212,7 +215,7 @@ class PostgresClaims:
 
         answer = await self._database.run_transaction(work)
         if has_codes:
-            self._codes_changed([coupon_type])
+            self._changes.committed([coupon_type])
         return answer
 
 

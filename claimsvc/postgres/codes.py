@@ -4,6 +4,7 @@ from claimsvc.domain import Code, CodeCounts, UnknownCoupon
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.code_additions import CodeAdditions
+from claimsvc.postgres.code_changes import take_marks
 from claimsvc.postgres.code_rows import CODE_COLUMNS, READ_CODE, code_of, find_code
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
@@ -34,7 +35,7 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
     Args:
         database: where statements run.
         reads: where codes are counted; `database` if None.
-        changed: see `CodesChanged`.
+        changes: told of each change.
     """
 
     async def code(self, code: str) -> Code | None:
@@ -59,6 +60,9 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
     async def types(self) -> list[str | None]:
         return [coupon_type for (coupon_type,) in await self._reads.fetch(_TYPES, {})]
 
+    async def changed_elsewhere(self) -> set[str | None]:
+        return await take_marks(self._database)
+
     async def expire_due(self) -> int:
         due = await self._database.fetch(_DUE, {})
         if not due:
@@ -70,10 +74,11 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 settled = await driver.execute(SETTLE_CODES, coupons)
+                await self._changes.mark(driver, coupons["coupon_names"])
                 await driver.execute("COMMIT", prepare=False)
             [(count, _)] = await settled.fetchall()
             return int(count)
 
         count = await self._database.run_transaction(work)
-        self._changed({coupon_type for _, coupon_type in due})
+        self._changes.committed({coupon_type for _, coupon_type in due})
         return count

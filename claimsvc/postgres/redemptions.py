@@ -41,11 +41,11 @@ from claimsvc.domain import (
     UnknownCode,
 )
 from claimsvc.postgres.audit import parameters_of
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD
 from claimsvc.postgres.claims import claim_of
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.code_rows import READ_CODE, code_of, find_code, refusal_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
@@ -87,7 +87,7 @@ class CodeRedemptions:
     """The methods of `ports.Codes` that redeem claims and codes."""
 
     _database: Database
-    _changed: CodesChanged
+    _changes: CodeChanges
 
     async def redeem(
         self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
@@ -138,13 +138,14 @@ class CodeRedemptions:
             async with driver.pipeline():
                 stored = await _begin(driver, subject, parameters, idempotency_key)
                 await driver.execute(subject.statements.redeem.encode(), parameters)
+                await self._changes.mark(driver, [subject.coupon_name])
                 read = await _read(driver, subject, parameters)
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
             return await _concluded(read, types, answer_of, driver, idempotency_key, stored, in_doubt)
 
         answer = await self._run(work)
-        self._changed(types)
+        self._changes.committed(types)
         return answer
 
     async def unredeem(
@@ -193,11 +194,12 @@ class CodeRedemptions:
             parameters["redemption_id"] = chosen[0]
             async with driver.pipeline():
                 await driver.execute(subject.statements.take_back.encode(), parameters)
+                await self._changes.mark(driver, [subject.coupon_name])
                 read = await _read(driver, subject, parameters)
             return await _concluded(read, types, answer_of, driver, idempotency_key, stored, in_doubt, commit=True)
 
         answer = await self._run(work)
-        self._changed(types)
+        self._changes.committed(types)
         return answer
 
     async def check(self, code: str, user_id: str | None) -> CodeCheck | UnknownCode:

@@ -1,6 +1,6 @@
 """Coupons and their campaigns: creating, changing and showing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice
@@ -272,6 +272,22 @@ class CampaignBody(CouponBody):
 
 
 @dataclass(frozen=True, slots=True)
+class WarningBody:
+    """Something that was accepted, and is probably not meant. `pointer` is the place (RFC 6901, as a URI fragment)."""
+
+    detail: str
+    pointer: Annotated[str, Field(examples=["#/rules/holds_not/0"])]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCampaignBody(CampaignBody):
+    """A coupon and its campaign, as just created or changed. `warnings` tells what is accepted, but probably not meant,
+    such as rules that refuse everybody."""
+
+    warnings: list[WarningBody]
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignDetailBody(CampaignBody):
     """A coupon, its campaign and its first claimants, oldest first, as a consistent snapshot. If `claimed_count` is
     larger than the length of `claimed_by`, read `claims`."""
@@ -301,6 +317,14 @@ def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
     """The body of a coupon and its campaign."""
     return CampaignBody(**_values(coupon, campaign))
+
+
+def written_campaign_body(
+    coupon: domain.Coupon, campaign: domain.Campaign, warnings: Sequence[domain.CouponWarning]
+) -> WrittenCampaignBody:
+    """The body of a coupon that was just created or changed."""
+    told = [WarningBody(warning.detail, warning.pointer) for warning in warnings]
+    return WrittenCampaignBody(**_values(coupon, campaign), warnings=told)
 
 
 def coupon_path(name: str) -> str:

@@ -1,9 +1,9 @@
 """Models of a coupon's eligibility rules."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from claimsvc import domain
 from claimsvc.representations.fields import (
@@ -16,6 +16,7 @@ from claimsvc.representations.fields import (
     at_most,
     bytes_of_jsonb,
 )
+from claimsvc.representations.mistakes import broken_rule
 
 MAX_RULES = 20
 
@@ -55,11 +56,32 @@ class AttributeRule(Request):
     at_least: Number | None = None
     at_most: Number | None = None
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise broken_rule("`at_most` must not be less than `at_least`: no number meets both.")
+        if self.one_of is not None and not any(map(self.rule().admits, self.one_of)):
+            raise broken_rule(
+                "At least one value of `one_of` must meet the rule's other conditions: none does, so nobody would."
+            )
+        return self
+
+    def rule(self) -> domain.AttributeRule:
+        """The rule as a domain value."""
+        return domain.AttributeRule(
+            self.name,
+            self.source,
+            one_of=_frozen(self.one_of),
+            none_of=_frozen(self.none_of),
+            at_least=self.at_least,
+            at_most=self.at_most,
+        )
+
 
 _AttributeRule = Annotated[
     AttributeRule,
     Field(
-        description="an object with the attribute's `name` and at least one condition",
+        description="an object with the attribute's `name`, and conditions that one value can meet together",
         examples=[{"name": "country", "one_of": ["KR", "JP"]}],
     ),
     at_most(MAX_ENTRIES),
@@ -86,19 +108,15 @@ class Rules(Request):
     holds: _CouponNames = Field(default_factory=list)
     holds_not: _CouponNames = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if set(self.holds) & set(self.holds_not):
+            raise broken_rule("`holds` and `holds_not` must not name the same coupon: nobody can meet both.")
+        return self
+
     def rules(self) -> domain.EligibilityRules | None:
         """The rules as domain values; None if there are none."""
-        attributes = tuple(
-            domain.AttributeRule(
-                each.name,
-                each.source,
-                one_of=_frozen(each.one_of),
-                none_of=_frozen(each.none_of),
-                at_least=each.at_least,
-                at_most=each.at_most,
-            )
-            for each in self.attributes
-        )
+        attributes = tuple(each.rule() for each in self.attributes)
         found = domain.EligibilityRules(attributes, tuple(self.holds), tuple(self.holds_not))
         return found if found != domain.EligibilityRules() else None
 

@@ -59,7 +59,7 @@ Call = Callable[[ClaimClient], Awaitable[object]]
 
 
 async def claim(client: ClaimClient) -> object:
-    return await client.claim("spring", "ada")
+    return await client.claim(user_id="ada", coupon_name="spring")
 
 
 async def confirm(client: ClaimClient) -> object:
@@ -165,6 +165,24 @@ async def test_a_refusal_without_a_type_of_its_own_is_its_problem() -> None:
     assert isinstance(outcome, Refused)
     assert (outcome.problem.slug, outcome.problem.status) == ("not-today", 403)
     assert outcome.problem.document["days"] == ["Monday"]
+
+
+async def test_a_bad_request_says_what_is_wrong_and_where() -> None:
+    errors = [
+        {"detail": "Must be a name. Example: user-1.", "pointer": "#/user_id"},
+        {"detail": "Must be a number.", "parameter": "limit"},
+        "no object",
+    ]
+    with pytest.raises(BadRequestError) as raised:
+        await answered(claim, refuses("bad-request", 400, errors=errors))
+    assert raised.value.errors == tuple(errors[:2])
+    first, *told = str(raised.value).splitlines()
+    assert first == "400 bad-request: so it is (request r-1)"
+    assert told == ["#/user_id: Must be a name. Example: user-1.", "limit: Must be a number."]
+    for nothing in ({}, {"errors": None}, {"errors": {"detail": "a"}}):
+        with pytest.raises(BadRequestError) as raised:
+            await answered(claim, refuses("bad-request", 400, **nothing))
+        assert (raised.value.errors, str(raised.value).count("\n")) == ((), 0)
 
 
 @pytest.mark.parametrize(

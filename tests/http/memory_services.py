@@ -134,6 +134,9 @@ class MemoryCodes:
     async def count(self, coupon_type: str | None) -> CodeCounts:
         return CodeCounts()
 
+    async def changed_elsewhere(self) -> set[str | None]:
+        return set()
+
     async def expire_due(self) -> int:
         return 0
 

@@ -21,6 +21,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from multidict import CIMultiDict, CIMultiDictProxy
 from opentelemetry.trace import NoOpTracer
 from pydantic import BaseModel, ValidationError
 from yarl import URL
@@ -38,6 +39,8 @@ from claimsvc.http.framework.parameters import AuditQuery, ClaimsQuery, CouponsQ
 from claimsvc.http.framework.validation import body_refused, validate_query
 from claimsvc.http.resources.codes.schemas import GenerateCodes
 from claimsvc.http.server.addresses import client_address
+from claimsvc.http.server.cors import Cors
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.problems import RefusedError
 from claimsvc.identity.tokens import JsonWebTokens, open_tokens
 from claimsvc.observability.tracing.requests import RequestTracer
@@ -192,6 +195,13 @@ _TIMES = (
     ("2027-01-01T00:00:00.0Z", " "),
     ("", "9"),
 )
+
+
+def _addressed(header: str) -> Callable[[str], object]:
+    hosts = AllowedHosts(("app",), loopback_port=8080, cors=Cors(("https://shop.example",)))
+    return lambda text: hosts.refusal(CIMultiDictProxy(CIMultiDict({header: text})))
+
+
 _TRUSTED = [ip_network("10.0.0.0/8")]
 _MARKS = "\u0301\u0323"  # in the wrong order, so that they have to be sorted
 # The parsers with the longest input that reaches each: a line of the head, a row of a file, or a body.
@@ -207,6 +217,11 @@ PARSERS: dict[str, tuple[int, Callable[[int], Action]]] = {
             _text(lambda text: client_address("10.0.0.1", [text] * 90, _TRUSTED), unit),
         )
         for unit in (",", "10.0.0.1,", ":", "[", ".", "1", "::1,", " ", "%")
+    },
+    **{
+        f"{name}, {unit!r}": (_LINE, _text(_addressed(name), unit, before=before))
+        for name, before in (("Host", ""), ("Host", "["), ("Origin", "http://"), ("Origin", "https://["))
+        for unit in (":", ".", "1", "[", "a.", "1:", "::1", "]", "localhost")
     },
     **{f"tracestate, {unit!r}": (_LINE, _text(_traced("tracestate"), unit)) for unit in (" ", ",", "a=b,", "=", "a")},
     **{f"traceparent, {unit!r}": (_LINE, _text(_traced("traceparent"), unit)) for unit in (" ", "-", "0")},

@@ -63,7 +63,7 @@ class AllowedHosts:
 
     def _examples(self) -> str:
         here = [f"localhost:{self._loopback_port}", f"127.0.0.1:{self._loopback_port}"] if self._loopback_port else []
-        return " or ".join(f"`{each}`" for each in (*here, *sorted(self._names)))
+        return " or ".join(f"`{each}`" for each in dict.fromkeys((*here, *sorted(self._names))))
 
 
 def _is_loopback(name: str) -> bool:

@@ -1,12 +1,9 @@
 """Statements that give codes to claims and take them back. The caller has locked the coupons' rows."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from claimsvc.postgres.audit import insert_entry
-
-CodesChanged = Callable[[Collection[str | None]], None]
-"""Called with types of coupons after a change to their codes was committed."""
 
 SETTLE_CODES = """
 WITH expired AS (
