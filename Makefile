@@ -31,6 +31,7 @@ check: $(VENV)/.installed-check ## Check format, lint, types and architecture, t
 
 stress: $(VENV)/.installed ## Run the stress test against $URL, or else against a service started for it
 ifdef URL
+	@echo 'The stress test runs against $(URL), which is in URL.' >&2
 	@exec $(BIN)/python -m stress_test $(ARGS)
 else
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)

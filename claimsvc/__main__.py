@@ -46,6 +46,10 @@ def _exit(message: str, status: int) -> NoReturn:
     from rich.console import Console  # imported here, because only a failure needs it
     from rich.markup import escape
 
+    from claimsvc.config import hint
+
+    if advice := hint():
+        message = f"{message}\n{advice}"
     Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

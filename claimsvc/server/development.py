@@ -14,15 +14,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from claimsvc import logs
 from claimsvc.bootstrap import migrate
-from claimsvc.config import Settings, load_settings
+from claimsvc.config import Settings, load_settings, run_marker, run_variables
 from claimsvc.connect import open_repositories
 from claimsvc.domain import PLAIN, StrategyName
 from claimsvc.embedded import (
@@ -95,6 +96,7 @@ def run_development(wanted: Development) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_watch_surroundings, args=(wanted.parent_pid,), daemon=True).start()
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
+    wanted = _with_own_servers(wanted, console)
     try:
         with ExitStack() as stack:
             stack.callback(_ignore_further_signals)
@@ -112,6 +114,19 @@ def run_development(wanted: Development) -> int:
     except KeyboardInterrupt:
         console.print("Stopped during the start.")
     return status
+
+
+def _with_own_servers(wanted: Development, console: Console) -> Development:
+    """Leave the servers of another run out where they are gone, or where nobody would expect their data to be used."""
+    run = run_variables()
+    if run is None or not (run.is_over or wanted.temporary):
+        return wanted
+    why = "which is over" if run.is_over else "because this run keeps no data"
+    console.print(
+        f"[yellow]The variables of another run ({escape(str(run.file))}) are ignored, {why}:[/] "
+        "servers are started here."
+    )
+    return replace(wanted, database_url=None, redis_urls=None)
 
 
 @contextmanager
@@ -169,6 +184,11 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
             if wanted.is_open:
                 console.print(_OPEN)
             return None
+        is_alone = wanted.database_url is None and wanted.redis_urls is None
+        servers = (
+            "servers of its own" if is_alone else "servers that CLAIMSVC_DATABASE_URL or CLAIMSVC_REDIS_URLS names"
+        )
+        console.print(f"The command runs against {url}, which was started for it, on {servers}.")
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
 
@@ -211,10 +231,12 @@ def _write_environment(services: EmbeddedServices, settings: Settings, key: str)
         "CLAIMSVC_ADMIN_KEYS": ",".join(settings.admin_keys),
         "CLAIMSVC_ADMIN_KEY": key,
     }
+    path = services.state_dir / _ENVIRONMENT
+    marker, run = run_marker(path, variables)
+    variables[marker] = run
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # So that `claimsvc` is found, as in the documentation.
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    path = services.state_dir / _ENVIRONMENT
     write_private(path, "".join(f"{line}\n" for line in lines))
     return path
 
