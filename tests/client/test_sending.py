@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claimsvc.client import WITHOUT_TYPE, ClaimClient, Claimed, CouponCreated, Retries, SoldOut, UnavailableError
 from claimsvc.client.errors import UnexpectedAnswerError
@@ -352,6 +354,23 @@ def test_advice_is_waited_first_and_then_the_pause() -> None:
 )
 def test_retry_after_is_read_where_it_says_something(header: str | None, seconds: float | None) -> None:
     assert advised_seconds(header) == seconds
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("9" * 400, "1 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2027 00:00:00 +9999999999999999999"),
+        *("(" * 8000, "Mon, 32 Jan 2027 00:00:00 GMT", "\u0663", "1" + "0" * 64),
+    ],
+)
+def test_a_retry_after_that_names_no_time_is_none(header: str) -> None:
+    assert advised_seconds(header) is None
+
+
+@given(st.text(max_size=80) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,30} Jan -?\d{1,30} \d+:\d+:\d+ [+-]?\d{1,30}"))
+def test_no_retry_after_is_an_error(header: str) -> None:
+    seconds = advised_seconds(header)
+    assert seconds is None or 0 <= seconds < float("inf")
 
 
 def test_retry_after_may_be_a_date() -> None:

@@ -68,6 +68,7 @@ _LINES = (
     b"Authorization: Bearer a.b.c",
     b"Prefer: respond-async, wait=5\nIf-None-Match: *\nRange: bytes=0-",
     b"Expect: 100-continue",
+    b"Origin: https://shop.example\nAccess-Control-Request-Method: POST",
 )
 
 
@@ -146,6 +147,17 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         *(b"eyJhbGciOiJFUzI1NiIsImI2NCI6ZmFsc2UsImNyaXQiOlsiYjY0Il19", b"eyJleHAiOjFlOTk5fQ", b"\xff\xfe"),
     ),
     "key_sets": _KEYS,
+    "client_answers": (
+        b'5\n{"id":"a","coupon_name":"b","user_id":"c","state":"active","claimed_at":"2027-01-01T00:00:00Z","x":1}',
+        b'\n{"name":"a","amount":1,"remaining_amount":1,"strategy":"redlock","created_at":"2027-01-01T00:00:00Z"}',
+        b'Wed, 21 Oct 2015 07:28:00 GMT\n{"items":[],"next_cursor":null}',
+        b'60\n{"type":"/problems/not-started","title":"a","detail":"b","request_id":"c","starts_at":"2027-01-01T00:00:00Z"}',
+        b'\n{"type":"/problems/already-claimed","title":"a","detail":"b","request_id":"c","claim":{"id":"a"}}',
+        b"9" * 400 + b"\n" + b"[" * 5000,
+        b"1 Jan 99999999999999999999 00:00:00 +99999999999999\n1" + b"0" * 5000,
+        b"Mon, 01 Jan 2027 00:00:00 +9999999999999999999\n",
+        b"(" * 300 + b"\n",
+    ),
     "requests": _HEADS,
     "routes": _of_routes(),
 }

@@ -3,14 +3,18 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
+from ipaddress import ip_network
 from typing import Any
 
 import structlog
+from opentelemetry.trace import NoOpTracer
 
 from claimsvc.domain import ClaimOptions, NewCode, RefusedRow, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services
+from claimsvc.http.server.cors import Cors
+from claimsvc.observability.tracing.requests import RequestTracer
 from claimsvc.ports import PendingOutcome
 from tests.support.admin import ADMIN_DIGEST
 from tests.support.memory_store import MemoryStore
@@ -145,6 +149,9 @@ class MemoryServer:
             health_checks={},
             render_metrics=lambda _: (b"", "text/plain"),
             admin_key_digests=(ADMIN_DIGEST,),
+            tracer=RequestTracer(NoOpTracer(), 10**6),
+            trusted_proxies=[ip_network("127.0.0.0/8")],
+            cors=Cors(["https://shop.example"]),
         )
 
     def feed(self, pieces: Sequence[bytes]) -> bytes:

@@ -23,6 +23,11 @@ from opentelemetry.trace import NoOpTracer
 from pydantic import ValidationError
 from yarl import URL
 
+from claimsvc.client.errors import ClaimClientError
+from claimsvc.client.reading import claim_of, coupon_of, document_of, page_of, problem_of
+from claimsvc.client.refusals import OF_CANCELLING, OF_CLAIMING, OF_CONFIRMING, OF_CREATING, refusal
+from claimsvc.client.retries import advised_seconds
+from claimsvc.client.sending import ClientResponse
 from claimsvc.domain import ANYBODY, NewCode, TokenRefused, is_visible_line
 from claimsvc.domain.code_generation import GENERATION_PATTERN, make_codes, possibilities, regular_expression
 from claimsvc.domain.codes import new_code
@@ -243,6 +248,23 @@ def trace_context(data: bytes) -> None:
     tracer = RequestTracer(NoOpTracer(), 10**9)
     found = tracer.begin("POST", "/x", {"traceparent": parent, "tracestate": state}).trace_id
     assert found is None or re.fullmatch(r"[0-9a-f]{32}", found)
+
+
+@target
+def client_answers(data: bytes) -> None:
+    """What the Python client is answered, `Retry-After` before the body: an outcome, or an error of the client's."""
+    header, _, body = data.partition(b"\n")
+    document = document_of(body)
+    for status in (200, 409, 503):
+        problem = problem_of(status, document) if status >= 400 else None
+        answer = ClientResponse(status, document, problem, "id", False, advised_seconds(_latin(header)), "")
+        assert answer.retry_after_seconds is None or 0 <= answer.retry_after_seconds < float("inf")
+        for reader in (claim_of, coupon_of, page_of):
+            with suppress(ClaimClientError):
+                answer.read(reader)
+        for refusals in (OF_CLAIMING, OF_CONFIRMING, OF_CANCELLING, OF_CREATING):
+            with suppress(ClaimClientError):
+                refusal(answer, refusals)
 
 
 @cache
