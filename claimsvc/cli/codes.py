@@ -61,7 +61,7 @@ def upload_codes(
     from claimsvc.application import codes as code_cases
 
     # Imported here, because help must not wait for orjson and pydantic.
-    from claimsvc.representations.code_files import CSV, NDJSON, RowReader
+    from claimsvc.representations.code_files import CSV, NDJSON, ROW_RULES, RowReader
     from claimsvc.representations.codes import CodesAddedBody, refused_bodies
 
     check_coupon_name(name)
@@ -81,7 +81,8 @@ def upload_codes(
         print_json(CodesAddedBody(added, done.refused_count, refused_bodies(done)))
     else:
         for refused in done.refused:
-            say(f"Row {refused.row}: {refused.reason} {refused.code}".rstrip())
+            rule = f" ({ROW_RULES[refused.reason]})" if refused.reason in ROW_RULES else ""
+            say(f"Row {refused.row}: {refused.reason} {refused.code}".rstrip() + rule)
         if done.refused_count > len(done.refused):
             say(f"There are {done.refused_count - len(done.refused)} more.")
         say(f"{added} codes were added to {name}.")

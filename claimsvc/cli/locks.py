@@ -116,7 +116,8 @@ def _print_locks(seen: LocksSeen) -> None:
     if not seen.is_complete:
         console.print("There are more locks; these are the first.")
     for master in seen.down:
-        console.print(f"[yellow]{escape(master)} cannot be used; run `claimsvc doctor` for details.[/]")
+        why = f": {seen.troubles[master]}" if master in seen.troubles else ""
+        say(f"{master} cannot be used{why}; run `claimsvc doctor` for details.")
 
 
 def _row(lock: HeldLock, masters: tuple[str, ...]) -> tuple[str, ...]:

@@ -1,9 +1,9 @@
 """Files of codes, read row by row as they arrive: CSV, or one JSON object per line."""
 
 import csv
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
+from claimsvc.domain import MAX_ROWS, RFC_3339_RULE, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 from claimsvc.representations.headings import CODE, EXPIRES_AT, names, resembles
 from claimsvc.representations.lines import Lines
@@ -14,6 +14,15 @@ _COLUMNS = [CODE, EXPIRES_AT]
 CSV, NDJSON = "text/csv", "application/x-ndjson"
 
 Row = NewCode | RefusedRow
+
+ROW_RULES: Mapping[RowReason, str] = {
+    RowReason.BAD_ROW: "a row must be `code` or `code,expires_at`, or a JSON object with these names",
+    RowReason.BAD_CODE: "a code must be 1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots, "
+    "such as HKTA-2947",
+    RowReason.BAD_EXPIRY: f"`expires_at` must be {RFC_3339_RULE}",
+    RowReason.EXPIRED: "`expires_at` is in the past",
+}
+"""What a row breaks, in words, for people; the other reasons say it themselves."""
 
 
 class BadCodeFileError(Exception):

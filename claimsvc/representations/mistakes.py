@@ -71,18 +71,22 @@ def rule_of(model: type[BaseModel], field: str) -> str:
 
 
 def explain(errors: Sequence[tuple[str, Place, str]], model: type[BaseModel]) -> list[Mistake]:
-    """Explain errors, each a type, a location and a message of pydantic's."""
-    spots = [(kind, _spot_of(model, location), message) for kind, location, message in errors]
-    missing = {spot.place for kind, spot, _ in spots if kind == _MISSING}
-    # A misspelt name is one mistake, and not also the lack of the right name.
-    meant = {(*spot.place[:-1], near) for kind, spot, _ in spots if kind == _UNKNOWN and (near := spot.nearest())}
-    mistakes: dict[Place, Mistake] = {}
-    for kind, spot, message in spots:
-        if len(mistakes) == MAX_MISTAKES:
+    """Explain the first errors (type, location and message of pydantic), with one mistake for each place."""
+    first: dict[Place, tuple[str, _Spot, str]] = {}
+    for kind, location, message in errors:
+        spot = _spot_of(model, location)
+        first.setdefault(spot.place, (kind, spot, message))
+        if len(first) == MAX_MISTAKES:
             break
-        if spot.place not in mistakes and not (kind == _MISSING and spot.place in missing & meant):
-            mistakes[spot.place] = Mistake(spot.place, message if kind == _BROKEN_RULE else spot.sentence(kind))
-    return list(mistakes.values())
+    # A misspelt name is one mistake, and not also the lack of the right name.
+    meant = {
+        (*place[:-1], near) for place, (kind, spot, _) in first.items() if kind == _UNKNOWN and (near := spot.nearest())
+    }
+    return [
+        Mistake(place, message if kind == _BROKEN_RULE else spot.sentence(kind))
+        for place, (kind, spot, message) in first.items()
+        if kind != _MISSING or place not in meant
+    ]
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,11 +60,17 @@ class AttributeRule(Request):
     def _can_be_met(self) -> Self:
         if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
             raise broken_rule("`at_most` must not be less than `at_least`: no number meets both.")
-        if self.one_of is not None and not any(map(self.rule().admits, self.one_of)):
+        if self.one_of is not None and not self._admits_one():
             raise broken_rule(
                 "At least one value of `one_of` must meet the rule's other conditions: none does, so nobody would."
             )
         return self
+
+    def _admits_one(self) -> bool:
+        """Whether a value of `one_of` meets the other conditions. By sets: the arrays together may be long."""
+        refused = {_as_json(value) for value in self.none_of or ()}
+        bounds = domain.AttributeRule(self.name, at_least=self.at_least, at_most=self.at_most)
+        return any(_as_json(value) not in refused and bounds.admits(value) for value in self.one_of or ())
 
     def rule(self) -> domain.AttributeRule:
         """The rule as a domain value."""
@@ -119,6 +125,11 @@ class Rules(Request):
         attributes = tuple(each.rule() for each in self.attributes)
         found = domain.EligibilityRules(attributes, tuple(self.holds), tuple(self.holds_not))
         return found if found != domain.EligibilityRules() else None
+
+
+def _as_json(value: Scalar) -> tuple[bool, Scalar]:
+    """A value that is equal as in JSON: 1 and 1.0 are, 1 and true are not."""
+    return isinstance(value, bool), value
 
 
 def _frozen(values: list[Scalar] | None) -> tuple[domain.Scalar, ...] | None:

@@ -31,6 +31,16 @@ def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -
     spreadsheet.write_text("\nCoupon code\nS-2\n")
     status, told = codes("upload", "spring", str(spreadsheet))
     assert (status, "Line 2 looks like a heading" in told) == (1, True)
+    spreadsheet.write_text('code,expires_at\na b\nS-3,2126-01-01\nS-4\n,\n"\n')
+    status, told = codes("upload", "spring", str(spreadsheet))
+    for line in (
+        "Row 2: bad-code (a code must be 1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables",
+        "Row 3: bad-expiry S-3 (`expires_at` must be an RFC 3339 date-time with an offset, such as 2027-",
+        "Row 6: bad-row (a row must be `code` or `code,expires_at`",
+    ):
+        assert line in told
+    spreadsheet.write_text("S-4,2020-01-01T00:00:00Z\n")
+    assert "Row 1: expired S-4 (`expires_at` is in the past)" in codes("upload", "spring", str(spreadsheet))[1]
     status, told = codes("show", "B-1", "--json")
     assert (status, json.loads(told)["state"]) == (0, "free")
     for arguments, words in (
