@@ -96,7 +96,8 @@ async def application(
         yield create_app(
             replace(
                 services, live=live, stress=stress(live) if stress is not None else None, tokens=tokens, quotas=quotas
-            )
+            ),
+            operators_apart=settings.admin_port is not None,
         )
 
 
@@ -189,7 +190,7 @@ def _services(
         erasure=database.erasure,
         health_checks={"postgresql": database.check_schema, "redis": base.masters.check},
         observer=base.metrics,
-        render_metrics=base.metrics.render,
+        begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,
         api_keys=database.keys,
         body_timeout_seconds=settings.body_timeout_seconds,

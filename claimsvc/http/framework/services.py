@@ -44,7 +44,8 @@ class Services:
         erasure: erases users.
         health_checks: the readiness check of each dependency, by its name.
         observer: receives each request that was answered.
-        render_metrics: takes an `Accept` header; returns the metrics and their content type.
+        begin_render_metrics: takes an `Accept` header, in the event loop; returns what renders the metrics, in
+            a thread, and returns them with their content type.
         admin_key_digests: SHA-256 digests, in lower-case hex, of keys with every scope.
         api_keys: looks up keys with scopes.
         tokens: verifies users' tokens; None if users need no tokens, and every caller may claim for every user.
@@ -72,7 +73,7 @@ class Services:
     erasure: ports.Erasure
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=NoObserver)
-    render_metrics: Callable[[str], tuple[bytes, str]]
+    begin_render_metrics: Callable[[str], Callable[[], tuple[bytes, str]]]
     admin_key_digests: tuple[str, ...]
     api_keys: ports.ApiKeys
     tokens: ports.Tokens | None = None
