@@ -19,6 +19,7 @@ from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import Services, StressTests
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
@@ -197,7 +198,15 @@ def _services(
         log_requests_per_second=settings.log_requests_per_second,
         tracer=base.tracing.requests if base.tracing is not None else None,
         trusted_proxies=settings.trusted_proxies,
+        under_way=_under_way(settings),
     )
+
+
+def _under_way(settings: Settings) -> UnderWay | None:
+    most = settings.claims_under_way_per_address
+    if most is None:
+        return None
+    return UnderWay(most, settings.trusted_proxies, timeout_seconds=settings.claim_queue_timeout_seconds)
 
 
 @asynccontextmanager

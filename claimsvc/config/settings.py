@@ -176,6 +176,12 @@ class Settings(DatabaseSettings):
         description="Largest number of claims that wait in one worker; further claims are refused at once.",
     )
 
+    claims_under_way_per_address: Annotated[int | None, _OrNone, Field(ge=1, le=1_000_000)] = Field(
+        None,
+        description="Claims that each client address may have under way in one worker; further ones wait. A trusted "
+        "proxy's own address has no such limit.",
+    )
+
     body_timeout_seconds: float = Field(
         10.0, gt=0, le=300, description="Seconds to wait for the body of a request before it is refused."
     )

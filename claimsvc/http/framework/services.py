@@ -9,6 +9,7 @@ from aiohttp import web
 
 from claimsvc import domain, ports
 from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.observability.console import Live
 
 
@@ -57,6 +58,7 @@ class Services:
         stress: runs the stress test; None except in development.
         quotas: the quotas on claiming; None if there are none.
         trusted_proxies: the networks of proxies whose `X-Forwarded-For` is trusted.
+        under_way: the cap on claims under way of each address; None without one.
     """
 
     strategy: ports.AnyClaims
@@ -84,6 +86,7 @@ class Services:
     stress: StressTests | None = None
     quotas: ports.Quotas | None = None
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
+    under_way: UnderWay | None = None
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)
