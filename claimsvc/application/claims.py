@@ -1,6 +1,7 @@
 """Making, reading, confirming and cancelling claims: by the claim's user, or by a caller with the scope."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
+from dataclasses import replace
 
 from claimsvc.application.scopes import require
 from claimsvc.domain import (
@@ -12,6 +13,7 @@ from claimsvc.domain import (
     Claim,
     ClaimOptions,
     ClaimPosition,
+    ClaimState,
     Confirmed,
     HoldExpired,
     IdempotencyKey,
@@ -21,6 +23,7 @@ from claimsvc.domain import (
     Scope,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
 from claimsvc.ports import AnyClaims, ClaimRecords, Exports, PendingOutcome, Transitions
 
@@ -33,8 +36,8 @@ def begin(
     Args:
         claims: makes claims.
         user_id: the user who gets the unit.
-        coupon_name: the coupon; None for the oldest claimable coupon.
-        coupon_type: if `coupon_name` is None, the type of the coupon; None for any type.
+        coupon_name: the coupon; None for the oldest claimable coupon of the type.
+        coupon_type: if `coupon_name` is None, the type of the coupon; None for coupons without a type.
         options: the options of the claim; None for the usual claim.
 
     Returns:
@@ -60,7 +63,7 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
 async def of_coupon(
     claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
-    """List the active claims of a coupon, oldest first.
+    """List the active claims of a coupon, oldest first, without their codes unless the caller may see codes.
 
     Args:
         claims: reads claims.
@@ -74,13 +77,49 @@ async def of_coupon(
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
-    return await claims.claims(coupon_name, after=after, limit=limit)
+    found = await claims.claims(coupon_name, after=after, limit=limit)
+    if caller.sees_codes or isinstance(found, UnknownCoupon):
+        return found
+    return [replace(claim, code=None) for claim in found]
+
+
+async def of_user(
+    claims: ClaimRecords,
+    caller: Caller,
+    user_id: str,
+    *,
+    states: Collection[ClaimState],
+    before: ClaimPosition | None,
+    limit: int,
+) -> list[UserClaim] | NotYourClaim:
+    """List the claims of a user, of any coupon, newest first, with their codes as far as the caller may see them.
+
+    Args:
+        claims: reads claims.
+        caller: the user, or a caller with the scope `claims:read`; the codes need the scope `codes:read`.
+        user_id: the user.
+        states: only claims in one of these states.
+        before: the position of the last claim of the previous page; None for the newest claim.
+        limit: how many claims are returned at most.
+
+    Raises:
+        UnavailableError: the database does not answer in time.
+    """
+    if not caller.sees(user_id):
+        return NotYourClaim()
+    found = await claims.claims_of_user(user_id, states=states, before=before, limit=limit)
+    if caller.sees_codes_of(user_id):
+        return found
+    return [replace(each, claim=replace(each.claim, code=None), shows_code=False) for each in found]
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-    """Export all claims of a coupon as CSV, in pieces. The scope and the errors are those of `of_coupon`."""
+    """Export all claims of a coupon as CSV, in pieces; with their codes, if the caller may see codes.
+
+    The scope and the errors are those of `of_coupon`.
+    """
     require(caller, Scope.CLAIMS_READ)
-    return await exports.claims(coupon_name)
+    return await exports.claims(coupon_name, with_codes=caller.sees_codes)
 
 
 async def cancel(

@@ -1,14 +1,12 @@
 """`claimsvc user`: what is stored about users."""
 
-import re
 from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
-from claimsvc import domain
 from claimsvc.cli.running import on_storage
-from claimsvc.cli.terminal import AsJson, Yes, confirm, os_operator, print_json, say
+from claimsvc.cli.terminal import AsJson, Yes, check_user_id, confirm, os_operator, print_json, say
 
 app = typer.Typer(help="Erase users, directly in the database.", no_args_is_help=True)
 
@@ -28,8 +26,7 @@ def erase_user(
     """Erase a user: replace the id in all claims, and remove it from lists and stored responses. Audited."""
     from claimsvc.application import users
 
-    if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
-        raise typer.BadParameter(f"must be 1 to {domain.MAX_NAME_LENGTH} visible ASCII characters", param_hint="ID")
+    check_user_id(user_id, "ID")
     confirm(f"Erase {user_id}? This cannot be undone.", yes)
     erased = on_storage(lambda storage: users.erase(storage.erasure, os_operator(), user_id))
     if as_json:

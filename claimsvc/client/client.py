@@ -2,9 +2,10 @@
 
 import copy
 import uuid
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
-from typing import Any, Self
+from enum import Enum
+from typing import Any, Final, Never, Self
 from urllib.parse import quote, urlencode
 
 from claimsvc.client.errors import ProblemError, UnknownCouponError
@@ -40,6 +41,16 @@ from claimsvc.client.sending import ClientResponse, Request, Sender
 _NOT_IN_A_KEY = '"\\'
 _LONGEST_KEY = 255
 _LARGEST_PAGE = 100  # the limit of the API
+
+
+class WithoutType(Enum):
+    """The type of `WITHOUT_TYPE`."""
+
+    WITHOUT_TYPE = None
+
+
+WITHOUT_TYPE: Final = WithoutType.WITHOUT_TYPE
+"""Given as `coupon_type`, asks for a coupon without a type."""
 
 
 class ClaimClient:
@@ -99,10 +110,10 @@ class ClaimClient:
 
     async def claim(
         self,
-        coupon_name: str | None,
-        user_id: str,
-        *,
-        coupon_type: str | None = None,
+        *unnamed: Never,
+        user_id: str | None = None,
+        coupon_name: str | None = None,
+        coupon_type: str | WithoutType | None = None,
         attributes: Mapping[str, str | int | float | bool] | None = None,
         hold_seconds: int | None = None,
         key: str | None = None,
@@ -111,9 +122,10 @@ class ClaimClient:
         """Claim one unit of a coupon for a user.
 
         Args:
-            coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`, or of all types.
-            user_id: the user who gets the unit.
-            coupon_type: restricts the choice if `coupon_name` is None.
+            unnamed: nothing. A user and a coupon are both text, so swapping them would not be noticed.
+            user_id: the user who gets the unit. Required.
+            coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`.
+            coupon_type: a type, or `WITHOUT_TYPE`, if `coupon_name` is None; otherwise None.
             attributes: of the user, for the coupon's rules.
             hold_seconds: hold the unit for this time instead of claiming it; confirm it with `confirm`.
             key: the Idempotency-Key, 1 to 255 visible ASCII characters except `"` and `\\`; a new one by default. Pass
@@ -122,15 +134,18 @@ class ClaimClient:
 
         Raises:
             ClaimClientError: see `claimsvc.client.errors`.
-            ValueError: the key has characters that are not allowed, or too many.
+            TypeError: an argument has no name, or `user_id` is missing.
+            ValueError: the key has characters that are not allowed, or too many; or not exactly one of `coupon_name`
+                and `coupon_type` is given.
         """
-        optional = {
-            "coupon_name": coupon_name,
-            "type": coupon_type,
-            "attributes": attributes,
-            "hold_seconds": hold_seconds,
-        }
+        if unnamed or user_id is None:
+            raise TypeError('claim() takes named arguments: claim(user_id="user-1", coupon_name="summer-sale")')
+        if (coupon_name is None) is (coupon_type is None):
+            raise ValueError('give either coupon_name, such as "summer-sale", or coupon_type: a type, or WITHOUT_TYPE')
+        optional = {"coupon_name": coupon_name, "attributes": attributes, "hold_seconds": hold_seconds}
         body = {"user_id": user_id, **{member: value for member, value in optional.items() if value is not None}}
+        if coupon_type is not None:
+            body["type"] = coupon_type.value if isinstance(coupon_type, WithoutType) else coupon_type
         answer = await self._post("/api/coupons/claim", body, key, request_id)
         if answer.status == 201:
             return Claimed(answer.read(claim_of), **answer.about())
@@ -192,20 +207,57 @@ class ClaimClient:
             UnknownCouponError: there is no such coupon.
             ClaimClientError: see `claimsvc.client.errors`.
         """
-        path, cursor = f"/api/coupons/{_quoted(coupon_name)}/claims", None
-        while True:
-            query = {"limit": page_size} | ({"cursor": cursor} if cursor is not None else {})
-            answer = await self._send("GET", f"{path}?{urlencode(query)}", request_id)
-            if answer.status != 200:
-                refused = refusal(answer, OF_A_COUPON)
-                raise (
-                    UnknownCouponError(coupon_name)
-                    if isinstance(refused, UnknownCoupon)
-                    else ProblemError(refused.problem)
-                )
-            page, next_cursor = answer.read(page_of)
+        async for page in self._pages(f"/api/coupons/{_quoted(coupon_name)}/claims", {"limit": page_size}, request_id):
+            if isinstance(page, UnknownCoupon):
+                raise UnknownCouponError(coupon_name)
             for claim in page:
                 yield claim
+
+    async def claims_of_user(
+        self,
+        user_id: str | None = None,
+        *,
+        states: Iterable[str] = (),
+        page_size: int = _LARGEST_PAGE,
+        request_id: str | None = None,
+    ) -> AsyncGenerator[Claim, None]:
+        """Iterate over a user's claims of all coupons, newest first. Pages are read as needed.
+
+        `more` of each claim has the `type` and the `benefit` of its coupon.
+
+        Args:
+            user_id: the user; None for the user of the client's token.
+            states: only claims in one of these states: `active`, `held`, `cancelled`, `expired`; all by default.
+            page_size: claims per request, from 1 to 100.
+            request_id: see `claim`.
+
+        Raises:
+            ProblemError: the token is another user's.
+            ClaimClientError: see `claimsvc.client.errors`.
+        """
+        query = {"limit": page_size} | ({"state": state} if (state := ",".join(states)) else {})
+        path = f"/api/users/{_quoted(user_id) if user_id is not None else 'me'}/claims"
+        async for page in self._pages(path, query, request_id):
+            if not isinstance(page, UnknownCoupon):
+                for claim in page:
+                    yield claim
+
+    async def _pages(
+        self, path: str, query: Mapping[str, int | str], request_id: str | None
+    ) -> AsyncGenerator[list[Claim] | UnknownCoupon, None]:
+        """Read the pages of a list of claims; `UnknownCoupon` ends it."""
+        cursor: str | None = None
+        while True:
+            asked = {**query, "cursor": cursor} if cursor is not None else query
+            answer = await self._send("GET", f"{path}?{urlencode(asked)}", request_id)
+            if answer.status != 200:
+                refused = refusal(answer, OF_A_COUPON)
+                if not isinstance(refused, UnknownCoupon):
+                    raise ProblemError(refused.problem)
+                yield refused
+                return
+            page, next_cursor = answer.read(page_of)
+            yield page
             if next_cursor is None:
                 return
             if next_cursor == cursor:
@@ -227,6 +279,7 @@ class ClaimClient:
         ends_at: datetime | None = None,
         paused: bool | None = None,
         per_user_limit: int | None = None,
+        claims_per_user: int | None = None,
         coupon_type: str | None = None,
         benefit: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -239,12 +292,13 @@ class ClaimClient:
         Arguments that are None get the service's defaults.
 
         Args:
-            name: 1 to 255 characters of `A-Z a-z 0-9 . _ -`.
+            name: 1 to 255 characters of `A-Z a-z 0-9 . _ -`; single blanks may stand between them.
             amount: number of units.
             strategy: `redlock`, `row_lock` or `counter`.
             starts_at, ends_at: when it can be claimed; with an offset from UTC.
             paused: create it paused, so that it cannot be claimed yet.
             per_user_limit: most units that one user may have at a time.
+            claims_per_user: most claims that one user may make in all, ended ones included.
             coupon_type: groups coupons.
             benefit: what the coupon is worth, such as `{"percent_off": 15}`.
             metadata: any data of yours.
@@ -262,6 +316,7 @@ class ClaimClient:
             "ends_at": ends_at.isoformat() if ends_at is not None else None,
             "paused": paused,
             "per_user_limit": per_user_limit,
+            "claims_per_user": claims_per_user,
             "type": coupon_type,
             "benefit": benefit,
             "metadata": metadata,

@@ -40,6 +40,8 @@ class Coupon:
         starts_at, ends_at: it can be claimed from `starts_at` until just before `ends_at`.
         paused: whether claims are refused for now.
         per_user_limit: most units that one user may have at a time.
+        claims_per_user: most claims that one user may make in all, ended ones included; None if an older service does
+            not say it.
         benefit: what the coupon is worth.
         more: members of the answer that this client does not know.
     """
@@ -55,6 +57,7 @@ class Coupon:
     paused: bool = False
     archived_at: datetime | None = None
     per_user_limit: int = 1
+    claims_per_user: int | None = None
     type: str | None = None
     benefit: Mapping[str, Any] | None = field(default=None, hash=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
@@ -109,6 +112,11 @@ class AlreadyClaimed(Refusal):
 @dataclass(frozen=True, slots=True)
 class SoldOut(Refusal):
     """No units are left."""
+
+
+@dataclass(frozen=True, slots=True)
+class TooManyClaims(Refusal):
+    """The user has made as many claims as the coupon allows, cancelled and expired ones included."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +214,7 @@ ClaimOutcome = (
     | HoldContinued
     | AlreadyClaimed
     | SoldOut
+    | TooManyClaims
     | UnknownCoupon
     | NotStarted
     | Ended

@@ -88,6 +88,7 @@ def coupon_of(document: object) -> Coupon:
         paused=members.maybe("paused", bool) or False,
         archived_at=members.maybe_time("archived_at"),
         per_user_limit=members.maybe("per_user_limit", int) or 1,
+        claims_per_user=members.maybe("claims_per_user", int),
         type=members.maybe("type", str),
         benefit=members.maybe("benefit", dict),
         metadata=members.maybe("metadata", dict) or {},

@@ -9,6 +9,10 @@ from pydantic import ValidationInfo
 
 from claimsvc.domain import Quota
 
+_ORIGIN = re.compile(r"(https?)://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?", re.ASCII)
+# Browsers leave these ports out.
+_PORT_OF = {"http": "80", "https": "443"}
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -121,3 +125,23 @@ def parse_networks(value: Any) -> Any:
             "each must look like 10.0.0.7, 10.0.0.0/8 or fd00::/8 (with no bits set beyond the prefix), separated by "
             "commas"
         ) from None
+
+
+def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
+    for origin in origins:
+        parts = _ORIGIN.fullmatch(origin)
+        if origin != "*" and (parts is None or parts[2] == _PORT_OF[parts[1]]):
+            raise ValueError(
+                "each must look like https://shop.example or http://localhost:3000: in lower case, without a path, a "
+                "slash at the end, or the default port; or be * for all"
+            )
+    return origins
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(
+                "each must be a host, such as app, app.example:8080 or [::1]:8080, without scheme and path"
+            )
+    return tuple(host.lower() for host in hosts)

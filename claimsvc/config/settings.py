@@ -10,7 +10,9 @@ from claimsvc.config.checks import (
     check_admin_port,
     check_database_url,
     check_goes_with_jwks,
+    check_hosts,
     check_jwks,
+    check_origins,
     check_quota,
     check_redis_urls,
     check_tracing_url,
@@ -247,6 +249,17 @@ class Settings(DatabaseSettings):
         (),
         description="Networks of the proxies whose X-Forwarded-For header is trusted for the client's address, "
         "separated by commas.",
+    )
+    cors_origins: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_origins)] = Field(
+        (),
+        description="Origins whose pages may use the API from a browser, such as https://shop.example, separated by "
+        "commas; * for all.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_hosts)] = Field(
+        (),
+        description="Hosts, such as app or app:8080, that requests which change something must be addressed to "
+        "(`Host`), separated by commas. Without any, every host is accepted; `claimsvc dev` accepts them besides "
+        "localhost.",
     )
 
     failpoints: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(

@@ -32,6 +32,12 @@ def judge_database(facts: DatabaseFacts, settings: DatabaseSettings) -> Findings
     yield from judge_answer(_SUBJECT, facts.answer_seconds)
     yield from judge_clock(_SUBJECT, facts.clock_ahead_seconds)
     yield from _judge_durability(facts)
+    if facts.log_error_verbosity != "terse":
+        yield warning(
+            _SUBJECT,
+            f"log_error_verbosity is {facts.log_error_verbosity}: PostgreSQL's log names users whose claims it refuses",
+            "as a superuser: ALTER ROLE ... SET log_error_verbosity = terse, for the role of CLAIMSVC_DATABASE_URL",
+        )
     yield from _judge_connections(facts, settings)
 
 

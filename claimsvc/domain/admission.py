@@ -30,6 +30,7 @@ from claimsvc.domain import (
     ReasonCode,
     Replayed,
     SoldOut,
+    TooManyClaims,
     UnknownCoupon,
 )
 from claimsvc.domain.outcomes import is_stored
@@ -93,6 +94,7 @@ class Facts:
         answers: stored answers, by caller and key.
         listed: coupon, user and kind of each active list that contains the user.
         other_claims: coupon and user of each active claim of a coupon that eligibility rules name.
+        ended_claims: how many claims of a coupon by a user have ended, by coupon and user; none where it is left out.
     """
 
     coupons: Mapping[str, CouponFacts]
@@ -100,6 +102,7 @@ class Facts:
     answers: Mapping[tuple[str, str], AnswerRecord] = field(default_factory=dict)
     listed: Collection[tuple[str, str, ListKind]] = frozenset()
     other_claims: Collection[tuple[str, str]] = frozenset()
+    ended_claims: Mapping[tuple[str, str], int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +178,7 @@ class _Batch:
         if stored is None:
             outcome = self._outcome_of(attempt)
             is_answer = attempt.options.is_final or isinstance(outcome, _GIVEN)
-            if not (is_answer and is_stored(outcome)):
+            if not (is_answer and is_stored(outcome, keeps_all=key.keeps_all)):
                 return outcome
             self.effects.answers.append((key, outcome))
             self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)
@@ -217,6 +220,9 @@ class _Batch:
             yield NotEligible(reasons)
         if not self._left[attempt.coupon_name]:
             yield SoldOut()
+        ended = self._facts.ended_claims.get((attempt.coupon_name, attempt.user_id), 0)
+        if len(own) + ended >= coupon.campaign.most_claims:
+            yield TooManyClaims()
 
     def _ineligible(self, attempt: Attempt, campaign: Campaign) -> Iterator[Reason]:
         name, user_id = attempt.coupon_name, attempt.user_id
@@ -268,7 +274,7 @@ def replay(stored: AnswerRecord, idempotency_key: IdempotencyKey, in_doubt: bool
         idempotency_key: the request's key.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
     """
-    if stored.fingerprint != idempotency_key.fingerprint:
+    if not idempotency_key.is_of(stored.fingerprint):
         return KeyReused()
     # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
     # because a client may send a retry with the same id.

@@ -14,7 +14,7 @@ _NOT_OPEN = "not-open"
 _ALREADY_CLAIMED = "already-claimed"
 
 
-@outcome("claimed")
+@outcome("claimed", uses_up=True)
 @dataclass(frozen=True, slots=True)
 class Claimed(ClaimOutcome):
     """The claim is committed."""
@@ -61,11 +61,28 @@ class SoldOut(ClaimOutcome, Refusal):
 
 
 @refusal(
+    "too-many-claims",
+    409,
+    "Too many claims",
+    "This user has made as many claims of this coupon as one user may, ended ones included.",
+    "Do not retry: the answer will stay the same, unless the coupon's `claims_per_user` is raised.",
+    rpc_code=RpcCode.RESOURCE_EXHAUSTED,
+    seen_as=_ALREADY_CLAIMED,
+    as_reason="The user has made as many claims of the coupon as one user may.",
+)
+@dataclass(frozen=True, slots=True)
+class TooManyClaims(ClaimOutcome, Refusal):
+    """The user has made as many claims as the coupon allows, cancelled and expired ones included."""
+
+
+@refusal(
     "unknown-coupon",
     404,
     "Unknown coupon",
     "There is no coupon of that name, or none of that type.",
     "Check the name; it is case-sensitive.",
+    # Names can be made up, and so could what is stored.
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class UnknownCoupon(ClaimOutcome, Refusal):
@@ -221,6 +238,7 @@ class NotYourClaim(Refusal):
     "Unknown claim",
     "There is no claim of that id.",
     "Use the `id` from the 201 response.",
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class UnknownClaim(Refusal):

@@ -1,8 +1,10 @@
 """Coupons, claims, and attempts to claim; `claim_outcomes` has the results of an attempt."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from claimsvc.domain.eligibility import Attributes
 
@@ -26,7 +28,7 @@ class Claim:
         claimed_at: by the database's clock, like all times here.
         expires_at: when the hold expires; None unless the claim is held.
         ended_at: when it was cancelled or expired; None while it is active or held.
-        code: the claim's code, if the coupon has codes. None while the claim is held, and in listings.
+        code: the claim's code, if the coupon has codes. None while the claim is held.
     """
 
     id: str
@@ -39,6 +41,26 @@ class Claim:
     code: str | None = None
 
 
+EVERY_CLAIM_STATE = frozenset(ClaimState)
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaim:
+    """A claim as its user sees it in a list of all claims.
+
+    Args:
+        claim: the claim.
+        type: the type of its coupon; None if that has none.
+        benefit: what its coupon is worth, in the form of the API's `Benefit`; None if that is not stated.
+        shows_code: whether the reader may see the claim's code. If not, `claim.code` is None.
+    """
+
+    claim: Claim
+    type: str | None
+    benefit: Mapping[str, Any] | None = field(hash=False)
+    shows_code: bool = True
+
+
 @dataclass(frozen=True, slots=True)
 class IdempotencyKey:
     """An idempotency key: requests of one caller with the same key get the same answer.
@@ -48,12 +70,21 @@ class IdempotencyKey:
         key: chosen by the caller.
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
+        former_fingerprint: the digest by which the version before stored the same request; None if there is none.
+        keeps_all: false if an answer that uses nothing up is not stored, because its caller has had enough of them
+            stored.
     """
 
     caller: str
     key: str
     fingerprint: bytes
     request_id: str
+    former_fingerprint: bytes | None = None
+    keeps_all: bool = True
+
+    def is_of(self, fingerprint: bytes) -> bool:
+        """Whether a stored fingerprint, of this version or the one before, is that of this request."""
+        return fingerprint in (self.fingerprint, self.former_fingerprint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +132,7 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class ClaimPosition:
-    """A claim's position in the list of its coupon's claims, oldest first."""
+    """A claim's position in the list of its coupon's claims, oldest first, or of its user's claims, newest first."""
 
     claimed_at: datetime
     id: str

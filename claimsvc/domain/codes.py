@@ -30,7 +30,10 @@ class CodeState(StrEnum):
     # Reserved by a held claim; not shown to its user yet.
     HELD = "held"
     CLAIMED = "claimed"
+    # As often as it may be.
     REDEEMED = "redeemed"
+    # Its `expires_at` has passed before it was redeemed that often: it can no longer be redeemed.
+    EXPIRED = "expired"
     # Its claim was cancelled, or it expired unclaimed: it is never given again.
     VOIDED = "voided"
 
@@ -42,7 +45,10 @@ class Code:
     Args:
         claim_id: the claim that has it; None if no claim has.
         expires_at: when it can no longer be redeemed; None if it never expires.
-        redeemed_at: None if it was not redeemed.
+        redeemed_at: when it was redeemed, for the last time if several times; None if it was not.
+        uses: how often it may be redeemed.
+        redeemed_count: how often it was redeemed.
+        user_id: the user whose claim has it; None if no claim has.
     """
 
     code: str
@@ -51,6 +57,9 @@ class Code:
     claim_id: str | None = None
     expires_at: datetime | None = None
     redeemed_at: datetime | None = None
+    uses: int = 1
+    redeemed_count: int = 0
+    user_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +98,7 @@ class CodeCounts:
     Args:
         uploaded: all that were ever added.
         claimed: those that belong to a claim, held claims included.
-        redeemed: those of them that were redeemed.
+        redeemed: those of them that were redeemed, at least once.
         voided: those that are never given again. `uploaded - claimed - voided` are free.
     """
 
@@ -149,63 +158,6 @@ class PatternTooSmall(Refusal):
 @dataclass(frozen=True, slots=True)
 class AmountIsCodes(Refusal):
     """The coupon has codes, so its amount is their number; nothing was changed."""
-
-
-@outcome("redeemed")
-@dataclass(frozen=True, slots=True)
-class Redeemed(Outcome):
-    """This request redeemed the code."""
-
-    code: Code
-
-
-@refusal(
-    "already-redeemed",
-    409,
-    "Already redeemed",
-    "The code was redeemed before. It cannot be redeemed again, and its claim cannot be cancelled.",
-    "Do not retry: the answer will stay the same.",
-)
-@dataclass(frozen=True, slots=True)
-class AlreadyRedeemed(Refusal):
-    """The code was redeemed before."""
-
-
-@refusal(
-    "code-expired",
-    410,
-    "The code has expired",
-    "The code's `expires_at` has passed.",
-    "Do not retry: the answer will stay the same.",
-)
-@dataclass(frozen=True, slots=True)
-class CodeExpired(Refusal):
-    """The code can no longer be redeemed."""
-
-
-@refusal(
-    "code-not-claimed",
-    409,
-    "No claim has the code",
-    "No claim has this code: none was made or confirmed yet, or it was cancelled.",
-    "Claim the coupon or confirm the claim, then retry.",
-    is_stored=False,
-)
-@dataclass(frozen=True, slots=True)
-class CodeNotClaimed(Refusal):
-    """No confirmed claim has the code: it is free, held or voided."""
-
-
-@refusal(
-    "unknown-code",
-    404,
-    "Unknown code",
-    "There is no such code.",
-    "Check the code; it is case-sensitive.",
-)
-@dataclass(frozen=True, slots=True)
-class UnknownCode(Refusal):
-    """There is no such code."""
 
 
 def normalized(code: str) -> str:

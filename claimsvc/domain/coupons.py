@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import Any
 
 from claimsvc.domain.eligibility import EligibilityRules
+from claimsvc.domain.limits import FURTHER_CLAIMS
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 
@@ -17,6 +18,20 @@ class StrategyName(StrEnum):
     REDLOCK = "redlock"
     ROW_LOCK = "row_lock"
     COUNTER = "counter"
+
+
+class CouponState(StrEnum):
+    """Whether a coupon can be claimed, and if not, why: the first state that applies, as claims are refused."""
+
+    ARCHIVED = "archived"
+    ENDED = "ended"
+    PAUSED = "paused"
+    UPCOMING = "upcoming"
+    SOLD_OUT = "sold-out"
+    OPEN = "open"
+
+
+EVERY_STATE_BUT_ARCHIVED = frozenset(CouponState) - {CouponState.ARCHIVED}
 
 
 @outcome("coupon-created")
@@ -46,9 +61,12 @@ class Campaign:
         paused: whether claiming is suspended.
         archived_at: when it was closed permanently and removed from listings.
         per_user_limit: how many units a user may hold at a time.
+        claims_per_user: how many claims a user may make in all, ended ones included; None for the default, see
+            `most_claims`.
         type: the group of coupons it belongs to.
         benefit: what it is worth, in the form of the API's `Benefit`.
         metadata: arbitrary data of its owner.
+        uses: how often each claim may be redeemed, unless its code says otherwise.
         rules: its eligibility rules.
         has_allow_list: whether only users on its allow list may claim it.
         has_deny_list: whether users on its deny list may not claim it.
@@ -62,9 +80,16 @@ class Campaign:
     type: str | None = None
     benefit: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    uses: int = 1
     rules: EligibilityRules | None = None
     has_allow_list: bool = False
     has_deny_list: bool = False
+    claims_per_user: int | None = None
+
+    @property
+    def most_claims(self) -> int:
+        """How many claims a user may make in all, ended ones included."""
+        return self.per_user_limit + FURTHER_CLAIMS if self.claims_per_user is None else self.claims_per_user
 
     def is_empty(self) -> bool:
         """Whether it ends before it starts."""
@@ -73,6 +98,33 @@ class Campaign:
 
 PLAIN = Campaign()
 """No terms: only the stock decides."""
+
+
+@dataclass(frozen=True, slots=True)
+class CouponFilter:
+    """Which coupons are listed.
+
+    Args:
+        search: only names that contain this text, case-insensitively; empty for all.
+        type: only coupons of this type, or without a type if empty; None for all.
+        states: only coupons in one of these states.
+    """
+
+    search: str = ""
+    type: str | None = None
+    states: frozenset[CouponState] = EVERY_STATE_BUT_ARCHIVED
+
+
+@dataclass(frozen=True, slots=True)
+class ListedCoupon:
+    """A coupon in a list, with the terms by which a list is searched. `benefit` has the form of the API's `Benefit`."""
+
+    coupon: Coupon
+    state: CouponState
+    type: str | None = None
+    benefit: Mapping[str, Any] | None = field(default=None, hash=False)
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
 
 
 @outcome("coupon-changed")

@@ -9,6 +9,7 @@ from claimsvc.http.framework import openapi
 from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
 from claimsvc.http.framework.routing import install
 from claimsvc.http.framework.services import SERVICES, Services
+from claimsvc.http.framework.stored_answers import STORED_ANSWERS, StoredAnswers
 from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, Console
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
@@ -34,6 +35,8 @@ def create_app(services: Services, *, operators_apart: bool = False) -> web.Appl
     install(app, routes)
     if services.stress is not None and not operators_apart:
         install(app, DEVELOPMENT_ROUTES)
+    if services.cors is not None:
+        app.on_response_prepare.append(services.cors.prepare)
     return app
 
 
@@ -53,6 +56,7 @@ def _application(services: Services, readiness: Readiness, *, shows_operators_pa
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
+    app[STORED_ANSWERS] = StoredAnswers()
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
     app[operations.READINESS] = readiness

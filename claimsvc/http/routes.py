@@ -2,8 +2,8 @@
 
 from claimsvc.http.framework.routing import Route
 from claimsvc.http.resources.audit import routes as audit
+from claimsvc.http.resources.claims import redemptions, transitions
 from claimsvc.http.resources.claims import routes as claims
-from claimsvc.http.resources.claims import transitions
 from claimsvc.http.resources.codes import routes as codes
 from claimsvc.http.resources.console import routes as console
 from claimsvc.http.resources.coupons import reading
@@ -12,6 +12,7 @@ from claimsvc.http.resources.eligibility import routes as eligibility
 from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.users import claims as users_claims
 from claimsvc.http.resources.users import routes as users
 
 ROUTES: tuple[Route, ...] = (
@@ -19,16 +20,19 @@ ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
     *coupons.ROUTES,
     *transitions.ROUTES,
+    *redemptions.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,
     *audit.ROUTES,
     *exports.ROUTES,
+    *users_claims.ROUTES,
     *users.ROUTES,
     *operations.ROUTES,
     *console.ROUTES,
 )
+_PROBES = {"/livez", "/health", "/healthcheck", "/readyz"}
 PUBLIC_ROUTES = tuple(route for route in ROUTES if not route.for_operators)
 """Those of the public port, if operators have a port of their own."""
-OPERATORS_ROUTES = tuple(route for route in ROUTES if route.for_operators or route.path in {"/livez", "/readyz"})
+OPERATORS_ROUTES = tuple(route for route in ROUTES if route.for_operators or route.path in _PROBES)
 """Those of the port for operators. Probes are answered on both."""

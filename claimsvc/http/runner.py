@@ -11,8 +11,10 @@ from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.addresses import naming_its_client
 from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection
+from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
+from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
 from claimsvc.http.server.under_way import UnderWay
 from claimsvc.http.server.unfinished import UnfinishedRequests
@@ -129,7 +131,12 @@ class Runner(web.AppRunner):
     async def _make_server(self) -> web.Server:
         server = await super()._make_server()
         services = self.app[SERVICES]
-        handler = naming_its_client(with_static_lookup(self.app, server.request_handler), services.trusted_proxies)
+        handler = with_static_lookup(self.app, server.request_handler)
+        if services.hosts is not None:
+            handler = guarded(handler, services.hosts)
+        if services.cors is not None:
+            handler = answering_preflights(handler, services.cors)
+        handler = naming_its_client(handler, services.trusted_proxies)
         queue, tracer = FairQueue(), services.tracer
         route = fast_claims(services.strategy)
         access_log: AccessLog
@@ -142,5 +149,7 @@ class Runner(web.AppRunner):
             fast_path = TracedFastPath(route, access_log, queue, tracer)
         if services.tokens is not None or services.quotas is not None:
             fast_path = NoFastPath(route, access_log, queue)
+        boundary.cors = fast_path.cors = services.cors
+        fast_path.hosts = services.hosts
         timeouts = self._header_timeout_seconds, self._write_timeout_seconds
         return _Server(server, boundary, fast_path, *timeouts, self._unfinished, services.under_way)

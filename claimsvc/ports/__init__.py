@@ -25,6 +25,7 @@ from claimsvc.ports.observers import (
     StorageObserver,
 )
 from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
 
@@ -58,6 +59,7 @@ __all__ = [
     "PendingOutcome",
     "QuotaObserver",
     "Quotas",
+    "Redemptions",
     "Stages",
     "StorageObserver",
     "Strategy",

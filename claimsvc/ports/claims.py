@@ -106,10 +106,10 @@ class Claims(Protocol):
 
 
 class AnyClaims(Claims, Protocol):
-    """Makes claims that name a coupon, or only a type."""
+    """Makes claims that name a coupon, or a type in its place."""
 
     def claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
-        """Claim one unit of the oldest claimable coupon of a type, or of any; see `Claims.claim`."""
+        """Claim one unit of the oldest claimable coupon of a type (None: without a type); see `Claims.claim`."""
         ...
 
 

@@ -5,7 +5,7 @@ under an idempotency key. It locks the coupon's row, as claims do, but does not 
 cancelling a claim would then wait behind all new claims.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -24,13 +24,15 @@ from claimsvc.domain import (
     Replayed,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
 from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
-from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
+from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
@@ -44,14 +46,53 @@ LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_i
 _CLAIM = f"{_SELECT} WHERE claim.id = %(id)s"
 _CLAIM_OF_COUPON = f"{_SELECT} WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s"
 _CLAIMS = """
-SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at
-FROM user_claims
-WHERE coupon_name = %(coupon_name)s AND state = 'active'
-    AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
-ORDER BY claimed_at, id
-LIMIT %(limit)s
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+FROM (
+    SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at FROM user_claims
+    WHERE coupon_name = %(coupon_name)s AND state = 'active'
+        AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+    ORDER BY claimed_at, id
+    LIMIT %(limit)s
+) AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+ORDER BY claim.claimed_at, claim.id
 """
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
+# There is no index by user, which every claim would have to maintain (docs/decisions/0046): the user is looked up in
+# each coupon, in the index of active claims and in that of ended ones. LIMIT, which is never reached, keeps the planner
+# at index look-ups while the table is small; see `fast_path`.
+_CLAIMS_OF_USER = """
+WITH claim AS MATERIALIZED (
+    SELECT found.*
+    FROM coupons AS coupon CROSS JOIN LATERAL (
+        (
+            SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at
+            FROM user_claims
+            WHERE %(wants_current)s AND coupon_name = coupon.name AND user_id = %(user_id)s AND state = 'active'
+            LIMIT 1000
+        )
+        UNION ALL
+        (
+            SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at
+            FROM user_claims
+            WHERE %(wants_ended)s AND coupon_name = coupon.name AND user_id = %(user_id)s AND state <> 'active'
+        )
+    ) AS found
+    WHERE (found.claimed_at, found.id) < (%(before_at)s::timestamptz, %(before_id)s::uuid)
+        AND CASE WHEN found.state = 'active' AND found.held_until IS NOT NULL THEN 'held' ELSE found.state END
+            = ANY (%(states)s)
+    ORDER BY found.claimed_at DESC, found.id DESC
+    LIMIT %(limit)s
+)
+SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
+    claim.ended_at, code.code, campaign.type, campaign.benefit
+FROM claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+ORDER BY claim.claimed_at DESC, claim.id DESC
+"""
+_AFTER_EVERY_CLAIM = {"before_at": "infinity", "before_id": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
+_CURRENT = frozenset({ClaimState.ACTIVE, ClaimState.HELD})
 _COUPON_OF = """
 SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type,
     code.expires_at IS NOT NULL
@@ -82,13 +123,13 @@ class PostgresClaims:
     Args:
         database: where statements run.
         reads: where lists are read; `database` if None.
-        codes_changed: see `CodesChanged`.
+        changes: told of each change to codes.
     """
 
-    def __init__(self, database: Database, *, reads: Database | None = None, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, changes: CodeChanges) -> None:
         self._database = database
         self._reads = reads or database
-        self._codes_changed = codes_changed
+        self._changes = changes
 
     async def claim(self, claim_id: str) -> Claim | None:
         rows = await self._database.fetch(_CLAIM, {"id": claim_id})
@@ -100,6 +141,15 @@ class PostgresClaims:
         if not rows and not await coupon_exists(self._reads, coupon_name):
             return UnknownCoupon()
         return [claim_of(*row) for row in rows]
+
+    async def claims_of_user(
+        self, user_id: str, *, states: Collection[ClaimState], before: ClaimPosition | None, limit: int
+    ) -> list[UserClaim]:
+        position = {"before_at": before.claimed_at, "before_id": before.id} if before is not None else {}
+        wanted = {"user_id": user_id, "states": [state.value for state in states], "limit": limit}
+        wanted |= {"wants_current": not _CURRENT.isdisjoint(states), "wants_ended": not _CURRENT.issuperset(states)}
+        rows = await self._reads.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
+        return [UserClaim(claim_of(*columns), coupon_type, benefit) for *columns, coupon_type, benefit in rows]
 
     async def cancel(
         self, claim_id: str, entry: AuditEntry
@@ -150,6 +200,8 @@ class PostgresClaims:
                     await replace_dead_codes(driver, [(coupon_name, claim_id)])
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                if has_codes:
+                    await self._changes.mark(driver, [coupon_name])
                 after = await driver.execute(_CLAIM_OF_COUPON, claim)
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
@@ -163,7 +215,7 @@ class PostgresClaims:
 
         answer = await self._database.run_transaction(work)
         if has_codes:
-            self._codes_changed([coupon_type])
+            self._changes.committed([coupon_type])
         return answer
 
 

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from claimsvc.errors import UnavailableError
+from claimsvc.postgres.troubles import trouble_of
 
 # Every statement finds its rows by an index. A plan made for a small table must stay good when the table has grown, and
 # planning again for each claim would cost too much.
@@ -136,30 +137,44 @@ def connection_options(limits: ConnectionLimits, *, is_for_reads: bool = False) 
 
 
 def bounded(connect: Connect, limits: ConnectionLimits) -> Connect:
-    """Wrap `connect` so that the server also ends a transaction whose pipeline stalls because this process is paused.
-
-    Until the end of a pipeline, the server does not count as idle, so its limit on idle transactions does not apply.
-    The setting exists since PostgreSQL 17, so the version must be known before it is set.
-    """
+    """Wrap `connect` so that it sets up the session as `_set_up` says, within the limit of connecting."""
 
     async def connect_bounded(*args: Any, **options: Any) -> Driver:
         driver = await connect(*args, **options)
         try:
             await driver.set_autocommit(True)
-            if driver.info.server_version >= 170_000:
-                # This is part of connecting, and after the handshake no other limit applies.
-                watchdog = asyncio.get_running_loop().call_later(limits.connect_timeout_seconds, _sever, driver)
-                try:
-                    milliseconds = int(limits.idle_in_transaction_timeout_seconds * 1000)
-                    await driver.execute(f"SET transaction_timeout = {milliseconds}".encode(), prepare=False)
-                finally:
-                    watchdog.cancel()
+            # After the handshake no other limit applies.
+            watchdog = asyncio.get_running_loop().call_later(limits.connect_timeout_seconds, _sever, driver)
+            try:
+                await driver.execute(_set_up(driver.info.server_version, limits), prepare=False)
+            finally:
+                watchdog.cancel()
         except BaseException:
             await driver.close()
             raise
         return driver
 
     return connect_bounded
+
+
+def _set_up(version: int, limits: ConnectionLimits) -> bytes:
+    """What a session begins with: settings that not every version has, or that not every role may change.
+
+    - The server also ends a transaction whose pipeline stalls because this process is paused. Until the end of a
+      pipeline, it does not count as idle, so its limit on idle transactions does not apply. Since PostgreSQL 17.
+    - The server's log repeats the key or the row of a refused row as the error's detail: it would name users, and keep
+      the names when they are forgotten. A role that may not leave the details out is found by `claimsvc doctor`.
+    """
+    may_set = (
+        "has_parameter_privilege('log_error_verbosity', 'SET')"
+        if version >= 150_000
+        else "current_setting('is_superuser')::boolean"
+    )
+    settings = [f"CASE WHEN {may_set} THEN set_config('log_error_verbosity', 'terse', false) END"]
+    if version >= 170_000:
+        milliseconds = int(limits.idle_in_transaction_timeout_seconds * 1000)
+        settings.append(f"set_config('transaction_timeout', '{milliseconds}', false)")
+    return f"SELECT {', '.join(settings)}".encode()
 
 
 @asynccontextmanager
@@ -226,10 +241,10 @@ def _is_in_mid_conversation(driver: Driver) -> bool:
 
 
 def unavailable(error: Exception) -> UnavailableError:
-    """Return the error for callers. The database's message stays in the cause, for the log."""
+    """Return the error for callers. The database's message is for operators alone."""
     if isinstance(error, PoolTimedOutError):
         return UnavailableError("every connection to PostgreSQL is in use", dependency="postgresql")
-    return UnavailableError("PostgreSQL is unavailable", dependency="postgresql")
+    return UnavailableError("PostgreSQL is unavailable", dependency="postgresql", trouble=trouble_of(error))
 
 
 def _sever(driver: Driver) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-from claimsvc.domain import Coupon, CouponDetail
+from claimsvc.domain import Coupon, CouponDetail, CouponFilter, ListedCoupon
+from claimsvc.postgres.coupon_lists import list_coupons
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 
@@ -18,27 +19,18 @@ SELECT {COUPON_COLUMNS},
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
-# ILIKE, in place of `strpos` on lower case, has the index `coupons_name_trgm_idx`. Names are ASCII.
-_LIST = f"""
-SELECT {COUPON_COLUMNS} FROM coupons AS coupon
-WHERE NOT EXISTS (SELECT FROM campaigns WHERE coupon_name = name AND archived_at IS NOT NULL)
-    AND (%(search)s::text IS NULL OR name ILIKE %(search)s)
-    AND (%(after)s::text IS NULL OR name > %(after)s)
-ORDER BY name
-LIMIT %(limit)s
-"""  # noqa: S608 - of constants
 _STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
 # `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
-# The statement reads all coupons, or all of the type, once a second for each page. It has no index: while there are few
-# coupons, the planner would use that index where it should use the one on names.
+# The statement reads all coupons of the type, or all without one, once a second for each page. It has no index: while
+# there are few coupons, the planner would use that index where it should use the one on names.
 _CLAIMABLE = """
 WITH candidates AS (
     SELECT coupon.name, coupon.created_at, coupon.remaining_amount > 0 AND coalesce(campaign.ends_at > now(), true)
             AS has_units, coalesce(campaign.paused, false) AS is_paused,
         CASE WHEN campaign.starts_at > now() THEN campaign.starts_at END AS will_start_at
     FROM coupons AS coupon {join} campaigns AS campaign ON campaign.coupon_name = coupon.name
-    WHERE campaign.archived_at IS NULL {of_type}
+    WHERE campaign.archived_at IS NULL AND {of_type}
 ), claimable AS (
     SELECT name, created_at FROM candidates WHERE has_units AND NOT is_paused AND will_start_at IS NULL
 ), page AS (
@@ -55,8 +47,8 @@ WITH candidates AS (
 )
 SELECT name FROM (SELECT * FROM page UNION ALL SELECT * FROM why_not) AS found ORDER BY created_at, name
 """
-_CLAIMABLE_OF_ANY_TYPE = _CLAIMABLE.format(join="LEFT JOIN", of_type="")
-_CLAIMABLE_OF_TYPE = _CLAIMABLE.format(join="JOIN", of_type="AND campaign.type = %(type)s")
+_CLAIMABLE_WITHOUT_TYPE = _CLAIMABLE.format(join="LEFT JOIN", of_type="campaign.type IS NULL")
+_CLAIMABLE_OF_TYPE = _CLAIMABLE.format(join="JOIN", of_type="campaign.type = %(type)s")
 
 
 class PostgresCoupons:
@@ -78,20 +70,13 @@ class PostgresCoupons:
         [row] = rows
         return CouponDetail(coupon_of(row), tuple(row["claimed_by"]), campaign_of(row))
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        wanted = {"search": _pattern_of(search) if search else None, "after": after, "limit": limit}
-        return [coupon_of(row) for row in await self._reads.fetch_dicts(_LIST, wanted)]
+    async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
+        return await list_coupons(self._reads, matching, after=after, limit=limit)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]
 
     async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
-        statement = _CLAIMABLE_OF_ANY_TYPE if coupon_type is None else _CLAIMABLE_OF_TYPE
+        statement = _CLAIMABLE_WITHOUT_TYPE if coupon_type is None else _CLAIMABLE_OF_TYPE
         wanted = {"type": coupon_type, "after": after, "limit": limit}
         return [name for (name,) in await self._database.fetch(statement, wanted)]
-
-
-def _pattern_of(search: str) -> str:
-    """The pattern of ILIKE for names that contain `search`."""
-    literal = search.translate({ord(character): f"\\{character}" for character in "\\%_"})
-    return f"%{literal}%"

@@ -12,18 +12,15 @@ from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
 
 _PAGE_CLAIMS = 5_000
-_HEADER = b"id,coupon_name,user_id,state,claimed_at,expires_at,ended_at\r\n"
+_HEADER = b"id,coupon_name,user_id,state,claimed_at,expires_at,ended_at%b\r\n"
 # The position before all claims.
 _START = ("-infinity", "00000000-0000-0000-0000-000000000000")
 
 
 def _text(column: str) -> str:
-    """Return SQL for a cell with text from clients.
-
-    Spreadsheets interpret text that starts with these characters as a formula, unless an apostrophe precedes it (OWASP,
-    "CSV Injection").
-    """
-    guarded = rf"regexp_replace({column}, '^[-=+@\t\r]', chr(39) || '\&')"
+    """Return SQL for a cell with text from clients, in the form of `claimsvc/representations/csv_cells.py`."""
+    escaped = f"replace(replace({column}, '%%', '%%25'), ';', '%%3B')"
+    guarded = rf"CASE WHEN {column} ~ '^[-=+@\t\r'']|;' THEN '''' || {escaped} ELSE {column} END"
     return f"""'"' || replace({guarded}, '"', '""') || '"'"""
 
 
@@ -32,11 +29,15 @@ def _time(column: str) -> str:
 
 
 _IS_HELD = "state = 'active' AND held_until IS NOT NULL"
+_CODE = f""", coalesce((
+            SELECT {_text("code")} FROM codes
+            WHERE codes.coupon_name = user_claims.coupon_name AND claim_id = id AND NOT ({_IS_HELD}) LIMIT 1
+        ), '')"""  # noqa: S608 - of constants
 _PAGE = rf"""
 WITH page AS MATERIALIZED (
     SELECT claimed_at, id, concat_ws(
         ',', id, {_text("coupon_name")}, {_text("user_id")}, CASE WHEN {_IS_HELD} THEN 'held' ELSE state END,
-        {_time("claimed_at")}, {_time(f"CASE WHEN {_IS_HELD} THEN held_until END")}, {_time("ended_at")}
+        {_time("claimed_at")}, {_time(f"CASE WHEN {_IS_HELD} THEN held_until END")}, {_time("ended_at")} {{code}}
     ) AS line
     FROM user_claims
     WHERE coupon_name = %(coupon_name)s AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
@@ -49,6 +50,7 @@ SELECT string_agg(line || E'\r\n', '' ORDER BY claimed_at, id), count(*),
     (SELECT claimed_at::text FROM last), (SELECT id::text FROM last)
 FROM page
 """  # noqa: S608 - of constants
+_PAGE_WITHOUT_CODES, _PAGE_WITH_CODES = _PAGE.format(code=""), _PAGE.format(code=_CODE)
 
 
 class PostgresExports:
@@ -63,18 +65,19 @@ class PostgresExports:
         self._database = database
         self._page_claims = page_claims
 
-    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+    async def claims(self, coupon_name: str, *, with_codes: bool = False) -> AsyncIterator[bytes] | UnknownCoupon:
         if not await coupon_exists(self._database, coupon_name):
             return UnknownCoupon()
-        return self._pages(coupon_name)
+        return self._pages(coupon_name, with_codes)
 
-    async def _pages(self, coupon_name: str) -> AsyncIterator[bytes]:
-        yield _HEADER
+    async def _pages(self, coupon_name: str, with_codes: bool) -> AsyncIterator[bytes]:
+        yield _HEADER % (b",code" if with_codes else b"")
+        page = _PAGE_WITH_CODES if with_codes else _PAGE_WITHOUT_CODES
         count, (after_at, after_id) = self._page_claims, _START
         while count == self._page_claims:
             place = {"coupon_name": coupon_name, "after_at": after_at, "after_id": after_id}
             [(lines, count, after_at, after_id)] = await self._database.fetch(
-                _PAGE, {**place, "limit": self._page_claims}
+                page, {**place, "limit": self._page_claims}
             )
             if count:
-                yield lines.encode("ascii")
+                yield lines.encode()

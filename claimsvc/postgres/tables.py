@@ -51,6 +51,8 @@ coupons = Table(
     Column("strategy", Text, nullable=False, server_default="redlock"),
     # Until when only the stock decides claims: always if NULL, not at all if in the past. See `fast_path_window`.
     Column("plain_until", DateTime(timezone=True)),
+    # How many of its claims have ended; NULL if that is not known. See `claims_per_user`.
+    Column("ended_count", BigInteger),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),
@@ -126,8 +128,13 @@ campaigns = Table(
     Column("deny_version", Integer),
     Column("has_codes", Boolean, nullable=False, server_default=false()),
     Column("code_pattern", Text),
+    # How often each claim may be redeemed, unless its code says otherwise.
+    Column("uses", SmallInteger, nullable=False, server_default="1"),
+    CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
+    Column("claims_per_user", Integer),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
+    CheckConstraint("claims_per_user BETWEEN 1 AND 1000000", name="claims_per_user"),
     CheckConstraint("octet_length(metadata::text) <= 16384", name="metadata"),
     CheckConstraint("octet_length(rules::text) <= 65536", name="rules"),
     Index("campaigns_type_idx", "type", "coupon_name", postgresql_where=text("archived_at IS NULL")),
@@ -186,8 +193,11 @@ codes = Table(
     Column("claim_id", Uuid),
     Column("expires_at", DateTime(timezone=True)),
     Column("voided_at", DateTime(timezone=True)),
+    # The first redemption; see `redemptions`.
     Column("redeemed_at", DateTime(timezone=True)),
     Column("redemption_id", Uuid),
+    # How often it may be redeemed; NULL if as often as the coupon says.
+    Column("uses", SmallInteger),
     CheckConstraint("octet_length(code) BETWEEN 1 AND 255", name="code_length"),
     CheckConstraint("redeemed_at IS NULL OR claim_id IS NOT NULL", name="redeemed"),
     Index(
@@ -220,6 +230,30 @@ code_names = Table(
     Column("coupon_name", _NAME, nullable=False),
     # The same for all codes of a batch, so that after a commit in doubt the batch recognizes its own codes.
     Column("upload_id", Uuid),
+    # Finds a code without regard to case. Not unique: codes may differ by case alone.
+    Index("code_names_lower_idx", func.lower(text("code"))),
+)
+
+# Each redemption of a claim. The key lets no two transactions record the same use. Without a foreign key, whose check
+# would lock the coupon's row, which claims update.
+redemptions = Table(
+    "redemptions",
+    metadata,
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("claim_id", Uuid, primary_key=True),
+    Column("number", SmallInteger, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("redeemed_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("number BETWEEN 1 AND 1000", name="number"),
+)
+
+# The types of coupons whose codes a command has changed, until an instance of the service counts them. A type can occur
+# several times, so that no command waits for another.
+code_changes = Table(
+    "code_changes",
+    metadata,
+    Column("coupon_type", _NAME),
+    Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
 # Scopes that this version does not know are ignored, because a newer version may have written them.

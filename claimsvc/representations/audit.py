@@ -13,8 +13,8 @@ from claimsvc.representations.times import StartsAt
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _VISIBLE = r"^[!-~]*$"
-# Codes may contain Hangul.
-_VISIBLE_OR_HANGUL = r"^[!-~가-힣]*$"
+# Names of coupons may contain blanks, and codes Hangul.
+_VISIBLE_OR_HANGUL = r"^([!-~가-힣]+( [!-~가-힣]+)*)?$"
 
 
 class AuditSelection(Request):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from claimsvc.domain import MAX_ROWS, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code
 from claimsvc.representations.headings import CODE, EXPIRES_AT, names, resembles
+from claimsvc.representations.lines import Lines
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
 _MAX_ROW_BYTES = 4096
@@ -73,7 +74,7 @@ class RowReader:
         self._media_type = media_type
         self._number = 0
         self._rows = 0
-        self._rest = b""
+        self._lines = Lines()
         # What CSV's columns are. The heading, if there is one, is the first line that is not empty.
         self._columns = _COLUMNS
         self._heading: list[str] | None = None
@@ -85,14 +86,14 @@ class RowReader:
         Raises:
             BadCodeFileError: the heading is wrong, a row is too long, or there are too many (`TooManyRowsError`).
         """
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _MAX_ROW_BYTES:
+        lines = self._lines.feed(piece)
+        if self._lines.rest_bytes > _MAX_ROW_BYTES or any(len(line) > _MAX_ROW_BYTES for line in lines):
             raise BadCodeFileError(f"A row is longer than {_MAX_ROW_BYTES} bytes.")
         return [row for line in lines if (row := self._row(line)) is not None]
 
     def finish(self) -> list[Row]:
         """Read the last row, if it has no line break. Raises as `feed`."""
-        return self.feed(b"\n") if self._rest else []
+        return self.feed(b"\n") if self._lines.rest_bytes else []
 
     def _row(self, line: bytes) -> Row | None:
         self._number += 1

@@ -1,11 +1,13 @@
 """Coupons and their campaigns: creating, changing and showing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from typing import Annotated, Any, ClassVar
+from urllib.parse import quote
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Discriminator, Field, Tag
 
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
@@ -13,16 +15,20 @@ from claimsvc.representations.fields import (
     IN_SLICES,
     MAX_ENTRIES,
     MAX_NUMBER,
+    NUMBER_RULE,
     Amount,
     CouponName,
     CouponType,
     Number,
+    Paused,
     Request,
     Strategy,
     UserId,
+    VisibleLine,
     at_most,
     bytes_of_jsonb,
 )
+from claimsvc.representations.mistakes import nearest
 from claimsvc.representations.rules import CouponRules, rules_body
 from claimsvc.representations.times import EndsAt, StartsAt
 
@@ -34,8 +40,29 @@ PerUserLimit = Annotated[
     Field(
         ge=1,
         le=domain.MAX_PER_USER_LIMIT,
-        description="the number of units that one user may have at a time, from 1 to 1000",
+        description="an integer from 1 to 1000: the number of units that one user may have at a time",
         examples=[1],
+    ),
+]
+Uses = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_USES,
+        description="how often a claim, or its code, may be redeemed, from 1 to 1000",
+        examples=[1],
+    ),
+]
+
+
+ClaimsPerUser = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_CLAIMS_PER_USER,
+        description="the number of claims that one user may make in all, cancelled and expired ones included, from 1 "
+        "to 1000000; if null or left out, 10 more than `per_user_limit`",
+        examples=[11],
     ),
 ]
 
@@ -47,9 +74,24 @@ def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 # PostgreSQL stores U+0000 neither in text nor in jsonb.
-_Word = Annotated[str, Field(max_length=MAX_METADATA_BYTES, pattern=r"^[^\x00]*$")]
+_Word = Annotated[
+    str,
+    Field(
+        max_length=MAX_METADATA_BYTES,
+        pattern=r"^[^\x00]*$",
+        description="a string of at most 8192 characters, without U+0000",
+        examples=["channel"],
+    ),
+]
+_Value = Annotated[
+    _Word | bool | Number | None,
+    Field(
+        description=f"a string of at most 8192 characters, {NUMBER_RULE}, true, false or null: metadata has no levels",
+        examples=["app"],
+    ),
+]
 Metadata = Annotated[
-    dict[_Word, _Word | bool | Number | None],
+    dict[_Word, _Value],
     IN_SLICES,
     AfterValidator(_check_size),
     Field(
@@ -63,25 +105,63 @@ Metadata = Annotated[
 class PercentOff(Request):
     """A discount in per cent."""
 
-    percent_off: Annotated[float, Field(gt=0, le=100, examples=[15])]
+    percent_off: Annotated[
+        float, Field(gt=0, le=100, description="a number greater than 0 and at most 100", examples=[15])
+    ]
 
 
 class AmountOff(Request):
     """A discount as an amount, in the smallest unit of a currency (ISO 4217)."""
 
-    amount_off: Annotated[int, Field(ge=1, le=MAX_NUMBER, examples=[5000])]
-    currency: Annotated[str, Field(pattern="^[A-Z]{3}$", examples=["KRW"])]
+    amount_off: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=MAX_NUMBER,
+            description="an integer from 1 to 9007199254740991, in the smallest unit of the currency",
+            examples=[5000],
+        ),
+    ]
+    currency: Annotated[
+        str,
+        Field(
+            pattern="^[A-Z]{3}$",
+            description="the three capital letters of a currency (ISO 4217)",
+            examples=["KRW"],
+        ),
+    ]
 
 
 class OtherBenefit(Request):
     """Any other benefit, as text."""
 
-    text: Annotated[str, Field(min_length=1, max_length=500, pattern=r"^[^\x00]+$", examples=["a free coffee"])]
+    text: Annotated[VisibleLine, Field(examples=["a free coffee"])]
+
+
+_BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}
+
+
+def _kind_of_benefit(value: Any) -> str | None:
+    """The benefit that is meant, by its names or what is near them, so that mistakes are told about that one alone."""
+    if not isinstance(value, dict):
+        return next((kind for kind, model in _BENEFITS.items() if isinstance(value, model)), None)
+    of_name = {name: kind for kind, model in _BENEFITS.items() for name in model.model_fields}
+    for known in (lambda name: name if name in of_name else None, lambda name: nearest(name, of_name)):
+        for name in islice(value, MAX_ENTRIES):
+            if found := known(name):
+                return of_name[found]
+    return None
 
 
 Benefit = Annotated[
-    PercentOff | AmountOff | OtherBenefit,
-    Field(description="`percent_off`, or `amount_off` with `currency`, or `text`"),
+    Annotated[PercentOff, Tag("percent_off")]
+    | Annotated[AmountOff, Tag("amount_off")]
+    | Annotated[OtherBenefit, Tag("text")],
+    Discriminator(_kind_of_benefit),
+    Field(
+        description="an object with `percent_off`, or with `amount_off` and `currency`, or with `text`",
+        examples=[{"percent_off": 15}],
+    ),
     at_most(MAX_ENTRIES),
 ]
 
@@ -96,11 +176,13 @@ class CreateCoupon(Request):
     strategy: Strategy = domain.StrategyName.REDLOCK
     starts_at: StartsAt | None = None
     ends_at: EndsAt | None = None
-    paused: bool = False
+    paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
@@ -110,9 +192,11 @@ class CreateCoupon(Request):
             ends_at=self.ends_at,
             paused=self.paused,
             per_user_limit=self.per_user_limit,
+            claims_per_user=self.claims_per_user,
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
         )
 
@@ -125,11 +209,13 @@ class ChangeCoupon(Request):
     amount: Amount = 0
     starts_at: StartsAt | None = None
     ends_at: EndsAt | None = None
-    paused: bool = False
+    paused: Paused = False
     per_user_limit: PerUserLimit = 1
+    claims_per_user: ClaimsPerUser | None = None
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
@@ -155,6 +241,18 @@ class CouponBody:
 
 
 @dataclass(frozen=True, slots=True)
+class ListedCouponBody(CouponBody):
+    """A coupon in a list. `state` says whether it can be claimed now, and if not, why: `open`, or the first of
+    `archived`, `ended`, `paused`, `upcoming` and `sold-out` that applies."""
+
+    state: domain.CouponState
+    type: CouponType | None
+    benefit: dict[str, Any] | None
+    starts_at: datetime | None
+    ends_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
 class CampaignBody(CouponBody):
     """A coupon and its campaign. It can be claimed from `starts_at` until just before `ends_at`, unless paused."""
 
@@ -163,12 +261,30 @@ class CampaignBody(CouponBody):
     paused: bool
     archived_at: datetime | None
     per_user_limit: PerUserLimit
+    claims_per_user: ClaimsPerUser
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    uses: Uses
     rules: dict[str, Any] | None
     has_allow_list: bool
     has_deny_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WarningBody:
+    """Something that was accepted, and is probably not meant. `pointer` is the place (RFC 6901, as a URI fragment)."""
+
+    detail: str
+    pointer: Annotated[str, Field(examples=["#/rules/holds_not/0"])]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCampaignBody(CampaignBody):
+    """A coupon and its campaign, as just created or changed. `warnings` tells what is accepted, but probably not meant,
+    such as rules that refuse everybody."""
+
+    warnings: list[WarningBody]
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,14 +297,39 @@ class CampaignDetailBody(CampaignBody):
     claims: Annotated[str, Field(description="the path of all claims, in pages", examples=["/api/coupons/demo/claims"])]
 
 
-def coupon_body(coupon: domain.Coupon) -> CouponBody:
-    """The body of a coupon."""
-    return CouponBody(coupon.name, coupon.amount, coupon.remaining_amount, coupon.strategy, coupon.created_at)
+def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
+    """The body of a coupon in a list."""
+    coupon = listed.coupon
+    return ListedCouponBody(
+        coupon.name,
+        coupon.amount,
+        coupon.remaining_amount,
+        coupon.strategy,
+        coupon.created_at,
+        listed.state,
+        listed.type,
+        dict(listed.benefit) if listed.benefit is not None else None,
+        listed.starts_at,
+        listed.ends_at,
+    )
 
 
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
     """The body of a coupon and its campaign."""
     return CampaignBody(**_values(coupon, campaign))
+
+
+def written_campaign_body(
+    coupon: domain.Coupon, campaign: domain.Campaign, warnings: Sequence[domain.CouponWarning]
+) -> WrittenCampaignBody:
+    """The body of a coupon that was just created or changed."""
+    told = [WarningBody(warning.detail, warning.pointer) for warning in warnings]
+    return WrittenCampaignBody(**_values(coupon, campaign), warnings=told)
+
+
+def coupon_path(name: str) -> str:
+    """The path of a coupon: a blank in its name is `%20`."""
+    return f"/api/coupons/{quote(name)}"
 
 
 def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
@@ -197,7 +338,7 @@ def campaign_detail_body(detail: domain.CouponDetail) -> CampaignDetailBody:
         **_values(detail.coupon, detail.campaign),
         claimed_by=list(detail.claimed_by),
         claimed_count=detail.coupon.claimed_count,
-        claims=f"/api/coupons/{detail.coupon.name}/claims",
+        claims=f"{coupon_path(detail.coupon.name)}/claims",
     )
 
 
@@ -213,9 +354,11 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "paused": campaign.paused,
         "archived_at": campaign.archived_at,
         "per_user_limit": campaign.per_user_limit,
+        "claims_per_user": campaign.most_claims,
         "type": campaign.type,
         "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
         "metadata": dict(campaign.metadata),
+        "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,

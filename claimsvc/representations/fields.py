@@ -57,7 +57,7 @@ CouponName = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.COUPON_NAME_PATTERN,
-        description="1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
+        description=domain.COUPON_NAME_RULE,
         examples=["summer-sale"],
     ),
 ]
@@ -67,13 +67,15 @@ UserId = Annotated[
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.USER_ID_PATTERN,
-        description="1 to 255 visible ASCII characters, without spaces",
+        description=domain.USER_ID_RULE,
         examples=["user-1"],
     ),
 ]
 Amount = Annotated[
     int, Field(ge=1, le=domain.MAX_AMOUNT, description="an integer from 1 to 2147483647", examples=[100])
 ]
+
+Paused = Annotated[bool, Field(description="true or false")]
 
 
 Strategy = Annotated[
@@ -93,8 +95,18 @@ CouponType = Annotated[
     Field(
         min_length=1,
         max_length=domain.MAX_NAME_LENGTH,
-        pattern=domain.COUPON_NAME_PATTERN,
-        description="a name that groups coupons: 1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots",
+        pattern=domain.COUPON_TYPE_PATTERN,
+        description=f"a name that groups coupons: {domain.COUPON_TYPE_RULE}",
+        examples=["welcome"],
+    ),
+]
+TYPE_OR_NONE = "the type of the coupons; empty for coupons without a type"
+TypeOrNone = Annotated[
+    str,
+    Field(
+        max_length=domain.MAX_NAME_LENGTH,
+        pattern=rf"^$|{domain.COUPON_TYPE_PATTERN}",
+        description=TYPE_OR_NONE,
         examples=["welcome"],
     ),
 ]
@@ -111,30 +123,46 @@ HoldSeconds = Annotated[
 
 def _visibly(text: str) -> str:
     if not domain.is_visible_line(text):
-        raise ValueError("Invalid format")
+        raise ValueError("not a visible line")
     return text
 
 
-Reason = Annotated[
+VisibleLine = Annotated[
     str,
     Field(
         min_length=1,
         max_length=domain.MAX_REASON_LENGTH,
         pattern=domain.REASON_PATTERN,
-        description="1 to 500 characters on one line, of which the first is visible",
+        description=domain.REASON_RULE,
         examples=["bought something else"],
     ),
     AfterValidator(_visibly),
 ]
+"""A text that is shown to people: with one that shows nothing, or reorders what stands beside it, it would deceive."""
+
+Reason = VisibleLine
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.
 MAX_NUMBER = 2**53 - 1
-Number = Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)]
+NUMBER_RULE = "a number from -9007199254740991 to 9007199254740991"
+Number = Annotated[
+    Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)],
+    Field(description=NUMBER_RULE, examples=[19]),
+]
 # PostgreSQL stores U+0000 neither in text nor in jsonb.
-Scalar = Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | bool | Number
+Scalar = Annotated[
+    Annotated[str, Field(max_length=255, pattern=r"^[^\x00]*$")] | bool | Number,
+    Field(description=f"a string of at most 255 characters, {NUMBER_RULE}, true or false", examples=["KR"]),
+]
+AttributeName = Annotated[
+    str,
+    Field(
+        pattern=r"^[A-Za-z0-9._-]{1,64}$", description="1 to 64 characters of A-Z a-z 0-9 . _ -", examples=["country"]
+    ),
+]
 Attributes = Annotated[
-    dict[Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")], Scalar],
+    dict[AttributeName, Scalar],
     Field(
         max_length=20,
         description="an object with at most 20 attributes of the user: strings, numbers, true or false",
@@ -148,6 +176,7 @@ Attributes = Annotated[
 class Request(BaseModel):
     """The base of all request models: strict types, no unknown fields, no input in error messages.
 
+    Each field has a description, which completes "it must be" in messages; see `claimsvc.representations.mistakes`.
     `EXAMPLE` is a valid body. One made of the examples of all fields may be invalid, because some exclude each other.
     """
 

@@ -1,12 +1,22 @@
 """Models of a coupon's eligibility rules."""
 
 from dataclasses import asdict
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from claimsvc import domain
-from claimsvc.representations.fields import MAX_ENTRIES, CouponName, Number, Request, Scalar, at_most, bytes_of_jsonb
+from claimsvc.representations.fields import (
+    MAX_ENTRIES,
+    AttributeName,
+    CouponName,
+    Number,
+    Request,
+    Scalar,
+    at_most,
+    bytes_of_jsonb,
+)
+from claimsvc.representations.mistakes import broken_rule
 
 MAX_RULES = 20
 
@@ -17,49 +27,96 @@ MAX_VALUES = 200
 MAX_RULES_BYTES = 16_384
 
 
-_Values = Annotated[list[Scalar], Field(min_length=1, max_length=MAX_VALUES, fail_fast=True)]
+_Values = Annotated[
+    list[Scalar],
+    Field(
+        min_length=1,
+        max_length=MAX_VALUES,
+        fail_fast=True,
+        description="an array of 1 to 200 strings, numbers, true or false",
+        examples=[["KR", "JP"]],
+    ),
+]
 
 
 class AttributeRule(Request):
     """A rule about an attribute. The attribute is required, and must satisfy every condition that is given."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["country"])]
+    name: AttributeName
     source: Annotated[
         domain.Source,
-        Field(strict=False, description="`request` (the claim's `attributes`) or `token` (the user's verified token)"),
+        Field(
+            strict=False,
+            description="`request` (the claim's `attributes`) or `token` (the user's verified token)",
+            examples=["request"],
+        ),
     ] = domain.Source.REQUEST
     one_of: _Values | None = None
     none_of: _Values | None = None
     at_least: Number | None = None
     at_most: Number | None = None
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if self.at_least is not None and self.at_most is not None and self.at_least > self.at_most:
+            raise broken_rule("`at_most` must not be less than `at_least`: no number meets both.")
+        if self.one_of is not None and not any(map(self.rule().admits, self.one_of)):
+            raise broken_rule(
+                "At least one value of `one_of` must meet the rule's other conditions: none does, so nobody would."
+            )
+        return self
 
-_AttributeRule = Annotated[AttributeRule, at_most(MAX_ENTRIES)]
-_CouponNames = Annotated[list[CouponName], Field(max_length=MAX_RULES), at_most(MAX_RULES)]
+    def rule(self) -> domain.AttributeRule:
+        """The rule as a domain value."""
+        return domain.AttributeRule(
+            self.name,
+            self.source,
+            one_of=_frozen(self.one_of),
+            none_of=_frozen(self.none_of),
+            at_least=self.at_least,
+            at_most=self.at_most,
+        )
+
+
+_AttributeRule = Annotated[
+    AttributeRule,
+    Field(
+        description="an object with the attribute's `name`, and conditions that one value can meet together",
+        examples=[{"name": "country", "one_of": ["KR", "JP"]}],
+    ),
+    at_most(MAX_ENTRIES),
+]
+_CouponNames = Annotated[
+    list[CouponName],
+    Field(max_length=MAX_RULES, description="an array of at most 20 names of coupons", examples=[["spring-sale"]]),
+    at_most(MAX_RULES),
+]
 
 
 class Rules(Request):
     """Eligibility rules: a user may claim the coupon if all of them are met."""
 
-    attributes: Annotated[list[_AttributeRule], Field(max_length=MAX_RULES), at_most(MAX_RULES)] = Field(
-        default_factory=list
-    )
+    attributes: Annotated[
+        list[_AttributeRule],
+        Field(
+            max_length=MAX_RULES,
+            description="an array of at most 20 rules about attributes",
+            examples=[[{"name": "country", "one_of": ["KR", "JP"]}]],
+        ),
+        at_most(MAX_RULES),
+    ] = Field(default_factory=list)
     holds: _CouponNames = Field(default_factory=list)
     holds_not: _CouponNames = Field(default_factory=list)
 
+    @model_validator(mode="after")
+    def _can_be_met(self) -> Self:
+        if set(self.holds) & set(self.holds_not):
+            raise broken_rule("`holds` and `holds_not` must not name the same coupon: nobody can meet both.")
+        return self
+
     def rules(self) -> domain.EligibilityRules | None:
         """The rules as domain values; None if there are none."""
-        attributes = tuple(
-            domain.AttributeRule(
-                each.name,
-                each.source,
-                one_of=_frozen(each.one_of),
-                none_of=_frozen(each.none_of),
-                at_least=each.at_least,
-                at_most=each.at_most,
-            )
-            for each in self.attributes
-        )
+        attributes = tuple(each.rule() for each in self.attributes)
         found = domain.EligibilityRules(attributes, tuple(self.holds), tuple(self.holds_not))
         return found if found != domain.EligibilityRules() else None
 

@@ -19,9 +19,8 @@ from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
 from claimsvc.http.app import create_operators_app, create_runner
-from claimsvc.http.framework.services import StressTests
+from claimsvc.http.framework.services import ForDevelopment
 from claimsvc.http.runner import Runner
-from claimsvc.observability.console import Live
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -77,7 +76,7 @@ async def serve_worker(
     admin_sock: socket.socket | None = None,
     parent_fd: int | None = None,
     on_ready: Ready | None = None,
-    stress: Callable[[Live], StressTests] | None = None,
+    development: ForDevelopment | None = None,
     start_seconds: float = START_SECONDS,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish the accepted requests.
@@ -91,7 +90,7 @@ async def serve_worker(
         parent_fd: a pipe that the supervisor holds open. Its end-of-file means that the supervisor is gone, and stops
             this worker.
         on_ready: called once the service accepts requests. If it returns a status, the service stops with it.
-        stress: see `bootstrap.application`.
+        development: see `bootstrap.application`.
         start_seconds: time limit of the start; after it the process ends with status 1.
 
     Returns:
@@ -109,7 +108,7 @@ async def serve_worker(
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
     too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
-        async with application(settings, stress=stress) as app:
+        async with application(settings, development) as app:
             runner = _runner(settings, app)
             admin_runner = None if admin_sock is None else _runner(settings, create_operators_app(app))
             await runner.setup()

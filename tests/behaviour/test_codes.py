@@ -146,7 +146,7 @@ async def test_a_claim_shows_its_code_wherever_it_is_shown(here: Instance) -> No
     assert await here.storage.claims.claim(first.id) == first
     listed = await here.storage.claims.claims("spring", after=None, limit=10)
     assert isinstance(listed, list)
-    assert [each.code for each in listed] == [None]
+    assert [each.code for each in listed] == ["C-1"]
 
 
 async def test_each_unit_of_a_user_has_a_code_of_its_own(here: Instance) -> None:

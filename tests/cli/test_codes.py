@@ -54,6 +54,62 @@ def test_codes_are_added_shown_and_redeemed(database_url: str, tmp_path: Path) -
     ]
 
 
+def test_claims_and_codes_are_redeemed_and_a_redemption_is_taken_back(database_url: str, tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        done = claimsvc_here(*arguments, CLAIMSVC_DATABASE_URL=database_url)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    run("coupon", "create", "spring", "--amount", "5", "--uses", "3")
+    assert '"uses": 3' in run("coupon", "show", "spring", "--json")[1]
+    file = tmp_path / "codes.csv"
+    file.write_text("B-1\n")
+    assert run("codes", "upload", "spring", str(file), "--uses", "2")[0] == 0
+    claim_id = "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90"
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        connection.execute(
+            "INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at) "
+            "VALUES (%s, 'spring', 'ada', 'active', now())",
+            [claim_id],
+        )
+        connection.execute("UPDATE codes SET claim_id = %s", [claim_id])
+        connection.execute("UPDATE coupons SET remaining_amount = 0")
+    status, told = run("claims", "redeem", claim_id.upper())
+    assert (status, told.splitlines()[0]) == (0, f"{claim_id} of spring: redeemed 1 of 2 times")
+    status, told = run("codes", "redeem", "b-1", "--user", "ada")
+    assert (status, told.splitlines()[0]) == (0, "B-1 of spring: redeemed")
+    for command in (("claims", "redeem", claim_id), ("codes", "redeem", "B-1")):
+        status, told = run(*command)
+        assert (status, "was redeemed before" in told) == (1, True)
+    why = ("--reason", "it fell through")
+    assert run("codes", "unredeem", "B-1", *why)[0] == 0
+    status, told = run("claims", "unredeem", claim_id, *why)
+    assert (status, told.splitlines()[0]) == (0, f"{claim_id} of spring: redeemed 0 of 2 times")
+    for arguments, expected, words in (
+        (("claims", "unredeem", claim_id, *why), 1, "is not redeemed"),
+        (("codes", "unredeem", "B-1", *why), 1, "B-1 is not redeemed"),
+        (("codes", "unredeem", "none", *why), 1, "there is no code none"),
+        (("codes", "unredeem", "B-1", "--reason", " "), 2, "must be 1 to 500 characters"),
+        (("codes", "unredeem", "B-1"), 2, "--reason"),
+        (("claims", "redeem", claim_id[:-1] + "1"), 1, "there is no claim"),
+        (("claims", "redeem", "x"), 2, "must be a UUID"),
+    ):
+        status, told = run(*arguments)
+        assert (status, words in " ".join(told.split())) == (expected, True), told
+    status, told = run("codes", "show", "B-1")
+    assert "user_id: ada" in told
+    with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
+        audited = connection.execute(
+            "SELECT action, reason FROM audit WHERE action LIKE '%redeem' ORDER BY id"
+        ).fetchall()
+    assert audited == [
+        ("claim.redeem", ""),
+        ("code.redeem", ""),
+        ("code.unredeem", "it fell through"),
+        ("claim.unredeem", "it fell through"),
+    ]
+
+
 def test_times_are_read_as_everywhere(database_url: str) -> None:
     def generate(expires_at: str) -> tuple[int, str]:
         options = ("--count", "1", "--expires-at", expires_at)

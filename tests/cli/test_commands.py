@@ -212,27 +212,60 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
         False,
         None,
     )
-    assert shown()["type"] == "welcome"
-    for wrong in (("--ends-at", "tomorrow"), ("--benefit", "{"), ("--benefit", '{"percent_off": 101}'), ()):
+    assert (shown()["type"], shown()["claims_per_user"]) == ("welcome", 12)
+    for given, claims_per_user in (("5", 5), ("none", 12)):
+        assert coupon("change", "spring", "--claims-per-user", given).returncode == 0
+        assert shown()["claims_per_user"] == claims_per_user
+    for wrong in (
+        ("--claims-per-user", "0"),
+        ("--claims-per-user", "many"),
+        ("--ends-at", "tomorrow"),
+        ("--benefit", "{"),
+        ("--benefit", '{"percent_off": 101}'),
+        (),
+    ):
         assert coupon("change", "spring", *wrong).returncode == 2, wrong
     empty = coupon("change", "spring", *start, "--ends-at", "2026-11-01T00:00:00Z")
     assert (empty.returncode, "end before it starts" in empty.stderr) == (1, True)
     unknown = coupon("change", "autumn", "--pause")
     assert (unknown.returncode, "no coupon autumn" in unknown.stderr) == (1, True)
 
+    listed = json.loads(coupon("list", "--json", "--type", "welcome", "--state", "open").stdout)
+    assert [(row["name"], row["state"], row["type"]) for row in listed] == [("spring", "open", "welcome")]
+    assert json.loads(coupon("list", "--json", "--type", "").stdout) == []
+    audited = claimsvc_here("audit", "--subject", "spring", CLAIMSVC_DATABASE_URL=database_url).stdout
+    assert "amount: 5 → 9, paused: true → false, starts_at: 2026-11-27T00:00:00Z → null" in audited
     assert coupon("archive", "spring").returncode == 0
     assert json.loads(coupon("list", "--json").stdout) == []
+    for states, names in ((("archived",), ["spring"]), (("open", "archived"), ["spring"]), (("open",), [])):
+        options = [part for state in states for part in ("--state", state)]
+        assert [row["name"] for row in json.loads(coupon("list", "--json", *options).stdout)] == names
     with psycopg.connect(database_url.replace("+psycopg", "")) as connection:
         told = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
     assert told == [
         ("coupon.create", {"amount": 5, "strategy": "redlock"}),
-        ("coupon.change", {"fields": ["amount", "paused", "starts_at"]}),
+        (
+            "coupon.change",
+            {
+                "fields": ["amount", "paused", "starts_at"],
+                "changes": {
+                    "amount": {"old": 5, "new": 9},
+                    "paused": {"old": True, "new": False},
+                    "starts_at": {"old": "2026-11-27T00:00:00Z", "new": None},
+                },
+            },
+        ),
+        *(
+            ("coupon.change", {"fields": ["claims_per_user"], "changes": {"claims_per_user": {"old": old, "new": new}}})
+            for old, new in ((None, 5), (5, None))
+        ),
         ("coupon.archive", {}),
     ]
 
 
 @pytest.mark.parametrize(
-    ("name", "amount"), [("..", "1"), ("a b", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))]
+    ("name", "amount"),
+    [("..", "1"), ("a  b", "1"), (" a", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))],
 )
 def test_a_coupon_that_the_contract_forbids_is_wrong_usage(name: str, amount: str) -> None:
     assert claimsvc_here("coupon", "create", name, "--amount", amount).returncode == 2

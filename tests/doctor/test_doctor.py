@@ -255,10 +255,31 @@ async def test_the_limit_of_a_role_counts_too(sound: EmbeddedServices, sound_dat
         sound.postgres.url_of("postgres"),
         "CREATE ROLE few LOGIN PASSWORD 'few' CONNECTION LIMIT 7 IN ROLE pg_read_all_data",
     )
+    administrate(sound.postgres.url_of("postgres"), "ALTER ROLE few SET log_error_verbosity = terse")
     place = sound_database_url.rpartition("@")[2]
     level, told = await only_trouble(settings_of(f"postgresql://few:few@{place}", sound.redis_urls))
     administrate(sound.postgres.url_of("postgres"), "DROP ROLE few")
     assert (level, "up to 12 connections and 7 are available" in told) == (Level.WRONG, True)
+
+
+@pytest.mark.parametrize(
+    "mend",
+    ["ALTER ROLE plain SET log_error_verbosity = terse", "GRANT SET ON PARAMETER log_error_verbosity TO plain"],
+    ids=["set for the role", "set by the session"],
+)
+async def test_a_log_that_names_users_is_found(sound: EmbeddedServices, sound_database_url: str, mend: str) -> None:
+    assert sound.postgres is not None
+    server = sound.postgres.url_of("postgres")
+    administrate(server, "CREATE ROLE plain LOGIN PASSWORD 'plain' IN ROLE pg_read_all_data")
+    settings = settings_of(f"postgresql://plain:plain@{sound_database_url.rpartition('@')[2]}", sound.redis_urls)
+    try:
+        level, told = await only_trouble(settings)
+        assert (level, "log_error_verbosity is default" in told) == (Level.WARNING, True)
+        administrate(server, mend)
+        assert troubles(await examine(settings)) == []
+    finally:
+        administrate(server, "DROP OWNED BY plain")
+        administrate(server, "DROP ROLE plain")
 
 
 @contextmanager

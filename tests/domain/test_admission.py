@@ -46,6 +46,7 @@ campaigns = st.builds(
     has_allow_list=st.booleans(),
     has_deny_list=st.booleans(),
     per_user_limit=st.integers(1, 2),
+    claims_per_user=st.none() | st.integers(1, 3),
 )
 coupons = st.builds(CouponFacts, st.integers(0, 2), st.just(NOW), campaigns)
 facts = st.builds(
@@ -53,6 +54,7 @@ facts = st.builds(
     st.fixed_dictionaries(dict.fromkeys(NAMES, coupons)),
     listed=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS), st.sampled_from(ListKind))),
     other_claims=st.sets(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS))),
+    ended_claims=st.dictionaries(st.tuples(st.sampled_from(NAMES), st.sampled_from(USERS)), st.integers(1, 12)),
 )
 wants = st.none() | st.builds(ClaimOptions, attributes=attributes, token=attributes)
 
@@ -80,6 +82,9 @@ def test_nobody_is_given_more_than_there_is_nor_past_a_list(facts: Facts, line: 
     units = Counter(each.claim.coupon_name for each in decisions.given)
     for name, coupon in facts.coupons.items():
         assert units[name] <= coupon.remaining_amount
+    of_user = Counter((each.claim.coupon_name, each.claim.user_id) for each in decisions.given)
+    for (name, user), made in of_user.items():
+        assert made + facts.ended_claims.get((name, user), 0) <= facts.coupons[name].campaign.most_claims
     for each in decisions.given:
         name, user = each.claim.coupon_name, each.claim.user_id
         campaign = facts.coupons[name].campaign

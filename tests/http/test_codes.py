@@ -191,7 +191,7 @@ async def test_a_claim_by_type_is_given_the_oldest_coupon_that_has_a_unit(shop: 
     given = [await shop.claim(user_id=f"u{n}", type="welcome") for n in range(3)]
     assert [(status, body.get("coupon_name")) for status, body in given[:2]] == [(201, "second"), (201, "third")]
     assert (given[2][0], given[2][1]["type"]) == (409, "/problems/sold-out")
-    status, claim = await shop.claim(user_id="u9")
+    status, claim = await shop.claim(user_id="u9", type=None)
     assert (status, claim["coupon_name"]) == (201, "other")
     status, problem = await shop.claim(user_id="u9", type="nothing")
     assert (status, problem["type"]) == (404, "/problems/unknown-coupon")

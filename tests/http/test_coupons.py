@@ -1,10 +1,13 @@
 """Coupons over HTTP: made by whoever has a key, found and listed by everybody."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
+
 import aiohttp
 import pytest
 
 from claimsvc.application import coupons
-from claimsvc.domain import StrategyName
+from claimsvc.domain import Campaign, StrategyName
 from claimsvc.http.app import create_app
 from tests.http.asking import claim, create, get
 from tests.http.memory_services import Observations, Service, memory_services
@@ -90,6 +93,52 @@ async def test_coupons_are_listed_page_by_page(service: Service) -> None:
     assert seen == names
     _, page, _ = await get(service, "/api/coupons?search=ALE-1")
     assert [coupon["name"] for coupon in page["items"]] == ["sale-1"]
+
+
+@pytest.mark.parametrize(
+    ("query", "names"),
+    [
+        ({}, ["last", "none-left", "other", "plenty", "still"]),
+        ({"state": "open"}, ["last", "other", "plenty"]),
+        ({"state": "paused,sold-out"}, ["none-left", "still"]),
+        ({"state": "archived"}, ["gone"]),
+        ({"state": "archived,open"}, ["gone", "last", "other", "plenty"]),
+        ({"type": "welcome"}, ["none-left", "still"]),
+        ({"type": ""}, ["last", "other", "plenty"]),
+        ({"type": "welcome", "state": "archived"}, ["gone"]),
+        ({"type": "welcome", "search": "STIL"}, ["still"]),
+        ({"type": "unknown"}, []),
+    ],
+)
+async def test_coupons_are_listed_by_type_and_state(service: Service, query: dict[str, str], names: list[str]) -> None:
+    welcome = Campaign(type="welcome", benefit={"percent_off": 5})
+    for name, campaign in (
+        ("other", Campaign()),
+        ("still", replace(welcome, paused=True)),
+        ("none-left", welcome),
+        ("gone", replace(welcome, archived_at=datetime(2026, 1, 1, tzinfo=UTC))),
+    ):
+        await service.store.create_coupon(name, 1, StrategyName.REDLOCK, campaign)
+    await claim(service, "none-left", "ann")
+    found: list[str] = []
+    asked = {**query, "limit": "2"}
+    while True:
+        status, page, _ = await get(service, "/api/coupons", params=asked)
+        assert status == 200
+        found += [each["name"] for each in page["items"]]
+        for each in page["items"]:
+            typed = each["name"] in {"still", "none-left", "gone"}
+            assert (each["type"], each["benefit"]) == (("welcome", {"percent_off": 5}) if typed else (None, None))
+        if page["next_cursor"] is None:
+            break
+        asked["cursor"] = page["next_cursor"]
+    assert found == names
+
+
+@pytest.mark.parametrize("query", [{"state": "Open"}, {"state": "open,"}, {"state": "sold_out"}, {"type": "a,b"}])
+async def test_a_filter_that_is_not_understood_is_refused(service: Service, query: dict[str, str]) -> None:
+    status, problem, _ = await get(service, "/api/coupons", params=query)
+    assert (status, problem["errors"][0]["parameter"]) == (400, next(iter(query)))
 
 
 async def test_claims_are_listed_page_by_page(service: Service) -> None:

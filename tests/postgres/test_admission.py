@@ -7,13 +7,34 @@ from collections import Counter
 import psycopg
 import pytest
 
-from claimsvc.domain import AlreadyClaimed, Attempt, Claimed, Coupon, CouponExists, SoldOut, StrategyName, UnknownCoupon
+from claimsvc.domain import (
+    AlreadyClaimed,
+    Attempt,
+    Campaign,
+    Claimed,
+    Coupon,
+    CouponExists,
+    SoldOut,
+    StrategyName,
+    UnknownCoupon,
+)
 from claimsvc.errors import InvariantViolatedError, UnavailableError
 from claimsvc.postgres import Repositories
 from tests.support.databases import administrate
 from tests.support.storage import attempts, create_coupon, kinds, remaining
+from tests.support.waiting import until
 
 pytestmark = pytest.mark.usefixtures("sold_first")
+
+_WAITS = """
+SELECT pid FROM pg_stat_activity
+WHERE wait_event_type = 'Lock' AND datname = current_database() AND query LIKE '%coupons%'
+"""
+_MAKE_AND_CANCEL = """
+INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, ended_at)
+VALUES (gen_random_uuid(), 'spring', 'ada', 'cancelled', now(), now());
+UPDATE coupons SET ended_count = coalesce(ended_count, 0) + 1 WHERE name = 'spring'
+"""
 
 
 async def test_the_first_in_line_get_what_is_left(storage: Repositories) -> None:
@@ -44,6 +65,35 @@ async def test_who_holds_a_claim_is_told_so_even_when_nothing_is_left(storage: R
     await create_coupon(storage, "spring", 1, StrategyName.REDLOCK)
     await storage.admission.admit(attempts("ada"))
     assert kinds(await storage.admission.admit(attempts("ada", "ben"))) == ["AlreadyClaimed", "SoldOut"]
+
+
+async def test_a_claim_that_ended_while_another_waited_for_the_row_is_counted(
+    storage: Repositories, database_url: str
+) -> None:
+    """Two lock holders: what the waiting statement has counted is older than the row that it is given."""
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK, Campaign(claims_per_user=1))
+    url = database_url.replace("+psycopg", "")
+    async with await psycopg.AsyncConnection.connect(url) as other:
+        await other.execute("SELECT FROM coupons WHERE name = 'spring' FOR NO KEY UPDATE")
+        waiting = asyncio.create_task(storage.admission.admit(attempts("ada", "ben")))
+        await until(lambda: bool(administrate(database_url, _WAITS)), "the claim waits for the row")
+        await other.execute(_MAKE_AND_CANCEL)
+    assert kinds(await waiting) == ["TooManyClaims", "Claimed"]
+    assert await remaining(storage) == 4
+
+
+async def test_a_coupon_of_an_earlier_version_has_its_ended_claims_counted(
+    storage: Repositories, database_url: str
+) -> None:
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK, Campaign(claims_per_user=1))
+    administrate(database_url, _MAKE_AND_CANCEL.split(";")[0])
+    administrate(database_url, "UPDATE coupons SET ended_count = NULL")
+    assert kinds(await storage.admission.admit(attempts("ada", "ben", "ada"))) == [
+        "TooManyClaims",
+        "Claimed",
+        "TooManyClaims",
+    ]
+    assert await remaining(storage) == 4
 
 
 async def test_several_coupons_are_decided_in_one_transaction_each_by_its_own_stock(storage: Repositories) -> None:

@@ -6,19 +6,19 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claimsvc.domain import AuditFilter, StrategyName
+from claimsvc.domain import EVERY_CLAIM_STATE, AuditFilter, CouponFilter, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports.clients import CLIENT
 from claimsvc.postgres import Repositories, migrate
 from claimsvc.postgres.connections import Borrowed, Driver, PoolTimedOutError
-from claimsvc.postgres.coupons import _LIST, _pattern_of
+from claimsvc.postgres.coupon_lists import statement_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import open_pool
@@ -48,13 +48,14 @@ async def test_no_slow_read_takes_the_connection_of_claims(database_url: str) ->
         await create_coupon(storage, "spring", 1, StrategyName.ROW_LOCK)
 
         async def holds_the_connection(driver: Driver, _: bool) -> None:
-            assert [each.name for each in await storage.coupons.coupons(search="ring", after=None, limit=10)] == [
-                "spring"
-            ]
+            found = await storage.coupons.listed(CouponFilter(search="ring"), after=None, limit=10)
+            assert [each.coupon.name for each in found] == ["spring"]
+            assert await storage.claims.claims_of_user("ada", states=EVERY_CLAIM_STATE, before=None, limit=10) == []
             assert await storage.coupons.coupon("spring", claimants=10) is not None
             assert await storage.claims.claims("spring", after=None, limit=10) == []
             assert await storage.codes.count(None) is not None
             assert await storage.codes.types() == []
+            assert await storage.codes.of_coupon("spring", after="", limit=10) == []
             assert await storage.audit_log.entries(_ANY, after=None, limit=10) != []
             export = await storage.exports.claims("spring")
             assert [line async for line in cast("AsyncIterator[bytes]", export)]
@@ -68,7 +69,7 @@ async def test_claims_go_on_while_every_connection_for_reads_is_in_use(database_
 
         async def holds_the_connection(driver: Driver) -> None:
             with pytest.raises(UnavailableError, match="every connection"):
-                await storage.coupons.coupons(search=None, after=None, limit=10)
+                await storage.coupons.listed(CouponFilter(), after=None, limit=10)
             assert await storage.coupons.stock(["spring"])
             assert await storage.coupons.claimable_coupons(None, after=None, limit=10) == ["spring"]
 
@@ -145,8 +146,8 @@ async def test_a_search_finds_what_is_in_the_name_and_knows_no_wildcards(databas
     async with open_storage(database_url) as (storage, _):
         for name in names:
             await create_coupon(storage, name, 1, StrategyName.ROW_LOCK)
-        found = await storage.coupons.coupons(search=search, after=None, limit=10)
-    assert [each.name for each in found] == sorted(name for name in names if search.lower() in name.lower())
+        found = await storage.coupons.listed(CouponFilter(search=search), after=None, limit=10)
+    assert [each.coupon.name for each in found] == sorted(name for name in names if search.lower() in name.lower())
 
 
 @pytest.mark.parametrize(("search", "index"), [("0123", "coupons_name_trgm_idx"), ("coupon", "coupons_pkey")])
@@ -158,8 +159,8 @@ def test_a_search_has_the_index_that_fits_what_is_searched_for(database_url: str
             "SELECT 'coupon-' || lpad(i::text, 6, '0'), 1, 1 FROM generate_series(1, 20000) AS i"
         )
         connection.execute("ANALYZE coupons")
-        wanted: dict[str, Any] = {"search": _pattern_of(search), "after": None, "limit": 101}
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {_LIST}".encode(), wanted))
+        statement, wanted = statement_of(CouponFilter(search=search), after=None, limit=101)
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}".encode(), wanted))
     assert index in plan
     assert "Seq Scan" not in plan
 
@@ -180,8 +181,8 @@ async def test_where_the_extension_cannot_be_created_the_schema_is_migrated_and_
         async with open_storage(url) as (storage, _):
             await storage.check_schema()
             await create_coupon(storage, "spring", 1, StrategyName.ROW_LOCK)
-            found = await storage.coupons.coupons(search="PRI", after=None, limit=10)
-        assert [each.name for each in found] == ["spring"]
+            found = await storage.coupons.listed(CouponFilter(search="PRI"), after=None, limit=10)
+        assert [each.coupon.name for each in found] == ["spring"]
     finally:
         administrate(empty_database_url, f"DROP OWNED BY {role}")
         administrate(empty_database_url, f"DROP ROLE {role}")

@@ -1,6 +1,6 @@
 """A store in memory: honest within one process, and gone with it."""
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
@@ -28,11 +28,14 @@ from claimsvc.domain import (
     Coupon,
     CouponDetail,
     CouponExists,
+    CouponFilter,
+    CouponState,
     Eligibility,
     EligibilityRules,
     HoldExpired,
     IdempotencyKey,
     KeyReused,
+    ListedCoupon,
     ListKind,
     ListReplaced,
     PeriodIsEmpty,
@@ -41,7 +44,9 @@ from claimsvc.domain import (
     StrategyName,
     UnknownClaim,
     UnknownCoupon,
+    UserClaim,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
 
@@ -95,7 +100,7 @@ class MemoryStore:
         return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
     def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
-        if idempotency_key is not None and is_stored(answer):
+        if idempotency_key is not None and is_stored(answer, keeps_all=idempotency_key.keeps_all):
             self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 
@@ -140,16 +145,26 @@ class MemoryStore:
         claimed_by = tuple(claim.user_id for claim in self.claims_of[name][:claimants])
         return CouponDetail(self._now(name), claimed_by, self.campaign_of[name])
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
+    async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
         self._fail()
-        names = sorted(
-            name
-            for name in self.amounts
-            if (search or "").lower() in name.lower()
-            and name > (after or "")
-            and self.campaign_of[name].archived_at is None
-        )
-        return [self._now(name) for name in names[:limit]]
+        found = [self._listed(name) for name in sorted(self.amounts) if name > (after or "")]
+        return [
+            each
+            for each in found
+            if matching.search.lower() in each.coupon.name.lower()
+            and each.state in matching.states
+            and (matching.type is None or (each.type or "") == matching.type)
+        ][:limit]
+
+    def _listed(self, name: str) -> ListedCoupon:
+        campaign, coupon = self.campaign_of[name], self._now(name)
+        if campaign.archived_at is not None:
+            state = CouponState.ARCHIVED
+        elif campaign.paused:
+            state = CouponState.PAUSED
+        else:
+            state = CouponState.OPEN if coupon.remaining_amount else CouponState.SOLD_OUT
+        return ListedCoupon(coupon, state, campaign.type, campaign.benefit, campaign.starts_at, campaign.ends_at)
 
     async def claims(self, coupon_name: str, *, after: ClaimPosition | None, limit: int) -> list[Claim] | UnknownCoupon:
         self._fail()
@@ -158,6 +173,23 @@ class MemoryStore:
         start = (after.claimed_at, after.id) if after is not None else None
         later = [each for each in self.claims_of[coupon_name] if start is None or (each.claimed_at, each.id) > start]
         return later[:limit]
+
+    async def claims_of_user(
+        self, user_id: str, *, states: Collection[ClaimState], before: ClaimPosition | None, limit: int
+    ) -> list[UserClaim]:
+        self._fail()
+        claims = [*(each for made in self.claims_of.values() for each in made), *self.ended.values()]
+        end = (before.claimed_at, before.id) if before is not None else None
+        found = [
+            each
+            for each in claims
+            if each.user_id == user_id and each.state in states and (end is None or (each.claimed_at, each.id) < end)
+        ]
+        found.sort(key=lambda each: (each.claimed_at, each.id), reverse=True)
+        terms = self.campaign_of
+        return [UserClaim(each, terms[each.coupon_name].type, terms[each.coupon_name].benefit) for each in found][
+            :limit
+        ]
 
     async def claim(self, claim_id: str) -> Claim | None:
         self._fail()
@@ -190,6 +222,9 @@ class MemoryStore:
         campaign = replace(self.campaign_of[name], **rules)
         if campaign.is_empty():
             return PeriodIsEmpty()
+        if change:
+            changes = changes_of(self.amounts[name], self.campaign_of[name], change)
+            entry = replace(entry, details={**entry.details, "changes": changes})
         self.campaign_of[name] = campaign
         self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
         self.entries_kept.append(entry)
@@ -254,7 +289,7 @@ class MemoryStore:
         return [self._now(name) for name in names if name in self.amounts]
 
     def of_type(self, coupon_type: str | None) -> list[str]:
-        return [name for name, rules in self.campaign_of.items() if coupon_type in (None, rules.type)]
+        return [name for name, rules in self.campaign_of.items() if rules.type == coupon_type]
 
     async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
         names = self.of_type(coupon_type)

@@ -6,7 +6,7 @@ service is configured to verify them; otherwise claims need no authentication.
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 from aiohttp import hdrs, web
@@ -40,19 +40,28 @@ class Access:
         authentication: when the caller has to authenticate.
         scope: the scope that a key needs; None if every authenticated caller may use the route.
         for_users: whether users with a token may use it too, for their own claims.
+        opens: whether `claimsvc dev --open` lets callers without credentials use it.
+        heeds_keys: whether a key is read even if no tokens are configured, because the response then shows more.
     """
 
     authentication: Authentication
     scope: Scope | None = None
     for_users: bool = False
+    heeds_keys: bool = False
+    opens: bool = False
 
 
 OPEN = Access(Authentication.NEVER)
 
 
-def only(scope: Scope) -> Access:
-    """Allow only keys with this scope, even if no tokens are configured."""
-    return Access(Authentication.ALWAYS, scope)
+def only(scope: Scope, *, opens: bool = False) -> Access:
+    """Allow only keys with this scope, even if no tokens are configured.
+
+    Args:
+        scope: the scope that a key needs.
+        opens: see `Access`.
+    """
+    return Access(Authentication.ALWAYS, scope, opens=opens)
 
 
 def users_and(scope: Scope) -> Access:
@@ -60,10 +69,23 @@ def users_and(scope: Scope) -> Access:
     return Access(Authentication.WITH_TOKENS, scope, for_users=True)
 
 
-def only_with_tokens(scope: Scope) -> Access:
-    """Allow only keys with this scope; every caller if no tokens are configured."""
-    return Access(Authentication.WITH_TOKENS, scope)
+def users_and_shown(scope: Scope) -> Access:
+    """The same, but a key of the caller is always read: it shows what other callers do not see."""
+    return Access(Authentication.WITH_TOKENS, scope, for_users=True, heeds_keys=True)
 
+
+def only_users_and(scope: Scope) -> Access:
+    """Allow users, each for their own claims, and keys with this scope; only these keys if no tokens are configured."""
+    return Access(Authentication.ALWAYS, scope, for_users=True)
+
+
+def only_with_tokens(scope: Scope) -> Access:
+    """Allow only keys with this scope; every caller if no tokens are configured. A key is always read."""
+    return Access(Authentication.WITH_TOKENS, scope, heeds_keys=True)
+
+
+USERS = Access(Authentication.WITH_TOKENS, for_users=True, heeds_keys=True)
+"""Allow users. The handler refuses callers who are none."""
 
 SHOWS_USERS = Access(Authentication.OPTIONAL, for_users=True)
 """Allow every caller. The response shows users only to themselves and to keys with the scope `claims:read`."""
@@ -85,18 +107,32 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
     if access.authentication is Authentication.NEVER or (
         services.tokens is None and access.authentication is not Authentication.ALWAYS
     ):
+        if access.heeds_keys and authorization:
+            key = await _identify(services, _credential_of(authorization))
+            return replace(key, scopes=key.scopes | domain.ANYBODY.scopes)
         return domain.ANYBODY
+    if access.opens and access.scope is not None and services.is_open and not authorization:
+        return replace(domain.ANYBODY, scopes=domain.ANYBODY.scopes | {access.scope})
     if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
-    scheme, _, credential = authorization.partition(" ")
-    if scheme.lower() != "bearer" or not credential.strip():
-        raise RefusedError(UNAUTHORIZED)
-    caller = await _identify(services, credential.strip())
+    caller = await _identify(services, _credential_of(authorization))
     if access.scope is None:
         return caller
     if access.for_users if caller.user_id is not None else access.scope in caller.scopes:
         return caller
     raise RefusedError(FORBIDDEN, f"The key or token is valid, but this operation needs the scope `{access.scope}`.")
+
+
+def _credential_of(authorization: str) -> str:
+    """Return the credential of the header.
+
+    Raises:
+        RefusedError: it has none.
+    """
+    scheme, _, credential = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not credential.strip():
+        raise RefusedError(UNAUTHORIZED)
+    return credential.strip()
 
 
 async def _identify(services: Services, credential: str) -> Caller:

@@ -34,11 +34,14 @@ Every error is an RFC 9457 problem. Decide by its `type`, which is also the path
 A repeated claim never takes a second unit, so you can safely retry a claim whose response was lost.
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
-does not support the method."""
+does not support the method.
+If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights.
+If it names the hosts under which it may be changed, as one for development does, requests for others are answered 421,
+and those from pages of other origins 403."""
 _TAGS = {
-    "claims": "Claim coupons, and read, confirm and cancel claims.",
+    "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
-    "codes": "Add, generate, redeem and count unique codes.",
+    "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
 }
 
@@ -247,6 +250,7 @@ _CLAIM_EXAMPLE = {
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    "claim-ended": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
     "hold-expired": {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
 }
 
@@ -268,8 +272,9 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     }
     body = _problem_body(problem, route)
     if body is BadRequestBody:
-        in_body = {"detail": "Input should be a valid integer; it must be an integer from 1 to 2147483647."}
-        in_query = {"detail": "Unknown name; the allowed names are: search, limit, cursor.", "parameter": "page"}
+        in_body = {"detail": "Must be an integer from 1 to 2147483647. Example: 100."}
+        unknown = "This name is not allowed here. The allowed names are: `search`, `limit`, `cursor`."
+        in_query = {"detail": unknown, "parameter": "page"}
         example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]
@@ -285,7 +290,7 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
     elif body is UnreadyBody:
-        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters cannot be used"}}
     return example
 
 

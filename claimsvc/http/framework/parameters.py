@@ -6,6 +6,7 @@ cursors exactly.
 
 import re
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -13,7 +14,7 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.representations.audit import AuditSelection
-from claimsvc.representations.fields import CouponName, Request
+from claimsvc.representations.fields import TYPE_OR_NONE, CouponName, Request, TypeOrNone
 
 MAX_PAGE = 100
 DEFAULT_PAGE = 20
@@ -21,9 +22,9 @@ DEFAULT_PAGE = 20
 _DIGITS = re.compile(r"[0-9]{1,9}", re.ASCII)
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
-# A name's bytes in hex; at least one is not a dot.
+# A name's bytes in hex: words with single blanks between them, of which one is not only dots.
 _HEX_BUT_DOT = "2d|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
-_NAME_CURSOR = rf"^(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*$"
+_NAME_CURSOR = rf"^((2e)+20)*(2e)*({_HEX_BUT_DOT})(2e|{_HEX_BUT_DOT})*(20(2e|{_HEX_BUT_DOT})+)*$"
 # 8 bytes of microseconds since 1970, limited by the first byte to years before 8821; then the 16 bytes of the id.
 _CLAIM_CURSOR = r"^0[0-2][0-9a-f]{46}$"
 # The same time; then 8 bytes of a number that is not negative.
@@ -51,20 +52,29 @@ class ClaimPath(Request):
     ]
 
 
+_UserInPath = Annotated[
+    str,
+    Field(
+        min_length=1,
+        max_length=domain.MAX_NAME_LENGTH,
+        # `.` and `..` have a meaning in URLs; the command line takes users of these names.
+        pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
+        description="1 to 255 visible ASCII characters, but not `.` or `..`",
+        examples=["user-1"],
+    ),
+]
+
+
 class UserPath(Request):
     """The path of a user."""
 
-    id: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=domain.MAX_NAME_LENGTH,
-            # `.` and `..` have a meaning in URLs; erase users of these names with `claimsvc user erase`.
-            pattern=r"^(\.{0,2}[!-\-/-~]|\.{3})[!-~]*$",
-            description="1 to 255 visible ASCII characters, but not `.` or `..`",
-            examples=["user-1"],
-        ),
-    ]
+    id: _UserInPath
+
+
+class UserClaimsPath(Request):
+    """The path of a user's claims."""
+
+    user_id: _UserInPath
 
 
 class LockPath(Request):
@@ -81,7 +91,8 @@ class ProblemPath(Request):
     ]
 
 
-def _whole_number(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
+    """The integer of a query's digits; anything else as it is, for pydantic to refuse."""
     # pydantic's own conversion would also accept "1_0", " 10" and "10.0".
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
@@ -89,10 +100,29 @@ def _whole_number(value: Any) -> Any:
 Limit = Annotated[
     int,
     Field(
-        ge=1, le=MAX_PAGE, description=f"the number of items on a page, from 1 to {MAX_PAGE}; {DEFAULT_PAGE} by default"
+        ge=1,
+        le=MAX_PAGE,
+        description=f"an integer from 1 to {MAX_PAGE}: the number of items on a page; {DEFAULT_PAGE} by default",
+        examples=[50],
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
-    BeforeValidator(_whole_number),
+    BeforeValidator(whole_number),
+]
+
+
+def _some_of(values: type[StrEnum]) -> str:
+    """The pattern of some of these values, separated by commas; empty for all."""
+    one = "|".join(values)
+    return rf"^(?:(?:{one})(?:,(?:{one})){{0,{len(values) - 1}}})?$"
+
+
+ClaimStates = Annotated[
+    str,
+    Field(
+        pattern=_some_of(domain.ClaimState),
+        description="one or more of `active`, `held`, `cancelled`, `expired`, separated by commas; empty for all",
+        examples=["active,held"],
+    ),
 ]
 
 
@@ -103,9 +133,19 @@ class CouponsQuery(Request):
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
-            pattern=r"^[A-Za-z0-9._-]*$",
-            description="a part of the name, of A-Z a-z 0-9 . _ -, case-insensitive; empty for all coupons",
+            pattern=r"^[A-Za-z0-9._ -]*$",
+            description="a part of the name, of A-Z a-z 0-9 . _ - and blanks, case-insensitive; empty for all coupons",
             examples=["sale"],
+        ),
+    ] = ""
+    type: Annotated[TypeOrNone | None, Field(description=f"{TYPE_OR_NONE}; absent for all coupons")] = None
+    state: Annotated[
+        str,
+        Field(
+            pattern=_some_of(domain.CouponState),
+            description="one or more of `open`, `upcoming`, `paused`, `sold-out`, `ended`, `archived`, separated by "
+            "commas; empty for all but archived ones",
+            examples=["open,upcoming"],
         ),
     ] = ""
     limit: Limit = DEFAULT_PAGE
@@ -118,6 +158,12 @@ class CouponsQuery(Request):
             examples=["73756d6d65722d73616c65"],
         ),
     ] = ""
+
+    def filter(self) -> domain.CouponFilter:
+        """Which coupons are listed."""
+        if not self.state:
+            return domain.CouponFilter(self.search, self.type)
+        return domain.CouponFilter(self.search, self.type, frozenset(map(domain.CouponState, self.state.split(","))))
 
     def after(self) -> str | None:
         """The last name of the previous page; None for the first page."""
@@ -137,12 +183,22 @@ class ClaimsQuery(Request):
         ),
     ] = ""
 
-    def after(self) -> domain.ClaimPosition | None:
+    def last(self) -> domain.ClaimPosition | None:
         """The position of the last claim of the previous page; None for the first page."""
         if not self.cursor:
             return None
         position = bytes.fromhex(self.cursor)
         return domain.ClaimPosition(_time_of(position[:8]), str(UUID(bytes=position[8:])))
+
+
+class UserClaimsQuery(ClaimsQuery):
+    """The query of a list of a user's claims."""
+
+    state: ClaimStates = ""
+
+    def states(self) -> frozenset[domain.ClaimState]:
+        """The states of the claims that are listed."""
+        return frozenset(map(domain.ClaimState, self.state.split(","))) if self.state else domain.EVERY_CLAIM_STATE
 
 
 class AuditQuery(AuditSelection):
@@ -185,7 +241,7 @@ def coupon_cursor(coupon: domain.Coupon) -> str:
 
 
 def claim_cursor(claim: domain.Claim) -> str:
-    """The cursor of the page that begins after this claim."""
+    """The cursor of the page that begins after this claim in its list."""
     return _hex_of(claim.claimed_at) + UUID(claim.id).hex
 
 

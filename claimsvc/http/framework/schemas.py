@@ -12,27 +12,33 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
-from claimsvc.representations.coupons import CouponBody
+from claimsvc.representations.claims import (
+    ClaimBody,
+    ClaimWithoutCodeBody,
+    UserClaimBody,
+    UserClaimWithCodeBody,
+)
+from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
 
 
 def _either(schema: dict[str, Any]) -> None:
     for name in ("coupon_name", "type"):
         del schema["properties"][name]["default"]
-    schema["not"] = {"required": ["coupon_name", "type"]}
+    schema["oneOf"] = [{"required": ["coupon_name"]}, {"required": ["type"]}]
 
 
 class ClaimCoupon(Request):
-    """A claim: one unit of a coupon, of the oldest claimable coupon of a `type`, or of the oldest claimable one."""
+    """A claim: one unit of a coupon, or of the oldest claimable coupon of a `type` (null: of those without a type)."""
 
     model_config = ConfigDict(json_schema_extra=_either)
     EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "summer-sale"}
 
     user_id: UserId
+    # Empty if absent: what is sent is never empty.
     coupon_name: CouponName = ""
-    type: CouponType = ""
+    type: CouponType | None = ""
     hold_seconds: HoldSeconds | None = None
     attributes: Attributes | None = None
 
@@ -41,32 +47,23 @@ class ClaimCoupon(Request):
 class CouponPageBody:
     """A page of coupons, ordered by name. `next_cursor` is null on the last page."""
 
-    items: list[CouponBody]
+    items: list[ListedCouponBody]
     next_cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimBody:
-    """A claim: one unit of a coupon, for one user."""
-
-    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-    coupon_name: CouponName
-    user_id: UserId
-    state: domain.ClaimState
-    claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
-    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
-    code: Annotated[
-        str | None,
-        Field(description="the claim's code, if the coupon has codes; null while the claim is held, and in lists"),
-    ]
 
 
 @dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ClaimBody]
+    items: list[ClaimBody | ClaimWithoutCodeBody]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserClaimPageBody:
+    """A page of a user's claims, newest first. `next_cursor` is null on the last page."""
+
+    items: list[UserClaimWithCodeBody | UserClaimBody]
     next_cursor: str | None
 
 
@@ -129,17 +126,3 @@ class QuotaExceededBody(ProblemBody):
     """A quota is exceeded; `violated-policies` lists the names of the exceeded quotas."""
 
     violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
-
-
-def claim_body(claim: domain.Claim) -> ClaimBody:
-    """The body of a claim."""
-    return ClaimBody(
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        claim.code,
-    )

@@ -8,6 +8,8 @@ from typing import Protocol
 from aiohttp import web
 
 from claimsvc import domain, ports
+from claimsvc.http.server.cors import Cors
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
 from claimsvc.http.server.under_way import UnderWay
 from claimsvc.observability.console import Live
@@ -59,6 +61,9 @@ class Services:
         quotas: the quotas on claiming; None if there are none.
         trusted_proxies: the networks of proxies whose `X-Forwarded-For` is trusted.
         under_way: the cap on claims under way of each address; None without one.
+        cors: which pages of other origins may use the API; None if none may.
+        hosts: which hosts requests that change something may be addressed to; None for all.
+        is_open: whether coupons can be created without a key, which only `claimsvc dev --open` allows.
     """
 
     strategy: ports.AnyClaims
@@ -87,6 +92,26 @@ class Services:
     quotas: ports.Quotas | None = None
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
     under_way: UnderWay | None = None
+    cors: Cors | None = None
+    hosts: AllowedHosts | None = None
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForDevelopment:
+    """What `claimsvc dev` adds to a service.
+
+    Args:
+        port: the port it listens on; requests that change something must be addressed to it, on this machine.
+        hosts: further hosts that they may be addressed to.
+        stress: makes what runs the stress test from the console.
+        is_open: see `Services`.
+    """
+
+    port: int
+    hosts: tuple[str, ...] = ()
+    stress: Callable[[Live], StressTests] | None = None
+    is_open: bool = False
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -7,7 +7,7 @@ every other request.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from aiohttp import HttpVersion11, hdrs
@@ -18,7 +18,9 @@ from claimsvc.domain import ClaimOutcome
 from claimsvc.errors import UnavailableError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import AccessLog
+from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.request_boundary import EXPECTED, request_id_of
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
@@ -47,7 +49,12 @@ class FastRoute:
 
 
 class FastPathClaim:
-    """A claim on the fast path. `answer` is its pending outcome; `coupon_name` is None if the body names no coupon.
+    """A claim on the fast path.
+
+    Attributes:
+        answer: its pending outcome.
+        coupon_name: None if the body names no coupon.
+        shared: the response's headers for pages of other origins; None if there are none.
 
     Args:
         request_id: the request's id.
@@ -56,7 +63,7 @@ class FastPathClaim:
         route: begins and renders the claim.
     """
 
-    __slots__ = ("_access_log", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name")
+    __slots__ = ("_access_log", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name", "shared")
 
     def __init__(self, request_id: str, remote: str | None, access_log: AccessLog, route: FastRoute) -> None:
         self._started = time.monotonic()
@@ -65,6 +72,7 @@ class FastPathClaim:
         self._access_log = access_log
         self._route = route
         self.coupon_name: str | None = None
+        self.shared: Mapping[str, str] | None = None
         self.answer: PendingOutcome
 
     def reply(self, *, closes: bool) -> tuple[bytes, bool]:
@@ -86,6 +94,8 @@ class FastPathClaim:
             defect = None if isinstance(failure, EXPECTED) else failure
             reply = problems.from_failure(failure, request_id)
         reply.headers[X_REQUEST_ID] = request_id
+        if self.shared is not None:
+            reply.headers.update(self.shared)
         if closes or reply.closes:
             reply.headers[hdrs.CONNECTION] = "close"
         self._access_log.add(
@@ -113,9 +123,15 @@ class FastPath:
         route: begins and renders claims.
         access_log: records requests.
         queue: orders requests fairly between addresses.
+
+    Attributes:
+        cors: adds headers for pages of other origins; None if there are none.
+        hosts: which hosts claims may be addressed to; None for all.
     """
 
     claim_class = FastPathClaim
+    cors: Cors | None = None
+    hosts: AllowedHosts | None = None
 
     def __init__(self, route: FastRoute, access_log: AccessLog, queue: FairQueue) -> None:
         self.queue = queue
@@ -135,6 +151,8 @@ class FastPath:
             and body.exception() is None
             and message.headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
             and not any(name in message.headers for name in _UNUSUAL_HEADERS)
+            # aiohttp's path refuses it.
+            and (self.hosts is None or self.hosts.refusal(message.headers) is None)
         )
 
     def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
@@ -146,6 +164,8 @@ class FastPath:
             remote: the client's address.
         """
         claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route)
+        if self.cors is not None:
+            claim.shared = self.cors.headers(message.headers)
         try:
             claim.answer, claim.coupon_name = self._route.begin(body.read_nowait())
         except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim

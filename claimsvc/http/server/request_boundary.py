@@ -17,6 +17,7 @@ from claimsvc.errors import PermissionDeniedError, TransientError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, AccessLog
 from claimsvc.http.server.aiohttp_internals import match_of
+from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Response
@@ -64,7 +65,12 @@ class RequestBoundary:
         handler: answers requests; its exceptions become problems.
         access_log: records requests.
         queue: orders requests fairly between addresses.
+
+    Attributes:
+        cors: adds headers for pages of other origins; None if there are none.
     """
+
+    cors: Cors | None = None
 
     def __init__(self, handler: Handler, access_log: AccessLog, queue: FairQueue) -> None:
         self._handler = handler
@@ -102,6 +108,8 @@ class RequestBoundary:
             self._record(request, _CLIENT_GONE, started, request_id, None)
             raise
         response.headers[X_REQUEST_ID] = request_id
+        if self.cors is not None and not response.prepared:
+            response.headers.update(self.cors.headers_at(request))
         self._record(request, response.status, started, request_id, defect)
         return response
 

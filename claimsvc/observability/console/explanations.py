@@ -1,5 +1,7 @@
 """Explains waits for a lock from the figures: its holder, the parts of its turns, its state on the masters."""
 
+import shlex
+
 from claimsvc.domain import HeldLock
 from claimsvc.observability.console.formatting import listed, milliseconds, number
 from claimsvc.observability.console.locks import STUCK, LockInspection
@@ -72,7 +74,7 @@ def explain_stranger(picture: Picture, row: CouponRow, looked: LockInspection | 
 
 def _taken(picture: Picture, row: CouponRow, evidence: str, lock: HeldLock) -> tuple[str, str]:
     evidence = f"{evidence} On the masters {_owner(picture, lock)} has it: {_life_left(lock)}."
-    release = f"`claimsvc locks release {row.name}` releases it immediately, and records your reason."
+    release = f"`claimsvc locks release {shlex.quote(row.name)}` releases it immediately, and records your reason."
     if not all(lock.ttl_seconds.values()):
         return evidence, f"A key without a TTL was not written by this service, and it stays. {release}"
     left = max(lock.ttl_seconds.values())

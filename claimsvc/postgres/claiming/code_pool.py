@@ -1,12 +1,9 @@
 """Statements that give codes to claims and take them back. The caller has locked the coupons' rows."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from claimsvc.postgres.audit import insert_entry
-
-CodesChanged = Callable[[Collection[str | None]], None]
-"""Called with types of coupons after a change to their codes was committed."""
 
 SETTLE_CODES = """
 WITH expired AS (
@@ -66,7 +63,7 @@ WITH claim AS (
     UPDATE codes SET voided_at = clock_timestamp()
     WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s AND redeemed_at IS NULL AND voided_at IS NULL
         AND (SELECT is_shown FROM claim)
-    RETURNING expires_at
+    RETURNING expires_at, uses
 ), freed AS (
     UPDATE codes SET claim_id = NULL
     WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s AND NOT (SELECT is_shown FROM claim)
@@ -76,7 +73,7 @@ WITH claim AS (
     WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND (
         EXISTS (SELECT FROM voided) OR EXISTS (SELECT FROM freed)
         OR NOT EXISTS (SELECT FROM codes WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s)
-    )
+    ) AND NOT EXISTS (SELECT FROM redemptions WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s)
     RETURNING coupon_name
 ), named AS (
     INSERT INTO code_names (code, coupon_name)
@@ -87,11 +84,12 @@ WITH claim AS (
     ON CONFLICT DO NOTHING
     RETURNING code
 ), replaced AS (
-    INSERT INTO codes (coupon_name, code, expires_at)
-    SELECT %(coupon_name)s, named.code, voided.expires_at FROM named CROSS JOIN voided
+    INSERT INTO codes (coupon_name, code, expires_at, uses)
+    SELECT %(coupon_name)s, named.code, voided.expires_at, voided.uses FROM named CROSS JOIN voided
     RETURNING 1
 ), returned AS (
-    UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units
+    UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units,
+        ended_count = coalesce(ended_count, 0) + 1
     FROM cancelled
     CROSS JOIN (
         SELECT CASE
@@ -109,7 +107,7 @@ SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
 """Cancels a claim and returns its unit to stock.
 
 The unit is returned only for a row whose state this statement changes, so repeating it has no effect, and neither has
-cancelling a claim whose code was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
+cancelling a claim that was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
 free again; one that was shown is replaced by the first unused one of `spare_codes`, unless it has expired. Without a
 replacement, or if the claim had no code, the coupon's amount decreases by one."""
 

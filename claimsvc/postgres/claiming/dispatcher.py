@@ -8,9 +8,9 @@ import psycopg
 from claimsvc.domain import Attempt, ClaimOutcome, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
 from claimsvc.ports import Decision, StorageObserver
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome, NeedsFullPath
 from claimsvc.postgres.claiming.full_path import FullPath
+from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.database import Database
 
 _REMEMBERED = 10_000

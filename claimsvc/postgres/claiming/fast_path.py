@@ -10,8 +10,19 @@ from typing import Any
 
 import psycopg
 
-from claimsvc.domain import AlreadyClaimed, Attempt, Claim, Claimed, ClaimOutcome, ClaimState, SoldOut, UnknownCoupon
+from claimsvc.domain import (
+    AlreadyClaimed,
+    Attempt,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    ClaimState,
+    SoldOut,
+    TooManyClaims,
+    UnknownCoupon,
+)
 from claimsvc.errors import UnavailableError
+from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -21,7 +32,7 @@ from claimsvc.postgres.transactions import RestartTransactionError
 # prevents deadlocks.
 LOCK_COUPONS = "SELECT name FROM coupons WHERE name = ANY (%(coupon_names)s) ORDER BY name FOR NO KEY UPDATE"
 
-_ADMIT = """
+_ADMIT = f"""
 WITH attempt AS (
     SELECT claim_id, coupon_name, user_id, place
     FROM unnest(
@@ -30,21 +41,31 @@ WITH attempt AS (
         string_to_array(%(user_ids)s, E'\\n')
     ) WITH ORDINALITY AS given (claim_id, coupon_name, user_id, place)
 ), stock AS (
-    SELECT requested.coupon_name, coupon.remaining_amount, coupon.is_plain
+    -- `most_claims` is NULL if no claim of the coupon has ended: then nobody can have made too many.
+    SELECT requested.coupon_name, coupon.remaining_amount, coupon.is_plain, coupon.most_claims
     FROM (SELECT DISTINCT coupon_name FROM attempt) AS requested
     CROSS JOIN LATERAL (
-        SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain
+        SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain,
+            CASE WHEN ended_count IS DISTINCT FROM 0 THEN {most_claims("requested.coupon_name")} END AS most_claims
         FROM coupons WHERE name = requested.coupon_name LIMIT 1
     ) AS coupon
 ), held AS (
     -- One look-up in the unique index for each user. Without LIMIT, the planner scans all claims of the coupon while
     -- the table is small, and keeps that plan when it has grown.
+    -- Who holds none, but has made as many as one may, has a row without a claim.
     SELECT claimant.coupon_name, claimant.user_id, claim.id, claim.claimed_at
-    FROM (SELECT DISTINCT coupon_name, user_id FROM attempt) AS claimant
+    FROM (SELECT DISTINCT coupon_name, user_id FROM attempt) AS claimant JOIN stock USING (coupon_name)
     CROSS JOIN LATERAL (
+        (
         SELECT id, claimed_at
         FROM user_claims
         WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
+        LIMIT 1
+        )
+        UNION ALL
+        SELECT NULL, NULL WHERE stock.most_claims IS NOT NULL
+            AND {ended_claims("claimant.coupon_name", "claimant.user_id", most="stock.most_claims")}
+                >= stock.most_claims
         LIMIT 1
     ) AS claim
 ), candidate AS (
@@ -77,25 +98,37 @@ WITH attempt AS (
     SELECT coupon_name, user_id, id, claimed_at FROM admitted
 )
 SELECT stock.coupon_name IS NOT NULL AS known, stock.is_plain, holder.claimed_at,
-    nullif(holder.id, attempt.claim_id)::text AS other_id
+    nullif(holder.id, attempt.claim_id)::text AS other_id,
+    holder.user_id IS NOT NULL AND holder.id IS NULL AND stock.remaining_amount > 0 AS is_spent
 FROM attempt
 CROSS JOIN verdict
 LEFT JOIN stock USING (coupon_name)
 LEFT JOIN holder USING (coupon_name, user_id)
 WHERE verdict.sound = 1
 ORDER BY attempt.place
-"""
+"""  # noqa: S608 - of constants
 
 # The same at half the cost, for claims of one coupon that can all get a unit: one statement locks the row, decrements
 # and inserts, and returns one row. It does nothing if there are too few units or the coupon is not plain, and fails on
 # the unique index if one of the users holds a claim. The row is locked before the first insert, because the insert
 # reads the result of the update.
-_SELL = """
+#
+# Who has made too many claims gets none. The statement may have waited for the row, and what it counts is older than
+# that. If a claim of the coupon has ended since, the row's count is another than the one in the statement's snapshot.
+_SELL = f"""
 WITH sold AS (
     UPDATE coupons
     SET remaining_amount = remaining_amount - %(units)s
     WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
         AND (plain_until IS NULL OR plain_until > clock_timestamp())
+        AND (ended_count = 0 OR (
+            ended_count IS NOT DISTINCT FROM (SELECT ended_count FROM coupons WHERE name = %(coupon_name)s)
+            AND NOT EXISTS (
+                SELECT FROM unnest(string_to_array(%(user_ids)s, E'\\n')) AS claimant (user_id)
+                CROSS JOIN (SELECT {most_claims("%(coupon_name)s")} AS claims) AS most
+                WHERE {ended_claims("%(coupon_name)s", "claimant.user_id", most="most.claims")} >= most.claims
+            )
+        ))
     -- clock_timestamp() and not statement_timestamp(): the statement may have waited for the row.
     RETURNING name, clock_timestamp() AS sold_at
 ), admitted AS (
@@ -108,7 +141,7 @@ WITH sold AS (
 )
 -- If the two numbers differ, the division by zero rolls everything back.
 SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
-"""
+"""  # noqa: S608 - of constants
 
 # Reads without any lock who holds a claim, and whether units are left, at one moment.
 _LOOK = """
@@ -131,6 +164,7 @@ ORDER BY attempt.place
 
 _SELLING_REMEMBERED = 10_000
 _SOLD_OUT = SoldOut()
+_TOO_MANY_CLAIMS = TooManyClaims()
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,9 +307,13 @@ async def _admit(driver: Driver, coupon_names: list[str], attempts: Sequence[Att
         admitted = await driver.execute(_ADMIT, parameters)
         await driver.execute("COMMIT", prepare=False)
     outcomes: list[FastPathOutcome] = []
-    for attempt, (known, is_plain, claimed_at, other_id) in zip(attempts, await admitted.fetchall(), strict=True):
+    for attempt, (known, is_plain, claimed_at, other_id, is_spent) in zip(
+        attempts, await admitted.fetchall(), strict=True
+    ):
         if known and not is_plain:
             outcomes.append(_NEEDS_FULL_PATH)
+        elif is_spent:
+            outcomes.append(_TOO_MANY_CLAIMS)
         elif claimed_at is None:
             outcomes.append(_SOLD_OUT if known else UnknownCoupon())
         elif other_id is None:

@@ -15,11 +15,13 @@ import psycopg
 from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
 from claimsvc.postgres.audit import insert_entry_of_claims
-from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
+from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
+from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
+from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, Rows, found, look_up, store
@@ -33,7 +35,8 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     ) AS is_due,
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
-    campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false)
+    campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
+    campaign.claims_per_user
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
@@ -58,6 +61,23 @@ LEFT JOIN LATERAL (
     SELECT code, expires_at FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
 ) AS code ON true
 """
+
+# What has expired has ended, even if nobody has returned its unit yet.
+_ENDED_CLAIMS = f"""
+SELECT claimant.coupon_name, claimant.user_id, made.claims
+FROM (
+    SELECT DISTINCT coupon_name, user_id
+    FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
+) AS claimant
+CROSS JOIN LATERAL (
+    SELECT {ended_claims("claimant.coupon_name", "claimant.user_id", most=most_claims("claimant.coupon_name"))} + (
+        SELECT count(*) FROM user_claims
+        WHERE coupon_name = claimant.coupon_name AND user_id = claimant.user_id AND state = 'active'
+            AND held_until <= now()
+    ) AS claims
+) AS made
+WHERE made.claims > 0
+"""  # noqa: S608 - of constants
 
 _GIVE = """
 WITH given AS (
@@ -190,6 +210,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
         await found(results.stored),
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await results.listed.fetchall()},
         {(name, user_id) for name, user_id in await results.other_claims.fetchall()},
+        {(name, user_id): claims for name, user_id, claims in await results.ended_claims.fetchall()},
     )
 
 
@@ -202,6 +223,7 @@ class _Results(NamedTuple):
     listed: Rows
     other_claims: Rows
     stored: Rows | None
+    ended_claims: Rows
 
 
 async def _ask(driver: Driver, attempts: Sequence[Attempt]) -> _Results:
@@ -216,6 +238,7 @@ async def _ask(driver: Driver, attempts: Sequence[Attempt]) -> _Results:
         listed=await driver.execute(LISTED, claimants),
         other_claims=await driver.execute(HELD_OF_OTHERS, claimants),
         stored=await look_up(driver, *keys),
+        ended_claims=await driver.execute(_ENDED_CLAIMS, claimants),
     )
 
 
@@ -238,6 +261,7 @@ def _coupon_facts(
     has_deny_list: bool,
     coupon_type: str | None,
     has_codes: bool,
+    claims_per_user: int | None,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -249,6 +273,7 @@ def _coupon_facts(
         rules=rules_of(rules),
         has_allow_list=has_allow_list,
         has_deny_list=has_deny_list,
+        claims_per_user=claims_per_user,
     )
     return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
 

@@ -18,7 +18,8 @@ WITH due AS (
 ), returned AS (
     -- If the coupon has codes, each unit is a code: a unit held before the first codes were added does not return.
     UPDATE coupons SET amount = coupons.amount - expired.lost,
-        remaining_amount = coupons.remaining_amount + expired.units - expired.lost
+        remaining_amount = coupons.remaining_amount + expired.units - expired.lost,
+        ended_count = coalesce(coupons.ended_count, 0) + expired.units
     FROM (
         SELECT due.coupon_name, count(*) AS units, count(*) FILTER (WHERE has_codes AND freed.id IS NULL) AS lost
         FROM due

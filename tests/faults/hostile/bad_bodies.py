@@ -209,7 +209,11 @@ def bodies() -> Iterator[Case]:
         yield Case(f"codes to be made: {name}", data, 400, "bad-request")
     both = b'{"user_id": "ann", "coupon_name": "plenty", "type": "welcome"}'
     yield Case("coupon and type", post(both), 400, "bad-request", "#/type")
-    for name, value in COUPON_NAMES.items():
+    yield Case("coupon and no type", post(both.replace(b'"welcome"', b"null")), 400, "bad-request", "#/type")
+    yield Case("neither coupon nor type", post(b'{"user_id": "ann"}'), 400, "bad-request", "#")
+    yield Case("coupon misspelt", post(b'{"user_id": "ann", "coupon": "plenty"}'), 400, "bad-request", "#/coupon")
+    # null is the type of coupons without a type.
+    for name, value in ((name, value) for name, value in COUPON_NAMES.items() if value is not None):
         body = json.dumps({"user_id": "ann", "type": value}).encode()
         yield Case(f"type: {name}", post(body), 400, "bad-request", "#/type")
     for name, attributes in _ATTRIBUTES.items():

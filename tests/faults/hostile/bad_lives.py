@@ -44,6 +44,7 @@ _VALUES: dict[str, dict[str, Any]] = {
         "text": "1",
         "1.5": 1.5,
     },
+    "claims_per_user": {"0": 0, "-1": -1, "1000001": 1_000_001, "10^20": 10**20, "true": True, "text": "1", "1.5": 1.5},
     "type": {name: value for name, value in COUPON_NAMES.items() if value is not None},
     "name": {"right": "plenty", "another": "other"},
     "strategy": {"right": "redlock"},

@@ -6,7 +6,8 @@ from tests.faults.hostile.case import CLAIM, KEY, Case, post
 from tests.support.raw_http import request
 
 PATH_NAMES = [
-    *("%00", "a%2Fb", "%2F", "a%0D%0AX:%20y", "%0A", "%E2%80%8B", "%FF", "%ED%A0%80", "%C0%AF", "%zz", "%", "a%20b"),
+    *("%00", "a%2Fb", "%2F", "a%0D%0AX:%20y", "%0A", "%E2%80%8B", "%FF", "%ED%A0%80", "%C0%AF", "%zz", "%", "a%20%20b"),
+    *("%20a", "a%20", "%20", "a%09b", "a%C2%A0b", "a+b"),
     *("%7Bname%7D", "..", ".", "%2e%2e", "a" * 256, "%F0%9F%98%80", "a;b", "a%3Fb", "%25", "%2500", "a%5Cb", "'--"),
 ]
 CLAIM_IDS = [
@@ -30,7 +31,7 @@ _AUDIT_QUERIES = {
     "since=9999-12-31T23:59:59-23:59": "since",
     **{f"cursor={each}": "cursor" for each in ("garbage", "0" * 31, "0" * 33, "f" * 32, "0" * 16 + "8" + "0" * 15)},
     **{f"subject_type={each}": "subject_type" for each in ("Coupon", "%00", "a" * 33)},
-    **{f"subject={each}": "subject" for each in ("%00", "a" * 256, "a%20b", "%FF")},
+    **{f"subject={each}": "subject" for each in ("%00", "a" * 256, "a%20%20b", "%20a", "%FF")},
     **{f"actor={each}": "actor" for each in ("%00", "a" * 256, "%ED%A0%80")},
     **{f"action={each}": "action" for each in ("%00", "A", "a" * 65)},
     "limit=101": "limit",

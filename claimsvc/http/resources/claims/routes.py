@@ -25,6 +25,7 @@ from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
+from claimsvc.representations.claims import ClaimBody, claim_body
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -33,8 +34,9 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply:
     """Claim one unit of a coupon for a user.
 
-    Without `coupon_name`, the oldest claimable coupon is claimed; with `type`, the oldest of that type. With
-    `hold_seconds` the unit is held until you confirm the claim or the time is over.
+    Send exactly one of `coupon_name` and `type`. With `type`, the oldest claimable coupon of that type is claimed; null
+    means the coupons without a type. With `hold_seconds` the unit is held until you confirm the claim or the time is
+    over.
 
     If the user already holds a unit, the response is 200: a repeated hold continues unchanged, and a claim without
     `hold_seconds` confirms it.
@@ -67,10 +69,10 @@ def begin_claim(
         token: the claims of the user's token.
 
     Raises:
-        RefusedError: the body names both a coupon and a type.
+        RefusedError: the body names both a coupon and a type, or neither.
     """
-    if body.coupon_name and body.type:
-        raise problems.bad_body("Send either `coupon_name` or `type`, not both.", pointer="#/type")
+    if bool(body.coupon_name) is (body.type != ""):
+        raise _not_one_of_both(body)
     options = None
     if body.hold_seconds is not None or key is not None or body.attributes or token:
         options = domain.ClaimOptions(
@@ -80,6 +82,17 @@ def begin_claim(
             token=domain.attributes_of(token),
         )
     return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
+
+
+def _not_one_of_both(body: schemas.ClaimCoupon) -> problems.RefusedError:
+    if body.coupon_name:
+        return problems.bad_body(
+            'Send either `coupon_name` or `type`, not both; not `"type": null` either.', pointer="#/type"
+        )
+    return problems.bad_body(
+        "Send exactly one of `coupon_name` and `type`, such as "
+        '{"user_id": "user-1", "coupon_name": "summer-sale"}; "type": null means a coupon without a type.',
+    )
 
 
 def fast_claims(claims: AnyClaims) -> FastRoute:
@@ -105,9 +118,9 @@ def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
     """
     match outcome:
         case domain.Claimed(claim):
-            return created(schemas.claim_body(claim), f"/api/claims/{claim.id}")
+            return created(claim_body(claim), f"/api/claims/{claim.id}")
         case domain.HoldContinued(claim):
-            return ok(schemas.claim_body(claim))
+            return ok(claim_body(claim))
         case domain.Replayed(answer, first_request_id):
             return replayed(claim_reply(answer, first_request_id))
     return refused(outcome, request_id)
@@ -117,7 +130,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Read a claim."""
     found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
-        return ok(schemas.claim_body(found))
+        return ok(claim_body(found))
     return refused(found, request[REQUEST_ID])
 
 
@@ -139,13 +152,13 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Claim one unit of a coupon",
         success=Success(
-            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+            201, "The claim is committed.", ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
         ),
         other_successes=(
             Success(
                 200,
                 "The user holds the unit already: the hold goes on, or is now confirmed.",
-                schemas.ClaimBody,
+                ClaimBody,
                 headers=DOCUMENTED,
                 links=_OF_A_CLAIM,
             ),
@@ -161,7 +174,7 @@ ROUTES: tuple[Route, ...] = (
         get_claim,
         tag="claims",
         summary="Read a claim",
-        success=Success(200, "The claim.", schemas.ClaimBody),
+        success=Success(200, "The claim.", ClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),

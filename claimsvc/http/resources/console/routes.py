@@ -177,7 +177,12 @@ def _limit_send_buffer(transport: asyncio.Transport | None) -> None:
 class StartStressTest(Request):
     """The scenario to run."""
 
-    scenario: Annotated[str, Field(min_length=1, max_length=50)]
+    scenario: Annotated[
+        str,
+        Field(
+            min_length=1, max_length=50, description="the name of a scenario, as the console lists it", examples=["all"]
+        ),
+    ]
 
 
 async def start_stress_test(request: web.Request, body: StartStressTest) -> Reply:

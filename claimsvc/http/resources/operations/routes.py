@@ -36,6 +36,16 @@ async def livez(request: web.Request) -> Reply:
     return ok(schemas.LiveBody("ok"))
 
 
+async def health(request: web.Request) -> Reply:
+    """The same as `/livez`, for clients of other services that ask here."""
+    return await livez(request)
+
+
+async def healthcheck(request: web.Request) -> Reply:
+    """The same as `/livez`, for clients of other services that ask here."""
+    return await livez(request)
+
+
 async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     """Answer 200 if all dependencies are usable and this instance is not stopping, otherwise 503."""
     if query.is_verbose() and not request.app[SHOWS_OPERATORS_PAGES]:
@@ -105,6 +115,22 @@ ROUTES: tuple[Route, ...] = (
         livez,
         tag="operations",
         summary="Liveness",
+        success=Success(200, "The process is alive.", schemas.LiveBody),
+    ),
+    Route(
+        "GET",
+        "/health",
+        health,
+        tag="operations",
+        summary="Liveness, under another path",
+        success=Success(200, "The process is alive.", schemas.LiveBody),
+    ),
+    Route(
+        "GET",
+        "/healthcheck",
+        healthcheck,
+        tag="operations",
+        summary="Liveness, under another path",
         success=Success(200, "The process is alive.", schemas.LiveBody),
     ),
     Route(
