@@ -21,6 +21,7 @@ from claimsvc.http.framework.services import ForDevelopment, Services
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.hosts import AllowedHosts
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_changes, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
@@ -94,7 +95,10 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
         services = _services(settings, base, strategy, lock_admin, code_counters)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
-        yield create_app(services if development is None else _developed(services, settings, development))
+        yield create_app(
+            services if development is None else _developed(services, settings, development),
+            operators_apart=settings.admin_port is not None,
+        )
 
 
 def _developed(services: Services, settings: Settings, development: ForDevelopment) -> Services:
@@ -200,7 +204,7 @@ def _services(
         erasure=database.erasure,
         health_checks={"postgresql": database.check_schema, "redis": base.masters.check},
         observer=base.metrics,
-        render_metrics=base.metrics.render,
+        begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,
         api_keys=database.keys,
         body_timeout_seconds=settings.body_timeout_seconds,
@@ -209,7 +213,15 @@ def _services(
         trusted_proxies=settings.trusted_proxies,
         cors=cors,
         hosts=_allowed_hosts(settings, cors),
+        under_way=_under_way(settings),
     )
+
+
+def _under_way(settings: Settings) -> UnderWay | None:
+    most = settings.claims_under_way_per_address
+    if most is None:
+        return None
+    return UnderWay(most, settings.trusted_proxies, timeout_seconds=settings.claim_queue_timeout_seconds)
 
 
 @asynccontextmanager

@@ -89,12 +89,14 @@ def serve(
     raise typer.Exit(status)
 
 
-def worker(listen_fd: int, parent_fd: int, ready_fd: int) -> None:
+def worker(
+    listen_fd: int, parent_fd: int, ready_fd: int, admin_fd: Annotated[int | None, typer.Argument()] = None
+) -> None:
     """Run one of the worker processes of `serve`, which starts them itself."""
     from claimsvc import logs, server  # as in `serve`
     from claimsvc.config import load_settings
 
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
-    status = server.serve_as_worker(settings, listen_fd, parent_fd, ready_fd)
+    status = server.serve_as_worker(settings, listen_fd, parent_fd, ready_fd, admin_fd)
     raise typer.Exit(status)

@@ -81,6 +81,12 @@ def check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
     return digests
 
 
+def check_admin_port(port: int | None, info: ValidationInfo) -> int | None:
+    if port and port == info.data.get("port"):
+        raise ValueError(f"must differ from CLAIMSVC_PORT, which is {port} too")
+    return port
+
+
 def check_tracing_url(url: str | None) -> str | None:
     if url is not None and (_split_url(url).scheme not in {"http", "https"} or not _split_url(url).hostname):
         raise ValueError("must look like http://collector:4318/v1/traces")

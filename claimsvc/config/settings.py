@@ -7,6 +7,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from claimsvc.config.checks import (
     check_admin_keys,
+    check_admin_port,
     check_database_url,
     check_goes_with_jwks,
     check_hosts,
@@ -86,6 +87,11 @@ class Settings(DatabaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 selects a free port.")
+    admin_port: Annotated[int | None, _OrNone, Field(ge=0, le=65535), AfterValidator(check_admin_port)] = Field(
+        None,
+        description="TCP port for operators: with it, `/metrics`, `/console` and `/readyz?verbose` are answered there, "
+        "and 404 on the public port; 0 selects a free port.",
+    )
     workers: int = Field(1, ge=1, le=64, description="Worker processes that share the port.")
     admin_keys: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_admin_keys)] = Field(
         (),
@@ -170,6 +176,12 @@ class Settings(DatabaseSettings):
         ge=1,
         le=1_000_000,
         description="Largest number of claims that wait in one worker; further claims are refused at once.",
+    )
+
+    claims_under_way_per_address: Annotated[int | None, _OrNone, Field(ge=1, le=1_000_000)] = Field(
+        None,
+        description="Claims that each client address may have under way in one worker; further ones wait. A trusted "
+        "proxy's own address has no such limit.",
     )
 
     body_timeout_seconds: float = Field(

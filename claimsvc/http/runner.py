@@ -16,6 +16,7 @@ from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
 from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.http.server.unfinished import UnfinishedRequests
 from claimsvc.http.server.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINE_BYTES
 from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
@@ -39,9 +40,11 @@ class _Server(ConnectionServer):
         head_timeout_seconds: float,
         write_timeout_seconds: float,
         unfinished: UnfinishedRequests,
+        under_way: UnderWay | None,
     ) -> None:
         super().__init__(boundary, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
         self.unfinished = unfinished
+        self._under_way = under_way
         self._boundary = boundary
         self._fast_path = fast_path
         self._head_timeout_seconds = head_timeout_seconds
@@ -50,7 +53,13 @@ class _Server(ConnectionServer):
 
     def __call__(self) -> web.RequestHandler:
         return HttpConnection(
-            self, self._boundary, self._fast_path, self._head_timeout_seconds, loop=self._loop, **self._kwargs
+            self,
+            self._boundary,
+            self._fast_path,
+            self._head_timeout_seconds,
+            self._under_way,
+            loop=self._loop,
+            **self._kwargs,
         )
 
     def _abort_stalled(self) -> None:
@@ -143,4 +152,4 @@ class Runner(web.AppRunner):
         boundary.cors = fast_path.cors = services.cors
         fast_path.hosts = services.hosts
         timeouts = self._header_timeout_seconds, self._write_timeout_seconds
-        return _Server(server, boundary, fast_path, *timeouts, self._unfinished)
+        return _Server(server, boundary, fast_path, *timeouts, self._unfinished, services.under_way)

@@ -34,7 +34,7 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
 
     Args:
         database: where statements run.
-        reads: where codes are counted; `database` if None.
+        reads: where codes are listed and counted; `database` if None.
         changes: told of each change.
     """
 
@@ -48,8 +48,8 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
 
     async def of_coupon(self, coupon_name: str, *, after: str, limit: int) -> list[Code] | UnknownCoupon:
         wanted = {"coupon_name": coupon_name, "after": after, "limit": limit, "redemption_id": None}
-        rows = await self._database.fetch_dicts(_PAGE, wanted)
-        if not rows and not await coupon_exists(self._database, coupon_name):
+        rows = await self._reads.fetch_dicts(_PAGE, wanted)
+        if not rows and not await coupon_exists(self._reads, coupon_name):
             return UnknownCoupon()
         return [code_of(row) for row in rows]
 

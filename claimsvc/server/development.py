@@ -168,7 +168,7 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         database_url=services.database_url, redis_urls=services.redis_urls, host=wanted.host, port=port, workers=1
     )
     digest = hashlib.sha256(key.encode()).hexdigest()
-    settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest)})
+    settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest), "admin_port": None})
     environment = _write_environment(services, settings, key)
     # A log line for each request would bury the welcome text.
     logs.configure("warning" if "log_level" not in settings.model_fields_set else settings.log_level, "auto")

@@ -18,8 +18,9 @@ from aiohttp import web
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
-from claimsvc.http.app import create_runner
+from claimsvc.http.app import create_operators_app, create_runner
 from claimsvc.http.framework.services import ForDevelopment
+from claimsvc.http.runner import Runner
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -29,6 +30,11 @@ START_SECONDS = 30.0
 TEARDOWN_SECONDS = 10.0  # after the grace period, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
+
+
+def listen_for_operators(settings: Settings) -> socket.socket | None:
+    """Open the socket of the port for operators, if there is one. Raises as `listen`."""
+    return None if settings.admin_port is None else listen(settings.host, settings.admin_port)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -67,6 +73,7 @@ async def serve_worker(
     settings: Settings,
     sock: socket.socket,
     *,
+    admin_sock: socket.socket | None = None,
     parent_fd: int | None = None,
     on_ready: Ready | None = None,
     development: ForDevelopment | None = None,
@@ -79,6 +86,7 @@ async def serve_worker(
     Args:
         settings: of the service; accepted requests get `shutdown_grace_seconds` to finish.
         sock: a listening socket; closed on return.
+        admin_sock: the listening socket of the port for operators; closed on return. None without `admin_port`.
         parent_fd: a pipe that the supervisor holds open. Its end-of-file means that the supervisor is gone, and stops
             this worker.
         on_ready: called once the service accepts requests. If it returns a status, the service stops with it.
@@ -101,19 +109,19 @@ async def serve_worker(
     too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
         async with application(settings, development) as app:
-            runner = create_runner(
-                app,
-                header_timeout_seconds=settings.header_timeout_seconds,
-                write_timeout_seconds=settings.write_timeout_seconds,
-                shutdown_grace_seconds=settings.shutdown_grace_seconds,
-                unfinished_requests_bytes=settings.unfinished_requests_bytes,
-            )
+            runner = _runner(settings, app)
+            admin_runner = None if admin_sock is None else _runner(settings, create_operators_app(app))
             await runner.setup()
             try:
                 site = web.SockSite(runner, sock, backlog=_BACKLOG)
                 await site.start()
+                addresses = {"address": _address(sock)}
+                if admin_runner is not None and admin_sock is not None:
+                    await admin_runner.setup()
+                    await web.SockSite(admin_runner, admin_sock, backlog=_BACKLOG).start()
+                    addresses["admin_address"] = _address(admin_sock)
                 too_late.cancel()
-                _log.info("serving", address="{}:{}".format(*sock.getsockname()[:2]), pid=os.getpid())
+                _log.info("serving", **addresses, pid=os.getpid())
                 _tune_garbage_collector()
                 status = await _until_stopped(stop, on_ready)
                 _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
@@ -125,12 +133,30 @@ async def serve_worker(
                 await runner.give_drain_notice(settings.shutdown_drain_notice_seconds)
             finally:
                 await runner.cleanup()  # waits for accepted requests
+                if admin_runner is not None:
+                    await admin_runner.cleanup()  # last, so that metrics are read until the end
     finally:
         too_late.cancel()
         sock.close()
+        if admin_sock is not None:
+            admin_sock.close()
     last_resort.cancel()
     _log.info("stopped")
     return status
+
+
+def _runner(settings: Settings, app: web.Application) -> Runner:
+    return create_runner(
+        app,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        write_timeout_seconds=settings.write_timeout_seconds,
+        shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        unfinished_requests_bytes=settings.unfinished_requests_bytes,
+    )
+
+
+def _address(sock: socket.socket) -> str:
+    return "{}:{}".format(*sock.getsockname()[:2])
 
 
 def stop_seconds(settings: Settings) -> float:
@@ -189,7 +215,9 @@ async def _until_stopped(stop: asyncio.Event, on_ready: Ready | None) -> int:
                     await task
 
 
-def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd: int) -> int:
+def serve_as_worker(
+    settings: Settings, listen_fd: int, parent_fd: int, ready_fd: int, admin_fd: int | None = None
+) -> int:
     """Serve as a worker of a supervisor, and return the exit status.
 
     Args:
@@ -197,13 +225,15 @@ def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd
         listen_fd: the listening socket.
         parent_fd: a pipe whose end-of-file means that the supervisor is gone.
         ready_fd: a pipe to write to once this worker serves.
+        admin_fd: the listening socket of the port for operators, if there is one.
     """
 
     async def note_ready() -> None:
         os.write(ready_fd, b".")
 
     sock = socket.socket(fileno=listen_fd)
-    return run(serve_worker(settings, sock, parent_fd=parent_fd, on_ready=note_ready))
+    admin_sock = None if admin_fd is None else socket.socket(fileno=admin_fd)
+    return run(serve_worker(settings, sock, admin_sock=admin_sock, parent_fd=parent_fd, on_ready=note_ready))
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

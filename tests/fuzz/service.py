@@ -147,7 +147,7 @@ class MemoryServer:
             erasure=absent,
             api_keys=absent,
             health_checks={},
-            render_metrics=lambda _: (b"", "text/plain"),
+            begin_render_metrics=lambda _: lambda: (b"", "text/plain"),
             admin_key_digests=(ADMIN_DIGEST,),
             tracer=RequestTracer(NoOpTracer(), 10**6),
             trusted_proxies=[ip_network("127.0.0.0/8")],

@@ -56,10 +56,13 @@ class Gate(MemoryStore):
         super().__init__()
         self.asked = asyncio.Event()
         self.open = asyncio.Event()
+        self.waiting = 0
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> ClaimOutcome:
         self.asked.set()
+        self.waiting += 1
         await self.open.wait()
+        self.waiting -= 1
         return await super().claim_unit(coupon_name, user_id)
 
 

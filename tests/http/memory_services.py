@@ -265,7 +265,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,
-            "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+            "begin_render_metrics": lambda _: lambda: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             "admin_key_digests": (ADMIN_DIGEST,),
             "body_timeout_seconds": 0.2,
             **changes,

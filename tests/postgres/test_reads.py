@@ -55,6 +55,7 @@ async def test_no_slow_read_takes_the_connection_of_claims(database_url: str) ->
             assert await storage.claims.claims("spring", after=None, limit=10) == []
             assert await storage.codes.count(None) is not None
             assert await storage.codes.types() == []
+            assert await storage.codes.of_coupon("spring", after="", limit=10) == []
             assert await storage.audit_log.entries(_ANY, after=None, limit=10) != []
             export = await storage.exports.claims("spring")
             assert [line async for line in cast("AsyncIterator[bytes]", export)]

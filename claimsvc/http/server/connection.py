@@ -18,6 +18,7 @@ from claimsvc.http.server.aiohttp_internals import forget_exception, is_ignored_
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
 from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.http.server.unfinished import MAX_BODY_BUFFER_BYTES, UnfinishedRequests
 from claimsvc.http.server.wire import MAX_HEAD_BYTES, MAX_LINE_BYTES
 
@@ -44,6 +45,7 @@ class HttpConnection(web.RequestHandler):
         boundary: answers requests that could not be parsed.
         fast_path: serves claims without a task.
         head_timeout_seconds: how long a request's headers may take to arrive.
+        under_way: the cap on claims of each address; None without one.
         kwargs: for aiohttp's handler.
     """
 
@@ -56,11 +58,13 @@ class HttpConnection(web.RequestHandler):
         "_head_timeout_seconds",
         "_head_timer",
         "_ignores_upgrade",
+        "_place",
         "_remote",
         "_rest",
         "_server",
         "_started_head",
         "_turn",
+        "_under_way",
         "_unparsed_bytes",
         "_unsent_bytes",
         "_unsent_since",
@@ -73,6 +77,7 @@ class HttpConnection(web.RequestHandler):
         boundary: RequestBoundary,
         fast_path: FastPath,
         head_timeout_seconds: float,
+        under_way: UnderWay | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(manager, **kwargs)
@@ -86,6 +91,9 @@ class HttpConnection(web.RequestHandler):
         # The place in the fair queue of a claim that is about to begin or to be answered.
         self._turn: asyncio.Future[None] | None = None
         self._remote: str | None = None
+        self._under_way = under_way
+        # The address whose place the claim has.
+        self._place: str | None = None
         # The transport until it is lost. aiohttp drops its reference on closing, while responses are still unsent.
         self._wire: asyncio.Transport | None = None
         self._unsent_bytes = 0
@@ -235,16 +243,29 @@ class HttpConnection(web.RequestHandler):
         is_at_rest = len(self._messages) == 1 and not (self._buffer_paused or self._upgraded or self.writing_paused)
         if not is_at_rest or self._server.is_stopping or not self._fast_path.takes(message, body):
             waiter.set_result(None)
+        elif self._under_way is not None and not self._take_place(self._under_way, message):
+            waiter.set_result(None)  # aiohttp's task waits for a place
         elif self._fast_path.queue.is_free(self._remote):
             self._begin_claim()
         else:
             self._turn = self._fast_path.queue.turn(self._remote)
             self._turn.add_done_callback(self._begin_claim)
 
+    def _take_place(self, under_way: UnderWay, message: Any) -> bool:
+        address = under_way.address_of(self._remote, message.headers)
+        self._place = address if under_way.enter(address) else None
+        return address is None or self._place is not None
+
+    def _leave_place(self) -> None:
+        if self._under_way is not None:
+            self._under_way.leave(self._place)
+            self._place = None
+
     def _begin_claim(self, _: object = None) -> None:
         self._turn = None
         message, body = self._messages[0]
         if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
+            self._leave_place()
             return  # the connection ended while the request waited for its turn
         self._messages.popleft()
         if self._parser is not None:
@@ -263,6 +284,7 @@ class HttpConnection(web.RequestHandler):
 
     def _reply_to(self, claim: FastPathClaim, _: object = None) -> None:
         self._claim = self._turn = None
+        self._leave_place()
         try:
             message, closes = claim.reply(closes=self._close or self._server.is_stopping or self._is_last())
         except Exception as error:

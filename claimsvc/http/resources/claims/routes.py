@@ -47,7 +47,11 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
-    return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
+    under_way = request.app[SERVICES].under_way
+    if under_way is None:
+        return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
+    async with under_way.place(under_way.address_of(request.remote, request.headers)):
+        return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
 
 
 def begin_claim(
