@@ -27,14 +27,15 @@ MAX_VALUES = 200
 MAX_RULES_BYTES = 16_384
 
 
-_Values = Annotated[
-    list[Scalar],
-    Field(
-        min_length=1,
-        max_length=MAX_VALUES,
-        fail_fast=True,
-        description="an array of 1 to 200 strings, numbers, true or false",
-    ),
+_VALUES = "an array of 1 to 200 strings, numbers, true or false"
+# Two aliases, because one value cannot be an example of both.
+_Included = Annotated[
+    list[Annotated[Scalar, Field(examples=[20])]],
+    Field(min_length=1, max_length=MAX_VALUES, fail_fast=True, description=_VALUES, examples=[[20, 30]]),
+]
+_Excluded = Annotated[
+    list[Annotated[Scalar, Field(examples=[25])]],
+    Field(min_length=1, max_length=MAX_VALUES, fail_fast=True, description=_VALUES, examples=[[25]]),
 ]
 
 
@@ -53,8 +54,8 @@ class AttributeRule(Request):
             examples=["request"],
         ),
     ] = domain.Source.REQUEST
-    one_of: Annotated[_Values, Field(examples=[[20, 30]])] | None = None
-    none_of: Annotated[_Values, Field(examples=[[25]])] | None = None
+    one_of: _Included | None = None
+    none_of: _Excluded | None = None
     at_least: Annotated[Number, Field(examples=[19])] | None = None
     at_most: Annotated[Number, Field(examples=[65])] | None = None
 
