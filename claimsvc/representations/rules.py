@@ -98,13 +98,13 @@ _AttributeRule = Annotated[
 _NAMES = "an array of at most 20 names of coupons"
 # Two aliases, because their examples have to be names that differ.
 _Held = Annotated[
-    list[Annotated[CouponName, Field(examples=["spring-sale"])]],
-    Field(max_length=MAX_RULES, description=_NAMES, examples=[["spring-sale"]]),
+    list[Annotated[CouponName, Field(examples=["winter-sale"])]],
+    Field(max_length=MAX_RULES, description=_NAMES, examples=[["winter-sale"]]),
     at_most(MAX_RULES),
 ]
 _NotHeld = Annotated[
-    list[Annotated[CouponName, Field(examples=["autumn-sale"])]],
-    Field(max_length=MAX_RULES, description=_NAMES, examples=[["autumn-sale"]]),
+    list[Annotated[CouponName, Field(examples=["spring-sale"])]],
+    Field(max_length=MAX_RULES, description=_NAMES, examples=[["spring-sale"]]),
     at_most(MAX_RULES),
 ]
 
