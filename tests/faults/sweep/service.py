@@ -100,7 +100,7 @@ class ServiceHere:
     async def _run(self, started: "asyncio.Future[int]") -> None:
         watch_tasks_of(self.work)
         # As with `sweep_seconds` above: twice a second it would be in every run.
-        bootstrap.HEED_SECONDS = 3600.0
+        bootstrap.HEED_SECONDS = 3600.0  # type: ignore[attr-defined]
         settings = Settings(**self._settings)
         async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
             started.set_result(port)
