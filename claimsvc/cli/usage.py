@@ -33,11 +33,11 @@ def refused_options(error: "ValidationError", model: "type[BaseModel]") -> typer
         error: what pydantic found.
         model: what the options must be.
     """
-    from claimsvc.representations.mistakes import is_shown, mistakes_of, pointer_of
+    from claimsvc.representations.mistakes import mistakes_of, pointer_of, shown_place
 
     first = mistakes_of(error, model)[0]
-    inside = first.place[1:]
-    where = f"at {pointer_of(inside)}: " if inside and is_shown(inside) else ""
+    inside = shown_place(first.place[1:])
+    where = f"at {pointer_of(inside)}: " if inside else ""
     return typer.BadParameter(where + _clause(first.message), param_hint=option_of(str(first.place[0])))
 
 

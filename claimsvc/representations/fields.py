@@ -148,7 +148,7 @@ MAX_NUMBER = 2**53 - 1
 NUMBER_RULE = "a number from -9007199254740991 to 9007199254740991"
 Number = Annotated[
     Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)],
-    Field(description=NUMBER_RULE, examples=[19]),
+    Field(description=NUMBER_RULE),
 ]
 # PostgreSQL stores U+0000 neither in text nor in jsonb.
 Scalar = Annotated[

@@ -8,6 +8,7 @@ description completes the sentence "it must be ...". Messages never contain valu
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import takewhile
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -210,6 +211,6 @@ def pointer_of(place: Place) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
-def is_shown(place: Place) -> bool:
-    """Whether the names of a place may be repeated in a message."""
-    return all(is_fit(str(part)) for part in place)
+def shown_place(place: Place) -> Place:
+    """The place, as far as its names may be repeated in a message."""
+    return tuple(takewhile(lambda part: is_fit(str(part)), place))

@@ -27,22 +27,25 @@ MAX_VALUES = 200
 MAX_RULES_BYTES = 16_384
 
 
-_Values = Annotated[
-    list[Scalar],
-    Field(
-        min_length=1,
-        max_length=MAX_VALUES,
-        fail_fast=True,
-        description="an array of 1 to 200 strings, numbers, true or false",
-        examples=[["KR", "JP"]],
-    ),
+_VALUES = "an array of 1 to 200 strings, numbers, true or false"
+# Two aliases, because one value cannot be an example of both.
+_Included = Annotated[
+    list[Annotated[Scalar, Field(examples=[20])]],
+    Field(min_length=1, max_length=MAX_VALUES, fail_fast=True, description=_VALUES, examples=[[20, 30]]),
+]
+_Excluded = Annotated[
+    list[Annotated[Scalar, Field(examples=[25])]],
+    Field(min_length=1, max_length=MAX_VALUES, fail_fast=True, description=_VALUES, examples=[[25]]),
 ]
 
 
 class AttributeRule(Request):
-    """A rule about an attribute. The attribute is required, and must satisfy every condition that is given."""
+    """A rule about an attribute. The attribute is required, and must satisfy every condition that is given.
 
-    name: AttributeName
+    The examples of the fields make a rule that can be met, because programs try them together.
+    """
+
+    name: Annotated[AttributeName, Field(examples=["age"])]
     source: Annotated[
         domain.Source,
         Field(
@@ -51,10 +54,10 @@ class AttributeRule(Request):
             examples=["request"],
         ),
     ] = domain.Source.REQUEST
-    one_of: _Values | None = None
-    none_of: _Values | None = None
-    at_least: Number | None = None
-    at_most: Number | None = None
+    one_of: _Included | None = None
+    none_of: _Excluded | None = None
+    at_least: Annotated[Number, Field(examples=[19])] | None = None
+    at_most: Annotated[Number, Field(examples=[65])] | None = None
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:
@@ -92,9 +95,16 @@ _AttributeRule = Annotated[
     ),
     at_most(MAX_ENTRIES),
 ]
-_CouponNames = Annotated[
-    list[CouponName],
-    Field(max_length=MAX_RULES, description="an array of at most 20 names of coupons", examples=[["spring-sale"]]),
+_NAMES = "an array of at most 20 names of coupons"
+# Two aliases, because their examples have to be names that differ.
+_Held = Annotated[
+    list[Annotated[CouponName, Field(examples=["winter-sale"])]],
+    Field(max_length=MAX_RULES, description=_NAMES, examples=[["winter-sale"]]),
+    at_most(MAX_RULES),
+]
+_NotHeld = Annotated[
+    list[Annotated[CouponName, Field(examples=["spring-sale"])]],
+    Field(max_length=MAX_RULES, description=_NAMES, examples=[["spring-sale"]]),
     at_most(MAX_RULES),
 ]
 
@@ -111,8 +121,8 @@ class Rules(Request):
         ),
         at_most(MAX_RULES),
     ] = Field(default_factory=list)
-    holds: _CouponNames = Field(default_factory=list)
-    holds_not: _CouponNames = Field(default_factory=list)
+    holds: _Held = Field(default_factory=list)
+    holds_not: _NotHeld = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _can_be_met(self) -> Self:

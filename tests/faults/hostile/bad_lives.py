@@ -96,7 +96,7 @@ _METADATA: dict[str, str | None] = {
     '{"a": "\\u0000"}': "#/metadata/a",
     '{"a": "x\\u0000y"}': "#/metadata/a",
     '{"a": "\\ud800"}': "#/metadata/a",
-    '{"\\u0000": 1}': "#",
+    '{"\\u0000": 1}': "#/metadata",
     '{"\\ud800": 1}': "#/metadata",
     '{"a": 1, "a": 2}': "#",
     '{"a": 1e999}': "#",
