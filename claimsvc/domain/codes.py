@@ -245,6 +245,10 @@ class OpenTerms:
     has_benefit: bool = False
     code_types: frozenset[str] = frozenset()
 
+    def leaves_open_as(self, other: "OpenTerms") -> bool:
+        """Whether the coupon has a type and a benefit where it has them in `other`."""
+        return (self.has_type, self.has_benefit) == (other.has_type, other.has_benefit)
+
     def refused(self, rows: Iterable[NewCode]) -> dict[str, RowReason]:
         """Return the codes of those rows whose type or benefit is refused, and why. The first types are admitted."""
         types, refused = set(self.code_types), dict[str, RowReason]()

@@ -11,7 +11,7 @@ from uuid import uuid4
 
 from psycopg.types.json import Jsonb
 
-from claimsvc.domain import AuditEntry, NewCode, OpenTerms, RowReason
+from claimsvc.domain import MAX_CODE_TYPES, AuditEntry, NewCode, OpenTerms, RowReason
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
@@ -138,14 +138,11 @@ class CodeBatch:
             RestartTransactionError: its terms have changed meanwhile.
         """
         if self._units:
-            new_types = sorted(self._types - self._open.code_types)
             coupon = {"coupon_name": self._coupon_name, "units": self._units, "pattern": self._pattern}
-            coupon |= {"new_types": new_types or None}
             coupons = {"coupon_names": [self._coupon_name]}
             entry = replace(self._entry, details={**self._entry.details, "codes": self._units})
             await driver.execute(LOCK_COUPONS, coupons)
-            if self._has_terms and await self._read_open_terms(driver) != self._open:
-                raise RestartTransactionError
+            coupon |= {"new_types": await self._new_types(driver) if self._has_terms else None}
             await driver.execute(_GROW, coupon)
             [(coupon_type,)] = await (await driver.execute(_ENABLE_CODES, coupon)).fetchall()
             self.counted = {coupon_type, *self._types}
@@ -159,6 +156,13 @@ class CodeBatch:
             self._open = await self._read_open_terms(driver)
             self._refused = self._open.refused(rows)
         return dict(self._refused) if rows else {}
+
+    async def _new_types(self, driver: Driver) -> list[str] | None:
+        """Return the types that the coupon's codes have not had yet; None if there are none. Raises as `finish`."""
+        now = await self._read_open_terms(driver)
+        if not now.leaves_open_as(self._open) or len(now.code_types | self._types) > MAX_CODE_TYPES:
+            raise RestartTransactionError
+        return sorted(self._types - now.code_types) or None
 
     async def _read_open_terms(self, driver: Driver) -> OpenTerms:
         rows = await (await driver.execute(_OPEN_TERMS, {"coupon_name": self._coupon_name})).fetchall()

@@ -1,5 +1,6 @@
 """Codes over connections that are cut: what was committed is known to be ours, and is not done twice."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 from typing import Any
@@ -155,3 +156,28 @@ async def test_an_upload_and_a_change_of_the_coupon_at_the_same_time_are_decided
         assert answer == (RowsRefused(refused, 1) if atomic else CodesAdded(1, refused, 1))
         assert await amounts(storage) == ((5, 5) if atomic else (1, 1))
         assert await storage.codes.code("a") is None
+
+
+async def test_uploads_at_the_same_time_have_a_hundred_types_at_most_and_each_once(database_url: str) -> None:
+    async def upload(storage: Repositories, number: int) -> int:
+        async def rows() -> AsyncIterator[Sequence[NewCode]]:
+            yield [NewCode(row, f"{number}-{row}", None, f"type-{(number * 15 + row) % 140}") for row in range(30)]
+
+        answer = await storage.codes.add("spring", rows(), ENTRY, atomic=False)
+        assert isinstance(answer, CodesAdded)
+        assert {row.reason for row in answer.refused} <= {RowReason.TOO_MANY_TYPES}
+        return answer.added
+
+    async with open_storage(database_url) as (storage, _):
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+        added = await asyncio.gather(*(upload(storage, number) for number in range(8)))
+    [(types, of_codes, codes)] = administrate(
+        database_url,
+        """
+        SELECT (SELECT array_agg(each ORDER BY each) FROM campaigns, unnest(code_types) AS each),
+            array_agg(DISTINCT type ORDER BY type), count(*) FROM codes
+        """,
+    )
+    assert types == of_codes
+    assert len(of_codes) == 100  # type: ignore[arg-type]
+    assert codes == sum(added)

@@ -157,6 +157,8 @@ def test_what_is_no_type_and_no_benefit_is_refused(cells: str, reason: RowReason
         ('"benefit": {"percent_off": "15"}', RowReason.BAD_BENEFIT),
         ('"benefit": {"percent_off": true}', RowReason.BAD_BENEFIT),
         ('"benefit": {"percent_off": 15, "other": 1}', RowReason.BAD_BENEFIT),
+        ('"benefit": {"amount_off": 5000, "currency": "KRW", "text": "tea"}', RowReason.BAD_BENEFIT),
+        ('"benefit": {"percentoff": 15}', RowReason.BAD_BENEFIT),
         ('"percent_off": 15', RowReason.BAD_ROW),
     ],
 )
