@@ -16,13 +16,17 @@ WHERE code.coupon_name = %(coupon_name)s AND code.code > %(after)s
 ORDER BY code.code
 LIMIT %(limit)s
 """
-# A code's own type counts, or else that of its coupon.
+# A code's own type counts, or else that of its coupon. OFFSET lets no code be read for a type that no coupon has.
 _COUNT = """
 SELECT count(*), count(claim_id) FILTER (WHERE voided_at IS NULL), count(redeemed_at), count(voided_at)
 FROM (
     SELECT claim_id, redeemed_at, voided_at
-    FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
-    WHERE has_codes AND campaigns.type IS NOT DISTINCT FROM %(type)s AND codes.type IS NULL
+    FROM campaigns CROSS JOIN LATERAL (
+        SELECT claim_id, redeemed_at, voided_at FROM codes
+        WHERE coupon_name = campaigns.coupon_name AND codes.type IS NULL
+        OFFSET 0
+    ) AS untyped
+    WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
     UNION ALL
     SELECT claim_id, redeemed_at, voided_at FROM codes WHERE type = %(type)s
 ) AS counted
