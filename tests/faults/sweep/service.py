@@ -11,6 +11,7 @@ from functools import partial
 from typing import Any, Protocol
 from urllib.parse import urlsplit
 
+from claimsvc import bootstrap
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
@@ -98,6 +99,8 @@ class ServiceHere:
 
     async def _run(self, started: "asyncio.Future[int]") -> None:
         watch_tasks_of(self.work)
+        # As with `sweep_seconds` above: twice a second it would be in every run.
+        bootstrap.HEED_SECONDS = 3600.0
         settings = Settings(**self._settings)
         async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
             started.set_result(port)
