@@ -110,7 +110,7 @@ async def of_user(
     found = await claims.claims_of_user(user_id, states=states, before=before, limit=limit)
     if caller.sees_codes_of(user_id):
         return found
-    return [replace(each, claim=replace(each.claim, code=None), shows_code=False) for each in found]
+    return [replace(each, claim=replace(each.claim, code=None, terms=None), shows_code=False) for each in found]
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:

@@ -49,8 +49,8 @@ def upload_codes(
     file: Annotated[
         str,
         typer.Argument(
-            help="CSV rows `code,expires_at`, with or without this heading; in an .ndjson file, one JSON object per "
-            "line. Use - for standard input."
+            help="CSV rows `code,expires_at`, with or without this heading; with one, also `type`, `percent_off`, "
+            "`amount_off`, `currency`, `text`. In an .ndjson file, one JSON object per line. Use - for standard input."
         ),
     ],
     uses: Uses = None,
@@ -227,7 +227,7 @@ async def _rows(opened: BinaryIO, reader: "RowReader") -> AsyncIterator[list["Ro
 
 def _print(code: domain.Code) -> None:
     say(f"{code.code} of {code.coupon_name}: {code.state}")
-    for name in ("claim_id", "user_id", "expires_at", "redeemed_at"):
+    for name in ("type", "benefit", "claim_id", "user_id", "expires_at", "redeemed_at"):
         if (value := getattr(code, name)) is not None:
             say(f"  {name}: {in_json(value)}")
     if code.uses > 1:

@@ -20,6 +20,14 @@ class ClaimState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CodeTerms:
+    """The type and the benefit of a code that has one of them of its own; the other is that of its coupon."""
+
+    type: str | None
+    benefit: Mapping[str, Any] | None = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One unit of a coupon, claimed by one user.
 
@@ -29,6 +37,7 @@ class Claim:
         expires_at: when the hold expires; None unless the claim is held.
         ended_at: when it was cancelled or expired; None while it is active or held.
         code: the claim's code, if the coupon has codes. None while the claim is held.
+        terms: what the code is worth; None while the claim is held, and if the code has no terms of its own.
     """
 
     id: str
@@ -39,6 +48,7 @@ class Claim:
     expires_at: datetime | None = None
     ended_at: datetime | None = None
     code: str | None = None
+    terms: CodeTerms | None = None
 
 
 EVERY_CLAIM_STATE = frozenset(ClaimState)
@@ -52,7 +62,7 @@ class UserClaim:
         claim: the claim.
         type: the type of its coupon; None if that has none.
         benefit: what its coupon is worth, in the form of the API's `Benefit`; None if that is not stated.
-        shows_code: whether the reader may see the claim's code. If not, `claim.code` is None.
+        shows_code: whether the reader may see the claim's code. If not, `claim.code` and `claim.terms` are None.
     """
 
     claim: Claim

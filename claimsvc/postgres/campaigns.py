@@ -38,7 +38,7 @@ from claimsvc.postgres.idempotency import concluded, look_up
 
 _READ = f"""
 SELECT {COUPON_COLUMNS}, {CAMPAIGN_COLUMNS},
-    coalesce(campaign.has_codes, false) AS has_codes
+    coalesce(campaign.has_codes, false) AS has_codes, campaign.code_types
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
@@ -165,7 +165,7 @@ class PostgresCampaigns:
             row = await read.fetchone()
             refusal = _refusal(row, change)
             if row is not None and row["has_codes"]:
-                types.update({row["type"], change.get("type", row["type"])})
+                types.update({row["type"], change.get("type", row["type"]), *(row["code_types"] or ())})
             if row is None or refusal is not None:
                 return await concluded(driver, idempotency_key, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)

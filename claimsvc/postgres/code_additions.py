@@ -120,7 +120,7 @@ class CodeAdditions:
             ), after
 
         answer = await self._run_adding(work)
-        self._changes.committed([batch.type])
+        self._changes.committed(batch.counted)
         return answer
 
     async def generate(
@@ -162,7 +162,7 @@ class CodeAdditions:
                 answer = await self._run_adding(work)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
             return await self._conclude(idempotency_key, UnknownCoupon())
-        self._changes.committed([batch.type])
+        self._changes.committed(batch.counted)
         return answer
 
     async def _run_adding(self, work: Callable[[Driver, bool], Awaitable[_A]]) -> _A:

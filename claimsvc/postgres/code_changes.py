@@ -12,8 +12,13 @@ from claimsvc.postgres.database import Database
 CodesChanged = Callable[[Collection[str | None]], None]
 """Called with types of coupons after a change to their codes was committed."""
 
-TYPES_OF = "SELECT DISTINCT type FROM campaigns WHERE coupon_name = ANY (%(coupon_names)s) AND has_codes"
-"""The types of those of the coupons that have codes."""
+COUNTED_TYPES = "array_append(campaigns.code_types, campaigns.type)"
+"""The types under which the codes of a row of `campaigns` are counted: those of their own, and that of the coupon."""
+
+TYPES_OF = f"""
+SELECT DISTINCT unnest({COUNTED_TYPES}) FROM campaigns WHERE coupon_name = ANY (%(coupon_names)s) AND has_codes
+"""  # noqa: S608 - of constants
+"""The types under which codes of these coupons are counted."""
 
 _MARK = f"INSERT INTO code_changes (coupon_type) {TYPES_OF}"
 # Each mark is found by one instance. LIMIT bounds the statement; the next pass finds the others.

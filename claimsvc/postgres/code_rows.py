@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from claimsvc.domain import AlreadyRedeemed, Code, CodeExpired, CodeNotClaimed, CodeState, NotYourClaim
+from claimsvc.domain import AlreadyRedeemed, Code, CodeExpired, CodeNotClaimed, CodeState, CodeTerms, NotYourClaim
 from claimsvc.postgres.database import Database
 
 # The exact code; without one, those that differ from it by case alone, two at most. Codes have ASCII letters only, and
@@ -19,6 +19,14 @@ UNION ALL (
     LIMIT 2
 )
 """
+
+CODE_TERMS = """
+CASE WHEN num_nonnulls(code.type, code.benefit) > 0 THEN jsonb_build_object(
+    'type', coalesce(code.type, (SELECT type FROM campaigns WHERE coupon_name = code.coupon_name)),
+    'benefit', coalesce(code.benefit, (SELECT benefit FROM campaigns WHERE coupon_name = code.coupon_name))
+) END
+"""
+"""The `terms_of` the row `code`: what it and its coupon say together, or NULL if it has no terms of its own."""
 
 REDEMPTIONS = """
 LEFT JOIN LATERAL (
@@ -37,8 +45,9 @@ CODE_COLUMNS = f"""
     code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.voided_at IS NOT NULL AS is_voided,
     coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
     claim.held_until IS NOT NULL AS is_held, claim.user_id,
-    campaign.type, coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this,
-    true AS has_codes
+    coalesce(code.type, campaign.type) AS type, coalesce(code.benefit, campaign.benefit) AS benefit,
+    coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this,
+    true AS has_codes, NULL::text[] AS lost_types
 FROM codes AS code
 LEFT JOIN user_claims AS claim ON claim.coupon_name = code.coupon_name AND claim.id = code.claim_id
 LEFT JOIN campaigns AS campaign ON campaign.coupon_name = code.coupon_name
@@ -78,7 +87,14 @@ def code_of(row: Mapping[str, Any]) -> Code:
         row["uses"],
         row["redeemed_count"],
         row["user_id"],
+        row["type"],
+        row["benefit"],
     )
+
+
+def terms_of(terms: Mapping[str, Any] | None) -> CodeTerms | None:
+    """Return the terms of a column `CODE_TERMS`."""
+    return None if terms is None else CodeTerms(terms["type"], terms["benefit"])
 
 
 def refusal_of(

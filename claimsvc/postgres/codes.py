@@ -4,7 +4,7 @@ from claimsvc.domain import Code, CodeCounts, UnknownCoupon
 from claimsvc.postgres.claiming.code_pool import SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS
 from claimsvc.postgres.code_additions import CodeAdditions
-from claimsvc.postgres.code_changes import take_marks
+from claimsvc.postgres.code_changes import COUNTED_TYPES, take_marks
 from claimsvc.postgres.code_rows import CODE_COLUMNS, READ_CODE, code_of, find_code
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
@@ -16,17 +16,28 @@ WHERE code.coupon_name = %(coupon_name)s AND code.code > %(after)s
 ORDER BY code.code
 LIMIT %(limit)s
 """
+# A code's own type counts, or else that of its coupon. OFFSET lets no code be read for a type that no coupon has.
 _COUNT = """
 SELECT count(*), count(claim_id) FILTER (WHERE voided_at IS NULL), count(redeemed_at), count(voided_at)
-FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
-WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
+FROM (
+    SELECT claim_id, redeemed_at, voided_at
+    FROM campaigns CROSS JOIN LATERAL (
+        SELECT claim_id, redeemed_at, voided_at FROM codes
+        WHERE coupon_name = campaigns.coupon_name AND codes.type IS NULL
+        OFFSET 0
+    ) AS untyped
+    WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
+    UNION ALL
+    SELECT claim_id, redeemed_at, voided_at FROM codes WHERE type = %(type)s
+) AS counted
 """
-_TYPES = "SELECT DISTINCT type FROM campaigns WHERE has_codes"
-_DUE = """
-SELECT DISTINCT campaigns.coupon_name, type FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
+_TYPES = f"SELECT DISTINCT unnest({COUNTED_TYPES}) FROM campaigns WHERE has_codes"  # noqa: S608 - of constants
+_DUE = f"""
+SELECT DISTINCT campaigns.coupon_name, {COUNTED_TYPES}
+FROM campaigns JOIN codes ON codes.coupon_name = campaigns.coupon_name
 WHERE has_codes AND claim_id IS NULL AND voided_at IS NULL AND expires_at <= now()
 LIMIT 100
-"""
+"""  # noqa: S608 - of constants
 
 
 class PostgresCodes(CodeAdditions, CodeRedemptions):
@@ -80,5 +91,5 @@ class PostgresCodes(CodeAdditions, CodeRedemptions):
             return int(count)
 
         count = await self._database.run_transaction(work)
-        self._changes.committed({coupon_type for _, coupon_type in due})
+        self._changes.committed({coupon_type for _, types in due for coupon_type in types})
         return count

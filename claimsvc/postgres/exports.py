@@ -24,15 +24,32 @@ def _text(column: str) -> str:
     return f"""'"' || replace({guarded}, '"', '""') || '"'"""
 
 
+def _number(member: str) -> str:
+    return f"coalesce(benefit ->> '{member}', '')"
+
+
 def _time(column: str) -> str:
     return f"""coalesce(to_char({column}, 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'), '')"""
 
 
 _IS_HELD = "state = 'active' AND held_until IS NOT NULL"
-_CODE = f""", coalesce((
-            SELECT {_text("code")} FROM codes
-            WHERE codes.coupon_name = user_claims.coupon_name AND claim_id = id AND NOT ({_IS_HELD}) LIMIT 1
-        ), '')"""  # noqa: S608 - of constants
+_COLUMNS_WITH_CODES = b",code,type,percent_off,amount_off,currency,text"
+# A benefit has the columns in which codes are uploaded. Without a `code`, because a hold's may still change, the type
+# and the benefit are those of the coupon.
+_CODE = f""", (
+            SELECT concat_ws(',', coalesce({_text("code")}, ''), coalesce({_text("type")}, ''),
+                {_number("percent_off")}, {_number("amount_off")}, {_number("currency")},
+                coalesce({_text("(benefit ->> 'text')")}, ''))
+            FROM (
+                SELECT code.code, coalesce(code.type, campaign.type) AS type,
+                    coalesce(code.benefit, campaign.benefit) AS benefit
+                FROM (SELECT) AS claim
+                LEFT JOIN codes AS code ON code.coupon_name = user_claims.coupon_name
+                    AND code.claim_id = user_claims.id AND NOT ({_IS_HELD})
+                LEFT JOIN campaigns AS campaign ON campaign.coupon_name = user_claims.coupon_name
+                LIMIT 1
+            ) AS shown
+        )"""  # noqa: S608 - of constants
 _PAGE = rf"""
 WITH page AS MATERIALIZED (
     SELECT claimed_at, id, concat_ws(
@@ -71,7 +88,7 @@ class PostgresExports:
         return self._pages(coupon_name, with_codes)
 
     async def _pages(self, coupon_name: str, with_codes: bool) -> AsyncIterator[bytes]:
-        yield _HEADER % (b",code" if with_codes else b"")
+        yield _HEADER % (_COLUMNS_WITH_CODES if with_codes else b"")
         page = _PAGE_WITH_CODES if with_codes else _PAGE_WITHOUT_CODES
         count, (after_at, after_id) = self._page_claims, _START
         while count == self._page_claims:

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from claimsvc.postgres.audit import insert_entry
-from claimsvc.postgres.code_rows import READ_CODE, REDEMPTIONS
+from claimsvc.postgres.code_rows import CODE_TERMS, READ_CODE, REDEMPTIONS
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +95,14 @@ WITH gone AS (
     )
 
 
+# `lost_types` are those of which a code may be that an expired hold has just given back.
 _READ_CLAIM = f"""
 SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
-    claim.ended_at, code.code, coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
-    coalesce(campaign.has_codes, false) AS has_codes, campaign.type, coalesce(code.uses, campaign.uses, 1) AS uses,
-    done.redeemed_count, done.last_at, done.is_this
+    claim.ended_at, code.code, {CODE_TERMS} AS terms,
+    coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
+    coalesce(campaign.has_codes, false) AS has_codes, coalesce(code.type, campaign.type) AS type,
+    CASE WHEN code.code IS NULL THEN campaign.code_types END AS lost_types,
+    coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this
 FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name

@@ -54,7 +54,7 @@ from claimsvc.postgres.redemption_statements import OF_CLAIM, OF_CODE, Statement
 from claimsvc.postgres.transactions import RestartTransactionError
 
 _COUPON_OF = "SELECT coupon_name FROM user_claims WHERE id = %(claim_id)s"
-_CLAIM_COLUMNS = ("id", "coupon_name", "user_id", "state", "claimed_at", "held_until", "ended_at", "code")
+_CLAIM_COLUMNS = ("id", "coupon_name", "user_id", "state", "claimed_at", "held_until", "ended_at", "code", "terms")
 
 _Row = Mapping[str, Any]
 _T = TypeVar("_T", bound=Outcome)
@@ -257,7 +257,7 @@ async def _concluded(
     """Return the answer of the row that was read last; with a key or `commit`, end the transaction."""
     row = await read.fetchone()
     if row is not None and row["has_codes"]:
-        types.add(row["type"])
+        types.update({row["type"], *(row["lost_types"] or ())})
     if idempotency_key is None and not commit:
         return answer_of(row)
     return await concluded(driver, idempotency_key, stored, answer_of(row), in_doubt)

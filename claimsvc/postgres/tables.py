@@ -128,6 +128,8 @@ campaigns = Table(
     Column("deny_version", Integer),
     Column("has_codes", Boolean, nullable=False, server_default=false()),
     Column("code_pattern", Text),
+    # The types that codes of it have of their own; NULL if none has.
+    Column("code_types", ARRAY(_NAME)),
     # How often each claim may be redeemed, unless its code says otherwise.
     Column("uses", SmallInteger, nullable=False, server_default="1"),
     CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
@@ -198,6 +200,9 @@ codes = Table(
     Column("redemption_id", Uuid),
     # How often it may be redeemed; NULL if as often as the coupon says.
     Column("uses", SmallInteger),
+    # Its own; NULL if those of the coupon count.
+    Column("type", _NAME),
+    Column("benefit", JSONB),
     CheckConstraint("octet_length(code) BETWEEN 1 AND 255", name="code_length"),
     CheckConstraint("redeemed_at IS NULL OR claim_id IS NOT NULL", name="redeemed"),
     Index(
@@ -219,6 +224,8 @@ codes = Table(
         "expires_at",
         postgresql_where=text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
     ),
+    # For the counts. Most codes have no type of their own.
+    Index("codes_type_idx", "type", postgresql_where=text("type IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )
 

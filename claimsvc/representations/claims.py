@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
 from claimsvc import domain
+from claimsvc.representations.benefits import benefit_body
 from claimsvc.representations.fields import CouponName, CouponType, UserId
 
 
@@ -24,8 +25,8 @@ class ClaimWithoutCodeBody:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimBody(ClaimWithoutCodeBody):
-    """A claim: one unit of a coupon, for one user."""
+class ClaimWithoutTermsBody(ClaimWithoutCodeBody):
+    """A claim: one unit of a coupon, for one user. Its type and benefit are those of its coupon."""
 
     code: Annotated[
         str | None,
@@ -33,9 +34,26 @@ class ClaimBody(ClaimWithoutCodeBody):
     ]
 
 
+_OF_ITS_CODE = "absent unless its code has a type or a benefit of its own"
+OwnType = Annotated[CouponType | None, Field(description=f"its type; {_OF_ITS_CODE}")]
+OwnBenefit = Annotated[
+    dict[str, Any] | None,
+    Field(description=f"what it is worth; {_OF_ITS_CODE}", examples=[{"percent_off": 15}]),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimBody(ClaimWithoutTermsBody):
+    """A claim: one unit of a coupon, for one user."""
+
+    type: OwnType = None
+    benefit: OwnBenefit = None
+
+
 @dataclass(frozen=True, slots=True)
 class UserClaimBody(ClaimWithoutCodeBody):
-    """A claim in a list of its user's claims, with the type and the benefit of its coupon."""
+    """A claim in a list of its user's claims, with its type and benefit: those of its code, if that has some of its own
+    and may be seen, or else those of its coupon."""
 
     type: CouponType | None
     benefit: dict[str, Any] | None
@@ -52,7 +70,10 @@ class UserClaimWithCodeBody(UserClaimBody):
 
 def claim_body(claim: domain.Claim) -> ClaimBody:
     """The body of a claim."""
-    return ClaimBody(*_all_but_code(claim), claim.code)
+    values = (*_all_but_code(claim), claim.code)
+    if claim.terms is None:
+        return cast("ClaimBody", ClaimWithoutTermsBody(*values))
+    return ClaimBody(*values, claim.terms.type, benefit_body(claim.terms.benefit))
 
 
 def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:
@@ -62,8 +83,8 @@ def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | C
 
 def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
     """The body of a claim in a list of its user's claims."""
-    benefit = dict(listed.benefit) if listed.benefit is not None else None
-    values = (*_all_but_code(listed.claim), listed.type, benefit)
+    terms = listed.claim.terms or listed
+    values = (*_all_but_code(listed.claim), terms.type, benefit_body(terms.benefit))
     return UserClaimWithCodeBody(*values, listed.claim.code) if listed.shows_code else UserClaimBody(*values)
 
 

@@ -8,8 +8,9 @@ from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.domain.codes import normalized
+from claimsvc.representations.benefits import benefit_body
 from claimsvc.representations.coupons import Uses
-from claimsvc.representations.fields import CouponName, UserId
+from claimsvc.representations.fields import CouponName, CouponType, UserId
 
 
 def _normalized(value: Any) -> Any:
@@ -65,6 +66,13 @@ class CodeWithoutUserBody:
     redeemed_at: Annotated[datetime | None, Field(description="when it was redeemed, for the last time if several")]
     uses: Uses
     redeemed_count: Annotated[int, Field(ge=0, description="how often it was redeemed", examples=[0])]
+    type: Annotated[CouponType | None, Field(description="its own type, or else that of its coupon")]
+    benefit: Annotated[
+        dict[str, Any] | None,
+        Field(
+            description="what it is worth: its own benefit, or else that of its coupon", examples=[{"percent_off": 15}]
+        ),
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +109,8 @@ def code_body(code: domain.Code, caller: domain.Caller) -> CodeBody:
         code.redeemed_at,
         code.uses,
         code.redeemed_count,
+        code.type,
+        benefit_body(code.benefit),
     )
     if caller.sees(code.user_id):
         return CodeBody(*shown, code.user_id)

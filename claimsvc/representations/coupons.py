@@ -3,18 +3,16 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
+from claimsvc.representations.benefits import Benefit, benefit_body
 from claimsvc.representations.fields import (
     IN_SLICES,
-    MAX_ENTRIES,
-    MAX_NUMBER,
     NUMBER_RULE,
     Amount,
     CouponName,
@@ -24,11 +22,8 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
-    VisibleLine,
-    at_most,
     bytes_of_jsonb,
 )
-from claimsvc.representations.mistakes import nearest
 from claimsvc.representations.rules import CouponRules, rules_body
 from claimsvc.representations.times import EndsAt, StartsAt
 
@@ -99,70 +94,6 @@ Metadata = Annotated[
         examples=[{"channel": "app"}],
         json_schema_extra={"additionalProperties": False},
     ),
-]
-
-
-class PercentOff(Request):
-    """A discount in per cent."""
-
-    percent_off: Annotated[
-        float, Field(gt=0, le=100, description="a number greater than 0 and at most 100", examples=[15])
-    ]
-
-
-class AmountOff(Request):
-    """A discount as an amount, in the smallest unit of a currency (ISO 4217)."""
-
-    amount_off: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=MAX_NUMBER,
-            description="an integer from 1 to 9007199254740991, in the smallest unit of the currency",
-            examples=[5000],
-        ),
-    ]
-    currency: Annotated[
-        str,
-        Field(
-            pattern="^[A-Z]{3}$",
-            description="the three capital letters of a currency (ISO 4217)",
-            examples=["KRW"],
-        ),
-    ]
-
-
-class OtherBenefit(Request):
-    """Any other benefit, as text."""
-
-    text: Annotated[VisibleLine, Field(examples=["a free coffee"])]
-
-
-_BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}
-
-
-def _kind_of_benefit(value: Any) -> str | None:
-    """The benefit that is meant, by its names or what is near them, so that mistakes are told about that one alone."""
-    if not isinstance(value, dict):
-        return next((kind for kind, model in _BENEFITS.items() if isinstance(value, model)), None)
-    of_name = {name: kind for kind, model in _BENEFITS.items() for name in model.model_fields}
-    for known in (lambda name: name if name in of_name else None, lambda name: nearest(name, of_name)):
-        for name in islice(value, MAX_ENTRIES):
-            if found := known(name):
-                return of_name[found]
-    return None
-
-
-Benefit = Annotated[
-    Annotated[PercentOff, Tag("percent_off")]
-    | Annotated[AmountOff, Tag("amount_off")]
-    | Annotated[OtherBenefit, Tag("text")],
-    Discriminator(_kind_of_benefit),
-    Field(
-        description="an object with `percent_off`, or with `amount_off` and `currency`, or with `text`",
-        examples=[{"percent_off": 15}],
-    ),
-    at_most(MAX_ENTRIES),
 ]
 
 
@@ -308,7 +239,7 @@ def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
         coupon.created_at,
         listed.state,
         listed.type,
-        dict(listed.benefit) if listed.benefit is not None else None,
+        benefit_body(listed.benefit),
         listed.starts_at,
         listed.ends_at,
     )
@@ -356,7 +287,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "per_user_limit": campaign.per_user_limit,
         "claims_per_user": campaign.most_claims,
         "type": campaign.type,
-        "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
+        "benefit": benefit_body(campaign.benefit),
         "metadata": dict(campaign.metadata),
         "uses": campaign.uses,
         "rules": rules_body(campaign.rules),

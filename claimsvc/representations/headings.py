@@ -7,7 +7,7 @@
 import re
 from collections.abc import Mapping
 
-CODE, EXPIRES_AT, USER_ID = "code", "expires_at", "user_id"
+CODE, EXPIRES_AT, TYPE, USER_ID = "code", "expires_at", "type", "user_id"
 
 _IGNORED = re.compile(r"[\W_]")
 _RESEMBLING: Mapping[str, frozenset[str]] = {

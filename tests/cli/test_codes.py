@@ -132,3 +132,34 @@ def test_times_are_read_as_everywhere(database_url: str) -> None:
     for wrong in ("2126-W01-1T00:00:00Z", "2126-01-01", "21260101T000000Z"):
         status, told = generate(wrong)
         assert (status, "RFC 3339" in told) == (2, True)
+
+
+def test_codes_have_a_type_and_a_benefit_of_their_own(database_url: str, tmp_path: Path) -> None:
+    def run(*arguments: str) -> tuple[int, str]:
+        done = claimsvc_here(*arguments, CLAIMSVC_DATABASE_URL=database_url)
+        assert "Traceback" not in done.stderr
+        return done.returncode, done.stdout + done.stderr
+
+    run("coupon", "create", "spring", "--amount", "5", "--benefit", '{"percent_off": 5}')
+    file = tmp_path / "codes.csv"
+    file.write_text("code,type,percent_off\nB-1,vip,\nB-2,,15\nB-3,,15%\nB-4,a b,\n")
+    status, told = run("codes", "upload", "spring", str(file), "--partial")
+    assert status == 1
+    for line in (
+        "Row 3: coupon-has-benefit B-2 (the coupon has a benefit, so its codes have none of their own)",
+        "Row 4: bad-benefit B-3 (a benefit must be an object with `percent_off`",
+        "Row 5: bad-type B-4 (a type must be 1 to 255 characters of A-Z a-z 0-9 . _ -",
+        "1 codes were added to spring.",
+    ):
+        assert line in told
+    run("coupon", "create", "autumn", "--amount", "5")
+    more = tmp_path / "codes.ndjson"
+    more.write_text('{"code": "C-1", "type": "vip", "benefit": {"amount_off": 5000, "currency": "KRW"}}\n')
+    assert run("codes", "upload", "autumn", str(more)) == (0, "1 codes were added to autumn.\n")
+    status, told = run("codes", "show", "C-1")
+    assert (status, told.splitlines()[1:3]) == (
+        0,
+        ["  type: vip", '  benefit: {"currency": "KRW", "amount_off": 5000}'],
+    )
+    shown = json.loads(run("codes", "show", "B-1", "--json")[1])
+    assert (shown["type"], shown["benefit"]) == ("vip", {"percent_off": 5.0})

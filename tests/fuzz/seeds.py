@@ -32,6 +32,8 @@ _ROWS = (
     "Coupon code\n쿠폰,1\n가나다\n".encode(),
     b"a" * 5000,
     b"\xff\n\x00\n,,,\n",
+    b"Code,type,percent_off,amount_off,currency,text\nA,vip,15,,,\nB,,,5000.0,KRW,\nC,,,,,'=1%3B\n",
+    b'{"code": "A", "type": "vip", "benefit": {"percent_off": 1.5}}\n{"code": "B", "benefit": {"text": "tea"}}',
 )
 _USERS = (
     b"user_id\nann\nben\n",

@@ -11,6 +11,7 @@ import re
 import tempfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -30,7 +31,7 @@ from claimsvc.client.retries import advised_seconds
 from claimsvc.client.sending import ClientResponse
 from claimsvc.domain import ANYBODY, NewCode, TokenRefused, is_visible_line
 from claimsvc.domain.code_generation import GENERATION_PATTERN, make_codes, possibilities, regular_expression
-from claimsvc.domain.codes import new_code
+from claimsvc.domain.codes import new_code, with_type
 from claimsvc.domain.times import parse_time
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.bodies import _inflate, parse_body
@@ -45,6 +46,7 @@ from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
 from claimsvc.identity.tokens import JsonWebTokens, _key
 from claimsvc.observability.tracing.requests import RequestTracer
+from claimsvc.representations.benefits import benefit_of
 from claimsvc.representations.code_files import CSV, NDJSON, BadCodeFileError, RowReader
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 from claimsvc.representations.user_lists import BadListError, ListFormat, ListReader
@@ -133,14 +135,16 @@ def _read(
 
 @target
 def code_files(data: bytes) -> None:
-    """`BadCodeFileError`, or rows. Neither depends on the pieces that arrive; a code is read as it is shown."""
+    """`BadCodeFileError`, or rows. Neither depends on the pieces that arrive; a row is read as it is shown."""
     for media_type in (CSV, NDJSON):
         whole, parts = RowReader(media_type), RowReader(media_type)
         rows = _read(whole.feed, whole.finish, [data])
         assert _read(parts.feed, parts.finish, _pieces(data)) == rows
         for row in rows or ():
             if isinstance(row, NewCode):
-                assert new_code(row.row, row.code, row.expires_at.isoformat() if row.expires_at else None) == row
+                shown = new_code(row.row, row.code, row.expires_at.isoformat() if row.expires_at else None)
+                assert with_type(shown, row.type) == replace(row, benefit=None)
+                assert row.benefit is None or benefit_of(row.benefit) == row.benefit
 
 
 @target

@@ -136,17 +136,19 @@ async def test_what_jobs_and_other_instances_change_is_counted(shop: Shop) -> No
 
 
 @pytest.mark.parametrize("counts_here", [False, True], ids=["a command", "an instance"])
-async def test_every_way_to_change_codes_tells_of_it(database_url: str, counts_here: bool) -> None:
+@pytest.mark.parametrize("own", [None, "vip"], ids=["of the coupon", "of their own"])
+async def test_every_way_to_change_codes_tells_of_it(database_url: str, counts_here: bool, own: str | None) -> None:
     """Where nobody counts, by a mark. What changes nothing may tell, too, but what is rolled back leaves no mark."""
     told: set[str | None] = set()
+    known = own or "welcome"
     async with open_pool(database_url, LIMITS, Observed()) as pool:
         database = Database(pool, 3.0)
         storage = Repositories.on(database, observer=Observed(), codes_changed=told.update if counts_here else None)
         codes = storage.codes
-        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK, Campaign(type="welcome"))
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK, Campaign(type=None if own else "welcome"))
 
         async def rows(*given: str) -> AsyncIterator[Sequence[NewCode]]:
-            yield [NewCode(row, code) for row, code in enumerate(given, 1)]
+            yield [NewCode(row, code, None, own) for row, code in enumerate(given, 1)]
 
         async def tells(change: Awaitable[object], *types: str | None) -> None:
             told.clear()
@@ -158,29 +160,30 @@ async def test_every_way_to_change_codes_tells_of_it(database_url: str, counts_h
         def over(claim_id: str) -> None:
             administrate(database_url, f"UPDATE user_claims SET held_until = now() WHERE id = '{claim_id}'")
 
-        await tells(codes.add("spring", rows("C-1", "C-2", "C-3", "C-4"), ENTRY, atomic=True), "welcome")
+        await tells(codes.add("spring", rows("C-1", "C-2", "C-3", "C-4"), ENTRY, atomic=True), known)
+        await tells(storage.campaigns.change("spring", {"type": "welcome"}, ENTRY), "welcome", known)
         await tells(codes.add("spring", rows("C-5", "C-1"), ENTRY, atomic=True))
         await tells(codes.generate("spring", 2, "AAAA-9999", None, ENTRY), "welcome")
         await tells(codes.generate("spring", 2, "A", None, ENTRY))
         made = await storage.admission.admit(attempts("ada", "bob", "eve", "kim", "lee"))
         ids = [each.claim.id for each in made if isinstance(each, Claimed)]
-        await tells(codes.redeem("C-1", ENTRY), "welcome")
-        await tells(codes.unredeem("C-1", ENTRY), "welcome")
-        await tells(codes.redeem_claim(ids[1], ENTRY), "welcome")
-        await tells(codes.unredeem_claim(ids[1], ENTRY), "welcome")
-        await tells(storage.claims.cancel(ids[0], ENTRY), "welcome")
+        await tells(codes.redeem("C-1", ENTRY), known)
+        await tells(codes.unredeem("C-1", ENTRY), known)
+        await tells(codes.redeem_claim(ids[1], ENTRY), known)
+        await tells(codes.unredeem_claim(ids[1], ENTRY), known)
+        await tells(storage.claims.cancel(ids[0], ENTRY), known)
         over(ids[2])
-        await tells(storage.maintenance.settle_holds("spring", limit=10), "welcome")
+        await tells(storage.maintenance.settle_holds("spring", limit=10), known)
         over(ids[3])
-        await tells(codes.redeem_claim(ids[3], ENTRY), "welcome")
+        await tells(codes.redeem_claim(ids[3], ENTRY), known)
         over(ids[4])
-        await tells(storage.campaigns.change("spring", {"paused": True}, ENTRY), "welcome")
+        await tells(storage.campaigns.change("spring", {"paused": True}, ENTRY), known)
         administrate(database_url, "UPDATE codes SET expires_at = now() WHERE claim_id IS NULL")
-        await tells(codes.expire_due(), "welcome")
-        await tells(storage.campaigns.change("spring", {"type": None}, ENTRY), "welcome", None)
+        await tells(codes.expire_due(), known)
+        await tells(storage.campaigns.change("spring", {"type": None}, ENTRY), "welcome", known, None)
         administrate(database_url, "UPDATE campaigns SET archived_at = now() - interval '10 days'")
         await tells(storage.maintenance.purge_coupon("spring", for_days=20, limit=1000, actor="test"))
-        await tells(storage.maintenance.purge_coupon("spring", for_days=1, limit=1000, actor="test"), None)
+        await tells(storage.maintenance.purge_coupon("spring", for_days=1, limit=1000, actor="test"), own, None)
 
 
 @given(st.lists(st.sampled_from(["a", "b", None]), min_size=1, max_size=20), st.integers(1, 3))

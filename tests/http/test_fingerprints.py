@@ -137,7 +137,19 @@ def test_the_rows_of_a_file_have_the_digest_that_they_had() -> None:
     ]
     expected = code_routes._digest([rows])
     assert code_routes._digest([rows[:1], rows[1:]]) == expected
-    assert expected == hashlib.sha256("".join(map(repr, rows)).encode()).hexdigest()
+    # What they were called before rows had terms.
+    former = (
+        "NewCode(row=1, code='가-1', expires_at=datetime.datetime(2030, 1, 1, 0, 0, tzinfo=datetime.timezone.utc))"
+        """NewCode(row=2, code="A'1", expires_at=None)"""
+        "RefusedRow(row=3, code='', reason=<RowReason.BAD_ROW: 'bad-row'>)"
+    )
+    assert expected == hashlib.sha256(former.encode()).hexdigest()
+    digests = {
+        code_routes._digest([[NewCode(1, "A", None, own, benefit)]])
+        for own in (None, "vip", "plain")
+        for benefit in (None, {"percent_off": 5.0}, {"percent_off": 6.0}, {"text": "vip"})
+    }
+    assert len(digests) == 12
 
 
 _scalars = (

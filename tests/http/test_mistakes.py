@@ -11,7 +11,7 @@ from yarl import URL
 
 from claimsvc.http.framework.routing import Route
 from claimsvc.http.routes import ROUTES
-from claimsvc.representations.coupons import AmountOff, OtherBenefit, PercentOff
+from claimsvc.representations.benefits import AmountOff, OtherBenefit, PercentOff
 from claimsvc.representations.fields import Request
 from tests.http.asking import create
 from tests.http.memory_services import Service

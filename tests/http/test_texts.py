@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from claimsvc.http.routes import ROUTES
-from claimsvc.representations.coupons import AmountOff, OtherBenefit, PercentOff
+from claimsvc.representations.benefits import AmountOff, OtherBenefit, PercentOff
 from claimsvc.representations.fields import Reason
 from claimsvc.representations.rules import AttributeRule
 

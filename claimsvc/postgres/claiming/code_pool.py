@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from claimsvc.postgres.audit import insert_entry
+from claimsvc.postgres.code_rows import CODE_TERMS
 
 SETTLE_CODES = """
 WITH expired AS (
@@ -29,18 +30,18 @@ SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM decremente
 
 It removes 1000 per coupon at most, so that claims do not wait; expired codes that remain are not given to claims."""
 
-FREE_CODES = """
-SELECT requested.coupon_name, free.code
+FREE_CODES = f"""
+SELECT requested.coupon_name, free.code, free.terms
 FROM unnest(%(names)s::text[], %(counts)s::int[]) AS requested (coupon_name, units)
 CROSS JOIN LATERAL (
-    SELECT code FROM codes
+    SELECT code.code, {CODE_TERMS} AS terms FROM codes AS code
     WHERE coupon_name = requested.coupon_name AND claim_id IS NULL AND voided_at IS NULL
         AND (expires_at IS NULL OR expires_at > now())
     ORDER BY place
     LIMIT requested.units
 ) AS free
-"""
-"""The next free codes of each coupon, as many as there are attempts to claim it."""
+"""  # noqa: S608 - of constants
+"""The next free codes of each coupon, as many as there are attempts to claim it, with their `CODE_TERMS`."""
 
 # num_nonnulls matches no partial index, so the planner uses the primary key. With `claim_id IS NULL AND voided_at IS
 # NULL` it might scan the index of all free codes instead.

@@ -7,12 +7,22 @@ differ, which rolls everything back.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 
-from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
+from claimsvc.domain import (
+    Attempt,
+    Campaign,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    CodeTerms,
+    IdempotencyKey,
+    ListKind,
+    SoldOut,
+)
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
@@ -22,6 +32,7 @@ from claimsvc.postgres.claiming.fast_path import LOCK_COUPONS, require_none_ende
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.code_changes import CodesChanged
+from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, Rows, found, look_up, store
@@ -36,15 +47,15 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
     campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
-    campaign.claims_per_user
+    campaign.claims_per_user, campaign.code_types
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
 
 # LIMIT keeps the planner at one index look-up per claimant; see `fast_path`.
-_CLAIMS = """
+_CLAIMS = f"""
 SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until,
-    code.code, coalesce(claim.held_until IS NOT NULL AND code.expires_at <= now(), false) AS is_dead
+    code.code, code.terms, coalesce(claim.held_until IS NOT NULL AND code.expires_at <= now(), false) AS is_dead
 FROM (
     SELECT DISTINCT coupon_name, user_id
     FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
@@ -58,9 +69,10 @@ CROSS JOIN LATERAL (
     LIMIT 1000
 ) AS claim
 LEFT JOIN LATERAL (
-    SELECT code, expires_at FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+    SELECT code.code, expires_at, {CODE_TERMS} AS terms FROM codes AS code
+    WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
 ) AS code ON true
-"""
+"""  # noqa: S608 - of constants
 
 # What has expired has ended, even if nobody has returned its unit yet.
 _ENDED_CLAIMS = f"""
@@ -135,12 +147,13 @@ class FullPath:
             facts = await _facts(driver, attempts, locked=True)
             effects = decide(facts, attempts, in_doubt=in_doubt)
             await _write(driver, effects, sorted(facts.coupons))
-            with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
-            return effects.outcomes, with_codes
+            # All types of their codes: codes of others are freed and voided, too.
+            with_codes = [coupon for coupon in facts.coupons.values() if coupon.has_codes]
+            return effects.outcomes, {each for coupon in with_codes for each in coupon.counted_types}
 
-        outcomes, with_codes = await self._database.run_transaction(work)
-        if with_codes:
-            self._codes_changed(with_codes)
+        outcomes, types = await self._database.run_transaction(work)
+        if types:
+            self._codes_changed(types)
         return outcomes
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
@@ -199,11 +212,11 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -
             results = await _ask(driver, attempts)
         held = await results.held.fetchall()
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
-    for coupon_name, user_id, *claim, _ in held:
-        claims[coupon_name, user_id].append(OwnClaim(*claim))
-    codes: dict[str, list[str]] = defaultdict(list)
-    for coupon_name, code in await results.free.fetchall():
-        codes[coupon_name].append(code)
+    for coupon_name, user_id, claim_id, slot, claimed_at, held_until, code, terms, _ in held:
+        claims[coupon_name, user_id].append(OwnClaim(claim_id, slot, claimed_at, held_until, code, terms_of(terms)))
+    codes: dict[str, dict[str, CodeTerms | None]] = defaultdict(dict)
+    for coupon_name, code, terms in await results.free.fetchall():
+        codes[coupon_name][code] = terms_of(terms)
     return Facts(
         {name: _coupon_facts(codes[name], *row) for name, *row in await results.coupons.fetchall()},
         claims,
@@ -247,7 +260,7 @@ def _claimants(attempts: Sequence[Attempt]) -> dict[str, Any]:
 
 
 def _coupon_facts(
-    free_codes: Sequence[str],
+    free_codes: Mapping[str, CodeTerms | None],
     remaining_amount: int,
     now: Any,
     is_due: bool,
@@ -262,6 +275,7 @@ def _coupon_facts(
     coupon_type: str | None,
     has_codes: bool,
     claims_per_user: int | None,
+    code_types: Sequence[str] | None,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -275,7 +289,16 @@ def _coupon_facts(
         has_deny_list=has_deny_list,
         claims_per_user=claims_per_user,
     )
-    return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
+    return CouponFacts(
+        remaining_amount,
+        now,
+        campaign,
+        not is_due,
+        has_codes,
+        tuple(free_codes),
+        {code: terms for code, terms in free_codes.items() if terms is not None},
+        tuple(code_types or ()),
+    )
 
 
 async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str]) -> None:

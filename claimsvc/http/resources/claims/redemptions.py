@@ -19,17 +19,26 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
-from claimsvc.representations.claims import ClaimBody
+from claimsvc.representations.benefits import benefit_body
+from claimsvc.representations.claims import ClaimWithoutTermsBody, OwnBenefit, OwnType
 from claimsvc.representations.coupons import Uses
 
 
 @dataclass(frozen=True, slots=True)
-class RedeemedClaimBody(ClaimBody):
-    """A claim, and how often it was redeemed."""
+class RedeemedClaimWithoutTermsBody(ClaimWithoutTermsBody):
+    """A claim, and how often it was redeemed. Its type and benefit are those of its coupon."""
 
     redeemed_at: Annotated[datetime | None, Field(description="when it was redeemed, for the last time if several")]
     redeemed_count: Annotated[int, Field(ge=0, description="how often it was redeemed", examples=[1])]
     uses: Uses
+
+
+@dataclass(frozen=True, slots=True)
+class RedeemedClaimBody(RedeemedClaimWithoutTermsBody):
+    """A claim, and how often it was redeemed."""
+
+    type: OwnType = None
+    benefit: OwnBenefit = None
 
 
 async def redeem_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
@@ -58,7 +67,7 @@ async def unredeem_claim(request: web.Request, path: parameters.ClaimPath, body:
 def _reply(outcome: Any, request_id: str) -> Reply:
     if isinstance(outcome, domain.ClaimRedeemed | domain.ClaimUnredeemed):
         claim = outcome.claim
-        body = RedeemedClaimBody(
+        values = (
             claim.id,
             claim.coupon_name,
             claim.user_id,
@@ -71,7 +80,9 @@ def _reply(outcome: Any, request_id: str) -> Reply:
             outcome.redeemed_count,
             outcome.uses,
         )
-        return ok(body)
+        if claim.terms is None:
+            return ok(RedeemedClaimWithoutTermsBody(*values))
+        return ok(RedeemedClaimBody(*values, claim.terms.type, benefit_body(claim.terms.benefit)))
     if isinstance(outcome, domain.Replayed):
         return replayed(_reply(outcome.answer, outcome.request_id))
     return refused(outcome, request_id)

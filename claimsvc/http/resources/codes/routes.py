@@ -34,7 +34,9 @@ async def add_codes(
     """Add codes to a coupon.
 
     Each line is `code` or `code,expires_at` (`text/csv`, where a heading with these names is optional), or
-    `{"code": ..., "expires_at": ...}` (`application/x-ndjson`); at most 200000 rows and 32 MiB. The coupon's amount
+    `{"code": ..., "expires_at": ...}` (`application/x-ndjson`); at most 200000 rows and 32 MiB. Where the coupon has no
+    type or no benefit, a code may have its own: as `type` and `benefit` in NDJSON; in CSV in the columns `type`,
+    `percent_off`, `amount_off`, `currency` and `text`, which a heading must name. The coupon's amount
     becomes the number of units claimed so far plus the free codes, and each new claim gets a code. If you send a file
     again, the codes that it added before are rejected as `exists`.
     """
@@ -77,6 +79,9 @@ def _digest(parts: Sequence[Sequence[Row]]) -> str:
         for row in part:
             if isinstance(row, domain.NewCode):
                 text = f"NewCode(row={row.row!r}, code={row.code!r}, expires_at={row.expires_at!r})"
+                if row.has_terms:
+                    benefit = sorted(row.benefit.items()) if row.benefit is not None else None
+                    text += f"(type={row.type!r}, benefit={benefit!r})"
             else:
                 text = f"RefusedRow(row={row.row!r}, code={row.code!r}, reason={row.reason!r})"
             digest.update(text.encode())
@@ -173,7 +178,7 @@ async def get_code(request: web.Request, path: code_schemas.CodePath) -> Reply:
 
 
 async def count_codes(request: web.Request, query: code_schemas.CountsQuery) -> Reply:
-    """Count the codes of a type of coupons."""
+    """Count the codes of a type: their own, or else that of their coupon."""
     coupon_type = query.type or None
     return ok(code_schemas.counts_body(coupon_type, await request.app[SERVICES].count_codes(coupon_type)))
 
