@@ -41,6 +41,9 @@ if TYPE_CHECKING:
 
 _STOCK_SAMPLE_SECONDS = 2.0
 _MEMORY_SAMPLE_SECONDS = 5.0
+# Measured with 64 claiming connections beside 100 that search 200,000 coupons: claims' p99 is 1.3 to 1.7 times what it is
+# alone, at 200 to 280 searches a second; with 3 it is twice, and without a rest 4 to 7 times.
+_READS_REST_FACTOR = 8.0
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -356,7 +359,7 @@ async def _open_reads(
     limits = replace(connection_limits(settings), pool_size=size)
     connect = psycopg.AsyncConnection.connect if failpoints is None else failpoints.connect
     async with open_pool(settings.database_url, limits, metrics, connect, name="reads", is_for_reads=True) as pool:
-        yield FairSource(pool, size=size, timeout_seconds=timeout_seconds)
+        yield FairSource(pool, size=size, timeout_seconds=timeout_seconds, rest_factor=_READS_REST_FACTOR)
 
 
 def _open_masters(settings: Settings, metrics: Metrics) -> AbstractAsyncContextManager[Masters]:

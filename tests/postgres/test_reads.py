@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from typing import cast
 
 import psycopg
@@ -109,16 +110,37 @@ async def test_a_client_that_asks_a_hundred_times_delays_another_by_one_turn() -
     assert Counter(served) == {"many": 100, "one": 1}
 
 
+async def test_while_clients_wait_a_connection_rests_for_a_multiple_of_its_use() -> None:
+    """So reads leave most of the process's time to claims, and more of it when it is busy."""
+    fair = FairSource(_Endless(), size=1, timeout_seconds=10.0, rest_factor=4.0)
+    clock = asyncio.get_running_loop().time
+    uses: list[tuple[float, float]] = []
+
+    async def ask() -> None:
+        async with fair.borrow():
+            began_at = clock()
+            await asyncio.sleep(0.02)
+            uses.append((began_at, clock()))
+
+    await asyncio.gather(*(ask() for _ in range(4)))
+    for (began_at, ended_at), (next_at, _) in pairwise(uses):
+        assert next_at - ended_at >= 4.0 * (ended_at - began_at) * 0.99
+    # Nobody waited behind the last one, so it need not rest.
+    async with asyncio.timeout(0.05), fair.borrow():
+        pass
+
+
 @given(
     size=st.integers(1, 4),
+    rest_factor=st.sampled_from([0.0, 2.0]),
     asking=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans()), max_size=40),
 )
 def test_whoever_gives_up_or_is_cancelled_every_connection_is_lent_again(
-    size: int, asking: list[tuple[str, int, bool]]
+    size: int, rest_factor: float, asking: list[tuple[str, int, bool]]
 ) -> None:
     async def run() -> None:
         source = _Endless()
-        fair = FairSource(source, size=size, timeout_seconds=0.004)
+        fair = FairSource(source, size=size, timeout_seconds=0.004, rest_factor=rest_factor)
 
         async def ask(client: str, steps: int) -> None:
             CLIENT.set(client)
@@ -134,6 +156,9 @@ def test_whoever_gives_up_or_is_cancelled_every_connection_is_lent_again(
                 tasks[len(tasks) // 2].cancel()
         for ended in await asyncio.gather(*tasks, return_exceptions=True):
             assert ended is None or isinstance(ended, PoolTimedOutError | asyncio.CancelledError)
+        async with asyncio.timeout(5.0):
+            while fair._free < size:  # connections rest
+                await asyncio.sleep(0.001)
         assert (source.lent, fair._free, fair._lines) == (0, size, {})
         assert source.most <= size
 
