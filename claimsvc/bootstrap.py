@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 _STOCK_SAMPLE_SECONDS = 2.0
 _MEMORY_SAMPLE_SECONDS = 5.0
-# Measured with 64 claiming connections beside 100 that search 200,000 coupons: claims' p99 is 1.3 to 1.7 times what it is
-# alone, at 200 to 280 searches a second; with 3 it is twice, and without a rest 4 to 7 times.
+# Measured with 64 claiming connections beside 100 that search 200,000 coupons: claims' p99 is 1.1 to 1.7 times what it
+# is alone, at 100 to 280 searches a second; with 3 it is twice, and without a rest 4 to 7 times.
 _READS_REST_FACTOR = 8.0
 
 _log = structlog.get_logger("claimsvc.server")
