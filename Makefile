@@ -50,7 +50,7 @@ soak: $(VENV)/.installed-dev ## Hurt it at random for MINUTES (10), under steady
 
 SECONDS ?= 60
 
-fuzz: $(VENV)/.installed-check ## Fuzz all that reads bytes from outside, each target for SECONDS (60); or the one of ARGS
+fuzz: $(VENV)/.installed-check ## Fuzz all that reads bytes from outside for SECONDS (60), or the one target of ARGS
 	@exec $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
