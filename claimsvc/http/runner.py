@@ -10,7 +10,8 @@ from claimsvc.http.resources.claims.routes import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.addresses import naming_its_client
-from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection
+from claimsvc.http.server.arrival import READ_BUFFER_BYTES, ConnectionServer
+from claimsvc.http.server.connection import HttpConnection
 from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claimsvc.http.app import create_app
-from claimsvc.http.server.connection import ConnectionServer
+from claimsvc.http.server.arrival import ConnectionServer
 from claimsvc.http.server.unfinished import UnfinishedRequests
 from tests.http.gated import claim_of, gated, get
 from tests.http.memory_services import Observations, Service, memory_services
