@@ -30,7 +30,7 @@ async def small() -> AsyncIterator[Running]:
     """A service that keeps 200,000 bytes of unfinished requests."""
     store = MemoryStore()
     app = create_app(memory_services(store, Observations()))
-    async with running(app, unfinished_requests_bytes=200_000, header_timeout_seconds=20) as server:
+    async with running(app, unfinished=UnfinishedRequests(200_000), header_timeout_seconds=20) as server:
         yield server
 
 
@@ -124,7 +124,7 @@ _LONG_POST = b"POST /api/coupons/claim HTTP/1.1\r\nHost: x\r\nContent-Length: 60
 @asynccontextmanager
 async def gated_small() -> AsyncIterator[Gated]:
     """A service whose claims wait, and which keeps 1,000,000 bytes of requests."""
-    async with gated(header_timeout_seconds=20, unfinished_requests_bytes=1_000_000) as service:
+    async with gated(header_timeout_seconds=20, unfinished=UnfinishedRequests(1_000_000)) as service:
         yield service
 
 
