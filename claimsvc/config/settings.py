@@ -181,7 +181,7 @@ class Settings(DatabaseSettings):
     claims_under_way_per_address: Annotated[int | None, _OrNone, Field(ge=1, le=1_000_000)] = Field(
         None,
         description="Claims that each client address may have under way in one worker; further ones wait. A trusted "
-        "proxy's own address has no such limit.",
+        "proxy that names no client has no such limit.",
     )
 
     body_timeout_seconds: float = Field(
