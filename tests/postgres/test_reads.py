@@ -1,8 +1,8 @@
 """Slow reads: their own connections, shared out between clients, and the index for searches."""
 
 import asyncio
-import time
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

@@ -25,7 +25,7 @@ from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
-from claimsvc.representations.claims import ClaimBody, ClaimWithoutCodeBody, claim_body, listed_claim_body
+from claimsvc.representations.claims import ClaimBody, ReadClaimBody, claim_body, listed_claim_body
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -174,7 +174,7 @@ ROUTES: tuple[Route, ...] = (
         get_claim,
         tag="claims",
         summary="Read a claim",
-        success=Success(200, "The claim; with its code, if the caller may see it.", ClaimBody | ClaimWithoutCodeBody),
+        success=Success(200, "The claim; with its code, if the caller may see it.", ReadClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),
