@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from claimsvc.http.app import create_app
@@ -231,6 +231,41 @@ async def test_small_trailers_are_taken_and_counted_no_longer(small: Running) ->
             assert answer is not None
             assert answer.status == 400
             assert kept_by(small) == 0
+
+
+_KINDS = [
+    get("/livez"),
+    claim_of("alice"),
+    claim_of("ben", content_type=ORDINARY),
+    _CHUNKED + b"0\r\nX-A: b\r\n\r\n",
+    b"POST /no/such HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc",
+]
+
+
+@settings(max_examples=40)
+@given(
+    kinds=st.lists(st.sampled_from(_KINDS), min_size=1, max_size=12),
+    cuts=st.lists(st.tuples(st.floats(0, 1), st.sampled_from([0, 0.002])), max_size=8),
+)
+def test_however_requests_are_cut_each_is_answered_and_nothing_stays_counted(
+    kinds: list[bytes], cuts: list[tuple[float, float]]
+) -> None:
+    data = b"".join(kinds)
+
+    async def run() -> None:
+        async with gated(header_timeout_seconds=20) as service, connected(service.server.port) as wire:
+            service.store.open.set()
+            start = 0
+            for share, pause in sorted(cuts):
+                await wire.send(data[start : int(share * len(data))])
+                start = int(share * len(data))
+                await asyncio.sleep(pause)
+            await wire.send(data[start:])
+            for _ in kinds:
+                assert await wire.answer() is not None
+            await until(lambda: kept_by(service.server) == 0, "nothing stays counted")
+
+    asyncio.run(run())
 
 
 class _Connection:
