@@ -159,7 +159,9 @@ class RowReader:
         if cells is None:
             return RefusedRow(self._number, "", RowReason.BAD_ROW)
         if is_first and (columns := _columns_of_heading(self._number, cells)) is not None:
-            self._columns, self._heading = _COLUMNS if columns[0] == "".join(columns) else columns, cells
+            # Below `code` alone a row may have an expiry, as without a heading.
+            is_code_alone = columns[0] == "".join(columns)
+            self._columns, self._heading = [*_COLUMNS, *columns[2:]] if is_code_alone else columns, cells
             return None
         # Files that were joined have their headings inside.
         if len(cells) > len(self._columns) or cells == self._heading:

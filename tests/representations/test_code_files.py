@@ -46,6 +46,27 @@ def test_no_heading_becomes_a_code(blank: str, heading: str, cases: list[bool], 
     assert [row.code for row in rows] == ["A-1"]
 
 
+@given(
+    st.sampled_from(["code", "code,expires_at", "expires_at,code", "code,,type", ",code"]),
+    st.integers(0, 8),
+    st.data(),
+)
+def test_a_spreadsheet_may_end_each_line_with_commas(heading: str, commas: int, data: st.DataObject) -> None:
+    row = ",".join({"code": "A-1", "type": "vip"}.get(column, "") for column in heading.split(","))
+    fewer = data.draw(st.integers(0, commas))
+    file = f"{heading}{',' * commas}\n{row}{',' * commas}\n{row}{',' * fewer}\n".encode()
+    kind = "vip" if "type" in heading else None
+    assert [(each.code, each.type) for each in read(file) if isinstance(each, NewCode)] == [("A-1", kind)] * 2
+    assert read(f"{heading}{',' * commas}\n{row}{',' * commas},,\n".encode()) == [RefusedRow(2, "", RowReason.BAD_ROW)]
+
+
+def test_cells_below_an_empty_cell_of_the_heading_are_refused() -> None:
+    file = b"code,,\nA-1,,\nA-2,2126-01-01T00:00:00Z,\nA-3,,note\n"
+    rows = read(file)
+    assert [row.code for row in rows] == ["A-1", "A-2", ""]
+    assert rows[2] == RefusedRow(4, "", RowReason.BAD_ROW)
+
+
 def test_columns_are_taken_in_the_order_of_the_heading() -> None:
     [row] = read(b"Expires_at,Code\n2126-01-01T00:00:00Z,A-1\n")
     assert isinstance(row, NewCode)
