@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from claimsvc.application.scopes import require
 from claimsvc.domain import (
+    ANYBODY,
     AlreadyCancelled,
     AlreadyRedeemed,
     AuditEntry,
@@ -51,6 +52,8 @@ def begin(
 async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
     """Read a claim. The outcome is `NotYourClaim` if the caller may not see its user.
 
+    Whether its code may be shown says `shows_code`.
+
     Raises:
         UnavailableError: the database does not answer in time.
     """
@@ -58,6 +61,14 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
     if claim is None:
         return UnknownClaim()
     return claim if caller.sees(claim.user_id) else NotYourClaim()
+
+
+def shows_code(caller: Caller, claim: Claim) -> bool:
+    """Whether the caller may see a claim's code: its user, and keys with `codes:read`.
+
+    Where no tokens are configured, users are not known: whoever has a claim's id is taken for its user.
+    """
+    return caller is ANYBODY or caller.sees_codes_of(claim.user_id)
 
 
 async def of_coupon(
@@ -80,7 +91,7 @@ async def of_coupon(
     found = await claims.claims(coupon_name, after=after, limit=limit)
     if caller.sees_codes or isinstance(found, UnknownCoupon):
         return found
-    return [replace(claim, code=None) for claim in found]
+    return [replace(claim, code=None, terms=None) for claim in found]
 
 
 async def of_user(

@@ -8,7 +8,7 @@ from claimsvc.domain.codes import Code
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 
 
-@outcome("redeemed")
+@outcome("redeemed", uses_up=True)
 @dataclass(frozen=True, slots=True)
 class Redeemed(Outcome):
     """This request redeemed the code."""
@@ -65,7 +65,7 @@ class UnknownCode(Refusal):
     """There is no such code."""
 
 
-@outcome("claim-redeemed")
+@outcome("claim-redeemed", uses_up=True)
 @dataclass(frozen=True, slots=True)
 class ClaimRedeemed(Outcome):
     """This request redeemed the claim.

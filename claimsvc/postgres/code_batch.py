@@ -42,7 +42,7 @@ WITH given AS (
 SELECT code, coalesce(expires_at <= now(), false) FROM given WHERE code NOT IN (SELECT code FROM named)
 """
 _ADD = """
-INSERT INTO codes (coupon_name, code, expires_at, uses, type, benefit)
+INSERT INTO codes (coupon_name, code, expires_at, uses, own_type, benefit)
 SELECT %(coupon_name)s, code, expires_at, %(uses)s, type, benefit
 FROM unnest(%(codes)s::text[], %(expiries)s::timestamptz[], %(types)s::text[], %(benefits)s::jsonb[])
     WITH ORDINALITY AS given (code, expires_at, type, benefit, place)

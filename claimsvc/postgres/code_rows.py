@@ -21,8 +21,8 @@ UNION ALL (
 """
 
 CODE_TERMS = """
-CASE WHEN num_nonnulls(code.type, code.benefit) > 0 THEN jsonb_build_object(
-    'type', coalesce(code.type, (SELECT type FROM campaigns WHERE coupon_name = code.coupon_name)),
+CASE WHEN num_nonnulls(code.own_type, code.benefit) > 0 THEN jsonb_build_object(
+    'type', coalesce(code.own_type, (SELECT type FROM campaigns WHERE coupon_name = code.coupon_name)),
     'benefit', coalesce(code.benefit, (SELECT benefit FROM campaigns WHERE coupon_name = code.coupon_name))
 ) END
 """
@@ -45,7 +45,7 @@ CODE_COLUMNS = f"""
     code.code, code.coupon_name, code.claim_id::text, code.expires_at, code.voided_at IS NOT NULL AS is_voided,
     coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
     claim.held_until IS NOT NULL AS is_held, claim.user_id,
-    coalesce(code.type, campaign.type) AS type, coalesce(code.benefit, campaign.benefit) AS benefit,
+    coalesce(code.own_type, campaign.type) AS type, coalesce(code.benefit, campaign.benefit) AS benefit,
     coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this,
     true AS has_codes, NULL::text[] AS lost_types
 FROM codes AS code

@@ -23,12 +23,12 @@ FROM (
     SELECT claim_id, redeemed_at, voided_at
     FROM campaigns CROSS JOIN LATERAL (
         SELECT claim_id, redeemed_at, voided_at FROM codes
-        WHERE coupon_name = campaigns.coupon_name AND codes.type IS NULL
+        WHERE coupon_name = campaigns.coupon_name AND codes.own_type IS NULL
         OFFSET 0
     ) AS untyped
     WHERE has_codes AND type IS NOT DISTINCT FROM %(type)s
     UNION ALL
-    SELECT claim_id, redeemed_at, voided_at FROM codes WHERE type = %(type)s
+    SELECT claim_id, redeemed_at, voided_at FROM codes WHERE own_type = %(type)s
 ) AS counted
 """
 _TYPES = f"SELECT DISTINCT unnest({COUNTED_TYPES}) FROM campaigns WHERE has_codes"  # noqa: S608 - of constants

@@ -41,7 +41,7 @@ _CODE = f""", (
                 {_number("percent_off")}, {_number("amount_off")}, {_number("currency")},
                 coalesce({_text("(benefit ->> 'text')")}, ''))
             FROM (
-                SELECT code.code, coalesce(code.type, campaign.type) AS type,
+                SELECT code.code, coalesce(code.own_type, campaign.type) AS type,
                     coalesce(code.benefit, campaign.benefit) AS benefit
                 FROM (SELECT) AS claim
                 LEFT JOIN codes AS code ON code.coupon_name = user_claims.coupon_name

@@ -10,6 +10,8 @@ from claimsvc.ports.clients import CLIENT
 from claimsvc.postgres.connections import Borrowed, ConnectionSource, PoolTimedOutError
 
 _LONGEST_REST_SECONDS = 0.25
+# More than are served within any time-out.
+_MOST_WAITING = 5000
 
 
 class FairSource:
@@ -32,6 +34,7 @@ class FairSource:
         self._free = size
         self._timeout_seconds = timeout_seconds
         self._lines: dict[str, deque[asyncio.Future[None]]] = {}
+        self._waiting = 0
 
     @asynccontextmanager
     async def borrow(self) -> AsyncIterator[Borrowed]:
@@ -55,9 +58,12 @@ class FairSource:
         if self._free:
             self._free -= 1
             return
+        if self._waiting >= _MOST_WAITING:
+            raise PoolTimedOutError("too many reads wait for a connection")
         client = CLIENT.get()
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._lines.setdefault(client, deque()).append(turn)
+        self._waiting += 1
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await turn
@@ -70,6 +76,8 @@ class FairSource:
             if isinstance(error, TimeoutError):
                 raise PoolTimedOutError("every connection of the pool is in use") from None
             raise
+        finally:
+            self._waiting -= 1
 
     def _leave(self, client: str, turn: "asyncio.Future[None]") -> None:
         turn.cancel()
@@ -80,16 +88,14 @@ class FairSource:
                 del self._lines[client]
 
     def _give_back(self) -> None:
-        if not self._lines:
-            self._free += 1
-            return
-        # The first client is served, and becomes the last.
-        client, line = next(iter(self._lines.items()))
-        del self._lines[client]
-        turn = line.popleft()
-        if line:
-            self._lines[client] = line
-        if turn.done():  # cancelled, and its task has not run yet
-            self._give_back()
-        else:
-            turn.set_result(None)
+        while self._lines:
+            # The first client is served, and becomes the last.
+            client, line = next(iter(self._lines.items()))
+            del self._lines[client]
+            turn = line.popleft()
+            if line:
+                self._lines[client] = line
+            if not turn.done():  # otherwise cancelled, and its task has not run yet
+                turn.set_result(None)
+                return
+        self._free += 1

@@ -57,9 +57,11 @@ WITH target AS (
         AND (%(user_id)s::text IS NULL OR claim.user_id = %(user_id)s::text)
 ), redeemed AS (
     INSERT INTO redemptions (coupon_name, claim_id, number, id, redeemed_at)
-    SELECT target.coupon_name, target.claim_id, done.times + 1, %(redemption_id)s::uuid, clock_timestamp()
+    SELECT target.coupon_name, target.claim_id, done.last + 1, %(redemption_id)s::uuid, clock_timestamp()
     FROM target CROSS JOIN LATERAL (
-        SELECT count(*) AS times, coalesce(bool_or(id = %(redemption_id)s::uuid), false) AS is_this
+        -- A redemption that was taken back may leave a gap.
+        SELECT count(*) AS times, coalesce(max(number), 0) AS last,
+            coalesce(bool_or(id = %(redemption_id)s::uuid), false) AS is_this
         FROM redemptions WHERE coupon_name = target.coupon_name AND claim_id = target.claim_id
     ) AS done
     WHERE done.times < target.uses AND NOT done.is_this
@@ -100,7 +102,7 @@ _READ_CLAIM = f"""
 SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
     claim.ended_at, code.code, {CODE_TERMS} AS terms,
     coalesce(code.expires_at <= clock_timestamp(), false) AS has_expired,
-    coalesce(campaign.has_codes, false) AS has_codes, coalesce(code.type, campaign.type) AS type,
+    coalesce(campaign.has_codes, false) AS has_codes, coalesce(code.own_type, campaign.type) AS type,
     CASE WHEN code.code IS NULL THEN campaign.code_types END AS lost_types,
     coalesce(code.uses, campaign.uses, 1) AS uses, done.redeemed_count, done.last_at, done.is_this
 FROM user_claims AS claim

@@ -200,8 +200,9 @@ codes = Table(
     Column("redemption_id", Uuid),
     # How often it may be redeemed; NULL if as often as the coupon says.
     Column("uses", SmallInteger),
-    # Its own; NULL if those of the coupon count.
-    Column("type", _NAME),
+    # Its own; NULL if those of the coupon count. Not `type`: the previous version's statements take that from the table
+    # `campaigns`.
+    Column("own_type", _NAME),
     Column("benefit", JSONB),
     CheckConstraint("octet_length(code) BETWEEN 1 AND 255", name="code_length"),
     CheckConstraint("redeemed_at IS NULL OR claim_id IS NOT NULL", name="redeemed"),
@@ -225,7 +226,7 @@ codes = Table(
         postgresql_where=text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
     ),
     # For the counts. Most codes have no type of their own.
-    Index("codes_type_idx", "type", postgresql_where=text("type IS NOT NULL")),
+    Index("codes_own_type_idx", "own_type", postgresql_where=text("own_type IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )
 
@@ -251,7 +252,7 @@ redemptions = Table(
     Column("number", SmallInteger, primary_key=True),
     Column("id", Uuid, nullable=False),
     Column("redeemed_at", DateTime(timezone=True), nullable=False),
-    CheckConstraint("number BETWEEN 1 AND 1000", name="number"),
+    CheckConstraint("number >= 1", name="number"),
 )
 
 # The types of coupons whose codes a command has changed, until an instance of the service counts them. A type can occur

@@ -51,6 +51,17 @@ class ClaimBody(ClaimWithoutTermsBody):
 
 
 @dataclass(frozen=True, slots=True)
+class ReadClaimBody(ClaimWithoutCodeBody):
+    """A claim as it is read: a `ClaimBody`, or a `ClaimWithoutCodeBody` if the caller may not see codes."""
+
+    code: Annotated[
+        str | None, Field(description="the claim's code, as when it was claimed; absent if the caller may not see it")
+    ] = None
+    type: OwnType = None
+    benefit: OwnBenefit = None
+
+
+@dataclass(frozen=True, slots=True)
 class UserClaimBody(ClaimWithoutCodeBody):
     """A claim in a list of its user's claims, with its type and benefit: those of its code, if that has some of its own
     and may be seen, or else those of its coupon."""

@@ -27,10 +27,14 @@ def upgrade() -> None:
             op.execute(f"DROP INDEX CONCURRENTLY {_LOWER}")
         op.execute(f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {_LOWER} ON code_names (lower(code))")
         op.execute(f"SET lock_timeout = '{before}'")
-    op.add_column("campaigns", sa.Column("uses", sa.SmallInteger(), nullable=False, server_default="1"))
-    op.create_check_constraint("campaigns_uses_check", "campaigns", "uses BETWEEN 1 AND 1000")
+    # Claims lock `codes` before `campaigns`: a transaction that held both, or took them in the other order, would
+    # deadlock with them.
     # NULL: as often as the coupon says. Without a check, which would read the whole table under a lock.
-    op.add_column("codes", sa.Column("uses", sa.SmallInteger()))
+    op.execute("ALTER TABLE codes ADD COLUMN IF NOT EXISTS uses smallint")
+    with op.get_context().autocommit_block():
+        pass
+    op.add_column("campaigns", sa.Column("uses", sa.SmallInteger(), nullable=False, server_default="1"))
+    op.execute("ALTER TABLE campaigns ADD CONSTRAINT campaigns_uses_check CHECK (uses BETWEEN 1 AND 1000) NOT VALID")
     # Without a foreign key, whose check would lock the coupon's row, which claims update.
     op.create_table(
         "redemptions",
@@ -41,13 +45,16 @@ def upgrade() -> None:
         sa.Column("id", sa.Uuid(), nullable=False),
         sa.Column("redeemed_at", sa.DateTime(timezone=True), nullable=False),
         sa.PrimaryKeyConstraint("coupon_name", "claim_id", "number", name="redemptions_pkey"),
-        sa.CheckConstraint("number BETWEEN 1 AND 1000", name="redemptions_number_check"),
+        sa.CheckConstraint("number >= 1", name="redemptions_number_check"),
     )
     op.create_table(
         "code_changes",
         sa.Column("coupon_type", sa.Text(collation="C")),
         sa.Column("changed_at", sa.DateTime(timezone=True), nullable=False, server_default=sa.func.now()),
     )
+    # Validated without a lock that keeps claims or changes out.
+    with op.get_context().autocommit_block():
+        op.execute("ALTER TABLE campaigns VALIDATE CONSTRAINT campaigns_uses_check")
 
 
 def downgrade() -> None:

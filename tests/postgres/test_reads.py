@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -128,6 +129,39 @@ async def test_while_clients_wait_a_connection_rests_for_a_multiple_of_its_use()
     # Nobody waited behind the last one, so it need not rest.
     async with asyncio.timeout(0.05), fair.borrow():
         pass
+
+
+async def test_thousands_of_reads_that_time_out_at_once_cost_no_connection() -> None:
+    fair = FairSource(_Endless(), size=1, timeout_seconds=0.05)
+
+    async def ask() -> None:
+        async with fair.borrow():
+            pass
+
+    async with fair.borrow():
+        waiting = [asyncio.create_task(ask()) for _ in range(4000)]
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251 - a stall, after which all of them are late in one iteration
+        await asyncio.sleep(0)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} <= {PoolTimedOutError, type(None)}
+    async with asyncio.timeout(1.0), fair.borrow():
+        pass
+
+
+async def test_more_reads_than_can_be_served_are_refused_at_once() -> None:
+    fair = FairSource(_Endless(), size=1, timeout_seconds=10.0)
+
+    async def ask() -> None:
+        async with fair.borrow():
+            pass
+
+    async with fair.borrow():
+        waiting = [asyncio.create_task(ask()) for _ in range(5000)]
+        await asyncio.sleep(0)
+        with pytest.raises(PoolTimedOutError, match="too many"):
+            await ask()
+    await asyncio.gather(*waiting)
 
 
 @given(

@@ -249,6 +249,28 @@ async def test_under_its_key_a_redemption_happens_once(storage: Repositories, da
     assert recorded(database_url) == []
 
 
+async def test_a_redemption_is_stored_for_whoever_has_used_up_the_answers_that_are_stored_for_nothing(
+    storage: Repositories, database_url: str
+) -> None:
+    await offer(storage, "C-1", uses=3)
+    claim = await claimed(storage)
+    key = IdempotencyKey("anybody", "k", b"asked", "first", keeps_all=False)
+    first = await storage.codes.redeem_claim(claim.id, OF_CLAIM, key)
+    assert await storage.codes.redeem_claim(claim.id, OF_CLAIM, key) == Replayed(first, "first")
+    assert len(recorded(database_url)) == 1
+
+
+async def test_a_gap_in_the_numbers_of_redemptions_stops_none(storage: Repositories, database_url: str) -> None:
+    """One that was taken back, and whose commit was in doubt, need not be the last one."""
+    await offer(storage, "C-1", uses=3)
+    claim = await claimed(storage)
+    for _ in range(3):
+        assert isinstance(await storage.codes.redeem_claim(claim.id, OF_CLAIM), ClaimRedeemed)
+    administrate(database_url, "DELETE FROM redemptions WHERE number = 2")
+    assert isinstance(await storage.codes.redeem_claim(claim.id, OF_CLAIM), ClaimRedeemed)
+    assert isinstance(await storage.codes.redeem_claim(claim.id, OF_CLAIM), AlreadyRedeemed)
+
+
 @pytest.mark.parametrize("by", ["code", "claim"])
 @pytest.mark.parametrize("taken_back", [False, True])
 async def test_what_was_committed_before_the_connection_was_cut_is_done_once(

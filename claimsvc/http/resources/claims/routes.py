@@ -25,7 +25,7 @@ from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
-from claimsvc.representations.claims import ClaimBody, claim_body
+from claimsvc.representations.claims import ClaimBody, ReadClaimBody, claim_body, listed_claim_body
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -130,7 +130,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Read a claim."""
     found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
-        return ok(claim_body(found))
+        return ok(listed_claim_body(found, shows_code=claim_cases.shows_code(request[CALLER], found)))
     return refused(found, request[REQUEST_ID])
 
 
@@ -174,7 +174,7 @@ ROUTES: tuple[Route, ...] = (
         get_claim,
         tag="claims",
         summary="Read a claim",
-        success=Success(200, "The claim.", ClaimBody),
+        success=Success(200, "The claim; with its code, if the caller may see it.", ReadClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),
