@@ -181,7 +181,7 @@ class Settings(DatabaseSettings):
     claims_under_way_per_address: Annotated[int | None, _OrNone, Field(ge=1, le=1_000_000)] = Field(
         None,
         description="Claims that each client address may have under way in one worker; further ones wait. A trusted "
-        "proxy's own address has no such limit.",
+        "proxy that names no client has no such limit.",
     )
 
     body_timeout_seconds: float = Field(
@@ -194,8 +194,8 @@ class Settings(DatabaseSettings):
         33_554_432,
         ge=1_048_576,
         le=1_099_511_627_776,
-        description="Bytes that each worker keeps of requests that have not arrived completely; beyond, the connection "
-        "with most of them, of the address with most of them, is refused.",
+        description="Bytes that each worker keeps of requests that have not arrived completely, or wait for the one "
+        "before them; beyond, the connection with most of them, of the address with most of them, is refused.",
     )
     write_timeout_seconds: float = Field(
         10.0,

@@ -17,6 +17,7 @@ from claimsvc.http.resources.operations.metrics_page import MetricsPage
 from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.routes import OPERATORS_ROUTES, PUBLIC_ROUTES, ROUTES
 from claimsvc.http.runner import KEEPALIVE_SECONDS, UNFINISHED_REQUESTS_BYTES, Runner
+from claimsvc.http.server.unfinished import UnfinishedRequests
 from claimsvc.http.server.wire import MAX_BODY_BYTES
 
 
@@ -79,7 +80,7 @@ def create_runner(
     write_timeout_seconds: float = 10.0,
     shutdown_grace_seconds: float,
     keepalive_seconds: float = KEEPALIVE_SECONDS,
-    unfinished_requests_bytes: int = UNFINISHED_REQUESTS_BYTES,
+    unfinished: UnfinishedRequests | None = None,
 ) -> Runner:
     """Build the server of an application.
 
@@ -90,7 +91,8 @@ def create_runner(
         write_timeout_seconds: how long a client may read nothing of a response before its connection is aborted.
         shutdown_grace_seconds: how long `cleanup()` waits for requests in flight.
         keepalive_seconds: how long a connection may be idle before it is closed.
-        unfinished_requests_bytes: how much is kept of requests that have not arrived completely, over all connections.
+        unfinished: bounds what is kept of requests that have not arrived completely. Runners of one process share it.
+            By default it is this one's own, of 32 MiB.
     """
     return Runner(
         app,
@@ -98,5 +100,5 @@ def create_runner(
         write_timeout_seconds=write_timeout_seconds,
         shutdown_grace_seconds=shutdown_grace_seconds,
         keepalive_seconds=keepalive_seconds,
-        unfinished_requests_bytes=unfinished_requests_bytes,
+        unfinished=unfinished or UnfinishedRequests(UNFINISHED_REQUESTS_BYTES),
     )

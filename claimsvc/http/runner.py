@@ -95,7 +95,7 @@ class Runner(web.AppRunner):
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
         keepalive_seconds: float,
-        unfinished_requests_bytes: int,
+        unfinished: UnfinishedRequests,
     ) -> None:
         super().__init__(
             app,
@@ -112,7 +112,7 @@ class Runner(web.AppRunner):
         )
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
-        self._unfinished = UnfinishedRequests(unfinished_requests_bytes)
+        self._unfinished = unfinished
 
     async def give_drain_notice(self, within_seconds: float) -> None:
         """Ask the clients of open connections to close them. Call this after the listeners are closed.

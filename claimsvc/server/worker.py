@@ -21,6 +21,7 @@ from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
 from claimsvc.http.app import create_operators_app, create_runner
 from claimsvc.http.framework.services import ForDevelopment
 from claimsvc.http.runner import Runner
+from claimsvc.http.server.unfinished import UnfinishedRequests
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -109,8 +110,10 @@ async def serve_worker(
     too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
         async with application(settings, development) as app:
-            runner = _runner(settings, app)
-            admin_runner = None if admin_sock is None else _runner(settings, create_operators_app(app))
+            unfinished = UnfinishedRequests(settings.unfinished_requests_bytes)
+            runner = _runner(settings, app, unfinished)
+            operators_app = None if admin_sock is None else create_operators_app(app)
+            admin_runner = None if operators_app is None else _runner(settings, operators_app, unfinished)
             await runner.setup()
             try:
                 site = web.SockSite(runner, sock, backlog=_BACKLOG)
@@ -145,13 +148,13 @@ async def serve_worker(
     return status
 
 
-def _runner(settings: Settings, app: web.Application) -> Runner:
+def _runner(settings: Settings, app: web.Application, unfinished: UnfinishedRequests) -> Runner:
     return create_runner(
         app,
         header_timeout_seconds=settings.header_timeout_seconds,
         write_timeout_seconds=settings.write_timeout_seconds,
         shutdown_grace_seconds=settings.shutdown_grace_seconds,
-        unfinished_requests_bytes=settings.unfinished_requests_bytes,
+        unfinished=unfinished,
     )
 
 

@@ -8,6 +8,7 @@ from ipaddress import ip_network
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from claimsvc.domain import StrategyName
 from claimsvc.errors import UnavailableError
@@ -97,6 +98,44 @@ async def test_a_trusted_proxy_has_no_cap_and_its_clients_have_theirs() -> None:
         await until(lambda: waiting_in(service) == 4, "one of its client's claims is under way")
         await asyncio.sleep(0.1)
         assert waiting_in(service) == 4
+        service.store.open.set()
+
+
+_TRUSTED = tuple(map(ip_network, ("10.0.0.0/8", "192.168.0.0/16", "fd00::/8")))
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "capped_address"),
+    [
+        ("10.0.0.2", None, None),
+        ("10.0.0.2", "", None),
+        ("10.0.0.2", "unknown", None),
+        ("10.0.0.2", "192.0.2.1", "192.0.2.1"),
+        ("10.0.0.2", "192.168.1.5", "192.168.1.5"),
+        ("10.0.0.2", "10.0.0.2", "10.0.0.2"),
+        ("10.0.0.2", "192.168.1.5, 10.0.0.3", "192.168.1.5"),
+        ("10.0.0.2", "unknown, 10.0.0.3", "10.0.0.3"),
+        ("fd00::2", "fd00:1::5", "fd00:1::/64"),
+        ("192.0.2.9", "10.0.0.7", "192.0.2.9"),
+        (None, "192.0.2.1", None),
+    ],
+)
+def test_only_a_trusted_proxy_that_names_no_client_has_no_cap(
+    peer: str | None, forwarded: str | None, capped_address: str | None
+) -> None:
+    """Compose trusts all private networks, which are those of its clients too."""
+    headers = CIMultiDictProxy(CIMultiDict({} if forwarded is None else {"X-Forwarded-For": forwarded}))
+    assert UnderWay(1, _TRUSTED, timeout_seconds=1).address_of(peer, headers) == capped_address
+
+
+async def test_a_client_whose_own_address_is_trusted_has_a_cap() -> None:
+    async with capped(1) as service, AsyncExitStack() as stack:
+        for n in range(3):
+            forwarded = claim_of(f"c{n}").replace(b"Host: h\r\n", b"Host: h\r\nX-Forwarded-For: 127.0.0.9\r\n")
+            await ask(stack, service, "127.0.0.9", forwarded)
+        await until(lambda: waiting_in(service) == 1, "one of its claims is under way")
+        await asyncio.sleep(0.1)
+        assert waiting_in(service) == 1
         service.store.open.set()
 
 

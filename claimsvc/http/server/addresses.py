@@ -40,9 +40,13 @@ def address_of_client(request: web.Request, trusted: Sequence[Network]) -> str |
 
 
 def address_to_cap(peer: str | None, headers: CIMultiDictProxy[str], trusted: Sequence[Network]) -> str | None:
-    """The client's address, as of `client_address`; None if it is unknown, or a trusted proxy's own."""
-    client = _client(peer, headers.getall(_X_FORWARDED_FOR, ()), trusted)
-    return None if client is None or _is_in(client, trusted) else _as_text(client)
+    """The client's address, as of `client_address`; None if it is unknown.
+
+    It is unknown as well if the peer is a trusted proxy that names no client. A client that a proxy names is known,
+    even if its own address is in the networks of the proxies.
+    """
+    client, is_named = _client(peer, headers.getall(_X_FORWARDED_FOR, ()), trusted)
+    return None if client is None or (not is_named and _is_in(client, trusted)) else _as_text(client)
 
 
 def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
@@ -54,14 +58,15 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
             from the end, as long as they are trusted proxies; clients can forge all entries before that.
         trusted: the networks of the trusted proxies.
     """
-    client = _client(peer, forwarded, trusted)
+    client, _ = _client(peer, forwarded, trusted)
     return None if client is None else _as_text(client)
 
 
-def _client(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> Address | None:
-    client = _address(peer or "")
+def _client(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> tuple[Address | None, bool]:
+    """The client's address, and whether a trusted proxy has named it."""
+    client, is_named = _address(peer or ""), False
     if client is None:
-        return None
+        return None, False
     # From the end, so that the cost of a long header does not depend on its length.
     entries = ",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:] if forwarded and trusted else []
     for entry in reversed(entries):
@@ -70,8 +75,8 @@ def _client(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Networ
         found = _address(entry)
         if found is None:
             break
-        client = found
-    return client
+        client, is_named = found, True
+    return client, is_named
 
 
 def _is_in(client: Address, trusted: Sequence[Network]) -> bool:

@@ -4,7 +4,7 @@
 aiohttp's minor version has an upper pin; `tests/test_private_names.py` fails when a name goes.
 """
 
-from aiohttp import hdrs, web
+from aiohttp import hdrs, web, web_protocol
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.http_writer import StreamWriter
@@ -12,6 +12,14 @@ from aiohttp.streams import StreamReader
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 _KNOWN_UPGRADES = frozenset({"websocket"})
+
+
+def limit_waiting_requests(most: int) -> None:
+    """Limit how many complete requests a connection of this process reads ahead of those that it has begun.
+
+    aiohttp has no option for it: its connections and their parsers are made with this constant, which is 32.
+    """
+    web_protocol.MAX_MSG_QUEUE_SIZE = most
 
 
 def writer_of(request: web.BaseRequest) -> AbstractStreamWriter:

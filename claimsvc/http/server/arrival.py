@@ -10,11 +10,12 @@ from typing import Any
 
 from aiohttp import HttpVersion10, HttpVersion11, web
 from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
+from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
 from aiohttp.web_protocol import _ErrInfo
 
 from claimsvc.domain.problems import BAD_REQUEST
-from claimsvc.http.server.aiohttp_internals import is_ignored_upgrade
+from claimsvc.http.server.aiohttp_internals import is_ignored_upgrade, limit_waiting_requests
 from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.unfinished import MAX_BODY_BUFFER_BYTES, UnfinishedRequests
 from claimsvc.http.server.wire import MAX_HEAD_BYTES, MAX_LINE_BYTES
@@ -23,6 +24,9 @@ _VERSIONS = (HttpVersion11, HttpVersion10)
 READ_BUFFER_BYTES = 65_536
 # Input is parsed in pieces of this size, so that what the parser keeps of an unfinished head is known that exactly.
 _PIECE_BYTES = 16_384
+# Requests that a connection reads ahead while another one is under way. More would only wait in memory.
+_MAX_WAITING = 2
+limit_waiting_requests(_MAX_WAITING)
 
 
 class ConnectionServer(web.Server):
@@ -93,6 +97,10 @@ class ArrivingRequests(web.RequestHandler):
         """Whether arriving data belongs to a head, and not to the body of a request that was begun."""
         raise NotImplementedError
 
+    def _waiting(self) -> int:
+        """How many of `_messages`, from the end, wait for another request, and are not about to be begun."""
+        raise NotImplementedError
+
     def data_received(self, data: bytes) -> None:
         if len(data) <= _PIECE_BYTES:
             self._parse(data)
@@ -104,10 +112,13 @@ class ArrivingRequests(web.RequestHandler):
         if self._rest is not None:
             return
         is_of_body, body_bytes = not self._body.is_eof(), self._body.total_bytes
+        is_of_begun = is_of_body and not self._messages
         heads = self._request_count
         # Hide the waiter from aiohttp, so that its task is woken only for requests that need it; see `_begin_next`.
         waiter, self._waiter = self._waiter, None
         super().data_received(data)
+        if is_of_begun:
+            self._free_slot(heads)
         self._waiter = waiter
         if self._request_count != heads:
             self._started_head = False
@@ -128,9 +139,11 @@ class ArrivingRequests(web.RequestHandler):
             self._started_head = True
             if self._head_timer is None:
                 self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
-        is_complete = (self._request_count != heads or is_of_body or not data) and self._body.is_eof()
-        if not is_complete or self._counted_bytes:
-            self._count_unfinished(data, has_begun=self._request_count != heads or not data, is_of_body=is_of_body)
+        has_begun = self._request_count != heads
+        is_complete = (has_begun or is_of_body or not data) and self._body.is_eof()
+        if not is_complete or self._counted_bytes or (self._messages and self._waiting()):
+            is_stuck = is_of_body and not (has_begun or self._body.is_eof() or self._body.total_bytes != body_bytes)
+            self._count_unfinished(data, has_begun=has_begun, is_of_body=is_of_body, is_stuck=is_stuck)
 
     def _end_ignored_upgrade(self, data: bytes, body_bytes: int, *, has_head: bool) -> None:
         """Make a request to upgrade the last one, unless it is certain that nothing was sent after it.
@@ -149,25 +162,52 @@ class ArrivingRequests(web.RequestHandler):
         if (has_head and start < 4) or start + body_bytes != len(data):
             self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
 
-    def _count_unfinished(self, data: bytes, *, has_begun: bool, is_of_body: bool) -> None:
-        """Count what is kept of requests that have not arrived completely.
+    def _free_slot(self, heads: int) -> None:
+        """Let the parser go on, if the body of a request that was begun before is complete now.
+
+        aiohttp's parser counts requests whose end it has seen until they are begun. One that was begun before its end
+        would be counted for ever, and the parser would soon stop after each request.
+
+        Args:
+            heads: `_request_count` before the last input.
+        """
+        if not self._body.is_eof() or self._parser is None:
+            return
+        self._parser.message_consumed()
+        if self._request_count != heads and not isinstance(self._messages[-1][0], _ErrInfo):
+            super().data_received(b"")  # the parser may have stopped one request too early
+
+    def _count_unfinished(self, data: bytes, *, has_begun: bool, is_of_body: bool, is_stuck: bool) -> None:
+        """Count what is kept of requests that have not arrived completely, or that wait for another one.
 
         Args:
             data: what has arrived.
             has_begun: whether a head was complete with it.
             is_of_body: whether it began within a body.
+            is_stuck: whether that body has neither grown with it nor ended: it is of trailers, or of a chunk's head.
         """
-        # With so many requests waiting the parser stops, and keeps what follows.
-        is_full = len(self._messages) >= self._max_msg_queue_size
-        if has_begun and not is_full:
-            self._unparsed_bytes = 0
-        elif is_full or not is_of_body:
+        # With so many complete requests waiting the parser stops, and keeps what follows.
+        is_full = len(self._messages) >= self._max_msg_queue_size and self._body.is_eof()
+        if is_full or is_stuck or (data and not has_begun and not is_of_body):
             self._unparsed_bytes += len(data)
+        else:
+            self._unparsed_bytes = 0
         if self._unparsed_bytes > MAX_HEAD_BYTES and not (is_full or self._buffer_paused):
-            self._refuse_head(RefusedError(HEADERS_TOO_LARGE, close=True))
+            self._refuse_last(RefusedError(HEADERS_TOO_LARGE, close=True))
             return
-        body_bytes = 0 if self._body.is_eof() else min(self._body.total_bytes, MAX_BODY_BUFFER_BYTES)
-        self._count(self._unparsed_bytes + body_bytes)
+        self._count_kept()
+
+    def _count_kept(self) -> None:
+        """Count what this connection keeps now."""
+        kept_bytes = self._unparsed_bytes
+        if self._rest is None and not self._body.is_eof():
+            kept_bytes += min(self._body.total_bytes, MAX_BODY_BUFFER_BYTES)
+        for place in range(-self._waiting(), 0):
+            message, body = self._messages[place]
+            kept_bytes += _head_bytes(message)
+            if body.is_eof():
+                kept_bytes += min(body.total_bytes, MAX_BODY_BUFFER_BYTES)
+        self._count(kept_bytes)
 
     def _count(self, kept_bytes: int) -> None:
         if kept_bytes != self._counted_bytes:
@@ -175,9 +215,20 @@ class ArrivingRequests(web.RequestHandler):
             self._server.unfinished.keeps(self, self._remote, kept_bytes)
 
     def refuse_unfinished(self) -> None:
-        """Refuse the request that has not arrived completely, and free what is kept of it; see `UnfinishedRequests`."""
-        refusal = RefusedError(REQUEST_TIMEOUT, "Too many requests are arriving in parts; send it whole.", close=True)
+        """Refuse what has not arrived completely or waits, and free what is kept of it; see `UnfinishedRequests`."""
         self._counted_bytes = 0
+        for _ in range(self._waiting()):
+            _, body = self._messages.pop()
+            if body is self._body:
+                self._body = EMPTY_PAYLOAD
+                if self._reading_paused:
+                    self.resume_reading(resume_parser=False)
+        self._refuse_last(
+            RefusedError(REQUEST_TIMEOUT, "Too many requests are arriving in parts; send it whole.", close=True)
+        )
+
+    def _refuse_last(self, refusal: RefusedError) -> None:
+        """Refuse what is arriving: a head, or the rest of the last request's body."""
         if self._body.is_eof():
             self._refuse_head(refusal)
         elif self._current_request is None and not self._messages:
@@ -186,15 +237,19 @@ class ArrivingRequests(web.RequestHandler):
             # Whoever reads the body raises it. What still arrives is read and discarded by `finish_response`.
             self._body.set_exception(refusal)
             self._rest = self._body
+            self._forget_unparsed()
+
+    def _forget_unparsed(self) -> None:
+        """Free what the parser keeps; nothing more is parsed."""
+        self._parser = None
+        self._unparsed_bytes = 0
+        self._count_kept()
 
     def _refuse_head(self, refusal: RefusedError) -> None:
         """Answer the head that is arriving with a refusal, as the connection's last request."""
         self._stop_head_timer()
-        # The parser keeps what has arrived of the head.
-        self._parser = None
-        self._unparsed_bytes = 0
-        self._count(0)
         self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
+        self._forget_unparsed()
         self._messages.append((_ErrInfo(refusal.problem.status, refusal, ""), self._rest))
         self._begin_next()
 
@@ -236,6 +291,12 @@ class ArrivingRequests(web.RequestHandler):
         if self._current_request is not None:
             # The request waits for chunks that turned out to be malformed; aiohttp would leave it waiting.
             self._current_request._cancel(web.RequestPayloadError("malformed"))
+
+
+def _head_bytes(message: RawRequestMessage | _ErrInfo) -> int:
+    if isinstance(message, _ErrInfo):
+        return 0
+    return len(message.path) + sum(len(name) + len(value) + 4 for name, value in message.raw_headers)
 
 
 def refusal_of(error: BaseException) -> RefusedError:

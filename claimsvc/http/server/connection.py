@@ -4,6 +4,7 @@ Only the protocol class of aiohttp can be replaced, so this module and `arrival`
 """
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
@@ -79,6 +80,11 @@ class HttpConnection(ArrivingRequests):
             self._waiter is not None and not self._waiter.done() and self._claim is None and self._turn is None
         )
 
+    def _waiting(self) -> int:
+        waiter = self._waiter
+        begins = self._claim is None and (self._turn is not None or (waiter is not None and waiter.done()))
+        return max(len(self._messages) - begins, 0)
+
     def _begin_next(self) -> None:
         """Begin the next request: a usual claim on the fast path, any other in aiohttp's task."""
         waiter = self._waiter
@@ -115,6 +121,8 @@ class HttpConnection(ArrivingRequests):
         self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
+        if self._counted_bytes:
+            self._count_kept()  # it waits no longer
         self._server.requests_count += 1
         self._claim = self._fast_path.begin(message, body, self._remote)
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
@@ -188,6 +196,13 @@ class HttpConnection(ArrivingRequests):
         if self._turn is not None or self._claim is None:
             return self._turn
         return self._claim.answer
+
+    def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: _RequestHandler
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        if self._counted_bytes:
+            self._count_kept()  # it waits no longer
+        return super()._handle_request(request, start_time, request_handler)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

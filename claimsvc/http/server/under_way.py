@@ -16,7 +16,8 @@ class UnderWay:
 
     Args:
         most: places of each address.
-        trusted: the networks of the trusted proxies. All clients share the address of a proxy, so it has no cap.
+        trusted: the networks of the trusted proxies. All clients share the address of a proxy, so it has no
+            cap where it names no client.
         timeout_seconds: how long a claim waits for a place.
     """
 

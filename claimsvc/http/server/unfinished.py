@@ -1,8 +1,8 @@
-"""Bounds what all connections together keep of requests that have not arrived completely.
+"""Bounds what all connections keep of requests that have not arrived completely, or that wait for another one.
 
 Each connection has limits of its own, but thousands of them together would fill the memory. When the sum is over its
-limit, the connection that keeps most is refused, of the address that keeps most: a client that sends its requests whole
-is never the one.
+limit, the connection that keeps most is refused, of the address that keeps most: a client that sends a request whole,
+and after the answer to the one before, is never the one.
 """
 
 from typing import Protocol
