@@ -19,6 +19,7 @@ from claimsvc.cli.terminal import (
     check_coupon_name,
     check_reason,
     check_text,
+    check_user_id,
     in_json,
     os_operator,
     print_json,
@@ -160,7 +161,7 @@ def redeem_code(
 
     check_text(code, "CODE")
     if user_id is not None:
-        check_text(user_id, "--user")
+        check_user_id(user_id)
     done = on_storage(lambda storage: code_cases.redeem(storage.codes, os_operator(), code, user_id=user_id))
     match done:
         case domain.Redeemed(redeemed):

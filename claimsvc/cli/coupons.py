@@ -16,6 +16,8 @@ from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
     check_coupon_name,
+    check_coupon_type,
+    check_search,
     check_text,
     in_json,
     os_operator,
@@ -246,8 +248,9 @@ def list_coupons(
     """List coupons by name."""
     from claimsvc.application import coupons
 
-    check_text(search or "", "--search")
-    check_text(coupon_type or "", "--type")
+    check_search(search or "")
+    if coupon_type:
+        check_coupon_type(coupon_type)
     wanted = frozenset(states or domain.EVERY_STATE_BUT_ARCHIVED)
     matching = domain.CouponFilter(search or "", coupon_type, wanted)
 

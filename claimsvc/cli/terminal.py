@@ -40,6 +40,18 @@ def check_user_id(user_id: str, option: str = "--user") -> None:
         raise must_be(domain.USER_ID_RULE, option, "user-1")
 
 
+def check_coupon_type(coupon_type: str, option: str = "--type") -> None:
+    """Raise `typer.BadParameter` unless this is a valid type of coupons."""
+    if len(coupon_type) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_TYPE_PATTERN, coupon_type):
+        raise must_be(domain.COUPON_TYPE_RULE, option, "welcome")
+
+
+def check_search(text: str, option: str = "--search") -> None:
+    """Raise `typer.BadParameter` unless a name of a coupon can contain this text."""
+    if len(text) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_SEARCH_PATTERN, text):
+        raise must_be(domain.COUPON_SEARCH_RULE, option, "sale")
+
+
 def check_reason(reason: str) -> None:
     """Raise `typer.BadParameter` unless this is a reason that the API takes."""
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):

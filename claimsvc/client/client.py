@@ -234,7 +234,10 @@ class ClaimClient:
         Raises:
             ProblemError: the token is another user's.
             ClaimClientError: see `claimsvc.client.errors`.
+            TypeError: `states` is a text, whose letters would be the states.
         """
+        if isinstance(states, str):
+            raise TypeError('states must be several: claims_of_user(states=["active"])')
         query = {"limit": page_size} | ({"state": state} if (state := ",".join(states)) else {})
         path = f"/api/users/{_quoted(user_id) if user_id is not None else 'me'}/claims"
         async for page in self._pages(path, query, request_id):

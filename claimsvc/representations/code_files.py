@@ -8,7 +8,7 @@ from typing import Any
 from claimsvc.domain import COUPON_TYPE_RULE, MAX_CODE_TYPES, MAX_ROWS, RFC_3339_RULE, NewCode, RefusedRow, RowReason
 from claimsvc.domain.codes import new_code, with_type
 from claimsvc.representations.benefits import BENEFIT_COLUMNS, BENEFIT_RULE, benefit_of, benefit_of_cells
-from claimsvc.representations.headings import CODE, EXPIRES_AT, TYPE, names, resembles
+from claimsvc.representations.headings import CODE, EXPIRES_AT, TYPE, names, resembles_one_of_codes
 from claimsvc.representations.lines import Lines
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
@@ -91,11 +91,10 @@ def _columns_of_heading(number: int, cells: Sequence[str]) -> list[str] | None:
     Raises:
         BadCodeFileError: it looks like a heading, but is not one of codes.
     """
+    if not any(resembles_one_of_codes(cell, _EVERY_COLUMN) for cell in cells):
+        return None
     columns = [next((column for column in _EVERY_COLUMN if names(cell, column)), "") for cell in cells]
     known = [column for column in columns if column]
-    # A code may be called `type`. No two cells of a row without a heading are names of columns.
-    if len(known) < 2 and not any(resembles(cell, column) for cell in cells for column in _COLUMNS):
-        return None
     # A spreadsheet may end each line with a comma.
     if CODE in known and len(set(known)) == len([cell for cell in cells if cell]):
         return columns
@@ -160,7 +159,9 @@ class RowReader:
         if cells is None:
             return RefusedRow(self._number, "", RowReason.BAD_ROW)
         if is_first and (columns := _columns_of_heading(self._number, cells)) is not None:
-            self._columns, self._heading = _COLUMNS if columns[0] == "".join(columns) else columns, cells
+            # Below `code` alone a row may have an expiry, as without a heading.
+            is_code_alone = columns[0] == "".join(columns)
+            self._columns, self._heading = [*_COLUMNS, *columns[2:]] if is_code_alone else columns, cells
             return None
         # Files that were joined have their headings inside.
         if len(cells) > len(self._columns) or cells == self._heading:

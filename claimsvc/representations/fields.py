@@ -141,6 +141,16 @@ VisibleLine = Annotated[
 """A text that is shown to people: with one that shows nothing, or reorders what stands beside it, it would deceive."""
 
 Reason = VisibleLine
+ReasonOrNone = Annotated[
+    str,
+    Field(
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=rf"^$|{domain.REASON_PATTERN}",
+        description=f"{domain.REASON_RULE}; empty for no reason",
+        examples=["bought something else"],
+    ),
+    AfterValidator(lambda text: _visibly(text) if text else text),
+]
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.

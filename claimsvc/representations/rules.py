@@ -67,6 +67,8 @@ class AttributeRule(Request):
             raise broken_rule(
                 "At least one value of `one_of` must meet the rule's other conditions: none does, so nobody would."
             )
+        if self.at_least is not None and self.at_least == self.at_most and not self.rule().admits(self.at_least):
+            raise broken_rule("`none_of` must not have the only number between `at_least` and `at_most`.")
         return self
 
     def _admits_one(self) -> bool:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from claimsvc import domain
 from claimsvc.representations.csv_cells import unguarded
 from claimsvc.representations.fields import Request, UserId
-from claimsvc.representations.headings import USER_ID, names, resembles
+from claimsvc.representations.headings import USER_ID, names, resembles_one_of_users
 from claimsvc.representations.lines import Lines
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
@@ -134,7 +134,7 @@ class ListReader:
                 raise ValueError(_MUST_HAVE_HEADING)
             self._column = places[0]
             return True
-        if not places and any(resembles(cell, USER_ID) for cell in _SEPARATOR.split(cells[0])):
+        if not places and any(resembles_one_of_users(cell) for cell in _SEPARATOR.split(cells[0])):
             raise ValueError(
                 f"the line looks like a heading. A heading must be `{USER_ID}`; a list with several columns is CSV. If "
                 "the line is a user, put a heading above it"

@@ -263,6 +263,14 @@ async def test_claims_of_a_user_are_read_with_what_their_coupons_are_worth(
     assert [asked.path for asked in service.asked] == [path]
 
 
+@pytest.mark.parametrize("states", ["active", "", "active,held"])
+async def test_one_text_is_not_several_states(states: str) -> None:
+    async with scripted() as service, ClaimClient(service.url) as client:
+        with pytest.raises(TypeError, match=r'claims_of_user\(states=\["active"\]\)'):
+            _ = [each async for each in client.claims_of_user(states=states)]
+    assert service.asked == []
+
+
 async def test_claims_of_another_user_are_an_error() -> None:
     async with scripted(refuses("not-your-claim", 403)) as service, ClaimClient(service.url) as client:
         with pytest.raises(ProblemError):

@@ -297,14 +297,82 @@ def test_the_network_policy_lets_none_but_those_named_to_the_port_for_operators(
     assert rules["operators"]["from"] == [ours]
     assert "from" not in rules["http"]
     full = one(objects("full"), "NetworkPolicy")["spec"]
-    monitoring = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}
-    assert {rule["ports"][0]["port"]: rule for rule in full["ingress"]}["operators"]["from"] == [ours, monitoring]
+    monitoring, ingress = (
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+        for name in ("monitoring", "ingress")
+    )
+    assert {rule["ports"][0]["port"]: rule for rule in full["ingress"]}["operators"]["from"] == [
+        ours,
+        monitoring,
+        ingress,
+    ]
     assert [rule.get("to") is not None for rule in full["egress"]] == [True, True, False]
 
 
 def test_a_prometheus_that_the_network_policy_would_shut_out_is_refused() -> None:
     with pytest.raises(ChartError, match=r"name Prometheus in networkPolicy\.operatorsFrom"):
         render({**values_of("minimal"), "monitoring": {"serviceMonitor": {"enabled": True}}})
+
+
+def test_an_ingress_that_the_network_policy_would_shut_out_of_the_pages_for_operators_is_refused() -> None:
+    ingress = {"enabled": True, "operatorPaths": ["/console"]}
+    with pytest.raises(ChartError, match=r"name the Ingress controller in networkPolicy\.operatorsFrom"):
+        render({**values_of("minimal"), "ingress": ingress})
+    assert render({**values_of("minimal"), "ingress": ingress, "networkPolicy": {"enabled": False}})
+
+
+_DATABASE, _MASTER = "postgresql://me:a%2Fb@db/claims", "redis://master"
+_JWT = {"CLAIMSVC_JWT_ISSUER": "https://issuer.example", "CLAIMSVC_JWT_AUDIENCE": "claims"}
+
+
+@pytest.mark.parametrize(
+    ("values", "port", "mended"),
+    [
+        ({"connections": {"databaseUrl": "postgresql://me:5432@db:6432/c", "redisUrls": [_MASTER]}}, 6432, "ports"),
+        ({"connections": {"databaseUrl": "postgresql://me:s@db,db2:6432/c", "redisUrls": [_MASTER]}}, 6432, "rule"),
+        ({"connections": {"databaseUrl": _DATABASE, "redisUrls": ["rediss://[fd00::1]:6380/0"]}}, 6380, "ports"),
+        (
+            {"connections": {"databaseUrl": _DATABASE, "redisUrls": ["redis://a", "redis://b", "redis://:p@c:6380"]}},
+            *(6380, "rule"),
+        ),
+        ({"settings": {"CLAIMSVC_JWT_JWKS": "https://issuer.example/keys.json", **_JWT}}, 443, "rule"),
+        ({"settings": {"CLAIMSVC_TRACING_URL": "http://collector:4318/v1/traces"}}, 4318, "rule"),
+        ({"settings": {"CLAIMSVC_TRACING_URL": "http://collector/v1/traces"}}, 80, "rule"),
+        ({"extraEnv": [{"name": "CLAIMSVC_TRACING_URL", "value": "https://collector/v1/traces"}]}, 443, "rule"),
+    ],
+)
+def test_values_that_the_network_policy_would_cut_off_are_refused(
+    values: dict[str, Any], port: int, mended: str
+) -> None:
+    needed = {"ports": "networkPolicy.egressPorts"}.get(mended, "networkPolicy.")
+    with pytest.raises(ChartError, match=rf"leads to port {port}, which networkPolicy .*{needed}") as caught:
+        render({**values_of("minimal"), "connections": {"existingSecret": "one"}, **values})
+    assert "me:" not in str(caught.value)
+    rule = {"ports": [{"port": port - 1, "endPort": port + 1, "protocol": "TCP"}]}
+    named = {"egressPorts": [5432, 6379, port]} if mended == "ports" else {"extraEgress": [rule]}
+    any_port = {"extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}
+    policies: list[Object] = [named, any_port, {"enabled": False}]
+    for policy in policies:
+        assert render({**values_of("minimal"), **values, "networkPolicy": policy})
+    other = {"extraEgress": [{"ports": [{"port": 9999, "protocol": "TCP"}]}]}
+    with pytest.raises(ChartError, match=f"leads to port {port}"):
+        render({**values_of("minimal"), **values, "networkPolicy": other})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"connections": {"databaseUrl": _DATABASE, "redisUrls": ["redis://u:6380@a", "rediss://[fd00::1]", _MASTER]}},
+        {"connections": {"databaseUrl": "postgresql://a:b@localhost:5433/c", "redisUrls": ["redis://127.0.0.1:1"]}},
+        {"settings": {"CLAIMSVC_JWT_JWKS": "/etc/keys.json", **_JWT}},
+        {"settings": {"CLAIMSVC_JWT_JWKS": "http://localhost:9000/keys.json", **_JWT}},
+        {"settings": {"CLAIMSVC_TRACING_URL": "http://127.0.0.1:4318/v1/traces"}},
+        {"settings": {"CLAIMSVC_TRACING_URL": ""}},
+        {"extraEnv": [{"name": "CLAIMSVC_TRACING_URL", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]},
+    ],
+)
+def test_values_that_the_network_policy_does_not_cut_off_are_taken(values: dict[str, Any]) -> None:
+    assert render({**values_of("minimal"), **values})
 
 
 def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:

@@ -113,15 +113,33 @@ async def test_further_hosts_and_origins_can_be_named() -> None:
             assert await status("Host: claims", f"Origin: {origin}") == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "host", "origin", "is_allowed"),
+    [
+        ("app:443", "app", "https://app", True),
+        ("app:443", "App:443", None, True),
+        ("app:80", "app", "http://app", True),
+        ("[::1]:443", "[::1]", "https://[::1]", True),
+        ("app:443", "app:80", None, False),
+        ("app:8443", "app", None, False),
+        ("app:443", "evil", None, False),
+        ("app:443", "app", "http://app", False),
+        ("app:80", "app", "https://app", False),
+    ],
+)
+def test_clients_leave_out_the_usual_ports(name: str, host: str, origin: str | None, is_allowed: bool) -> None:
+    assert allows(host, origin, AllowedHosts((name,))) == is_allowed
+
+
 async def test_without_named_hosts_a_service_is_asked_under_any() -> None:
     method, path, body, _ = _CHANGES[0]
     async with service(None) as (port, _, _):
         assert (await ask(port, method, path, body, "Host: any.example", "Origin: https://any.example"))[0] == 201
 
 
-def allows(host: str, origin: str | None = None) -> bool:
+def allows(host: str, origin: str | None = None, hosts: AllowedHosts | None = None) -> bool:
     headers = {"Host": host, **({"Origin": origin} if origin is not None else {})}
-    hosts = AllowedHosts((), loopback_port=PORT)
+    hosts = hosts or AllowedHosts((), loopback_port=PORT)
     return hosts.refusal(CIMultiDictProxy(CIMultiDict(headers))) is None
 
 

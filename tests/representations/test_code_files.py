@@ -46,6 +46,27 @@ def test_no_heading_becomes_a_code(blank: str, heading: str, cases: list[bool], 
     assert [row.code for row in rows] == ["A-1"]
 
 
+@given(
+    st.sampled_from(["code", "code,expires_at", "expires_at,code", "code,,type", ",code"]),
+    st.integers(0, 8),
+    st.data(),
+)
+def test_a_spreadsheet_may_end_each_line_with_commas(heading: str, commas: int, data: st.DataObject) -> None:
+    row = ",".join({"code": "A-1", "type": "vip"}.get(column, "") for column in heading.split(","))
+    fewer = data.draw(st.integers(0, commas))
+    file = f"{heading}{',' * commas}\n{row}{',' * commas}\n{row}{',' * fewer}\n".encode()
+    kind = "vip" if "type" in heading else None
+    assert [(each.code, each.type) for each in read(file) if isinstance(each, NewCode)] == [("A-1", kind)] * 2
+    assert read(f"{heading}{',' * commas}\n{row}{',' * commas},,\n".encode()) == [RefusedRow(2, "", RowReason.BAD_ROW)]
+
+
+def test_cells_below_an_empty_cell_of_the_heading_are_refused() -> None:
+    file = b"code,,\nA-1,,\nA-2,2126-01-01T00:00:00Z,\nA-3,,note\n"
+    rows = read(file)
+    assert [row.code for row in rows] == ["A-1", "A-2", ""]
+    assert rows[2] == RefusedRow(4, "", RowReason.BAD_ROW)
+
+
 def test_columns_are_taken_in_the_order_of_the_heading() -> None:
     [row] = read(b"Expires_at,Code\n2126-01-01T00:00:00Z,A-1\n")
     assert isinstance(row, NewCode)
@@ -67,15 +88,32 @@ def test_columns_are_taken_in_the_order_of_the_heading() -> None:
         "code,type,Type",
         "type,percent_off",
         "Coupon code,type",
+        *("voucher_code", "promo_code", "discount_code", "Gutscheincode", "CODE_ID", "할인 코드", "일련번호"),
+        *("coupon", "voucher", "serial", "쿠폰", "Serial Number", "type", "text", "percent_off", "Percent off"),
+        "id,voucher_code",
     ],
 )
 def test_what_looks_like_a_heading_and_is_none_is_refused_with_its_line(heading: str) -> None:
     with pytest.raises(BadCodeFileError, match=r"^Line 2 looks like a heading"):
         read(f"\n{heading}\nA-1\n".encode())
     # Below a heading it is data.
-    assert codes(f"code\n{heading}\n".encode()) == (
-        [heading] if heading in ("codes", "coupon_code", "쿠폰번호") else []
-    )
+    assert codes(f"code\n{heading}\n".encode()) == ([] if set(heading) & set(" ,") else [heading])
+
+
+@given(
+    st.from_regex(r"\A[A-Za-z]{0,8}[ _.-]{0,2}\Z"),
+    st.sampled_from(["code", "codes", "코드"]),
+    st.sampled_from(["", " ", ":", ".", "*", ",", ",2126-01-01T00:00:00Z"]),
+    st.lists(st.booleans(), min_size=20, max_size=20),
+)
+def test_no_first_line_that_ends_in_code_is_a_code(word: str, end: str, sign: str, cases: list[bool]) -> None:
+    written = "".join(letter.upper() if upper else letter for letter, upper in zip(word + end, cases, strict=False))
+    file = f"{written}{sign}\nA-1\n".encode()
+    if written.strip().lower() == "code" and sign in ("", " ", ","):
+        assert codes(file) == ["A-1"]
+    else:
+        with pytest.raises(BadCodeFileError, match=r"^Line 1 looks like a heading"):
+            read(file)
 
 
 def test_a_heading_inside_of_files_that_were_joined_is_refused() -> None:
@@ -114,8 +152,9 @@ KRW,vip,A-1,,5000.0,2126-01-01T00:00:00Z,,
     assert rows[4:] == [RefusedRow(6, "", RowReason.BAD_ROW), RefusedRow(7, "", RowReason.BAD_ROW)]
 
 
-def test_without_a_heading_a_code_may_have_the_name_of_a_column() -> None:
-    assert codes(b"type\ntext,2126-01-01T00:00:00Z\n") == ["type", "text"]
+def test_below_the_first_line_a_code_may_have_the_name_of_a_column() -> None:
+    assert codes(b"A-1\ntype\ntext,2126-01-01T00:00:00Z\n") == ["A-1", "type", "text"]
+    assert codes(b"code\ntype\nvoucher_code\n") == ["type", "voucher_code"]
     assert read(b"A-1,,vip\n") == [RefusedRow(1, "", RowReason.BAD_ROW)]
 
 

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -20,6 +20,8 @@ BOUNDS = st.none() | st.sampled_from([0, 1, 1.5, 2, 3])
     BOUNDS,
     BOUNDS,
 )
+@example(None, [1.0], 1, 1)
+@example(None, [True], 1, 1)
 def test_a_rule_is_refused_if_and_only_if_no_value_meets_it(
     one_of: Any, none_of: Any, at_least: Any, at_most: Any
 ) -> None:

@@ -133,8 +133,8 @@ class CouponsQuery(Request):
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
-            pattern=r"^[A-Za-z0-9._ -]*$",
-            description="a part of the name, of A-Z a-z 0-9 . _ - and blanks, case-insensitive; empty for all coupons",
+            pattern=domain.COUPON_SEARCH_PATTERN,
+            description=f"{domain.COUPON_SEARCH_RULE}, case-insensitive; empty for all coupons",
             examples=["sale"],
         ),
     ] = ""

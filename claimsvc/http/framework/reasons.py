@@ -6,13 +6,13 @@ Many clients and proxies send no body with DELETE, and some drop one.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from claimsvc.representations.fields import Reason, Request
+from claimsvc.representations.fields import Reason, ReasonOrNone, Request
 
 
 class ReasonQuery(Request):
     """The query of a DELETE that may have a reason."""
 
-    reason: Reason = ""
+    reason: ReasonOrNone = ""
 
 
 class OptionalReason(Request):
@@ -20,7 +20,7 @@ class OptionalReason(Request):
 
     EXAMPLE: ClassVar[Mapping[str, Any]] = {"reason": "bought something else"}
 
-    reason: Reason = ""
+    reason: ReasonOrNone = ""
 
 
 class TakeBack(Request):

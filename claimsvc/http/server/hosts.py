@@ -6,7 +6,7 @@ only this machine reaches the service, both must be names of this machine.
 """
 
 import re
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from ipaddress import ip_address
 
 from aiohttp import hdrs, web
@@ -19,7 +19,9 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _HOST = re.compile(r"(\[[0-9a-f:.]+\]|[^:\s]+)(?::([0-9]{1,5}))?", re.ASCII)
 _ORIGIN = re.compile(r"(https?)://(.+)", re.ASCII)
-_PORTS = {"http": 80, "https": 443}
+# The ports that clients leave out, by scheme. `Host` does not say the scheme: a proxy may have ended TLS.
+_PORTS: Mapping[str, tuple[int, ...]] = {"http": (80,), "https": (443,)}
+_PORTS_OF_HOST = (*_PORTS["http"], *_PORTS["https"])
 _READING = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 
 
@@ -27,7 +29,7 @@ class AllowedHosts:
     """The hosts under which requests that change something are accepted.
 
     Args:
-        names: further hosts, such as `app` (with any port) or `app:8080`.
+        names: further hosts, such as `app` (with any port) or `app:8080`. Clients leave the ports 80 and 443 out.
         loopback_port: the port under which names and addresses of this machine are accepted; None for none of them.
         cors: origins that may send requests, although they are other hosts.
     """
@@ -46,7 +48,7 @@ class AllowedHosts:
         A request without `Host` or `Origin` does not come from a page of another host: browsers send both.
         """
         for host in headers.getall(hdrs.HOST, ()):
-            if not self._allows(host, _PORTS["http"]):
+            if not self._allows(host, _PORTS_OF_HOST):
                 return RefusedError(MISDIRECTED, f"`Host` must be {self._examples()}.")
         for origin in headers.getall(hdrs.ORIGIN, ()):
             parts = _ORIGIN.fullmatch(origin)
@@ -55,16 +57,16 @@ class AllowedHosts:
                 return RefusedError(FOREIGN_ORIGIN)
         return None
 
-    def _allows(self, host: str, default_port: int) -> bool:
+    def _allows(self, host: str, default_ports: Sequence[int]) -> bool:
         if host in self._usual:
             return True
         parts = _HOST.fullmatch(host.lower())
         if parts is None:
             return False
-        name, port = parts[1], int(parts[2] or default_port)
-        if name in self._names or f"{name}:{port}" in self._names:
+        name, ports = parts[1], (int(parts[2]),) if parts[2] else default_ports
+        if name in self._names or any(f"{name}:{port}" in self._names for port in ports):
             return True
-        return port == self._loopback_port and _is_loopback(name)
+        return self._loopback_port in ports and _is_loopback(name)
 
     def _examples(self) -> str:
         here = [f"localhost:{self._loopback_port}", f"127.0.0.1:{self._loopback_port}"] if self._loopback_port else []
