@@ -81,10 +81,21 @@ class UserClaimWithCodeBody(UserClaimBody):
 
 def claim_body(claim: domain.Claim) -> ClaimBody:
     """The body of a claim."""
-    values = (*_all_but_code(claim), claim.code)
-    if claim.terms is None:
-        return cast("ClaimBody", ClaimWithoutTermsBody(*values))
-    return ClaimBody(*values, claim.terms.type, benefit_body(claim.terms.benefit))
+    if claim.terms is not None:
+        terms = claim.terms
+        return ClaimBody(*_all_but_code(claim), claim.code, terms.type, benefit_body(terms.benefit))
+    # Spelled out, because it is done for each claim.
+    body = ClaimWithoutTermsBody(
+        claim.id,
+        claim.coupon_name,
+        claim.user_id,
+        claim.state,
+        claim.claimed_at,
+        claim.expires_at,
+        claim.ended_at,
+        claim.code,
+    )
+    return cast("ClaimBody", body)
 
 
 def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:

@@ -179,7 +179,7 @@ def _claims() -> Iterator[Case]:
         yield Case(f"cancel, reason: {name}", data, 400, "bad-request", "#/reason")
     for name, body in {"array": b"[]", "broken": b'{"reason": "a'}.items():
         yield Case(f"cancel: {name}", request("DELETE", _NO_CLAIM, body), 400, "bad-request")
-    for name, body in {"empty": b"", "no reason": b"{}"}.items():
+    for name, body in {"empty": b"", "no reason": b"{}", "empty reason": b'{"reason": ""}'}.items():
         yield Case(f"cancel: {name}", request("DELETE", _NO_CLAIM, body), 404, "unknown-claim")
     yield Case("cancel: no body", request("DELETE", _NO_CLAIM, content_type=None), 404, "unknown-claim")
     yield Case("cancel: no JSON", request("DELETE", _NO_CLAIM, b"a", content_type=None), 415, "unsupported-media-type")
