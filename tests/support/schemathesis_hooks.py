@@ -21,12 +21,3 @@ def _contradict(rules: Any) -> bool:
         isinstance(rule, dict) and len({"one_of", "none_of", "at_least", "at_most"} & rule.keys()) > 1
         for rule in about_attributes
     )
-
-
-@schemathesis.hook
-def before_call(_: schemathesis.HookContext, case: schemathesis.Case[Any], __: Any) -> None:
-    """A link names the coupon to claim, beside a body that may have chosen a type in its place."""
-    body, meta = case.body, case.meta
-    is_valid = meta is not None and meta.generation.mode.is_positive
-    if is_valid and isinstance(body, dict) and {"coupon_name", "type", "user_id"} <= body.keys():
-        del body["type"]

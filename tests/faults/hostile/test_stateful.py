@@ -25,7 +25,7 @@ async def test_sequences_of_operations_hold_to_the_document(serve: Serve, tmp_pa
     )
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
-        *("run", f"{url}/openapi.json", "--phases", "stateful", "--checks", "all", "--max-examples", "100"),
+        *("run", f"{url}/openapi.json", "--phases", "stateful", "--checks", "all", "--max-examples", "300"),
         # It takes any claim for one of the coupon that was made last, though its body may name another.
         *("--exclude-checks", "ensure_resource_availability"),
         *("--header", f"Authorization: {ADMIN['Authorization']}", "--seed", "1", "--no-color", "--warnings", "off"),
