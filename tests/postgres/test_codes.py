@@ -175,7 +175,7 @@ async def test_uploads_at_the_same_time_have_a_hundred_types_at_most_and_each_on
         database_url,
         """
         SELECT (SELECT array_agg(each ORDER BY each) FROM campaigns, unnest(code_types) AS each),
-            array_agg(DISTINCT type ORDER BY type), count(*) FROM codes
+            array_agg(DISTINCT own_type ORDER BY own_type), count(*) FROM codes
         """,
     )
     assert types == of_codes
