@@ -4,8 +4,8 @@ import asyncio
 import time
 from collections.abc import Callable
 
-# Pause after a rendering, as a multiple of the CPU time that it took. On a busy machine it takes longer than that, but a
-# scrape has a time limit.
+# Pause after a rendering, as a multiple of the CPU time that it took. On a busy machine it takes longer than that, but
+# a scrape has a time limit.
 _PAUSE_FACTOR = 9
 _LONGEST_PAUSE_SECONDS = 0.5
 
