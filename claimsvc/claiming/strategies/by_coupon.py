@@ -13,6 +13,8 @@ from claimsvc.ports import Coupons, PendingOutcome, Stages, Strategy
 _CACHED_STRATEGIES = 100_000
 # A coupon's strategy never changes, but a purged coupon may be created anew with another one.
 _KNOWN_SECONDS = 1.0
+# A strategy is read again so long before that, so that no claim of a busy coupon waits for it.
+_READ_AHEAD_SECONDS = 0.5
 # If reading a known strategy again takes longer or fails, it is used for another second: PostgreSQL decides each claim
 # rightly under any strategy, and claims that wait here are not counted by the waiting room.
 _READ_AGAIN_SECONDS = 0.25
@@ -47,7 +49,10 @@ class StrategyByCoupon:
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         strategy, known_until = self._known.get(coupon_name, (None, 0.0))
-        if strategy is None or known_until < time.monotonic():
+        left_seconds = known_until - time.monotonic()
+        if strategy is not None and 0 <= left_seconds < _READ_AHEAD_SECONDS:
+            self._begin_reading(coupon_name)
+        if strategy is None or left_seconds < 0:
             answer = PendingOutcome()
             answer.follow(self._learn_and_claim(coupon_name, user_id, options, answer))
             return answer
@@ -75,15 +80,7 @@ class StrategyByCoupon:
         self, coupon_name: str, user_id: str, options: ClaimOptions | None, answer: PendingOutcome
     ) -> ClaimOutcome:
         """Wait until the coupon's strategy is read. One query reads all names that claims wait for."""
-        unread = self._unread.get(coupon_name)
-        if unread is None:
-            loop = asyncio.get_running_loop()
-            unread = self._unread[coupon_name] = loop.create_future()
-            if coupon_name in self._known:
-                loop.call_later(_READ_AGAIN_SECONDS, self._stop_reading, coupon_name, unread)
-            if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read_strategies())
-                self._reader.add_done_callback(self._reader_ended)
+        unread = self._begin_reading(coupon_name)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 strategy = await asyncio.shield(unread)
@@ -95,6 +92,19 @@ class StrategyByCoupon:
                     answer.stages = getattr(decided, "stages", Stages())
         except TimeoutError:
             raise outcome_unknown() from None
+
+    def _begin_reading(self, coupon_name: str) -> "asyncio.Future[Strategy]":
+        """Read the coupon's strategy, unless it is being read; returns the future of it."""
+        unread = self._unread.get(coupon_name)
+        if unread is None:
+            loop = asyncio.get_running_loop()
+            unread = self._unread[coupon_name] = loop.create_future()
+            if coupon_name in self._known:
+                loop.call_later(_READ_AGAIN_SECONDS, self._stop_reading, coupon_name, unread)
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.create_task(self._read_strategies())
+                self._reader.add_done_callback(self._reader_ended)
+        return unread
 
     async def _read_strategies(self) -> None:
         while self._unread:
