@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -158,6 +159,33 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
             with pytest.raises(UnavailableError):
                 await asyncio.wait_for(by_coupon.claim("a", "ada"), 20)
         assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 20), Claimed)
+
+
+async def test_no_claim_of_a_busy_coupon_waits_until_its_strategy_is_read_again(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Otherwise claims go on after a while, however they wait.
+    monkeypatch.setattr("claimsvc.claiming.strategies.by_coupon._READ_AGAIN_SECONDS", 3600.0)
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
+        assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
+        stock, is_asked, may_answer = instance.storage.coupons.stock, asyncio.Event(), asyncio.Event()
+
+        async def slow(names: Sequence[str]) -> list[Coupon]:
+            is_asked.set()
+            await may_answer.wait()
+            return await stock(names)
+
+        monkeypatch.setattr(instance.storage.coupons, "stock", slow)
+        strategy, _ = by_coupon._known["a"]
+        by_coupon._known["a"] = strategy, time.monotonic() + 0.4  # it was read some time ago
+        pending = by_coupon.claim("a", "ben")
+        assert "a" in by_coupon._unread
+        assert isinstance(await asyncio.wait_for(pending, 20), Claimed)
+        await is_asked.wait()
+        may_answer.set()
+        await by_coupon.drain()
 
 
 async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(

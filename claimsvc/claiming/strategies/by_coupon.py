@@ -24,8 +24,8 @@ _READ_AT_ONCE = 1000
 class StrategyByCoupon:
     """`ports.AnyClaims`: passes each claim to the strategy of its coupon.
 
-    The strategy of a name is read when it is not known or was read a second ago. Claims of a coupon that does not exist
-    go to `row_lock`, so that PostgreSQL reports it.
+    The strategy of a name is read when it is not known, and again while it is used: claims wait for that only if it was
+    read a second ago. Claims of a coupon that does not exist go to `row_lock`, so that PostgreSQL reports it.
 
     Args:
         strategies: by their names.
