@@ -10,7 +10,7 @@ PYTEST = $(BIN)/python -m pytest -n 3 --dist loadgroup
 
 .DEFAULT_GOAL = help
 .DELETE_ON_ERROR:
-.PHONY: help run test check stress bench faults soak format lock sbom clean
+.PHONY: help run test check stress bench faults soak fuzz format lock sbom clean
 
 help: ## List the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 16
@@ -31,6 +31,7 @@ check: $(VENV)/.installed-check ## Check format, lint, types and architecture, t
 
 stress: $(VENV)/.installed ## Run the stress test against $URL, or else against a service started for it
 ifdef URL
+	@echo 'The stress test runs against $(URL), which is in URL.' >&2
 	@exec $(BIN)/python -m stress_test $(ARGS)
 else
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)
@@ -46,6 +47,11 @@ MINUTES ?= 10
 
 soak: $(VENV)/.installed-dev ## Hurt it at random for MINUTES (10), under steady load
 	@exec $(BIN)/python -m tests.faults soak --minutes $(MINUTES) $(ARGS)
+
+SECONDS ?= 60
+
+fuzz: $(VENV)/.installed-check ## Fuzz all that reads bytes from outside for SECONDS (60), or the one target of ARGS
+	@exec $(BIN)/python -m tests.fuzz --seconds $(SECONDS) $(ARGS)
 
 format: $(VENV)/.installed-dev ## Format the code and repair what ruff can
 	$(BIN)/ruff check --fix .

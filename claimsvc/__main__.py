@@ -16,7 +16,8 @@ def main() -> None:
     try:
         app()
     except UnavailableError as error:
-        _exit(f"{error}; run `claimsvc doctor` for details", EXIT_FAILED)
+        why = f": {error.trouble}" if error.trouble is not None else ""
+        _exit(f"{error}{why}; run `claimsvc doctor` for details", EXIT_FAILED)
     except ClaimsvcError as error:
         _exit(str(error), error.exit_status)
     except OSError as error:
@@ -29,8 +30,10 @@ def main() -> None:
         if _is(error, "alembic.util", "CommandError"):
             _exit(f"The schema was created by a different version; run its `migrate`: {error}", EXIT_FAILED)
         if _is(error, "sqlalchemy.exc", "OperationalError"):
-            cause = str(error.orig).splitlines()[0]  # type: ignore[attr-defined]
-            _exit(f"PostgreSQL refused the connection or does not respond: {cause}", EXIT_FAILED)
+            from claimsvc.postgres import trouble_of  # imported by now, as it has raised
+
+            trouble = trouble_of(error.orig)  # type: ignore[attr-defined]
+            _exit(f"CLAIMSVC_DATABASE_URL: PostgreSQL cannot be used: {trouble}", EXIT_FAILED)
         raise
 
 
@@ -43,6 +46,10 @@ def _exit(message: str, status: int) -> NoReturn:
     from rich.console import Console  # imported here, because only a failure needs it
     from rich.markup import escape
 
+    from claimsvc.config import hint
+
+    if advice := hint():
+        message = f"{message}\n{advice}"
     Console(stderr=True).print(f"[red]error:[/] {escape(message)}", highlight=False, soft_wrap=True)
     sys.exit(status)
 

@@ -47,7 +47,7 @@ def repositories_on(
     settings: DatabaseSettings,
     source: postgres.ConnectionSource,
     observer: StorageObserver,
-    codes_changed: Callable[[Collection[str | None]], None] = lambda _: None,
+    codes_changed: Callable[[Collection[str | None]], None] | None = None,
     reads: postgres.ConnectionSource | None = None,
 ) -> postgres.Repositories:
     """The repositories on a source of connections.
@@ -56,7 +56,8 @@ def repositories_on(
         settings: have the limits.
         source: lends connections.
         observer: receives transactions and violated invariants.
-        codes_changed: called with the types of coupons whose codes have changed.
+        codes_changed: called with the types of coupons whose codes have changed; None leaves marks for an instance of
+            the service.
         reads: lends connections to slow reads; `source` if None.
     """
     timeout_seconds = unit_timeout_seconds(settings)
@@ -95,10 +96,10 @@ async def require(variable: str, check: Awaitable[None]) -> None:
     """Run a check of the server that a variable names.
 
     Raises:
-        SettingsError: the check failed; the message names the variable.
+        SettingsError: the check failed; the message names the variable, and says why and what to do.
     """
     try:
         await check
     except UnavailableError as error:
-        cause = f" ({error.__cause__.__class__.__name__})" if error.__cause__ else ""
-        raise SettingsError(f"{variable}: {error.detail}{cause}; run `claimsvc doctor` for details") from error
+        why = f": {error.trouble}" if error.trouble is not None else ""
+        raise SettingsError(f"{variable}: {error.detail}{why}; run `claimsvc doctor` for details") from error

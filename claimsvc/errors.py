@@ -1,9 +1,27 @@
 """The errors of the service. Expected results, such as sold out, are values in `domain`."""
 
+from dataclasses import dataclass
+
 # Exit statuses of the programs.
 EXIT_OK = 0
 EXIT_FAILED = 1
 EXIT_SETTINGS = 78  # EX_CONFIG of sysexits.h
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """Why a server cannot be used, for operators: clients of the service are not told.
+
+    Args:
+        found: what is wrong.
+        mend: what to do about it, as an order.
+    """
+
+    found: str
+    mend: str
+
+    def __str__(self) -> str:
+        return f"{self.found}. To fix it: {self.mend}"
 
 
 class ClaimsvcError(Exception):
@@ -63,11 +81,15 @@ class UnavailableError(TransientError):
         detail: what went wrong.
         dependency: `redis`, `postgresql` or `claimsvc`.
         retry_after_seconds: how long the caller should wait.
+        trouble: why, for operators; None if `detail` says all.
     """
 
-    def __init__(self, detail: str, *, dependency: str, retry_after_seconds: float = 1.0) -> None:
+    def __init__(
+        self, detail: str, *, dependency: str, retry_after_seconds: float = 1.0, trouble: Trouble | None = None
+    ) -> None:
         super().__init__(detail, retry_after_seconds=retry_after_seconds)
         self.dependency = dependency
+        self.trouble = trouble
 
 
 class InvariantViolatedError(ClaimsvcError):

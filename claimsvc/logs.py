@@ -6,6 +6,7 @@ logging would cost several times as much as the request. Lines that libraries lo
 
 import asyncio
 import atexit
+import json
 import logging
 import sys
 from collections.abc import MutableMapping
@@ -21,6 +22,8 @@ REQUESTS = "claimsvc.http"
 
 # Lines below `warning` are buffered for up to this time and written together.
 _FLUSH_SECONDS = 0.05
+# Libraries that warn about what clients send, and repeat it: any client could write lines here, as many as it likes.
+_REPEATING_CLIENTS = ("opentelemetry.trace",)
 # A pipe takes writes of this size atomically (PIPE_BUF on Linux), so that lines of several workers are not mixed.
 _ATOMIC_WRITE_BYTES = 4096
 
@@ -121,12 +124,19 @@ def _configure_standard_library(
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
+    for name in _REPEATING_CLIENTS:
+        logging.getLogger(name).setLevel(logging.ERROR)
 
 
 def _to_json(_: Any, __: str, event: MutableMapping[str, Any]) -> bytes:
     # JSON escapes line breaks and control characters, so one event is one line whatever a client sent.
     event["timestamp"] = datetime.now(UTC)
-    return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+    try:
+        return orjson.dumps(event, default=repr, option=orjson.OPT_UTC_Z)
+    except TypeError:
+        # A header that is not UTF-8 is a string with lone surrogates; no line is lost for it.
+        event["timestamp"] = event["timestamp"].isoformat().replace("+00:00", "Z")
+        return json.dumps(event, default=repr).encode()
 
 
 def _own_to_json(logger: _Logger, method: str, event: MutableMapping[str, Any]) -> bytes:

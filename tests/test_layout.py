@@ -14,7 +14,7 @@ FOLDERS = {path.relative_to(TESTS).as_posix() for path in TESTS.rglob("*") if an
 # Kinds of tests that belong to no one room, and what all of them share.
 _BESIDE_THE_ROOMS = {
     *("behaviour", "end_to_end", "faults", "simulation"),
-    *("bench", "deploy", "stress_test"),
+    *("bench", "deploy", "fuzz", "stress_test"),
     "support",
 }
 

@@ -46,6 +46,32 @@ def test_every_event_is_one_line_of_json_and_none_is_lost_at_the_end() -> None:
     assert all(line["timestamp"].endswith("Z") for line in lines)
 
 
+_CLIENTS = """
+import logging
+import structlog
+from opentelemetry.trace import NoOpTracer
+from claimsvc import logs
+from claimsvc.observability.tracing.requests import RequestTracer
+
+logs.configure("info", "json")
+parent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
+for state in ("forged", "=,", "a=b," * 40, "\\udcff"):
+    RequestTracer(NoOpTracer(), 10).begin("POST", "/", {"traceparent": parent, "tracestate": state})
+logging.getLogger("library").warning("not UTF-8: \\udcff")
+structlog.get_logger("claimsvc.test").warning("not UTF-8: \\udcff", number=1)
+"""
+
+
+def test_no_client_writes_lines_of_its_own_and_none_is_lost_for_what_it_sent() -> None:
+    run = subprocess.run([sys.executable, "-c", _CLIENTS], capture_output=True, text=True, check=True)
+    lines = [json.loads(line) for line in run.stderr.splitlines()]
+    assert [(line["logger"], line["event"]) for line in lines] == [
+        ("library", "not UTF-8: \udcff"),
+        ("claimsvc.test", "not UTF-8: \udcff"),
+    ]
+    assert all(line["timestamp"].endswith("Z") for line in lines)
+
+
 def test_within_a_second_the_first_lines_are_all_kept_and_then_one_in_a_hundred() -> None:
     sampler = Sampler(lines_per_second=10)
     first = [sampler.sample_rate(now=5.0 + number / 1000) for number in range(510)]

@@ -23,12 +23,15 @@ OF_A_CONNECTION = (
     "_current_request",
     "_drain_helper",
     "_force_close",
+    "_handle_request",
     "_keepalive_timeout",
     "_loop",
+    "_max_msg_queue_size",
     "_messages",
     "_next_keepalive_close_time",
     "_parser",
     "_process_keepalive",
+    "_reading_paused",
     "_request_count",
     "_task_handler",
     "_upgraded",
@@ -42,7 +45,7 @@ def test_aiohttp_s_connection_has(name: str) -> None:
 
 
 def test_aiohttp_s_other_parts_have_their_names() -> None:
-    assert {"_ErrInfo", "_RequestHandler"} <= set(dir(web_protocol))
+    assert {"MAX_MSG_QUEUE_SIZE", "_ErrInfo", "_RequestHandler"} <= set(dir(web_protocol))
     assert "_write" in dir(StreamWriter)
     assert {"_make_server"} <= set(dir(web.AppRunner))
     request = make_mocked_request("GET", "/")

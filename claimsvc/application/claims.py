@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from claimsvc.application.scopes import require
 from claimsvc.domain import (
+    ANYBODY,
     AlreadyCancelled,
     AlreadyRedeemed,
     AuditEntry,
@@ -51,6 +52,8 @@ def begin(
 async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | UnknownClaim | NotYourClaim:
     """Read a claim. The outcome is `NotYourClaim` if the caller may not see its user.
 
+    Whether its code may be shown says `shows_code`.
+
     Raises:
         UnavailableError: the database does not answer in time.
     """
@@ -60,10 +63,18 @@ async def get(claims: ClaimRecords, caller: Caller, claim_id: str) -> Claim | Un
     return claim if caller.sees(claim.user_id) else NotYourClaim()
 
 
+def shows_code(caller: Caller, claim: Claim) -> bool:
+    """Whether the caller may see a claim's code: its user, and keys with `codes:read`.
+
+    Where no tokens are configured, users are not known: whoever has a claim's id is taken for its user.
+    """
+    return caller is ANYBODY or caller.sees_codes_of(claim.user_id)
+
+
 async def of_coupon(
     claims: ClaimRecords, caller: Caller, coupon_name: str, *, after: ClaimPosition | None, limit: int
 ) -> list[Claim] | UnknownCoupon:
-    """List the active claims of a coupon, oldest first.
+    """List the active claims of a coupon, oldest first, without their codes unless the caller may see codes.
 
     Args:
         claims: reads claims.
@@ -77,7 +88,10 @@ async def of_coupon(
         UnavailableError: the database does not answer in time.
     """
     require(caller, Scope.CLAIMS_READ)
-    return await claims.claims(coupon_name, after=after, limit=limit)
+    found = await claims.claims(coupon_name, after=after, limit=limit)
+    if caller.sees_codes or isinstance(found, UnknownCoupon):
+        return found
+    return [replace(claim, code=None, terms=None) for claim in found]
 
 
 async def of_user(
@@ -107,13 +121,16 @@ async def of_user(
     found = await claims.claims_of_user(user_id, states=states, before=before, limit=limit)
     if caller.sees_codes_of(user_id):
         return found
-    return [replace(each, claim=replace(each.claim, code=None), shows_code=False) for each in found]
+    return [replace(each, claim=replace(each.claim, code=None, terms=None), shows_code=False) for each in found]
 
 
 async def export(exports: Exports, caller: Caller, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
-    """Export all claims of a coupon as CSV, in pieces. The scope and the errors are those of `of_coupon`."""
+    """Export all claims of a coupon as CSV, in pieces; with their codes, if the caller may see codes.
+
+    The scope and the errors are those of `of_coupon`.
+    """
     require(caller, Scope.CLAIMS_READ)
-    return await exports.claims(coupon_name)
+    return await exports.claims(coupon_name, with_codes=caller.sees_codes)
 
 
 async def cancel(

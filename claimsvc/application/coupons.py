@@ -1,7 +1,9 @@
 """Creating, changing, archiving and reading coupons."""
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 from claimsvc.application.scopes import require
@@ -13,6 +15,7 @@ from claimsvc.domain import (
     CouponDetail,
     CouponExists,
     CouponFilter,
+    CouponWarning,
     IdempotencyKey,
     KeyReused,
     ListedCoupon,
@@ -22,6 +25,8 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.domain.coupon_warnings import named_by, warnings_of
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import Campaigns, ChangeAnswer, Coupons
 
 MAX_CLAIMANTS = 1000
@@ -122,6 +127,25 @@ async def listed(coupons: Coupons, matching: CouponFilter, *, after: str | None,
         UnavailableError: the database does not answer in time.
     """
     return await coupons.listed(matching, after=after, limit=limit)
+
+
+async def warnings(
+    coupons: Coupons, name: str, campaign: Campaign, *, has_tokens: bool | None = None
+) -> list[CouponWarning]:
+    """Return what is probably not meant in the terms of a coupon that was just created or changed.
+
+    Args:
+        coupons: says which of the coupons in its rules exist. If it does not answer, there is no warning about them.
+        name: the coupon's name.
+        campaign: its terms.
+        has_tokens: whether users have tokens; None if that is unknown.
+    """
+    names, known = named_by(campaign.rules), None
+    if names:
+        # The coupon is stored already, so a failure must not become the answer.
+        with suppress(UnavailableError):
+            known = {coupon.name for coupon in await coupons.stock(sorted(names))}
+    return warnings_of(name, campaign, now=datetime.now(UTC), known=known, has_tokens=has_tokens)
 
 
 def _entry(caller: Caller, action: str, name: str, request_id: str | None, details: Mapping[str, Any]) -> AuditEntry:

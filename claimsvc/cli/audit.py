@@ -1,15 +1,15 @@
 """`claimsvc audit`: who did what."""
 
-import json
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Mapping
+from typing import Annotated, Any
 
 import typer
 from rich.markup import escape
 from rich.table import Table
 
 from claimsvc.cli.running import on_storage
-from claimsvc.cli.terminal import AsJson, os_operator, print_json, print_table, say
+from claimsvc.cli.terminal import AsJson, in_json, os_operator, print_json, print_table, say
+from claimsvc.cli.usage import refused_options
 
 
 def audit(
@@ -36,14 +36,12 @@ def audit(
     try:
         selection = AuditSelection.model_validate(asked if since is None else {**asked, "since": since}).filter()
     except ValidationError as error:
-        option = str(error.errors()[0]["loc"][0])
-        rule = AuditSelection.model_fields[option].description
-        raise typer.BadParameter(f"must be {rule}", param_hint="--" + option.replace("_", "-")) from None
+        raise refused_options(error, AuditSelection) from None
     found = on_storage(
         lambda storage: audit_cases.entries(storage.audit_log, os_operator(), selection, after=None, limit=limit)
     )
     if as_json:
-        print_json([asdict(entry_body(entry)) for entry in found])
+        print_json([entry_body(entry) for entry in found])
         return
     if not found:
         say("There is no such entry.")
@@ -52,8 +50,16 @@ def audit(
     for heading in ("at", "actor", "action", "subject", "reason", "details"):
         table.add_column(heading, overflow="fold")
     for entry in found:
-        details = json.dumps(entry.details, ensure_ascii=False) if entry.details else ""
+        details = _told(entry.details)
         subject_shown = f"{entry.subject_type} {entry.subject}"
         shown = (f"{entry.at:%Y-%m-%d %H:%M:%S %Z}", entry.actor, entry.action, subject_shown, entry.reason, details)
         table.add_row(*map(escape, shown))
     print_table(table)
+
+
+def _told(details: Mapping[str, Any]) -> str:
+    """The details of an entry. Of a change: each field with its old and its new value."""
+    changes = details.get("changes", {})
+    told = [f"{field}: {in_json(each['old'])} → {in_json(each['new'])}" for field, each in changes.items()]
+    others = {name: value for name, value in details.items() if name not in (("changes", "fields") if told else ())}
+    return ", ".join([*told, *([in_json(others)] if others else [])])

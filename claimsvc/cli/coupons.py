@@ -1,9 +1,9 @@
 """`claimsvc coupon`: coupons, directly in the database."""
 
-import json
+import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import fields
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -16,13 +16,17 @@ from claimsvc.cli.terminal import (
     AsJson,
     CouponName,
     check_coupon_name,
+    check_coupon_type,
+    check_search,
     check_text,
+    in_json,
     os_operator,
     print_json,
     print_table,
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import json_of, option_of, refused_options
 from claimsvc.domain import Coupon, CouponDetail, CouponExists, CouponState, ListedCoupon, StrategyName
 
 if TYPE_CHECKING:
@@ -30,6 +34,8 @@ if TYPE_CHECKING:
     from claimsvc.postgres import Repositories
 
 _PAGE = 1000
+# The options that are JSON.
+_OF_JSON = frozenset({"benefit", "metadata", "rules"})
 
 app = typer.Typer(help="Create, change and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -38,7 +44,14 @@ StartsAt = Annotated[
 ]
 EndsAt = Annotated[str | None, typer.Option(help="When the coupon can no longer be claimed.")]
 PerUserLimit = Annotated[
-    int | None, typer.Option(min=1, help="Units that one user may have at a time; a new coupon has 1.")
+    int | None,
+    typer.Option(
+        min=1, max=domain.MAX_PER_USER_LIMIT, help="Units that one user may have at a time; a new coupon has 1."
+    ),
+]
+Uses = Annotated[
+    int | None,
+    typer.Option(min=1, max=domain.MAX_USES, help="How often each claim may be redeemed; a new coupon has 1."),
 ]
 ClaimsPerUser = Annotated[
     str | None,
@@ -72,6 +85,7 @@ def create_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
     """Create a coupon. Audited."""
@@ -79,17 +93,23 @@ def create_coupon(
 
     check_coupon_name(name)
     rules = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     campaign = domain.Campaign(**rules, paused=paused)
-    made = on_storage(
-        lambda storage: coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
-    )
+
+    async def work(storage: "Repositories") -> tuple[Any, Sequence[domain.CouponWarning]]:
+        made = await coupons.create(storage.campaigns, os_operator(), name, amount, strategy, campaign)
+        if not isinstance(made, Coupon):
+            return made, ()
+        return made, await coupons.warnings(storage.coupons, name, campaign)
+
+    made, warnings = on_storage(work)
     if isinstance(made, domain.PeriodIsEmpty):
         raise typer.BadParameter("the coupon would end before it starts", param_hint="--ends-at")
     if isinstance(made, CouponExists):
         raise refusal_error(made, f"the coupon {name} exists already; nothing was changed")
     say(f"Created {name} with {amount} units.")
+    _warn(warnings)
 
 
 @app.command("change")
@@ -108,12 +128,12 @@ def change_coupon(
     coupon_type: CouponType = None,
     benefit: Benefit = None,
     metadata: Metadata = None,
+    uses: Uses = None,
     eligibility: Rules = None,
 ) -> None:
-    """Change a coupon. Omitted options keep their values; 'none' removes a time, --claims-per-user, type, benefit or
-    rules. Audited."""
+    """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
     )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
@@ -134,14 +154,18 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
 
     check_coupon_name(name)
 
-    async def work(storage: "Repositories") -> "ChangeAnswer":
+    async def work(storage: "Repositories") -> tuple["ChangeAnswer", Sequence[domain.CouponWarning]]:
         if archive:
-            return await coupons.archive(storage.campaigns, os_operator(), name)
-        return await coupons.change(storage.campaigns, os_operator(), name, change)
+            return await coupons.archive(storage.campaigns, os_operator(), name), ()
+        changed = await coupons.change(storage.campaigns, os_operator(), name, change)
+        if not isinstance(changed, CouponDetail):
+            return changed, ()
+        return changed, await coupons.warnings(storage.coupons, name, changed.campaign)
 
-    changed = on_storage(work)
+    changed, warnings = on_storage(work)
     match changed:
         case CouponDetail():
+            _warn(warnings)
             return changed
         case domain.AmountBelowClaimed(claimed):
             raise refusal_error(changed, f"{claimed} units of {name} are claimed or held; nothing was changed")
@@ -157,6 +181,12 @@ def _changed(name: str, change: Mapping[str, Any], *, archive: bool = False) -> 
             raise refusal_error(changed)
 
 
+def _warn(warnings: Sequence[domain.CouponWarning]) -> None:
+    """Print warnings to standard error, because standard output is for what was asked for."""
+    for warning in warnings:
+        typer.echo(f"warning: at {warning.pointer}: {warning.detail}", err=True)
+
+
 def _given_rules(
     starts_at: str | None,
     ends_at: str | None,
@@ -165,6 +195,7 @@ def _given_rules(
     coupon_type: str | None,
     benefit: str | None,
     metadata: str | None,
+    uses: int | None,
     eligibility: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
@@ -173,9 +204,8 @@ def _given_rules(
         typer.BadParameter: a value is invalid.
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
-    asked |= {"benefit": _json(benefit, "--benefit"), "metadata": _json(metadata, "--metadata")}
-    asked |= {"claims_per_user": _integer(claims_per_user, "--claims-per-user"), "per_user_limit": per_user_limit}
-    asked |= {"rules": _json(eligibility, "--rules")}
+    asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
+    asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}
@@ -184,31 +214,20 @@ def _given_rules(
 
     from claimsvc.representations.coupons import ChangeCoupon
 
+    for field in _OF_JSON & given.keys():
+        if (text := given[field]) is not None:
+            given[field] = json_of(str(text), field, ChangeCoupon)
+    for field in given.keys() - _OF_JSON:
+        check_text(str(given[field]), option_of(field))
     try:
         return dict(ChangeCoupon.model_validate(given).change())
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        option = "--" + str(first["loc"][0]).replace("_", "-")
-        raise typer.BadParameter(first["msg"], param_hint=option) from None
+        raise refused_options(error, ChangeCoupon) from None
 
 
-def _integer(text: str | None, option: str) -> int | str | None:
-    if text is None or text == "none":
-        return text
-    try:
-        return int(text)
-    except ValueError:
-        raise typer.BadParameter("must be an integer, such as 11, or none", param_hint=option) from None
-
-
-def _json(text: str | None, option: str) -> Any:
-    if text is None or text == "none":
-        return text
-    check_text(text, option)
-    try:
-        return json.loads(text)
-    except ValueError:
-        raise typer.BadParameter("must be JSON", param_hint=option) from None
+def _integer(text: str | None) -> int | str | None:
+    """An option that is a number or `none`; what is neither is left to the model."""
+    return int(text) if text is not None and re.fullmatch(r"-?[0-9]{1,18}", text, re.ASCII) else text
 
 
 @app.command("list")
@@ -229,8 +248,9 @@ def list_coupons(
     """List coupons by name."""
     from claimsvc.application import coupons
 
-    check_text(search or "", "--search")
-    check_text(coupon_type or "", "--type")
+    check_search(search or "")
+    if coupon_type:
+        check_coupon_type(coupon_type)
     wanted = frozenset(states or domain.EVERY_STATE_BUT_ARCHIVED)
     matching = domain.CouponFilter(search or "", coupon_type, wanted)
 
@@ -247,7 +267,10 @@ def list_coupons(
 
     found = on_storage(read)
     if as_json:
-        print_json([_flat(each) for each in found])
+        # Imported here, because help must not wait for pydantic.
+        from claimsvc.representations.coupons import listed_coupon_body
+
+        print_json([listed_coupon_body(each) for each in found])
     else:
         _print_table([each.coupon for each in found], found)
 
@@ -261,25 +284,21 @@ def show_coupon(name: CouponName, as_json: AsJson = False) -> None:
     detail = on_storage(lambda storage: coupons.get(storage.coupons, os_operator(), name))
     if isinstance(detail, domain.UnknownCoupon):
         raise refusal_error(detail, f"there is no coupon {name}")
+    # Imported here, because help must not wait for pydantic.
+    from claimsvc.representations.coupons import CampaignBody, CouponBody, campaign_body, campaign_detail_body
+
     if as_json:
-        claimants = {"claimed_by": detail.claimed_by, "claimed_count": detail.coupon.claimed_count}
-        claims = {"claims_per_user": detail.campaign.most_claims}
-        print_json({**asdict(detail.coupon), **asdict(detail.campaign), **claims, **claimants})
+        print_json(campaign_detail_body(detail))
         return
     _print_table([detail.coupon])
-    for rule, value in asdict(detail.campaign).items():
-        if value != getattr(domain.PLAIN, rule):
-            say(f"{rule}: {value}")
+    shown, usual = campaign_body(detail.coupon, detail.campaign), campaign_body(detail.coupon, domain.PLAIN)
+    for field in (each.name for each in fields(CampaignBody)):
+        if field not in CouponBody.__dataclass_fields__ and getattr(shown, field) != getattr(usual, field):
+            say(f"{field}: {in_json(getattr(shown, field))}")
     for user_id in detail.claimed_by:
         say(user_id)
     if (further := detail.coupon.claimed_count - len(detail.claimed_by)) > 0:
         say(f"... and {further} more; `claimsvc claims export {shlex.quote(name)}` has all claims.")
-
-
-def _flat(listed: ListedCoupon) -> dict[str, Any]:
-    """The coupon and its terms in one object, as the API has them."""
-    terms = asdict(listed)
-    return {**terms.pop("coupon"), **terms}
 
 
 def _print_table(rows: list[Coupon], listed: Sequence[ListedCoupon] = ()) -> None:

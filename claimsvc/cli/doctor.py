@@ -1,6 +1,5 @@
 """`claimsvc doctor`: what is wrong, and how to fix it."""
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
 import typer
@@ -37,7 +36,7 @@ def doctor(as_json: AsJson = False) -> None:
     if status == EXIT_OK and any(finding.level is Level.WRONG for finding in findings):
         status = EXIT_FAILED
     if as_json:
-        print_json([asdict(finding) for finding in findings])
+        print_json(findings)
     else:
         _print(findings)
     raise typer.Exit(status)

@@ -11,6 +11,7 @@ from rich.table import Table
 from claimsvc import domain
 from claimsvc.cli.running import on_storage
 from claimsvc.cli.terminal import AsJson, check_text, os_operator, print_json, print_table, say
+from claimsvc.cli.usage import must_be
 from claimsvc.domain import Scope
 from claimsvc.errors import ClaimsvcError
 
@@ -51,13 +52,10 @@ def create_key(
         return
     check_text(label, "--label")
     if len(label) > _MOST_LABEL_CHARACTERS or not domain.is_visible_line(label):
-        raise typer.BadParameter(
-            f"must say what the key is for, in 1 to {_MOST_LABEL_CHARACTERS} characters on one line, "
-            "of which the first is visible",
-            param_hint="--label",
-        )
+        rule = f"1 to {_MOST_LABEL_CHARACTERS} characters on one line, of which the first is visible"
+        raise must_be(f"what the key is for, in {rule}", "--label", "the shop")
     if not scope:
-        raise typer.BadParameter(f"must be one or more of {', '.join(Scope)}", param_hint="--scope")
+        raise must_be(f"one or more of {', '.join(Scope)}", "--scope")
     made = on_storage(
         lambda storage: key_cases.create(
             storage.keys,

@@ -1,7 +1,6 @@
 """`claimsvc locks`: which instance holds which lock, and forced release."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
@@ -24,6 +23,7 @@ from claimsvc.cli.terminal import (
     refusal_error,
     say,
 )
+from claimsvc.cli.usage import must_be
 from claimsvc.domain import HeldLock, LockNotHeld, LocksSeen
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def locks(context: typer.Context, as_json: AsJson = False) -> None:
         # Imported here, because help must not wait for pydantic.
         from claimsvc.representations.locks import locks_body
 
-        print_json(asdict(locks_body(seen)))
+        print_json(locks_body(seen))
     else:
         _print_locks(seen)
 
@@ -68,10 +68,7 @@ def release_lock(
     check_coupon_name(name)
     check_text(reason, "--reason")
     if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
-        raise typer.BadParameter(
-            f"must be 1 to {domain.MAX_REASON_LENGTH} characters on one line, of which the first is visible",
-            param_hint="--reason",
-        )
+        raise must_be(domain.REASON_RULE, "--reason", "web-1 hangs")
     settings = _settings()
     confirm(f"Release the lock of {name} by force?", yes)
     released = _on_masters(settings, lambda lock_admin: lock_cases.release(lock_admin, os_operator(), name, reason))
@@ -119,7 +116,8 @@ def _print_locks(seen: LocksSeen) -> None:
     if not seen.is_complete:
         console.print("There are more locks; these are the first.")
     for master in seen.down:
-        console.print(f"[yellow]{escape(master)} cannot be used; run `claimsvc doctor` for details.[/]")
+        why = f": {seen.troubles[master]}" if master in seen.troubles else ""
+        say(f"{master} cannot be used{why}; run `claimsvc doctor` for details.")
 
 
 def _row(lock: HeldLock, masters: tuple[str, ...]) -> tuple[str, ...]:

@@ -79,8 +79,8 @@ OUTLINES: dict[str, Outline] = {
         "Create, change and look up coupons, directly in the database.",
         commands={
             "create": "Create a coupon. Audited.",
-            "change": "Change a coupon. Omitted options keep their values; 'none' removes a time, type, "
-            "benefit or rules. Audited.",
+            "change": "Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. "
+            "Audited.",
             "archive": "Archive a coupon for good: it cannot be claimed and is not listed. Its claims stay. Audited.",
             "list": "List coupons by name.",
             "show": "Show a coupon, its rules, and its first 1000 claimants, oldest first.",
@@ -89,11 +89,13 @@ OUTLINES: dict[str, Outline] = {
     "claims": Outline(
         "claimsvc.cli.claims",
         "app",
-        "List and export claims, directly from the database.",
+        "List, export and redeem claims, directly in the database.",
         commands={
-            "export": "Print every claim of a coupon as CSV, oldest first, including ended ones. Exit "
+            "export": "Print all claims of a coupon with codes as CSV, oldest first, ended ones too. Exit "
             "status 1: it is incomplete.",
             "list": "List a user's claims of all coupons, newest first, with their codes.",
+            "redeem": "Redeem a claim, and its code if it has one: once, unless it has more uses. Audited.",
+            "unredeem": "Take back the last redemption of a claim, because it fell through. Audited.",
         },
     ),
     "codes": Outline(
@@ -103,8 +105,9 @@ OUTLINES: dict[str, Outline] = {
         commands={
             "upload": "Add the codes of a file to a coupon: all of them, or none. Exit status 1: a row was refused.",
             "generate": "Generate random codes and add them to a coupon.",
-            "show": "Show a code: its coupon, its claim, and whether it was redeemed.",
-            "redeem": "Redeem a code. Each code can be redeemed once.",
+            "show": "Show a code: its coupon, its claim and user, and whether it was redeemed.",
+            "redeem": "Redeem a code. Each code can be redeemed once, unless it has more uses.",
+            "unredeem": "Take back the last redemption of a code, because it fell through. Audited.",
         },
     ),
     "key": Outline(
@@ -175,6 +178,15 @@ class Commands(Group):
         if len(args) == 2 and args[1] == "--help" and args[0] in OUTLINES and OUTLINES[args[0]].commands:
             self.get_command(ctx, args[0]).make_context(args[0], args[1:], parent=ctx)  # exits after showing it
         return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command. An argument of the wrong type is told in words."""
+        try:
+            return super().invoke(ctx)
+        except typer.BadParameter as error:
+            from claimsvc.cli.usage import in_words  # imported here, because help must not wait for it
+
+            raise in_words(error) from error.__cause__
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """The command itself, its name, and the arguments after it."""

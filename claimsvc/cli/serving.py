@@ -18,6 +18,10 @@ def dev(
         int,
         typer.Option(envvar=["PORT", "CLAIMSVC_PORT"], min=0, max=65535, help="Port to listen on; 0: a free one."),
     ] = 8080,
+    host: Annotated[str, typer.Option(help="Address to listen on, such as 0.0.0.0 in a container.")] = "127.0.0.1",
+    is_open: Annotated[
+        bool, typer.Option("--open", help="Let coupons be created without a key. Only on an address of this machine.")
+    ] = False,
     masters: Annotated[int, typer.Option(min=1, max=9, help="Number of Valkey masters; it must be odd.")] = 3,
     state_dir: Annotated[
         Path | None,
@@ -45,7 +49,9 @@ def dev(
     logs.configure("error", "auto")  # until the service starts
     status = run_development(
         Development(
+            host=host,
             port=port,
+            is_open=is_open,
             masters=masters,
             state_dir=state_dir,
             temporary=temporary,
@@ -83,12 +89,14 @@ def serve(
     raise typer.Exit(status)
 
 
-def worker(listen_fd: int, parent_fd: int, ready_fd: int) -> None:
+def worker(
+    listen_fd: int, parent_fd: int, ready_fd: int, admin_fd: Annotated[int | None, typer.Argument()] = None
+) -> None:
     """Run one of the worker processes of `serve`, which starts them itself."""
     from claimsvc import logs, server  # as in `serve`
     from claimsvc.config import load_settings
 
     settings = load_settings()
     logs.configure(settings.log_level, settings.log_format)
-    status = server.serve_as_worker(settings, listen_fd, parent_fd, ready_fd)
+    status = server.serve_as_worker(settings, listen_fd, parent_fd, ready_fd, admin_fd)
     raise typer.Exit(status)

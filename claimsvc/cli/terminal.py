@@ -6,13 +6,14 @@ import pwd
 import re
 import socket
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 from rich.table import Table
 
 from claimsvc import domain
+from claimsvc.cli.usage import must_be
 from claimsvc.domain.outcomes import problem_of
 from claimsvc.errors import ClaimsvcError
 
@@ -23,21 +24,38 @@ CouponName = Annotated[
     str,
     typer.Argument(help=f"The coupon's name: {domain.COUPON_NAME_RULE}."),
 ]
+Reason = Annotated[str, typer.Option(help="Why; recorded in the audit.")]
 Yes = Annotated[bool, typer.Option("--yes", help="Do not ask for confirmation.")]
 
 
 def check_coupon_name(name: str) -> None:
     """Raise `typer.BadParameter` unless this is a valid name of a coupon."""
     if len(name) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_NAME_PATTERN, name):
-        raise typer.BadParameter(
-            f"must be {domain.COUPON_NAME_RULE}, such as summer-sale or 'Summer sale'", param_hint="NAME"
-        )
+        raise must_be(domain.COUPON_NAME_RULE, "NAME", "summer-sale")
 
 
 def check_user_id(user_id: str, option: str = "--user") -> None:
     """Raise `typer.BadParameter` unless this is a valid id of a user."""
     if len(user_id) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.USER_ID_PATTERN, user_id):
-        raise typer.BadParameter(f"must be {domain.USER_ID_RULE}", param_hint=option)
+        raise must_be(domain.USER_ID_RULE, option, "user-1")
+
+
+def check_coupon_type(coupon_type: str, option: str = "--type") -> None:
+    """Raise `typer.BadParameter` unless this is a valid type of coupons."""
+    if len(coupon_type) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_TYPE_PATTERN, coupon_type):
+        raise must_be(domain.COUPON_TYPE_RULE, option, "welcome")
+
+
+def check_search(text: str, option: str = "--search") -> None:
+    """Raise `typer.BadParameter` unless a name of a coupon can contain this text."""
+    if len(text) > domain.MAX_NAME_LENGTH or not re.fullmatch(domain.COUPON_SEARCH_PATTERN, text):
+        raise must_be(domain.COUPON_SEARCH_RULE, option, "sale")
+
+
+def check_reason(reason: str) -> None:
+    """Raise `typer.BadParameter` unless this is a reason that the API takes."""
+    if len(reason) > domain.MAX_REASON_LENGTH or not domain.is_visible_line(reason):
+        raise typer.BadParameter(f"must be {domain.REASON_RULE}", param_hint="--reason")
 
 
 def check_text(text: str, option: str) -> None:
@@ -45,7 +63,7 @@ def check_text(text: str, option: str) -> None:
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise typer.BadParameter("must be UTF-8", param_hint=option) from None
+        raise must_be("text in UTF-8", option) from None
 
 
 def confirm(question: str, yes: bool) -> None:
@@ -98,5 +116,19 @@ def print_table(table: Table) -> None:
 
 
 def print_json(value: object) -> None:
-    """Print JSON for programs; values that JSON lacks, such as times, become text."""
-    typer.echo(json.dumps(value, indent=2, default=str))
+    """Print JSON for programs, in the form that HTTP answers have."""
+    # In ASCII, because the terminal may not take anything else.
+    typer.echo(json.dumps(_plain(value), indent=2))
+
+
+def in_json(value: object) -> str:
+    """A value for people, in the form that HTTP answers have; a text without its quotation marks."""
+    plain = _plain(value)
+    return plain if isinstance(plain, str) else json.dumps(plain, ensure_ascii=False)
+
+
+def _plain(value: object) -> Any:
+    """A value of JSON's types: of times, dataclasses and enumerations the form that HTTP answers have."""
+    import orjson  # imported here, because help must not wait for it
+
+    return orjson.loads(orjson.dumps(value, option=orjson.OPT_UTC_Z))

@@ -5,7 +5,7 @@ import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
-from typing import Any, Final, Self
+from typing import Any, Final, Never, Self
 from urllib.parse import quote, urlencode
 
 from claimsvc.client.errors import ProblemError, UnknownCouponError
@@ -110,9 +110,9 @@ class ClaimClient:
 
     async def claim(
         self,
-        coupon_name: str | None,
-        user_id: str,
-        *,
+        *unnamed: Never,
+        user_id: str | None = None,
+        coupon_name: str | None = None,
         coupon_type: str | WithoutType | None = None,
         attributes: Mapping[str, str | int | float | bool] | None = None,
         hold_seconds: int | None = None,
@@ -122,8 +122,9 @@ class ClaimClient:
         """Claim one unit of a coupon for a user.
 
         Args:
+            unnamed: nothing. A user and a coupon are both text, so swapping them would not be noticed.
+            user_id: the user who gets the unit. Required.
             coupon_name: the coupon; None for the oldest claimable coupon of `coupon_type`.
-            user_id: the user who gets the unit.
             coupon_type: a type, or `WITHOUT_TYPE`, if `coupon_name` is None; otherwise None.
             attributes: of the user, for the coupon's rules.
             hold_seconds: hold the unit for this time instead of claiming it; confirm it with `confirm`.
@@ -133,9 +134,12 @@ class ClaimClient:
 
         Raises:
             ClaimClientError: see `claimsvc.client.errors`.
+            TypeError: an argument has no name, or `user_id` is missing.
             ValueError: the key has characters that are not allowed, or too many; or not exactly one of `coupon_name`
                 and `coupon_type` is given.
         """
+        if unnamed or user_id is None:
+            raise TypeError('claim() takes named arguments: claim(user_id="user-1", coupon_name="summer-sale")')
         if (coupon_name is None) is (coupon_type is None):
             raise ValueError('give either coupon_name, such as "summer-sale", or coupon_type: a type, or WITHOUT_TYPE')
         optional = {"coupon_name": coupon_name, "attributes": attributes, "hold_seconds": hold_seconds}
@@ -230,7 +234,10 @@ class ClaimClient:
         Raises:
             ProblemError: the token is another user's.
             ClaimClientError: see `claimsvc.client.errors`.
+            TypeError: `states` is a text, whose letters would be the states.
         """
+        if isinstance(states, str):
+            raise TypeError('states must be several: claims_of_user(states=["active"])')
         query = {"limit": page_size} | ({"state": state} if (state := ",".join(states)) else {})
         path = f"/api/users/{_quoted(user_id) if user_id is not None else 'me'}/claims"
         async for page in self._pages(path, query, request_id):

@@ -72,7 +72,21 @@ class ProblemError(ClaimClientError):
 
 
 class BadRequestError(ProblemError):
-    """The request is invalid: for example its name, amount or path."""
+    """The request is invalid: for example its name, amount or path.
+
+    `errors` says what is wrong and where, as the service does: each has a `detail`, and a `pointer` into the body or
+    the name of a `parameter`. The message has them, too.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem)
+        found = problem.document.get("errors")
+        listed = found if isinstance(found, list) else []
+        self.errors: tuple[Mapping[str, Any], ...] = tuple(each for each in listed if isinstance(each, Mapping))
+
+    def __str__(self) -> str:
+        told = [f"{each.get('pointer') or each.get('parameter') or '#'}: {each.get('detail')}" for each in self.errors]
+        return "\n".join([str(self.problem), *told])
 
 
 class UnauthorizedError(ProblemError):

@@ -20,6 +20,8 @@ _STATUSES = frozenset({408, 429, 502, 503, 504})
 _PROBLEMS = frozenset({"key-in-flight"})
 # A larger power of two overflows a float. The pause has reached its limit long before.
 _MOST_DOUBLINGS = 60
+# More characters than a date has, and fewer digits than overflow a float.
+_LONGEST_RETRY_AFTER = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +63,13 @@ def advised_seconds(retry_after: str | None) -> float | None:
     if retry_after is None:
         return None
     text = retry_after.strip()
-    if text.isascii() and text.isdigit():
+    if not text.isascii() or len(text) > _LONGEST_RETRY_AFTER:
+        return None
+    if text.isdigit():
         return float(text)
     try:
         moment = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError, TypeError):  # what the parser of e-mails raises, depending on the date
         return None
     if moment.tzinfo is None:
         moment = moment.replace(tzinfo=UTC)

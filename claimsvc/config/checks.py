@@ -10,6 +10,7 @@ from pydantic import ValidationInfo
 from claimsvc.domain import Quota
 
 _ORIGIN = re.compile(r"(https?)://(?:[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::([1-9][0-9]{0,4}))?", re.ASCII)
+_HOST = re.compile(r"(?:[A-Za-z0-9_.-]+|\[[0-9A-Fa-f:.]+\])(?::[1-9][0-9]{0,4})?", re.ASCII)
 # Browsers leave these ports out.
 _PORT_OF = {"http": "80", "https": "443"}
 _SHA256_HEX = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -80,6 +81,12 @@ def check_admin_keys(digests: tuple[str, ...]) -> tuple[str, ...]:
     return digests
 
 
+def check_admin_port(port: int | None, info: ValidationInfo) -> int | None:
+    if port and port == info.data.get("port"):
+        raise ValueError(f"must differ from CLAIMSVC_PORT, which is {port} too")
+    return port
+
+
 def check_tracing_url(url: str | None) -> str | None:
     if url is not None and (_split_url(url).scheme not in {"http", "https"} or not _split_url(url).hostname):
         raise ValueError("must look like http://collector:4318/v1/traces")
@@ -129,3 +136,12 @@ def check_origins(origins: tuple[str, ...]) -> tuple[str, ...]:
                 "slash at the end, or the default port; or be * for all"
             )
     return origins
+
+
+def check_hosts(hosts: tuple[str, ...]) -> tuple[str, ...]:
+    for host in hosts:
+        if not _HOST.fullmatch(host):
+            raise ValueError(
+                "each must be a host, such as app, app.example:8080 or [::1]:8080, without scheme and path"
+            )
+    return tuple(host.lower() for host in hosts)

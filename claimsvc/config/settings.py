@@ -7,8 +7,10 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from claimsvc.config.checks import (
     check_admin_keys,
+    check_admin_port,
     check_database_url,
     check_goes_with_jwks,
+    check_hosts,
     check_jwks,
     check_origins,
     check_quota,
@@ -85,6 +87,11 @@ class Settings(DatabaseSettings):
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")
     port: int = Field(8080, ge=0, le=65535, description="TCP port to listen on; 0 selects a free port.")
+    admin_port: Annotated[int | None, _OrNone, Field(ge=0, le=65535), AfterValidator(check_admin_port)] = Field(
+        None,
+        description="TCP port for operators: with it, `/metrics`, `/console` and `/readyz?verbose` are answered there, "
+        "and 404 on the public port; 0 selects a free port.",
+    )
     workers: int = Field(1, ge=1, le=64, description="Worker processes that share the port.")
     admin_keys: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_admin_keys)] = Field(
         (),
@@ -122,6 +129,11 @@ class Settings(DatabaseSettings):
         le=5,
         description="Seconds for which an instance keeps the lock while more claims arrive, before it yields to other "
         "instances.",
+    )
+    combining: Literal["on", "off"] = Field(
+        "on",
+        description="Whether an instance that finds a coupon's lock held hands its claims to the holder, instead of "
+        "waiting for the lock.",
     )
     redis_timeout_seconds: float = Field(
         0.5, gt=0, le=10, description="Seconds to wait for a master to connect or to reply before it counts as failed."
@@ -171,11 +183,24 @@ class Settings(DatabaseSettings):
         description="Largest number of claims that wait in one worker; further claims are refused at once.",
     )
 
+    claims_under_way_per_address: Annotated[int | None, _OrNone, Field(ge=1, le=1_000_000)] = Field(
+        None,
+        description="Claims that each client address may have under way in one worker; further ones wait. A trusted "
+        "proxy that names no client has no such limit.",
+    )
+
     body_timeout_seconds: float = Field(
         10.0, gt=0, le=300, description="Seconds to wait for the body of a request before it is refused."
     )
     header_timeout_seconds: float = Field(
         10.0, gt=0, le=300, description="Seconds to wait for the headers of a request before it is refused."
+    )
+    unfinished_requests_bytes: int = Field(
+        33_554_432,
+        ge=1_048_576,
+        le=1_099_511_627_776,
+        description="Bytes that each worker keeps of requests that have not arrived completely, or wait for the one "
+        "before them; beyond, the connection with most of them, of the address with most of them, is refused.",
     )
     write_timeout_seconds: float = Field(
         10.0,
@@ -234,6 +259,12 @@ class Settings(DatabaseSettings):
         (),
         description="Origins whose pages may use the API from a browser, such as https://shop.example, separated by "
         "commas; * for all.",
+    )
+    allowed_hosts: Annotated[tuple[str, ...], BeforeValidator(split_commas), AfterValidator(check_hosts)] = Field(
+        (),
+        description="Hosts, such as app or app:8080, that requests which change something must be addressed to "
+        "(`Host`), separated by commas. Without any, every host is accepted; `claimsvc dev` accepts them besides "
+        "localhost.",
     )
 
     failpoints: Annotated[tuple[str, ...], BeforeValidator(split_commas)] = Field(

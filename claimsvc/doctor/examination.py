@@ -10,11 +10,12 @@ from claimsvc.doctor.database import judge_database, judge_schema
 from claimsvc.doctor.findings import Finding, wrong
 from claimsvc.doctor.masters import MasterFacts, judge_masters, read_master
 from claimsvc.doctor.settings import judge_settings
-from claimsvc.errors import UnavailableError
+from claimsvc.errors import Trouble, UnavailableError
 
 # Time limit for all questions to one dependency together. Each answer has its own limit besides.
 _MASTER_SECONDS = 5.0
 _DATABASE_SECONDS = 10.0
+_MEND = "start it, or correct CLAIMSVC_DATABASE_URL"
 
 
 async def examine(settings: Settings) -> list[Finding]:
@@ -28,14 +29,14 @@ async def examine(settings: Settings) -> list[Finding]:
 
 async def examine_database(settings: DatabaseSettings) -> list[Finding]:
     """Check only the database and its schema."""
-    mend = "start it, or correct CLAIMSVC_DATABASE_URL"
     try:
         async with asyncio.timeout(_DATABASE_SECONDS):
             facts = await read_database_facts(settings)
     except UnavailableError as error:
-        return [wrong("database", f"it cannot be used: {error.detail}", mend)]
+        trouble = error.trouble or Trouble(error.detail, _MEND)
+        return [wrong("database", f"it cannot be used: {trouble.found}", trouble.mend)]
     except TimeoutError:
-        return [wrong("database", f"it did not answer within {_DATABASE_SECONDS:g} s", mend)]
+        return [wrong("database", f"it did not answer within {_DATABASE_SECONDS:g} s", _MEND)]
     return [*judge_database(facts, settings), *judge_schema(facts)]
 
 

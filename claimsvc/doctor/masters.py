@@ -16,6 +16,7 @@ from redis.exceptions import RedisError, ResponseError
 from claimsvc.config import Settings
 from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
 from claimsvc.redis.masters import Client
+from claimsvc.redis.troubles import trouble_of
 
 _SUBJECT = "masters"
 _SAMPLES = 5
@@ -182,8 +183,8 @@ def judge_masters(answers: Sequence[MasterFacts | RedisError | TimeoutError], se
         if isinstance(answer, MasterFacts):
             yield from judge_master(answer, settings)
         else:
-            found = f"it cannot be used: {str(answer).rstrip('.') or type(answer).__name__}"
-            yield wrong(f"master {name_of(url)}", found, "start it, or correct its place in CLAIMSVC_REDIS_URLS")
+            trouble = trouble_of(answer)
+            yield wrong(f"master {name_of(url)}", f"it cannot be used: {trouble.found}", trouble.mend)
     count = len(answers)
     # A replica, a server that refuses writes, and a second URL of the same server have no vote.
     votes = len({facts.info.get("run_id") for facts in reached if facts.can_vote})

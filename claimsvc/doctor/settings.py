@@ -1,6 +1,6 @@
 """Judges combinations of settings that are valid individually."""
 
-from claimsvc.config import Settings
+from claimsvc.config import Settings, hint
 from claimsvc.doctor.findings import Finding, Findings, Level, ok, warning, wrong
 from claimsvc.errors import SettingsError
 
@@ -13,6 +13,8 @@ def judge_settings(settings: Settings) -> Findings:
     yield ok(
         _SUBJECT, f"{masters} master{'s' * (masters > 1)}, {settings.workers} worker{'s' * (settings.workers > 1)}"
     )
+    if advice := hint():
+        yield wrong(_SUBJECT, "the variables of this shell are those of a `make run` that is over", advice)
     if settings.failpoints:
         yield wrong(_SUBJECT, "CLAIMSVC_FAILPOINTS makes claims fail on purpose", "unset it; it is only for tests")
     if not settings.admin_keys:

@@ -17,6 +17,7 @@ from claimsvc.domain import (
     ClaimOptions,
     ClaimOutcome,
     ClaimState,
+    CodeTerms,
     Ended,
     HoldContinued,
     IdempotencyKey,
@@ -45,6 +46,7 @@ class OwnClaim:
         slot: which of the user's units of the coupon it is, from 1.
         held_until: when the hold expires; None if the claim is confirmed.
         code: None if the coupon has no codes.
+        terms: those of the code; None if it has none of its own.
     """
 
     id: str
@@ -52,6 +54,7 @@ class OwnClaim:
     claimed_at: datetime
     held_until: datetime | None
     code: str | None = None
+    terms: CodeTerms | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,8 @@ class CouponFacts:
         is_settled: false if a hold has expired and its unit was not returned yet.
         has_codes: whether each unit comes with a code.
         free_codes: one code for each attempt, or all that are left if there are fewer.
+        terms_of_codes: the terms of those of them that have terms of their own, by code.
+        code_types: the types that codes of the coupon have of their own.
     """
 
     remaining_amount: int
@@ -73,6 +78,13 @@ class CouponFacts:
     is_settled: bool = True
     has_codes: bool = False
     free_codes: Sequence[str] = ()
+    terms_of_codes: Mapping[str, CodeTerms] = field(default_factory=dict)
+    code_types: Sequence[str] = ()
+
+    @property
+    def counted_types(self) -> tuple[str | None, ...]:
+        """The types under which its codes are counted."""
+        return self.campaign.type, *self.code_types
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,7 +190,7 @@ class _Batch:
         if stored is None:
             outcome = self._outcome_of(attempt)
             is_answer = attempt.options.is_final or isinstance(outcome, _GIVEN)
-            if not (is_answer and is_stored(outcome)):
+            if not (is_answer and is_stored(outcome, keeps_all=key.keeps_all)):
                 return outcome
             self.effects.answers.append((key, outcome))
             self._answers[key.caller, key.key] = AnswerRecord(key.fingerprint, outcome, key.request_id)
@@ -259,7 +271,8 @@ class _Batch:
         hold_seconds = attempt.options.hold_seconds if attempt.options is not None else None
         held_until = None if hold_seconds is None else coupon.now + timedelta(seconds=hold_seconds)
         code = next(self._codes[attempt.coupon_name]) if coupon.has_codes else None
-        made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until, code)
+        terms = coupon.terms_of_codes.get(code) if code is not None else None
+        made = OwnClaim(attempt.claim_id, slot, coupon.now, held_until, code, terms)
         own.append(made)
         claim = _claim(attempt, made)
         self.effects.given.append(Given(claim, slot, code))
@@ -274,7 +287,7 @@ def replay(stored: AnswerRecord, idempotency_key: IdempotencyKey, in_doubt: bool
         idempotency_key: the request's key.
         in_doubt: an earlier commit of this request may have succeeded; see `run_transaction`.
     """
-    if stored.fingerprint != idempotency_key.fingerprint:
+    if not idempotency_key.is_of(stored.fingerprint):
         return KeyReused()
     # After a commit in doubt, the stored answer may be this request's own. The request id alone does not prove it,
     # because a client may send a retry with the same id.
@@ -307,4 +320,5 @@ def _claim(attempt: Attempt, own: OwnClaim) -> Claim:
         expires_at=own.held_until,
         # Not shown while the claim is held: the code of an expired hold was never seen, so it can be given again.
         code=None if is_held else own.code,
+        terms=None if is_held else own.terms,
     )

@@ -69,17 +69,27 @@ class Caller:
     token: Mapping[str, Any] = field(default_factory=dict)
 
     @property
+    def is_anonymous(self) -> bool:
+        """Whether this is anybody: nothing but the address tells one such caller from another."""
+        return self.name in (ANYBODY.name, NOBODY.name)
+
+    @property
     def actor(self) -> str:
         """The name for the audit log. It never names a user, because audit entries cannot be erased."""
         return self.name if self.user_id is None else "claimant"
 
-    def sees(self, user_id: str) -> bool:
-        """Whether the caller may see this user's claims."""
-        return user_id == self.user_id or Scope.CLAIMS_READ in self.scopes
+    def sees(self, user_id: str | None) -> bool:
+        """Whether the caller may see this user's claims; with None, whether it may see all claims."""
+        return Scope.CLAIMS_READ in self.scopes or (user_id is not None and user_id == self.user_id)
+
+    @property
+    def sees_codes(self) -> bool:
+        """Whether the caller may see all codes."""
+        return Scope.CODES_READ in self.scopes
 
     def sees_codes_of(self, user_id: str) -> bool:
         """Whether the caller may see the codes of this user's claims."""
-        return user_id == self.user_id or Scope.CODES_READ in self.scopes
+        return user_id == self.user_id or self.sees_codes
 
     def acts_for(self, user_id: str) -> bool:
         """Whether the caller may make, confirm and cancel claims for this user."""

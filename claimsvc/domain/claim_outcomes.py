@@ -14,7 +14,7 @@ _NOT_OPEN = "not-open"
 _ALREADY_CLAIMED = "already-claimed"
 
 
-@outcome("claimed")
+@outcome("claimed", uses_up=True)
 @dataclass(frozen=True, slots=True)
 class Claimed(ClaimOutcome):
     """The claim is committed."""
@@ -81,6 +81,8 @@ class TooManyClaims(ClaimOutcome, Refusal):
     "Unknown coupon",
     "There is no coupon of that name, or none of that type.",
     "Check the name; it is case-sensitive.",
+    # Names can be made up, and so could what is stored.
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class UnknownCoupon(ClaimOutcome, Refusal):
@@ -236,6 +238,7 @@ class NotYourClaim(Refusal):
     "Unknown claim",
     "There is no claim of that id.",
     "Use the `id` from the 201 response.",
+    is_stored=False,
 )
 @dataclass(frozen=True, slots=True)
 class UnknownClaim(Refusal):

@@ -20,6 +20,14 @@ class ClaimState(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class CodeTerms:
+    """The type and the benefit of a code that has one of them of its own; the other is that of its coupon."""
+
+    type: str | None
+    benefit: Mapping[str, Any] | None = field(hash=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Claim:
     """One unit of a coupon, claimed by one user.
 
@@ -28,7 +36,8 @@ class Claim:
         claimed_at: by the database's clock, like all times here.
         expires_at: when the hold expires; None unless the claim is held.
         ended_at: when it was cancelled or expired; None while it is active or held.
-        code: the claim's code, if the coupon has codes. None while the claim is held, and in listings.
+        code: the claim's code, if the coupon has codes. None while the claim is held.
+        terms: what the code is worth; None while the claim is held, and if the code has no terms of its own.
     """
 
     id: str
@@ -39,6 +48,7 @@ class Claim:
     expires_at: datetime | None = None
     ended_at: datetime | None = None
     code: str | None = None
+    terms: CodeTerms | None = None
 
 
 EVERY_CLAIM_STATE = frozenset(ClaimState)
@@ -52,7 +62,7 @@ class UserClaim:
         claim: the claim.
         type: the type of its coupon; None if that has none.
         benefit: what its coupon is worth, in the form of the API's `Benefit`; None if that is not stated.
-        shows_code: whether the reader may see the claim's code. If not, `claim.code` is None.
+        shows_code: whether the reader may see the claim's code. If not, `claim.code` and `claim.terms` are None.
     """
 
     claim: Claim
@@ -70,12 +80,21 @@ class IdempotencyKey:
         key: chosen by the caller.
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
+        former_fingerprint: the digest by which the version before stored the same request; None if there is none.
+        keeps_all: false if an answer that uses nothing up is not stored, because its caller has had enough of them
+            stored.
     """
 
     caller: str
     key: str
     fingerprint: bytes
     request_id: str
+    former_fingerprint: bytes | None = None
+    keeps_all: bool = True
+
+    def is_of(self, fingerprint: bytes) -> bool:
+        """Whether a stored fingerprint, of this version or the one before, is that of this request."""
+        return fingerprint in (self.fingerprint, self.former_fingerprint)
 
 
 @dataclass(frozen=True, slots=True)

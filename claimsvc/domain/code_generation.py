@@ -28,6 +28,10 @@ _ALPHABETS: Mapping[str, Sequence[str]] = {
 
 GENERATION_PATTERN = r"^[A-Z0-9가_-]{1,64}$"
 """`A` is a letter, `9` a digit, `가` a Hangul syllable, and anything else is itself."""
+GENERATION_RULE = (
+    "1 to 64 characters of A-Z 0-9 _ - and 가: `A` becomes a random letter, `9` a digit and `가` a Hangul syllable, "
+    "without look-alikes; other characters stay as they are"
+)
 
 
 def possibilities(pattern: str) -> int:

@@ -6,7 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
+from claimsvc.domain.limits import COUPON_TYPE_PATTERN, MAX_NAME_LENGTH
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
 from claimsvc.domain.times import parse_time
@@ -16,9 +18,12 @@ CODE_PATTERN = r"^\.*[A-Za-z0-9_가-힣-][A-Za-z0-9._가-힣-]*$"
 MAX_CODE_LENGTH = 64
 MAX_ROWS = 200_000
 MAX_GENERATED = 100_000
+# Each of them is counted by itself.
+MAX_CODE_TYPES = 100
 _MOST_REFUSED_SHOWN = 1000
 
 _IS_CODE = re.compile(CODE_PATTERN)
+_IS_TYPE = re.compile(COUPON_TYPE_PATTERN)
 # The characters that a decomposed Hangul syllable has at most.
 _MOST_JAMO = 3
 
@@ -30,7 +35,10 @@ class CodeState(StrEnum):
     # Reserved by a held claim; not shown to its user yet.
     HELD = "held"
     CLAIMED = "claimed"
+    # As often as it may be.
     REDEEMED = "redeemed"
+    # Its `expires_at` has passed before it was redeemed that often: it can no longer be redeemed.
+    EXPIRED = "expired"
     # Its claim was cancelled, or it expired unclaimed: it is never given again.
     VOIDED = "voided"
 
@@ -42,7 +50,13 @@ class Code:
     Args:
         claim_id: the claim that has it; None if no claim has.
         expires_at: when it can no longer be redeemed; None if it never expires.
-        redeemed_at: None if it was not redeemed.
+        redeemed_at: when it was redeemed, for the last time if several times; None if it was not.
+        uses: how often it may be redeemed.
+        redeemed_count: how often it was redeemed.
+        user_id: the user whose claim has it; None if no claim has.
+        type: its own, or else that of its coupon; None if neither has one.
+        benefit: what it is worth, in the form of the API's `Benefit`: its own, or else that of its coupon; None if that
+            is not stated.
     """
 
     code: str
@@ -51,15 +65,34 @@ class Code:
     claim_id: str | None = None
     expires_at: datetime | None = None
     redeemed_at: datetime | None = None
+    uses: int = 1
+    redeemed_count: int = 0
+    user_id: str | None = None
+    type: str | None = None
+    benefit: Mapping[str, Any] | None = field(default=None, hash=False)
 
 
 @dataclass(frozen=True, slots=True)
 class NewCode:
-    """A code to add; `row` is its row in the file, from 1."""
+    """A code to add.
+
+    Args:
+        row: its row in the file, from 1.
+        expires_at: when it can no longer be redeemed; None if it never expires.
+        type: its own type; None if that of the coupon counts.
+        benefit: what it is worth, in the form of the API's `Benefit`; None if that of the coupon counts.
+    """
 
     row: int
     code: str
     expires_at: datetime | None = None
+    type: str | None = None
+    benefit: Mapping[str, Any] | None = field(default=None, hash=False)
+
+    @property
+    def has_terms(self) -> bool:
+        """Whether it has a type or a benefit of its own."""
+        return self.type is not None or self.benefit is not None
 
 
 class RowReason(StrEnum):
@@ -68,9 +101,14 @@ class RowReason(StrEnum):
     BAD_ROW = "bad-row"
     BAD_CODE = "bad-code"
     BAD_EXPIRY = "bad-expiry"
+    BAD_TYPE = "bad-type"
+    BAD_BENEFIT = "bad-benefit"
     EXPIRED = "expired"
     DUPLICATE = "duplicate"
     EXISTS = "exists"
+    COUPON_HAS_TYPE = "coupon-has-type"
+    COUPON_HAS_BENEFIT = "coupon-has-benefit"
+    TOO_MANY_TYPES = "too-many-types"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,12 +122,12 @@ class RefusedRow:
 
 @dataclass(frozen=True, slots=True)
 class CodeCounts:
-    """The numbers of codes of all coupons of a type.
+    """The numbers of codes of a type: their own, or else that of their coupon.
 
     Args:
         uploaded: all that were ever added.
         claimed: those that belong to a claim, held claims included.
-        redeemed: those of them that were redeemed.
+        redeemed: those of them that were redeemed, at least once.
         voided: those that are never given again. `uploaded - claimed - voided` are free.
     """
 
@@ -114,7 +152,9 @@ class CodesAdded(Outcome):
     422,
     "Some rows cannot be added",
     "Not every row can be added, so none was. `rejected` lists them with reasons: `bad-row`, `bad-code`, `bad-expiry`, "
-    "`expired`, `duplicate` of a row before it, or `exists` already, with this coupon or another.",
+    "`bad-type`, `bad-benefit`, `expired`, `duplicate` of a row before it, `exists` already, with this coupon or "
+    "another; `coupon-has-type` or `coupon-has-benefit` if the row has one as well; or `too-many-types` if the codes "
+    "of the coupon have 100 others.",
     "Correct these rows, or send `atomic=false` to add the others.",
 )
 @dataclass(frozen=True, slots=True)
@@ -151,63 +191,6 @@ class AmountIsCodes(Refusal):
     """The coupon has codes, so its amount is their number; nothing was changed."""
 
 
-@outcome("redeemed")
-@dataclass(frozen=True, slots=True)
-class Redeemed(Outcome):
-    """This request redeemed the code."""
-
-    code: Code
-
-
-@refusal(
-    "already-redeemed",
-    409,
-    "Already redeemed",
-    "The code was redeemed before. It cannot be redeemed again, and its claim cannot be cancelled.",
-    "Do not retry: the answer will stay the same.",
-)
-@dataclass(frozen=True, slots=True)
-class AlreadyRedeemed(Refusal):
-    """The code was redeemed before."""
-
-
-@refusal(
-    "code-expired",
-    410,
-    "The code has expired",
-    "The code's `expires_at` has passed.",
-    "Do not retry: the answer will stay the same.",
-)
-@dataclass(frozen=True, slots=True)
-class CodeExpired(Refusal):
-    """The code can no longer be redeemed."""
-
-
-@refusal(
-    "code-not-claimed",
-    409,
-    "No claim has the code",
-    "No claim has this code: none was made or confirmed yet, or it was cancelled.",
-    "Claim the coupon or confirm the claim, then retry.",
-    is_stored=False,
-)
-@dataclass(frozen=True, slots=True)
-class CodeNotClaimed(Refusal):
-    """No confirmed claim has the code: it is free, held or voided."""
-
-
-@refusal(
-    "unknown-code",
-    404,
-    "Unknown code",
-    "There is no such code.",
-    "Check the code; it is case-sensitive.",
-)
-@dataclass(frozen=True, slots=True)
-class UnknownCode(Refusal):
-    """There is no such code."""
-
-
 def normalized(code: str) -> str:
     """Return the code in NFC, as it is stored: some systems decompose Hangul syllables.
 
@@ -237,6 +220,49 @@ def new_code(row: int, code: object, expires_at: object) -> NewCode | RefusedRow
         return NewCode(row, code, parse_time(expires_at if isinstance(expires_at, str) else ""))
     except ValueError:
         return RefusedRow(row, code, RowReason.BAD_EXPIRY)
+
+
+def with_type(row: NewCode | RefusedRow, code_type: object) -> NewCode | RefusedRow:
+    """Return the row with a type of its own, or refuse it; empty or None is no type."""
+    if isinstance(row, RefusedRow) or (not code_type and isinstance(code_type, str | None)):
+        return row
+    if isinstance(code_type, str) and len(code_type) <= MAX_NAME_LENGTH and _IS_TYPE.fullmatch(code_type):
+        return replace(row, type=code_type)
+    return RefusedRow(row.row, row.code, RowReason.BAD_TYPE)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenTerms:
+    """What a coupon leaves open to its codes.
+
+    Args:
+        has_type: whether the coupon has a type, so that its codes may have none of their own.
+        has_benefit: the same of the benefit.
+        code_types: the types that codes of it have already.
+    """
+
+    has_type: bool = False
+    has_benefit: bool = False
+    code_types: frozenset[str] = frozenset()
+
+    def leaves_open_as(self, other: "OpenTerms") -> bool:
+        """Whether the coupon has a type and a benefit where it has them in `other`."""
+        return (self.has_type, self.has_benefit) == (other.has_type, other.has_benefit)
+
+    def refused(self, rows: Iterable[NewCode]) -> dict[str, RowReason]:
+        """Return the codes of those rows whose type or benefit is refused, and why. The first types are admitted."""
+        types, refused = set(self.code_types), dict[str, RowReason]()
+        for row in rows:
+            if row.type is not None and self.has_type:
+                refused[row.code] = RowReason.COUPON_HAS_TYPE
+            elif row.benefit is not None and self.has_benefit:
+                refused[row.code] = RowReason.COUPON_HAS_BENEFIT
+            elif row.type is not None and row.type not in types:
+                if len(types) >= MAX_CODE_TYPES:
+                    refused[row.code] = RowReason.TOO_MANY_TYPES
+                else:
+                    types.add(row.type)
+        return refused
 
 
 @dataclass(slots=True)

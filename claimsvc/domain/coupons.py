@@ -66,6 +66,7 @@ class Campaign:
         type: the group of coupons it belongs to.
         benefit: what it is worth, in the form of the API's `Benefit`.
         metadata: arbitrary data of its owner.
+        uses: how often each claim may be redeemed, unless its code says otherwise.
         rules: its eligibility rules.
         has_allow_list: whether only users on its allow list may claim it.
         has_deny_list: whether users on its deny list may not claim it.
@@ -79,6 +80,7 @@ class Campaign:
     type: str | None = None
     benefit: Mapping[str, Any] | None = None
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    uses: int = 1
     rules: EligibilityRules | None = None
     has_allow_list: bool = False
     has_deny_list: bool = False

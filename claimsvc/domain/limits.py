@@ -8,6 +8,8 @@ COUPON_NAME_PATTERN = r"^(\.+ )*\.*[A-Za-z0-9_-][A-Za-z0-9._-]*( [A-Za-z0-9._-]+
 COUPON_TYPE_PATTERN = r"^\.*[A-Za-z0-9_-][A-Za-z0-9._-]*$"
 COUPON_TYPE_RULE = "1 to 255 characters of A-Z a-z 0-9 . _ -, not only dots"
 COUPON_NAME_RULE = f"{COUPON_TYPE_RULE}; single blanks may stand between them"
+COUPON_SEARCH_PATTERN = r"^[A-Za-z0-9._ -]*$"
+COUPON_SEARCH_RULE = "a part of the name, of A-Z a-z 0-9 . _ - and blanks"
 USER_ID_PATTERN = r"^[!-~]+$"
 USER_ID_RULE = "1 to 255 visible ASCII characters, without spaces"
 MAX_NAME_LENGTH = 255
@@ -29,6 +31,7 @@ MAX_REASON_LENGTH = 500
 REASON_RULE = "1 to 500 characters on one line, of which the first is visible"
 MAX_AMOUNT = 2**31 - 1
 MAX_PER_USER_LIMIT = 1000
+MAX_USES = 1000
 MAX_CLAIMS_PER_USER = 1_000_000
 # How many more claims than units one user may make of a coupon, unless its campaign says otherwise.
 FURTHER_CLAIMS = 10

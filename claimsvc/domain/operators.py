@@ -41,12 +41,21 @@ class HeldLock:
 
 @dataclass(frozen=True, slots=True)
 class LocksSeen:
-    """All locks on the masters that respond, by coupon; `is_complete` is false if there were too many to list."""
+    """All locks on the masters that respond, by coupon.
+
+    Args:
+        masters: the names of all masters.
+        down: those that cannot be used.
+        locks: by coupon.
+        is_complete: false if there were too many to list.
+        troubles: why those in `down` cannot be used, and what to do, where it is known.
+    """
 
     masters: tuple[str, ...]
     down: tuple[str, ...]
     locks: tuple[HeldLock, ...]
     is_complete: bool
+    troubles: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,8 @@ class Row:
         problem: the problem it is answered with; None for a success.
         is_stored: whether it is stored as the answer to an idempotency key; a function if its values differ in that. An
             answer that advises to retry is not stored: under the same key, the retry would get it again.
+        uses_up: whether it used something up of which there is a limited stock, so that nobody can get it any number
+            of times.
         seen_as: the name under which operators see it, if they need not distinguish it from another outcome.
         as_reason: its text as a reason of a user's ineligibility; empty if it cannot be one.
     """
@@ -49,6 +51,7 @@ class Row:
     is_stored: "IsStored"
     seen_as: str
     as_reason: str = ""
+    uses_up: bool = False
 
 
 IsStored = bool | Callable[[Any], bool]
@@ -58,11 +61,13 @@ _problems: dict[type[Refusal], Problem] = {}
 _Kind = TypeVar("_Kind", bound=type)
 
 
-def outcome(name: str, *, is_stored: IsStored = True, seen_as: str | None = None) -> Callable[[_Kind], _Kind]:
+def outcome(
+    name: str, *, is_stored: IsStored = True, seen_as: str | None = None, uses_up: bool = False
+) -> Callable[[_Kind], _Kind]:
     """Declare a success; see `Row`."""
 
     def declare(kind: _Kind) -> _Kind:
-        _rows[kind] = Row(name, None, is_stored, seen_as or name)
+        _rows[kind] = Row(name, None, is_stored, seen_as or name, uses_up=uses_up)
         return kind
 
     return declare
@@ -100,10 +105,21 @@ def rows(base: type = object) -> Iterator[tuple[type, Row]]:
     return ((kind, row) for kind, row in _rows.items() if issubclass(kind, base))
 
 
-def is_stored(answer: Outcome) -> bool:
-    """Return whether an answer is stored under its request's idempotency key."""
-    stored = _rows[type(answer)].is_stored
-    return stored(answer) if callable(stored) else stored
+def is_stored(answer: Outcome, *, keeps_all: bool = True) -> bool:
+    """Return whether an answer is stored under its request's idempotency key.
+
+    Args:
+        answer: the answer.
+        keeps_all: false if it is stored only if it used something up; see `IdempotencyKey`.
+    """
+    row = _rows[type(answer)]
+    stored = row.is_stored(answer) if callable(row.is_stored) else row.is_stored
+    return stored and (keeps_all or row.uses_up)
+
+
+def is_stored_for_nothing(answer: Outcome) -> bool:
+    """Return whether an answer is stored under its request's idempotency key although it used nothing up."""
+    return is_stored(answer) and not _rows[type(answer)].uses_up
 
 
 def refusals() -> Iterator[tuple[type[Refusal], Problem]]:

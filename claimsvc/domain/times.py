@@ -25,3 +25,8 @@ def parse_time(text: str) -> datetime:
         raise ValueError("Out of range") from None
     except ValueError:  # such as 30 February
         raise ValueError("Not a valid date-time") from None
+
+
+def format_time(moment: datetime) -> str:
+    """Write a moment as answers have it: in UTC, with `Z`."""
+    return moment.astimezone(UTC).isoformat().replace("+00:00", "Z")

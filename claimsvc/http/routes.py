@@ -2,8 +2,8 @@
 
 from claimsvc.http.framework.routing import Route
 from claimsvc.http.resources.audit import routes as audit
+from claimsvc.http.resources.claims import redemptions, transitions
 from claimsvc.http.resources.claims import routes as claims
-from claimsvc.http.resources.claims import transitions
 from claimsvc.http.resources.codes import routes as codes
 from claimsvc.http.resources.console import routes as console
 from claimsvc.http.resources.coupons import reading
@@ -20,6 +20,7 @@ ROUTES: tuple[Route, ...] = (
     *reading.ROUTES,
     *coupons.ROUTES,
     *transitions.ROUTES,
+    *redemptions.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,
@@ -30,3 +31,8 @@ ROUTES: tuple[Route, ...] = (
     *operations.ROUTES,
     *console.ROUTES,
 )
+_PROBES = {"/livez", "/health", "/healthcheck", "/readyz"}
+PUBLIC_ROUTES = tuple(route for route in ROUTES if not route.for_operators)
+"""Those of the public port, if operators have a port of their own."""
+OPERATORS_ROUTES = tuple(route for route in ROUTES if route.for_operators or route.path in _PROBES)
+"""Those of the port for operators. Probes are answered on both."""

@@ -10,16 +10,22 @@ from claimsvc.http.resources.claims.routes import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.addresses import naming_its_client
-from claimsvc.http.server.connection import READ_BUFFER_BYTES, ConnectionServer, HttpConnection
+from claimsvc.http.server.arrival import READ_BUFFER_BYTES, ConnectionServer
+from claimsvc.http.server.connection import HttpConnection
 from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.fast_path import FastPath, NoFastPath
+from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
+from claimsvc.http.server.under_way import UnderWay
+from claimsvc.http.server.unfinished import UnfinishedRequests
 from claimsvc.http.server.wire import MAX_HEADER_BYTES, MAX_HEADERS, MAX_LINE_BYTES
 from claimsvc.http.traced import TracedAccessLog, TracedFastPath, TracedRequestBoundary
 
 # Common proxies close idle connections after 60 s. They must close first: a server that does races with a request.
 KEEPALIVE_SECONDS = 75.0
+# Of requests that have not arrived completely, over all connections.
+UNFINISHED_REQUESTS_BYTES = 32 * 1024 * 1024
 # How long the rest of a refused body is read and discarded, so that the client can read the refusal.
 _LINGER_SECONDS = 2.0
 # How often connections are checked for clients that do not read; the precision of the write timeout.
@@ -34,8 +40,12 @@ class _Server(ConnectionServer):
         fast_path: FastPath,
         head_timeout_seconds: float,
         write_timeout_seconds: float,
+        unfinished: UnfinishedRequests,
+        under_way: UnderWay | None,
     ) -> None:
         super().__init__(boundary, request_factory=server.request_factory, **server._kwargs)  # type: ignore[arg-type]
+        self.unfinished = unfinished
+        self._under_way = under_way
         self._boundary = boundary
         self._fast_path = fast_path
         self._head_timeout_seconds = head_timeout_seconds
@@ -44,7 +54,13 @@ class _Server(ConnectionServer):
 
     def __call__(self) -> web.RequestHandler:
         return HttpConnection(
-            self, self._boundary, self._fast_path, self._head_timeout_seconds, loop=self._loop, **self._kwargs
+            self,
+            self._boundary,
+            self._fast_path,
+            self._head_timeout_seconds,
+            self._under_way,
+            loop=self._loop,
+            **self._kwargs,
         )
 
     def _abort_stalled(self) -> None:
@@ -69,7 +85,7 @@ class _Server(ConnectionServer):
 class Runner(web.AppRunner):
     """aiohttp's runner, with `RequestBoundary` around the application and `HttpConnection` as the protocol."""
 
-    __slots__ = ("_header_timeout_seconds", "_write_timeout_seconds")
+    __slots__ = ("_header_timeout_seconds", "_unfinished", "_write_timeout_seconds")
 
     def __init__(
         self,
@@ -79,6 +95,7 @@ class Runner(web.AppRunner):
         write_timeout_seconds: float,
         shutdown_grace_seconds: float,
         keepalive_seconds: float,
+        unfinished: UnfinishedRequests,
     ) -> None:
         super().__init__(
             app,
@@ -95,6 +112,7 @@ class Runner(web.AppRunner):
         )
         self._header_timeout_seconds = header_timeout_seconds
         self._write_timeout_seconds = write_timeout_seconds
+        self._unfinished = unfinished
 
     async def give_drain_notice(self, within_seconds: float) -> None:
         """Ask the clients of open connections to close them. Call this after the listeners are closed.
@@ -115,6 +133,8 @@ class Runner(web.AppRunner):
         server = await super()._make_server()
         services = self.app[SERVICES]
         handler = with_static_lookup(self.app, server.request_handler)
+        if services.hosts is not None:
+            handler = guarded(handler, services.hosts)
         if services.cors is not None:
             handler = answering_preflights(handler, services.cors)
         handler = naming_its_client(handler, services.trusted_proxies)
@@ -131,4 +151,6 @@ class Runner(web.AppRunner):
         if services.tokens is not None or services.quotas is not None:
             fast_path = NoFastPath(route, access_log, queue)
         boundary.cors = fast_path.cors = services.cors
-        return _Server(server, boundary, fast_path, self._header_timeout_seconds, self._write_timeout_seconds)
+        fast_path.hosts = services.hosts
+        timeouts = self._header_timeout_seconds, self._write_timeout_seconds
+        return _Server(server, boundary, fast_path, *timeouts, self._unfinished, services.under_way)

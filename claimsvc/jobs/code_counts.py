@@ -18,6 +18,8 @@ _GATHER_SECONDS = 0.2
 # After a count, pause for this multiple of its duration, to limit the load on the database.
 _PAUSE_FACTOR = 10
 _RETRY_SECONDS = 1.0
+HEED_SECONDS = 0.5
+"""The pause between two looks for changes by commands."""
 
 
 class CodeCountUpdater:
@@ -34,8 +36,9 @@ class CodeCountUpdater:
 
     def changed(self, types: Collection[str | None]) -> None:
         """Schedule a count of these types. Call it after the change was committed."""
-        self._types.update(types)
-        self._has_changes.set()
+        if types:
+            self._types.update(types)
+            self._has_changes.set()
 
     @asynccontextmanager
     async def running(self, codes: Codes, counters: CodeCounters) -> AsyncIterator[None]:
@@ -85,6 +88,11 @@ async def count_once(codes: Codes, counters: CodeCounters, coupon_type: str | No
     number = await counters.begin(coupon_type)
     while not await counters.put(coupon_type, number, await codes.count(coupon_type)):
         number = await counters.begin(coupon_type)
+
+
+async def heed_changes(codes: Codes, updater: CodeCountUpdater) -> None:
+    """Schedule a count of the types whose codes were changed by commands, which do not count themselves."""
+    updater.changed(await codes.changed_elsewhere())
 
 
 async def refresh_code_counts(codes: Codes, counters: CodeCounters) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from dataclasses import dataclass
 
-from claimsvc.domain import Coupon, StrategyName
+from claimsvc.domain import Coupon, CouponFilter, StrategyName
 from claimsvc.ports import Counters, Coupons
 
 _PAGE = 500
@@ -37,11 +37,10 @@ async def reconcile(
         UnavailableError: PostgreSQL or Redis does not answer.
     """
     after: str | None = None
-    while page := await coupons.coupons(search=None, after=after, limit=_PAGE):
-        after = page[-1].name
-        drifts = await _reconcile_page(
-            coupons, counters, [coupon for coupon in page if coupon.strategy is StrategyName.COUNTER], settle_seconds
-        )
+    while page := await coupons.listed(CouponFilter(), after=after, limit=_PAGE):
+        after = page[-1].coupon.name
+        counted = [each.coupon for each in page if each.coupon.strategy is StrategyName.COUNTER]
+        drifts = await _reconcile_page(coupons, counters, counted, settle_seconds)
         for drift in drifts:
             observe(drift.coupon_name, drift.counted - drift.remaining_amount)
         yield drifts

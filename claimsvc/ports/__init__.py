@@ -9,7 +9,17 @@ from claimsvc.ports.claim_records import ClaimRecords
 from claimsvc.ports.claims import AnyClaims, Claims, LockWait, PendingOutcome, Stages, Strategy
 from claimsvc.ports.code_counters import CodeCounters
 from claimsvc.ports.codes import Codes
-from claimsvc.ports.combining import Deliver, FencedAdmission, HandedBatch, Parcel, Post, Sender
+from claimsvc.ports.combining import (
+    AllClaimed,
+    Answer,
+    BatchDecisions,
+    CombineObserver,
+    FencedAdmission,
+    HandedBatch,
+    HandOver,
+    Mailbox,
+    Post,
+)
 from claimsvc.ports.counters import Counters
 from claimsvc.ports.coupons import Coupons
 from claimsvc.ports.erasure import Erasure
@@ -26,15 +36,19 @@ from claimsvc.ports.observers import (
     StorageObserver,
 )
 from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
 
 __all__ = [
     "Admission",
+    "AllClaimed",
+    "Answer",
     "AnyClaims",
     "ApiKeys",
     "Audience",
     "AuditLog",
+    "BatchDecisions",
     "BatchObserver",
     "Campaigns",
     "ChangeAnswer",
@@ -42,13 +56,14 @@ __all__ = [
     "Claims",
     "CodeCounters",
     "Codes",
+    "CombineObserver",
     "Counters",
     "Coupons",
     "Decision",
-    "Deliver",
     "Erasure",
     "Exports",
     "FencedAdmission",
+    "HandOver",
     "HandedBatch",
     "HealthCheck",
     "JobObserver",
@@ -57,14 +72,14 @@ __all__ = [
     "LockAdmin",
     "LockObserver",
     "LockWait",
+    "Mailbox",
     "Maintenance",
     "MasterObserver",
-    "Parcel",
     "PendingOutcome",
     "Post",
     "QuotaObserver",
     "Quotas",
-    "Sender",
+    "Redemptions",
     "Stages",
     "StorageObserver",
     "Strategy",

@@ -5,28 +5,24 @@ from datetime import datetime
 from typing import Protocol
 
 from claimsvc.domain import (
-    AlreadyRedeemed,
     AuditEntry,
     Code,
     CodeCounts,
     CodeExpired,
-    CodeNotClaimed,
     CodesAdded,
     IdempotencyKey,
     KeyReused,
     NewCode,
-    NotYourClaim,
     PatternTooSmall,
-    Redeemed,
     RefusedRow,
     Replayed,
     RowsRefused,
-    UnknownCode,
     UnknownCoupon,
 )
+from claimsvc.ports.redemptions import Redemptions
 
 
-class Codes(Protocol):
+class Codes(Redemptions, Protocol):
     """Stores unique codes. Every method raises `UnavailableError` when the database does not answer in time."""
 
     async def add(
@@ -36,6 +32,7 @@ class Codes(Protocol):
         entry: AuditEntry,
         *,
         atomic: bool,
+        uses: int | None = None,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         """Add codes to a coupon, and increase its amount by their number.
@@ -50,6 +47,7 @@ class Codes(Protocol):
             entry: written to the audit log with each transaction, with the number of codes added.
             atomic: add all rows in one transaction, or none; otherwise add those that are valid, in transactions of a
                 few thousand.
+            uses: how often each of the codes may be redeemed; None if as often as the coupon says.
             idempotency_key: the request's idempotency key.
         """
         ...
@@ -62,6 +60,8 @@ class Codes(Protocol):
         expires_at: datetime | None,
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
+        *,
+        uses: int | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         """Add `count` random codes to a coupon in one transaction; see `add`.
 
@@ -74,28 +74,30 @@ class Codes(Protocol):
             expires_at: when they can no longer be redeemed; None if never.
             entry: written to the audit log, with the number of codes.
             idempotency_key: the request's idempotency key.
-        """
-        ...
-
-    async def redeem(
-        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None, *, user_id: str | None = None
-    ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
-        """Redeem a code. Only the first call for a code results in `Redeemed`.
-
-        Args:
-            code: the code.
-            entry: written to the audit log.
-            idempotency_key: the request's idempotency key.
-            user_id: if given, the outcome is `NotYourClaim` unless this user's claim has the code.
+            uses: see `add`.
         """
         ...
 
     async def code(self, code: str) -> Code | None:
-        """Return a code; None if it does not exist."""
+        """Return a code; None if it does not exist.
+
+        If there is none, it is the only one that differs from it by case alone.
+        """
+        ...
+
+    async def of_coupon(self, coupon_name: str, *, after: str, limit: int) -> list[Code] | UnknownCoupon:
+        """Return the codes of a coupon that follow `after`, in byte order, at most `limit`."""
         ...
 
     async def count(self, coupon_type: str | None) -> CodeCounts:
         """Count the codes of all coupons of a type, or of all coupons without a type (None)."""
+        ...
+
+    async def changed_elsewhere(self) -> set[str | None]:
+        """Return the types whose codes were changed by processes that do not count them, such as commands.
+
+        Each change is returned once, to one caller.
+        """
         ...
 
     async def expire_due(self) -> int:

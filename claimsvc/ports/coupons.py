@@ -13,16 +13,6 @@ class Coupons(Protocol):
         """Return a coupon with its first `claimants` claimants, in one snapshot; None if there is no such coupon."""
         ...
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        """Return coupons that are not archived, ordered by name, after the name `after`.
-
-        Args:
-            search: only names that contain this text, case-insensitively.
-            after: the last name of the previous page; None for the first page.
-            limit: how many at most.
-        """
-        ...
-
     async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
         """Return the coupons that match, ordered by name, after the name `after`, with their states at this moment.
 

@@ -20,6 +20,10 @@ class Lease(Protocol):
         """Return whether another instance waits for one of the locks."""
         ...
 
+    def hand_to(self, instance: str) -> None:
+        """Wake this instance on release if none waits for the locks."""
+        ...
+
 
 class Lock(Protocol):
     """Locks on coupons, shared by all instances.

@@ -5,6 +5,7 @@ from claimsvc.postgres.database import Database
 from claimsvc.postgres.diagnostics import DatabaseFacts, read_facts
 from claimsvc.postgres.migrations import migrate
 from claimsvc.postgres.repositories import Repositories
+from claimsvc.postgres.troubles import trouble_of
 
 __all__ = [
     "ConnectionLimits",
@@ -15,4 +16,5 @@ __all__ = [
     "SingleConnection",
     "migrate",
     "read_facts",
+    "trouble_of",
 ]

@@ -1,7 +1,7 @@
 """Creating and changing coupons. A change locks the coupon's row, so each claim sees the old terms or the new ones."""
 
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -23,13 +23,14 @@ from claimsvc.domain import (
     StrategyName,
     UnknownCoupon,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import ChangeAnswer
 from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, holds_of
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
@@ -37,7 +38,7 @@ from claimsvc.postgres.idempotency import concluded, look_up
 
 _READ = f"""
 SELECT {COUPON_COLUMNS}, {CAMPAIGN_COLUMNS},
-    coalesce(campaign.has_codes, false) AS has_codes
+    coalesce(campaign.has_codes, false) AS has_codes, campaign.code_types
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
@@ -54,10 +55,10 @@ WITH created AS (
     RETURNING {COUPON_COLUMNS}
 ), with_terms AS (
     INSERT INTO campaigns
-        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, rules,
-        claims_per_user)
+        (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
+        rules, claims_per_user)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
-        %(benefit)s::jsonb, %(metadata)s::jsonb, %(rules)s::jsonb, %(claims_per_user)s
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s
     FROM created WHERE %(has_terms)s
 ), audited AS (
     {
@@ -82,17 +83,17 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    rules, claims_per_user)
+    uses, rules, claims_per_user)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s, %(rules)s, %(claims_per_user)s
+    %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
-    benefit = excluded.benefit, metadata = excluded.metadata, rules = excluded.rules,
+    benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
     claims_per_user = excluded.claims_per_user
 """
 
@@ -102,12 +103,12 @@ class PostgresCampaigns:
 
     Args:
         database: where statements run.
-        codes_changed: see `CodesChanged`.
+        changes: told of each change to codes, and to the types of coupons with codes.
     """
 
-    def __init__(self, database: Database, *, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, changes: CodeChanges) -> None:
         self._database = database
-        self._codes_changed = codes_changed
+        self._changes = changes
 
     async def create(
         self,
@@ -150,16 +151,21 @@ class PostgresCampaigns:
         archive: bool = False,
         idempotency_key: IdempotencyKey | None = None,
     ) -> ChangeAnswer:
+        types: set[str | None] = set()
+
         async def work(driver: Driver, in_doubt: bool) -> ChangeAnswer:
             coupons = {"coupon_names": [name]}
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 await driver.execute(SETTLE_HOLDS, holds_of([name]))
+                await self._changes.mark(driver, [name])
                 stored = await look_up(driver, idempotency_key)
                 read = await _read(driver, name)
             row = await read.fetchone()
             refusal = _refusal(row, change)
+            if row is not None and row["has_codes"]:
+                types.update({row["type"], change.get("type", row["type"]), *(row["code_types"] or ())})
             if row is None or refusal is not None:
                 return await concluded(driver, idempotency_key, stored, refusal or UnknownCoupon(), in_doubt)
             old = campaign_of(row)
@@ -170,17 +176,18 @@ class PostgresCampaigns:
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})
                 await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
+                if "type" in change:
+                    await self._changes.mark(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
-                await driver.execute(INSERT_ENTRY, parameters_of(entry))
+                await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
             detail = CouponDetail(coupon_of(changed), (), campaign_of(changed))
-            answer = await concluded(driver, idempotency_key, stored, detail, in_doubt)
-            if row["has_codes"] and "type" in change:
-                self._codes_changed({old.type, change["type"]})
-            return answer
+            return await concluded(driver, idempotency_key, stored, detail, in_doubt)
 
-        return await self._database.run_transaction(work)
+        answer = await self._database.run_transaction(work)
+        self._changes.committed(types)
+        return answer
 
 
 def _refusal(
@@ -195,6 +202,11 @@ def _refusal(
         return AmountBelowClaimed(claimed)
     period = {name: change.get(name, row[name]) for name in ("starts_at", "ends_at")}
     return PeriodIsEmpty() if Campaign(**period).is_empty() else None
+
+
+def _with_changes(entry: AuditEntry, row: Mapping[str, Any], change: Mapping[str, Any]) -> AuditEntry:
+    changes = changes_of(coupon_of(row), campaign_of(row), change)
+    return replace(entry, details={**entry.details, "changes": changes}) if change else entry
 
 
 async def _read(driver: Driver, name: str) -> Any:

@@ -5,7 +5,7 @@ under an idempotency key. It locks the coupon's row, as claims do, but does not 
 cancelling a claim would then wait behind all new claims.
 """
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,35 +28,41 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.code_generation import make_codes
 from claimsvc.postgres.audit import insert_entry_of_claims, parameters_of
-from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES, CodesChanged
+from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
+from claimsvc.postgres.code_changes import COUNTED_TYPES, CodeChanges
+from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
 
-_SELECT = """
-SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code
+_SELECT = f"""
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code, {CODE_TERMS}
 FROM user_claims AS claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
-"""
+"""  # noqa: S608 - of constants
 _CLAIM = f"{_SELECT} WHERE claim.id = %(id)s"
 _CLAIM_OF_COUPON = f"{_SELECT} WHERE claim.coupon_name = %(coupon_name)s AND claim.id = %(id)s"
-_CLAIMS = """
-SELECT id::text, coupon_name, user_id, state, claimed_at, held_until, ended_at
-FROM user_claims
-WHERE coupon_name = %(coupon_name)s AND state = 'active'
-    AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
-ORDER BY claimed_at, id
-LIMIT %(limit)s
-"""
+_CLAIMS = f"""
+SELECT claim.id::text, claim.coupon_name, user_id, state, claimed_at, held_until, ended_at, code.code, {CODE_TERMS}
+FROM (
+    SELECT id, coupon_name, user_id, state, claimed_at, held_until, ended_at FROM user_claims
+    WHERE coupon_name = %(coupon_name)s AND state = 'active'
+        AND (claimed_at, id) > (%(after_at)s::timestamptz, %(after_id)s::uuid)
+    ORDER BY claimed_at, id
+    LIMIT %(limit)s
+) AS claim
+LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
+ORDER BY claim.claimed_at, claim.id
+"""  # noqa: S608 - of constants
 _BEFORE_EVERY_CLAIM = {"after_at": "-infinity", "after_id": "00000000-0000-0000-0000-000000000000"}
 # There is no index by user, which every claim would have to maintain (docs/decisions/0046): the user is looked up in
 # each coupon, in the index of active claims and in that of ended ones. LIMIT, which is never reached, keeps the planner
 # at index look-ups while the table is small; see `fast_path`.
-_CLAIMS_OF_USER = """
+_CLAIMS_OF_USER = f"""
 WITH claim AS MATERIALIZED (
     SELECT found.*
     FROM coupons AS coupon CROSS JOIN LATERAL (
@@ -80,22 +86,22 @@ WITH claim AS MATERIALIZED (
     LIMIT %(limit)s
 )
 SELECT claim.id::text, claim.coupon_name, claim.user_id, claim.state, claim.claimed_at, claim.held_until,
-    claim.ended_at, code.code, campaign.type, campaign.benefit
+    claim.ended_at, code.code, {CODE_TERMS}, campaign.type, campaign.benefit
 FROM claim
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
 ORDER BY claim.claimed_at DESC, claim.id DESC
-"""
+"""  # noqa: S608 - of constants
 _AFTER_EVERY_CLAIM = {"before_at": "infinity", "before_id": "ffffffff-ffff-ffff-ffff-ffffffffffff"}
 _CURRENT = frozenset({ClaimState.ACTIVE, ClaimState.HELD})
-_COUPON_OF = """
-SELECT claim.coupon_name, campaign.code_pattern, coalesce(campaign.has_codes, false), campaign.type,
+_COUPON_OF = f"""
+SELECT claim.coupon_name, code_pattern, coalesce(has_codes, false), {COUNTED_TYPES},
     code.expires_at IS NOT NULL
 FROM user_claims AS claim
-LEFT JOIN campaigns AS campaign ON campaign.coupon_name = claim.coupon_name
+LEFT JOIN campaigns ON campaigns.coupon_name = claim.coupon_name
 LEFT JOIN codes AS code ON code.coupon_name = claim.coupon_name AND code.claim_id = claim.id
 WHERE claim.id = %(id)s
-"""
+"""  # noqa: S608 - of constants
 # At least one of them is unused almost certainly, even if other coupons use most codes of the pattern.
 _SPARE_CODES = 64
 
@@ -118,13 +124,13 @@ class PostgresClaims:
     Args:
         database: where statements run.
         reads: where lists are read; `database` if None.
-        codes_changed: see `CodesChanged`.
+        changes: told of each change to codes.
     """
 
-    def __init__(self, database: Database, *, reads: Database | None = None, codes_changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, changes: CodeChanges) -> None:
         self._database = database
         self._reads = reads or database
-        self._codes_changed = codes_changed
+        self._changes = changes
 
     async def claim(self, claim_id: str) -> Claim | None:
         rows = await self._database.fetch(_CLAIM, {"id": claim_id})
@@ -143,7 +149,7 @@ class PostgresClaims:
         position = {"before_at": before.claimed_at, "before_id": before.id} if before is not None else {}
         wanted = {"user_id": user_id, "states": [state.value for state in states], "limit": limit}
         wanted |= {"wants_current": not _CURRENT.isdisjoint(states), "wants_ended": not _CURRENT.issuperset(states)}
-        rows = await self._database.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
+        rows = await self._reads.fetch(_CLAIMS_OF_USER, {**wanted, **_AFTER_EVERY_CLAIM, **position})
         return [UserClaim(claim_of(*columns), coupon_type, benefit) for *columns, coupon_type, benefit in rows]
 
     async def cancel(
@@ -179,7 +185,7 @@ class PostgresClaims:
         found = await self._database.fetch(_COUPON_OF, {"id": claim_id})
         if not found:
             return UnknownClaim()
-        [(coupon_name, code_pattern, has_codes, coupon_type, code_can_expire)] = found
+        [(coupon_name, code_pattern, has_codes, types, code_can_expire)] = found
         spare_codes = make_codes(code_pattern, _SPARE_CODES) if code_pattern else []
         claim = {"coupon_name": coupon_name, "id": claim_id, "spare_codes": spare_codes}
         coupons = {"coupon_names": [coupon_name]}
@@ -195,6 +201,8 @@ class PostgresClaims:
                     await replace_dead_codes(driver, [(coupon_name, claim_id)])
                 await driver.execute(statement, parameters | claim)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                if has_codes:
+                    await self._changes.mark(driver, [coupon_name])
                 after = await driver.execute(_CLAIM_OF_COUPON, claim)
                 if idempotency_key is None:
                     await driver.execute("COMMIT", prepare=False)
@@ -208,7 +216,7 @@ class PostgresClaims:
 
         answer = await self._database.run_transaction(work)
         if has_codes:
-            self._codes_changed([coupon_type])
+            self._changes.committed(types)
         return answer
 
 
@@ -233,6 +241,7 @@ def claim_of(
     held_until: datetime | None,
     ended_at: datetime | None,
     code: str | None = None,
+    terms: Mapping[str, Any] | None = None,
 ) -> Claim:
     """Return the claim of a row. A held claim has the state `active` there, because it takes a unit."""
     is_held = state == "active" and held_until is not None
@@ -245,4 +254,5 @@ def claim_of(
         expires_at=held_until if is_held else None,
         ended_at=ended_at,
         code=None if is_held else code,
+        terms=None if is_held else terms_of(terms),
     )

@@ -23,8 +23,8 @@ from claimsvc.domain import (
 )
 from claimsvc.domain.admission import replay
 from claimsvc.domain.codes import Intake
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.code_batch import ROWS_AT_ONCE, CodeBatch
+from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.code_generation import Generation
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import coupon_exists
@@ -45,13 +45,13 @@ class CodeAdditions:
     Args:
         database: where statements run.
         reads: where codes are counted; `database` if None.
-        changed: see `CodesChanged`.
+        changes: told of each change.
     """
 
-    def __init__(self, database: Database, *, reads: Database | None = None, changed: CodesChanged) -> None:
+    def __init__(self, database: Database, *, reads: Database | None = None, changes: CodeChanges) -> None:
         self._database = database
         self._reads = reads or database
-        self._changed = changed
+        self._changes = changes
         # Who generates codes of a coupon: others of this process wait here, without a connection.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -62,6 +62,7 @@ class CodeAdditions:
         entry: AuditEntry,
         *,
         atomic: bool,
+        uses: int | None = None,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         repeated = await self._stored_answer(idempotency_key)
@@ -74,13 +75,13 @@ class CodeAdditions:
         async for chunk in rows:
             waiting += intake.sort(chunk)
             while not atomic and len(waiting) > ROWS_AT_ONCE:
-                _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry)
+                _, intake = await self._add(coupon_name, waiting[:ROWS_AT_ONCE], intake, entry, uses)
                 del waiting[:ROWS_AT_ONCE]
         if atomic and intake.refused_count:
             return await self._conclude(idempotency_key, intake.refusal())
         try:
             answer, _ = await self._add(
-                coupon_name, waiting, intake, entry, atomic=atomic, idempotency_key=idempotency_key
+                coupon_name, waiting, intake, entry, uses, atomic=atomic, idempotency_key=idempotency_key
             )
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
             return await self._conclude(idempotency_key, UnknownCoupon())
@@ -92,12 +93,13 @@ class CodeAdditions:
         rows: Sequence[NewCode],
         intake: Intake,
         entry: AuditEntry,
+        uses: int | None,
         *,
         atomic: bool = False,
         idempotency_key: IdempotencyKey | None = None,
     ) -> tuple[CodesAdded | RowsRefused | Replayed | KeyReused, Intake]:
         """Add the rows that can be added, in one transaction; if `atomic`, all of them or none."""
-        batch = CodeBatch(coupon_name, entry, None)
+        batch = CodeBatch(coupon_name, entry, None, uses)
 
         async def work(
             driver: Driver, in_doubt: bool
@@ -109,6 +111,7 @@ class CodeAdditions:
             if not (atomic and taken):
                 await batch.insert(driver, [row for row in rows if row.code not in taken])
                 await batch.finish(driver)
+                await self._changes.mark(driver, [coupon_name])
                 return await concluded(driver, idempotency_key, stored, after.result(), in_doubt), after
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
@@ -117,7 +120,7 @@ class CodeAdditions:
             ), after
 
         answer = await self._run_adding(work)
-        self._changed([batch.type])
+        self._changes.committed(batch.counted)
         return answer
 
     async def generate(
@@ -128,13 +131,15 @@ class CodeAdditions:
         expires_at: datetime | None,
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
+        *,
+        uses: int | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         repeated = await self._stored_answer(idempotency_key)
         if repeated is not None:
             return repeated
         if not await coupon_exists(self._database, coupon_name):
             return await self._conclude(idempotency_key, UnknownCoupon())
-        batch = CodeBatch(coupon_name, entry, pattern)
+        batch = CodeBatch(coupon_name, entry, pattern, uses)
         generation = Generation(coupon_name, pattern, count, expires_at)
 
         async def work(
@@ -145,6 +150,7 @@ class CodeAdditions:
             generated = await generation.run(driver, batch, in_doubt=in_doubt)
             if isinstance(generated, CodesAdded):
                 await batch.finish(driver)
+                await self._changes.mark(driver, [coupon_name])
                 return await concluded(driver, idempotency_key, stored, generated, in_doubt)
             await driver.execute("ROLLBACK", prepare=False)
             await driver.execute("BEGIN", prepare=False)
@@ -156,7 +162,7 @@ class CodeAdditions:
                 answer = await self._run_adding(work)
         except psycopg.errors.ForeignKeyViolation:  # the coupon was purged meanwhile
             return await self._conclude(idempotency_key, UnknownCoupon())
-        self._changed([batch.type])
+        self._changes.committed(batch.counted)
         return answer
 
     async def _run_adding(self, work: Callable[[Driver, bool], Awaitable[_A]]) -> _A:

@@ -22,6 +22,11 @@ _TRY_TURN = "SELECT pg_try_advisory_xact_lock(hashtextextended(%(coupon_name)s, 
 _WAS_COMMITTED = """
 SELECT EXISTS (SELECT FROM code_names WHERE code = %(code)s AND upload_id = %(upload_id)s::uuid)
 """
+# Counting takes a second for each million codes, and the usual limit of a statement is for claims.
+_COUNTING_TIMEOUT = "50s"
+_LIMIT_STATEMENTS = """
+SELECT current_setting('statement_timeout'), set_config('statement_timeout', %(timeout)s, true)
+"""
 # A guess at a voided code never succeeds.
 _COUNT = """
 SELECT count(*) FROM codes WHERE coupon_name = %(coupon_name)s AND voided_at IS NULL AND code ~ %(expression)s
@@ -59,7 +64,7 @@ class Generation:
         if in_doubt and await self._was_committed(driver, batch):
             return CodesAdded(self._count)
         coupon = {"coupon_name": self._coupon_name, "expression": regular_expression(self._pattern)}
-        [(existing,)] = await _rows(driver, _COUNT, coupon)
+        existing = await self._count_existing(driver, coupon)
         if not is_hard_to_guess(self._pattern, existing + self._count):
             return PatternTooSmall()
         draws = Draws(self._pattern, self._count)
@@ -82,6 +87,13 @@ class Generation:
             added += await batch.insert(driver, rows)
             self._token = rows[0].code if rows else self._token
         return CodesAdded(added)
+
+    async def _count_existing(self, driver: Driver, coupon: dict[str, Any]) -> int:
+        """Count the coupon's codes of the pattern that a guess could hit."""
+        [(usual, _)] = await _rows(driver, _LIMIT_STATEMENTS, {"timeout": _COUNTING_TIMEOUT})
+        [(existing,)] = await _rows(driver, _COUNT, coupon)
+        await _rows(driver, _LIMIT_STATEMENTS, {"timeout": usual})
+        return int(existing)
 
     async def _wait_for_turn(self, driver: Driver) -> None:
         clock = asyncio.get_running_loop().time

@@ -12,6 +12,7 @@ import psycopg
 from psycopg.pq import PipelineStatus, TransactionStatus
 
 from claimsvc.errors import UnavailableError
+from claimsvc.postgres.troubles import trouble_of
 
 # Every statement finds its rows by an index. A plan made for a small table must stay good when the table has grown, and
 # planning again for each claim would cost too much.
@@ -240,10 +241,10 @@ def _is_in_mid_conversation(driver: Driver) -> bool:
 
 
 def unavailable(error: Exception) -> UnavailableError:
-    """Return the error for callers. The database's message stays in the cause, for the log."""
+    """Return the error for callers. The database's message is for operators alone."""
     if isinstance(error, PoolTimedOutError):
         return UnavailableError("every connection to PostgreSQL is in use", dependency="postgresql")
-    return UnavailableError("PostgreSQL is unavailable", dependency="postgresql")
+    return UnavailableError("PostgreSQL is unavailable", dependency="postgresql", trouble=trouble_of(error))
 
 
 def _sever(driver: Driver) -> None:

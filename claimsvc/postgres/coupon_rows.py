@@ -12,7 +12,8 @@ COUPON_COLUMNS = "coupon.name, coupon.amount, coupon.remaining_amount, coupon.st
 """The columns of `Coupon`; `coupon` is its row in `coupons`."""
 CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false) AS paused,
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
-    coalesce(campaign.metadata, '{}') AS metadata, campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
+    coalesce(campaign.metadata, '{}') AS metadata, coalesce(campaign.uses, 1) AS uses,
+    campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
     campaign.deny_version IS NOT NULL AS has_deny_list, campaign.claims_per_user"""
 """The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
 

@@ -19,15 +19,6 @@ SELECT {COUPON_COLUMNS},
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
-# ILIKE, in place of `strpos` on lower case, has the index `coupons_name_trgm_idx`. Names are ASCII.
-_LIST = f"""
-SELECT {COUPON_COLUMNS} FROM coupons AS coupon
-WHERE NOT EXISTS (SELECT FROM campaigns WHERE coupon_name = name AND archived_at IS NOT NULL)
-    AND (%(search)s::text IS NULL OR name ILIKE %(search)s)
-    AND (%(after)s::text IS NULL OR name > %(after)s)
-ORDER BY name
-LIMIT %(limit)s
-"""  # noqa: S608 - of constants
 _STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
 
 # `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
@@ -79,12 +70,8 @@ class PostgresCoupons:
         [row] = rows
         return CouponDetail(coupon_of(row), tuple(row["claimed_by"]), campaign_of(row))
 
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        wanted = {"search": _pattern_of(search) if search else None, "after": after, "limit": limit}
-        return [coupon_of(row) for row in await self._reads.fetch_dicts(_LIST, wanted)]
-
     async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
-        return await list_coupons(self._database, matching, after=after, limit=limit)
+        return await list_coupons(self._reads, matching, after=after, limit=limit)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]
@@ -93,9 +80,3 @@ class PostgresCoupons:
         statement = _CLAIMABLE_WITHOUT_TYPE if coupon_type is None else _CLAIMABLE_OF_TYPE
         wanted = {"type": coupon_type, "after": after, "limit": limit}
         return [name for (name,) in await self._database.fetch(statement, wanted)]
-
-
-def _pattern_of(search: str) -> str:
-    """The pattern of ILIKE for names that contain `search`."""
-    literal = search.translate({ord(character): f"\\{character}" for character in "\\%_"})
-    return f"%{literal}%"

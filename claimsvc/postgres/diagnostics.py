@@ -10,6 +10,7 @@ from psycopg.rows import dict_row
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.connections import ConnectionSource, Driver, database_failures, unit_of_work
 from claimsvc.postgres.migrations import newest_revision
+from claimsvc.postgres.troubles import trouble_of
 
 _SAMPLES = 5
 
@@ -86,7 +87,7 @@ async def read_facts(source: ConnectionSource, *, timeout_seconds: float) -> Dat
         timeout_seconds: see `unit_of_work`.
 
     Raises:
-        UnavailableError: the server cannot be queried; the message is the database's own, for operators.
+        UnavailableError: the server cannot be queried; its `trouble` says why.
     """
     try:
         async with unit_of_work(source, timeout_seconds) as driver:
@@ -94,7 +95,7 @@ async def read_facts(source: ConnectionSource, *, timeout_seconds: float) -> Dat
             answer_seconds, clock_ahead_seconds = await _clock(driver)
             revision = await _value(driver, _REVISION) if settings.pop("has_revision") else None
     except database_failures as error:
-        raise UnavailableError(_message(error), dependency="postgresql") from error
+        raise UnavailableError("it cannot be queried", dependency="postgresql", trouble=trouble_of(error)) from error
     return DatabaseFacts(
         answer_seconds=answer_seconds,
         clock_ahead_seconds=clock_ahead_seconds,
@@ -119,7 +120,3 @@ async def _clock(driver: Driver) -> tuple[float, float]:
 async def _value(driver: Driver, statement: LiteralString) -> Any:
     [(value,)] = await (await driver.execute(statement)).fetchall()
     return value
-
-
-def _message(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -116,9 +116,8 @@ async def concluded(
             return repeated
     try:
         async with driver.pipeline():
-            await store(
-                driver, [(idempotency_key, answer)] if idempotency_key is not None and is_stored(answer) else []
-            )
+            if idempotency_key is not None and is_stored(answer, keeps_all=idempotency_key.keeps_all):
+                await store(driver, [(idempotency_key, answer)])
             await driver.execute("COMMIT", prepare=False)
     except STORED_BY_ANOTHER as error:
         raise RestartTransactionError from error

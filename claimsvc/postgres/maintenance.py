@@ -12,6 +12,7 @@ from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS
+from claimsvc.postgres.code_changes import TYPES_OF, CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import RETENTION
@@ -123,6 +124,9 @@ WITH old AS MATERIALIZED (
     RETURNING codes.code
 ), named AS (
     DELETE FROM code_names USING deleted_codes WHERE code_names.code = deleted_codes.code
+), deleted_redemptions AS (
+    DELETE FROM redemptions USING deleted
+    WHERE redemptions.coupon_name = %(coupon_name)s AND redemptions.claim_id = deleted.id
 ), offered AS (
     UPDATE coupons SET amount = amount - units
     FROM (SELECT count(*) AS units FROM deleted WHERE state = 'active') AS taken
@@ -195,10 +199,12 @@ class PostgresMaintenance:
     Args:
         database: where statements run.
         observer: receives violated invariants.
+        changes: told of each change to codes; by default, changes leave marks.
     """
 
-    def __init__(self, database: Database, *, observer: StorageObserver) -> None:
+    def __init__(self, database: Database, *, observer: StorageObserver, changes: CodeChanges | None = None) -> None:
         self._database = database
+        self._changes = changes or CodeChanges()
         self._observer = observer
 
     async def coupons_with_due_holds(self, *, after: str, limit: int) -> list[str]:
@@ -207,17 +213,21 @@ class PostgresMaintenance:
     async def settle_holds(self, coupon_name: str, *, limit: int) -> int:
         coupons = {"coupon_names": [coupon_name], "most": limit}
 
-        async def work(driver: Driver) -> int:
+        async def work(driver: Driver) -> tuple[int, set[str | None]]:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 settled = await driver.execute(SETTLE_HOLDS, coupons)
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                types = await driver.execute(TYPES_OF, coupons)
+                await self._changes.mark(driver, [coupon_name])
                 await driver.execute("COMMIT", prepare=False)
             [(units, _)] = await settled.fetchall()
-            return int(units)
+            return int(units), {coupon_type for (coupon_type,) in await types.fetchall()}
 
-        return await self._write(work)
+        units, types = await self._write(work)
+        self._changes.committed(types)
+        return units
 
     async def purge_answers(self, *, limit: int) -> int:
         return await self._count(_PURGE_ANSWERS, {"most": limit})
@@ -232,15 +242,18 @@ class PostgresMaintenance:
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
         parameters = {"coupon_name": coupon_name, "days": for_days, "most": limit}
 
-        async def work(driver: Driver) -> PurgeReport:
+        async def work(driver: Driver) -> tuple[PurgeReport, set[str | None]]:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(_LOCK_TO_REMOVE, parameters)
                 ended = await driver.execute(_CHECK_ENDED, parameters)
             if not ended.rowcount:
                 await driver.execute("ROLLBACK", prepare=False)
-                return PurgeReport()
+                return PurgeReport(), set()
             async with driver.pipeline():
+                # First, because the coupon's type goes with it.
+                read = await driver.execute(TYPES_OF, {"coupon_names": [coupon_name]})
+                await self._changes.mark(driver, [coupon_name])
                 removing = [
                     await driver.execute(statement, parameters)
                     for statement in (_PURGE_CLAIMS, _PURGE_CODES, _PURGE_LIST, _PURGE_COUPON)
@@ -254,9 +267,11 @@ class PostgresMaintenance:
                 if purged.rows:
                     await driver.execute(INSERT_ENTRY, parameters_of(_purging(coupon_name, purged, for_days, actor)))
                 await driver.execute("COMMIT", prepare=False)
-            return purged
+            return purged, {coupon_type for (coupon_type,) in await read.fetchall()}
 
-        return await self._write(work)
+        purged, types = await self._write(work)
+        self._changes.committed(types)
+        return purged
 
     async def count_purgeable(self) -> PurgeReport:
         [(answers,)] = await self._database.fetch(_COUNT_ANSWERS, {})

@@ -6,9 +6,9 @@ from typing import Self
 from claimsvc.ports import StorageObserver
 from claimsvc.postgres.audit import PostgresAuditLog
 from claimsvc.postgres.campaigns import PostgresCampaigns
-from claimsvc.postgres.claiming.code_pool import CodesChanged
 from claimsvc.postgres.claiming.dispatcher import Dispatcher
 from claimsvc.postgres.claims import PostgresClaims
+from claimsvc.postgres.code_changes import CodeChanges, CodesChanged
 from claimsvc.postgres.codes import PostgresCodes
 from claimsvc.postgres.coupons import PostgresCoupons
 from claimsvc.postgres.database import Database
@@ -43,7 +43,7 @@ class Repositories:
         database: Database,
         *,
         observer: StorageObserver,
-        codes_changed: CodesChanged = lambda _: None,
+        codes_changed: CodesChanged | None = None,
         reads: Database | None = None,
     ) -> Self:
         """Build all repositories.
@@ -51,22 +51,24 @@ class Repositories:
         Args:
             database: where statements run.
             observer: receives transactions and violated invariants.
-            codes_changed: see `CodesChanged`.
+            codes_changed: see `CodesChanged`; None if this process does not count codes. Then each change, except
+                a claim, leaves a mark for one that does.
             reads: where lists, searches, exports, the audit's pages and counts run, so that none of them keeps a claim
                 from its connection; `database` if None.
         """
         reads = database if reads is None else reads
+        changes = CodeChanges(codes_changed)
         return cls(
-            admission=Dispatcher(database, observer=observer, codes_changed=codes_changed),
+            admission=Dispatcher(database, observer=observer, codes_changed=changes.committed),
             coupons=PostgresCoupons(database, reads=reads),
-            campaigns=PostgresCampaigns(database, codes_changed=codes_changed),
-            claims=PostgresClaims(database, reads=reads, codes_changed=codes_changed),
-            codes=PostgresCodes(database, reads=reads, changed=codes_changed),
+            campaigns=PostgresCampaigns(database, changes=changes),
+            claims=PostgresClaims(database, reads=reads, changes=changes),
+            codes=PostgresCodes(database, reads=reads, changes=changes),
             audience=PostgresAudience(database),
             keys=PostgresKeys(database),
             audit_log=PostgresAuditLog(database, reads=reads),
             exports=PostgresExports(reads),
             erasure=PostgresErasure(database),
-            maintenance=PostgresMaintenance(database, observer=observer),
+            maintenance=PostgresMaintenance(database, observer=observer, changes=changes),
             check_schema=SchemaCheck(database),
         )

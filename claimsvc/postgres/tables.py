@@ -138,6 +138,11 @@ campaigns = Table(
     Column("deny_version", Integer),
     Column("has_codes", Boolean, nullable=False, server_default=false()),
     Column("code_pattern", Text),
+    # The types that codes of it have of their own; NULL if none has.
+    Column("code_types", ARRAY(_NAME)),
+    # How often each claim may be redeemed, unless its code says otherwise.
+    Column("uses", SmallInteger, nullable=False, server_default="1"),
+    CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
     Column("claims_per_user", Integer),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
@@ -200,8 +205,15 @@ codes = Table(
     Column("claim_id", Uuid),
     Column("expires_at", DateTime(timezone=True)),
     Column("voided_at", DateTime(timezone=True)),
+    # The first redemption; see `redemptions`.
     Column("redeemed_at", DateTime(timezone=True)),
     Column("redemption_id", Uuid),
+    # How often it may be redeemed; NULL if as often as the coupon says.
+    Column("uses", SmallInteger),
+    # Its own; NULL if those of the coupon count. Not `type`: the previous version's statements take that from the table
+    # `campaigns`.
+    Column("own_type", _NAME),
+    Column("benefit", JSONB),
     CheckConstraint("octet_length(code) BETWEEN 1 AND 255", name="code_length"),
     CheckConstraint("redeemed_at IS NULL OR claim_id IS NOT NULL", name="redeemed"),
     Index(
@@ -223,6 +235,8 @@ codes = Table(
         "expires_at",
         postgresql_where=text("claim_id IS NULL AND voided_at IS NULL AND expires_at IS NOT NULL"),
     ),
+    # For the counts. Most codes have no type of their own.
+    Index("codes_own_type_idx", "own_type", postgresql_where=text("own_type IS NOT NULL")),
     postgresql_with={"fillfactor": 80},
 )
 
@@ -234,6 +248,30 @@ code_names = Table(
     Column("coupon_name", _NAME, nullable=False),
     # The same for all codes of a batch, so that after a commit in doubt the batch recognizes its own codes.
     Column("upload_id", Uuid),
+    # Finds a code without regard to case. Not unique: codes may differ by case alone.
+    Index("code_names_lower_idx", func.lower(text("code"))),
+)
+
+# Each redemption of a claim. The key lets no two transactions record the same use. Without a foreign key, whose check
+# would lock the coupon's row, which claims update.
+redemptions = Table(
+    "redemptions",
+    metadata,
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("claim_id", Uuid, primary_key=True),
+    Column("number", SmallInteger, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("redeemed_at", DateTime(timezone=True), nullable=False),
+    CheckConstraint("number >= 1", name="number"),
+)
+
+# The types of coupons whose codes a command has changed, until an instance of the service counts them. A type can occur
+# several times, so that no command waits for another.
+code_changes = Table(
+    "code_changes",
+    metadata,
+    Column("coupon_type", _NAME),
+    Column("changed_at", DateTime(timezone=True), nullable=False, server_default=func.now()),
 )
 
 # Scopes that this version does not know are ignored, because a newer version may have written them.

@@ -16,8 +16,9 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from claimsvc.errors import UnavailableError
+from claimsvc.errors import Trouble, UnavailableError
 from claimsvc.ports import MasterObserver
+from claimsvc.redis.troubles import trouble_of
 
 _log = structlog.get_logger("claimsvc.masters")
 
@@ -75,6 +76,7 @@ class Master(Client):
         where = pool.connection_kwargs
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
+        self.trouble: Trouble | None = None
         self._observer = observer
         self.found_down = asyncio.Event()
         self._down_since = 0.0
@@ -154,10 +156,13 @@ class Masters:
 
     async def check(self) -> None:
         """Raise `UnavailableError` unless a majority of the masters is up."""
-        down = [master.name for master in self.all if not master.up]
+        down = [master for master in self.all if not master.up]
         if len(down) > len(self.all) // 2:
+            names = ", ".join(master.name for master in down)
             raise UnavailableError(
-                f"{len(down)} of {len(self.all)} masters do not answer: {', '.join(down)}", dependency="redis"
+                f"{len(down)} of {len(self.all)} masters cannot be used: {names}",
+                dependency="redis",
+                trouble=_trouble_of_all(down),
             )
 
     async def probe(self, master: Master) -> bool:
@@ -168,10 +173,13 @@ class Masters:
             await master.call("PING")
         except RedisError as error:
             master.mark(up=False)
+            master.trouble = trouble_of(error)
             if was_up:
-                _log.warning("master is down", master=master.name, error=type(error).__name__)
+                error_name, why = type(error).__name__, str(master.trouble)
+                _log.warning("master is down", master=master.name, error=error_name, why=why)
         else:
             master.mark(up=True)
+            master.trouble = None
         self._observer.master_probed(master.name, master.up)
         return master.up
 
@@ -201,6 +209,15 @@ class Masters:
                         was_up = False
             else:
                 await asyncio.sleep(_RECOVERY_INTERVAL_SECONDS)
+
+
+def _trouble_of_all(down: Sequence[Master]) -> Trouble | None:
+    """What is wrong with each of them, and what to do."""
+    troubles = {master.name: master.trouble for master in down if master.trouble is not None}
+    if not troubles:
+        return None
+    found = "; ".join(f"{name}: {trouble.found}" for name, trouble in troubles.items())
+    return Trouble(found, "; ".join(dict.fromkeys(trouble.mend for trouble in troubles.values())))
 
 
 def place_of(name: str, count: int) -> int:

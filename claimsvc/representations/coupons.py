@@ -1,20 +1,18 @@
 """Coupons and their campaigns: creating, changing and showing them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
 from typing import Annotated, Any, ClassVar
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Discriminator, Field, Tag
+from pydantic import AfterValidator, Field
 
 from claimsvc import domain
 from claimsvc.application.coupons import MAX_CLAIMANTS
+from claimsvc.representations.benefits import Benefit, benefit_body
 from claimsvc.representations.fields import (
     IN_SLICES,
-    MAX_ENTRIES,
-    MAX_NUMBER,
     NUMBER_RULE,
     Amount,
     CouponName,
@@ -24,10 +22,8 @@ from claimsvc.representations.fields import (
     Request,
     Strategy,
     UserId,
-    at_most,
     bytes_of_jsonb,
 )
-from claimsvc.representations.mistakes import nearest
 from claimsvc.representations.rules import CouponRules, rules_body
 from claimsvc.representations.times import EndsAt, StartsAt
 
@@ -40,6 +36,15 @@ PerUserLimit = Annotated[
         ge=1,
         le=domain.MAX_PER_USER_LIMIT,
         description="an integer from 1 to 1000: the number of units that one user may have at a time",
+        examples=[1],
+    ),
+]
+Uses = Annotated[
+    int,
+    Field(
+        ge=1,
+        le=domain.MAX_USES,
+        description="an integer from 1 to 1000: how often a claim, or its code, may be redeemed",
         examples=[1],
     ),
 ]
@@ -92,79 +97,6 @@ Metadata = Annotated[
 ]
 
 
-class PercentOff(Request):
-    """A discount in per cent."""
-
-    percent_off: Annotated[
-        float, Field(gt=0, le=100, description="a number greater than 0 and at most 100", examples=[15])
-    ]
-
-
-class AmountOff(Request):
-    """A discount as an amount, in the smallest unit of a currency (ISO 4217)."""
-
-    amount_off: Annotated[
-        int,
-        Field(
-            ge=1,
-            le=MAX_NUMBER,
-            description="an integer from 1 to 9007199254740991, in the smallest unit of the currency",
-            examples=[5000],
-        ),
-    ]
-    currency: Annotated[
-        str,
-        Field(
-            pattern="^[A-Z]{3}$",
-            description="the three capital letters of a currency (ISO 4217)",
-            examples=["KRW"],
-        ),
-    ]
-
-
-class OtherBenefit(Request):
-    """Any other benefit, as text."""
-
-    text: Annotated[
-        str,
-        Field(
-            min_length=1,
-            max_length=500,
-            pattern=r"^[^\x00]+$",
-            description="1 to 500 characters, without U+0000",
-            examples=["a free coffee"],
-        ),
-    ]
-
-
-_BENEFITS: Mapping[str, type[Request]] = {"percent_off": PercentOff, "amount_off": AmountOff, "text": OtherBenefit}
-
-
-def _kind_of_benefit(value: Any) -> str | None:
-    """The benefit that is meant, by its names or what is near them, so that mistakes are told about that one alone."""
-    if not isinstance(value, dict):
-        return next((kind for kind, model in _BENEFITS.items() if isinstance(value, model)), None)
-    of_name = {name: kind for kind, model in _BENEFITS.items() for name in model.model_fields}
-    for known in (lambda name: name if name in of_name else None, lambda name: nearest(name, of_name)):
-        for name in islice(value, MAX_ENTRIES):
-            if found := known(name):
-                return of_name[found]
-    return None
-
-
-Benefit = Annotated[
-    Annotated[PercentOff, Tag("percent_off")]
-    | Annotated[AmountOff, Tag("amount_off")]
-    | Annotated[OtherBenefit, Tag("text")],
-    Discriminator(_kind_of_benefit),
-    Field(
-        description="an object with `percent_off`, or with `amount_off` and `currency`, or with `text`",
-        examples=[{"percent_off": 15}],
-    ),
-    at_most(MAX_ENTRIES),
-]
-
-
 class CreateCoupon(Request):
     """A new coupon. Only `name` and `amount` are required."""
 
@@ -181,6 +113,7 @@ class CreateCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def campaign(self) -> domain.Campaign:
@@ -194,6 +127,7 @@ class CreateCoupon(Request):
             type=self.type,
             benefit=self.benefit.model_dump() if self.benefit is not None else None,
             metadata=self.metadata,
+            uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
         )
 
@@ -212,6 +146,7 @@ class ChangeCoupon(Request):
     type: CouponType | None = None
     benefit: Benefit | None = None
     metadata: Metadata = Field(default_factory=dict)
+    uses: Uses = 1
     rules: CouponRules | None = None
 
     def change(self) -> Mapping[str, Any]:
@@ -261,9 +196,26 @@ class CampaignBody(CouponBody):
     type: CouponType | None
     benefit: dict[str, Any] | None
     metadata: dict[str, Any]
+    uses: Uses
     rules: dict[str, Any] | None
     has_allow_list: bool
     has_deny_list: bool
+
+
+@dataclass(frozen=True, slots=True)
+class WarningBody:
+    """Something that was accepted, and is probably not meant. `pointer` is the place (RFC 6901, as a URI fragment)."""
+
+    detail: str
+    pointer: Annotated[str, Field(examples=["#/rules/holds_not/0"])]
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenCampaignBody(CampaignBody):
+    """A coupon and its campaign, as just created or changed. `warnings` tells what is accepted, but probably not meant,
+    such as rules that refuse everybody."""
+
+    warnings: list[WarningBody]
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,7 +239,7 @@ def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
         coupon.created_at,
         listed.state,
         listed.type,
-        dict(listed.benefit) if listed.benefit is not None else None,
+        benefit_body(listed.benefit),
         listed.starts_at,
         listed.ends_at,
     )
@@ -296,6 +248,14 @@ def listed_coupon_body(listed: domain.ListedCoupon) -> ListedCouponBody:
 def campaign_body(coupon: domain.Coupon, campaign: domain.Campaign) -> CampaignBody:
     """The body of a coupon and its campaign."""
     return CampaignBody(**_values(coupon, campaign))
+
+
+def written_campaign_body(
+    coupon: domain.Coupon, campaign: domain.Campaign, warnings: Sequence[domain.CouponWarning]
+) -> WrittenCampaignBody:
+    """The body of a coupon that was just created or changed."""
+    told = [WarningBody(warning.detail, warning.pointer) for warning in warnings]
+    return WrittenCampaignBody(**_values(coupon, campaign), warnings=told)
 
 
 def coupon_path(name: str) -> str:
@@ -327,8 +287,9 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "per_user_limit": campaign.per_user_limit,
         "claims_per_user": campaign.most_claims,
         "type": campaign.type,
-        "benefit": dict(campaign.benefit) if campaign.benefit is not None else None,
+        "benefit": benefit_body(campaign.benefit),
         "metadata": dict(campaign.metadata),
+        "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,

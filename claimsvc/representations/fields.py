@@ -127,7 +127,7 @@ def _visibly(text: str) -> str:
     return text
 
 
-Reason = Annotated[
+VisibleLine = Annotated[
     str,
     Field(
         min_length=1,
@@ -138,6 +138,19 @@ Reason = Annotated[
     ),
     AfterValidator(_visibly),
 ]
+"""A text that is shown to people: with one that shows nothing, or reorders what stands beside it, it would deceive."""
+
+Reason = VisibleLine
+ReasonOrNone = Annotated[
+    str,
+    Field(
+        max_length=domain.MAX_REASON_LENGTH,
+        pattern=rf"^$|{domain.REASON_PATTERN}",
+        description=f"{domain.REASON_RULE}; empty for no reason",
+        examples=["bought something else"],
+    ),
+    AfterValidator(lambda text: _visibly(text) if text else text),
+]
 
 
 # Beyond it, programs read different numbers from the same digits (RFC 7493), and jsonb returns 1e300 as an integer.
@@ -145,7 +158,7 @@ MAX_NUMBER = 2**53 - 1
 NUMBER_RULE = "a number from -9007199254740991 to 9007199254740991"
 Number = Annotated[
     Annotated[int, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)] | Annotated[float, Field(ge=-MAX_NUMBER, le=MAX_NUMBER)],
-    Field(description=NUMBER_RULE, examples=[19]),
+    Field(description=NUMBER_RULE),
 ]
 # PostgreSQL stores U+0000 neither in text nor in jsonb.
 Scalar = Annotated[

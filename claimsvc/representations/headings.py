@@ -5,16 +5,23 @@
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection
 
-CODE, EXPIRES_AT, USER_ID = "code", "expires_at", "user_id"
+CODE, EXPIRES_AT, TYPE, USER_ID = "code", "expires_at", "type", "user_id"
 
 _IGNORED = re.compile(r"[\W_]")
-_RESEMBLING: Mapping[str, frozenset[str]] = {
-    CODE: frozenset({"code", "codes", "couponcode", "couponcodes", "couponnumber", "코드", "쿠폰코드", "쿠폰번호"}),
-    EXPIRES_AT: frozenset({"expiresat", "expires", "expiry", "expirydate", "expirationdate", "만료일", "만료일시"}),
-    USER_ID: frozenset({"userid", "userids", "user", "users"}),
+# Beside the columns' own names. Too many words cost their sender a heading, too few give users a heading as their code.
+_OF_CODES = {
+    *("codeid", "coupon", "coupons", "couponid", "couponnumber", "쿠폰"),
+    *("voucher", "vouchers", "voucherid", "vouchernumber", "serial", "serials", "serialnumber"),
+    *("expires", "expiry", "expirydate", "expirationdate", "만료일", "만료일시"),
 }
+_OF_USERS = {
+    *("user", "users", "customer", "customers", "customerid", "customerids", "member", "members", "memberid"),
+    *("memberids", "account", "accountid", "id", "ids", "uid", "email", "emails", "emailaddress"),
+}
+_ENDS_OF_CODES = ("code", "codes", "코드", "번호")
+_ENDS_OF_USERS = ("userid", "userids", "username", "usernames")
 
 
 def names(cell: str, column: str) -> bool:
@@ -22,6 +29,17 @@ def names(cell: str, column: str) -> bool:
     return cell.strip().lower() == column
 
 
-def resembles(cell: str, column: str) -> bool:
-    """Whether a cell looks like a name of the column, in any spelling."""
-    return _IGNORED.sub("", cell).lower() in _RESEMBLING[column]
+def resembles_one_of_codes(cell: str, columns: Collection[str]) -> bool:
+    """Whether a cell looks like a name of a column of codes, in any spelling: one of `columns`, or a word for one."""
+    word = _word(cell)
+    return word.endswith(_ENDS_OF_CODES) or word in _OF_CODES or any(word == _word(column) for column in columns)
+
+
+def resembles_one_of_users(cell: str) -> bool:
+    """Whether a cell looks like the name of a column of users, in any spelling."""
+    word = _word(cell)
+    return word.endswith(_ENDS_OF_USERS) or word in _OF_USERS
+
+
+def _word(cell: str) -> str:
+    return _IGNORED.sub("", cell).lower()

@@ -8,6 +8,7 @@ description completes the sentence "it must be ...". Messages never contain valu
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import takewhile
 from types import NoneType, UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
@@ -65,19 +66,28 @@ def unknown_names(names: Sequence[str], model: type[BaseModel]) -> list[Mistake]
     return explain([(_UNKNOWN, (name,), "") for name in names], model)
 
 
+def rule_of(model: type[BaseModel], field: str) -> str:
+    """What a field must be, as a sentence."""
+    return _spot_of(model, (field,)).sentence("")
+
+
 def explain(errors: Sequence[tuple[str, Place, str]], model: type[BaseModel]) -> list[Mistake]:
-    """Explain errors, each a type, a location and a message of pydantic's."""
-    spots = [(kind, _spot_of(model, location), message) for kind, location, message in errors]
-    missing = {spot.place for kind, spot, _ in spots if kind == _MISSING}
-    # A misspelt name is one mistake, and not also the lack of the right name.
-    meant = {(*spot.place[:-1], near) for kind, spot, _ in spots if kind == _UNKNOWN and (near := spot.nearest())}
-    mistakes: dict[Place, Mistake] = {}
-    for kind, spot, message in spots:
-        if len(mistakes) == MAX_MISTAKES:
+    """Explain the first errors (type, location and message of pydantic), with one mistake for each place."""
+    first: dict[Place, tuple[str, _Spot, str]] = {}
+    for kind, location, message in errors:
+        spot = _spot_of(model, location)
+        first.setdefault(spot.place, (kind, spot, message))
+        if len(first) == MAX_MISTAKES:
             break
-        if spot.place not in mistakes and not (kind == _MISSING and spot.place in missing & meant):
-            mistakes[spot.place] = Mistake(spot.place, message if kind == _BROKEN_RULE else spot.sentence(kind))
-    return list(mistakes.values())
+    # A misspelt name is one mistake, and not also the lack of the right name.
+    meant = {
+        (*place[:-1], near) for place, (kind, spot, _) in first.items() if kind == _UNKNOWN and (near := spot.nearest())
+    }
+    return [
+        Mistake(place, message if kind == _BROKEN_RULE else spot.sentence(kind))
+        for place, (kind, spot, message) in first.items()
+        if kind != _MISSING or place not in meant
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,12 +190,10 @@ def _unwrapped(kind: Any) -> tuple[Any, int]:
 
 
 def _described(kind: Any) -> tuple[str, Any]:
-    """The outermost description of a type, and the example beside it."""
-    for _, notes in _layers(kind):
-        for note in notes:
-            if isinstance(note, FieldInfo) and note.description:
-                return note.description, note.examples[0] if note.examples else None
-    return "", None
+    """The outermost description of a type, and the outermost example."""
+    fields = [note for _, notes in _layers(kind) for note in notes if isinstance(note, FieldInfo)]
+    description = next((field.description for field in fields if field.description), "")
+    return description, next((field.examples[0] for field in fields if field.examples), None)
 
 
 def _member(union: Any, label: str | int) -> Any:
@@ -203,6 +211,6 @@ def pointer_of(place: Place) -> str:
     return "".join("/" + str(part).replace("~", "~0").replace("/", "~1") for part in place)
 
 
-def is_shown(place: Place) -> bool:
-    """Whether the names of a place may be repeated in a message."""
-    return all(is_fit(str(part)) for part in place)
+def shown_place(place: Place) -> Place:
+    """The place, as far as its names may be repeated in a message."""
+    return tuple(takewhile(lambda part: is_fit(str(part)), place))

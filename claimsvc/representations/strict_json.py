@@ -14,6 +14,8 @@ import orjson
 # More than any valid number has. int() takes quadratic time, and fails beyond 4300 digits.
 _MAX_DIGITS = 32
 _MAX_SHOWN = 64
+BODY = "The body"
+_EXAMPLE = 'a JSON object, such as {"user_id": "user-1"}'
 
 
 class InvalidJsonError(Exception):
@@ -24,8 +26,12 @@ class InvalidJsonError(Exception):
         self.detail = detail
 
 
-def decode_object(raw: bytes) -> dict[str, Any]:
+def decode_object(raw: bytes, called: str = BODY) -> dict[str, Any]:
     """Decode a JSON object.
+
+    Args:
+        raw: the text, in UTF-8.
+        called: what the error's sentence calls the text.
 
     Raises:
         InvalidJsonError: it is not one, or parsers may understand it differently.
@@ -33,38 +39,39 @@ def decode_object(raw: bytes) -> dict[str, Any]:
     try:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
-        return _decode_strictly(raw)
+        return _decode_strictly(raw, called)
     # Usual documents are objects of plain strings. Each key and each value has two quotation marks; if there are more,
     # one is escaped, or a key is duplicated.
     if type(document) is dict and raw.count(b'"') == 4 * len(document) and set(map(type, document.values())) == {str}:
         return document
-    return _decode_strictly(raw)
+    return _decode_strictly(raw, called)
 
 
-def _decode_strictly(raw: bytes) -> dict[str, Any]:
+def _decode_strictly(raw: bytes, called: str) -> dict[str, Any]:
+    must_be = _EXAMPLE if called == BODY else "a JSON object"
     if not raw:
-        raise InvalidJsonError('The body is empty; it must be a JSON object, such as {"user_id": "user-1"}.')
+        raise InvalidJsonError(f"{called} is empty; it must be {must_be}.")
     try:
         document = _DECODER.decode(raw.decode("utf-8"))
     except UnicodeDecodeError as error:
-        raise InvalidJsonError(f"The body is not UTF-8: byte {error.start} is invalid.") from None
+        raise InvalidJsonError(f"{called} is not UTF-8: byte {error.start} is invalid.") from None
     except json.JSONDecodeError as error:
         if error.doc.startswith("\ufeff"):
-            raise InvalidJsonError("The body starts with a byte order mark; remove it.") from None
+            raise InvalidJsonError(f"{called} starts with a byte order mark; remove it.") from None
         reason = error.msg.partition(":")[0]
         raise InvalidJsonError(
-            f"The body is not JSON: {reason} at line {error.lineno}, column {error.colno}."
+            f"{called} is not JSON: {reason} at line {error.lineno}, column {error.colno}."
         ) from None
     except RecursionError:
-        raise too_deep() from None
+        raise too_deep(called) from None
     if not isinstance(document, dict):
-        raise InvalidJsonError('The body must be a JSON object, such as {"user_id": "user-1"}.')
+        raise InvalidJsonError(f"{called} must be {must_be}.")
     return document
 
 
-def too_deep() -> InvalidJsonError:
+def too_deep(called: str = BODY) -> InvalidJsonError:
     """The error of a document that is nested too deeply."""
-    return InvalidJsonError("The body is nested too deeply.")
+    return InvalidJsonError(f"{called} is nested too deeply.")
 
 
 def starts_too_deep(start: bytes) -> bool:

@@ -11,8 +11,10 @@ from enum import StrEnum
 from pydantic import ValidationError
 
 from claimsvc import domain
+from claimsvc.representations.csv_cells import unguarded
 from claimsvc.representations.fields import Request, UserId
-from claimsvc.representations.headings import USER_ID, names, resembles
+from claimsvc.representations.headings import USER_ID, names, resembles_one_of_users
+from claimsvc.representations.lines import Lines
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 
 _MAX_LINE_BYTES = 4096
@@ -54,7 +56,7 @@ class ListReader:
 
     def __init__(self, list_format: ListFormat) -> None:
         self._format = list_format
-        self._rest = b""
+        self._lines = Lines()
         self._number = 0
         self._users = 0
         self._has_begun = False
@@ -64,14 +66,14 @@ class ListReader:
 
     def feed(self, piece: bytes) -> list[str]:
         """The user ids on the lines that this piece completes."""
-        *lines, self._rest = (self._rest + piece).split(b"\n")
-        if len(self._rest) > _MAX_LINE_BYTES:
-            lines.append(self._rest)
+        lines = self._lines.feed(piece)
+        if self._lines.rest_bytes > _MAX_LINE_BYTES:
+            lines.append(self._lines.rest())
         return self._users_on(lines)
 
     def end(self) -> list[str]:
         """The user ids on the last line, if no line break ends it."""
-        found = self._users_on([self._rest] if self._rest else [])
+        found = self._users_on([self._lines.rest()] if self._lines.rest_bytes else [])
         if not self._users:
             raise BadListError(["The list has no users. To remove a list, delete it."])
         return found
@@ -118,7 +120,7 @@ class ListReader:
         elif len(cells) <= self._column:
             raise ValueError(f"the row has no column `{USER_ID}`")
         else:
-            yield _checked(cells[self._column].encode())
+            yield _checked(unguarded(cells[self._column]).encode())
 
     def _is_heading(self, cells: list[str]) -> bool:
         """Whether the first line is a heading. CSV must have one.
@@ -132,7 +134,7 @@ class ListReader:
                 raise ValueError(_MUST_HAVE_HEADING)
             self._column = places[0]
             return True
-        if not places and any(resembles(cell, USER_ID) for cell in _SEPARATOR.split(cells[0])):
+        if not places and any(resembles_one_of_users(cell) for cell in _SEPARATOR.split(cells[0])):
             raise ValueError(
                 f"the line looks like a heading. A heading must be `{USER_ID}`; a list with several columns is CSV. If "
                 "the line is a user, put a heading above it"

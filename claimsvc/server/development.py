@@ -14,14 +14,16 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 
 from claimsvc import logs
 from claimsvc.bootstrap import migrate
-from claimsvc.config import Settings, load_settings
+from claimsvc.config import Settings, load_settings, run_marker, run_variables
 from claimsvc.connect import open_repositories
 from claimsvc.domain import PLAIN, StrategyName
 from claimsvc.embedded import (
@@ -33,16 +35,18 @@ from claimsvc.embedded import (
     temporary_state_dir,
     write_private,
 )
-from claimsvc.errors import EXIT_OK
+from claimsvc.errors import EXIT_OK, SettingsError
+from claimsvc.http.framework.services import ForDevelopment
 from claimsvc.server.stress import stress_tests
 from claimsvc.server.worker import listen, run, serve_worker
 
-_HOST = "127.0.0.1"
 _DEMO_COUPON = "demo"
 _DEMO_AMOUNT = 100
 _EXIT_INTERRUPTED = 130
 _WATCH_SECONDS = 0.5
 _ENVIRONMENT = "environment"
+_OPEN = """[bold yellow]This service is open (--open):[/] programs of this machine can create coupons without a key.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +54,9 @@ class Development:
     """The options of `claimsvc dev`.
 
     Args:
+        host: the address to listen on.
         port: to serve on; 0 chooses a free one.
+        is_open: whether coupons can be created without a key; only on an address of this machine.
         masters: number of Valkey masters to start.
         state_dir: where data is kept; None for the default.
         temporary: keep data in a temporary folder instead.
@@ -61,7 +67,9 @@ class Development:
         parent_pid: everything stops when this process ends, because a killed `make` cannot forward a signal.
     """
 
+    host: str
     port: int
+    is_open: bool
     masters: int
     state_dir: Path | None
     temporary: bool
@@ -79,7 +87,7 @@ def run_development(wanted: Development) -> int:
         The exit status: that of the command, if there is one.
 
     Raises:
-        SettingsError: the port cannot be used, or a setting is wrong.
+        SettingsError: the port cannot be used, the service would be open to other machines, or a setting is wrong.
         EmbeddedServiceError: PostgreSQL or Valkey cannot be started; the message says what to do.
     """
     # Standard output belongs to the command, if there is one.
@@ -88,11 +96,14 @@ def run_development(wanted: Development) -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_watch_surroundings, args=(wanted.parent_pid,), daemon=True).start()
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
+    wanted = _with_own_servers(wanted, console)
     try:
         with ExitStack() as stack:
             stack.callback(_ignore_further_signals)
-            sock = listen(_HOST, wanted.port)
+            sock = listen(wanted.host, wanted.port)
             stack.callback(sock.close)
+            if wanted.is_open:
+                _require_loopback(sock, wanted.host)
             services = stack.enter_context(_services(wanted, console))
             # The file becomes invalid: the next run's servers have other ports.
             stack.callback((services.state_dir / _ENVIRONMENT).unlink, missing_ok=True)
@@ -103,6 +114,19 @@ def run_development(wanted: Development) -> int:
     except KeyboardInterrupt:
         console.print("Stopped during the start.")
     return status
+
+
+def _with_own_servers(wanted: Development, console: Console) -> Development:
+    """Leave the servers of another run out where they are gone, or where nobody would expect their data to be used."""
+    run = run_variables()
+    if run is None or not (run.is_over or wanted.temporary):
+        return wanted
+    why = "which is over" if run.is_over else "because this run keeps no data"
+    console.print(
+        f"[yellow]The variables of another run ({escape(str(run.file))}) are ignored, {why}:[/] "
+        "servers are started here."
+    )
+    return replace(wanted, database_url=None, redis_urls=None)
 
 
 @contextmanager
@@ -141,14 +165,14 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
     key = _admin_key(services.state_dir)
     port = sock.getsockname()[1]
     settings = load_settings(
-        database_url=services.database_url, redis_urls=services.redis_urls, host=_HOST, port=port, workers=1
+        database_url=services.database_url, redis_urls=services.redis_urls, host=wanted.host, port=port, workers=1
     )
     digest = hashlib.sha256(key.encode()).hexdigest()
-    settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest)})
+    settings = settings.model_copy(update={"admin_keys": (*settings.admin_keys, digest), "admin_port": None})
     environment = _write_environment(services, settings, key)
     # A log line for each request would bury the welcome text.
     logs.configure("warning" if "log_level" not in settings.model_fields_set else settings.log_level, "auto")
-    url = f"http://{_HOST}:{port}"
+    url = f"http://{_host_in_urls(sock)}:{port}"
     status = _EXIT_INTERRUPTED if wanted.command else EXIT_OK
 
     async def when_ready() -> int | None:
@@ -157,16 +181,46 @@ def _serve(wanted: Development, services: EmbeddedServices, sock: socket.socket,
         if not wanted.command:
             kept = f"Data is kept in {services.state_dir}; `--fresh` deletes it."
             _print_welcome(console, url, key, environment, "No data is kept." if wanted.temporary else kept)
+            if wanted.is_open:
+                console.print(_OPEN)
             return None
+        is_alone = wanted.database_url is None and wanted.redis_urls is None
+        servers = (
+            "servers of its own" if is_alone else "servers that CLAIMSVC_DATABASE_URL or CLAIMSVC_REDIS_URLS names"
+        )
+        console.print(f"The command runs against {url}, which was started for it, on {servers}.")
         status = await _run_command(wanted.command, {"URL": url, "CLAIMSVC_ADMIN_KEY": key})
         return status
 
     async def serve_all() -> int:
         async with stress_tests(url, key) as stress:
-            return await serve_worker(settings, sock, on_ready=when_ready, stress=stress)
+            host = _host_in_urls(sock)
+            development = ForDevelopment(port=port, hosts=(f"{host}:{port}",), stress=stress, is_open=wanted.is_open)
+            return await serve_worker(settings, sock, on_ready=when_ready, development=development)
 
     run(serve_all())
     return status
+
+
+def _require_loopback(sock: socket.socket, host: str) -> None:
+    """Refuse to be open to other machines.
+
+    Raises:
+        SettingsError: the address is not one of this machine alone.
+    """
+    if not ip_address(sock.getsockname()[0]).is_loopback:
+        raise SettingsError(
+            f"--open lets everybody who reaches the service create coupons, and {host} can be reached from other "
+            "machines: leave --open or --host out."
+        )
+
+
+def _host_in_urls(sock: socket.socket) -> str:
+    """The address under which this machine reaches the service, as it stands in URLs."""
+    address = ip_address(sock.getsockname()[0])
+    if address.is_unspecified:
+        address = ip_address("127.0.0.1" if address.version == 4 else "::1")
+    return str(address) if address.version == 4 else f"[{address}]"
 
 
 def _write_environment(services: EmbeddedServices, settings: Settings, key: str) -> Path:
@@ -177,10 +231,12 @@ def _write_environment(services: EmbeddedServices, settings: Settings, key: str)
         "CLAIMSVC_ADMIN_KEYS": ",".join(settings.admin_keys),
         "CLAIMSVC_ADMIN_KEY": key,
     }
+    path = services.state_dir / _ENVIRONMENT
+    marker, run = run_marker(path, variables)
+    variables[marker] = run
     lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
     # So that `claimsvc` is found, as in the documentation.
     lines.append(f'export PATH={shlex.quote(str(Path(sys.executable).parent))}:"$PATH"')
-    path = services.state_dir / _ENVIRONMENT
     write_private(path, "".join(f"{line}\n" for line in lines))
     return path
 

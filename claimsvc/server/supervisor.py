@@ -35,11 +35,13 @@ class Supervisor:
     Args:
         settings: of the service.
         sock: a listening socket; closed when the supervisor stops.
+        admin_sock: that of the port for operators, if there is one.
     """
 
-    def __init__(self, settings: Settings, sock: socket) -> None:
+    def __init__(self, settings: Settings, sock: socket, admin_sock: socket | None = None) -> None:
         self._settings = settings
         self._sock = sock
+        self._admin_sock = admin_sock
         self._stopping = asyncio.Event()
         self._status = EXIT_OK
         self._workers: set[Process] = set()
@@ -66,6 +68,8 @@ class Supervisor:
             ]
             await self._stopping.wait()
             self._sock.close()
+            if self._admin_sock is not None:
+                self._admin_sock.close()
             await self._stop_workers()
             await asyncio.gather(*keepers)
         finally:
@@ -110,7 +114,9 @@ class Supervisor:
         self._has_served = bool(os.read(ready, 512)) or self._has_served
 
     async def _start_worker(self, pipes: tuple[int, int], metrics_dir: Path) -> Process:
-        fds = (self._sock.fileno(), *pipes)
+        fds: tuple[int, ...] = (self._sock.fileno(), *pipes)
+        if self._admin_sock is not None:
+            fds = (*fds, self._admin_sock.fileno())
         worker = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "claimsvc", "worker"),
             *(str(fd) for fd in fds),

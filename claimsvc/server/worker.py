@@ -18,9 +18,10 @@ from aiohttp import web
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
-from claimsvc.http.app import create_runner
-from claimsvc.http.framework.services import StressTests
-from claimsvc.observability.console import Live
+from claimsvc.http.app import create_operators_app, create_runner
+from claimsvc.http.framework.services import ForDevelopment
+from claimsvc.http.runner import Runner
+from claimsvc.http.server.unfinished import UnfinishedRequests
 
 _log = structlog.get_logger("claimsvc.server")
 
@@ -30,6 +31,11 @@ START_SECONDS = 30.0
 TEARDOWN_SECONDS = 10.0  # after the grace period, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
+
+
+def listen_for_operators(settings: Settings) -> socket.socket | None:
+    """Open the socket of the port for operators, if there is one. Raises as `listen`."""
+    return None if settings.admin_port is None else listen(settings.host, settings.admin_port)
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -68,9 +74,10 @@ async def serve_worker(
     settings: Settings,
     sock: socket.socket,
     *,
+    admin_sock: socket.socket | None = None,
     parent_fd: int | None = None,
     on_ready: Ready | None = None,
-    stress: Callable[[Live], StressTests] | None = None,
+    development: ForDevelopment | None = None,
     start_seconds: float = START_SECONDS,
 ) -> int:
     """Serve until SIGTERM or SIGINT, then finish the accepted requests.
@@ -80,10 +87,11 @@ async def serve_worker(
     Args:
         settings: of the service; accepted requests get `shutdown_grace_seconds` to finish.
         sock: a listening socket; closed on return.
+        admin_sock: the listening socket of the port for operators; closed on return. None without `admin_port`.
         parent_fd: a pipe that the supervisor holds open. Its end-of-file means that the supervisor is gone, and stops
             this worker.
         on_ready: called once the service accepts requests. If it returns a status, the service stops with it.
-        stress: see `bootstrap.application`.
+        development: see `bootstrap.application`.
         start_seconds: time limit of the start; after it the process ends with status 1.
 
     Returns:
@@ -101,19 +109,22 @@ async def serve_worker(
         loop.add_reader(parent_fd, _parent_is_gone, loop, parent_fd, stop)
     too_late = loop.call_later(start_seconds, _give_up_starting, start_seconds)
     try:
-        async with application(settings, stress=stress) as app:
-            runner = create_runner(
-                app,
-                header_timeout_seconds=settings.header_timeout_seconds,
-                write_timeout_seconds=settings.write_timeout_seconds,
-                shutdown_grace_seconds=settings.shutdown_grace_seconds,
-            )
+        async with application(settings, development) as app:
+            unfinished = UnfinishedRequests(settings.unfinished_requests_bytes)
+            runner = _runner(settings, app, unfinished)
+            operators_app = None if admin_sock is None else create_operators_app(app)
+            admin_runner = None if operators_app is None else _runner(settings, operators_app, unfinished)
             await runner.setup()
             try:
                 site = web.SockSite(runner, sock, backlog=_BACKLOG)
                 await site.start()
+                addresses = {"address": _address(sock)}
+                if admin_runner is not None and admin_sock is not None:
+                    await admin_runner.setup()
+                    await web.SockSite(admin_runner, admin_sock, backlog=_BACKLOG).start()
+                    addresses["admin_address"] = _address(admin_sock)
                 too_late.cancel()
-                _log.info("serving", address="{}:{}".format(*sock.getsockname()[:2]), pid=os.getpid())
+                _log.info("serving", **addresses, pid=os.getpid())
                 _tune_garbage_collector()
                 status = await _until_stopped(stop, on_ready)
                 _log.info("stopping", grace_seconds=settings.shutdown_grace_seconds)
@@ -125,12 +136,30 @@ async def serve_worker(
                 await runner.give_drain_notice(settings.shutdown_drain_notice_seconds)
             finally:
                 await runner.cleanup()  # waits for accepted requests
+                if admin_runner is not None:
+                    await admin_runner.cleanup()  # last, so that metrics are read until the end
     finally:
         too_late.cancel()
         sock.close()
+        if admin_sock is not None:
+            admin_sock.close()
     last_resort.cancel()
     _log.info("stopped")
     return status
+
+
+def _runner(settings: Settings, app: web.Application, unfinished: UnfinishedRequests) -> Runner:
+    return create_runner(
+        app,
+        header_timeout_seconds=settings.header_timeout_seconds,
+        write_timeout_seconds=settings.write_timeout_seconds,
+        shutdown_grace_seconds=settings.shutdown_grace_seconds,
+        unfinished=unfinished,
+    )
+
+
+def _address(sock: socket.socket) -> str:
+    return "{}:{}".format(*sock.getsockname()[:2])
 
 
 def stop_seconds(settings: Settings) -> float:
@@ -189,7 +218,9 @@ async def _until_stopped(stop: asyncio.Event, on_ready: Ready | None) -> int:
                     await task
 
 
-def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd: int) -> int:
+def serve_as_worker(
+    settings: Settings, listen_fd: int, parent_fd: int, ready_fd: int, admin_fd: int | None = None
+) -> int:
     """Serve as a worker of a supervisor, and return the exit status.
 
     Args:
@@ -197,13 +228,15 @@ def serve_as_worker(settings: Settings, listen_fd: int, parent_fd: int, ready_fd
         listen_fd: the listening socket.
         parent_fd: a pipe whose end-of-file means that the supervisor is gone.
         ready_fd: a pipe to write to once this worker serves.
+        admin_fd: the listening socket of the port for operators, if there is one.
     """
 
     async def note_ready() -> None:
         os.write(ready_fd, b".")
 
     sock = socket.socket(fileno=listen_fd)
-    return run(serve_worker(settings, sock, parent_fd=parent_fd, on_ready=note_ready))
+    admin_sock = None if admin_fd is None else socket.socket(fileno=admin_fd)
+    return run(serve_worker(settings, sock, admin_sock=admin_sock, parent_fd=parent_fd, on_ready=note_ready))
 
 
 def run(main: Coroutine[Any, Any, int]) -> int:

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from claimsvc import domain
-from claimsvc.application import audit, claims, codes, coupons, eligibility, locks, users
+from claimsvc.application import audit, claims, codes, coupons, eligibility, locks, redemptions, users
 from claimsvc.errors import PermissionDeniedError
 
 OWNER = domain.Caller("user:kim", frozenset(), "kim")
@@ -72,6 +72,9 @@ ASKED: list[Callable[[domain.Caller], Awaitable[object]]] = [
     lambda caller: codes.generate(UNREACHED, caller, "known", 1, "AAAA", None),
     lambda caller: codes.redeem(UNREACHED, caller, "CODE"),
     lambda caller: codes.get(UNREACHED, caller, "CODE"),
+    lambda caller: codes.unredeem(UNREACHED, caller, "CODE", "why"),
+    lambda caller: codes.of_coupon(UNREACHED, caller, "known", after="", limit=1),
+    lambda caller: redemptions.unredeem(UNREACHED, caller, "C", "why"),
     lambda caller: eligibility.remove_list(UNREACHED, caller, "known", domain.ListKind.DENY),
     lambda caller: locks.held(UNREACHED, caller),
     lambda caller: locks.release(UNREACHED, caller, "known", "why"),
@@ -87,6 +90,15 @@ async def test_what_needs_a_scope_is_refused_without_it_before_any_port_is_reach
     for caller in (OWNER, domain.NOBODY):
         with pytest.raises(PermissionDeniedError):
             await ask(caller)
+
+
+async def test_a_claim_is_redeemed_by_its_user_or_with_the_scope() -> None:
+    with pytest.raises(PermissionDeniedError):
+        await redemptions.redeem(UNREACHED, UNREACHED, domain.ANYBODY, "C")
+    with pytest.raises(PermissionDeniedError):
+        await codes.check(UNREACHED, domain.ANYBODY, "CODE")
+    assert await redemptions.redeem(STORAGE, UNREACHED, OTHER, "C") == domain.NotYourClaim()
+    assert await codes.check(UNREACHED, OTHER, "CODE", "kim") == domain.NotYourClaim()
 
 
 async def test_a_coupon_that_would_end_before_it_starts_is_refused() -> None:

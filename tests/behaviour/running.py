@@ -70,11 +70,11 @@ class RunningService:
 
         return self.run(claim_all())
 
-    def pages(self, instance: int, path: str, query: dict[str, str]) -> list[Any] | None:
+    def pages(self, instance: int, path: str, query: dict[str, str], **options: Any) -> list[Any] | None:
         """The items of all pages, by their cursors; None if there is no such coupon."""
         items: list[Any] = []
         while True:
-            answer = self.run(self.ask(instance, "GET", path, params=query))
+            answer = self.run(self.ask(instance, "GET", path, params=query, **options))
             if answer.status == 404:
                 return None
             assert answer.status == 200, answer

@@ -2,6 +2,7 @@
 
 import asyncio
 import itertools
+import time
 from collections import Counter
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
@@ -9,8 +10,9 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from claimsvc.claiming.strategies import StrategyByCoupon
-from claimsvc.claiming.strategies import by_coupon as by_coupon_module
+from claimsvc.claiming.strategies import by_type as by_type_module
 from claimsvc.domain import (
+    AlreadyClaimed,
     AttributeRule,
     Campaign,
     Claimed,
@@ -52,13 +54,17 @@ class Noting:
 
 def by_coupon_of(instance: Instance, *, timeout_seconds: float = 10.0) -> StrategyByCoupon:
     strategies = dict.fromkeys(StrategyName, instance.strategy)
-    return StrategyByCoupon(strategies, instance.storage.coupons, timeout_seconds=timeout_seconds)
+    return StrategyByCoupon(
+        strategies, instance.storage.coupons, instance.storage.admission.look, timeout_seconds=timeout_seconds
+    )
 
 
 async def test_each_coupon_is_claimed_by_its_own_strategy(database_url: str, redis_urls: tuple[str, ...]) -> None:
     async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
         noting = {name: Noting(instance.strategy) for name in StrategyName}
-        by_coupon = StrategyByCoupon(noting, instance.storage.coupons, timeout_seconds=10.0)
+        by_coupon = StrategyByCoupon(
+            noting, instance.storage.coupons, instance.storage.admission.look, timeout_seconds=10.0
+        )
         for name in StrategyName:
             await create_coupon(instance.storage, f"by-{name}", 1, name)
         for _ in range(2):
@@ -77,7 +83,7 @@ async def test_a_purged_coupon_that_is_made_anew_takes_its_new_strategy_in_every
     ):
         noting = [{name: Noting(each.strategy) for name in StrategyName} for each in (here, there)]
         instances = [
-            StrategyByCoupon(strategies, each.storage.coupons, timeout_seconds=10.0)
+            StrategyByCoupon(strategies, each.storage.coupons, each.storage.admission.look, timeout_seconds=10.0)
             for strategies, each in zip(noting, (here, there), strict=True)
         ]
         await create_coupon(here.storage, "spring", 1, StrategyName.REDLOCK)
@@ -155,6 +161,33 @@ async def test_a_reading_that_is_cancelled_leaves_nobody_waiting_and_the_next_cl
         assert isinstance(await asyncio.wait_for(by_coupon.claim("a", "ada"), 20), Claimed)
 
 
+async def test_no_claim_of_a_busy_coupon_waits_until_its_strategy_is_read_again(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Otherwise claims go on after a while, however they wait.
+    monkeypatch.setattr("claimsvc.claiming.strategies.by_coupon._READ_AGAIN_SECONDS", 3600.0)
+    async with open_instance(StrategyName.REDLOCK, database_url, redis_urls) as instance:
+        by_coupon = by_coupon_of(instance)
+        await create_coupon(instance.storage, "a", 5, StrategyName.REDLOCK)
+        assert isinstance(await by_coupon.claim("a", "ada"), Claimed)
+        stock, is_asked, may_answer = instance.storage.coupons.stock, asyncio.Event(), asyncio.Event()
+
+        async def slow(names: Sequence[str]) -> list[Coupon]:
+            is_asked.set()
+            await may_answer.wait()
+            return await stock(names)
+
+        monkeypatch.setattr(instance.storage.coupons, "stock", slow)
+        strategy, _ = by_coupon._known["a"]
+        by_coupon._known["a"] = strategy, time.monotonic() + 0.4  # it was read some time ago
+        pending = by_coupon.claim("a", "ben")
+        assert "a" in by_coupon._unread
+        assert isinstance(await asyncio.wait_for(pending, 20), Claimed)
+        await is_asked.wait()
+        may_answer.set()
+        await by_coupon.drain()
+
+
 async def test_a_name_that_is_asked_for_just_as_a_reading_ends_is_read_too(
     database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +259,7 @@ async def test_claims_of_a_type_are_given_every_unit_of_its_coupons(
 async def test_a_type_whose_first_coupons_refuse_the_user_gives_the_first_that_admits_it(
     database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(by_coupon_module, "_CLAIMABLE_AT_ONCE", 4)
+    monkeypatch.setattr(by_type_module, "_CLAIMABLE_AT_ONCE", 4)
     async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
         by_coupon = by_coupon_of(instance)
         vip = Campaign(type="welcome", rules=EligibilityRules((AttributeRule("vip", one_of=(True,)),)))
@@ -238,6 +271,38 @@ async def test_a_type_whose_first_coupons_refuse_the_user_gives_the_first_that_a
         mine = await by_coupon.claim_first("welcome", "ada", keyed("k"))
         assert isinstance(mine, Claimed)
         assert mine.claim.coupon_name == "open"
+
+
+async def test_a_type_of_hundreds_of_coupons_costs_a_read_for_many_and_gives_the_one_that_admits(
+    database_url: str, redis_urls: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_instance(StrategyName.ROW_LOCK, database_url, redis_urls) as instance:
+        vip = Campaign(type="welcome", rules=EligibilityRules((AttributeRule("vip", one_of=(True,)),)))
+        for number in range(250):
+            await create_coupon(instance.storage, f"vip-{number}", 1, StrategyName.ROW_LOCK, vip)
+        await create_coupon(instance.storage, "open", 2, StrategyName.ROW_LOCK, Campaign(type="welcome"))
+        noting = Noting(instance.strategy)
+        by_coupon = StrategyByCoupon(
+            dict.fromkeys(StrategyName, noting),
+            instance.storage.coupons,
+            instance.storage.admission.look,
+            timeout_seconds=10.0,
+        )
+        mine = await by_coupon.claim_first("welcome", "ada", keyed("k"))
+        assert isinstance(mine, Claimed)
+        assert (mine.claim.coupon_name, len(noting.asked)) == ("open", 21)
+        again = await by_coupon.claim_first("welcome", "ada", keyed("k"))
+        assert isinstance(again, Replayed)
+        assert again.answer == mine
+        # The user has it: looking says so, without a claim.
+        noting.asked.clear()
+        assert await by_coupon.claim_first("welcome", "ada") == AlreadyClaimed(mine.claim)
+        assert len(noting.asked) == 20
+        assert isinstance(await by_coupon.claim_first("welcome", "bob"), Claimed)
+        assert isinstance(await by_coupon.claim_first("welcome", "eve"), NotEligible | SoldOut)
+        monkeypatch.setattr(by_type_module, "_MOST_TRIED", 150)
+        with pytest.raises(UnavailableError, match="name a coupon"):
+            await by_coupon.claim_first("welcome", "eve")
 
 
 async def test_a_type_of_which_none_is_open_answers_what_happens_next(

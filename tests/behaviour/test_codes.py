@@ -27,6 +27,7 @@ from claimsvc.domain import (
     CodeNotClaimed,
     CodesAdded,
     CodeState,
+    CodeTerms,
     Confirmed,
     HoldContinued,
     IdempotencyKey,
@@ -146,7 +147,26 @@ async def test_a_claim_shows_its_code_wherever_it_is_shown(here: Instance) -> No
     assert await here.storage.claims.claim(first.id) == first
     listed = await here.storage.claims.claims("spring", after=None, limit=10)
     assert isinstance(listed, list)
-    assert [each.code for each in listed] == [None]
+    assert [each.code for each in listed] == ["C-1"]
+
+
+async def test_each_claim_has_the_terms_of_its_code_whoever_gives_it(instances: Sequence[Instance]) -> None:
+    rows = [
+        NewCode(number, f"C-{number}", None, (None, "vip", "plain")[number % 3], {"text": f"C-{number}"})
+        for number in range(1, 31)
+    ]
+    await offer(instances[0], 0, benefit=None)
+    assert await add(instances[0], rows) == CodesAdded(30)
+    outcomes = await asyncio.gather(*(instances[n % 3].strategy.claim("spring", f"u{n}") for n in range(40)))
+    claims = [each.claim for each in outcomes if isinstance(each, Claimed)]
+    own = {row.code: CodeTerms(row.type, row.benefit) for row in rows}
+    assert {claim.code: claim.terms for claim in claims} == own
+    for claim in claims[:3]:
+        assert await instances[0].storage.claims.claim(claim.id) == claim
+        assert await instances[1].strategy.claim("spring", claim.user_id) == AlreadyClaimed(claim)
+    counted = [await instances[2].storage.codes.count(coupon_type) for coupon_type in (None, "vip", "plain")]
+    assert counted == [CodeCounts(10, 10)] * 3
+    assert set(await instances[2].storage.codes.types()) == {None, "vip", "plain"}
 
 
 async def test_each_unit_of_a_user_has_a_code_of_its_own(here: Instance) -> None:

@@ -46,6 +46,8 @@ class _Lease:
     def seconds_left(self) -> float:
         return 20.0
 
+    def hand_to(self, instance: str) -> None: ...
+
     async def is_wanted(self) -> bool:
         return False
 

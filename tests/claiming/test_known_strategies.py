@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from claimsvc.claiming.strategies import StrategyByCoupon, by_coupon
-from claimsvc.domain import ClaimOptions, Coupon, SoldOut, StrategyName
+from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, Coupon, SoldOut, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Coupons, PendingOutcome, Strategy
 
@@ -60,11 +60,15 @@ class Clock:
         return self.now
 
 
+async def no_look(attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
+    raise AssertionError(f"all claims name their coupon: {attempts}")
+
+
 def opened() -> tuple[StrategyByCoupon, Database, list[StrategyName]]:
     asked: list[StrategyName] = []
     database = Database()
     strategies = {name: cast("Strategy", Asked(name, asked)) for name in StrategyName}
-    return StrategyByCoupon(strategies, cast("Coupons", database), timeout_seconds=10.0), database, asked
+    return StrategyByCoupon(strategies, cast("Coupons", database), no_look, timeout_seconds=10.0), database, asked
 
 
 @given(

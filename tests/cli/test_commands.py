@@ -233,6 +233,8 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     listed = json.loads(coupon("list", "--json", "--type", "welcome", "--state", "open").stdout)
     assert [(row["name"], row["state"], row["type"]) for row in listed] == [("spring", "open", "welcome")]
     assert json.loads(coupon("list", "--json", "--type", "").stdout) == []
+    audited = claimsvc_here("audit", "--subject", "spring", CLAIMSVC_DATABASE_URL=database_url).stdout
+    assert "amount: 5 → 9, paused: true → false, starts_at: 2026-11-27T00:00:00Z → null" in audited
     assert coupon("archive", "spring").returncode == 0
     assert json.loads(coupon("list", "--json").stdout) == []
     for states, names in ((("archived",), ["spring"]), (("open", "archived"), ["spring"]), (("open",), [])):
@@ -242,9 +244,21 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
         told = connection.execute("SELECT action, details FROM audit ORDER BY id").fetchall()
     assert told == [
         ("coupon.create", {"amount": 5, "strategy": "redlock"}),
-        ("coupon.change", {"fields": ["amount", "paused", "starts_at"]}),
-        ("coupon.change", {"fields": ["claims_per_user"]}),
-        ("coupon.change", {"fields": ["claims_per_user"]}),
+        (
+            "coupon.change",
+            {
+                "fields": ["amount", "paused", "starts_at"],
+                "changes": {
+                    "amount": {"old": 5, "new": 9},
+                    "paused": {"old": True, "new": False},
+                    "starts_at": {"old": "2026-11-27T00:00:00Z", "new": None},
+                },
+            },
+        ),
+        *(
+            ("coupon.change", {"fields": ["claims_per_user"], "changes": {"claims_per_user": {"old": old, "new": new}}})
+            for old, new in ((None, 5), (5, None))
+        ),
         ("coupon.archive", {}),
     ]
 

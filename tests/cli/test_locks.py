@@ -83,11 +83,11 @@ def test_locks_are_told_without_postgresql_and_with_a_master_down(variables: dic
     told = claimsvc_here("locks", **variables)
     assert told.returncode == 0
     assert "2 of 3" in told.stdout
-    assert "127.0.0.1:2 cannot be used" in told.stdout
+    assert "127.0.0.1:2 cannot be used: no server listens at its host and port" in told.stdout
     variables["CLAIMSVC_REDIS_URLS"] = f"{first},redis://127.0.0.1:2,redis://127.0.0.1:3"
     told = claimsvc_here("locks", "--json", **variables)
     assert (told.returncode, told.stdout) == (1, "")
-    assert "2 of 3 masters do not answer" in told.stderr
+    assert "2 of 3 masters cannot be used" in told.stderr
     assert "run `claimsvc doctor` for details" in told.stderr
 
 

@@ -59,7 +59,7 @@ Call = Callable[[ClaimClient], Awaitable[object]]
 
 
 async def claim(client: ClaimClient) -> object:
-    return await client.claim("spring", "ada")
+    return await client.claim(user_id="ada", coupon_name="spring")
 
 
 async def confirm(client: ClaimClient) -> object:
@@ -167,6 +167,24 @@ async def test_a_refusal_without_a_type_of_its_own_is_its_problem() -> None:
     assert outcome.problem.document["days"] == ["Monday"]
 
 
+async def test_a_bad_request_says_what_is_wrong_and_where() -> None:
+    errors = [
+        {"detail": "Must be a name. Example: user-1.", "pointer": "#/user_id"},
+        {"detail": "Must be a number.", "parameter": "limit"},
+        "no object",
+    ]
+    with pytest.raises(BadRequestError) as raised:
+        await answered(claim, refuses("bad-request", 400, errors=errors))
+    assert raised.value.errors == tuple(errors[:2])
+    first, *told = str(raised.value).splitlines()
+    assert first == "400 bad-request: so it is (request r-1)"
+    assert told == ["#/user_id: Must be a name. Example: user-1.", "limit: Must be a number."]
+    for nothing in ({}, {"errors": None}, {"errors": {"detail": "a"}}):
+        with pytest.raises(BadRequestError) as raised:
+            await answered(claim, refuses("bad-request", 400, **nothing))
+        assert (raised.value.errors, str(raised.value).count("\n")) == ((), 0)
+
+
 @pytest.mark.parametrize(
     ("say", "error"),
     [
@@ -243,6 +261,14 @@ async def test_claims_of_a_user_are_read_with_what_their_coupons_are_worth(
         [found] = [each async for each in client.claims_of_user(user_id, states=states)]
     assert (found, dict(found.more)) == (_CLAIM, {"type": "t", "benefit": {"percent_off": 5}})
     assert [asked.path for asked in service.asked] == [path]
+
+
+@pytest.mark.parametrize("states", ["active", "", "active,held"])
+async def test_one_text_is_not_several_states(states: str) -> None:
+    async with scripted() as service, ClaimClient(service.url) as client:
+        with pytest.raises(TypeError, match=r'claims_of_user\(states=\["active"\]\)'):
+            _ = [each async for each in client.claims_of_user(states=states)]
+    assert service.asked == []
 
 
 async def test_claims_of_another_user_are_an_error() -> None:

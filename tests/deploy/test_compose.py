@@ -129,7 +129,7 @@ def test_the_settings_are_accepted_as_the_containers_get_them(name: str, contain
             container.setenv(variable, value)
     settings = load_settings()
     assert settings.host == "0.0.0.0"
-    assert settings.port == 8080
+    assert (settings.port, settings.admin_port) == (8080, 8081)
     assert {urlsplit(url).hostname for url in settings.redis_urls} == set(MASTERS)
     assert len(MASTERS) % 2 == 1
     assert seconds(services()[name]["stop_grace_period"]) > stop_seconds(settings)
@@ -174,12 +174,12 @@ def test_a_container_cannot_use_up_the_machine(name: str) -> None:
 def test_what_is_reached_is_reached_from_this_machine_alone() -> None:
     published = {name: service["ports"] for name, service in services().items() if "ports" in service}
     assert {name: [interpolate(port, {}) for port in ports] for name, ports in published.items()} == {
-        "lb": ["127.0.0.1:8080:8080"],
+        "lb": ["127.0.0.1:8080:8080", "127.0.0.1:8081:8081"],
         "prometheus": ["127.0.0.1:9090:9090"],
         "alertmanager": ["127.0.0.1:9093:9093"],
         "grafana": ["127.0.0.1:3000:3000"],
     }
-    assert [interpolate(port, {"PORT": "9000"}) for port in published["lb"]] == ["127.0.0.1:9000:8080"]
+    assert interpolate(published["lb"][0], {"PORT": "9000"}) == "127.0.0.1:9000:8080"
 
 
 def test_only_what_is_published_is_on_a_network_with_a_way_in_or_out() -> None:

@@ -57,23 +57,26 @@ def test_every_configuration_is_mounted() -> None:
 
 def test_the_load_balancer_deals_to_every_instance_and_nothing_else() -> None:
     text = (ROOT / "deploy/compose/haproxy.cfg").read_text()
-    servers = dict(re.findall(r"^    server (\S+) (\S+)$", text, re.MULTILINE))
-    assert servers == {name: f"{name}:8080" for name in INSTANCES}
-    for address in servers.values():
+    servers = re.findall(r"^    server (\S+) (\S+)( track .*)?$", text, re.MULTILINE)
+    claims = {name: address for name, address, tracks in servers if not tracks}
+    consoles = {name: address for name, address, tracks in servers if tracks}
+    assert claims == {name: f"{name}:8080" for name in INSTANCES}
+    assert consoles == {name: f"{name}:{environment_of(name, {})['CLAIMSVC_ADMIN_PORT']}" for name in INSTANCES}
+    for address in (*claims.values(), *consoles.values()):
         assert_reachable("lb", address)
     assert set(services()["lb"]["depends_on"]) == set(INSTANCES)
 
 
 def test_the_ports_of_the_load_balancer_are_those_that_others_use() -> None:
     bound = re.findall(r"bind :(\d+)", (ROOT / "deploy/compose/haproxy.cfg").read_text())
-    serves, watched = bound
-    assert services()["lb"]["ports"][0].endswith(f":{serves}")
+    *serves, watched = bound
+    assert [port.rpartition(":")[2] for port in services()["lb"]["ports"]] == serves
     assert targets("haproxy") == [f"lb:{watched}"]
     assert urlsplit(services()["lb"]["healthcheck"]["test"][-1]).port == int(watched)
 
 
 def test_prometheus_asks_every_instance_by_itself() -> None:
-    assert targets("claimsvc") == [f"{name}:8080" for name in INSTANCES]
+    assert targets("claimsvc") == [f"{name}:{environment_of(name, {})['CLAIMSVC_ADMIN_PORT']}" for name in INSTANCES]
 
 
 def test_prometheus_reaches_all_that_it_names() -> None:

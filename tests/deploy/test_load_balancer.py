@@ -12,12 +12,13 @@ import aiohttp
 import psycopg
 import pytest
 
-from claimsvc.embedded import PostgresServer
+from claimsvc.embedded import PostgresServer, free_port
 from tests.deploy.files import environment_of
 from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
 from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
 from tests.support.databases import copy_of
 from tests.support.instance import Instance
+from tests.support.raw_http import connected, request
 from tests.support.waiting import until
 
 pytestmark = [pytest.mark.slow, needs_haproxy]
@@ -34,8 +35,13 @@ async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Pa
         "CLAIMSVC_REDIS_URLS": ",".join(redis_urls),
         "CLAIMSVC_ADMIN_KEYS": ADMIN_DIGEST,
         DRAIN_NOTICE: environment_of("app-1", {})[DRAIN_NOTICE],
+        # This machine's clients, and HAProxy, have addresses of loopback; in Compose they have those of its networks.
+        "CLAIMSVC_TRUSTED_PROXIES": "127.0.0.1",
     }
-    made = [Instance(name, settings, tmp_path / f"{name}.log") for name in NAMES]
+    made = [
+        Instance(name, {**settings, "CLAIMSVC_ADMIN_PORT": str(free_port())}, tmp_path / f"{name}.log")
+        for name in NAMES
+    ]
     yield made
     for instance in made:
         instance.kill()
@@ -44,7 +50,8 @@ async def instances(database_url: str, redis_urls: tuple[str, ...], tmp_path: Pa
 
 @pytest.fixture
 def lb(instances: list[Instance], tmp_path: Path) -> Iterator[Balancer]:
-    with balancer({instance.name: instance.port for instance in instances}, tmp_path) as running:
+    operators = {instance.name: int(instance.settings["CLAIMSVC_ADMIN_PORT"]) for instance in instances}
+    with balancer({instance.name: instance.port for instance in instances}, tmp_path, operators) as running:
         yield running
 
 
@@ -203,12 +210,60 @@ async def test_a_claim_whose_instance_is_killed_is_not_sent_to_the_other_by_itse
     assert "/problems/unavailable" in body
 
 
-async def test_the_figures_of_the_instances_are_not_reached_through_it(
-    instances: list[Instance], lb: Balancer, client: aiohttp.ClientSession
+SPELLED = (
+    *("/metrics", "/%6detrics", "/%6D%65trics", "//metrics", "/./metrics", "/METRICS", "/metrics/", "/metrics?a=b"),
+    *("/console", "/c%6fnsole/", "/console/events", "/%63onsole/main.js", "/x/../metrics", "/x/%2e%2e/console"),
+)
+
+
+@pytest.mark.parametrize("is_apart", [True, False], ids=["apart", "on one port"])
+async def test_pages_for_operators_are_not_reached_through_it_however_they_are_spelled(
+    instances: list[Instance], lb: Balancer, is_apart: bool
+) -> None:
+    """The load balancer itself refuses them, also of instances that have no port for operators."""
+    if not is_apart:
+        for instance in instances:
+            del instance.settings["CLAIMSVC_ADMIN_PORT"]
+    await both_in(instances, lb)
+    for target in SPELLED:
+        async with connected(int(lb.url.rpartition(":")[2])) as wire:
+            await wire.send(request("GET", target, Connection="close"))
+            assert b" 404 " in await wire.reader.readuntil(b"\r\n"), target
+
+
+async def test_operators_reach_the_console_and_nothing_else_on_their_port(
+    instances: list[Instance], lb: Balancer
 ) -> None:
     await both_in(instances, lb)
-    async with client.get("/metrics") as answer:
-        assert answer.status == 404
+    async with aiohttp.ClientSession(lb.operators_url) as operators:
+        for path, status in {"/console": 200, "/console/main.js": 200, "/metrics": 404, "/api/coupons": 404}.items():
+            async with operators.get(path) as answer:
+                assert (path, answer.status) == (path, status)
+        async with operators.get("/console/events") as stream:
+            assert stream.status == 200
+            assert await stream.content.readline()
+
+
+async def test_a_client_cannot_forge_its_address(instances: list[Instance], lb: Balancer) -> None:
+    for instance in instances:
+        instance.settings["CLAIMSVC_QUOTA_ADDRESS"] = "5/60"
+    await both_in(instances, lb)
+
+    async def statuses_of(source: str) -> Counter[int]:
+        found: Counter[int] = Counter()
+        for number in range(12):
+            async with connected(int(lb.url.rpartition(":")[2]), source=source) as wire:
+                body = f'{{"user_id": "user-{number}", "coupon_name": "none"}}'.encode()
+                forged = {"X_Forwarded_For": f"192.0.2.{number}", "Connection": "close"}
+                await wire.send(request("POST", "/api/coupons/claim", body, **forged))
+                answer = await wire.answer()
+                assert answer is not None
+                found[answer.status] += 1
+        return found
+
+    assert await statuses_of("127.0.0.2") == {404: 5, 429: 7}
+    # And clients are told apart, although all of them come through it.
+    assert await statuses_of("127.0.0.3") == {404: 5, 429: 7}
 
 
 def _plain(url: str) -> str:

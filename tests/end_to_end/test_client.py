@@ -56,25 +56,25 @@ async def client(open_service: OpenService, connect: Connect) -> ClaimClient:
 
 
 async def claimed(client: ClaimClient, user: str, hold_seconds: int | None = None) -> str:
-    outcome = await client.claim("spring", user, hold_seconds=hold_seconds)
+    outcome = await client.claim(user_id=user, coupon_name="spring", hold_seconds=hold_seconds)
     assert isinstance(outcome, Claimed)
     return outcome.claim.id
 
 
 async def test_a_unit_is_held_confirmed_given_back_and_claimed_again(client: ClaimClient) -> None:
     await client.create_coupon("spring", 1)
-    held = await client.claim("spring", "ada", hold_seconds=60)
+    held = await client.claim(user_id="ada", coupon_name="spring", hold_seconds=60)
     assert isinstance(held, Claimed)
     assert (held.claim.state, held.claim.user_id, held.claim.coupon_name) == ("held", "ada", "spring")
     assert held.claim.expires_at == held.claim.claimed_at + timedelta(seconds=60)
-    assert await client.claim("spring", "ada", hold_seconds=60) == HoldContinued(held.claim)
-    assert await client.claim("spring", "ben") == SoldOut()
+    assert await client.claim(user_id="ada", coupon_name="spring", hold_seconds=60) == HoldContinued(held.claim)
+    assert await client.claim(user_id="ben", coupon_name="spring") == SoldOut()
 
     confirmed = await client.confirm(held.claim.id)
     assert isinstance(confirmed, Confirmed)
     assert (confirmed.claim.state, confirmed.claim.expires_at) == ("active", None)
     assert await client.confirm(held.claim.id) == confirmed
-    assert await client.claim("spring", "ada") == AlreadyClaimed(confirmed.claim)
+    assert await client.claim(user_id="ada", coupon_name="spring") == AlreadyClaimed(confirmed.claim)
 
     cancelled = await client.cancel(held.claim.id, "bought something else")
     assert isinstance(cancelled, Cancelled)
@@ -119,15 +119,15 @@ async def test_the_rules_of_a_coupon_are_told_and_obeyed(client: ClaimClient) ->
     assert made.coupon.metadata == {"channel": "app"}
     assert await client.create_coupon("spring", 6) == CouponExists()
 
-    early = await client.claim("spring", "ada")
+    early = await client.claim(user_id="ada", coupon_name="spring")
     assert isinstance(early, NotStarted)
     assert early.starts_at == begins
     assert early.retry_after_seconds is not None
     assert 3000 < early.retry_after_seconds <= 3600
     await client.create_coupon("over", 5, ends_at=ended)
-    assert await client.claim("over", "ada") == Ended()
+    assert await client.claim(user_id="ada", coupon_name="over") == Ended()
     await client.create_coupon("paused", 5, paused=True)
-    assert await client.claim("paused", "ada") == Paused()
+    assert await client.claim(user_id="ada", coupon_name="paused") == Paused()
     never = await client.create_coupon("never", 5, starts_at=begins, ends_at=ended)
     assert isinstance(never, Refused)
     assert never.problem.slug == "empty-period"
@@ -136,20 +136,20 @@ async def test_the_rules_of_a_coupon_are_told_and_obeyed(client: ClaimClient) ->
 async def test_attributes_and_types_are_claimed_by(client: ClaimClient) -> None:
     rules = {"attributes": [{"name": "city", "one_of": ["Seoul"]}]}
     await client.create_coupon("local", 5, coupon_type="welcome", rules=rules)
-    refused = await client.claim("local", "ada", attributes={"city": "Busan"})
+    refused = await client.claim(user_id="ada", coupon_name="local", attributes={"city": "Busan"})
     assert isinstance(refused, NotEligible)
     assert [reason["code"] for reason in refused.reasons] == ["attribute-refused"]
-    claimed = await client.claim(None, "ada", coupon_type="welcome", attributes={"city": "Seoul"})
+    claimed = await client.claim(user_id="ada", coupon_type="welcome", attributes={"city": "Seoul"})
     assert isinstance(claimed, Claimed)
     assert (claimed.claim.coupon_name, claimed.claim.code) == ("local", None)
     await client.create_coupon("typeless", 5)
-    other = await client.claim(None, "bob", coupon_type=WITHOUT_TYPE)
+    other = await client.claim(user_id="bob", coupon_type=WITHOUT_TYPE)
     assert isinstance(other, Claimed)
     assert other.claim.coupon_name != "local"
 
 
 async def test_what_is_not_there_or_not_allowed_is_said(client: ClaimClient) -> None:
-    assert await client.claim("winter", "ada") == UnknownCoupon()
+    assert await client.claim(user_id="ada", coupon_name="winter") == UnknownCoupon()
     assert await client.coupon("winter") == UnknownCoupon()
     assert await client.claim_by_id(_EXCLUDED) == UnknownClaim()
     assert await client.confirm(_EXCLUDED) == UnknownClaim()
@@ -157,7 +157,7 @@ async def test_what_is_not_there_or_not_allowed_is_said(client: ClaimClient) -> 
     with pytest.raises(UnknownCouponError):
         await anext(client.claims("winter"))
     with pytest.raises(BadRequestError) as raised:
-        await client.claim("spring", "a user")
+        await client.claim(user_id="a user", coupon_name="spring")
     assert raised.value.problem.document["errors"][0]["pointer"] == "#/user_id"
     for token in (None, "not the key"):
         with pytest.raises(UnauthorizedError):
@@ -177,16 +177,18 @@ async def test_the_same_claim_under_one_key_has_one_answer_from_every_instance(
     """One of the instances is started when the answer has been given: it knows it from the database alone."""
     clients = [connect(await open_service()) for _ in range(2)]
     await clients[0].create_coupon("spring", 10)
-    outcomes = await asyncio.gather(*(clients[n % 2].claim("spring", "ada", key="mine") for n in range(50)))
+    outcomes = await asyncio.gather(
+        *(clients[n % 2].claim(user_id="ada", coupon_name="spring", key="mine") for n in range(50))
+    )
     first = [each for each in outcomes if not each.replayed]
     assert len(first) == 1
     assert isinstance(first[0], Claimed)
     assert outcomes == first * 50
 
     late = connect(await open_service())
-    again = await late.claim("spring", "ada", key="mine", request_id="the-last")
+    again = await late.claim(user_id="ada", coupon_name="spring", key="mine", request_id="the-last")
     assert (again, again.replayed, again.request_id) == (first[0], True, "the-last")
-    assert await late.claim("spring", "ben", key="mine") == KeyReused()
+    assert await late.claim(user_id="ben", coupon_name="spring", key="mine") == KeyReused()
     coupon = await late.coupon("spring")
     assert isinstance(coupon, Coupon)
     assert coupon.remaining_amount == 9
@@ -210,7 +212,7 @@ async def test_claims_whose_answers_are_lost_are_made_once_and_answered_as_if_no
 
     async with listening(converse) as port, ClaimClient(f"http://127.0.0.1:{port}") as client:
         users = [f"user-{number}" for number in range(60)]
-        answers = await asyncio.gather(*(client.claim("spring", user) for user in users))
+        answers = await asyncio.gather(*(client.claim(user_id=user, coupon_name="spring") for user in users))
         coupon = await client.coupon("spring")
     outcomes = dict(zip(users, answers, strict=True))
     assert sum(proxy.cuts for proxy in proxies) == 15
@@ -253,9 +255,9 @@ async def test_a_coupon_that_is_busy_is_asked_for_until_it_is_free(
     async with Redis.from_url(redis_urls[0]) as master:
         with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
             obstacle.execute("SELECT FROM coupons FOR UPDATE")
-            ada = asyncio.create_task(connect(here).claim("spring", "ada"))
+            ada = asyncio.create_task(connect(here).claim(user_id="ada", coupon_name="spring"))
             await until(lambda: master.exists("claim:coupon:spring"), "the coupon is locked")
-            ben = asyncio.create_task(connect(there).claim("spring", "ben"))
+            ben = asyncio.create_task(connect(there).claim(user_id="ben", coupon_name="spring"))
             busy = 'claimsvc_lock_wait_seconds_count{coupon="other",result="busy"}'
             await until(lambda: metric(session, there, busy), "it was busy for the other")
     assert [type(each) for each in await asyncio.gather(ada, ben)] == [Claimed, Claimed]

@@ -29,7 +29,9 @@ async def test_the_stock_is_exact_and_every_path_leads_to_it(
     url = await open_service()
     client: ClaimClient = connect(url)
     assert isinstance(await client.create_coupon(_NAME, 5, strategy=strategy), CouponCreated)
-    outcomes = await asyncio.gather(*(client.claim(_NAME, f"user-{number}") for number in range(20)))
+    outcomes = await asyncio.gather(
+        *(client.claim(user_id=f"user-{number}", coupon_name=_NAME) for number in range(20))
+    )
     assert [sum(isinstance(each, kind) for each in outcomes) for kind in (Claimed, SoldOut)] == [5, 15]
     # Without an idempotency key a claim takes the fast path.
     body = json.dumps({"user_id": "late", "coupon_name": _NAME})

@@ -35,9 +35,9 @@ async def claim(session: aiohttp.ClientSession, url: str, name: str, user: str) 
 async def test_a_claim_is_made_once_and_told_again(open_service: OpenService, connect: Connect) -> None:
     client = connect(await open_service())
     assert isinstance(await client.create_coupon("spring", 2), CouponCreated)
-    made = await client.claim("spring", "ada")
+    made = await client.claim(user_id="ada", coupon_name="spring")
     assert isinstance(made, Claimed)
-    assert await client.claim("spring", "ada") == AlreadyClaimed(made.claim)
+    assert await client.claim(user_id="ada", coupon_name="spring") == AlreadyClaimed(made.claim)
     coupon = await client.coupon("spring")
     assert isinstance(coupon, Coupon)
     assert (coupon.remaining_amount, coupon.claimed_by) == (1, ("ada",))
@@ -55,7 +55,7 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
     masters = [Redis.from_url(url) for url in redis_urls]
     with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
-        held_up = asyncio.create_task(connect(here).claim("spring", "ada"))
+        held_up = asyncio.create_task(connect(here).claim(user_id="ada", coupon_name="spring"))
 
         async def is_locked() -> bool:
             return all([await master.exists("claim:coupon:spring") for master in masters])
@@ -75,7 +75,7 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
         async def refused() -> dict[str, float]:
             before, started = await busy(), time.monotonic()
             with pytest.raises(UnavailableError, match="503 lock-busy"):
-                await connect(there, ONCE).claim("spring", "ben")
+                await connect(there, ONCE).claim(user_id="ben", coupon_name="spring")
             seconds = time.monotonic() - started
             return {name: value - before[name] for name, value in (await busy()).items()} | {"seconds": seconds}
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from claimsvc.domain import ClaimOutcome, StrategyName
 from claimsvc.http.app import create_app
@@ -55,10 +56,13 @@ class Gate(MemoryStore):
         super().__init__()
         self.asked = asyncio.Event()
         self.open = asyncio.Event()
+        self.waiting = 0
 
     async def claim_unit(self, coupon_name: str, user_id: str) -> ClaimOutcome:
         self.asked.set()
+        self.waiting += 1
         await self.open.wait()
+        self.waiting -= 1
         return await super().claim_unit(coupon_name, user_id)
 
 
@@ -98,7 +102,7 @@ class Gated:
 
 
 @asynccontextmanager
-async def gated(**limits: float) -> AsyncIterator[Gated]:
+async def gated(**limits: Any) -> AsyncIterator[Gated]:
     store, observations = Gate(), Observations()
     await store.create_coupon("plenty", 10, StrategyName.REDLOCK)
     async with running(create_app(memory_services(store, observations)), **limits) as server:

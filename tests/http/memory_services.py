@@ -33,6 +33,7 @@ from claimsvc.domain import (
     Replayed,
     RowsRefused,
     Scope,
+    UnknownClaim,
     UnknownCode,
     UnknownCoupon,
     WaitingInstance,
@@ -81,6 +82,7 @@ class MemoryCodes:
         entry: AuditEntry,
         *,
         atomic: bool,
+        uses: int | None = None,
         idempotency_key: IdempotencyKey | None = None,
     ) -> CodesAdded | RowsRefused | UnknownCoupon | Replayed | KeyReused:
         async for _ in rows:
@@ -95,6 +97,8 @@ class MemoryCodes:
         expires_at: datetime | None,
         entry: AuditEntry,
         idempotency_key: IdempotencyKey | None = None,
+        *,
+        uses: int | None = None,
     ) -> CodesAdded | PatternTooSmall | CodeExpired | UnknownCoupon | Replayed | KeyReused:
         return UnknownCoupon()
 
@@ -103,11 +107,35 @@ class MemoryCodes:
     ) -> Redeemed | AlreadyRedeemed | CodeExpired | CodeNotClaimed | NotYourClaim | UnknownCode | Replayed | KeyReused:
         return UnknownCode()
 
+    async def redeem_claim(
+        self, claim_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
+    ) -> UnknownClaim:
+        return UnknownClaim()
+
+    async def unredeem(
+        self, code: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
+    ) -> UnknownCode:
+        return UnknownCode()
+
+    async def unredeem_claim(
+        self, claim_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
+    ) -> UnknownClaim:
+        return UnknownClaim()
+
+    async def check(self, code: str, user_id: str | None) -> UnknownCode:
+        return UnknownCode()
+
     async def code(self, code: str) -> Code | None:
         return None
 
+    async def of_coupon(self, coupon_name: str, *, after: str, limit: int) -> list[Code]:
+        return []
+
     async def count(self, coupon_type: str | None) -> CodeCounts:
         return CodeCounts()
+
+    async def changed_elsewhere(self) -> set[str | None]:
+        return set()
 
     async def expire_due(self) -> int:
         return 0
@@ -148,7 +176,7 @@ class MemoryExports:
     def __init__(self, store: MemoryStore) -> None:
         self._store = store
 
-    async def claims(self, coupon_name: str) -> AsyncIterator[bytes] | UnknownCoupon:
+    async def claims(self, coupon_name: str, *, with_codes: bool = False) -> AsyncIterator[bytes] | UnknownCoupon:
         return self._parts(coupon_name) if coupon_name in self._store.amounts else UnknownCoupon()
 
     async def _parts(self, coupon_name: str) -> AsyncIterator[bytes]:
@@ -237,7 +265,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "api_keys": MemoryKeys(),
             "health_checks": checks,
             "observer": observations,
-            "render_metrics": lambda _: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
+            "begin_render_metrics": lambda _: lambda: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             "admin_key_digests": (ADMIN_DIGEST,),
             "body_timeout_seconds": 0.2,
             **changes,

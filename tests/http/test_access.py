@@ -49,6 +49,12 @@ WITH_TOKENS: dict[str, set[str]] = {
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "POST /api/codes/{code}/unredeem": {"admin", "codes:redeem"},
+    # A user sees their own codes only.
+    "GET /api/codes/{code}/validate": {"ann", "eve", "admin", "codes:redeem"},
+    "POST /api/claims/{id}/redeem": {"ann", "admin", "codes:redeem"},
+    "POST /api/claims/{id}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/coupons/{name}/codes": {"admin", "codes:read"},
     "GET /api/codes/{code}": {"admin", "codes:read"},
     "GET /api/codes": {"admin", "codes:read"},
     "GET /api/locks": {"admin", "locks:read"},
@@ -59,6 +65,8 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/users/me/claims": {"ann", "eve"},
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     "GET /livez": ALL,
+    "GET /health": ALL,
+    "GET /healthcheck": ALL,
     "GET /readyz": ALL,
     "GET /metrics": ALL,
     "GET /openapi.json": ALL,
@@ -79,6 +87,11 @@ WITHOUT_TOKENS = {
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},
+    "POST /api/codes/{code}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/codes/{code}/validate": {"admin", "codes:redeem"},
+    "POST /api/claims/{id}/redeem": {"admin", "codes:redeem"},
+    "POST /api/claims/{id}/unredeem": {"admin", "codes:redeem"},
+    "GET /api/coupons/{name}/codes": {"admin", "codes:read"},
     "GET /api/codes/{code}": {"admin", "codes:read"},
     "GET /api/codes": {"admin", "codes:read"},
     "PUT /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
@@ -92,6 +105,7 @@ WITHOUT_TOKENS = {
     "GET /api/coupons/{name}/claims/export": {"admin", "claims:read"},
     # A key shows more than others see, so one that is sent must be good.
     "GET /api/users/{user_id}/claims": {"nobody", "admin", *KEYS},
+    "GET /api/coupons/{name}/claims": {"nobody", "admin", *KEYS},
     "GET /api/users/me/claims": set(),
 }
 
@@ -105,6 +119,8 @@ BODIES: dict[str, dict[str, object]] = {
     "PATCH /api/coupons/claim": {"paused": True},
     "POST /api/coupons/{name}/codes/generate": {"count": 1, "pattern": "AAAA-9999"},
     "DELETE /api/locks/{coupon_name}": {"reason": "it hangs"},
+    "POST /api/claims/{id}/unredeem": {"reason": "it fell through"},
+    "POST /api/codes/{code}/unredeem": {"reason": "it fell through"},
     "POST /console/stress-test": {"scenario": "none"},
 }
 

@@ -2,9 +2,11 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from ipaddress import ip_network
 from typing import Any
 from urllib.parse import quote
 
@@ -12,17 +14,21 @@ import pytest
 import structlog
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from opentelemetry.trace import NoOpTracer
 
-from claimsvc.domain import StrategyName
+from claimsvc.domain import StrategyName, TokenRefused
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.bodies import parse_body
+from claimsvc.http.framework.routing import Route
 from claimsvc.http.framework.schemas import ClaimCoupon
 from claimsvc.http.routes import ROUTES
 from claimsvc.http.server.problems import RefusedError
+from claimsvc.observability.tracing.requests import RequestTracer
 from claimsvc.representations.code_files import CSV, NDJSON, BadCodeFileError, RowReader
 from claimsvc.representations.coupons import ChangeCoupon, CreateCoupon
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object
 from claimsvc.representations.user_lists import BadListError, ListFormat, ListReader
+from tests.http.gated import EXPRESS, ORDINARY
 from tests.http.memory_services import Observations, Service, memory_services
 from tests.support.admin import ADMIN
 from tests.support.memory_store import MemoryStore
@@ -117,6 +123,21 @@ class Running:
     runner: asyncio.Runner
     service: Service
 
+    def answer(self, data: bytes) -> tuple[int, dict[str, Any]]:
+        """The status of the first final response, and its body if it is a problem."""
+
+        async def ask() -> tuple[int, dict[str, Any]]:
+            async with connected(self.service.port) as wire:
+                await wire.send(data)
+                head = b"HTTP/1.1 100 "
+                while head.startswith(b"HTTP/1.1 100 "):
+                    head = await asyncio.wait_for(wire.reader.readuntil(b"\r\n\r\n"), 10)
+                length = re.search(rb"(?i)content-length: (\d+)", head)
+                body = await wire.reader.readexactly(int(length[1]) if length else 0)
+                return int(head.split()[1]), json.loads(body) if b"problem+json" in head else {}
+
+        return self.runner.run(ask())
+
     def status(self, data: bytes) -> int:
         """The status of the first response."""
 
@@ -129,21 +150,41 @@ class Running:
         return self.runner.run(ask())
 
 
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
+@contextmanager
+def _running(**changes: object) -> Iterator[Running]:
     store = MemoryStore()
     with asyncio.Runner() as runner, structlog.testing.capture_logs() as lines:
-        runner.run(store.create_coupon("plenty", 1000, StrategyName.REDLOCK))
+        runner.run(store.create_coupon("plenty", 100_000, StrategyName.REDLOCK))
         runner.run(store.create_coupon("last", 1, StrategyName.REDLOCK))
         observations = Observations()
-        serving = served(create_app(memory_services(store, observations)))
+        serving = served(create_app(memory_services(store, observations, **changes)))
         port = runner.run(serving.__aenter__())
         yield Running(runner, Service("", port, store, observations, None, lines))  # type: ignore[arg-type]
         runner.run(serving.__aexit__(None, None, None))
 
 
-def _request(data: Any) -> bytes:
-    route = data.draw(st.sampled_from(_ANSWERED))
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with _running() as found:
+        yield found
+
+
+class _NoTokens:
+    """`ports.Tokens` of an issuer that has signed none."""
+
+    async def user_of(self, token: str) -> TokenRefused:
+        return TokenRefused("no token is good")
+
+
+@pytest.fixture(scope="module")
+def guarded() -> Iterator[Running]:
+    """With users' tokens, traces, and a proxy whose headers are believed: more headers are parsed."""
+    tracer, proxies = RequestTracer(NoOpTracer(), 10**6), [ip_network("127.0.0.0/8")]
+    with _running(tokens=_NoTokens(), tracer=tracer, trusted_proxies=proxies) as found:
+        yield found
+
+
+def _request(data: Any, route: Route) -> bytes:
     path = "/".join(
         quote(data.draw(_parts), safe="", errors="surrogatepass") if part.startswith("{") else part
         for part in route.path.split("/")
@@ -157,15 +198,51 @@ def _request(data: Any) -> bytes:
     body: bytes = data.draw(_bodies)
     head = {"Host": "x", **headers, "Content-Length": str(len(body)), "Connection": "close"}
     lines = b"".join(f"{name}: {value}\r\n".encode("latin-1") for name, value in head.items())
-    return f"{route.method} {path}?{query} HTTP/1.1\r\n".encode() + lines + b"\r\n" + body
+    target = f"{path}?{query}" if query else path
+    return f"{route.method} {target} HTTP/1.1\r\n".encode() + lines + b"\r\n" + body
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.parametrize("route", _ANSWERED, ids=lambda route: f"{route.method} {route.path}")
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 @given(data=st.data())
-def test_no_request_to_any_route_is_an_internal_error(running: Running, data: Any) -> None:
-    sent = _request(data)
-    running.service.lines.clear()
-    assert running.status(sent) < 500, (sent, running.service.lines)
+def test_no_request_to_any_route_is_an_internal_error(
+    running: Running, guarded: Running, route: Route, data: Any
+) -> None:
+    sent = _request(data, route)
+    for service in (running, guarded):
+        service.service.lines.clear()
+        assert service.status(sent) < 500, (sent, service.service.lines)
+
+
+_CLAIM_BODIES = st.one_of(
+    _bodies,
+    st.lists(
+        st.sampled_from(("user_id", "coupon_name", "type", "hold_seconds", "attributes", "x")).flatmap(
+            lambda name: st.tuples(st.just(name), st.just(_FITTING.get(name, "null")) | _json_texts)
+        ),
+        max_size=4,
+    ).map(
+        lambda pairs: ("{" + ",".join(f'"{name}":{value}' for name, value in pairs) + "}").encode("utf-8", "replace")
+    ),
+)
+
+
+@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@given(body=_CLAIM_BODIES, header=st.tuples(_names, _values))
+def test_the_fast_path_answers_any_claim_as_the_ordinary_way_does(
+    running: Running, body: bytes, header: tuple[str, str]
+) -> None:
+    """Which has no problem of the server either. What the fast path does not take, both leave to the ordinary one."""
+    name, value = header
+    extra = {} if name in {"Content-Type", "Authorization"} else {name: value}
+    lines = b"".join(f"{each}: {extra[each]}\r\n".encode("latin-1") for each in extra)
+    problems = []
+    for content_type in (EXPRESS, ORDINARY):
+        head = f"Host: x\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}\r\n".encode()
+        status, problem = running.answer(b"POST /api/coupons/claim HTTP/1.1\r\n" + head + lines + b"\r\n" + body)
+        assert status < 500, (body, running.service.lines)
+        problems.append((status, problem.get("errors")) if status in {400, 413, 415, 417} else ("decided", None))
+    assert problems[0] == problems[1]
 
 
 @pytest.mark.parametrize("value", _HOSTILE)

@@ -80,7 +80,7 @@ async def test_a_coupon_s_life_is_told_newest_first_with_who_did_what(stage: Sta
     told = await stage.told("subject_type=coupon&subject=spring")
     assert [(each["action"], each["actor"], each["details"]) for each in told] == [
         ("coupon.archive", KEY, {}),
-        ("coupon.change", KEY, {"fields": ["amount"]}),
+        ("coupon.change", KEY, {"fields": ["amount"], "changes": {"amount": {"old": 5, "new": 6}}}),
         ("coupon.create", KEY, {"amount": 5, "strategy": "redlock"}),
     ]
     assert told[2]["request_id"] == "first"

@@ -101,6 +101,8 @@ async def test_a_method_that_a_path_lacks_is_refused_with_those_it_has(
         ("", {"headers": {"Content-Type": "application/json"}}, ""),
         ("", {"json": {"reason": "by mistake"}}, "by mistake"),
         ("?reason=by+mistake", {}, "by mistake"),
+        ("?reason=", {}, ""),
+        ("", {"json": {"reason": ""}}, ""),
     ],
 )
 async def test_a_claim_is_cancelled_with_or_without_a_body(

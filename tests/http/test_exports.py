@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from claimsvc.domain import Claimed, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
@@ -14,6 +16,8 @@ from claimsvc.postgres import Repositories
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.exports import PostgresExports
 from claimsvc.postgres.pool import open_pool
+from claimsvc.representations.csv_cells import guarded
+from claimsvc.representations.user_lists import ListFormat, ListReader
 from tests.http.asking import claim, get
 from tests.http.memory_services import Service
 from tests.support.admin import ADMIN
@@ -23,7 +27,10 @@ from tests.support.program import claimsvc_here
 from tests.support.storage import LIMITS, attempts, create_coupon, open_storage
 
 PATH = "/api/coupons/plenty/claims/export"
-_USERS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")', 'a"b', "a,b", "x=1", "'quoted"]
+_USERS = ["=1+1", "+1", "-1", "@SUM(A1)", '=HYPERLINK("http://x","y")', 'a"b', "a,b", "x=1", "'quoted", "'+1", "a;=1%"]
+_USERS += ["a%3B=1%25"]
+_ANY_USER = st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=20)
+_TRICKY_USER = st.text(st.sampled_from("=+-@;,'\"%3B25a|"), min_size=1, max_size=12)
 
 
 @pytest.fixture
@@ -67,10 +74,29 @@ async def test_every_claim_is_exported_once_and_no_cell_is_a_formula(
     by_id = {line["id"]: line for line in lines}
     assert len(lines) == len(by_id) == len(_USERS)
     users = [by_id[each]["user_id"] for each in ids]
-    assert users == [f"'{user}" if user[0] in "=+-@" else user for user in _USERS]
+    assert users == [guarded(user) for user in _USERS]
     assert (by_id[ids[0]]["state"], by_id[ids[0]]["ended_at"]) == ("cancelled", "2026-01-02T03:04:05.500000Z")
     assert (by_id[ids[1]]["state"], by_id[ids[1]]["expires_at"]) == ("held", "2126-01-02T03:04:05.000000Z")
     assert (by_id[ids[2]]["state"], by_id[ids[2]]["expires_at"], by_id[ids[2]]["ended_at"]) == ("active", "", "")
+
+
+@given(users=st.sets(_ANY_USER | _TRICKY_USER, min_size=1, max_size=30))
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25, deadline=None)
+async def test_an_export_is_safe_under_any_delimiter_and_loads_as_the_users_it_has(
+    storage: Repositories, exports: PostgresExports, database_url: str, users: set[str]
+) -> None:
+    await create_coupon(storage, "-spring", 1000, StrategyName.REDLOCK)
+    administrate(database_url, "DELETE FROM user_claims; UPDATE coupons SET remaining_amount = amount")
+    await storage.admission.admit(attempts(*users, on="-spring"))
+    parts = await exports.claims("-spring")
+    assert not isinstance(parts, UnknownCoupon)
+    file = b"".join([part async for part in parts])
+    assert ";" not in file.decode()
+    for delimiter in ",;\t":
+        for row in csv.reader(io.StringIO(file.decode(), newline=""), delimiter=delimiter):
+            assert not [cell for cell in row if cell.startswith(("=", "+", "-", "@", "\t", "\r"))]
+    reader = ListReader(ListFormat.CSV)
+    assert sorted([*reader.feed(file), *reader.end()]) == sorted(users)
 
 
 async def test_an_export_while_claims_are_made_has_all_that_were_made_before(

@@ -55,3 +55,11 @@ async def test_metrics_are_what_is_rendered(service: Service) -> None:
     async with service.client.get(f"{service.url}/metrics") as response:
         assert response.content_type == "text/plain"
         assert await response.read() == b"claimsvc_up 1\n"
+
+
+async def test_clients_of_other_services_may_ask_elsewhere_whether_it_is_alive(service: Service) -> None:
+    service.store.failure = UnavailableError("gone", dependency="postgresql")
+    for path in ("/livez", "/health", "/healthcheck"):
+        assert (await get(service, path))[:2] == (200, {"status": "ok"})
+        async with service.client.head(service.url + path) as response:
+            assert response.status == 200

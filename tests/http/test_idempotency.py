@@ -149,20 +149,26 @@ async def test_what_was_answered_outlives_the_service(instances: Open) -> None:
         await service.offer()
         claimed = await service.claim("ada", "made")
         refused = await service.claim("ada", "refused")
+        await service.offer("last", 1)
+        await service.claim("eve", coupon="last")
+        sold_out = await service.claim("ada", "sold-out", coupon="last")
         unknown = await service.claim("ada", "unknown", coupon="none")
         held = await service.claim("ben", "held", hold_seconds=60)
-        assert [each.status for each in (claimed, refused, unknown, held)] == [201, 409, 404, 201]
-        assert not any(each.replayed for each in (claimed, refused, unknown, held))
+        assert [each.status for each in (claimed, refused, sold_out, unknown, held)] == [201, 409, 409, 404, 201]
+        assert not any(each.replayed for each in (claimed, refused, sold_out, unknown, held))
     async with instances() as service:
         for first, again in (
             (claimed, await service.claim("ada", "made")),
             (refused, await service.claim("ada", "refused")),
-            (unknown, await service.claim("ada", "unknown", coupon="none")),
+            (sold_out, await service.claim("ada", "sold-out", coupon="last")),
             (held, await service.claim("ben", "held", hold_seconds=60)),
         ):
             assert (again.essence, again.replayed) == (first.essence, "true")
         assert (await service.claim("ada", "made", hold_seconds=60)).type == "key-reused"
         assert await service.left() == 98
+        # Of what is not there, nothing is stored: anybody can make names up.
+        again = await service.claim("ada", "unknown", coupon="none")
+        assert (again.status, again.type, again.replayed) == (404, "unknown-coupon", None)
 
 
 async def test_what_happens_to_a_claim_afterwards_changes_nothing_of_its_answer(instances: Open) -> None:
@@ -279,7 +285,7 @@ async def test_a_key_is_the_same_with_and_without_its_quotation_marks(instances:
 _NO_KEYS: tuple[tuple[str, ...], ...] = (
     *(("",), (" ",), ('""',), ("two words",), ("a, b",), ('"a", "b"',), ('"open',), ('shut"',), ('"a"b"',)),
     *(('"a\\"',), ('"a\\b"',), ('"k";p=1',), ("\u00e9",), ('"\u00e9"',), ("a" * 256,), (f'"{"a" * 256}"',)),
-    *(("a" * 8000,), ("k", "k"), ("k", "other"), ("k", "")),
+    *(("a" * 8000,), ("k", "k"), ("k", "other"), ("k", ""), ('" "',), ('"   "',)),
 )
 
 

@@ -69,6 +69,10 @@ async def test_a_lock_is_released_once_in_the_name_of_the_key(service: Service) 
         ("/api/locks/plenty", {}, ""),
         ("/api/locks/plenty", {"headers": {"Content-Type": "application/json"}}, ""),
         ("/api/locks/plenty", {"json": {}}, ""),
+        ("/api/locks/plenty?reason=", {}, ""),
+        ("/api/locks/plenty", {"json": {"reason": ""}}, ""),
+        ("/api/locks/plenty?reason=its%20instance%20hangs", {"json": {"reason": ""}}, "its instance hangs"),
+        ("/api/locks/plenty?reason=", {"json": REASON}, "its instance hangs"),
         ("/api/locks/plenty?reason=its%20instance%20hangs", {}, "its instance hangs"),
         ("/api/locks/plenty", {"json": REASON}, "its instance hangs"),
         ("/api/locks/plenty?reason=another", {"json": REASON}, "its instance hangs"),
@@ -91,11 +95,12 @@ async def test_a_lock_of_no_coupon_or_with_a_bad_reason_is_not_released(service:
     status, problem = await ask(service.url, "DELETE", "/api/locks/none", headers=ADMIN, json=REASON)
     assert (status, problem["type"]) == (404, "/problems/lock-not-held")
     unclear: list[tuple[str, dict[str, Any], int]] = [
-        ("", {"json": {"reason": ""}}, 400),
+        ("", {"json": {"reason": " "}}, 400),
+        ("", {"json": {"reason": "\u200b"}}, 400),
         ("", {"json": {"reason": "a\nb"}}, 400),
         ("", {"json": {"reason": None}}, 400),
         ("", {"data": "its instance hangs"}, 415),
-        ("?reason=", {}, 400),
+        ("?reason=%20", {}, 400),
         ("?reason=a%0Ab", {}, 400),
         ("?reason=one&reason=two", {}, 400),
         ("?raison=one", {}, 400),

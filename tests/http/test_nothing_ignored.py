@@ -19,7 +19,7 @@ from tests.support.admin import ADMIN
 
 DOCUMENTED = [route for route in ROUTES if route.documented]
 WITHOUT_BODY = [route for route in DOCUMENTED if route.reads_body and route.body_is_optional]
-_VALUES = {"name": "plenty", "coupon_name": "plenty", "code": "C-1", "slug": "sold-out", "user": "ann"}
+_VALUES = {"name": "plenty", "coupon_name": "plenty", "code": "C-1", "slug": "sold-out", "user_id": "ann"}
 _CLAIM_ID = "00000000-0000-7000-8000-000000000000"
 
 

@@ -105,8 +105,16 @@ async def test_no_code_is_in_the_log(service: Service) -> None:
     assert [line["path"] for line in service.lines] == ["/api/codes/{code}", "/api/codes/{code}", "/api/codes/..."]
 
 
+async def test_whose_claims_are_listed_is_not_in_the_log(service: Service) -> None:
+    for path in ("/api/users/ada/claims", "/api/users/%61da/claims?cursor=ada"):
+        async with service.client.get(service.url + path) as response:
+            assert response.status in (200, 400)
+    assert [line["path"] for line in service.lines] == ["/api/users/{user_id}/claims"] * 2
+    assert "ada" not in str(service.lines)
+
+
 async def test_who_is_to_be_forgotten_is_not_in_the_log(service: Service) -> None:
-    for path in ("/api/users/ada", "/api/users/%61da", "/api/users/ada/claims"):
+    for path in ("/api/users/ada", "/api/users/%61da", "/api/users/ada/other"):
         async with service.client.delete(service.url + path, headers=ADMIN) as response:
             assert response.status in (200, 404)
     assert [(line["path"], line["status"]) for line in service.lines] == [

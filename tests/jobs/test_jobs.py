@@ -39,6 +39,8 @@ class FakeLease:
         self.asked_before_its_end -= 1
         return 20.0 if self.asked_before_its_end >= 0 else 0.0
 
+    def hand_to(self, instance: str) -> None: ...
+
     async def is_wanted(self) -> bool:
         return False
 

@@ -1,7 +1,9 @@
 """Codes over connections that are cut: what was committed is known to be ours, and is not done twice."""
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -14,12 +16,17 @@ from claimsvc.domain import (
     Confirmed,
     NewCode,
     Redeemed,
+    RefusedRow,
+    RowReason,
+    RowsRefused,
     StrategyName,
 )
 from claimsvc.postgres import Repositories
+from claimsvc.postgres.code_batch import CodeBatch
+from claimsvc.postgres.connections import Driver
 from tests.support.databases import administrate
 from tests.support.proxy import Proxy
-from tests.support.storage import attempts, create_coupon, entries_about, open_storage_through_a_proxy
+from tests.support.storage import attempts, create_coupon, entries_about, open_storage, open_storage_through_a_proxy
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
 
@@ -36,6 +43,16 @@ async def cut(database_url: str) -> AsyncIterator[tuple[Repositories, Proxy]]:
 
 async def rows(*codes: str) -> AsyncIterator[Sequence[NewCode]]:
     yield [NewCode(row, code) for row, code in enumerate(codes, 1)]
+
+
+async def with_terms() -> AsyncIterator[Sequence[NewCode]]:
+    yield [NewCode(1, "a", None, "vip", {"text": "tea"}), NewCode(2, "b")]
+
+
+async def terms(storage: Repositories, code: str) -> tuple[Any, Any]:
+    found = await storage.codes.code(code)
+    assert found is not None
+    return found.type, found.benefit
 
 
 async def amounts(storage: Repositories) -> tuple[int, int]:
@@ -77,6 +94,28 @@ async def test_a_dead_code_is_replaced_once(cut: tuple[Repositories, Proxy], dat
     assert await amounts(storage) == (2, 1)
 
 
+async def test_what_was_added_with_terms_is_not_refused_because_the_coupon_has_some_by_now(
+    cut: tuple[Repositories, Proxy], database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The coupon is given a type between the commit that is lost and the transaction that finds out about it."""
+    storage, proxy = cut
+    begin, begun = CodeBatch.begin, 0
+
+    async def begin_later(batch: CodeBatch, driver: Driver) -> None:
+        nonlocal begun
+        begun += 1
+        if begun == 2:
+            administrate(database_url, "UPDATE campaigns SET type = 'welcome'")
+        await begin(batch, driver)
+
+    monkeypatch.setattr(CodeBatch, "begin", begin_later)
+    proxy.cut_after(b"COMMIT")
+    assert await storage.codes.add("spring", with_terms(), ENTRY, atomic=True) == CodesAdded(2)
+    assert begun == 2
+    assert await amounts(storage) == (2, 2)
+    assert [await terms(storage, code) for code in ("a", "b")] == [("vip", {"text": "tea"}), ("welcome", None)]
+
+
 @pytest.mark.parametrize("transition", ["claimed", "redeemed", "cancelled"])
 async def test_what_becomes_of_a_code_becomes_of_it_once(cut: tuple[Repositories, Proxy], transition: str) -> None:
     storage, proxy = cut
@@ -93,3 +132,52 @@ async def test_what_becomes_of_a_code_becomes_of_it_once(cut: tuple[Repositories
         proxy.cut_after(b"COMMIT")
         assert isinstance(await storage.claims.cancel(claimed.claim.id, ENTRY), Cancelled)
     assert await amounts(storage) == ((1, 1) if transition == "cancelled" else (2, 1))
+
+
+@pytest.mark.parametrize("atomic", [True, False])
+async def test_an_upload_and_a_change_of_the_coupon_at_the_same_time_are_decided_by_the_lock(
+    database_url: str, monkeypatch: pytest.MonkeyPatch, atomic: bool
+) -> None:
+    """The coupon gets a type after the rows were looked at, and before its row is locked."""
+    finish, finished = CodeBatch.finish, 0
+    async with open_storage(database_url) as (storage, _):
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+
+        async def finish_later(batch: CodeBatch, driver: Driver) -> None:
+            nonlocal finished
+            finished += 1
+            if finished == 1:
+                await storage.campaigns.change("spring", {"type": "welcome"}, ENTRY)
+            await finish(batch, driver)
+
+        monkeypatch.setattr(CodeBatch, "finish", finish_later)
+        refused = (RefusedRow(1, "a", RowReason.COUPON_HAS_TYPE),)
+        answer = await storage.codes.add("spring", with_terms(), ENTRY, atomic=atomic)
+        assert answer == (RowsRefused(refused, 1) if atomic else CodesAdded(1, refused, 1))
+        assert await amounts(storage) == ((5, 5) if atomic else (1, 1))
+        assert await storage.codes.code("a") is None
+
+
+async def test_uploads_at_the_same_time_have_a_hundred_types_at_most_and_each_once(database_url: str) -> None:
+    async def upload(storage: Repositories, number: int) -> int:
+        async def rows() -> AsyncIterator[Sequence[NewCode]]:
+            yield [NewCode(row, f"{number}-{row}", None, f"type-{(number * 15 + row) % 140}") for row in range(30)]
+
+        answer = await storage.codes.add("spring", rows(), ENTRY, atomic=False)
+        assert isinstance(answer, CodesAdded)
+        assert {row.reason for row in answer.refused} <= {RowReason.TOO_MANY_TYPES}
+        return answer.added
+
+    async with open_storage(database_url) as (storage, _):
+        await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+        added = await asyncio.gather(*(upload(storage, number) for number in range(8)))
+    [(types, of_codes, codes)] = administrate(
+        database_url,
+        """
+        SELECT (SELECT array_agg(each ORDER BY each) FROM campaigns, unnest(code_types) AS each),
+            array_agg(DISTINCT own_type ORDER BY own_type), count(*) FROM codes
+        """,
+    )
+    assert types == of_codes
+    assert len(of_codes) == 100  # type: ignore[arg-type]
+    assert codes == sum(added)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 import re
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import replace
 
 import psycopg
@@ -16,6 +17,7 @@ from claimsvc.domain import (
     Claimed,
     ClaimOptions,
     IdempotencyKey,
+    NewCode,
     StrategyName,
 )
 from claimsvc.postgres import Repositories, erasure
@@ -196,3 +198,26 @@ async def test_the_command_forgets_a_user_only_when_told_twice(storage: Reposito
     told = claimsvc_here("user", "erase", "ada", "--yes", "--json", **variables)
     assert (told.returncode, told.stderr) == (0, "")
     assert (json.loads(told.stdout)["claims"], places_that_name(database_url, "ada")) == (1, {})
+
+
+async def test_answers_to_redemptions_name_the_user_no_more(storage: Repositories, database_url: str) -> None:
+    async def rows() -> AsyncIterator[Sequence[NewCode]]:
+        yield [NewCode(1, "C-1"), NewCode(2, "C-2")]
+
+    entry = AuditEntry("test", "code.redeem", "code", "C-1")
+    await create_coupon(storage, "spring", 5, StrategyName.REDLOCK)
+    await storage.codes.add("spring", rows(), entry, atomic=True, uses=2)
+    claim_id = await claimed(storage, USER, "spring")
+    await claimed(storage, "ben", "spring")
+    await storage.codes.redeem("C-1", entry, once("by code"))
+    await storage.codes.redeem_claim(claim_id, entry, once("by id"))
+    await storage.codes.unredeem("C-1", entry, once("back"))
+    await storage.codes.unredeem_claim(claim_id, entry, once("back by id"))
+    await storage.codes.redeem("C-2", entry, once("of ben"))
+    assert places_that_name(database_url, USER)["public.idempotent_answers"] == 4
+    erased = await storage.erasure.erase(USER, actor=ACTOR)
+    assert erased.answers == 4
+    assert places_that_name(database_url, USER) == {}
+    found = await storage.codes.code("C-1")
+    assert found is not None
+    assert found.user_id == erased.erased_as

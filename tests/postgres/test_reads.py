@@ -2,23 +2,25 @@
 
 import asyncio
 import logging
+import time
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from typing import Any, cast
+from itertools import pairwise
+from typing import cast
 
 import psycopg
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claimsvc.domain import AuditFilter, StrategyName
+from claimsvc.domain import EVERY_CLAIM_STATE, AuditFilter, CouponFilter, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports.clients import CLIENT
 from claimsvc.postgres import Repositories, migrate
 from claimsvc.postgres.connections import Borrowed, Driver, PoolTimedOutError
-from claimsvc.postgres.coupons import _LIST, _pattern_of
+from claimsvc.postgres.coupon_lists import statement_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import open_pool
@@ -48,13 +50,14 @@ async def test_no_slow_read_takes_the_connection_of_claims(database_url: str) ->
         await create_coupon(storage, "spring", 1, StrategyName.ROW_LOCK)
 
         async def holds_the_connection(driver: Driver, _: bool) -> None:
-            assert [each.name for each in await storage.coupons.coupons(search="ring", after=None, limit=10)] == [
-                "spring"
-            ]
+            found = await storage.coupons.listed(CouponFilter(search="ring"), after=None, limit=10)
+            assert [each.coupon.name for each in found] == ["spring"]
+            assert await storage.claims.claims_of_user("ada", states=EVERY_CLAIM_STATE, before=None, limit=10) == []
             assert await storage.coupons.coupon("spring", claimants=10) is not None
             assert await storage.claims.claims("spring", after=None, limit=10) == []
             assert await storage.codes.count(None) is not None
             assert await storage.codes.types() == []
+            assert await storage.codes.of_coupon("spring", after="", limit=10) == []
             assert await storage.audit_log.entries(_ANY, after=None, limit=10) != []
             export = await storage.exports.claims("spring")
             assert [line async for line in cast("AsyncIterator[bytes]", export)]
@@ -68,7 +71,7 @@ async def test_claims_go_on_while_every_connection_for_reads_is_in_use(database_
 
         async def holds_the_connection(driver: Driver) -> None:
             with pytest.raises(UnavailableError, match="every connection"):
-                await storage.coupons.coupons(search=None, after=None, limit=10)
+                await storage.coupons.listed(CouponFilter(), after=None, limit=10)
             assert await storage.coupons.stock(["spring"])
             assert await storage.coupons.claimable_coupons(None, after=None, limit=10) == ["spring"]
 
@@ -108,16 +111,70 @@ async def test_a_client_that_asks_a_hundred_times_delays_another_by_one_turn() -
     assert Counter(served) == {"many": 100, "one": 1}
 
 
+async def test_while_clients_wait_a_connection_rests_for_a_multiple_of_its_use() -> None:
+    """So reads leave most of the process's time to claims, and more of it when it is busy."""
+    fair = FairSource(_Endless(), size=1, timeout_seconds=10.0, rest_factor=4.0)
+    clock = asyncio.get_running_loop().time
+    uses: list[tuple[float, float]] = []
+
+    async def ask() -> None:
+        async with fair.borrow():
+            began_at = clock()
+            await asyncio.sleep(0.02)
+            uses.append((began_at, clock()))
+
+    await asyncio.gather(*(ask() for _ in range(4)))
+    for (began_at, ended_at), (next_at, _) in pairwise(uses):
+        assert next_at - ended_at >= 4.0 * (ended_at - began_at) * 0.99
+    # Nobody waited behind the last one, so it need not rest.
+    async with asyncio.timeout(0.05), fair.borrow():
+        pass
+
+
+async def test_thousands_of_reads_that_time_out_at_once_cost_no_connection() -> None:
+    fair = FairSource(_Endless(), size=1, timeout_seconds=0.05)
+
+    async def ask() -> None:
+        async with fair.borrow():
+            pass
+
+    async with fair.borrow():
+        waiting = [asyncio.create_task(ask()) for _ in range(4000)]
+        await asyncio.sleep(0)
+        time.sleep(0.1)  # noqa: ASYNC251 - a stall, after which all of them are late in one iteration
+        await asyncio.sleep(0)
+    ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert {type(each) for each in ended} <= {PoolTimedOutError, type(None)}
+    async with asyncio.timeout(1.0), fair.borrow():
+        pass
+
+
+async def test_more_reads_than_can_be_served_are_refused_at_once() -> None:
+    fair = FairSource(_Endless(), size=1, timeout_seconds=10.0)
+
+    async def ask() -> None:
+        async with fair.borrow():
+            pass
+
+    async with fair.borrow():
+        waiting = [asyncio.create_task(ask()) for _ in range(5000)]
+        await asyncio.sleep(0)
+        with pytest.raises(PoolTimedOutError, match="too many"):
+            await ask()
+    await asyncio.gather(*waiting)
+
+
 @given(
     size=st.integers(1, 4),
+    rest_factor=st.sampled_from([0.0, 2.0]),
     asking=st.lists(st.tuples(st.sampled_from("abc"), st.integers(0, 5), st.booleans()), max_size=40),
 )
 def test_whoever_gives_up_or_is_cancelled_every_connection_is_lent_again(
-    size: int, asking: list[tuple[str, int, bool]]
+    size: int, rest_factor: float, asking: list[tuple[str, int, bool]]
 ) -> None:
     async def run() -> None:
         source = _Endless()
-        fair = FairSource(source, size=size, timeout_seconds=0.004)
+        fair = FairSource(source, size=size, timeout_seconds=0.004, rest_factor=rest_factor)
 
         async def ask(client: str, steps: int) -> None:
             CLIENT.set(client)
@@ -133,6 +190,9 @@ def test_whoever_gives_up_or_is_cancelled_every_connection_is_lent_again(
                 tasks[len(tasks) // 2].cancel()
         for ended in await asyncio.gather(*tasks, return_exceptions=True):
             assert ended is None or isinstance(ended, PoolTimedOutError | asyncio.CancelledError)
+        async with asyncio.timeout(5.0):
+            while fair._free < size:  # connections rest
+                await asyncio.sleep(0.001)
         assert (source.lent, fair._free, fair._lines) == (0, size, {})
         assert source.most <= size
 
@@ -145,8 +205,8 @@ async def test_a_search_finds_what_is_in_the_name_and_knows_no_wildcards(databas
     async with open_storage(database_url) as (storage, _):
         for name in names:
             await create_coupon(storage, name, 1, StrategyName.ROW_LOCK)
-        found = await storage.coupons.coupons(search=search, after=None, limit=10)
-    assert [each.name for each in found] == sorted(name for name in names if search.lower() in name.lower())
+        found = await storage.coupons.listed(CouponFilter(search=search), after=None, limit=10)
+    assert [each.coupon.name for each in found] == sorted(name for name in names if search.lower() in name.lower())
 
 
 @pytest.mark.parametrize(("search", "index"), [("0123", "coupons_name_trgm_idx"), ("coupon", "coupons_pkey")])
@@ -158,8 +218,8 @@ def test_a_search_has_the_index_that_fits_what_is_searched_for(database_url: str
             "SELECT 'coupon-' || lpad(i::text, 6, '0'), 1, 1 FROM generate_series(1, 20000) AS i"
         )
         connection.execute("ANALYZE coupons")
-        wanted: dict[str, Any] = {"search": _pattern_of(search), "after": None, "limit": 101}
-        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {_LIST}".encode(), wanted))
+        statement, wanted = statement_of(CouponFilter(search=search), after=None, limit=101)
+        plan = "\n".join(row[0] for row in connection.execute(f"EXPLAIN {statement}".encode(), wanted))
     assert index in plan
     assert "Seq Scan" not in plan
 
@@ -180,8 +240,8 @@ async def test_where_the_extension_cannot_be_created_the_schema_is_migrated_and_
         async with open_storage(url) as (storage, _):
             await storage.check_schema()
             await create_coupon(storage, "spring", 1, StrategyName.ROW_LOCK)
-            found = await storage.coupons.coupons(search="PRI", after=None, limit=10)
-        assert [each.name for each in found] == ["spring"]
+            found = await storage.coupons.listed(CouponFilter(search="PRI"), after=None, limit=10)
+        assert [each.coupon.name for each in found] == ["spring"]
     finally:
         administrate(empty_database_url, f"DROP OWNED BY {role}")
         administrate(empty_database_url, f"DROP ROLE {role}")

@@ -24,7 +24,11 @@ def test_the_column_of_csv_is_found_in_any_case() -> None:
 
 
 @pytest.mark.parametrize(
-    "line", ["userid", "User-ID", "users", '"user_id"', "user_id,city", "city;user_id", "id\tuser_id"]
+    "line",
+    [
+        *("userid", "User-ID", "users", '"user_id"', "user_id,city", "city;user_id", "id\tuser_id"),
+        *("username", "customer_id", "id", "email", "E-Mail", "Member ID", "app_user_id", "email,city"),
+    ],
 )
 def test_what_looks_like_a_heading_of_plain_text_and_is_none_is_refused_with_its_line(line: str) -> None:
     with pytest.raises(BadListError, match=r"^Line 2: the line looks like a heading"):
@@ -32,7 +36,7 @@ def test_what_looks_like_a_heading_of_plain_text_and_is_none_is_refused_with_its
 
 
 def test_below_a_heading_such_a_line_is_a_user() -> None:
-    assert read(ListFormat.LINES, b"user_id\nuserid\n") == ["userid"]
+    assert read(ListFormat.LINES, b"user_id\nuserid\nemail\n") == ["userid", "email"]
     assert read(ListFormat.LINES, b"ann\nuser_id\n") == ["ann", "user_id"]
 
 

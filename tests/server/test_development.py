@@ -138,10 +138,62 @@ def test_dev_says_how_to_look_into_it_and_that_works(start: Starter, state_dir: 
     assert "No lock is held." in done.stdout
     assert "masters: 3 of 3 can vote" in done.stdout
     assert "CLAIMSVC_ADMIN_KEYS is empty" not in done.stdout
-    assert re.search(r"^demo +redlock", done.stdout, re.MULTILINE)
+    assert re.search(r"^demo +open\b", done.stdout, re.MULTILINE)
     file = state_dir / "environment"
     assert file.stat().st_mode & 0o777 == 0o600
     [password] = re.findall(r"DATABASE_URL=\S+://\w+:(\w+)@", file.read_text())
     assert password not in program.stdout + program.stderr
     assert program.end(signal.SIGTERM) == 0
     assert not file.exists()
+
+
+def test_dev_is_not_open_to_other_machines(state_dir: Path) -> None:
+    for host in ("0.0.0.0", "::"):
+        told = claimsvc("dev", "--open", "--host", host, "--port", "0", "--state-dir", str(state_dir))
+        assert (told.returncode, "leave --open or --host out" in told.stderr) == (78, True), told.stderr
+    assert not state_dir.exists()
+
+
+@pytest.mark.slow
+def test_dev_that_is_open_lets_coupons_be_created_without_a_key_and_nothing_else(
+    start: Starter, state_dir: Path
+) -> None:
+    """As the clients of other services do: create, claim, read, without credentials."""
+    program = start("dev", "--open", "--port", "0", "--masters", "1", "--state-dir", str(state_dir))
+    url = program.eventually_prints(r"(http://127\.0\.0\.1:\d+)/docs")
+    program.eventually_prints("create coupons without a key")
+    coupon = {"name": "FLASH SALE", "amount": 5}
+    assert call(url, "POST", "/api/coupons", coupon)[0] == 201
+    assert call(url, "POST", "/api/coupons/claim", {"user_id": "u1", "coupon_name": "FLASH SALE"})[0] == 201
+    assert json.loads(call(url, "GET", "/api/coupons/FLASH%20SALE")[1])["claimed_by"] == ["u1"]
+    assert call(url, "POST", "/api/coupons", {"name": "other", "amount": 5}, "no-key")[0] == 401
+    assert call(url, "PATCH", "/api/coupons/FLASH%20SALE", {"amount": 9})[0] == 401
+    assert call(url, "DELETE", "/api/users/u1")[0] == 401
+    # The service's own examples name this machine otherwise, too; a page's name that leads here is refused.
+    port = url.rpartition(":")[2]
+    for host, status in ((f"localhost:{port}", 201), (f"evil.example:{port}", 421)):
+        body = json.dumps({"name": f"by-{status}", "amount": 1}).encode()
+        head = f"POST /api/coupons HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\nConnection: close\r\n"
+        with socket.create_connection(("127.0.0.1", int(port)), DEADLINE_SECONDS) as wire:
+            wire.sendall(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert wire.makefile("rb").readline().split()[1] == str(status).encode()
+    assert program.end(signal.SIGINT) == 0
+
+
+@pytest.mark.slow
+def test_dev_on_all_addresses_is_asked_under_the_names_it_is_given(start: Starter, state_dir: Path) -> None:
+    options = ("--host", "0.0.0.0", "--port", "0", "--masters", "1", "--state-dir", str(state_dir))
+    program = start("dev", *options, CLAIMSVC_ALLOWED_HOSTS="claims,LOCALHOST:9000")
+    url = program.eventually_prints(r"(http://127\.0\.0\.1:\d+)/docs")
+    program.eventually_prints("Ctrl-C stops")
+    claim = {"user_id": "u1", "coupon_name": "demo"}
+    assert call(url, "POST", "/api/coupons", {"name": "a", "amount": 1})[0] == 401
+    assert call(url, "POST", "/api/coupons/claim", claim)[0] == 201
+    port = int(url.rpartition(":")[2])
+    for host, status in (("claims", 409), ("localhost:9000", 409), ("localhost:9001", 421), ("0.0.0.0:9000", 421)):
+        body = json.dumps(claim).encode()
+        head = f"POST /api/coupons/claim HTTP/1.1\r\nHost: {host}\r\nContent-Type: application/json\r\n"
+        with socket.create_connection(("127.0.0.1", port), DEADLINE_SECONDS) as wire:
+            wire.sendall(f"{head}Connection: close\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+            assert wire.makefile("rb").readline().split()[1] == str(status).encode(), host
+    assert program.end(signal.SIGINT) == 0

@@ -20,7 +20,7 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import InvariantViolatedError, UnavailableError
-from claimsvc.ports import Decision
+from claimsvc.ports import BatchDecisions, Decision, HandedBatch
 from tests.simulation.network import Answer, Network
 from tests.support.memory_store import MemoryStore
 
@@ -46,6 +46,7 @@ class SimulatedDatabase(MemoryStore):
         self.uncertain = False
         self.slow_seconds = 0.0
         self.refused_users: set[str] = set()
+        self.fenced: set[tuple[str, str]] = set()
         self.slowest_call = 0.0
         self.transactions = 0
 
@@ -54,7 +55,36 @@ class SimulatedDatabase(MemoryStore):
         self.slow_seconds = 0.0
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        names = {attempt.coupon_name for attempt in attempts}
+        decisions, _ = await self.admit_handed(attempts, ())
+        return decisions
+
+    async def admit_handed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+    ) -> tuple[list[Decision], list[BatchDecisions | None]]:
+        def decide() -> tuple[list[Decision], list[BatchDecisions | None]]:
+            decisions = [self._decide(attempt) for attempt in attempts]
+            handed: list[BatchDecisions | None] = []
+            for batch in batches:
+                ours = self._fence(batch)
+                handed.append([self._decide(attempt) for attempt in batch.attempts] if ours else None)
+            return decisions, handed
+
+        names = {attempt.coupon_name for attempt in attempts} | {batch.coupon_name for batch in batches}
+        decided: tuple[list[Decision], list[BatchDecisions | None]] = await self._ask(self._writing(names, decide))
+        return decided
+
+    async def withhold(self, batch: HandedBatch) -> bool:
+        withheld: bool = await self._ask(self._writing({batch.coupon_name}, lambda: self._fence(batch)))
+        return withheld
+
+    async def recall(self, batch: HandedBatch) -> list[Decision]:
+        recalled: list[Decision] = await self._ask(
+            self._reading(lambda: [self._recall(attempt) for attempt in batch.attempts])
+        )
+        return recalled
+
+    def _writing(self, names: set[str], write: Callable[[], object]) -> Callable[[Answer], None]:
+        """A transaction that locks the rows of these coupons."""
 
         def arrive(answer: Answer) -> None:
             now = self._network.loop.now
@@ -72,12 +102,11 @@ class SimulatedDatabase(MemoryStore):
                 answer(_unavailable())
                 return
             self.transactions += 1
-            decisions = [self._decide(attempt) for attempt in attempts]
+            result = write()
             uncertain = self.uncertain and self._network.chance.random() < 0.5
-            answer(_unavailable() if uncertain else decisions)
+            answer(_unavailable() if uncertain else result)
 
-        decisions: list[Decision] = await self._ask(arrive)
-        return decisions
+        return arrive
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         looked: list[ClaimOutcome | None] = await self._ask(
@@ -107,6 +136,18 @@ class SimulatedDatabase(MemoryStore):
     def _duration(self) -> float:
         chance = self._network.chance
         return self._seconds * (0.5 + chance.random()) + self.slow_seconds * chance.random()
+
+    def _fence(self, batch: HandedBatch) -> bool:
+        """Put the fence around a batch. Returns False if it was there."""
+        is_new = (batch.coupon_name, batch.id) not in self.fenced
+        self.fenced.add((batch.coupon_name, batch.id))
+        return is_new
+
+    def _recall(self, attempt: Attempt) -> Decision:
+        for held in self.claims_of[attempt.coupon_name]:
+            if held.id == attempt.claim_id:
+                return Claimed(held)
+        return self._look_at(attempt) or UnavailableError("it was not made, or has ended", dependency="claimsvc")
 
     def _decide(self, attempt: Attempt) -> Decision:
         if attempt.user_id in self.refused_users:

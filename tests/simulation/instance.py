@@ -91,7 +91,10 @@ class Instance:
                 CounterStrategy(self.counters, database, database, limits=limits, room=room, observer=observed),
             )
             self._claims = StrategyByCoupon(
-                {each.name: each for each in strategies}, database, timeout_seconds=CLAIM_TIMEOUT_SECONDS
+                {each.name: each for each in strategies},
+                database,
+                database.look,
+                timeout_seconds=CLAIM_TIMEOUT_SECONDS,
             )
             self._ready.set()
             await self._stop.wait()

@@ -16,7 +16,7 @@ from claimsvc.http.framework.routing import Route
 from claimsvc.http.routes import ROUTES
 
 # What the document's description says of all operations: malformed HTTP, and defects.
-_OF_ALL = {400, 408, 414, 431, 500}
+_OF_ALL = {400, 408, 414, 421, 431, 500}
 
 
 def undocumented(method: str, path: str, status: int) -> str | None:

@@ -46,6 +46,7 @@ from claimsvc.domain import (
     UnknownCoupon,
     UserClaim,
 )
+from claimsvc.domain.coupon_changes import changes_of
 from claimsvc.domain.outcomes import Outcome, is_stored
 from claimsvc.ports import ChangeAnswer, Decision
 
@@ -99,7 +100,7 @@ class MemoryStore:
         return Replayed(answer, first.request_id) if first.fingerprint == idempotency_key.fingerprint else KeyReused()
 
     def _keep(self, idempotency_key: IdempotencyKey | None, answer: _T) -> _T:
-        if idempotency_key is not None and is_stored(answer):
+        if idempotency_key is not None and is_stored(answer, keeps_all=idempotency_key.keeps_all):
             self.kept[idempotency_key.key] = idempotency_key, answer
         return answer
 
@@ -143,17 +144,6 @@ class MemoryStore:
             return None
         claimed_by = tuple(claim.user_id for claim in self.claims_of[name][:claimants])
         return CouponDetail(self._now(name), claimed_by, self.campaign_of[name])
-
-    async def coupons(self, *, search: str | None, after: str | None, limit: int) -> list[Coupon]:
-        self._fail()
-        names = sorted(
-            name
-            for name in self.amounts
-            if (search or "").lower() in name.lower()
-            and name > (after or "")
-            and self.campaign_of[name].archived_at is None
-        )
-        return [self._now(name) for name in names[:limit]]
 
     async def listed(self, matching: CouponFilter, *, after: str | None, limit: int) -> list[ListedCoupon]:
         self._fail()
@@ -232,6 +222,9 @@ class MemoryStore:
         campaign = replace(self.campaign_of[name], **rules)
         if campaign.is_empty():
             return PeriodIsEmpty()
+        if change:
+            changes = changes_of(self.amounts[name], self.campaign_of[name], change)
+            entry = replace(entry, details={**entry.details, "changes": changes})
         self.campaign_of[name] = campaign
         self.amounts[name] = replace(self.amounts[name], amount=change.get("amount", self.amounts[name].amount))
         self.entries_kept.append(entry)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 
 class Observed:
-    """`ports.MasterObserver`, `LockObserver`, `BatchObserver`, `StorageObserver` and `JobObserver` in one."""
+    """`ports.MasterObserver`, `LockObserver`, `CombineObserver`, `BatchObserver`, `StorageObserver`, `JobObserver`."""
 
     def __init__(self) -> None:
         self.attempts: Counter[str] = Counter()
@@ -18,6 +18,9 @@ class Observed:
         self.lost_locks = 0
         self.hints: Counter[str] = Counter()
         self.waiters = 0
+        self.claims_combined: Counter[str] = Counter()
+        self.combine_waits: list[float] = []
+        self.batches_taken_back: Counter[str] = Counter()
         self.batches: list[int] = []
         self.connections: Counter[str] = Counter()
         self.violations = 0
@@ -57,6 +60,15 @@ class Observed:
 
     def lock_waiters(self, change: int) -> None:
         self.waiters += change
+
+    def combined(self, coupon_name: str, role: str, claims: int) -> None:
+        self.claims_combined[role] += claims
+
+    def combine_waited(self, coupon_name: str, seconds: float) -> None:
+        self.combine_waits.append(seconds)
+
+    def taken_back(self, coupon_name: str, found: str) -> None:
+        self.batches_taken_back[found] += 1
 
     def batched(self, size: int) -> None:
         self.batches.append(size)

@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from aiohttp import web
 
@@ -27,7 +28,7 @@ class Running:
 
 
 @asynccontextmanager
-async def running(app: web.Application, port: int = 0, /, **limits: float) -> AsyncIterator[Running]:
+async def running(app: web.Application, port: int = 0, /, **limits: Any) -> AsyncIterator[Running]:
     """Serve, with the limits of `create_runner`; on leaving, accepted requests have 5 s.
 
     Args:

@@ -15,7 +15,7 @@ from claimsvc.postgres import ConnectionLimits, Repositories
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.pool import open_pool
 from claimsvc.redis.counters import RedisCounters
-from claimsvc.redis.lock import open_redlocks
+from claimsvc.redis.lock import instance_name, open_redlocks
 from claimsvc.redis.masters import open_masters
 from tests.support.observed import Observed
 
@@ -55,11 +55,20 @@ class Instance:
 @asynccontextmanager
 async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
     observed = Observed()
+    instance = instance_name()
     async with (
         open_pool(database_url, _LIMITS, observed) as pool,
         open_masters(redis_urls, timeout_seconds=1.0, pool_size=32, observer=observed) as masters,
         # More retries than the service's 3, so that a busy machine is not taken for a busy lock.
-        open_redlocks(masters.all, ttl_seconds=20.0, retries=12, retry_wait_seconds=0.5, observer=observed) as lock,
+        open_redlocks(
+            masters.all,
+            ttl_seconds=20.0,
+            retries=12,
+            retry_wait_seconds=0.5,
+            observer=observed,
+            instance=instance,
+            combines=True,
+        ) as lock,
     ):
         storage = Repositories.on(Database(pool, 4.0), observer=observed)
         admission = storage.admission
@@ -77,7 +86,7 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
                     limits=limits,
                     room=room,
                     observer=observed,
-                    combiner=Combiner(lock.instance, lock.post),
+                    combiner=Combiner(instance, lock.post, observed),
                 ),
                 RowLockStrategy(admission, limits=limits, room=room, observer=observed),
                 CounterStrategy(

@@ -12,7 +12,7 @@ from typing import Protocol
 from uuid_utils import uuid7
 
 from claimsvc.claiming.batching.refusals import stopping
-from claimsvc.domain import Attempt, ClaimOptions
+from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, SoldOut
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import BatchObserver, Decision, LockWait, PendingOutcome, Stages
 
@@ -64,14 +64,23 @@ class CouponQueue:
                 self._room.count -= 1
             else:
                 taken.append(waiting)
-        if taken:
-            self._observer.batched(len(taken))
-        self._taken = Batch(self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()))
+        self._taken = Batch(
+            self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()), self._observer
+        )
         return self._taken
 
     def put_back(self, batch: "Batch") -> None:
-        """Put the claims of a batch that nobody will decide back to the front."""
+        """Put the claims of a batch that nobody has decided, and nobody will, back to the front."""
         self._waiting.extendleft(reversed(batch.claims))
+        self._taken = None
+
+    def answer_known(self, batch: "Batch", outcomes: "Sequence[ClaimOutcome | None]") -> None:
+        """Answer those claims of a batch whose outcome is known, and put the others back to the front."""
+        known = [each for each, outcome in zip(batch.claims, outcomes, strict=True) if outcome is not None]
+        unknown = [each for each, outcome in zip(batch.claims, outcomes, strict=True) if outcome is None]
+        batch.claims = known
+        batch.answer([outcome for outcome in outcomes if outcome is not None])
+        self._waiting.extendleft(reversed(unknown))
         self._taken = None
 
     def refuse(self, error: BaseException, *, arrived_before: float = math.inf) -> None:
@@ -88,23 +97,37 @@ class CouponQueue:
 
 
 class Batch:
-    """Claims of one coupon that are decided together. Each of them gets an outcome or an error."""
+    """Claims of one coupon that are decided together. Each of them gets an outcome or an error.
 
-    def __init__(self, coupon_name: str, claims: Sequence[_Waiting], room: "WaitingRoom", stages: Stages) -> None:
+    Attributes:
+        is_sold_out: whether nothing was left for the last of them.
+    """
+
+    def __init__(
+        self,
+        coupon_name: str,
+        claims: Sequence[_Waiting],
+        room: "WaitingRoom",
+        stages: Stages,
+        observer: BatchObserver,
+    ) -> None:
         self.coupon_name = coupon_name
         self.room = room
         self.attempts = [waiting.attempt for waiting in claims]
         self.claims = claims
+        self.is_sold_out = False
         self._stages = stages
+        self._observer = observer
 
     def answers(self) -> Iterator[PendingOutcome]:
         """The pending outcomes of the claims in this batch."""
         return (waiting.answer for waiting in self.claims)
 
     def answer(self, decisions: Sequence[Decision]) -> None:
-        self.room.count -= len(self.claims)
+        self._ended()
         stages = self._stages
         stages.decided_at = time.monotonic()
+        self.is_sold_out = bool(decisions) and type(decisions[-1]) is SoldOut
         for waiting, decision in zip(self.claims, decisions, strict=True):
             if isinstance(decision, Exception):
                 _fail(waiting, decision, stages)
@@ -113,8 +136,13 @@ class Batch:
                 waiting.answer.set_result(decision)
 
     def fail(self, error: BaseException) -> None:
-        self.room.count -= len(self.claims)
+        self._ended()
         self.time_out(error)
+
+    def _ended(self) -> None:
+        self.room.count -= len(self.claims)
+        if self.claims:
+            self._observer.batched(len(self.claims))
 
     def time_out(self, error: BaseException, arrived_before: float = math.inf) -> None:
         """Fail the claims that arrived before `arrived_before` (monotonic seconds), whatever the batch's result."""

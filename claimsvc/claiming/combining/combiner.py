@@ -1,57 +1,103 @@
-"""Combining: an instance that finds a lock held hands its batch to the holder, which decides it with its own."""
+"""Both sides of combining: who finds a lock held hands its batch to the holder, which decides it with its own."""
 
 import asyncio
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from uuid_utils import uuid7
 
-from claimsvc.claiming.combining.messages import Answered, Handed, answered, decisions_of, handed, read
+from claimsvc.claiming.combining.messages import Answered, answered, handed, handed_batch, read
 from claimsvc.domain import Attempt
-from claimsvc.ports import Decision, FencedAdmission, HandedBatch, Post, Sender
+from claimsvc.ports import (
+    Answer,
+    BatchDecisions,
+    CombineObserver,
+    Decision,
+    FencedAdmission,
+    HandedBatch,
+    HandOver,
+    Post,
+)
 
-# How long a batch waits for its answer.
-_WAIT_SECONDS = 1.0
+# How long a batch waits for the holder's answer. Then its origin decides for itself: half a second of the claim's 1.5
+# is left for a holder that is slow, and the rest for waiting in line.
+ANSWER_SECONDS = 0.5
+# For how long the lock is free but kept for the instance that was woken to take it, with some time to do so.
+_RESERVED_SECONDS = 0.06
+_ASK_AGAIN_SECONDS = 0.002
+# An invitation to take a lock is good for as long as the lock is reserved.
+_INVITATION_SECONDS = 0.05
+# Most claims of others that are decided in one transaction. The rest is decided in the next.
+_MOST_OF_OTHERS = 2000
+
+
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A batch that was handed to this instance."""
+
+    sender: str
+    batch: HandedBatch
+    answer: Answer
 
 
 class Desk:
-    """The batches that were handed to this instance while it holds locks."""
+    """The batches that were handed to this instance while it holds locks.
+
+    Attributes:
+        last: number of claims in the batches that were taken last.
+        senders: the instances that handed them over.
+    """
 
     def __init__(self, combiner: "Combiner") -> None:
         self._combiner = combiner
-        self._batches: dict[str, tuple[Sender, Handed]] = {}
-        self.arrived = asyncio.Event()
-        # The claims of the last batches taken.
+        self._waiting: dict[str, _Waiting] = {}
+        self.claims = 0
         self.last = 0
+        self.senders: set[str] = set()
 
-    def __len__(self) -> int:
-        return len(self._batches)
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
-    @property
-    def claims(self) -> int:
-        return sum(len(each.batch.attempts) for _, each in self._batches.values())
-
-    def add(self, sender: Sender, message: Handed) -> None:
-        self._batches.setdefault(message.batch.id, (sender, message))
-        self.arrived.set()
-
-    def take(self) -> list[tuple[Sender, Handed]]:
-        taken = list(self._batches.values())
-        self._batches.clear()
-        self.arrived.clear()
-        return taken
+    def add(self, sender: str, batch: HandedBatch, answer: Answer) -> None:
+        """Keep a batch until it is taken. A copy of one that lies here is dropped."""
+        if batch.id not in self._waiting:
+            self._waiting[batch.id] = _Waiting(sender, batch, answer)
+            self.claims += batch.size
 
     async def admit(self, admission: FencedAdmission, attempts: Sequence[Attempt]) -> list[Decision]:
-        """Decide attempts of this instance together with the batches that lie here."""
-        taken = self.take()
-        self.last = sum(len(each.batch.attempts) for _, each in taken)
-        answers: Sequence[list[Decision] | None] = [None] * len(taken)
+        """Decide attempts of this instance together with the batches that lie here, and answer the batches."""
+        taken = self._take()
+        answers: Sequence[BatchDecisions | None] = [None] * len(taken)
         try:
-            decisions, answers = await admission.admit_handed(attempts, [each.batch for _, each in taken])
+            decisions, answers = await admission.admit_handed(attempts, [each.batch for each in taken])
             return decisions
         finally:
-            for (sender, each), answer in zip(taken, answers, strict=True):
-                self._combiner.answer(sender, each, answer)
+            for each, answer in zip(taken, answers, strict=True):
+                self._combiner.answer(each.batch, each.answer, answer)
+
+    def successor(self) -> str | None:
+        """Return which of the senders is to decide next: the one after this instance in the order of the names."""
+        return min(self.senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
+
+    def decline(self) -> None:
+        """Send everything back that lies here."""
+        for each in self._waiting.values():
+            self._combiner.answer(each.batch, each.answer, None)
+        self._waiting.clear()
+        self.claims = self.last = 0
+
+    def _take(self) -> list[_Waiting]:
+        taken: list[_Waiting] = []
+        self.last = 0
+        while self._waiting and self.last < _MOST_OF_OTHERS:
+            each = self._waiting.pop(next(iter(self._waiting)))
+            taken.append(each)
+            self.last += each.batch.size
+        self.claims -= self.last
+        self.senders = {each.sender for each in taken}
+        return taken
 
 
 class Combiner:
@@ -60,15 +106,18 @@ class Combiner:
     Args:
         instance: its name.
         post: carries the messages.
+        observer: sees what is combined.
     """
 
-    def __init__(self, instance: str, post: Post) -> None:
-        self._instance = instance
+    def __init__(self, instance: str, post: Post, observer: CombineObserver) -> None:
+        self.instance = instance
+        self.observer = observer
         self._post = post
         self._desks: dict[str, Desk] = {}
         self._expected: dict[str, asyncio.Future[Answered]] = {}
+        self._invited_at: dict[str, float] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        post.deliver_to(self._deliver)
+        post.deliver_to(self)
 
     @contextmanager
     def desk(self, coupon_names: Sequence[str]) -> Iterator[Desk]:
@@ -80,55 +129,104 @@ class Combiner:
         finally:
             for name in coupon_names:
                 self._desks.pop(name, None)
-            for sender, message in desk.take():
-                self.answer(sender, message, None)
+            desk.decline()
 
-    async def hand(self, coupon_name: str, attempts: Sequence[Attempt]) -> "Journey | None":
-        """Hand a batch to the holder of the lock; None if there is none, or it takes no batches."""
-        batch = HandedBatch(str(uuid7()), coupon_name, attempts)
-        answer: asyncio.Future[Answered] = asyncio.get_running_loop().create_future()
-        self._expected[batch.id] = answer
-        parcel = None
-        try:
-            parcel = await self._post.hand(coupon_name, handed(self._instance, batch))
-            if parcel is None:
-                return None
-            journey = Journey(batch)
-            try:
-                async with asyncio.timeout(_WAIT_SECONDS):
-                    found = await answer
-            except TimeoutError:
-                await parcel.withdraw()
-            else:
-                if found.letters:
-                    journey.decisions = decisions_of(found, batch)
-            return journey
-        finally:
-            del self._expected[batch.id]
+    def journey(self, coupon_name: str, attempts: Sequence[Attempt]) -> "Journey | None":
+        """Begin to hand a batch over; None if it cannot be, because the database will refuse it."""
+        batch = handed_batch(str(uuid7()), coupon_name, attempts)
+        return None if batch is None else Journey(self, self._post, batch)
 
-    def answer(self, sender: Sender, message: Handed, decisions: Sequence[Decision] | None) -> None:
-        """Answer a batch."""
-        sending = self._post.answer(sender, message.sender, answered(message.batch.id, decisions))
-        task = asyncio.ensure_future(sending)
+    def is_invited(self, coupon_name: str) -> bool:
+        """Whether the holder has just released the lock for this instance to take it. True once."""
+        invited_at = self._invited_at.pop(coupon_name, None)
+        return invited_at is not None and time.monotonic() - invited_at < _INVITATION_SECONDS
+
+    def expect(self, batch_id: str) -> "asyncio.Future[Answered]":
+        """Return the answer to a batch, in the future. Call `forget` in the end."""
+        answer = self._expected[batch_id] = asyncio.get_running_loop().create_future()
+        return answer
+
+    def forget(self, batch_id: str) -> None:
+        self._expected.pop(batch_id, None)
+
+    def answer(self, batch: HandedBatch, answer: Answer, decisions: BatchDecisions | None) -> None:
+        """Answer a batch; None if it was not decided here."""
+        if decisions is not None:
+            self.observer.combined(batch.coupon_name, "holder", batch.size)
+        task = asyncio.ensure_future(answer(answered(batch.id, decisions)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    def _deliver(self, sender: Sender, message: bytes) -> None:
+    def arrived(self, sender: str, message: bytes, answer: Answer) -> None:
+        """See `ports.Mailbox`."""
         received = read(message)
         if isinstance(received, Answered):
-            if (expected := self._expected.get(received.batch_id)) is not None and not expected.done():
+            expected = self._expected.get(received.batch_id)
+            if expected is not None and not expected.done():
                 expected.set_result(received)
         elif received is not None:
-            desk = self._desks.get(received.batch.coupon_name)
-            if desk is not None:
-                desk.add(sender, received)
+            desk = self._desks.get(received.coupon_name)
+            if desk is None:
+                self.answer(received, answer, None)
             else:
-                self.answer(sender, received, None)
+                desk.add(sender, received, answer)
+
+    def invited(self, coupon_name: str) -> None:
+        """See `ports.Mailbox`."""
+        now = time.monotonic()
+        if len(self._invited_at) > 1000:
+            self._invited_at = {name: at for name, at in self._invited_at.items() if now - at < _INVITATION_SECONDS}
+        self._invited_at[coupon_name] = now
 
 
 class Journey:
-    """A batch that was handed over. `decisions` is None if its holder did not decide it, or may not have."""
+    """A batch on its way to the holder of its lock and back.
 
-    def __init__(self, batch: HandedBatch) -> None:
+    Attributes:
+        decisions: the holder's; None until it has answered.
+        was_sent: whether a holder may have received it. If so, and there is no answer, others may decide it.
+    """
+
+    def __init__(self, combiner: Combiner, post: Post, batch: HandedBatch) -> None:
         self.batch = batch
-        self.decisions: list[Decision] | None = None
+        self.decisions: BatchDecisions | None = None
+        self.was_sent = False
+        self._combiner = combiner
+        self._post = post
+
+    async def hand(self) -> HandOver:
+        """Hand the batch to the holder, and wait for its answer.
+
+        A lock that is reserved is asked for again. So is one that has just been released by the holder, which has
+        declined the batch: the batch keeps its id, and is decided once, whoever receives it.
+
+        Returns:
+            `SENT` if there is an answer, or there will be none. Otherwise there is no holder that takes the batch.
+        """
+        name = self.batch.coupon_name
+        message = handed(self.batch)
+        asks_until = time.monotonic() + _RESERVED_SECONDS
+        while not self._combiner.is_invited(name):
+            answer = self._combiner.expect(self.batch.id)
+            started = time.monotonic()
+            try:
+                found = await self._post.hand(name, message)
+                if found in (HandOver.SENT, HandOver.UNKNOWN):
+                    self.was_sent = True
+                if found is HandOver.SENT:
+                    async with asyncio.timeout(ANSWER_SECONDS):
+                        self.decisions = (await answer).decisions
+                    if self.decisions is not None:
+                        self._combiner.observer.combine_waited(name, time.monotonic() - started)
+                        self._combiner.observer.combined(name, "origin", self.batch.size)
+                        return HandOver.SENT
+                elif found is not HandOver.RESERVED:
+                    return found
+            except TimeoutError:
+                return HandOver.SENT
+            finally:
+                self._combiner.forget(self.batch.id)
+            if time.monotonic() >= asks_until:
+                return found
+            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        return HandOver.FREE

@@ -1,147 +1,127 @@
 """The messages in which instances hand over batches of claims and answer them: lines of text."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import orjson
 
-from claimsvc.domain import Attempt, Claim, Claimed, ClaimOptions, ClaimState, IdempotencyKey, SoldOut, UnknownCoupon
+from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, IdempotencyKey
 from claimsvc.domain.stored_answers import decode, encode
-from claimsvc.errors import InvariantViolatedError
-from claimsvc.ports import Decision, HandedBatch
+from claimsvc.errors import ClaimsvcError, InvariantViolatedError
+from claimsvc.ports import AllClaimed, BatchDecisions, Decision, HandedBatch
 
-_HANDED = "handed"
-_ANSWERED = "answered"
-_SOLD, _SOLD_OUT, _UNKNOWN, _FAILED, _OTHER = "S", "O", "U", "F", "X"
+# The first line of a message: what it is.
+_HANDED = b"handed"
+_ALL_CLAIMED = b"all-claimed"
+_DECIDED = b"decided"
+_DECLINED = b"declined"
 
-
-@dataclass(frozen=True, slots=True)
-class Handed:
-    """A batch that another instance hands over; `sender` is its name."""
-
-    sender: str
-    batch: HandedBatch
+# A UUID in its usual text form, and the line break after it.
+_ID_LINE = 37
 
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The answer to a batch. It was not decided if `letters` is empty.
-
-    Args:
-        claimed_at: the time of the claims with the letter S.
-        others: the outcomes of those with the letter X.
-    """
+    """The answer to a batch. `decisions` is None if its receiver has not decided it, and will not."""
 
     batch_id: str
-    claimed_at: str
-    letters: str
-    others: str
+    decisions: BatchDecisions | None
 
 
-def handed(sender: str, batch: HandedBatch) -> bytes:
+def handed_batch(id_: str, coupon_name: str, attempts: Sequence[Attempt]) -> HandedBatch | None:
+    """Return a batch of these attempts; None if it cannot be handed over, because the database will refuse it."""
+    user_ids = "\n".join([each.user_id for each in attempts])
+    claim_ids = "\n".join([each.claim_id for each in attempts])
+    if user_ids.count("\n") != len(attempts) - 1 or len(claim_ids) != _ID_LINE * len(attempts) - 1:
+        return None
+    options = [each.options for each in attempts] if any(each.options is not None for each in attempts) else ()
+    return HandedBatch(id_, coupon_name, len(attempts), claim_ids, user_ids, options)
+
+
+def handed(batch: HandedBatch) -> bytes:
     """Return the message that hands a batch over."""
-    attempts = batch.attempts
-    options = (
-        orjson.dumps([_options(each.options) for each in attempts]).decode()
-        if any(each.options is not None for each in attempts)
-        else ""
-    )
-    lines = [_HANDED, sender, batch.coupon_name, batch.id, options, str(len(attempts))]
-    lines += [each.claim_id for each in attempts]
-    lines += [each.user_id for each in attempts]
-    return "\n".join(lines).encode()
+    head = "\n".join([batch.coupon_name, batch.id, str(batch.size)])
+    options = orjson.dumps([_options(each) for each in batch.options]) if batch.options else b""
+    return b"\n".join([_HANDED, head.encode(), options, f"{batch.claim_ids}\n{batch.user_ids}".encode()])
 
 
-def answered(batch_id: str, decisions: Sequence[Decision] | None) -> bytes:
+def answered(batch_id: str, decisions: BatchDecisions | None) -> bytes:
     """Return the answer to a batch; None for one that was not decided, or may have been decided before."""
     if decisions is None:
-        return "\n".join([_ANSWERED, batch_id, "", "", ""]).encode()
-    letters = []
-    claimed_at = ""
-    moment: datetime | None = None
-    others: list[Any] = []
-    for each in decisions:
-        if type(each) is Claimed and each.claim.expires_at is None and each.claim.code is None and moment in (
-            None,
-            each.claim.claimed_at,
-        ):
-            moment = each.claim.claimed_at
-            letters.append(_SOLD)
-        elif type(each) is SoldOut:
-            letters.append(_SOLD_OUT)
-        elif type(each) is UnknownCoupon:
-            letters.append(_UNKNOWN)
-        elif isinstance(each, Exception):
-            letters.append(_FAILED)
-        else:
-            letters.append(_OTHER)
-            others.append(encode(each))
-    if moment is not None:
-        claimed_at = moment.isoformat()
-    return "\n".join(
-        [_ANSWERED, batch_id, claimed_at, "".join(letters), orjson.dumps(others).decode() if others else ""]
-    ).encode()
+        return b"%b\n%b\n" % (_DECLINED, batch_id.encode())
+    if isinstance(decisions, AllClaimed):
+        return b"%b\n%b\n%b" % (_ALL_CLAIMED, batch_id.encode(), decisions.claimed_at.isoformat().encode())
+    written = [None if isinstance(each, ClaimsvcError) else encode(each) for each in decisions]
+    return b"%b\n%b\n%b" % (_DECIDED, batch_id.encode(), orjson.dumps(written))
 
 
-def read(message: bytes) -> Handed | Answered | None:
-    """Read a message; None if this version does not know its kind."""
-    lines = message.decode().split("\n")
-    if lines[0] == _ANSWERED and len(lines) == 5:
-        return Answered(*lines[1:])
-    if lines[0] != _HANDED:
+def read(message: bytes) -> HandedBatch | Answered | None:
+    """Read a message; None if it is of a kind that this version does not know."""
+    kind, _, rest = message.partition(b"\n")
+    if kind == _HANDED:
+        return _read_handed(rest.decode())
+    if kind not in (_ALL_CLAIMED, _DECIDED, _DECLINED):
         return None
-    _, sender, coupon_name, batch_id, options, count = lines[:6]
-    ids, users = lines[6 : 6 + int(count)], lines[6 + int(count) :]
-    all_options: Sequence[ClaimOptions | None] = (
-        [_options_of(each) for each in orjson.loads(options)] if options else [None] * int(count)
+    batch_id, _, content = rest.decode().partition("\n")
+    if kind == _DECLINED:
+        return Answered(batch_id, None)
+    if kind == _ALL_CLAIMED:
+        return Answered(batch_id, AllClaimed(datetime.fromisoformat(content)))
+    return Answered(batch_id, [_decision_of(each) for each in orjson.loads(content)])
+
+
+def _read_handed(text: str) -> HandedBatch:
+    coupon_name, batch_id, size, options, claims = text.split("\n", 4)
+    count = int(size)
+    return HandedBatch(
+        batch_id,
+        coupon_name,
+        count,
+        claims[: _ID_LINE * count - 1],
+        claims[_ID_LINE * count :],
+        [_options_of(each) for each in orjson.loads(options)] if options else (),
     )
-    return Handed(
-        sender,
-        HandedBatch(
-            batch_id,
-            coupon_name,
-            [
-                Attempt(id_, coupon_name, user_id, each)
-                for id_, user_id, each in zip(ids, users, all_options, strict=True)
-            ],
+
+
+def _decision_of(written: Mapping[str, Any] | None) -> Decision:
+    if written is None:
+        return InvariantViolatedError("the database refused a claim that the service admitted")
+    return cast("ClaimOutcome", decode(written))
+
+
+def _options(options: ClaimOptions | None) -> Sequence[Any] | None:
+    if options is None:
+        return None
+    key = options.idempotency_key
+    return (
+        options.hold_seconds,
+        options.attributes,
+        options.token,
+        options.is_final,
+        None
+        if key is None
+        else (
+            key.caller,
+            key.key,
+            key.fingerprint.hex(),
+            key.request_id,
+            None if key.former_fingerprint is None else key.former_fingerprint.hex(),
+            key.keeps_all,
         ),
     )
 
 
-def decisions_of(answer: Answered, batch: HandedBatch) -> list[Decision]:
-    """Return the decisions on a batch that was decided."""
-    claimed_at = datetime.fromisoformat(answer.claimed_at) if answer.claimed_at else None
-    others = iter(orjson.loads(answer.others) if answer.others else ())
-    decisions: list[Decision] = []
-    for letter, attempt in zip(answer.letters, batch.attempts, strict=True):
-        if letter == _SOLD and claimed_at is not None:
-            claim = Claim(attempt.claim_id, batch.coupon_name, attempt.user_id, ClaimState.ACTIVE, claimed_at)
-            decisions.append(Claimed(claim))
-        elif letter == _SOLD_OUT:
-            decisions.append(SoldOut())
-        elif letter == _UNKNOWN:
-            decisions.append(UnknownCoupon())
-        elif letter == _FAILED:
-            decisions.append(InvariantViolatedError("the database refused a claim that the service admitted"))
-        else:
-            decisions.append(decode(next(others)))  # type: ignore[arg-type]
-    return decisions
-
-
-def _options(options: ClaimOptions | None) -> Mapping[str, Any] | None:
-    if options is None:
-        return None
-    written = asdict(options)
-    if options.idempotency_key is not None:
-        written["idempotency_key"]["fingerprint"] = options.idempotency_key.fingerprint.hex()
-    return written
-
-
-def _options_of(written: dict[str, Any] | None) -> ClaimOptions | None:
+def _options_of(written: Sequence[Any] | None) -> ClaimOptions | None:
     if written is None:
         return None
-    if key := written["idempotency_key"]:
-        key = IdempotencyKey(**{**key, "fingerprint": bytes.fromhex(key["fingerprint"])})
-    return ClaimOptions(**{**written, "idempotency_key": key})
+    hold_seconds, attributes, token, is_final, key = written
+    return ClaimOptions(hold_seconds, None if key is None else _key_of(*key), attributes, token, is_final)
+
+
+def _key_of(
+    caller: str, key: str, fingerprint: str, request_id: str, former_fingerprint: str | None, keeps_all: bool
+) -> IdempotencyKey:
+    former = None if former_fingerprint is None else bytes.fromhex(former_fingerprint)
+    return IdempotencyKey(caller, key, bytes.fromhex(fingerprint), request_id, former, keeps_all)

@@ -2,54 +2,41 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import replace
+from collections.abc import Mapping
 
 from claimsvc.claiming.batching import outcome_unknown
-from claimsvc.domain import (
-    AlreadyClaimed,
-    Claimed,
-    ClaimOptions,
-    ClaimOutcome,
-    HoldContinued,
-    KeyReused,
-    Replayed,
-    StrategyName,
-    UnknownCoupon,
-)
+from claimsvc.claiming.strategies.by_type import FirstOfType, Look
+from claimsvc.domain import ClaimOptions, ClaimOutcome, StrategyName
 from claimsvc.errors import UnavailableError
 from claimsvc.ports import Coupons, PendingOutcome, Stages, Strategy
 
 _CACHED_STRATEGIES = 100_000
 # A coupon's strategy never changes, but a purged coupon may be created anew with another one.
 _KNOWN_SECONDS = 1.0
+# A strategy is read again so long before that, so that no claim of a busy coupon waits for it.
+_READ_AHEAD_SECONDS = 0.5
 # If reading a known strategy again takes longer or fails, it is used for another second: PostgreSQL decides each claim
 # rightly under any strategy, and claims that wait here are not counted by the waiting room.
 _READ_AGAIN_SECONDS = 0.25
 _READ_AT_ONCE = 1000
-# The list of claimable coupons changes slowly. If no coupon of a cached list can be claimed, the list is read again.
-_CLAIMABLE_CACHED_SECONDS = 1.0
-_CLAIMABLE_AT_ONCE = 100
-_CACHED_PAGES = 1000
-# After any other outcome the next coupon is tried.
-_FINAL_OUTCOMES = (Claimed, AlreadyClaimed, HoldContinued, Replayed, KeyReused)
-
-_Page = tuple[str | None, str | None]
 
 
 class StrategyByCoupon:
     """`ports.AnyClaims`: passes each claim to the strategy of its coupon.
 
-    The strategy of a name is read when it is not known or was read a second ago. Claims of a coupon that does not exist
-    go to `row_lock`, so that PostgreSQL reports it.
+    The strategy of a name is read when it is not known, and again while it is used: claims wait for that only if it was
+    read a second ago. Claims of a coupon that does not exist go to `row_lock`, so that PostgreSQL reports it.
 
     Args:
+        strategies: by their names.
+        coupons: reads coupons.
+        look: `Admission.look`, for claims that name a type.
         timeout_seconds: longest wait of a claim whose coupon's strategy is not cached. Other claims need no timer
             here: the batcher enforces their deadlines.
     """
 
     def __init__(
-        self, strategies: Mapping[StrategyName, Strategy], coupons: Coupons, *, timeout_seconds: float
+        self, strategies: Mapping[StrategyName, Strategy], coupons: Coupons, look: Look, *, timeout_seconds: float
     ) -> None:
         self._timeout_seconds = timeout_seconds
         self._strategies = strategies
@@ -58,13 +45,14 @@ class StrategyByCoupon:
         self._known: dict[str, tuple[Strategy, float]] = {}
         self._unread: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
-        # By type and the last coupon of the page before: the read of a page of claimable coupons, and when it started
-        # (monotonic seconds).
-        self._claimable: dict[_Page, tuple[float, asyncio.Task[list[str]]]] = {}
+        self._first_of_type = FirstOfType(self.claim, look, coupons)
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         strategy, known_until = self._known.get(coupon_name, (None, 0.0))
-        if strategy is None or known_until < time.monotonic():
+        left_seconds = known_until - time.monotonic()
+        if strategy is not None and 0 <= left_seconds < _READ_AHEAD_SECONDS:
+            self._begin_reading(coupon_name)
+        if strategy is None or left_seconds < 0:
             answer = PendingOutcome()
             answer.follow(self._learn_and_claim(coupon_name, user_id, options, answer))
             return answer
@@ -76,57 +64,11 @@ class StrategyByCoupon:
         return answer
 
     async def _claim_first(self, coupon_type: str | None, user_id: str, options: ClaimOptions | None) -> ClaimOutcome:
-        """Try coupon after coupon, until one has a final outcome or all are tried.
-
-        With an idempotency key, only the last refusal is stored.
-        """
-        is_keyed = options is not None and options.idempotency_key is not None
-        on_the_way = replace(options, is_final=False) if options is not None and is_keyed else options
-        arrived_at = time.monotonic()
-        # In the order in which they were tried. An empty name is of no coupon.
-        tried = {"": None}
-        refusal: ClaimOutcome = UnknownCoupon()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                for read_since in (arrived_at - _CLAIMABLE_CACHED_SECONDS, arrived_at):
-                    async for coupon_name in self._claimable_coupons(coupon_type, read_since):
-                        if coupon_name not in tried:
-                            tried[coupon_name] = None
-                            refusal = await self.claim(coupon_name, user_id, on_the_way)
-                            if isinstance(refusal, _FINAL_OUTCOMES):
-                                return refusal
-                return await self.claim(next(reversed(tried)), user_id, options) if is_keyed else refusal
+                return await self._first_of_type.claim(coupon_type, user_id, options)
         except TimeoutError:
             raise outcome_unknown() from None
-
-    async def _claimable_coupons(self, coupon_type: str | None, read_since: float) -> AsyncIterator[str]:
-        """Yield the claimable coupons, from reads that started at `read_since` (monotonic seconds) or later."""
-        after: str | None = None
-        while True:
-            names = await self._claimable_page((coupon_type, after), read_since)
-            for name in names:
-                yield name
-            if len(names) < _CLAIMABLE_AT_ONCE:
-                return
-            after = names[-1]
-
-    async def _claimable_page(self, page: _Page, read_since: float) -> list[str]:
-        started_at, read = self._claimable.get(page, (-1.0, None))
-        if read is None or started_at < read_since:
-            if len(self._claimable) >= _CACHED_PAGES:
-                self._claimable.clear()
-            coupon_type, after = page
-            read = asyncio.create_task(
-                self._coupons.claimable_coupons(coupon_type, after=after, limit=_CLAIMABLE_AT_ONCE)
-            )
-            self._claimable[page] = time.monotonic(), read
-            read.add_done_callback(lambda ended: self._forget_failed(page, ended))
-        return await asyncio.shield(read)
-
-    def _forget_failed(self, page: _Page, read: "asyncio.Task[list[str]]") -> None:
-        is_cached = self._claimable.get(page, (0, None))[1] is read
-        if is_cached and (read.cancelled() or read.exception() is not None):
-            del self._claimable[page]
 
     async def drain(self) -> None:
         for strategy in self._strategies.values():
@@ -138,15 +80,7 @@ class StrategyByCoupon:
         self, coupon_name: str, user_id: str, options: ClaimOptions | None, answer: PendingOutcome
     ) -> ClaimOutcome:
         """Wait until the coupon's strategy is read. One query reads all names that claims wait for."""
-        unread = self._unread.get(coupon_name)
-        if unread is None:
-            loop = asyncio.get_running_loop()
-            unread = self._unread[coupon_name] = loop.create_future()
-            if coupon_name in self._known:
-                loop.call_later(_READ_AGAIN_SECONDS, self._stop_reading, coupon_name, unread)
-            if self._reader is None or self._reader.done():
-                self._reader = asyncio.create_task(self._read_strategies())
-                self._reader.add_done_callback(self._reader_ended)
+        unread = self._begin_reading(coupon_name)
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 strategy = await asyncio.shield(unread)
@@ -158,6 +92,19 @@ class StrategyByCoupon:
                     answer.stages = getattr(decided, "stages", Stages())
         except TimeoutError:
             raise outcome_unknown() from None
+
+    def _begin_reading(self, coupon_name: str) -> "asyncio.Future[Strategy]":
+        """Read the coupon's strategy, unless it is being read; returns the future of it."""
+        unread = self._unread.get(coupon_name)
+        if unread is None:
+            loop = asyncio.get_running_loop()
+            unread = self._unread[coupon_name] = loop.create_future()
+            if coupon_name in self._known:
+                loop.call_later(_READ_AGAIN_SECONDS, self._stop_reading, coupon_name, unread)
+            if self._reader is None or self._reader.done():
+                self._reader = asyncio.create_task(self._read_strategies())
+                self._reader.add_done_callback(self._reader_ended)
+        return unread
 
     async def _read_strategies(self) -> None:
         while self._unread:

@@ -1,15 +1,31 @@
-"""The redlock strategy: an instance takes the coupon's lock, then decides all claims that wait in its process."""
+"""The redlock strategy: an instance takes the coupon's lock, then decides all claims that wait in its process.
+
+The claims of other instances, too, if these hand them over: see `claiming.combining`.
+"""
 
 import asyncio
 import time
 from collections.abc import Sequence
+from contextlib import nullcontext
+from functools import partial
 
-from claimsvc.claiming.batching import Admit, BatchLimits, CouponQueue, WaitingRoom, decide_next, outcome_unknown
+from claimsvc.claiming.batching import Batch, BatchLimits, CouponQueue, WaitingRoom, decide_next, outcome_unknown
 from claimsvc.claiming.combining import Combiner, Desk
 from claimsvc.claiming.strategies.batched import BatchedStrategy
-from claimsvc.domain import Attempt, StrategyName
+from claimsvc.domain import Attempt, Claim, Claimed, ClaimState, StrategyName
 from claimsvc.errors import ClaimsvcError, LockBusyError
-from claimsvc.ports import BatchObserver, Decision, FencedAdmission, Lease, Lock, LockWait
+from claimsvc.ports import (
+    AllClaimed,
+    BatchDecisions,
+    BatchObserver,
+    Decision,
+    FencedAdmission,
+    HandedBatch,
+    HandOver,
+    Lease,
+    Lock,
+    LockWait,
+)
 
 # A batch of this size shows that a coupon is busy; the next batch then gets a moment to fill.
 _BUSY_BATCH = 8
@@ -18,9 +34,15 @@ _LINGER_TURN_SECONDS = 0.0005
 # While no other instance waits for the lock, the check for waiting instances is this many times rarer: a check costs
 # as much as several claims.
 _SLICES_WHILE_ALONE = 4
-
-
+# How long an instance decides the claims of others before it hands that duty on.
+_DUTY_SECONDS = 1.0
+# For how long a coupon's lock is assumed to be held by another instance that decided claims handed to it.
 _HELD_ELSEWHERE_SECONDS = 1.0
+# For how long nothing is handed to a holder that did not answer.
+_SILENT_SECONDS = 1.0
+# Attempts at a lock that seems free, before its queue waits in line.
+_TRIES = 3
+_REMEMBERED = 10_000
 
 
 class RedlockStrategy(BatchedStrategy):
@@ -31,6 +53,7 @@ class RedlockStrategy(BatchedStrategy):
 
     Args:
         slice_seconds: how long a lock is held while claims keep arriving and other instances wait for it.
+        combiner: hands batches to the holders of locks, and receives theirs; None to wait in line instead.
     """
 
     name = StrategyName.REDLOCK
@@ -47,20 +70,24 @@ class RedlockStrategy(BatchedStrategy):
         combiner: Combiner | None = None,
     ) -> None:
         super().__init__(limits, room, observer)
-        self._combiner = combiner
-        # Coupons whose lock another instance held lately, and until when that is assumed (monotonic seconds).
-        self._held_elsewhere: dict[str, float] = {}
         self._lock = lock
         self._admission = admission
         self._slice_seconds = slice_seconds
+        self._combiner = combiner
+        # Until when (monotonic seconds) a coupon's lock is assumed to be held by an instance that combines, and until
+        # when by one that does not.
+        self._held_elsewhere: dict[str, float] = {}
+        self._silent: dict[str, float] = {}
+        self._sold_out: set[str] = set()
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         wait = LockWait(time.monotonic())
-        elsewhere = [queue for queue in queues if self._held_elsewhere.get(queue.coupon_name, 0) > wait.wanted_at]
-        if elsewhere:
-            queues = [queue for queue in queues if queue not in elsewhere]
-            if not queues:
-                return elsewhere
+        if self._sold_out:
+            await self._look([queue for queue in queues if queue.coupon_name in self._sold_out])
+        elsewhere = [queue for queue in queues if self._held_elsewhere.get(queue.coupon_name, 0.0) > wait.wanted_at]
+        queues = [queue for queue in queues if queue and queue not in elsewhere]
+        if not queues:
+            return elsewhere
         for queue in queues:
             queue.lock_wait = wait
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
@@ -71,77 +98,138 @@ class RedlockStrategy(BatchedStrategy):
         return elsewhere + [queue for queue in queues if queue and queue.coupon_name not in locked]
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
-        handed_over = True
-        while queue and handed_over:
-            if self._combiner is not None and await self._combine(self._combiner, queue):
-                continue
-            self._held_elsewhere.pop(queue.coupon_name, None)
-            waiting_since = time.monotonic()
-            queue.waits_for_lock = True
-            wait = queue.lock_wait = LockWait(waiting_since)
-            try:
-                async with self._lock.hold(queue.coupon_name, was_busy=True) as lease:
-                    wait.had_at = time.monotonic()
-                    queue.waits_for_lock = False
-                    await self._serve([queue], lease)
-                handed_over = bool(lease.handed_over)
-            except LockBusyError as error:
-                # Claims that arrived after this wait began have time left.
-                queue.refuse(error, arrived_before=waiting_since)
+        tries = _TRIES
+        while queue:
+            if queue.coupon_name in self._sold_out:
+                await self._look([queue])
+            elif self._combiner is None or self._silent.get(queue.coupon_name, 0.0) > time.monotonic() or not tries:
+                if not await self._wait_in_line(queue):
+                    return
+                tries = _TRIES
+            else:
+                found = await self._hand_over(self._combiner, queue)
+                if found is HandOver.FREE and queue:
+                    tries = _TRIES if await self._take_turn(queue) else tries - 1
+                elif found is not HandOver.SENT:
+                    tries = 0
 
-    async def _combine(self, combiner: Combiner, queue: CouponQueue) -> bool:
-        """Hand the next batch of a queue to the holder of its lock. Returns False if nobody takes it."""
+    async def _wait_in_line(self, queue: CouponQueue) -> bool:
+        """Wait for the lock and serve the queue. Returns whether another instance was woken, and goes first now."""
+        waiting_since = time.monotonic()
+        queue.waits_for_lock = True
+        wait = queue.lock_wait = LockWait(waiting_since)
+        try:
+            async with self._lock.hold(queue.coupon_name, was_busy=True) as lease:
+                wait.had_at = time.monotonic()
+                queue.waits_for_lock = False
+                await self._serve([queue], lease)
+            return bool(lease.handed_over)
+        except LockBusyError as error:
+            # Claims that arrived after this wait began have time left.
+            queue.refuse(error, arrived_before=waiting_since)
+            return True
+
+    async def _take_turn(self, queue: CouponQueue) -> bool:
+        """Try once to take a lock that seems free, and serve the queue. Returns whether it was taken."""
+        wait = queue.lock_wait = LockWait(time.monotonic())
+        async with self._lock.hold_free([queue.coupon_name]) as lease:
+            wait.had_at = time.monotonic()
+            if lease.coupon_names:
+                await self._serve([queue], lease)
+        return bool(lease.coupon_names)
+
+    async def _hand_over(self, combiner: Combiner, queue: CouponQueue) -> HandOver:
+        """Hand the next batch of a queue to the holder of its lock.
+
+        Returns:
+            `SENT` if its claims have been answered. Otherwise they wait again: nobody else decides them.
+        """
+        name = queue.coupon_name
+        queue.lock_wait = None
         batch = queue.take()
         if not batch.attempts:
-            return True
-        journey = await combiner.hand(queue.coupon_name, batch.attempts)
+            return HandOver.SENT
+        journey = combiner.journey(name, batch.attempts)
         if journey is None:
             queue.put_back(batch)
-            return False
+            return HandOver.HELD
         try:
+            found = await journey.hand()
             decisions = journey.decisions
-            if decisions is None:
-                if await self._admission.withhold(journey.batch):
-                    queue.put_back(batch)
-                    return False
-                decisions = await self._admission.recall(journey.batch)
-        except ClaimsvcError:
+            if decisions is None and journey.was_sent:
+                decisions = await self._take_back(journey.batch, combiner)
+        except BaseException as error:
             batch.fail(outcome_unknown())
-            return True
-        self._held_elsewhere[queue.coupon_name] = time.monotonic() + _HELD_ELSEWHERE_SECONDS
-        batch.answer(decisions)
-        await _next_arrivals(queue, len(batch.attempts))
-        return True
+            if isinstance(error, ClaimsvcError):
+                return HandOver.SENT
+            raise
+        if decisions is None:
+            self._held_elsewhere.pop(name, None)
+            queue.put_back(batch)
+            return HandOver.HELD if found is HandOver.SENT else found
+        _remember(self._held_elsewhere, name, time.monotonic() + _HELD_ELSEWHERE_SECONDS)
+        batch.answer(_each(decisions, batch.attempts))
+        self._note([batch])
+        if len(batch.attempts) >= _BUSY_BATCH:
+            await _next_arrivals([queue], len(batch.attempts), None)
+        return HandOver.SENT
+
+    async def _take_back(self, batch: HandedBatch, combiner: Combiner) -> BatchDecisions | None:
+        """Make sure that nobody decides a batch any more. Returns what was decided on it before, or None."""
+        _remember(self._silent, batch.coupon_name, time.monotonic() + _SILENT_SECONDS)
+        if await self._admission.withhold(batch):
+            combiner.observer.taken_back(batch.coupon_name, "undecided")
+            return None
+        combiner.observer.taken_back(batch.coupon_name, "decided")
+        return await self._admission.recall(batch)
+
+    async def _look(self, queues: Sequence[CouponQueue]) -> None:
+        """Answer what can be read: the refusals of coupons that are sold out. That needs no lock and no transaction.
+
+        Claims of which reading does not tell wait again.
+        """
+        while batches := [(queue, batch) for queue in queues if (batch := queue.take()).attempts]:
+            attempts = [attempt for _, batch in batches for attempt in batch.attempts]
+            try:
+                outcomes = iter(await self._admission.look(attempts))
+            except BaseException as error:
+                for _, batch in batches:
+                    batch.fail(error)
+                if isinstance(error, ClaimsvcError):
+                    return
+                raise
+            looked = 0
+            for queue, batch in batches:
+                size = len(batch.attempts)
+                looked += size
+                queue.answer_known(batch, [next(outcomes) for _ in range(size)])
+                if len(batch.claims) < size:
+                    self._sold_out.discard(queue.coupon_name)
+            queues = [queue for queue in queues if queue.coupon_name in self._sold_out]
+            if len(queues) == 1 and looked >= _BUSY_BATCH:
+                await _next_arrivals(queues, looked, None)
 
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
-        if self._combiner is None or not queues:
-            await self._serve_alone(queues, lease)
-            return
-        with self._combiner.desk([queue.coupon_name for queue in queues]) as desk:
-            await self._serve_alone(queues, lease, desk)
+        if queues:
+            names = [queue.coupon_name for queue in queues]
+            with self._combiner.desk(names) if self._combiner is not None else nullcontext() as desk:
+                await self._admit_batches(queues, lease, desk)
 
-    async def _serve_alone(self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None = None) -> None:
+    async def _admit_batches(self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None) -> None:
         """Admit batch after batch until no claims wait, or until the time slice ends and another instance waits.
 
         The check for waiting instances runs while a batch is being decided, so that claims do not wait for it.
         """
-        slice_ends = time.monotonic() + self._slice_seconds
-        admit: Admit = self._admission.admit
-
-        async def combined(attempts: Sequence[Attempt]) -> Sequence[Decision]:
-            if desk is None or not desk:
-                if desk is not None:
-                    desk.last = 0
-                return await self._admission.admit(attempts)
-            return await desk.admit(self._admission, attempts)
-
-        if desk is not None:
-            admit = combined
+        started = time.monotonic()
+        slice_ends = started + self._slice_seconds
         wanted: asyncio.Task[bool] | None = None
+        admit = partial(self._admit, desk, lease)
         try:
-            while (batches := await decide_next(queues, admit)) or desk:
-                if not batches and desk:
-                    await combined(())
+            while True:
+                batches = await decide_next(queues, admit)
+                if not batches and (not desk or not await self._admit_others(desk, lease)):
+                    return
+                self._note(batches)
                 now = time.monotonic()
                 if wanted is None and now >= slice_ends - self._slice_seconds / 2:
                     wanted = asyncio.create_task(lease.is_wanted())
@@ -150,22 +238,73 @@ class RedlockStrategy(BatchedStrategy):
                         return
                     wanted = None
                     slice_ends = time.monotonic() + _SLICES_WHILE_ALONE * self._slice_seconds
+                if desk is not None and now >= started + _DUTY_SECONDS and (successor := desk.successor()):
+                    lease.hand_to(successor)
+                    return
                 size = len(batches[0].attempts) if batches else 0
                 if len(queues) == 1 and size + (desk.last if desk is not None else 0) >= _BUSY_BATCH:
-                    await _next_arrivals(queues[0], size, desk)
+                    await _next_arrivals(queues, size, desk)
         finally:
             if wanted is not None:
                 await asyncio.wait([wanted])
 
+    async def _admit(self, desk: Desk | None, lease: Lease, attempts: Sequence[Attempt]) -> Sequence[Decision]:
+        """Decide attempts, and the batches that others have handed over."""
+        if desk is None or not self._may_decide_for_others(desk, lease):
+            return await self._admission.admit(attempts)
+        return await desk.admit(self._admission, attempts)
 
-async def _next_arrivals(queue: CouponQueue, answered: int, desk: Desk | None = None) -> None:
-    """Wait briefly until the queue has most of the size of the last batch.
+    async def _admit_others(self, desk: Desk, lease: Lease) -> bool:
+        """Decide only what others have handed over. Returns False if nothing was decided."""
+        if not self._may_decide_for_others(desk, lease):
+            return False
+        try:
+            await desk.admit(self._admission, ())
+        except ClaimsvcError:
+            return False
+        return True
+
+    @staticmethod
+    def _may_decide_for_others(desk: Desk, lease: Lease) -> bool:
+        """Whether something lies on the desk, and the lock is still held; otherwise others wait for nothing."""
+        if desk and lease.seconds_left() <= 0:
+            desk.decline()
+        desk.last = desk.claims
+        return bool(desk)
+
+    def _note(self, batches: Sequence[Batch]) -> None:
+        for batch in batches:
+            if batch.is_sold_out:
+                if len(self._sold_out) >= _REMEMBERED:
+                    self._sold_out.clear()
+                self._sold_out.add(batch.coupon_name)
+
+
+def _each(decisions: BatchDecisions, attempts: Sequence[Attempt]) -> Sequence[Decision]:
+    """Return the decision on each attempt of a batch."""
+    if not isinstance(decisions, AllClaimed):
+        return decisions
+    at = decisions.claimed_at
+    return [Claimed(Claim(each.claim_id, each.coupon_name, each.user_id, ClaimState.ACTIVE, at)) for each in attempts]
+
+
+def _remember(until: dict[str, float], coupon_name: str, time_: float) -> None:
+    if len(until) >= _REMEMBERED:
+        until.clear()
+    until[coupon_name] = time_
+
+
+async def _next_arrivals(queues: Sequence[CouponQueue], answered: int, desk: Desk | None) -> None:
+    """Wait briefly until a queue, and the desk, have most of the size of the last batch.
 
     A few large batches cost less than many small ones, and taking the lock again costs as much as several claims.
 
     Args:
-        answered: number of claims in the last batch.
+        queues: one.
+        answered: number of claims in the last batch of the queue.
+        desk: where others' claims arrive.
     """
+    [queue] = queues
     for _ in range(_LINGER_TURNS):
         if 4 * len(queue) >= 3 * answered and (desk is None or 4 * desk.claims >= 3 * desk.last):
             return  # the others can arrive while these are being decided

@@ -40,6 +40,7 @@ class Access:
         authentication: when the caller has to authenticate.
         scope: the scope that a key needs; None if every authenticated caller may use the route.
         for_users: whether users with a token may use it too, for their own claims.
+        opens: whether `claimsvc dev --open` lets callers without credentials use it.
         heeds_keys: whether a key is read even if no tokens are configured, because the response then shows more.
     """
 
@@ -47,14 +48,20 @@ class Access:
     scope: Scope | None = None
     for_users: bool = False
     heeds_keys: bool = False
+    opens: bool = False
 
 
 OPEN = Access(Authentication.NEVER)
 
 
-def only(scope: Scope) -> Access:
-    """Allow only keys with this scope, even if no tokens are configured."""
-    return Access(Authentication.ALWAYS, scope)
+def only(scope: Scope, *, opens: bool = False) -> Access:
+    """Allow only keys with this scope, even if no tokens are configured.
+
+    Args:
+        scope: the scope that a key needs.
+        opens: see `Access`.
+    """
+    return Access(Authentication.ALWAYS, scope, opens=opens)
 
 
 def users_and(scope: Scope) -> Access:
@@ -67,9 +74,14 @@ def users_and_shown(scope: Scope) -> Access:
     return Access(Authentication.WITH_TOKENS, scope, for_users=True, heeds_keys=True)
 
 
+def only_users_and(scope: Scope) -> Access:
+    """Allow users, each for their own claims, and keys with this scope; only these keys if no tokens are configured."""
+    return Access(Authentication.ALWAYS, scope, for_users=True)
+
+
 def only_with_tokens(scope: Scope) -> Access:
-    """Allow only keys with this scope; every caller if no tokens are configured."""
-    return Access(Authentication.WITH_TOKENS, scope)
+    """Allow only keys with this scope; every caller if no tokens are configured. A key is always read."""
+    return Access(Authentication.WITH_TOKENS, scope, heeds_keys=True)
 
 
 USERS = Access(Authentication.WITH_TOKENS, for_users=True, heeds_keys=True)
@@ -99,6 +111,8 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
             key = await _identify(services, _credential_of(authorization))
             return replace(key, scopes=key.scopes | domain.ANYBODY.scopes)
         return domain.ANYBODY
+    if access.opens and access.scope is not None and services.is_open and not authorization:
+        return replace(domain.ANYBODY, scopes=domain.ANYBODY.scopes | {access.scope})
     if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
     caller = await _identify(services, _credential_of(authorization))
@@ -110,6 +124,11 @@ async def _caller(services: Services, access: Access, authorization: str) -> Cal
 
 
 def _credential_of(authorization: str) -> str:
+    """Return the credential of the header.
+
+    Raises:
+        RefusedError: it has none.
+    """
     scheme, _, credential = authorization.partition(" ")
     if scheme.lower() != "bearer" or not credential.strip():
         raise RefusedError(UNAUTHORIZED)

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from claimsvc.domain.problems import BAD_REQUEST
 from claimsvc.http.framework.content_type import content_type_of
+from claimsvc.http.framework.fingerprints import SENT
 from claimsvc.http.framework.validation import Model, body_refused, refuse_unknown_names
 from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
@@ -48,7 +49,7 @@ async def read_body(
     """
     gzipped = _check_headers(request)
     raw = await _read_raw(request, timeout_seconds)
-    return parse_body(model, _inflate(raw) if gzipped else raw, given)
+    return _sent_in(request, model, _inflate(raw) if gzipped else raw, given)
 
 
 async def read_optional_body(request: web.Request, model: type[Model], *, timeout_seconds: float) -> Model | None:
@@ -56,15 +57,28 @@ async def read_optional_body(request: web.Request, model: type[Model], *, timeou
     raw = await _read_raw(request, timeout_seconds)
     if not raw:
         return None
-    return parse_body(model, _inflate(raw) if _check_headers(request) else raw)
+    return _sent_in(request, model, _inflate(raw) if _check_headers(request) else raw)
+
+
+def _sent_in(request: web.Request, model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
+    """Validate the body, and keep what was sent for the fingerprint of an idempotency key."""
+    request[SENT] = document = _decoded(raw)
+    return _validated(model, document, given)
 
 
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """Validate a complete, uncompressed body. Arguments and errors are those of `read_body`."""
+    return _validated(model, _decoded(raw), given)
+
+
+def _decoded(raw: bytes) -> dict[str, Any]:
     try:
-        document = decode_object(raw)
+        return decode_object(raw)
     except InvalidJsonError as error:
         raise _invalid(error) from None
+
+
+def _validated(model: type[Model], document: dict[str, Any], given: Mapping[str, Any]) -> Model:
     if given:
         document = {**given, **document}
     refuse_unknown_names(model, document)

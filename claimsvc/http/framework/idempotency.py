@@ -6,19 +6,21 @@ is executing now.
 """
 
 import asyncio
-import hashlib
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Any
 
-import orjson
 from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel
 
 from claimsvc.domain import IdempotencyKey, KeyReused, Replayed
+from claimsvc.domain.outcomes import is_stored_for_nothing
 from claimsvc.domain.problems import BAD_REQUEST, KEY_IN_FLIGHT
+from claimsvc.http.framework.fingerprints import SENT, fingerprint, former_fingerprint
 from claimsvc.http.framework.services import CALLER
+from claimsvc.http.framework.stored_answers import STORED_ANSWERS, bounded_caller
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import ParameterError, RefusedError
 from claimsvc.http.server.response import Reply
@@ -27,8 +29,8 @@ from claimsvc.http.server.wire import IDEMPOTENCY_KEY
 REPLAYED = istr("Idempotency-Replayed")
 # How long a repetition waits for the first request. Longer than a claim usually takes.
 _WAIT_SECONDS = 2.0
-# A string of RFC 9651, or the same without quotation marks, as most clients send it.
-KEY_PATTERN = r'"((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
+# A string of RFC 9651 that is not blank, or the same without quotation marks, as most clients send it.
+KEY_PATTERN = r'"(?! *")((?:[ !#-\[\]-~]|\\["\\]){1,255})"|([!#-+\--~]{1,255})'
 _KEY = re.compile(KEY_PATTERN, re.ASCII)
 _ESCAPED = re.compile(r'\\(["\\])')
 
@@ -38,7 +40,7 @@ def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | Non
 
     Args:
         request: the request, after `authorize`.
-        body: the validated body, which is part of the fingerprint.
+        body: the validated body; of a stream, what it is identified by.
 
     Raises:
         RefusedError: the header is malformed.
@@ -53,10 +55,16 @@ def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | Non
             IDEMPOTENCY_KEY,
         )
         raise RefusedError(BAD_REQUEST, errors=[error])
-    document = None if body is None else body.model_dump(mode="json")
-    content = orjson.dumps([request.method, request.path, document], option=orjson.OPT_SORT_KEYS)
-    key = found[2] or _ESCAPED.sub(r"\1", found[1])
-    return IdempotencyKey(request[CALLER].name, key, hashlib.sha256(content).digest(), request[REQUEST_ID])
+    sent = request.get(SENT)
+    if sent is None and body is not None:
+        sent = body.model_dump(mode="json")
+    return IdempotencyKey(
+        request[CALLER].name,
+        found[2] or _ESCAPED.sub(r"\1", found[1]),
+        fingerprint(request.method, request.path, sent),
+        request[REQUEST_ID],
+        former_fingerprint=former_fingerprint(request.method, request.path, body),
+    )
 
 
 class InFlight:
@@ -104,7 +112,7 @@ async def once_only(
 
     Args:
         request: the request.
-        body: the validated body, if it has one.
+        body: the validated body, if it has one; of a stream, what it is identified by.
         begin: executes the request. It receives the key, and stores the outcome under it.
 
     Returns:
@@ -114,7 +122,20 @@ async def once_only(
         RefusedError: the header is malformed, or the same request is still being executed.
     """
     key = key_of(request, body)
-    return await (begin(None) if key is None else request.app[IN_FLIGHT].join(key, lambda: begin(key)))
+    if key is None:
+        return await begin(None)
+    stored, caller = request.app[STORED_ANSWERS], bounded_caller(request)
+    if caller is None:
+        return await request.app[IN_FLIGHT].join(key, lambda: begin(key))
+    bounded_key = replace(key, keeps_all=stored.may_store(caller))
+
+    async def begin_and_count() -> Any:
+        outcome = await begin(bounded_key)
+        if bounded_key.keeps_all and is_stored_for_nothing(outcome):
+            stored.stored(caller)
+        return outcome
+
+    return await request.app[IN_FLIGHT].join(bounded_key, begin_and_count)
 
 
 def replayed(reply: Reply) -> Reply:

@@ -35,11 +35,13 @@ A repeated claim never takes a second unit, so you can safely retry a claim whos
 Every operation can also answer 400 (malformed HTTP), 408 (the headers do not arrive in time), 414 (the request line is
 too long), 431 (the headers are too large) and 500 (a defect of the service). A path answers 405, with `Allow`, if it
 does not support the method.
-If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights."""
+If the service names origins (CORS), their pages may use every operation, and OPTIONS answers their preflights.
+If it names the hosts under which it may be changed, as one for development does, requests for others are answered 421,
+and those from pages of other origins 403."""
 _TAGS = {
-    "claims": "Claim coupons, and read, confirm and cancel claims.",
+    "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
     "coupons": "Create, change and read coupons and their claims.",
-    "codes": "Add, generate, redeem and count unique codes.",
+    "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
 }
 
@@ -248,6 +250,7 @@ _CLAIM_EXAMPLE = {
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
+    "claim-ended": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
     "hold-expired": {**_CLAIM_EXAMPLE, "state": "expired", "ended_at": "2026-01-02T03:09:05Z"},
 }
 
@@ -287,7 +290,7 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
     elif body is schemas.QuotaExceededBody:
         example["violated-policies"] = ["user"]
     elif body is UnreadyBody:
-        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters do not answer"}}
+        example["checks"] = {"redis": {"status": "down", "detail": "2 of 3 masters cannot be used"}}
     return example
 
 

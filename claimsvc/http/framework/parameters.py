@@ -91,7 +91,8 @@ class ProblemPath(Request):
     ]
 
 
-def _whole_number(value: Any) -> Any:
+def whole_number(value: Any) -> Any:
+    """The integer of a query's digits; anything else as it is, for pydantic to refuse."""
     # pydantic's own conversion would also accept "1_0", " 10" and "10.0".
     return int(value) if isinstance(value, str) and _DIGITS.fullmatch(value) else value
 
@@ -105,7 +106,7 @@ Limit = Annotated[
         examples=[50],
     ),
     # Listed last, so that it runs first. In front of the bounds it would keep pydantic from documenting them.
-    BeforeValidator(_whole_number),
+    BeforeValidator(whole_number),
 ]
 
 
@@ -132,8 +133,8 @@ class CouponsQuery(Request):
         str,
         Field(
             max_length=domain.MAX_NAME_LENGTH,
-            pattern=r"^[A-Za-z0-9._ -]*$",
-            description="a part of the name, of A-Z a-z 0-9 . _ - and blanks, case-insensitive; empty for all coupons",
+            pattern=domain.COUPON_SEARCH_PATTERN,
+            description=f"{domain.COUPON_SEARCH_RULE}, case-insensitive; empty for all coupons",
             examples=["sale"],
         ),
     ] = ""

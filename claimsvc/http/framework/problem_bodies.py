@@ -9,6 +9,7 @@ from pydantic import Field
 from claimsvc import domain
 from claimsvc.domain.outcomes import rows
 from claimsvc.http.server.problems import ProblemBody
+from claimsvc.representations.codes import RefusedRowBody
 
 _DETAILS = {
     domain.ReasonCode.NOT_LISTED: "The user is not on the coupon's allow list.",
@@ -50,22 +51,8 @@ def reason_body(reason: domain.Reason) -> ReasonBody:
 
 
 @dataclass(frozen=True, slots=True)
-class RefusedRowBody:
-    """A row that was rejected. `row` counts from 1; `code` is null if the row has no valid code."""
-
-    row: Annotated[int, Field(ge=1)]
-    code: str | None
-    reason: domain.RowReason
-
-
-@dataclass(frozen=True, slots=True)
 class RowsRefusedBody(ProblemBody):
     """No row was added, because some were rejected. `rejected` lists the first 1000 of `rejected_count`."""
 
     rejected_count: Annotated[int, Field(ge=1)]
     rejected: list[RefusedRowBody]
-
-
-def refused_bodies(rows: domain.RowsRefused | domain.CodesAdded) -> list[RefusedRowBody]:
-    """The bodies of rejected rows."""
-    return [RefusedRowBody(row.row, row.code or None, row.reason) for row in rows.refused]

@@ -1,4 +1,4 @@
-"""The reason of a DELETE, which the audit records: in the query or in the body, or none.
+"""Reasons, which the audit records. That of a DELETE is in the query or in the body, or there is none.
 
 Many clients and proxies send no body with DELETE, and some drop one.
 """
@@ -6,13 +6,13 @@ Many clients and proxies send no body with DELETE, and some drop one.
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from claimsvc.representations.fields import Reason, Request
+from claimsvc.representations.fields import Reason, ReasonOrNone, Request
 
 
 class ReasonQuery(Request):
     """The query of a DELETE that may have a reason."""
 
-    reason: Reason = ""
+    reason: ReasonOrNone = ""
 
 
 class OptionalReason(Request):
@@ -20,7 +20,15 @@ class OptionalReason(Request):
 
     EXAMPLE: ClassVar[Mapping[str, Any]] = {"reason": "bought something else"}
 
-    reason: Reason = ""
+    reason: ReasonOrNone = ""
+
+
+class TakeBack(Request):
+    """Why a redemption is taken back; the reason is recorded in the audit."""
+
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"reason": "the payment failed"}
+
+    reason: Reason
 
 
 NO_REASON = OptionalReason()

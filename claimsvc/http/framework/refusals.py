@@ -11,10 +11,12 @@ from claimsvc import domain
 from claimsvc.domain.outcomes import problem_of
 from claimsvc.domain.problems import QUOTA_EXCEEDED
 from claimsvc.http.framework import schemas
-from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body, refused_bodies
+from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.server.problems import HEADS, ProblemBody, respond
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import dump
+from claimsvc.representations.claims import claim_body
+from claimsvc.representations.codes import refused_bodies
 
 _QUOTA_EXCEEDED = TypeAdapter(schemas.QuotaExceededBody)
 # Clients retry within a day, because an operator may move the start of a campaign.
@@ -23,9 +25,10 @@ _MAX_RETRY_AFTER_SECONDS = 86_400
 # Refusals whose body has members beyond those of every problem: the body's class, and the values of these members.
 _Extended = tuple[type[ProblemBody], Callable[[Any], tuple[object, ...]]]
 _EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
-    domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
-    domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
-    domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome: (schemas.claim_body(outcome.claim),)),
+    domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (claim_body(outcome.claim),)),
+    domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
+    domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
+    domain.ClaimEnded: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
     domain.NotStarted: (schemas.NotStartedBody, lambda outcome: (outcome.starts_at,)),
     domain.NotEligible: (NotEligibleBody, lambda outcome: ([reason_body(reason) for reason in outcome.reasons],)),
     domain.AmountBelowClaimed: (schemas.AmountBelowClaimedBody, lambda outcome: (outcome.claimed,)),

@@ -86,6 +86,7 @@ class Route:
         access: the callers that may use it.
         keyed: whether it supports `Idempotency-Key`.
         documented: whether the OpenAPI document lists it.
+        for_operators: whether it moves to the port for operators, if there is one.
         streamed: the bodies that its handler accepts as `upload`; None if it has no such parameter.
     """
 
@@ -100,6 +101,7 @@ class Route:
     access: Access = OPEN
     keyed: bool = False
     documented: bool = True
+    for_operators: bool = False
     streamed: Streamed | None = None
     other_successes: tuple[Success, ...] = ()
 

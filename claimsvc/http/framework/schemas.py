@@ -12,8 +12,13 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, Field
 
-from claimsvc import domain
 from claimsvc.http.server.problems import CheckBody, ProblemBody
+from claimsvc.representations.claims import (
+    ClaimBody,
+    ClaimWithoutCodeBody,
+    UserClaimBody,
+    UserClaimWithCodeBody,
+)
 from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
 
@@ -47,52 +52,11 @@ class CouponPageBody:
 
 
 @dataclass(frozen=True, slots=True)
-class ClaimBody:
-    """A claim: one unit of a coupon, for one user."""
-
-    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-    coupon_name: CouponName
-    user_id: UserId
-    state: domain.ClaimState
-    claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
-    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
-    code: Annotated[
-        str | None,
-        Field(description="the claim's code, if the coupon has codes; null while the claim is held, and in lists"),
-    ]
-
-
-@dataclass(frozen=True, slots=True)
 class ClaimPageBody:
     """A page of a coupon's claims, oldest first. `next_cursor` is null on the last page."""
 
-    items: list[ClaimBody]
+    items: list[ClaimBody | ClaimWithoutCodeBody]
     next_cursor: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class UserClaimBody:
-    """A claim in a list of its user's claims, with the type and the benefit of its coupon."""
-
-    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
-    coupon_name: CouponName
-    user_id: UserId
-    state: domain.ClaimState
-    claimed_at: datetime
-    expires_at: Annotated[datetime | None, Field(description="when the hold expires; null if the claim is not held")]
-    ended_at: Annotated[datetime | None, Field(description="when the claim was cancelled or its hold expired")]
-    type: CouponType | None
-    benefit: dict[str, Any] | None
-
-
-@dataclass(frozen=True, slots=True)
-class UserClaimWithCodeBody(UserClaimBody):
-    """The same for callers who may see codes: the user itself, and keys with the scope `codes:read`."""
-
-    code: Annotated[
-        str | None, Field(description="the claim's code; null while the claim is held, and if the coupon has no codes")
-    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,34 +126,3 @@ class QuotaExceededBody(ProblemBody):
     """A quota is exceeded; `violated-policies` lists the names of the exceeded quotas."""
 
     violated_policies: Annotated[list[str], Field(serialization_alias="violated-policies")]
-
-
-def claim_body(claim: domain.Claim) -> ClaimBody:
-    """The body of a claim."""
-    return ClaimBody(
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        claim.code,
-    )
-
-
-def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
-    """The body of a claim in a list of its user's claims."""
-    claim = listed.claim
-    values = (
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        listed.type,
-        dict(listed.benefit) if listed.benefit is not None else None,
-    )
-    return UserClaimWithCodeBody(*values, claim.code) if listed.shows_code else UserClaimBody(*values)

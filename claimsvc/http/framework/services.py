@@ -9,7 +9,9 @@ from aiohttp import web
 
 from claimsvc import domain, ports
 from claimsvc.http.server.cors import Cors
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
+from claimsvc.http.server.under_way import UnderWay
 from claimsvc.observability.console import Live
 
 
@@ -45,7 +47,8 @@ class Services:
         erasure: erases users.
         health_checks: the readiness check of each dependency, by its name.
         observer: receives each request that was answered.
-        render_metrics: takes an `Accept` header; returns the metrics and their content type.
+        begin_render_metrics: takes an `Accept` header, in the event loop; returns what renders the metrics, in
+            a thread, and returns them with their content type.
         admin_key_digests: SHA-256 digests, in lower-case hex, of keys with every scope.
         api_keys: looks up keys with scopes.
         tokens: verifies users' tokens; None if users need no tokens, and every caller may claim for every user.
@@ -57,7 +60,10 @@ class Services:
         stress: runs the stress test; None except in development.
         quotas: the quotas on claiming; None if there are none.
         trusted_proxies: the networks of proxies whose `X-Forwarded-For` is trusted.
+        under_way: the cap on claims under way of each address; None without one.
         cors: which pages of other origins may use the API; None if none may.
+        hosts: which hosts requests that change something may be addressed to; None for all.
+        is_open: whether coupons can be created without a key, which only `claimsvc dev --open` allows.
     """
 
     strategy: ports.AnyClaims
@@ -74,7 +80,7 @@ class Services:
     erasure: ports.Erasure
     health_checks: Mapping[str, ports.HealthCheck]
     observer: HttpObserver = field(default_factory=NoObserver)
-    render_metrics: Callable[[str], tuple[bytes, str]]
+    begin_render_metrics: Callable[[str], Callable[[], tuple[bytes, str]]]
     admin_key_digests: tuple[str, ...]
     api_keys: ports.ApiKeys
     tokens: ports.Tokens | None = None
@@ -85,7 +91,27 @@ class Services:
     stress: StressTests | None = None
     quotas: ports.Quotas | None = None
     trusted_proxies: Sequence[IPv4Network | IPv6Network] = ()
+    under_way: UnderWay | None = None
     cors: Cors | None = None
+    hosts: AllowedHosts | None = None
+    is_open: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ForDevelopment:
+    """What `claimsvc dev` adds to a service.
+
+    Args:
+        port: the port it listens on; requests that change something must be addressed to it, on this machine.
+        hosts: further hosts that they may be addressed to.
+        stress: makes what runs the stress test from the console.
+        is_open: see `Services`.
+    """
+
+    port: int
+    hosts: tuple[str, ...] = ()
+    stress: Callable[[Live], StressTests] | None = None
+    is_open: bool = False
 
 
 SERVICES: web.AppKey[Services] = web.AppKey("services", Services)

@@ -15,9 +15,9 @@ from claimsvc.representations.mistakes import (
     MAX_MISTAKES,
     Mistake,
     Place,
-    is_shown,
     mistakes_of,
     pointer_of,
+    shown_place,
     unknown_names,
 )
 from claimsvc.representations.strict_json import is_fit, shown
@@ -94,7 +94,7 @@ def _validate_parameters(model: type[Model], values: Mapping[str, str]) -> Model
 
 def _pointer(mistake: Mistake) -> str:
     """The JSON pointer to a mistake, as a URI fragment."""
-    return "#" + quote(pointer_of(mistake.place), safe="/~") if is_shown(mistake.place) else "#"
+    return "#" + quote(pointer_of(shown_place(mistake.place)), safe="/~")
 
 
 def _name(place: Place) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
-from multidict import istr
+from multidict import CIMultiDictProxy, istr
 
 from claimsvc.ports.clients import CLIENT
 
@@ -39,6 +39,16 @@ def address_of_client(request: web.Request, trusted: Sequence[Network]) -> str |
     return client_address(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), trusted)
 
 
+def address_to_cap(peer: str | None, headers: CIMultiDictProxy[str], trusted: Sequence[Network]) -> str | None:
+    """The client's address, as of `client_address`; None if it is unknown.
+
+    It is unknown as well if the peer is a trusted proxy that names no client. A client that a proxy names is known,
+    even if its own address is in the networks of the proxies.
+    """
+    client, is_named = _client(peer, headers.getall(_X_FORWARDED_FOR, ()), trusted)
+    return None if client is None or (not is_named and _is_in(client, trusted)) else _as_text(client)
+
+
 def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> str | None:
     """The client's address, for the quota; None if it is unknown. IPv6 addresses are reduced to their /64 network.
 
@@ -48,18 +58,32 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
             from the end, as long as they are trusted proxies; clients can forge all entries before that.
         trusted: the networks of the trusted proxies.
     """
-    client = _address(peer or "")
+    client, _ = _client(peer, forwarded, trusted)
+    return None if client is None else _as_text(client)
+
+
+def _client(peer: str | None, forwarded: Sequence[str], trusted: Sequence[Network]) -> tuple[Address | None, bool]:
+    """The client's address, and whether a trusted proxy has named it."""
+    client, is_named = _address(peer or ""), False
     if client is None:
-        return None
+        return None, False
     # From the end, so that the cost of a long header does not depend on its length.
     entries = ",".join(forwarded).rsplit(",", _MOST_PROXIES)[-_MOST_PROXIES:] if forwarded and trusted else []
     for entry in reversed(entries):
-        if not any(client in network for network in trusted):
+        if not _is_in(client, trusted):
             break
         found = _address(entry)
         if found is None:
             break
-        client = found
+        client, is_named = found, True
+    return client, is_named
+
+
+def _is_in(client: Address, trusted: Sequence[Network]) -> bool:
+    return any(client in network for network in trusted)
+
+
+def _as_text(client: Address) -> str:
     if isinstance(client, IPv6Address):
         return str(IPv6Network((client, _IPV6_PREFIX), strict=False))
     return str(client)

@@ -1,36 +1,24 @@
-"""HTTP connections: requests that aiohttp refuses by itself are answered, logged and counted like all others.
+"""HTTP connections: usual claims are begun on the fast path, all other requests in aiohttp's task.
 
-aiohttp's parser turns a malformed request into an `_ErrInfo` message, which its protocol answers in plain text, with a
-traceback in the log. Only the protocol class can be replaced, so this module alone uses aiohttp's private names.
+Only the protocol class of aiohttp can be replaced, so this module and `arrival` alone use its private names.
 """
 
 import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
-from aiohttp import HttpVersion10, HttpVersion11, web
-from aiohttp.http_exceptions import BadHttpMessage, BadHttpMethod, LineTooLong
-from aiohttp.streams import EMPTY_PAYLOAD, StreamReader
+from aiohttp import web
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
-from claimsvc.domain.problems import BAD_REQUEST
+from claimsvc.http.server.aiohttp_internals import forget_exception
+from claimsvc.http.server.arrival import ArrivingRequests, ConnectionServer, refusal_of
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
-from claimsvc.http.server.problems import HEADERS_TOO_LARGE, REQUEST_TIMEOUT, URI_TOO_LONG, RefusedError
 from claimsvc.http.server.request_boundary import RequestBoundary
-from claimsvc.http.server.wire import MAX_LINE_BYTES
-
-_VERSIONS = (HttpVersion11, HttpVersion10)
-READ_BUFFER_BYTES = 65_536
+from claimsvc.http.server.under_way import UnderWay
 
 
-class ConnectionServer(web.Server):
-    """The server as its connections see it; `claimsvc.http.runner` extends it."""
-
-    is_stopping = False
-    """Whether every response closes its connection."""
-
-
-class HttpConnection(web.RequestHandler):
+class HttpConnection(ArrivingRequests):
     """One client connection. Runs usual claims on the fast path, and leaves all other requests to aiohttp's task.
 
     Args:
@@ -38,21 +26,17 @@ class HttpConnection(web.RequestHandler):
         boundary: answers requests that could not be parsed.
         fast_path: serves claims without a task.
         head_timeout_seconds: how long a request's headers may take to arrive.
+        under_way: the cap on claims of each address; None without one.
         kwargs: for aiohttp's handler.
     """
 
     __slots__ = (
-        "_body",
         "_boundary",
         "_claim",
         "_fast_path",
-        "_head_timeout_seconds",
-        "_head_timer",
-        "_remote",
-        "_rest",
-        "_server",
-        "_started_head",
+        "_place",
         "_turn",
+        "_under_way",
         "_unsent_bytes",
         "_unsent_since",
         "_wire",
@@ -64,68 +48,42 @@ class HttpConnection(web.RequestHandler):
         boundary: RequestBoundary,
         fast_path: FastPath,
         head_timeout_seconds: float,
+        under_way: UnderWay | None = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(manager, **kwargs)
-        self._server = manager
+        super().__init__(manager, head_timeout_seconds, **kwargs)
         self._boundary = boundary
         self._fast_path = fast_path
-        # The body of the last request that was read.
-        self._body: StreamReader = EMPTY_PAYLOAD
         # The claim on the fast path. aiohttp's task is idle meanwhile.
         self._claim: FastPathClaim | None = None
         # The place in the fair queue of a claim that is about to begin or to be answered.
         self._turn: asyncio.Future[None] | None = None
-        self._remote: str | None = None
+        self._under_way = under_way
+        # The address whose place the claim has.
+        self._place: str | None = None
         # The transport until it is lost. aiohttp drops its reference on closing, while responses are still unsent.
         self._wire: asyncio.Transport | None = None
         self._unsent_bytes = 0
         self._unsent_since = 0.0
-        self._head_timeout_seconds = head_timeout_seconds
-        self._head_timer: asyncio.TimerHandle | None = None
-        self._started_head = False
-        # Input after a head that could not be parsed; it is discarded.
-        self._rest: StreamReader | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
-        self._remote = self.peername[0] if self.peername else None
         self._wire = self.transport
-        self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def connection_lost(self, exc: BaseException | None) -> None:
-        self._stop_head_timer()
         self._wire = None
         super().connection_lost(exc)
-        if self._rest is not None:
-            self._rest.feed_eof()
-
-    def data_received(self, data: bytes) -> None:
-        if self._rest is not None:
-            return
-        heads = self._request_count
-        # Hide the waiter from aiohttp, so that its task is woken only for requests that need it; see `_begin_next`.
-        waiter, self._waiter = self._waiter, None
-        super().data_received(data)
-        self._waiter = waiter
-        if self._request_count != heads:
-            self._started_head = False
-            self._stop_head_timer()
-            self._refuse_other_versions()
-            last, self._body = self._messages[-1]
-            if isinstance(last, _ErrInfo):
-                self._stop_reading(last)
-            self._begin_next()
-        elif data and self._awaits_head():
-            self._started_head = True
-            if self._head_timer is None:
-                self._head_timer = self._loop.call_later(self._head_timeout_seconds, self._head_is_late)
 
     def _awaits_head(self) -> bool:
         """Whether arriving data belongs to a head, and not to the body of a request that was begun."""
         return self._request_count == 0 or (
             self._waiter is not None and not self._waiter.done() and self._claim is None and self._turn is None
         )
+
+    def _waiting(self) -> int:
+        waiter = self._waiter
+        begins = self._claim is None and (self._turn is not None or (waiter is not None and waiter.done()))
+        return max(len(self._messages) - begins, 0)
 
     def _begin_next(self) -> None:
         """Begin the next request: a usual claim on the fast path, any other in aiohttp's task."""
@@ -136,19 +94,35 @@ class HttpConnection(web.RequestHandler):
         is_at_rest = len(self._messages) == 1 and not (self._buffer_paused or self._upgraded or self.writing_paused)
         if not is_at_rest or self._server.is_stopping or not self._fast_path.takes(message, body):
             waiter.set_result(None)
+        elif self._under_way is not None and not self._take_place(self._under_way, message):
+            waiter.set_result(None)  # aiohttp's task waits for a place
         elif self._fast_path.queue.is_free(self._remote):
             self._begin_claim()
         else:
             self._turn = self._fast_path.queue.turn(self._remote)
             self._turn.add_done_callback(self._begin_claim)
 
+    def _take_place(self, under_way: UnderWay, message: Any) -> bool:
+        address = under_way.address_of(self._remote, message.headers)
+        self._place = address if under_way.enter(address) else None
+        return address is None or self._place is not None
+
+    def _leave_place(self) -> None:
+        if self._under_way is not None:
+            self._under_way.leave(self._place)
+            self._place = None
+
     def _begin_claim(self, _: object = None) -> None:
         self._turn = None
         message, body = self._messages[0]
-        if self._parser is None or self._force_close or isinstance(message, _ErrInfo):
+        if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
+            self._leave_place()
             return  # the connection ended while the request waited for its turn
         self._messages.popleft()
-        self._parser.message_consumed()
+        if self._parser is not None:
+            self._parser.message_consumed()
+        if self._counted_bytes:
+            self._count_kept()  # it waits no longer
         self._server.requests_count += 1
         self._claim = self._fast_path.begin(message, body, self._remote)
         self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
@@ -163,8 +137,9 @@ class HttpConnection(web.RequestHandler):
 
     def _reply_to(self, claim: FastPathClaim, _: object = None) -> None:
         self._claim = self._turn = None
+        self._leave_place()
         try:
-            message, closes = claim.reply(closes=self._close or self._server.is_stopping)
+            message, closes = claim.reply(closes=self._close or self._server.is_stopping or self._is_last())
         except Exception as error:
             # As in `handle_error`: no response can be trusted.
             self.logger.error("The answer could not be made", exc_info=error)
@@ -178,6 +153,10 @@ class HttpConnection(web.RequestHandler):
             return
         self._next_keepalive_close_time = self._loop.time() + self._keepalive_timeout
         self._begin_next()
+
+    def _is_last(self) -> bool:
+        """Whether the request that is answered now is the last one that is understood."""
+        return self._rest is not None and not self._messages
 
     def _process_keepalive(self) -> None:
         if self._claim or self._turn:  # busy, although aiohttp's task is idle
@@ -218,51 +197,22 @@ class HttpConnection(web.RequestHandler):
             return self._turn
         return self._claim.answer
 
-    def _stop_head_timer(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _head_is_late(self) -> None:
-        self._head_timer = None
-        waiter = self._waiter
-        if waiter is None or waiter.done():
-            return
-        if not self._started_head:
-            # There is no request to answer.
-            self.force_close()
-            return
-        late = RefusedError(REQUEST_TIMEOUT, "The request's headers did not arrive in time.", close=True)
-        error = _ErrInfo(REQUEST_TIMEOUT.status, late, "")
-        self._messages.append((error, EMPTY_PAYLOAD))
-        self._stop_reading(error)
-        waiter.set_result(None)
-
-    def _refuse_other_versions(self) -> None:
-        """Refuse HTTP/0.9 and HTTP/2.0, which the parser accepts, and in which aiohttp would respond."""
-        for place, (message, _) in enumerate(self._messages):
-            if not isinstance(message, _ErrInfo) and message.version not in _VERSIONS:
-                refusal = RefusedError(BAD_REQUEST, "The HTTP version must be 1.1 or 1.0.", close=True)
-                self._messages[place] = (_ErrInfo(BAD_REQUEST.status, refusal, ""), EMPTY_PAYLOAD)
-
-    def _stop_reading(self, error: _ErrInfo) -> None:
-        """Make the error the connection's last message: nothing after it can be parsed.
-
-        The message gets a body without an end, so that aiohttp lingers: it discards input for a while before it closes.
-        Closing with unread input would reset the connection, and the client could lose the response.
-        """
-        self._rest = StreamReader(self, READ_BUFFER_BYTES, loop=self._loop)
-        self._messages[-1] = (error, self._rest)
-        if self._current_request is not None:
-            # The request waits for chunks that turned out to be malformed; aiohttp would leave it waiting.
-            self._current_request._cancel(web.RequestPayloadError("malformed"))
+    def _handle_request(
+        self, request: web.BaseRequest, start_time: float | None, request_handler: _RequestHandler
+    ) -> Coroutine[Any, Any, tuple[web.StreamResponse, bool]]:
+        if self._counted_bytes:
+            self._count_kept()  # it waits no longer
+        return super()._handle_request(request, start_time, request_handler)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        if self._server.is_stopping:
+        if self._server.is_stopping or self._is_last():
             resp.force_close()
         finished = await super().finish_response(request, resp, start_time)
+        if request.content is self._rest:
+            # Its refusal is sent; aiohttp, which lingers now, would raise it again.
+            forget_exception(request.content)
         if self.writing_paused:
             # aiohttp would begin the next request, and buffer responses without limit for a client that never reads.
             await self._drain_helper()
@@ -293,7 +243,7 @@ class HttpConnection(web.RequestHandler):
             wire.abort()
 
     def _make_error_handler(self, err_info: _ErrInfo) -> _RequestHandler:
-        return self._boundary.refusing(_refusal(err_info.exc))  # type: ignore[return-value]
+        return self._boundary.refusing(refusal_of(err_info.exc))  # type: ignore[return-value]
 
     def handle_error(
         self,
@@ -306,22 +256,3 @@ class HttpConnection(web.RequestHandler):
         # trusted.
         self.logger.error("The answer could not be made", exc_info=exc)
         raise ConnectionError("the response could not be created") from exc
-
-
-def _refusal(error: BaseException) -> RefusedError:
-    """The refusal of a request that could not be parsed. It shows only texts that contain no part of the request."""
-    if isinstance(error, RefusedError):
-        return error
-    if isinstance(error, LineTooLong):
-        return RefusedError(URI_TOO_LONG if error.args[1] == MAX_LINE_BYTES else HEADERS_TOO_LARGE, close=True)
-    if isinstance(error, BadHttpMethod):
-        return RefusedError(
-            BAD_REQUEST, "The request line must begin with an HTTP method, as in `GET /livez HTTP/1.1`.", close=True
-        )
-    if type(error) is BadHttpMessage:
-        # llhttp's reason is a constant; the lines after the first quote the request.
-        reason = error.message.partition(":\n")[0]
-        if reason == "Too many headers received":
-            return RefusedError(HEADERS_TOO_LARGE, close=True)
-        return RefusedError(BAD_REQUEST, f"The request is not valid HTTP: {reason.rstrip('.')}.", close=True)
-    return RefusedError(BAD_REQUEST, "The request is not valid HTTP.", close=True)

@@ -50,6 +50,10 @@ class Cors:
         }
         return headers if self._is_open else {**headers, **_VARY}
 
+    def allows(self, origin: str) -> bool:
+        """Whether pages of this origin may use the API."""
+        return self._is_open or origin in self._headers
+
     def headers(self, request_headers: CIMultiDictProxy[str]) -> Mapping[str, str]:
         """The headers of the response to a request of the API."""
         if self._is_open:

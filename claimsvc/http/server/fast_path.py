@@ -20,6 +20,7 @@ from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.fair_queue import FairQueue
+from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.request_boundary import EXPECTED, request_id_of
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
@@ -125,10 +126,12 @@ class FastPath:
 
     Attributes:
         cors: adds headers for pages of other origins; None if there are none.
+        hosts: which hosts claims may be addressed to; None for all.
     """
 
     claim_class = FastPathClaim
     cors: Cors | None = None
+    hosts: AllowedHosts | None = None
 
     def __init__(self, route: FastRoute, access_log: AccessLog, queue: FairQueue) -> None:
         self.queue = queue
@@ -148,6 +151,8 @@ class FastPath:
             and body.exception() is None
             and message.headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
             and not any(name in message.headers for name in _UNUSUAL_HEADERS)
+            # aiohttp's path refuses it.
+            and (self.hosts is None or self.hosts.refusal(message.headers) is None)
         )
 
     def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:

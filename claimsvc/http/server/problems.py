@@ -26,6 +26,7 @@ from claimsvc.domain.problems import (
 from claimsvc.http.server.response import Head, Reply
 from claimsvc.http.server.wire import (
     MAX_BODY_BYTES,
+    MAX_HEAD_BYTES,
     MAX_HEADER_BYTES,
     MAX_HEADERS,
     MAX_LINE_BYTES,
@@ -91,6 +92,20 @@ class UnreadyBody(ProblemBody):
 NOT_FOUND = Problem(
     "not-found", 404, "Not found", "No route has this path.", "See /openapi.json or /docs for the routes."
 )
+FOREIGN_ORIGIN = Problem(
+    "foreign-origin",
+    403,
+    "The request comes from a page of another origin",
+    "`Origin` is not one of this service's own, and CLAIMSVC_CORS_ORIGINS does not name it. Nothing was done.",
+    "Name the origin in CLAIMSVC_CORS_ORIGINS, or its host in CLAIMSVC_ALLOWED_HOSTS, if the page is yours.",
+)
+MISDIRECTED = Problem(
+    "misdirected",
+    421,
+    "The request is addressed to another host",
+    "`Host` is not a name under which this service may be changed. Nothing was done.",
+    "Use the address that the service printed at its start, or name the host in CLAIMSVC_ALLOWED_HOSTS.",
+)
 METHOD_NOT_ALLOWED = Problem(
     "method-not-allowed",
     405,
@@ -144,7 +159,8 @@ HEADERS_TOO_LARGE = Problem(
     "headers-too-large",
     431,
     "The headers are too large",
-    f"The request has more than {MAX_HEADERS} headers, or one that is larger than {MAX_HEADER_BYTES} bytes.",
+    f"The request has more than {MAX_HEADERS} headers, one that is larger than {MAX_HEADER_BYTES} bytes, or more than "
+    f"{MAX_HEAD_BYTES} bytes of them.",
     "Send fewer or smaller headers.",
 )
 TOO_MANY_VIEWERS = Problem(
@@ -156,6 +172,7 @@ TOO_MANY_VIEWERS = Problem(
 )
 
 _OF_HTTP = (
+    FOREIGN_ORIGIN,
     NOT_FOUND,
     METHOD_NOT_ALLOWED,
     REQUEST_TIMEOUT,
@@ -164,6 +181,7 @@ _OF_HTTP = (
     UNSUPPORTED_MEDIA_TYPE,
     STRESS_TEST_RUNS,
     EXPECTATION_FAILED,
+    MISDIRECTED,
     HEADERS_TOO_LARGE,
     TOO_MANY_VIEWERS,
 )

@@ -11,6 +11,9 @@ MAX_HEADERS = 100
 # aiohttp's error contains only the limit. The limits differ so that it shows which one was exceeded.
 MAX_LINE_BYTES = 8190
 MAX_HEADER_BYTES = 8191
+# Of a request's line and headers together, unless they arrive in one piece. Far beyond those of browsers behind several
+# proxies; HAProxy takes 16 KB, nginx 32 KB.
+MAX_HEAD_BYTES = 65_536
 
 
 # The headers of every response. Responses must not be cached or sniffed; `Server` shows no version.

@@ -72,6 +72,7 @@ class Live:
         instance: this instance's unique name, with which the tokens of its locks begin.
         pool_size: most connections to PostgreSQL.
         most_viewers: further viewers are refused.
+        most_of_address: further viewers of one address are refused.
     """
 
     def __init__(
@@ -84,8 +85,10 @@ class Live:
         instance: str,
         pool_size: int,
         most_viewers: int = 100,
+        most_of_address: int = 50,
     ) -> None:
         self.most_viewers = most_viewers
+        self.most_of_address = most_of_address
         self.scenarios: Sequence[str] = ()
         self.stress_test: StressTest | None = None
         self.published = 0
@@ -104,7 +107,7 @@ class Live:
         self._looked: LockInspection | None = None
         self._names: list[str] = []
         self._listeners = 0
-        self._viewers: set[Viewer] = set()
+        self._viewers: dict[Viewer, str] = {}  # and their addresses
         self._watched = asyncio.Event()  # set while there are viewers
         self._verdict: Verdict | None = None
         self._judged_at = 0.0
@@ -131,9 +134,18 @@ class Live:
     def is_full(self) -> bool:
         return len(self._viewers) >= self.most_viewers
 
-    def join(self, viewer: Viewer) -> None:
-        """Add a viewer."""
-        self._viewers.add(viewer)
+    def is_full_for(self, address: str) -> bool:
+        """Whether this address has all the viewers that one may have, so that others can watch, too."""
+        return sum(each == address for each in self._viewers.values()) >= self.most_of_address
+
+    def join(self, viewer: Viewer, address: str = "") -> None:
+        """Add a viewer.
+
+        Args:
+            viewer: receives the pictures.
+            address: of its client.
+        """
+        self._viewers[viewer] = address
         self._watched.set()
 
     async def greet(self, viewer: Viewer) -> None:
@@ -142,7 +154,7 @@ class Live:
 
     def leave(self, viewer: Viewer) -> None:
         """Remove a viewer."""
-        self._viewers.discard(viewer)
+        self._viewers.pop(viewer, None)
         if not self._viewers:
             self._watched.clear()
 

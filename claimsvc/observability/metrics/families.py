@@ -45,6 +45,21 @@ class Families:
         self.waiters = total("lock_waiters", "Batches waiting for a lock now.")
         self.lost = counter("lock_lost_total", "Locks that were lost before they were released.", "coupon")
         self.hints = counter("lock_hints_total", "Hints between instances that a lock is free.", "result")
+        self.combined = counter(
+            "combined_claims_total",
+            "Claims that one instance handed over (origin) and another decided for it (holder).",
+            "coupon",
+            "role",
+        )
+        self.combine_wait = histogram(
+            "combine_wait_seconds", "Time from handing a batch over until its answer came.", "coupon"
+        )
+        self.taken_back = counter(
+            "combine_taken_back_total",
+            "Batches without an answer, which their origin took back: undecided, or decided already.",
+            "coupon",
+            "found",
+        )
         self.batch_size = histogram("batch_size", "Claims decided together.", buckets=_SIZE_BUCKETS)
         self.waiting = total("claims_waiting", "Claims waiting for an answer.")
         self.remaining = shared("coupon_remaining", "Units of the coupon left.", "coupon")

@@ -1,7 +1,8 @@
 """The metrics registry: implements the observers of the other rooms."""
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -86,7 +87,17 @@ class Metrics:
         Args:
             accept: the request's Accept header.
         """
+        return self.begin_render(accept)()
+
+    def begin_render(self, accept: str = "") -> Callable[[], tuple[bytes, str]]:
+        """Prepare a rendering. Its arguments and the result of what is returned are those of `render`.
+
+        What is returned may be called in a thread, while metrics are observed; this method may not.
+        """
         self.flush()
+        return partial(self._render, accept)
+
+    def _render(self, accept: str) -> tuple[bytes, str]:
         registry = self._registry
         if self._shared:
             registry = CollectorRegistry()
@@ -146,6 +157,17 @@ class Metrics:
 
     def lock_waiters(self, change: int) -> None:
         self.families.waiters.inc(change)
+
+    # ports.CombineObserver
+
+    def combined(self, coupon_name: str, role: str, claims: int) -> None:
+        self.families.combined.labels(self.coupons.label(coupon_name), role).inc(claims)
+
+    def combine_waited(self, coupon_name: str, seconds: float) -> None:
+        self.families.combine_wait.labels(self.coupons.label(coupon_name)).observe(seconds)
+
+    def taken_back(self, coupon_name: str, found: str) -> None:
+        self.families.taken_back.labels(self.coupons.label(coupon_name), found).inc()
 
     # ports.BatchObserver
 

@@ -19,7 +19,7 @@ from opentelemetry.trace import Tracer
 from claimsvc.observability.tracing.requests import RequestTracer
 from claimsvc.observability.tracing.spans import trace_id_here
 from claimsvc.observability.tracing.work import TracedAdmission, TracedLock, TracedStrategy, TracedWork, trace_master
-from claimsvc.ports import Admission, Lock, Strategy
+from claimsvc.ports import FencedAdmission, Lock, Strategy
 from claimsvc.redis.masters import Master
 
 # Spans are sent in batches at this interval.
@@ -55,7 +55,7 @@ class Tracing:
         for master in masters:
             trace_master(master, self._tracer)
 
-    def admission(self, admission: Admission) -> Admission:
+    def admission(self, admission: FencedAdmission) -> FencedAdmission:
         return TracedAdmission(admission, self._tracer)
 
 

@@ -17,7 +17,16 @@ from opentelemetry.util.types import AttributeValue
 from claimsvc.claiming.batching import Batch, CouponQueue
 from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome
 from claimsvc.observability.tracing.spans import begin, failed, span_here, step, within
-from claimsvc.ports import Admission, Decision, Lease, Lock, PendingOutcome, Strategy
+from claimsvc.ports import (
+    BatchDecisions,
+    Decision,
+    FencedAdmission,
+    HandedBatch,
+    Lease,
+    Lock,
+    PendingOutcome,
+    Strategy,
+)
 from claimsvc.redis.masters import Master
 
 # Most coupon names in an attribute.
@@ -198,23 +207,37 @@ def trace_master(master: Master, tracer: Tracer) -> None:
 
 
 class TracedAdmission:
-    """`ports.Admission`, with a span for each transaction that decides claims."""
+    """`ports.FencedAdmission`, with a span for each transaction that decides claims."""
 
-    def __init__(self, admission: Admission, tracer: Tracer) -> None:
+    def __init__(self, admission: FencedAdmission, tracer: Tracer) -> None:
         self._admission = admission
         self._tracer = tracer
 
     async def admit(self, attempts: Sequence[Attempt]) -> list[Decision]:
-        with self._transaction(attempts):
+        with self._transaction(len(attempts)):
             return await self._admission.admit(attempts)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
-        with self._transaction(attempts):
+        with self._transaction(len(attempts)):
             return await self._admission.look(attempts)
 
-    def _transaction(self, attempts: Sequence[Attempt]) -> AbstractContextManager[Span | None]:
+    async def admit_handed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+    ) -> tuple[list[Decision], list[BatchDecisions | None]]:
+        with self._transaction(len(attempts) + sum(batch.size for batch in batches)):
+            return await self._admission.admit_handed(attempts, batches)
+
+    async def withhold(self, batch: HandedBatch) -> bool:
+        with self._transaction(batch.size):
+            return await self._admission.withhold(batch)
+
+    async def recall(self, batch: HandedBatch) -> list[Decision]:
+        with self._transaction(batch.size):
+            return await self._admission.recall(batch)
+
+    def _transaction(self, claims: int) -> AbstractContextManager[Span | None]:
         attributes: dict[str, AttributeValue] = {
             "db.system.name": "postgresql",
-            "claimsvc.claims": len(attempts),
+            "claimsvc.claims": claims,
         }
         return step(self._tracer, "transaction", kind=SpanKind.CLIENT, attributes=attributes)

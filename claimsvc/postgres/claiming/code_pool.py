@@ -1,12 +1,10 @@
 """Statements that give codes to claims and take them back. The caller has locked the coupons' rows."""
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from claimsvc.postgres.audit import insert_entry
-
-CodesChanged = Callable[[Collection[str | None]], None]
-"""Called with types of coupons after a change to their codes was committed."""
+from claimsvc.postgres.code_rows import CODE_TERMS
 
 SETTLE_CODES = """
 WITH expired AS (
@@ -32,18 +30,18 @@ SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM decremente
 
 It removes 1000 per coupon at most, so that claims do not wait; expired codes that remain are not given to claims."""
 
-FREE_CODES = """
-SELECT requested.coupon_name, free.code
+FREE_CODES = f"""
+SELECT requested.coupon_name, free.code, free.terms
 FROM unnest(%(names)s::text[], %(counts)s::int[]) AS requested (coupon_name, units)
 CROSS JOIN LATERAL (
-    SELECT code FROM codes
+    SELECT code.code, {CODE_TERMS} AS terms FROM codes AS code
     WHERE coupon_name = requested.coupon_name AND claim_id IS NULL AND voided_at IS NULL
         AND (expires_at IS NULL OR expires_at > now())
     ORDER BY place
     LIMIT requested.units
 ) AS free
-"""
-"""The next free codes of each coupon, as many as there are attempts to claim it."""
+"""  # noqa: S608 - of constants
+"""The next free codes of each coupon, as many as there are attempts to claim it, with their `CODE_TERMS`."""
 
 # num_nonnulls matches no partial index, so the planner uses the primary key. With `claim_id IS NULL AND voided_at IS
 # NULL` it might scan the index of all free codes instead.
@@ -66,7 +64,7 @@ WITH claim AS (
     UPDATE codes SET voided_at = clock_timestamp()
     WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s AND redeemed_at IS NULL AND voided_at IS NULL
         AND (SELECT is_shown FROM claim)
-    RETURNING expires_at
+    RETURNING expires_at, uses
 ), freed AS (
     UPDATE codes SET claim_id = NULL
     WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s AND NOT (SELECT is_shown FROM claim)
@@ -76,7 +74,7 @@ WITH claim AS (
     WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'active' AND (
         EXISTS (SELECT FROM voided) OR EXISTS (SELECT FROM freed)
         OR NOT EXISTS (SELECT FROM codes WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s)
-    )
+    ) AND NOT EXISTS (SELECT FROM redemptions WHERE coupon_name = %(coupon_name)s AND claim_id = %(id)s)
     RETURNING coupon_name
 ), named AS (
     INSERT INTO code_names (code, coupon_name)
@@ -87,8 +85,8 @@ WITH claim AS (
     ON CONFLICT DO NOTHING
     RETURNING code
 ), replaced AS (
-    INSERT INTO codes (coupon_name, code, expires_at)
-    SELECT %(coupon_name)s, named.code, voided.expires_at FROM named CROSS JOIN voided
+    INSERT INTO codes (coupon_name, code, expires_at, uses)
+    SELECT %(coupon_name)s, named.code, voided.expires_at, voided.uses FROM named CROSS JOIN voided
     RETURNING 1
 ), returned AS (
     UPDATE coupons SET amount = amount - lost.units, remaining_amount = remaining_amount + 1 - lost.units,
@@ -110,7 +108,7 @@ SELECT 1 / (count(*) = (SELECT count(*) FROM returned))::int FROM cancelled
 """Cancels a claim and returns its unit to stock.
 
 The unit is returned only for a row whose state this statement changes, so repeating it has no effect, and neither has
-cancelling a claim whose code was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
+cancelling a claim that was redeemed. If the coupon has codes, each unit is a code: a code that was not shown is
 free again; one that was shown is replaced by the first unused one of `spare_codes`, unless it has expired. Without a
 replacement, or if the claim had no code, the coupon's amount decreases by one."""
 

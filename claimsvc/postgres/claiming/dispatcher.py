@@ -2,16 +2,17 @@
 
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from typing import cast
 
 import psycopg
 
-from claimsvc.domain import Attempt, Claim, Claimed, ClaimOutcome, ClaimState, SoldOut
+from claimsvc.domain import Attempt, Claim, Claimed, ClaimOptions, ClaimOutcome, ClaimState, SoldOut
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError, UnavailableError
-from claimsvc.ports import Decision, HandedBatch, StorageObserver
-from claimsvc.postgres.claiming.code_pool import CodesChanged
+from claimsvc.ports import BatchDecisions, Decision, HandedBatch, StorageObserver
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome, NeedsFullPath
-from claimsvc.postgres.claiming.fence import begin_fenced
+from claimsvc.postgres.claiming.fence import begin_fenced, names_of
 from claimsvc.postgres.claiming.full_path import FullPath
+from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 
@@ -19,6 +20,8 @@ _REMEMBERED = 10_000
 # For how long a coupon is assumed to need the full path after its claims did; then they try the fast path again.
 _ASSUMED_SECONDS = 1.0
 _NEEDS_FULL_PATH = NeedsFullPath()
+
+_Fenced = tuple[list[Decision], list[BatchDecisions | None]]
 
 
 _RECALL = """
@@ -67,31 +70,53 @@ class Dispatcher:
         admitted = iter(await self._admit_all(undecided) if undecided else ())
         return [next(admitted) if outcome is None else outcome for outcome in looked]
 
-    async def admit_handed(
-        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-    ) -> tuple[list[Decision], list[list[Decision] | None]]:
+    async def admit_handed(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> _Fenced:
         """See `ports.FencedAdmission`."""
-        everyone = [*attempts, *(attempt for batch in batches for attempt in batch.attempts)]
         started = time.perf_counter()
-        outcomes: Sequence[FastPathOutcome | None]
         try:
-            names = self._full_path_names(everyone)
-            if not names:
-                outcomes = await self._fast_path.admit(everyone, batches)
-            if names or any(isinstance(outcome, NeedsFullPath) for outcome in outcomes):
-                outcomes = await self._full_path.admit(everyone, batches)
+            outcomes, handed = await self._admit_fenced(attempts, batches)
+        except InvariantViolatedError:
+            self._observer.invariant_violated()
+            raise
         except (psycopg.IntegrityError, psycopg.DataError):
-            # The claims that were handed over are found out by those who handed them over.
+            # One claim is refused by the database. Those of others are decided by those who handed them over.
             return await self.admit(attempts) if attempts else [], [None] * len(batches)
         finally:
             self._observer.transaction_ended(time.perf_counter() - started)
-        decided = iter(outcomes)
-        own = [next(decided) for _ in attempts]
-        answers: list[list[Decision] | None] = []
-        for batch in batches:
-            of_batch = [next(decided) for _ in batch.attempts]
-            answers.append(None if None in of_batch else of_batch)
-        return own, answers
+        self._sold_out.difference_update(names_of(attempts, batches))
+        return outcomes, handed
+
+    async def _admit_fenced(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> _Fenced:
+        now = time.monotonic()
+        names = names_of(attempts, batches)
+        is_plain = all(map(_is_plain, attempts)) and all(all(map(_is_plain_option, each.options)) for each in batches)
+        if not is_plain or any(self._full_path_until.get(name, now) > now for name in names):
+            return await self._admit_fenced_by_full_path(attempts, batches)
+        outcomes, handed = await self._fast_path.admit_handed(attempts, batches)
+        # A batch that is left may have been decided before: the full path tells.
+        left_attempts = [
+            each for each, outcome in zip(attempts, outcomes, strict=True) if isinstance(outcome, NeedsFullPath)
+        ]
+        left_batches = [each for each, found in zip(batches, handed, strict=True) if found is None]
+        if not left_attempts and not left_batches:
+            return cast("_Fenced", (outcomes, handed))
+        for each in left_attempts:
+            self._assume_full_path(each.coupon_name, now)
+        try:
+            more, more_handed = await self._admit_fenced_by_full_path(left_attempts, left_batches)
+        except ClaimsvcError as error:
+            if len(left_attempts) == len(attempts) and len(left_batches) == len(batches):
+                raise
+            # The rest is already committed, so its decisions must be returned.
+            more, more_handed = [error] * len(left_attempts), [None] * len(left_batches)
+        decided, decided_handed = iter(more), iter(more_handed)
+        return (
+            [next(decided) if isinstance(outcome, NeedsFullPath) else outcome for outcome in outcomes],
+            [next(decided_handed) if found is None else cast("BatchDecisions", found) for found in handed],
+        )
+
+    async def _admit_fenced_by_full_path(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> _Fenced:
+        return cast("_Fenced", await self._full_path.admit_handed(attempts, batches))
 
     async def withhold(self, batch: HandedBatch) -> bool:
         """See `ports.FencedAdmission`."""
@@ -213,16 +238,20 @@ class Dispatcher:
         self._sold_out.update(name for name, each in zip(names, decisions, strict=True) if type(each) is SoldOut)
         now = time.monotonic()
         for attempt, outcome in zip(attempts, first, strict=True):
-            if (
-                isinstance(outcome, NeedsFullPath)
-                and _is_plain(attempt)
-                and self._full_path_until.get(attempt.coupon_name, now) <= now
-            ):
-                self._full_path_until[attempt.coupon_name] = now + _ASSUMED_SECONDS
+            if isinstance(outcome, NeedsFullPath) and _is_plain(attempt):
+                self._assume_full_path(attempt.coupon_name, now)
+
+    def _assume_full_path(self, coupon_name: str, now: float) -> None:
+        if self._full_path_until.get(coupon_name, now) <= now:
+            self._full_path_until[coupon_name] = now + _ASSUMED_SECONDS
 
 
 def _is_plain(attempt: Attempt) -> bool:
-    return attempt.options is None or attempt.options.is_plain
+    return _is_plain_option(attempt.options)
+
+
+def _is_plain_option(options: ClaimOptions | None) -> bool:
+    return options is None or options.is_plain
 
 
 def _unknown() -> UnavailableError:

@@ -6,7 +6,7 @@ The statements run on the driver, because SQLAlchemy cannot send two of them in 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 
@@ -22,9 +22,9 @@ from claimsvc.domain import (
     UnknownCoupon,
 )
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import HandedBatch
+from claimsvc.ports import AllClaimed, HandedBatch
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
-from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, only_ours
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.transactions import RestartTransactionError
@@ -104,6 +104,7 @@ LEFT JOIN holder USING (coupon_name, user_id)
 WHERE verdict.sound = 1
 ORDER BY attempt.place
 """  # noqa: S608 - of constants
+
 
 # The same at half the cost, for claims of one coupon that can all get a unit: one statement locks the row, decrements
 # and inserts, and returns one row. It does nothing if there are too few units or the coupon is not plain, and fails on
@@ -192,6 +193,10 @@ LIMIT 1
 """
 
 FastPathOutcome = ClaimOutcome | NeedsFullPath
+
+HandedOutcomes = AllClaimed | Sequence[FastPathOutcome] | None
+"""The outcomes of a handed batch; None if it may have been decided before."""
+
 _NEEDS_FULL_PATH = NeedsFullPath()
 
 
@@ -211,44 +216,61 @@ class FastPath:
         # Coupons of which every attempt of the last batch got a unit. The next batch most likely does, too.
         self._selling: set[str] = set()
 
-    async def admit(
-        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch] = ()
-    ) -> list[FastPathOutcome | None]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome]:
         """Decide the attempts in one transaction. The outcome is `NeedsFullPath` if the coupon is not plain.
-
-        The attempts end with those of `batches`; the outcomes of a batch that may have been decided before are None.
 
         Deciding the same attempts again is safe: a committed claim is found by its user, and recognized by its id.
 
         Raises the same errors as `run_transaction`.
         """
-        coupon_names = sorted({attempt.coupon_name for attempt in attempts})
+        outcomes, _ = await self.admit_handed(attempts, ())
+        return outcomes
+
+    async def admit_handed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+    ) -> tuple[list[FastPathOutcome], list[HandedOutcomes]]:
+        """Decide the attempts, and after them the batches, in one transaction; see `ports.FencedAdmission`.
+
+        Raises the same errors as `run_transaction`.
+        """
+        coupon_names = names_of(attempts, batches)
         sells = self._sells(coupon_names)
 
-        async def work(driver: Driver, in_doubt: bool) -> list[FastPathOutcome | None]:
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[FastPathOutcome], list[HandedOutcomes]]:
             nonlocal sells
             if in_doubt:
+                # Handed batches are recognized by the fence.
                 await require_none_ended(driver, attempts)
             if sells and not in_doubt:
                 try:
-                    return await _sell(driver, attempts, batches)
+                    sold_at = await _sell(driver, coupon_names[0], attempts, batches)
                 except _NotForAllError:
                     sells = False
                     self._selling.difference_update(coupon_names)
                     raise
-            outcomes = await _admit(driver, coupon_names, attempts, batches)
-            self._remember_selling(coupon_names, outcomes)
-            return outcomes
+                sold: list[FastPathOutcome] = [
+                    Claimed(_claim(attempt, attempt.claim_id, sold_at)) for attempt in attempts
+                ]
+                return sold, [AllClaimed(sold_at)] * len(batches)
+            outcomes, handed = await _admit(driver, coupon_names, attempts, batches)
+            self._remember_selling(coupon_names, outcomes, handed)
+            return outcomes, handed
 
         return await self._database.run_transaction(work)
 
     def _sells(self, coupon_names: Sequence[str]) -> bool:
         return len(coupon_names) == 1 and coupon_names[0] in self._selling
 
-    def _remember_selling(self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome | None]) -> None:
+    def _remember_selling(
+        self, coupon_names: Sequence[str], outcomes: Sequence[FastPathOutcome], handed: Sequence[HandedOutcomes]
+    ) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
-        if len(coupon_names) == 1 and all(type(outcome) is Claimed for outcome in outcomes):
+        if (
+            len(coupon_names) == 1
+            and all(type(outcome) is Claimed for outcome in outcomes)
+            and all(isinstance(each, AllClaimed) for each in handed)
+        ):
             self._selling.update(coupon_names)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[FastPathOutcome | None]:
@@ -285,24 +307,31 @@ async def require_none_ended(driver: Driver, attempts: Sequence[Attempt]) -> Non
 
 
 async def _sell(
-    driver: Driver, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-) -> list[FastPathOutcome | None]:
-    """Give a unit to each of these attempts on one coupon, and commit, in one round trip.
+    driver: Driver, coupon_name: str, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+) -> datetime:
+    """Give a unit to each of these attempts and batches of one coupon, and commit, in one round trip.
 
     Raises:
-        _NotForAllError: at least one cannot get a unit; nothing was written.
+        _NotForAllError: at least one cannot get a unit, or a batch was decided before; nothing was written.
     """
+    claim_ids = [attempt.claim_id for attempt in attempts]
+    user_ids = [attempt.user_id for attempt in attempts]
+    units = len(attempts)
+    for batch in batches:
+        claim_ids.append(batch.claim_ids)
+        user_ids.append(batch.user_ids)
+        units += batch.size
     parameters: dict[str, Any] = {
-        "coupon_name": attempts[0].coupon_name,
-        "units": len(attempts),
-        "claim_ids": "\n".join([attempt.claim_id for attempt in attempts]),
-        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+        "coupon_name": coupon_name,
+        "units": units,
+        "claim_ids": "\n".join(claim_ids),
+        "user_ids": _lines(user_ids, units),
     }
+    if batches:
+        parameters["batch_ids"] = [batch.id for batch in batches]
     try:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            if batches:
-                parameters["batch_ids"] = [batch.id for batch in batches]
             sold = await driver.execute(_SELL_HANDED if batches else _SELL, parameters)
             await driver.execute("COMMIT", prepare=False)
     except psycopg.IntegrityError as error:
@@ -310,23 +339,23 @@ async def _sell(
     ((claimed_at, _),) = await sold.fetchall()
     if claimed_at is None:
         raise _NotForAllError
-    return [Claimed(_claim(attempt, attempt.claim_id, claimed_at)) for attempt in attempts]
+    return cast("datetime", claimed_at)
 
 
 async def _admit(
     driver: Driver, coupon_names: list[str], attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-) -> list[FastPathOutcome | None]:
+) -> tuple[list[FastPathOutcome], list[HandedOutcomes]]:
     """Lock the coupons, allocate their stock, and commit, in one round trip; in two with handed batches.
 
     If a statement fails, the server skips those after it, including the commit. Results are available only after the
     end of the pipeline.
     """
-    fenced: list[Attempt | None] = list(attempts)
-    if batches:
-        ours = await begin_fenced(driver, coupon_names, batches, plain_only=True)
-        fenced = only_ours(attempts, batches, ours)
-        attempts = [attempt for attempt in fenced if attempt is not None]
-    parameters = _names_and_users(attempts) | {"claim_ids": "\n".join([attempt.claim_id for attempt in attempts])}
+    ours = await begin_fenced(driver, coupon_names, batches, plain_only=True) if batches else set()
+    everyone = [*attempts, *(attempt for batch in batches if batch.id in ours for attempt in batch.attempts)]
+    if not everyone:
+        await driver.execute("ROLLBACK", prepare=False)
+        return [], [None] * len(batches)
+    parameters = _names_and_users(everyone) | {"claim_ids": "\n".join([attempt.claim_id for attempt in everyone])}
     async with driver.pipeline():
         if not batches:
             # Without BEGIN and COMMIT, a pipeline is a transaction too, but then libpq loses a failure of its commit.
@@ -336,7 +365,7 @@ async def _admit(
         await driver.execute("COMMIT", prepare=False)
     outcomes: list[FastPathOutcome] = []
     for attempt, (known, is_plain, claimed_at, other_id, is_spent) in zip(
-        attempts, await admitted.fetchall(), strict=True
+        everyone, await admitted.fetchall(), strict=True
     ):
         if known and not is_plain:
             outcomes.append(_NEEDS_FULL_PATH)
@@ -348,25 +377,24 @@ async def _admit(
             outcomes.append(Claimed(_claim(attempt, attempt.claim_id, claimed_at)))
         else:
             outcomes.append(AlreadyClaimed(_claim(attempt, other_id, claimed_at)))
-    decided = iter(outcomes)
-    return [next(decided) if attempt is not None else None for attempt in fenced]
+    return outcomes[: len(attempts)], handed_outcomes(outcomes[len(attempts) :], batches, ours)
 
 
 def _names_and_users(attempts: Sequence[Attempt]) -> dict[str, str]:
     return {
-        "coupon_names": _lines([attempt.coupon_name for attempt in attempts]),
-        "user_ids": _lines([attempt.user_id for attempt in attempts]),
+        "coupon_names": _lines([attempt.coupon_name for attempt in attempts], len(attempts)),
+        "user_ids": _lines([attempt.user_id for attempt in attempts], len(attempts)),
     }
 
 
-def _lines(texts: Sequence[str]) -> str:
-    """Join texts as lines of one parameter, which costs the driver a fraction of what an array costs.
+def _lines(texts: Sequence[str], count: int) -> str:
+    """Join texts as `count` lines of one parameter, which costs the driver a fraction of what an array costs.
 
     Raises:
         psycopg.DataError: one of the texts contains a line break.
     """
     lines = "\n".join(texts)
-    if lines.count("\n") != len(texts) - 1:
+    if lines.count("\n") != count - 1:
         raise psycopg.DataError("a name or a user id contains a line break")
     return lines
 

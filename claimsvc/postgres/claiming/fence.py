@@ -4,11 +4,16 @@ Ids are kept until they are purged. The purge raises `coupons.fenced_after`: ids
 was forgotten is never decided again, whatever the clocks say.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from datetime import datetime
+from itertools import islice
+from typing import TypeVar
 
-from claimsvc.domain import Attempt
-from claimsvc.ports import HandedBatch
+from claimsvc.domain import Attempt, Claimed
+from claimsvc.ports import AllClaimed, HandedBatch
 from claimsvc.postgres.connections import Driver
+
+_Outcome = TypeVar("_Outcome")
 
 # A transaction that admits claims first locks the coupons' rows in a separate statement. The snapshot of the next
 # statement is then newer than the locks, and sees every claim committed before them. Locking in the order of the names
@@ -57,11 +62,36 @@ def parameters_of(batches: Sequence[HandedBatch], *, plain_only: bool = False) -
     }
 
 
-def only_ours(
-    attempts: Sequence[Attempt], batches: Sequence[HandedBatch], ours: set[str]
-) -> list[Attempt | None]:
-    """Return the attempts, which end with those of the batches, with None for those of batches that are not ours."""
-    kept: list[Attempt | None] = list(attempts[: len(attempts) - sum(len(batch.attempts) for batch in batches)])
+def names_of(attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> list[str]:
+    """Return the names of the coupons of attempts and batches, in order."""
+    return sorted({each.coupon_name for each in attempts} | {each.coupon_name for each in batches})
+
+
+def handed_outcomes(
+    outcomes: Sequence[_Outcome], batches: Sequence[HandedBatch], ours: Collection[str]
+) -> list[AllClaimed | Sequence[_Outcome] | None]:
+    """Divide the outcomes of the attempts of batches among them.
+
+    Args:
+        outcomes: of the attempts of those batches that are `ours`, in their order.
+        batches: in their order.
+        ours: the ids of the batches that were decided; the others get None.
+    """
+    remaining = iter(outcomes)
+    handed: list[AllClaimed | Sequence[_Outcome] | None] = []
     for batch in batches:
-        kept += batch.attempts if batch.id in ours else [None] * len(batch.attempts)
-    return kept
+        if batch.id not in ours:
+            handed.append(None)
+            continue
+        of_batch = list(islice(remaining, batch.size))
+        times = {_plain_time(each) for each in of_batch}
+        claimed_at = times.pop() if len(times) == 1 else None
+        handed.append(of_batch if claimed_at is None else AllClaimed(claimed_at))
+    return handed
+
+
+def _plain_time(outcome: object) -> datetime | None:
+    """Return when a unit was claimed, if the time is all that is to be told of the claim."""
+    if type(outcome) is not Claimed or outcome.claim.expires_at is not None or outcome.claim.code is not None:
+        return None
+    return outcome.claim.claimed_at

@@ -7,23 +7,34 @@ differ, which rolls everything back.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import psycopg
 
-from claimsvc.domain import Attempt, Campaign, Claim, Claimed, ClaimOutcome, IdempotencyKey, ListKind, SoldOut
+from claimsvc.domain import (
+    Attempt,
+    Campaign,
+    Claim,
+    Claimed,
+    ClaimOutcome,
+    CodeTerms,
+    IdempotencyKey,
+    ListKind,
+    SoldOut,
+)
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
-from claimsvc.ports import HandedBatch
+from claimsvc.ports import AllClaimed, HandedBatch
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
-from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, CodesChanged, given_codes
+from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, given_codes
 from claimsvc.postgres.claiming.eligibility import HELD_OF_OTHERS, LISTED, rules_of
 from claimsvc.postgres.claiming.fast_path import require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
-from claimsvc.postgres.claiming.fence import FENCE, LOCK_COUPONS, only_ours
-from claimsvc.postgres.claiming.fence import parameters_of as parameters_of_fence
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
+from claimsvc.postgres.code_changes import CodesChanged
+from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, Rows, found, look_up, store
@@ -38,15 +49,15 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
     campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
-    campaign.claims_per_user
+    campaign.claims_per_user, campaign.code_types
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
 
 # LIMIT keeps the planner at one index look-up per claimant; see `fast_path`.
-_CLAIMS = """
+_CLAIMS = f"""
 SELECT claimant.coupon_name, claimant.user_id, claim.id::text, claim.slot, claim.claimed_at, claim.held_until,
-    code.code, coalesce(claim.held_until IS NOT NULL AND code.expires_at <= now(), false) AS is_dead
+    code.code, code.terms, coalesce(claim.held_until IS NOT NULL AND code.expires_at <= now(), false) AS is_dead
 FROM (
     SELECT DISTINCT coupon_name, user_id
     FROM unnest(%(names)s::text[], %(user_ids)s::text[]) AS requested (coupon_name, user_id)
@@ -60,9 +71,10 @@ CROSS JOIN LATERAL (
     LIMIT 1000
 ) AS claim
 LEFT JOIN LATERAL (
-    SELECT code, expires_at FROM codes WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
+    SELECT code.code, expires_at, {CODE_TERMS} AS terms FROM codes AS code
+    WHERE coupon_name = claimant.coupon_name AND claim_id = claim.id LIMIT 1
 ) AS code ON true
-"""
+"""  # noqa: S608 - of constants
 
 # What has expired has ended, even if nobody has returned its unit yet.
 _ENDED_CLAIMS = f"""
@@ -125,36 +137,47 @@ class FullPath:
         self._database = database
         self._codes_changed = codes_changed
 
-    async def admit(
-        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch] = ()
-    ) -> list[ClaimOutcome | None]:
+    async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
         """Decide the attempts in one transaction. Deciding the same attempts again is safe.
-
-        The attempts end with those of `batches`; the outcomes of a batch that may have been decided before are None.
 
         Raises the same errors as `run_transaction`.
         """
+        outcomes, _ = await self.admit_handed(attempts, ())
+        return outcomes
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome | None], set[str | None]]:
+    async def admit_handed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
+    ) -> tuple[list[ClaimOutcome], list[AllClaimed | Sequence[ClaimOutcome] | None]]:
+        """Decide the attempts, and after them the batches, in one transaction; see `ports.FencedAdmission`.
+
+        Raises the same errors as `run_transaction`.
+        """
+        ours: Collection[str] = ()
+
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
+            nonlocal ours
             if in_doubt:
                 await require_none_ended(driver, attempts)
-            facts, fenced = await _facts(driver, attempts, locked=True, batches=batches)
-            effects = decide(facts, [each for each in fenced if each is not None], in_doubt=in_doubt)
+            if batches:
+                ours = await begin_fenced(driver, names_of(attempts, batches), batches)
+            everyone = [*attempts, *(attempt for batch in batches if batch.id in ours for attempt in batch.attempts)]
+            facts = await _facts(driver, everyone, locked=True, begun=bool(batches))
+            effects = decide(facts, everyone, in_doubt=in_doubt)
             await _write(driver, effects, sorted(facts.coupons))
-            with_codes = {coupon.campaign.type for coupon in facts.coupons.values() if coupon.has_codes}
-            decided = iter(effects.outcomes)
-            return [next(decided) if each is not None else None for each in fenced], with_codes
+            # All types of their codes: codes of others are freed and voided, too.
+            with_codes = [coupon for coupon in facts.coupons.values() if coupon.has_codes]
+            return effects.outcomes, {each for coupon in with_codes for each in coupon.counted_types}
 
-        outcomes, with_codes = await self._database.run_transaction(work)
-        if with_codes:
-            self._codes_changed(with_codes)
-        return outcomes
+        outcomes, types = await self._database.run_transaction(work)
+        if types:
+            self._codes_changed(types)
+        return outcomes[: len(attempts)], handed_outcomes(outcomes[len(attempts) :], batches, ours)
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """Return what the attempts would result in now; see `ports.Admission.look`."""
 
         async def query(driver: Driver) -> Facts:
-            return (await _facts(driver, attempts, locked=False))[0]
+            return await _facts(driver, attempts, locked=False)
 
         facts = await self._database.read(query)
         return [_unless_undecided(facts, attempt) for attempt in attempts]
@@ -163,7 +186,7 @@ class FullPath:
         """Return every refusal that applies to an attempt now; see `domain.admission.obstacles`."""
 
         async def query(driver: Driver) -> Facts:
-            return (await _facts(driver, [attempt], locked=False))[0]
+            return await _facts(driver, [attempt], locked=False)
 
         return obstacles(await self._database.read(query), attempt)
 
@@ -177,9 +200,7 @@ def _unless_undecided(facts: Facts, attempt: Attempt) -> ClaimOutcome | None:
     return outcome if effects.changes_nothing and not isinstance(outcome, Claimed) else None
 
 
-async def _facts(
-    driver: Driver, attempts: Sequence[Attempt], *, locked: bool, batches: Sequence[HandedBatch] = ()
-) -> tuple[Facts, list[Attempt | None]]:
+async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, begun: bool = False) -> Facts:
     """Read everything that `decide` needs, in one round trip.
 
     Args:
@@ -187,18 +208,14 @@ async def _facts(
         attempts: to be decided.
         locked: lock the coupons, settle expired holds and codes, and leave the transaction open. Held claims whose
             codes have expired are given others or ended, which takes further round trips.
-        batches: handed batches, with whose attempts `attempts` end; needs `locked`.
-
-    Returns:
-        The facts, and the attempts with None for those of batches that may have been decided before.
+        begun: a transaction that has locked the coupons is open already.
     """
     coupons = {"coupon_names": sorted({attempt.coupon_name for attempt in attempts})}
-    fenced: Rows | None = None
     async with driver.pipeline():
         if locked:
-            await driver.execute("BEGIN", prepare=False)
-            await driver.execute(LOCK_COUPONS, coupons)
-            fenced = await driver.execute(FENCE, parameters_of_fence(batches)) if batches else None
+            if not begun:
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, coupons)
             await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
             await driver.execute(SETTLE_HOLDS_OF, _claimants(attempts))
             await driver.execute(SETTLE_CODES, coupons)
@@ -207,7 +224,6 @@ async def _facts(
         results = await _ask(driver, attempts)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
-    ours = {id_ for (id_,) in await fenced.fetchall()} if fenced is not None else set()
     held = await results.held.fetchall()
     dead = [(coupon_name, claim_id) for coupon_name, _, claim_id, *_, is_dead in held if is_dead]
     if locked and dead and await replace_dead_codes(driver, dead):
@@ -215,12 +231,12 @@ async def _facts(
             results = await _ask(driver, attempts)
         held = await results.held.fetchall()
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
-    for coupon_name, user_id, *claim, _ in held:
-        claims[coupon_name, user_id].append(OwnClaim(*claim))
-    codes: dict[str, list[str]] = defaultdict(list)
-    for coupon_name, code in await results.free.fetchall():
-        codes[coupon_name].append(code)
-    facts = Facts(
+    for coupon_name, user_id, claim_id, slot, claimed_at, held_until, code, terms, _ in held:
+        claims[coupon_name, user_id].append(OwnClaim(claim_id, slot, claimed_at, held_until, code, terms_of(terms)))
+    codes: dict[str, dict[str, CodeTerms | None]] = defaultdict(dict)
+    for coupon_name, code, terms in await results.free.fetchall():
+        codes[coupon_name][code] = terms_of(terms)
+    return Facts(
         {name: _coupon_facts(codes[name], *row) for name, *row in await results.coupons.fetchall()},
         claims,
         await found(results.stored),
@@ -228,7 +244,6 @@ async def _facts(
         {(name, user_id) for name, user_id in await results.other_claims.fetchall()},
         {(name, user_id): claims for name, user_id, claims in await results.ended_claims.fetchall()},
     )
-    return facts, only_ours(attempts, batches, ours)
 
 
 class _Results(NamedTuple):
@@ -264,7 +279,7 @@ def _claimants(attempts: Sequence[Attempt]) -> dict[str, Any]:
 
 
 def _coupon_facts(
-    free_codes: Sequence[str],
+    free_codes: Mapping[str, CodeTerms | None],
     remaining_amount: int,
     now: Any,
     is_due: bool,
@@ -279,6 +294,7 @@ def _coupon_facts(
     coupon_type: str | None,
     has_codes: bool,
     claims_per_user: int | None,
+    code_types: Sequence[str] | None,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -292,7 +308,16 @@ def _coupon_facts(
         has_deny_list=has_deny_list,
         claims_per_user=claims_per_user,
     )
-    return CouponFacts(remaining_amount, now, campaign, not is_due, has_codes, free_codes)
+    return CouponFacts(
+        remaining_amount,
+        now,
+        campaign,
+        not is_due,
+        has_codes,
+        tuple(free_codes),
+        {code: terms for code, terms in free_codes.items() if terms is not None},
+        tuple(code_types or ()),
+    )
 
 
 async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str]) -> None:

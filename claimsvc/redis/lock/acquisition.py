@@ -33,6 +33,8 @@ class Acquisition(Protocol):
     """One attempt to take locks, with its own token. It is never reused."""
 
     coupon_names: Sequence[str]
+    successor: str
+    """The instance to wake on release if none waits; empty for none."""
 
     async def take(self) -> Sequence[str]:
         """Try once on every master. Returns the names of the locks that were taken; no keys of the others remain.
@@ -56,7 +58,7 @@ def no_majority() -> UnavailableError:
 
 
 async def release(
-    master: Master, keys: Sequence[str], token: str, *, taken_since: float, ttl_seconds: float
+    master: Master, keys: Sequence[str], token: str, *, taken_since: float, ttl_seconds: float, successor: str = ""
 ) -> list[int]:
     """Release locks on one master; see `lock_release.lua`. If that fails, it is repeated once the master answers.
 
@@ -65,6 +67,7 @@ async def release(
     Args:
         taken_since: when the first master was asked for them (monotonic seconds).
         ttl_seconds: the TTL of the keys.
+        successor: the instance to wake if none waits.
 
     Returns:
         One result for each key; see `lock_release.lua`.
@@ -74,7 +77,7 @@ async def release(
     """
 
     async def run() -> list[int]:
-        answer: list[int] = await _release(master, keys, token, TURN_MILLISECONDS, HINT_MILLISECONDS)
+        answer: list[int] = await _release(master, keys, token, TURN_MILLISECONDS, HINT_MILLISECONDS, successor)
         return answer
 
     try:

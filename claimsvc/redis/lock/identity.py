@@ -20,14 +20,15 @@ def instance_name() -> str:
     return f"{host}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
 
 
-def token_of(instance: str, unique: str) -> str:
+def token_of(instance: str, unique: str, *, combines: bool) -> str:
     """Return the token of one acquisition.
 
     Args:
         instance: the name of the instance.
         unique: must be unique to the acquisition.
+        combines: whether the instance decides batches that are handed to it while it holds the lock.
     """
-    return f"{instance}/+{unique}"
+    return f"{instance}/{'+' if combines else ''}{unique}"
 
 
 def instance_of(token: str) -> str:

@@ -89,6 +89,7 @@ class LockAdmin:
             down=tuple(master.name for master in self._masters if master not in scans),
             locks=tuple(locks),
             is_complete=len(names) <= _MOST_LOCKS and all(complete for _, complete in scans.values()),
+            troubles={each.name: str(each.trouble) for each in self._masters if each.trouble is not None},
         )
 
     async def look(self, coupon_name: str) -> list[HeldLock]:

@@ -26,6 +26,7 @@ class MultiLockAcquisition:
         instance: name of this instance, the beginning of the token.
         ttl_seconds: the TTL of the keys.
         validity_seconds: the TTL less the allowance for clock drift; an attempt that takes longer fails.
+        combines: see `token_of`.
     """
 
     def __init__(
@@ -36,13 +37,15 @@ class MultiLockAcquisition:
         instance: str,
         ttl_seconds: float,
         validity_seconds: float,
+        combines: bool,
     ) -> None:
         self.coupon_names = coupon_names
         self._masters = masters
         self._majority = len(masters) // 2 + 1
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = validity_seconds
-        self._token = token_of(instance, str(uuid.uuid4()))
+        self._token = token_of(instance, str(uuid.uuid4()), combines=combines)
+        self.successor = ""
         self._taken_since = time.monotonic()
 
     async def take(self) -> Sequence[str]:

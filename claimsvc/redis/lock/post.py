@@ -6,12 +6,10 @@ Its answer comes back by the same master.
 
 import contextlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import cast
 
 from redis.exceptions import RedisError
 
-from claimsvc.ports.combining import Deliver, Parcel, Sender
+from claimsvc.ports import HandOver, Mailbox
 from claimsvc.redis.lock.identity import key_of
 from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
@@ -21,55 +19,60 @@ _answer = Script("lock_answer.lua")
 
 # Longer than any instance waits for an answer.
 _KEPT_MILLISECONDS = 5000
+# Messages for one instance that wait on a master. More show that it does not read them.
 _MOST_WAITING = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class _Parcel:
-    """`ports.Parcel`."""
-
-    holder: str
-    master: Master
-    message: bytes
-
-    async def withdraw(self) -> bool:
-        try:
-            return bool(self.holder and await self.master.lrem(inbox_of(self.holder), 1, self.message))  # type: ignore[arg-type]
-        except RedisError:
-            return False
 
 
 class MasterPost:
     """`ports.Post`. `received` is called by the tasks that listen to the masters.
 
     Args:
+        instance: the name of this instance.
         masters: all masters, in the same order in every instance.
     """
 
-    def __init__(self, masters: Sequence[Master]) -> None:
+    def __init__(self, instance: str, masters: Sequence[Master]) -> None:
+        self._instance = instance
         self._masters = tuple(masters)
-        self._deliver: Deliver | None = None
+        self._mailbox: Mailbox | None = None
 
-    def deliver_to(self, deliver: Deliver) -> None:
-        self._deliver = deliver
+    def deliver_to(self, mailbox: Mailbox) -> None:
+        self._mailbox = mailbox
 
     def received(self, master: Master, message: bytes) -> None:
-        """Deliver a message that arrived on a master."""
-        if self._deliver is not None:
-            self._deliver(master, message)
+        """Deliver a message that arrived on a master. The first line is the instance that sent it."""
+        sender, _, content = message.partition(b"\n")
+        if self._mailbox is None:
+            return
 
-    async def hand(self, coupon_name: str, message: bytes) -> Parcel | None:
+        async def answer(content: bytes) -> None:
+            with contextlib.suppress(RedisError):
+                await _answer(master, [inbox_of(sender.decode())], self._addressed(content), _KEPT_MILLISECONDS)
+
+        self._mailbox.arrived(sender.decode(), content, answer)
+
+    def invited(self, coupon_name: str) -> None:
+        """Tell that this instance was woken to take a lock, though it does not wait for it."""
+        if self._mailbox is not None:
+            self._mailbox.invited(coupon_name)
+
+    async def hand(self, coupon_name: str, message: bytes) -> HandOver:
         master = self._masters[place_of(coupon_name, len(self._masters))]
         try:
-            holder = await _hand(master, [key_of(coupon_name)], message, _KEPT_MILLISECONDS, _MOST_WAITING)
+            state = await _hand(
+                master,
+                [key_of(coupon_name)],
+                self._addressed(message),
+                self._instance,
+                _KEPT_MILLISECONDS,
+                _MOST_WAITING,
+            )
         except RedisError:
-            # It may have arrived, so it is withdrawn: unless that is certain, a holder may decide it.
-            return _Parcel("", master, message)
-        return _Parcel(holder.decode(), master, message) if holder else None
+            return HandOver.UNKNOWN
+        return HandOver(state.decode())
 
-    async def answer(self, sender: Sender, instance: str, message: bytes) -> None:
-        with contextlib.suppress(RedisError):
-            await _answer(cast("Master", sender), [inbox_of(instance)], message, _KEPT_MILLISECONDS)
+    def _addressed(self, message: bytes) -> bytes:
+        return b"%b\n%b" % (self._instance.encode(), message)
 
 
 def inbox_of(instance: str) -> str:

@@ -43,8 +43,12 @@ class PotteryAcquisition(AIORedlock):
     # pottery joins prefix and key: `claim` and `coupon:<name>` become `claim:coupon:<name>`.
     _KEY_PREFIX = "claim"
 
-    def __init__(self, coupon_name: str, masters: Sequence[Master], *, instance: str, ttl_seconds: float) -> None:
+    def __init__(
+        self, coupon_name: str, masters: Sequence[Master], *, instance: str, ttl_seconds: float, combines: bool
+    ) -> None:
         self._instance = instance
+        self._combines = combines
+        self.successor = ""
         super().__init__(key=f"coupon:{coupon_name}", masters=masters, auto_release_time=ttl_seconds)
         self.coupon_names: Sequence[str] = (coupon_name,)
         self._taken_since = time.monotonic()
@@ -57,7 +61,7 @@ class PotteryAcquisition(AIORedlock):
 
     @_uuid.setter
     def _uuid(self, unique: str) -> None:
-        self._token = token_of(self._instance, unique) if unique else ""
+        self._token = token_of(self._instance, unique, combines=self._combines) if unique else ""
 
     async def take(self) -> Sequence[str]:
         # Without these flags it would retry without end, and treat a master that is down as one with the lock taken.
@@ -82,7 +86,12 @@ class PotteryAcquisition(AIORedlock):
         # Replaces pottery's script, which does not wake waiting instances.
         [token] = args
         [given_back] = await release(
-            client, keys, token, taken_since=self._taken_since, ttl_seconds=self.auto_release_time
+            client,
+            keys,
+            token,
+            taken_since=self._taken_since,
+            ttl_seconds=self.auto_release_time,
+            successor=self.successor,
         )
         self._woke_another |= given_back == 2
         return bool(given_back)

@@ -60,6 +60,9 @@ class RedlockLease:
     def seconds_left(self) -> float:
         return self._expires_at - time.monotonic()
 
+    def hand_to(self, instance: str) -> None:
+        self.acquisition.successor = instance
+
     async def is_wanted(self) -> bool:
         # Several locks are always taken as wanted: checking each would cost more than it saves.
         return len(self.coupon_names) != 1 or await self._hand_over.is_wanted(self.coupon_names[0])
@@ -78,6 +81,7 @@ class Redlocks:
         retries: attempts after the first. Attempts that follow a hint are not counted.
         retry_wait_seconds: the pause between two attempts.
         observer: receives every attempt, wait and hold.
+        combines: whether this instance decides batches that are handed to it while it holds a lock.
     """
 
     def __init__(
@@ -90,10 +94,12 @@ class Redlocks:
         retries: int,
         retry_wait_seconds: float,
         observer: LockObserver,
+        combines: bool = False,
     ) -> None:
         self._masters = tuple(masters)
         self._hand_over = hand_over
-        self._instance = self.instance = instance
+        self._instance = instance
+        self._combines = combines
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = ttl_seconds * (1 - _CLOCK_DRIFT_FACTOR) - _CLOCK_DRIFT_SECONDS
         self._retries = retries
@@ -130,6 +136,7 @@ class Redlocks:
         """Return a copy that reports nothing to the observer, for locks that are not coupons'. Closed with this one."""
         twin = copy.copy(self)
         twin._observer = _NullObserver()
+        twin._combines = False
         return twin
 
     async def aclose(self) -> None:
@@ -200,7 +207,11 @@ class Redlocks:
         acquisition: Acquisition
         if len(coupon_names) == 1:
             acquisition = PotteryAcquisition(
-                coupon_names[0], self._masters, instance=self._instance, ttl_seconds=self._ttl_seconds
+                coupon_names[0],
+                self._masters,
+                instance=self._instance,
+                ttl_seconds=self._ttl_seconds,
+                combines=self._combines,
             )
         else:
             acquisition = MultiLockAcquisition(
@@ -209,6 +220,7 @@ class Redlocks:
                 instance=self._instance,
                 ttl_seconds=self._ttl_seconds,
                 validity_seconds=self._validity_seconds,
+                combines=self._combines,
             )
         taking = self._spawn(acquisition.take())
         try:
@@ -283,6 +295,7 @@ async def open_redlocks(
     retry_wait_seconds: float,
     observer: LockObserver,
     instance: str | None = None,
+    combines: bool = False,
 ) -> AsyncIterator[Redlocks]:
     """Open `Redlocks` for this instance. On leaving, wait for the releases in progress.
 
@@ -301,6 +314,7 @@ async def open_redlocks(
             retries=retries,
             retry_wait_seconds=retry_wait_seconds,
             observer=observer,
+            combines=combines,
         )
         try:
             yield locks

@@ -63,7 +63,7 @@ class HandOver:
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._since: dict[str, str] = {}
         self._queued_on: dict[str, Master] = {}
-        self.post = MasterPost(masters)
+        self.post = MasterPost(instance, masters)
 
     def _queue_masters(self, coupon_name: str, skip: int) -> list[Master]:
         """Return the masters for the queue of this coupon, in the order in which to try them; the name selects it."""
@@ -136,6 +136,14 @@ class HandOver:
         self._observer.hinted("used" if sleeping else "late")
         if sleeping:
             sleeping[0].set()
+        else:
+            self.post.invited(coupon_name)
+
+    def _receive(self, master: Master, key: bytes, message: bytes) -> None:
+        if key == inbox_of(self._instance).encode():
+            self.post.received(master, message)
+        else:
+            self._hint(message.decode())
 
     async def listen(self, master: Master) -> None:
         """Receive this instance's hints from one master, until cancelled."""
@@ -153,12 +161,14 @@ class HandOver:
                 except RedisError:
                     await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
                 else:
-                    if received is not None and bytes(received[0]) == inbox.encode():
-                        self.post.received(master, received[1])
-                    elif received is not None:
-                        self._hint(str(received[1], "ascii") if isinstance(received[1], bytes) else received[1])
+                    if received is not None:
+                        self._receive(master, *(_as_bytes(each) for each in received))
         finally:
             await listener.aclose()
+
+
+def _as_bytes(text: bytes | str) -> bytes:
+    return text if isinstance(text, bytes) else text.encode()
 
 
 @asynccontextmanager

@@ -1,7 +1,7 @@
 -- Release locks: delete each key that still has the caller's token, and wake the instance that has waited longest.
 --
 -- KEYS: the locks, claim:coupon:<name>. ARGV: the token; how long the lock is reserved for the woken instance, and how
--- long its hint is kept (both in milliseconds).
+-- long its hint is kept (both in milliseconds); the instance to wake if none waits, or an empty string.
 -- Returns for each key: 0 if the token did not match; 1 if released; 2 if released and an instance was woken.
 --
 -- The other keys are computed from the name, not declared: masters of a Redlock are independent servers, not a cluster.
@@ -12,10 +12,13 @@ for i, key in ipairs(KEYS) do
         redis.call('DEL', key)
         local name = string.sub(key, #'claim:coupon:' + 1)
         local turn = 'claim:turn:' .. name
-        local longest_waiting = redis.call('ZPOPMIN', 'claim:waiting:' .. name)[1]
-        if longest_waiting then
-            local hints = 'claim:hints:' .. longest_waiting
-            redis.call('SET', turn, longest_waiting, 'PX', ARGV[2])
+        local next_instance = redis.call('ZPOPMIN', 'claim:waiting:' .. name)[1]
+        if not next_instance and ARGV[4] ~= '' then
+            next_instance = ARGV[4]
+        end
+        if next_instance then
+            local hints = 'claim:hints:' .. next_instance
+            redis.call('SET', turn, next_instance, 'PX', ARGV[2])
             redis.call('RPUSH', hints, name)
             redis.call('PEXPIRE', hints, ARGV[3])
             given_back[i] = 2

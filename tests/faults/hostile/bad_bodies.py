@@ -81,7 +81,6 @@ _USER_IDS = {**COUPON_NAMES}
 for _fine in ("dots only", "slash"):
     del _USER_IDS[_fine]
 REASONS: dict[str, Any] = {
-    "empty": "",
     "blank": " ",
     "too long": "a" * 501,
     "NUL": "a\x00b",

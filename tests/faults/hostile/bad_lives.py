@@ -44,6 +44,7 @@ _VALUES: dict[str, dict[str, Any]] = {
         "text": "1",
         "1.5": 1.5,
     },
+    "uses": {"null": None, "0": 0, "-1": -1, "1001": 1001, "10^20": 10**20, "true": True, "text": "1", "1.5": 1.5},
     "claims_per_user": {"0": 0, "-1": -1, "1000001": 1_000_001, "10^20": 10**20, "true": True, "text": "1", "1.5": 1.5},
     "type": {name: value for name, value in COUPON_NAMES.items() if value is not None},
     "name": {"right": "plenty", "another": "other"},
@@ -95,7 +96,7 @@ _METADATA: dict[str, str | None] = {
     '{"a": "\\u0000"}': "#/metadata/a",
     '{"a": "x\\u0000y"}': "#/metadata/a",
     '{"a": "\\ud800"}': "#/metadata/a",
-    '{"\\u0000": 1}': "#",
+    '{"\\u0000": 1}': "#/metadata",
     '{"\\ud800": 1}': "#/metadata",
     '{"a": 1, "a": 2}': "#",
     '{"a": 1e999}': "#",
@@ -178,7 +179,7 @@ def _claims() -> Iterator[Case]:
         yield Case(f"cancel, reason: {name}", data, 400, "bad-request", "#/reason")
     for name, body in {"array": b"[]", "broken": b'{"reason": "a'}.items():
         yield Case(f"cancel: {name}", request("DELETE", _NO_CLAIM, body), 400, "bad-request")
-    for name, body in {"empty": b"", "no reason": b"{}"}.items():
+    for name, body in {"empty": b"", "no reason": b"{}", "empty reason": b'{"reason": ""}'}.items():
         yield Case(f"cancel: {name}", request("DELETE", _NO_CLAIM, body), 404, "unknown-claim")
     yield Case("cancel: no body", request("DELETE", _NO_CLAIM, content_type=None), 404, "unknown-claim")
     yield Case("cancel: no JSON", request("DELETE", _NO_CLAIM, b"a", content_type=None), 415, "unsupported-media-type")

@@ -50,7 +50,7 @@ _METHODS = {
     "/api/claims/00000000-0000-0000-0000-000000000000": ("PATCH", "POST"),
     "/api/claims/00000000-0000-0000-0000-000000000000/confirm": ("GET", "PUT", "PATCH", "DELETE"),
     "/api/coupons/plenty/archive": ("GET", "PUT", "PATCH", "DELETE"),
-    "/api/coupons/plenty/codes": ("GET", "DELETE"),
+    "/api/coupons/plenty/codes": ("PUT", "DELETE"),
     "/api/coupons/plenty/codes/generate": ("GET", "PUT"),
     "/api/codes": ("POST", "DELETE"),
     "/api/codes/C-1": ("POST", "DELETE"),

@@ -7,6 +7,7 @@ import string
 
 import pytest
 
+from claimsvc.embedded import free_port
 from claimsvc.http.routes import ROUTES
 from tests.faults.hostile.conftest import Serve, Victim
 from tests.support.raw_http import connected, request
@@ -97,3 +98,15 @@ async def test_series_stay_as_few_whatever_is_asked_for(victim: Victim) -> None:
     coupons = {name for line in first for name in re.findall(r'coupon="([^"]*)"', line)}
     assert coupons <= {"plenty", "last", "wanted", "other"}
     assert len(await victim.new_lines()) == 20_000 + 2 * 11 + 1
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+async def test_operators_have_their_own_port_whatever_the_number_of_workers(serve: Serve, workers: str) -> None:
+    port = free_port()
+    victim = serve(CLAIMSVC_WORKERS=workers, CLAIMSVC_ADMIN_PORT=str(port))
+    assert (await victim.ask("GET", "/metrics")).status == 404
+    async with connected(port) as wire:
+        await wire.send(request("GET", "/metrics", Connection="close"))
+        [answer] = await wire.answers()
+    assert answer.status == 200
+    assert b"claimsvc_http_requests_total{" in answer.body

@@ -6,6 +6,7 @@ from contextlib import AsyncExitStack
 
 import pytest
 
+from claimsvc.embedded import free_port
 from tests.faults.hostile.conftest import LIMIT_SECONDS, Serve, Victim
 from tests.support.raw_http import Wire, connected, request
 from tests.support.waiting import until
@@ -62,6 +63,29 @@ async def test_five_hundred_of_them_are_ended_and_nobody_else_is_kept_waiting(vi
     assert sorted(waits)[len(waits) // 2] < 0.5
     lines = await victim.new_lines()
     assert sum(line["status"] == 408 for line in lines) == 500
+
+
+async def test_the_bound_on_unfinished_requests_is_one_for_both_ports(serve: Serve) -> None:
+    """Each port is within it by itself; together they are not."""
+    admin_port = free_port()
+    victim = serve(
+        CLAIMSVC_ADMIN_PORT=str(admin_port),
+        CLAIMSVC_UNFINISHED_REQUESTS_BYTES="1048576",
+        CLAIMSVC_HEADER_TIMEOUT_SECONDS="30",
+    )
+    part = b"GET /livez HTTP/1.1\r\nHost: x\r\n" + (b"X-A: " + b"a" * 8000 + b"\r\n") * 7
+    async with AsyncExitStack() as stack:
+        refused: set[object] = set()
+        for port in [victim.port] * 12 + [admin_port] * 12:
+            wire = await stack.enter_async_context(connected(port))
+            ended = asyncio.ensure_future(wire.is_closed_after_answer())
+            stack.callback(ended.cancel)
+            ended.add_done_callback(refused.add)
+            await wire.send(part)
+        await until(lambda: len(refused) >= 4, "those beyond it are refused")
+        await asyncio.sleep(0.2)
+        assert len(refused) <= 10
+    assert await victim.is_healthy()
 
 
 async def test_who_never_reads_is_not_answered_without_end(serve: Serve) -> None:

@@ -1,6 +1,7 @@
 """Schemathesis follows the document's links: what one answer names is asked for next, and is as the document says."""
 
 import asyncio
+import os
 import re
 import sys
 from pathlib import Path
@@ -18,16 +19,18 @@ async def test_sequences_of_operations_hold_to_the_document(serve: Serve, tmp_pa
     url = f"http://127.0.0.1:{victim.port}"
     # A key that was used for something else is refused, however valid the request is.
     (tmp_path / "schemathesis.toml").write_text(
+        'hooks = "tests.support.schemathesis_hooks"\n'
         "[checks.positive_data_acceptance]\n"
         'expected-statuses = ["2xx", "401", "403", "404", "409", "410", "422", "429", "5xx"]\n'
     )
     program = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", "from schemathesis.cli import schemathesis; schemathesis()"),
-        *("run", f"{url}/openapi.json", "--phases", "stateful", "--checks", "all", "--max-examples", "100"),
+        *("run", f"{url}/openapi.json", "--phases", "stateful", "--checks", "all", "--max-examples", "300"),
         # It takes any claim for one of the coupon that was made last, though its body may name another.
         *("--exclude-checks", "ensure_resource_availability"),
         *("--header", f"Authorization: {ADMIN['Authorization']}", "--seed", "1", "--no-color", "--warnings", "off"),
         cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )

@@ -101,7 +101,7 @@ EXTREMES = {
     "zones": {"starts_at": "0001-01-01T23:59:00+23:59", "ends_at": "9999-12-31T00:00:00-23:59"},
     "lower case": {"starts_at": "2026-01-01t00:00:00z", "ends_at": "2026-01-01 00:00:00.5Z"},
     "numbers": {"metadata": {"most": 2**53 - 1, "least": -(2**53) + 1, "small": 5e-324, "zero": -0.0}},
-    "texts": {"metadata": {"": "", "\U0001f600": "\u202e\x1b[2J\x7f"}, "benefit": {"text": "'; --\n\ufffe"}},
+    "texts": {"metadata": {"": "", "\U0001f600": "\u202e\x1b[2J\x7f"}, "benefit": {"text": "'; -- \ufffe"}},
     "money": {"benefit": {"amount_off": 2**53 - 1, "currency": "KRW"}},
     "little": {"benefit": {"percent_off": 5e-324}},
     "all taken away": {"starts_at": None, "ends_at": None, "type": None, "benefit": None, "metadata": {}},

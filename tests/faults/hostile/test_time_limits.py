@@ -77,14 +77,30 @@ async def test_a_free_connection_to_postgresql_is_waited_for_no_longer_than_its_
     with hold_the_coupon(victim) as holder:
         claiming = asyncio.ensure_future(answered(victim, claim("ann")))
         await waiting_for_the_row(victim)
-        for data in (claim("ann", "last"), request("GET", "/api/coupons/last")):
+        for data in (claim("ann", "last"), request("GET", "/api/claims/01a22c52-3a5e-7166-8e64-18c61f0d468d")):
             answer, seconds = await answered(victim, data)
             assert is_unavailable(answer)
             assert "every connection" in answer.problem["detail"]
             assert 0.4 <= seconds < 4
+        assert (await answered(victim, request("GET", "/api/coupons/last")))[0].status == 200
         holder.rollback()
         assert (await claiming)[0].status == 201
     assert (await answered(victim, claim("ann", "last")))[0].status == 201
+
+
+async def test_a_free_connection_for_reads_is_waited_for_no_longer_than_its_limit(serve: Serve) -> None:
+    pool = {"CLAIMSVC_DATABASE_READ_POOL_SIZE": "1", "CLAIMSVC_DATABASE_READ_POOL_TIMEOUT_SECONDS": "0.5"}
+    victim = serve(**pool, **_PATIENT_DATABASE)
+    with psycopg.connect(victim.database_url) as holder:
+        holder.execute("LOCK TABLE campaigns IN ACCESS EXCLUSIVE MODE")
+        listing = asyncio.ensure_future(answered(victim, request("GET", "/api/coupons")))
+        await waiting_for_the_row(victim)
+        answer, seconds = await answered(victim, request("GET", "/api/coupons/last"))
+        assert is_unavailable(answer)
+        assert "every connection" in answer.problem["detail"]
+        assert 0.4 <= seconds < 4
+        holder.rollback()
+        assert (await listing)[0].status == 200
 
 
 async def test_a_new_connection_to_postgresql_is_waited_for_no_longer_than_its_limit(

@@ -11,6 +11,7 @@ from playwright.async_api import Browser, Page, expect
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
+from claimsvc.http.framework.services import ForDevelopment
 from claimsvc.observability.console import Live
 from claimsvc.server.stress import StressTests
 from tests.observability.console.conftest import Open
@@ -254,7 +255,8 @@ async def in_development(settings: Settings) -> AsyncIterator[str]:
         made.append(StressTests(live, f"http://127.0.0.1:{port}", ADMIN_KEY))
         return made[-1]
 
-    async with application(settings, stress=stress) as app, served(app, header_timeout_seconds=10, port=port):
+    development = ForDevelopment(port=port, stress=stress)
+    async with application(settings, development) as app, served(app, header_timeout_seconds=10, port=port):
         yield f"http://127.0.0.1:{port}"
         await made[0].aclose()
 

@@ -177,6 +177,21 @@ async def test_more_viewers_than_an_instance_takes_are_refused_until_one_leaves(
             await watcher.sees(lambda _: True)
 
 
+async def test_one_address_cannot_lock_the_others_out(instance: Instance) -> None:
+    instance.live.most_of_address = 2
+    async with instance.watched(), instance.watched():
+        async with instance.client.get(f"{instance.url}/console/events") as answer:
+            problem = await answer.json(content_type=None)
+            assert (answer.status, problem["type"]) == (503, "/problems/too-many-viewers")
+            assert "Your address has 2 viewers" in problem["detail"]
+        elsewhere = aiohttp.TCPConnector(local_addr=("127.0.0.2", 0))
+        async with (
+            aiohttp.ClientSession(connector=elsewhere) as client,
+            client.get(f"{instance.url}/console/events") as answer,
+        ):
+            assert answer.status == 200
+
+
 async def test_a_head_request_is_no_viewer(instance: Instance) -> None:
     async with instance.client.head(f"{instance.url}/console/events") as answer:
         assert answer.status == 200

@@ -83,7 +83,7 @@ class Prometheus:
             return [Sample({}, float(answer["result"][1]))]
         return [Sample(each["metric"], float(each["value"][1])) for each in answer["result"]]
 
-    async def until(self, expression: str, timeout_seconds: float = 30.0) -> list[Sample]:
+    async def until(self, expression: str, timeout_seconds: float = 120.0) -> list[Sample]:
         """Wait until an expression has an answer that is not empty. A comparison is empty for as long as it is false.
 
         Raises:

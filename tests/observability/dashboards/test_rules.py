@@ -62,7 +62,7 @@ def test_every_alert_says_how_bad_it_is_what_was_seen_and_where_to_look(alert: s
     assert told["summary"]
     assert "{{" not in told["summary"], "one alert has one summary; what differs is for the description"
     assert "$value" in told["description"] or alert in {"ClaimsvcInstanceDown", "ClaimsvcAbsent"}
-    assert told["runbook_url"] == f"dashboards/RUNBOOK.md#{alert.lower()}"
+    assert told["runbook"] == f"dashboards/RUNBOOK.md#{alert.lower()}"
     assert re.fullmatch(rf"/d/({_DASHBOARDS})(\?var-(coupon|instance)={{{{ \$labels\.\3 }}}})?", told["dashboard_url"])
 
 

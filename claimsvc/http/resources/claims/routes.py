@@ -25,6 +25,7 @@ from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
+from claimsvc.representations.claims import ClaimBody, ReadClaimBody, claim_body, listed_claim_body
 
 _NOTHING: Mapping[str, Any] = MappingProxyType({})
 
@@ -46,7 +47,11 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
-    return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
+    under_way = request.app[SERVICES].under_way
+    if under_way is None:
+        return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
+    async with under_way.place(under_way.address_of(request.remote, request.headers)):
+        return claim_reply(await once_only(request, body, begin), request[REQUEST_ID])
 
 
 def begin_claim(
@@ -113,9 +118,9 @@ def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
     """
     match outcome:
         case domain.Claimed(claim):
-            return created(schemas.claim_body(claim), f"/api/claims/{claim.id}")
+            return created(claim_body(claim), f"/api/claims/{claim.id}")
         case domain.HoldContinued(claim):
-            return ok(schemas.claim_body(claim))
+            return ok(claim_body(claim))
         case domain.Replayed(answer, first_request_id):
             return replayed(claim_reply(answer, first_request_id))
     return refused(outcome, request_id)
@@ -125,7 +130,7 @@ async def get_claim(request: web.Request, path: parameters.ClaimPath) -> Reply:
     """Read a claim."""
     found = await claim_cases.get(request.app[SERVICES].claim_records, request[CALLER], path.id)
     if isinstance(found, domain.Claim):
-        return ok(schemas.claim_body(found))
+        return ok(listed_claim_body(found, shows_code=claim_cases.shows_code(request[CALLER], found)))
     return refused(found, request[REQUEST_ID])
 
 
@@ -147,13 +152,13 @@ ROUTES: tuple[Route, ...] = (
         tag="claims",
         summary="Claim one unit of a coupon",
         success=Success(
-            201, "The claim is committed.", schemas.ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
+            201, "The claim is committed.", ClaimBody, headers={**_LOCATION, **DOCUMENTED}, links=_OF_A_CLAIM
         ),
         other_successes=(
             Success(
                 200,
                 "The user holds the unit already: the hold goes on, or is now confirmed.",
-                schemas.ClaimBody,
+                ClaimBody,
                 headers=DOCUMENTED,
                 links=_OF_A_CLAIM,
             ),
@@ -169,7 +174,7 @@ ROUTES: tuple[Route, ...] = (
         get_claim,
         tag="claims",
         summary="Read a claim",
-        success=Success(200, "The claim.", schemas.ClaimBody),
+        success=Success(200, "The claim; with its code, if the caller may see it.", ReadClaimBody),
         refusals=(domain.UnknownClaim,),
         problems=(UNAVAILABLE,),
         access=users_and(Scope.CLAIMS_READ),

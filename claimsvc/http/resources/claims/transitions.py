@@ -5,7 +5,7 @@ from aiohttp import web
 from claimsvc import domain
 from claimsvc.application import claims
 from claimsvc.domain.problems import UNAVAILABLE
-from claimsvc.http.framework import parameters, schemas
+from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.reasons import NO_REASON, OptionalReason, ReasonQuery, reason_of
@@ -14,6 +14,7 @@ from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
+from claimsvc.representations.claims import ClaimBody, claim_body
 
 
 async def cancel_claim(
@@ -58,7 +59,7 @@ def _reply(
     request_id: str,
 ) -> Reply:
     if isinstance(outcome, domain.Cancelled | domain.Confirmed):
-        return ok(schemas.claim_body(outcome.claim))
+        return ok(claim_body(outcome.claim))
     if isinstance(outcome, domain.Replayed):
         return replayed(_reply(outcome.answer, outcome.request_id))
     return refused(outcome, request_id)
@@ -71,7 +72,7 @@ ROUTES: tuple[Route, ...] = (
         cancel_claim,
         tag="claims",
         summary="Cancel a claim",
-        success=Success(200, "The claim is cancelled.", schemas.ClaimBody),
+        success=Success(200, "The claim is cancelled.", ClaimBody),
         refusals=(domain.UnknownClaim, domain.AlreadyRedeemed, domain.HoldExpired),
         problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),
@@ -82,7 +83,7 @@ ROUTES: tuple[Route, ...] = (
         confirm_claim,
         tag="claims",
         summary="Confirm a held claim",
-        success=Success(200, "The claim is confirmed.", schemas.ClaimBody),
+        success=Success(200, "The claim is confirmed.", ClaimBody),
         refusals=(domain.UnknownClaim, domain.AlreadyCancelled, domain.HoldExpired),
         problems=(UNAVAILABLE,),
         access=users_and(domain.Scope.CLAIMS_WRITE),

@@ -1,34 +1,26 @@
 """Models of codes. `claimsvc.representations.code_files` reads the files."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
-from claimsvc.domain.codes import normalized
-from claimsvc.http.framework.problem_bodies import RefusedRowBody, refused_bodies
-from claimsvc.representations.fields import CouponName, CouponType, Request, TypeOrNone, UserId
+from claimsvc.domain.outcomes import problem_of
+from claimsvc.http.framework import parameters
+from claimsvc.representations.codes import CodeBody, CodeText, code_body
+from claimsvc.representations.coupons import Uses
+from claimsvc.representations.fields import CouponType, Request, TypeOrNone, UserId
 from claimsvc.representations.times import EndsAt
 
-
-def _normalized(value: Any) -> Any:
-    return normalized(value) if isinstance(value, str) else value
-
-
-CodeText = Annotated[
-    str,
-    Field(
-        min_length=1,
-        max_length=domain.MAX_CODE_LENGTH,
-        pattern=domain.CODE_PATTERN,
-        description="1 to 64 characters of A-Z a-z 0-9 . _ - and Hangul syllables, not only dots; case-sensitive",
-        examples=["HKTA-2947"],
-    ),
-    BeforeValidator(_normalized),
-]
+# A code's characters in UTF-8, in hex: the ASCII ones, then Hangul syllables, U+AC00 to U+D7A3. A dot alone is allowed,
+# which costs nothing: the page then begins after it.
+_LATER = "[89ab][0-9a-f]"
+_CURSOR = (
+    "^(2d|2e|3[0-9]|4[1-9a-f]|5[0-9af]|6[1-9a-f]|7[0-9a]"
+    f"|eab[0-9a-f]{_LATER}|e[bc]{_LATER}{_LATER}|ed(8[0-9a-f]|9[0-9a-d]){_LATER}|ed9e([89][0-9a-f]|a[0-3]))+$"
+)
 
 
 class CodePath(Request):
@@ -47,6 +39,46 @@ class AddCodesQuery(Request):
             examples=["false"],
         ),
     ] = "true"
+    uses: Annotated[
+        Uses | None,
+        Field(
+            description="an integer from 1 to 1000: how often each of the codes may be redeemed; by default, as often "
+            "as the coupon says"
+        ),
+        BeforeValidator(parameters.whole_number),
+    ] = None
+
+
+class CodesQuery(Request):
+    """The query of a list of codes."""
+
+    limit: parameters.Limit = parameters.DEFAULT_PAGE
+    cursor: Annotated[
+        str,
+        Field(
+            # The bytes of a code in UTF-8, of any length. More than the longest code has is refused.
+            max_length=6 * domain.MAX_CODE_LENGTH,
+            pattern=_CURSOR,
+            description="`next_cursor` of the previous page",
+            examples=["484b54412d32393437"],
+        ),
+    ] = ""
+
+    def after(self) -> str:
+        """The last code of the previous page; empty for the first page."""
+        return bytes.fromhex(self.cursor).decode()
+
+
+class CheckQuery(Request):
+    """Whose code it must be."""
+
+    user_id: Annotated[
+        UserId | None,
+        Field(
+            description="1 to 255 visible ASCII characters, without spaces: whose code it must be; users may name "
+            "themselves only"
+        ),
+    ] = None
 
 
 class CountsQuery(Request):
@@ -69,12 +101,12 @@ class GenerateCodes(Request):
             min_length=1,
             max_length=domain.MAX_CODE_LENGTH,
             pattern=domain.GENERATION_PATTERN,
-            description="a pattern of A-Z 0-9 _ - and 가: `A` becomes a random letter, `9` a digit and `가` a Hangul "
-            "syllable, without look-alikes; other characters stay as they are",
+            description=domain.GENERATION_RULE,
             examples=["AAAA-9999"],
         ),
     ]
     expires_at: EndsAt | None = None
+    uses: Uses | None = None
 
 
 class RedeemCode(Request):
@@ -86,24 +118,30 @@ class RedeemCode(Request):
 
 
 @dataclass(frozen=True, slots=True)
-class CodesAddedBody:
-    """The result of adding codes. `rejected` lists the first 1000 of `rejected_count` rows that were not added."""
+class CodePageBody:
+    """A page of a coupon's codes, in the order of their bytes. `next_cursor` is null on the last page."""
 
-    added: Annotated[int, Field(ge=0)]
-    rejected_count: Annotated[int, Field(ge=0)]
-    rejected: list[RefusedRowBody]
+    items: list[CodeBody]
+    next_cursor: str | None
 
 
 @dataclass(frozen=True, slots=True)
-class CodeBody:
-    """A code and its state. `claim_id` is the claim that it belongs to."""
+class ProblemOfCheckBody:
+    """The problem that redeeming would be answered with."""
 
-    code: CodeText
-    coupon_name: CouponName
-    state: domain.CodeState
-    claim_id: Annotated[str | None, Field(json_schema_extra={"format": "uuid"})]
-    expires_at: datetime | None
-    redeemed_at: datetime | None
+    type: str
+    title: str
+    status: Annotated[int, Field(ge=400, le=599)]
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class CodeCheckBody:
+    """What redeeming the code would result in. `problem` is its answer if it would be refused."""
+
+    redeemable: bool
+    problem: ProblemOfCheckBody | None
+    code: CodeBody
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,14 +156,23 @@ class CodeCountsBody:
     voided: Annotated[int, Field(ge=0)]
 
 
-def added_body(added: domain.CodesAdded) -> CodesAddedBody:
-    """The body of the result of adding codes."""
-    return CodesAddedBody(added.added, added.refused_count, refused_bodies(added))
+def check_body(check: domain.CodeCheck, caller: domain.Caller) -> CodeCheckBody:
+    """The body of what redeeming a code would result in."""
+    problem = None
+    if check.refusal is not None:
+        about = problem_of(check.refusal)
+        problem = ProblemOfCheckBody(about.type, about.title, about.status, about.meaning)
+    return CodeCheckBody(problem is None, problem, code_body(check.code, caller))
 
 
-def code_body(code: domain.Code) -> CodeBody:
-    """The body of a code."""
-    return CodeBody(code.code, code.coupon_name, code.state, code.claim_id, code.expires_at, code.redeemed_at)
+def page_body(codes: Sequence[domain.Code], next_cursor: str | None, caller: domain.Caller) -> CodePageBody:
+    """The body of a page of codes."""
+    return CodePageBody([code_body(code, caller) for code in codes], next_cursor)
+
+
+def code_cursor(code: domain.Code) -> str:
+    """The cursor of the page that begins after this code."""
+    return code.code.encode().hex()
 
 
 def counts_body(coupon_type: str | None, counts: domain.CodeCounts) -> CodeCountsBody:

@@ -13,13 +13,16 @@ CODES = Streamed(
     {
         # Without a pattern: every text is accepted, and invalid rows are rejected one by one.
         CSV: {
-            "schema": {"description": "each line is `code` or `code,expires_at`"},
-            "example": "code,expires_at\nHKTA-2947,2126-01-01T00:00:00Z\nMCWE-3358\n",
+            "schema": {
+                "description": "each line is `code` or `code,expires_at`, or what a heading names: `code`, and any of "
+                "`expires_at`, `type`, `percent_off`, `amount_off`, `currency`, `text`"
+            },
+            "example": "code,expires_at,percent_off\nHKTA-2947,2126-01-01T00:00:00Z,15\nMCWE-3358,,20\n",
         },
         NDJSON: {
             "schema": {
                 "type": "string",
-                "description": "each line is an object with `code` and, optionally, `expires_at`",
+                "description": "each line is an object with `code` and, optionally, `expires_at`, `type` and `benefit`",
             }
         },
     },

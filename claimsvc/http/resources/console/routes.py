@@ -14,7 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http_writer import StreamWriter
 from pydantic import Field
 
-from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.errors import UnavailableError
 from claimsvc.http.framework.pages import Pages
 from claimsvc.http.framework.routing import Route, Success
 from claimsvc.http.framework.services import SERVICES
@@ -24,6 +24,7 @@ from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.response import Head, Reply
 from claimsvc.http.server.wire import RESPONSE_HEADERS, X_REQUEST_ID
 from claimsvc.observability.console import Live
+from claimsvc.ports.clients import CLIENT
 from claimsvc.representations.fields import Request
 
 _POLICY = (
@@ -138,18 +139,24 @@ async def console_events(request: web.Request) -> web.StreamResponse:
     """The live picture as server-sent events: up to ten pictures a second while it changes, otherwise heartbeats."""
     live = request.app[SERVICES].live
     if live is None:
-        raise RefusedError(UNAVAILABLE, "This instance has no console.")
+        raise UnavailableError("this instance has no console", dependency="claimsvc")
     if live.is_stopping:
-        raise RefusedError(UNAVAILABLE, "This instance is stopping.", close=True)
+        raise UnavailableError("this instance is stopping", dependency="claimsvc")
     if live.is_full:
         raise RefusedError(
             problems.TOO_MANY_VIEWERS, f"The console of this instance has {live.viewers} viewers, which is its limit."
+        )
+    address = CLIENT.get()
+    if live.is_full_for(address):
+        raise RefusedError(
+            problems.TOO_MANY_VIEWERS,
+            f"Your address has {live.most_of_address} viewers of this instance's console, which is the limit for one.",
         )
     stream = EventStream(live)
     if request.method == hdrs.METH_HEAD:
         return stream
     # There is no await between the check of the limit and this, so concurrent requests cannot exceed it.
-    live.join(stream)
+    live.join(stream, address)
     try:
         stream.headers[X_REQUEST_ID] = request[REQUEST_ID]
         await stream.prepare(request)
@@ -191,7 +198,16 @@ async def start_stress_test(request: web.Request, body: StartStressTest) -> Repl
 _PAGE = Success(200, "A page.", content_types=("text/html",))
 
 ROUTES: tuple[Route, ...] = (
-    Route("GET", "/console", console, tag="operations", summary="The console", success=_PAGE, documented=False),
+    Route(
+        "GET",
+        "/console",
+        console,
+        tag="operations",
+        summary="The console",
+        success=_PAGE,
+        documented=False,
+        for_operators=True,
+    ),
     Route(
         "GET",
         "/console/events",
@@ -200,6 +216,7 @@ ROUTES: tuple[Route, ...] = (
         summary="The console's events",
         success=Success(200, "Server-sent events.", content_types=("text/event-stream",)),
         documented=False,
+        for_operators=True,
     ),
     Route(
         "GET",
@@ -209,6 +226,7 @@ ROUTES: tuple[Route, ...] = (
         summary="A file of the console",
         success=_PAGE,
         documented=False,
+        for_operators=True,
     ),
 )
 
@@ -223,5 +241,6 @@ DEVELOPMENT_ROUTES: tuple[Route, ...] = (
         success=Success(202, "The stress test is running."),
         problems=(problems.STRESS_TEST_RUNS,),
         documented=False,
+        for_operators=True,
     ),
 )

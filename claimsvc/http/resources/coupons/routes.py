@@ -1,5 +1,7 @@
 """The routes that create, change and archive coupons; all need a key."""
 
+from collections.abc import Sequence
+
 from aiohttp import web
 
 from claimsvc import domain
@@ -37,18 +39,30 @@ async def create_coupon(request: web.Request, body: campaign_schemas.CreateCoupo
     outcome = await once_only(request, body, create)
     if isinstance(outcome, domain.Coupon) and (live := request.app[SERVICES].live):
         live.coupon_created(outcome)
-    return _create_reply(outcome, campaign, request[REQUEST_ID])
+    return _create_reply(outcome, campaign, await _warnings(request, body.name, campaign, outcome), request[REQUEST_ID])
+
+
+async def _warnings(
+    request: web.Request, name: str, campaign: domain.Campaign, outcome: object
+) -> Sequence[domain.CouponWarning]:
+    """The warnings about a coupon's terms; none if the outcome is a refusal."""
+    if not isinstance(outcome, domain.Coupon | domain.CouponDetail | domain.Replayed):
+        return ()
+    services = request.app[SERVICES]
+    return await coupons.warnings(services.coupons, name, campaign, has_tokens=services.tokens is not None)
 
 
 def _create_reply(
     outcome: domain.Coupon | domain.CouponExists | domain.PeriodIsEmpty | domain.Replayed | domain.KeyReused,
     campaign: domain.Campaign,
+    warnings: Sequence[domain.CouponWarning],
     request_id: str,
 ) -> Reply:
     if isinstance(outcome, domain.Coupon):
-        return created(campaign_schemas.campaign_body(outcome, campaign), campaign_schemas.coupon_path(outcome.name))
+        body = campaign_schemas.written_campaign_body(outcome, campaign, warnings)
+        return created(body, campaign_schemas.coupon_path(outcome.name))
     if isinstance(outcome, domain.Replayed):
-        return replayed(_create_reply(outcome.answer, campaign, outcome.request_id))
+        return replayed(_create_reply(outcome.answer, campaign, warnings, outcome.request_id))
     return refused(outcome, request_id)
 
 
@@ -63,7 +77,10 @@ async def change_coupon(
     outcome = await coupons.change(
         request.app[SERVICES].campaigns, request[CALLER], path.name, body.change(), request_id=request[REQUEST_ID]
     )
-    return _change_reply(outcome, request[REQUEST_ID])
+    if isinstance(outcome, domain.CouponDetail):
+        warnings = await _warnings(request, path.name, outcome.campaign, outcome)
+        return ok(campaign_schemas.written_campaign_body(outcome.coupon, outcome.campaign, warnings))
+    return refused(outcome, request[REQUEST_ID])
 
 
 async def change_coupon_named_claim(request: web.Request, body: campaign_schemas.ChangeCoupon) -> Reply:
@@ -78,14 +95,14 @@ async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> R
     async def archive(key: domain.IdempotencyKey | None) -> object:
         return await coupons.archive(services.campaigns, caller, path.name, key=key, request_id=request_id)
 
-    return _change_reply(await once_only(request, None, archive), request_id)
+    return _archive_reply(await once_only(request, None, archive), request_id)
 
 
-def _change_reply(outcome: ChangeAnswer, request_id: str) -> Reply:
+def _archive_reply(outcome: ChangeAnswer, request_id: str) -> Reply:
     if isinstance(outcome, domain.CouponDetail):
         return ok(campaign_schemas.campaign_body(outcome.coupon, outcome.campaign))
     if isinstance(outcome, domain.Replayed):
-        return replayed(_change_reply(outcome.answer, outcome.request_id))
+        return replayed(_archive_reply(outcome.answer, outcome.request_id))
     return refused(outcome, request_id)
 
 
@@ -104,10 +121,12 @@ ROUTES: tuple[Route, ...] = (
         create_coupon,
         tag="coupons",
         summary="Create a coupon",
-        success=Success(201, "The coupon is created.", campaign_schemas.CampaignBody, headers=_LOCATION, links=_LINKS),
+        success=Success(
+            201, "The coupon is created.", campaign_schemas.WrittenCampaignBody, headers=_LOCATION, links=_LINKS
+        ),
         refusals=(domain.CouponExists, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
-        access=only(domain.Scope.COUPONS_WRITE),
+        access=only(domain.Scope.COUPONS_WRITE, opens=True),
         keyed=True,
     ),
     Route(
@@ -116,7 +135,7 @@ ROUTES: tuple[Route, ...] = (
         change_coupon,
         tag="coupons",
         summary="Change a coupon",
-        success=Success(200, "The coupon is changed.", campaign_schemas.CampaignBody),
+        success=Success(200, "The coupon is changed.", campaign_schemas.WrittenCampaignBody),
         refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),
@@ -127,7 +146,7 @@ ROUTES: tuple[Route, ...] = (
         change_coupon_named_claim,
         tag="coupons",
         summary="Change the coupon named `claim`",
-        success=Success(200, "The coupon is changed.", campaign_schemas.CampaignBody),
+        success=Success(200, "The coupon is changed.", campaign_schemas.WrittenCampaignBody),
         refusals=(domain.UnknownCoupon, domain.AmountBelowClaimed, domain.AmountIsCodes, domain.PeriodIsEmpty),
         problems=(UNAVAILABLE,),
         access=only(domain.Scope.COUPONS_WRITE),

@@ -23,7 +23,8 @@ async def export_claims(request: web.Request, path: parameters.CouponPath) -> we
     """Export all claims of a coupon, also ended ones, oldest first, as CSV with a header line.
 
     If the response breaks off before its last chunk, the export failed and is incomplete. A cell that a spreadsheet
-    would interpret as a formula is prefixed with `'`.
+    could take for a formula, that has a `;`, or that begins with `'`, is prefixed with `'`, and has `%3B` for `;` and
+    `%25` for `%`. Lists of users that are loaded as CSV are read in the same form.
     """
     parts = await claims.export(request.app[SERVICES].exports, request[CALLER], path.name)
     if isinstance(parts, domain.UnknownCoupon):

@@ -9,8 +9,8 @@ from aiohttp import hdrs, web
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
-from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.resources.operations.docs import DOCS
+from claimsvc.http.resources.operations.metrics_page import MetricsPage
 from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
@@ -18,6 +18,9 @@ from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import RESPONSE_HEADERS
 
 READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
+METRICS_PAGE: web.AppKey[MetricsPage] = web.AppKey("metrics_page", MetricsPage)
+SHOWS_OPERATORS_PAGES: web.AppKey[bool] = web.AppKey("shows_operators_pages", bool)
+"""Whether the application answers operators; false if they have a port of their own."""
 OPENAPI_DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi_document")
 
 _EXPLANATION = """<!DOCTYPE html>
@@ -33,8 +36,20 @@ async def livez(request: web.Request) -> Reply:
     return ok(schemas.LiveBody("ok"))
 
 
+async def health(request: web.Request) -> Reply:
+    """The same as `/livez`, for clients of other services that ask here."""
+    return await livez(request)
+
+
+async def healthcheck(request: web.Request) -> Reply:
+    """The same as `/livez`, for clients of other services that ask here."""
+    return await livez(request)
+
+
 async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     """Answer 200 if all dependencies are usable and this instance is not stopping, otherwise 503."""
+    if query.is_verbose() and not request.app[SHOWS_OPERATORS_PAGES]:
+        raise problems.RefusedError(problems.NOT_FOUND, "`verbose` is answered on the port for operators.")
     report = await request.app[READINESS].report()
     down = [name for name, check in report.items() if check.status != "ok"]
     shown = dict(report) if query.is_verbose() else {}
@@ -51,7 +66,7 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
 
 async def metrics(request: web.Request) -> web.Response:
     """The metrics, in the text format of Prometheus or in the OpenMetrics format."""
-    content, content_type = request.app[SERVICES].render_metrics(request.headers.get(hdrs.ACCEPT, ""))
+    content, content_type = await request.app[METRICS_PAGE].render(request.headers.get(hdrs.ACCEPT, ""))
     return web.Response(body=content, headers={**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: content_type})
 
 
@@ -104,12 +119,28 @@ ROUTES: tuple[Route, ...] = (
     ),
     Route(
         "GET",
+        "/health",
+        health,
+        tag="operations",
+        summary="Liveness, under another path",
+        success=Success(200, "The process is alive.", schemas.LiveBody),
+    ),
+    Route(
+        "GET",
+        "/healthcheck",
+        healthcheck,
+        tag="operations",
+        summary="Liveness, under another path",
+        success=Success(200, "The process is alive.", schemas.LiveBody),
+    ),
+    Route(
+        "GET",
         "/readyz",
         readyz,
         tag="operations",
         summary="Readiness",
         success=Success(200, "This instance is ready for requests.", schemas.ReadyBody),
-        problems=(UNAVAILABLE,),
+        problems=(UNAVAILABLE, problems.NOT_FOUND),
     ),
     Route(
         "GET",
@@ -117,7 +148,9 @@ ROUTES: tuple[Route, ...] = (
         metrics,
         tag="operations",
         summary="Metrics for Prometheus",
+        for_operators=True,
         success=Success(200, "The metrics.", content_types=_METRICS),
+        problems=(problems.NOT_FOUND,),
     ),
     Route(
         "GET",

@@ -14,6 +14,7 @@ from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.response import Reply
+from claimsvc.representations.claims import user_claim_body
 
 _ELSEWHERE = "`me` is the user of a token. Send a user's token, or ask for `/api/users/{user_id}/claims`."
 
@@ -49,7 +50,7 @@ async def _page(request: web.Request, user_id: str, query: parameters.UserClaims
         return refused(found, request[REQUEST_ID])
     page = found[: query.limit]
     cursor = parameters.claim_cursor(page[-1].claim) if len(found) > query.limit else None
-    body = schemas.UserClaimPageBody([schemas.user_claim_body(each) for each in page], cursor)
+    body = schemas.UserClaimPageBody([user_claim_body(each) for each in page], cursor)
     return with_next_link(request, ok(body), cursor)
 
 

@@ -79,3 +79,58 @@ securityContext:
 volumeMounts:
   - {name: tmp, mountPath: /tmp}
 {{- end -}}
+
+{{- /* The ports that a URL leads to outside of the pod, separated by blanks. It may name several hosts; a password in it is
+       never rendered. */ -}}
+{{- define "claimsvc.portsOf" -}}
+{{- $authority := regexFind "^[a-zA-Z0-9+]+://[^/?#]*" .url -}}
+{{- range $host := splitList "," (regexReplaceAll "^[^:]+://(.*@)?" $authority "") -}}
+{{- if not (regexMatch "^(localhost|127\\.[0-9.]+|\\[::1\\])(:[0-9]+)?$" $host) }}
+{{- regexFind ":[0-9]+$" $host | trimPrefix ":" | default (toString $.port) }} {{ end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* `yes` if a rule of extraEgress is for the port, or for all. */ -}}
+{{- define "claimsvc.isExtraEgress" -}}
+{{- $port := int .port -}}
+{{- range .rules -}}
+{{- if not .ports }}yes{{ end -}}
+{{- range .ports -}}
+{{- /* What a named port is, only the pods there say. */ -}}
+{{- if or (not .port) (kindIs "string" .port) }}yes
+{{- else if and (ge $port (int .port)) (le $port (int (default .port .endPort))) }}yes{{ end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* Fails if the network policy would cut the pods off from what the values name. Of a Secret it knows nothing. */ -}}
+{{- define "claimsvc.checkEgress" -}}
+{{- $policy := .Values.networkPolicy -}}
+{{- $further := dict -}}
+{{- range .Values.extraEnv }}{{ $_ := set $further .name (default "" .value) }}{{ end -}}
+{{- $further = merge (dict) $further .Values.settings -}}
+{{- range $name, $port := dict "CLAIMSVC_JWT_JWKS" 443 "CLAIMSVC_TRACING_URL" 80 -}}
+{{- $url := toString (default "" (get $further $name)) -}}
+{{- $asked := dict "url" $url "port" (hasPrefix "https:" $url | ternary 443 $port) -}}
+{{- range compact (splitList " " (contains "://" $url | ternary (include "claimsvc.portsOf" $asked) "")) -}}
+{{- if not (include "claimsvc.isExtraEgress" (dict "port" . "rules" $policy.extraEgress)) -}}
+{{- fail (printf "%s leads to port %s, which networkPolicy does not let the pods reach: add a rule to networkPolicy.extraEgress, such as [{ports: [{port: %s, protocol: TCP}]}]" $name . .) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- with .Values.connections -}}
+{{- if not .existingSecret -}}
+{{- $urls := list (dict "name" "connections.databaseUrl" "url" .databaseUrl "port" 5432) -}}
+{{- range .redisUrls }}{{ $urls = append $urls (dict "name" "connections.redisUrls" "url" . "port" 6379) }}{{ end -}}
+{{- range $each := $urls -}}
+{{- range $port := compact (splitList " " (include "claimsvc.portsOf" $each)) -}}
+{{- $known := false -}}
+{{- range $policy.egressPorts }}{{ if eq (int .) (int $port) }}{{ $known = true }}{{ end }}{{ end -}}
+{{- if not (or $known (include "claimsvc.isExtraEgress" (dict "port" $port "rules" $policy.extraEgress))) -}}
+{{- fail (printf "a URL in %s leads to port %s, which networkPolicy does not let the pods reach: add %s to networkPolicy.egressPorts" $each.name $port $port) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
