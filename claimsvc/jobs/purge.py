@@ -1,4 +1,4 @@
-"""Removes expired answers, replaced lists, and coupons that ended long ago."""
+"""Removes expired answers, replaced lists, handed batches of which no copy is left, and coupons that ended long ago."""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -21,7 +21,9 @@ async def purge(
     actor: str,
     chunk: int = CHUNK,
 ) -> AsyncGenerator[int, None]:
-    """Make one pass: expired answers, replaced lists, then coupons by name. Yields the number of rows of each chunk.
+    """Make one pass: expired answers, replaced lists, old handed batches, then coupons by name.
+
+    Yields the number of rows of each chunk.
 
     If purging a coupon fails, the pass continues with the next one and raises the first failure at the end.
 
@@ -42,6 +44,8 @@ async def purge(
     while entries := await maintenance.purge_lists(limit=chunk):
         report.list_entries += entries
         yield entries
+    while batches := await maintenance.purge_fence(limit=chunk):
+        yield batches
     after = ""
     failure: ClaimsvcError | None = None
     while after_days and (names := await maintenance.ended_coupons(after=after, limit=_PAGE, for_days=after_days)):

@@ -34,6 +34,10 @@ class Maintenance(Protocol):
         """
         ...
 
+    async def purge_fence(self, *, limit: int) -> int:
+        """Forget handed batches of more than a day ago; none of them is decided any more. Returns the number."""
+        ...
+
     async def purge_lists(self, *, limit: int) -> int:
         """Remove entries of replaced lists.
 

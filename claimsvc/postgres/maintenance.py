@@ -10,7 +10,7 @@ from claimsvc.errors import InvariantViolatedError
 from claimsvc.ports import StorageObserver
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
-from claimsvc.postgres.claiming.fence import LOCK_COUPONS
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS, PURGE_FENCE
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS
 from claimsvc.postgres.code_changes import TYPES_OF, CodeChanges
 from claimsvc.postgres.connections import Driver
@@ -234,6 +234,9 @@ class PostgresMaintenance:
 
     async def purge_lists(self, *, limit: int) -> int:
         return await self._count(_PURGE_LISTS, {"most": limit})
+
+    async def purge_fence(self, *, limit: int) -> int:
+        return await self._count(PURGE_FENCE, {"most": limit})
 
     async def ended_coupons(self, *, after: str, limit: int, for_days: int) -> list[str]:
         parameters = {"after": after, "most": limit, "days": for_days}

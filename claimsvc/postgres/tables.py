@@ -38,6 +38,12 @@ metadata = MetaData(
     }
 )
 
+# The smallest UUID of version 7 of a day ago, in SQL.
+DAY_AGO = (
+    "(lpad(to_hex((extract(epoch FROM now() - interval '1 day') * 1000)::bigint), 12, '0')"
+    " || '70008000000000000000')::uuid"
+)
+
 # Byte order: names are ASCII, and the order of pages must not depend on the server's locale.
 _NAME = Text(collation="C")
 
@@ -54,7 +60,7 @@ coupons = Table(
     # How many of its claims have ended; NULL if that is not known. See `claims_per_user`.
     Column("ended_count", BigInteger),
     # The ids of handed batches up to which the fence forgets; see `postgres.claiming.fence`.
-    Column("fenced_after", Uuid),
+    Column("fenced_after", Uuid, server_default=text(DAY_AGO), nullable=False),
     CheckConstraint("strategy IN ('redlock', 'row_lock', 'counter')", name="strategy"),
     CheckConstraint("octet_length(name) BETWEEN 1 AND 255", name="name_length"),
     CheckConstraint("0 <= remaining_amount AND remaining_amount <= amount", name="stock"),

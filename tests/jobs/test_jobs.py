@@ -166,6 +166,9 @@ class OneBroken:
     async def purge_answers(self, *, limit: int) -> int:
         return 0
 
+    async def purge_fence(self, *, limit: int) -> int:
+        return 0
+
     async def purge_lists(self, *, limit: int) -> int:
         return 0
 

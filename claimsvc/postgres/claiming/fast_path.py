@@ -150,7 +150,7 @@ _SELL_HANDED = _selling(
     """, fenced AS (
     INSERT INTO handed_batches (coupon_name, id)
     SELECT sold.name, batch.id FROM sold CROSS JOIN unnest(%(batch_ids)s::uuid[]) AS batch (id)
-    WHERE sold.fenced_after IS NULL OR batch.id > sold.fenced_after
+    WHERE batch.id > sold.fenced_after
     RETURNING 1
 )""",
     " AND (SELECT count(*) FROM fenced) = (SELECT count(*) FROM sold) * cardinality(%(batch_ids)s::uuid[])",

@@ -1,7 +1,7 @@
 """The fence of handed batches: whoever commits the id of a batch first has decided it; nobody else gets anything of it.
 
-Ids are kept until they are purged. The purge raises `coupons.fenced_after`: ids up to it are refused, so a batch that
-was forgotten is never decided again, whatever the clocks say.
+Ids are kept for a day. The purge raises `coupons.fenced_after`: ids up to it are refused, so a batch that was forgotten
+is never decided again, whatever the clocks say. Nor is one that is older than the coupon.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,6 +12,7 @@ from typing import TypeVar
 from claimsvc.domain import Attempt, Claimed
 from claimsvc.ports import AllClaimed, HandedBatch
 from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.tables import DAY_AGO
 
 _Outcome = TypeVar("_Outcome")
 
@@ -26,13 +27,45 @@ SELECT coupon.name, batch.id
 FROM unnest(%(names)s::text[], %(ids)s::uuid[]) AS batch (coupon_name, id)
 CROSS JOIN LATERAL (
     SELECT name FROM coupons
-    WHERE name = batch.coupon_name AND (fenced_after IS NULL OR batch.id > fenced_after)
+    WHERE name = batch.coupon_name AND batch.id > fenced_after
         AND (NOT %(plain_only)s OR plain_until IS NULL OR plain_until > clock_timestamp())
     LIMIT 1
 ) AS coupon
 ON CONFLICT DO NOTHING
 RETURNING id::text
 """
+
+# Forgets ids of one coupon. Its row is locked first, as for claims.
+PURGE_FENCE = f"""
+WITH RECURSIVE first_batch AS (
+    (SELECT coupon_name, id FROM handed_batches ORDER BY coupon_name, id LIMIT 1)
+    UNION ALL
+    SELECT following.coupon_name, following.id
+    FROM first_batch CROSS JOIN LATERAL (
+        SELECT coupon_name, id FROM handed_batches
+        WHERE coupon_name > first_batch.coupon_name ORDER BY coupon_name, id LIMIT 1
+    ) AS following
+), purged AS MATERIALIZED (
+    SELECT coupon_name, {DAY_AGO} AS until FROM first_batch WHERE id < {DAY_AGO} LIMIT 1
+), raised AS (
+    UPDATE coupons SET fenced_after = greatest(fenced_after, purged.until)
+    FROM purged WHERE name = purged.coupon_name
+    RETURNING 1
+), old AS MATERIALIZED (
+    SELECT batch.coupon_name, batch.id
+    FROM purged CROSS JOIN LATERAL (
+        SELECT coupon_name, id FROM handed_batches
+        WHERE coupon_name = purged.coupon_name AND id < purged.until
+        LIMIT %(most)s
+    ) AS batch
+), deleted AS (
+    -- Reads the result of the update, which comes first then.
+    DELETE FROM handed_batches AS batch USING old
+    WHERE batch.coupon_name = old.coupon_name AND batch.id = old.id AND (SELECT count(*) FROM raised) >= 0
+    RETURNING 1
+)
+SELECT count(*) FROM deleted
+"""  # noqa: S608 - of constants
 
 
 async def begin_fenced(
