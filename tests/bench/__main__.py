@@ -59,11 +59,10 @@ def bench(
     standard = _QUICK if quick else _FULL
     pace = replace(standard, rounds=rounds or standard.rounds, seconds=seconds or standard.seconds)
     _raise_file_limit()
-    # SIGTERM is like Ctrl-C: everything is stopped in order.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    interruption = _Interruption()
     folder = state_dir or default_state_dir(_FOLDER.absolute())
     try:
-        run = _run(folder, pace, quick=quick, only=only or [])
+        run = _run(folder, pace, interruption, quick=quick, only=only or [])
     finally:
         shutil.rmtree(folder, ignore_errors=True)
     print_run(run, Console(width=None if sys.stdout.isatty() else 160))
@@ -79,7 +78,29 @@ def bench(
     Console().print(f"Written: {json_file}, {svg_file}", highlight=False, soft_wrap=True)
 
 
-def _run(folder: Path, pace: Pace, *, quick: bool, only: Sequence[str]) -> Run:
+class _Interruption:
+    """SIGTERM and Ctrl-C end the run, and everything is stopped in order.
+
+    The exception that a signal raises is lost where Python ignores exceptions (a finalizer, a callback of a weak
+    reference), so that the run asks again after each measurement.
+    """
+
+    def __init__(self) -> None:
+        self._came = False
+        for each in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(each, self._interrupt)
+
+    def check(self) -> None:
+        """Raises KeyboardInterrupt: a signal came."""
+        if self._came:
+            raise KeyboardInterrupt
+
+    def _interrupt(self, *_: object) -> None:
+        self._came = True
+        raise KeyboardInterrupt
+
+
+def _run(folder: Path, pace: Pace, interruption: _Interruption, *, quick: bool, only: Sequence[str]) -> Run:
     started_at, started = datetime.now(UTC), time.monotonic()
     console = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -94,17 +115,23 @@ def _run(folder: Path, pace: Pace, *, quick: bool, only: Sequence[str]) -> Run:
         notes += [f"the service knows no strategy {name} yet" for name in STRATEGIES if name not in known]
         for phase in _chosen(phases(known, quick=quick), only):
             report(f"{phase.title}: {len(phase.contestants)} contestants, {pace.rounds} rounds")
-            measured.append((phase, _measure(testbed, phase, pace, console)))
+            measured.append((phase, _measure(testbed, phase, pace, console, interruption)))
+        interruption.check()
         versions = testbed.versions()
     figures = judged_figures(by_name(measured))
     return Run(pace, quick, measured, figures, notes, versions, started_at, time.monotonic() - started)
 
 
-def _measure(testbed: Testbed, phase: Phase, pace: Pace, console: Console) -> list[Series]:
+def _measure(testbed: Testbed, phase: Phase, pace: Pace, console: Console, interruption: _Interruption) -> list[Series]:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(phase.title, total=pace.rounds * len(phase.contestants))
-        return run_phase(testbed, phase, pace, lambda: progress.advance(task))
+
+        def measured() -> None:
+            interruption.check()
+            progress.advance(task)
+
+        return run_phase(testbed, phase, pace, measured)
 
 
 def _chosen(found: Sequence[Phase], only: Sequence[str]) -> list[Phase]:
