@@ -47,8 +47,9 @@ TOKEN_NEW = "token never seen"
 
 # Off, instances take turns at the lock of a coupon.
 COMBINING = "CLAIMSVC_COMBINING"
-# How many users have a token that the service has verified before; they claim one coupon after another.
-_USERS_SEEN = 1000
+# How many users have a token that the service has verified before; they claim one coupon after another. As many as
+# make the change of the coupon rare, and as few as a worker can remember.
+_USERS_SEEN = 2000
 
 Kind = Literal["claimsvc", "floor", "lock-per-claim", "for-update", "responder"]
 
