@@ -6,7 +6,7 @@ from xml.sax.saxutils import escape
 from tests.bench.contestants import LOAD_GENERATOR, Phase
 from tests.bench.rounds import Series, rate_of_base
 
-_WIDTH = 920
+_WIDTH = 1000
 _NAMES_WIDTH = 270
 _BARS_WIDTH = 340
 _ROW = 22
