@@ -22,6 +22,7 @@ from claimsvc.ports.observers import (
     JobObserver,
     MasterObserver,
     QuotaObserver,
+    ReadinessObserver,
     StorageObserver,
 )
 from claimsvc.ports.quotas import Quotas
@@ -59,6 +60,7 @@ __all__ = [
     "PendingOutcome",
     "QuotaObserver",
     "Quotas",
+    "ReadinessObserver",
     "Redemptions",
     "Stages",
     "StorageObserver",
