@@ -21,7 +21,9 @@ SELECT
     CASE WHEN session.backend_type IS NULL THEN '' ELSE coalesce(host(session.client_addr), 'a local socket') END
         AS client,
     coalesce(session.state, '') AS state,
-    regexp_replace(coalesce(left(session.query, %(most)s), ''), '\\s+', ' ', 'g') AS query,
+    regexp_replace(
+        coalesce(left(nullif(session.query, '<insufficient privilege>'), %(most)s), ''), '\\s+', ' ', 'g'
+    ) AS query,
     extract(epoch FROM clock_timestamp() - session.xact_start)::float8 AS seconds,
     (
         SELECT count(*) FROM pg_stat_activity AS other WHERE session.pid = ANY (pg_blocking_pids(other.pid))
@@ -31,7 +33,10 @@ JOIN pg_stat_activity AS session ON session.pid = held.pid
 JOIN coupons AS coupon ON coupon.xmax = held.transactionid
 WHERE held.locktype = 'transactionid' AND held.granted AND held.mode = 'ExclusiveLock'
     AND coalesce(session.wait_event_type, '') <> 'Lock'
-    AND coalesce(clock_timestamp() - session.xact_start >= %(held)s * interval '1 second', true)
+    AND coalesce(
+        clock_timestamp() - session.xact_start >= %(held)s * interval '1 second',
+        session.application_name IS DISTINCT FROM 'claimsvc'
+    )
     AND (%(names)s::text[] IS NULL OR coupon.name = ANY (%(names)s::text[]))
 ORDER BY session.xact_start, coupon.name
 LIMIT %(limit)s
