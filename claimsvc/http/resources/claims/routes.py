@@ -1,6 +1,5 @@
 """The routes that claim a coupon and read a claim. `transitions` has those that confirm and cancel claims."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -27,7 +26,7 @@ from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
 from claimsvc.representations.claims import ClaimBody, ReadClaimBody, claim_body, listed_claim_body
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: domain.Attributes = MappingProxyType({})
 
 
 @within_quota
@@ -43,7 +42,7 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     """
 
     def begin(key: domain.IdempotencyKey | None) -> PendingOutcome:
-        answer = begin_claim(request.app[SERVICES].strategy, body, key, request[CALLER].token)
+        answer = begin_claim(request.app[SERVICES].strategy, body, key, request[CALLER].attributes)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
@@ -58,7 +57,7 @@ def begin_claim(
     claims: AnyClaims,
     body: schemas.ClaimCoupon,
     key: domain.IdempotencyKey | None = None,
-    token: Mapping[str, Any] = _NOTHING,
+    token: domain.Attributes = _NOTHING,
 ) -> PendingOutcome:
     """Begin a claim.
 
@@ -66,7 +65,7 @@ def begin_claim(
         claims: makes claims.
         body: the validated body.
         key: the request's idempotency key.
-        token: the claims of the user's token.
+        token: what the user's verified token states.
 
     Raises:
         RefusedError: the body names both a coupon and a type, or neither.
@@ -79,7 +78,7 @@ def begin_claim(
             hold_seconds=body.hold_seconds,
             idempotency_key=key,
             attributes=body.attributes or {},
-            token=domain.attributes_of(token),
+            token=token,
         )
     return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
 
