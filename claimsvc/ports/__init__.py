@@ -24,7 +24,7 @@ from claimsvc.ports.observers import (
     QuotaObserver,
     StorageObserver,
 )
-from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
@@ -57,6 +57,7 @@ __all__ = [
     "Maintenance",
     "MasterObserver",
     "PendingOutcome",
+    "PendingStandings",
     "QuotaObserver",
     "Quotas",
     "Redemptions",
