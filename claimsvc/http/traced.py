@@ -1,12 +1,14 @@
 """The server with tracing of claims. Without a tracer the plain parts are used, so that tracing costs nothing."""
 
 import time
+from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from claimsvc.domain import Caller
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.http.server.access_log import AccessLog, PendingClaim
 from claimsvc.http.server.fair_queue import FairQueue
@@ -54,10 +56,17 @@ class TracedFastPath(FastPath):
         super().__init__(route, access_log, queue)
         self._tracer = tracer
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
+    def _begin(
+        self,
+        message: RawRequestMessage,
+        body: StreamReader,
+        remote: str | None,
+        ended: Callable[[FastPathClaim], None],
+        caller: Caller | Exception,
+    ) -> FastPathClaim:
         trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
         with trace:
-            claim = super().begin(message, body, remote)
+            claim = super()._begin(message, body, remote, ended, caller)
         assert isinstance(claim, _TracedClaim)  # noqa: S101 - `claim_class` says so; this tells mypy
         claim.trace = trace
         return claim

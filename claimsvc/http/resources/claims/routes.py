@@ -12,7 +12,6 @@ from claimsvc.domain.outcomes import refusals_of_claiming
 from claimsvc.domain.problems import LOCK_BUSY, QUOTA_EXCEEDED, UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
-from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.refusals import refused
@@ -20,7 +19,6 @@ from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
-from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
@@ -94,20 +92,6 @@ def _not_one_of_both(body: schemas.ClaimCoupon) -> problems.RefusedError:
     )
 
 
-def fast_claims(claims: AnyClaims) -> FastRoute:
-    """The route of the fast path, which claims without a request object.
-
-    Args:
-        claims: makes claims.
-    """
-
-    def begin(raw: bytes) -> tuple[PendingOutcome, str | None]:
-        body = parse_body(schemas.ClaimCoupon, raw)
-        return begin_claim(claims, body), body.coupon_name or None
-
-    return FastRoute(CLAIM_PATH, begin, claim_reply)
-
-
 def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
     """Render the outcome of a claim.
 
@@ -142,6 +126,7 @@ _OF_A_CLAIM: dict[str, dict[str, Any]] = {
 }
 
 CLAIM_PATH = "/api/coupons/claim"
+CLAIM_ACCESS = users_and(Scope.CLAIMS_WRITE)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -164,7 +149,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         refusals=refusals_of_claiming(),
         problems=(QUOTA_EXCEEDED, LOCK_BUSY, UNAVAILABLE),
-        access=users_and(Scope.CLAIMS_WRITE),
+        access=CLAIM_ACCESS,
         keyed=True,
     ),
     Route(
