@@ -1,7 +1,6 @@
 """The server with tracing of claims. Without a tracer the plain parts are used, so that tracing costs nothing."""
 
 import time
-from collections.abc import Callable
 from typing import Any
 
 from aiohttp import hdrs, web
@@ -12,7 +11,7 @@ from claimsvc.domain import Caller
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.http.server.access_log import AccessLog, PendingClaim
 from claimsvc.http.server.fair_queue import FairQueue
-from claimsvc.http.server.fast_path import FastPath, FastPathClaim, FastRoute
+from claimsvc.http.server.fast_path import Ended, FastPath, FastPathClaim, FastRoute
 from claimsvc.http.server.observers import HttpObserver, RequestTrace, RequestTracer
 from claimsvc.http.server.request_boundary import Handler, RequestBoundary
 
@@ -56,17 +55,17 @@ class TracedFastPath(FastPath):
         super().__init__(route, access_log, queue)
         self._tracer = tracer
 
-    def _begin(
+    def begin(
         self,
         message: RawRequestMessage,
         body: StreamReader,
         remote: str | None,
-        ended: Callable[[FastPathClaim], None],
         caller: Caller | Exception,
+        ended: Ended,
     ) -> FastPathClaim:
         trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
         with trace:
-            claim = super()._begin(message, body, remote, ended, caller)
+            claim = super().begin(message, body, remote, caller, ended)
         assert isinstance(claim, _TracedClaim)  # noqa: S101 - `claim_class` says so; this tells mypy
         claim.trace = trace
         return claim

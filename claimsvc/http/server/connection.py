@@ -118,8 +118,8 @@ class HttpConnection(ArrivingRequests):
         if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
             self._leave_place()
             return  # the connection ended while the request waited for its turn
-        self._claim = self._fast_path.begin(message, body, self._remote, self._end_claim)
-        if self._claim is None:
+        caller = self._fast_path.caller_of(message)
+        if caller is None:
             self._leave_place()  # aiohttp's task takes one itself
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
@@ -130,8 +130,9 @@ class HttpConnection(ArrivingRequests):
         if self._counted_bytes:
             self._count_kept()  # it waits no longer
         self._server.requests_count += 1
+        self._claim = self._fast_path.begin(message, body, self._remote, caller, self._end_claim)
 
-    def _end_claim(self, claim: FastPathClaim) -> None:
+    def _end_claim(self, claim: FastPathClaim, _: object) -> None:
         # A batch decides its claims together, and answering each costs as much as beginning it did: queue again.
         if self._fast_path.queue.is_free(self._remote):
             self._reply_to(claim)

@@ -103,7 +103,7 @@ class FastPathClaim:
         remote: str | None,
         access_log: AccessLog,
         route: FastRoute,
-        ended: "Callable[[FastPathClaim], None]",
+        ended: "Ended",
     ) -> None:
         self._started = time.monotonic()
         self.request_id = request_id
@@ -125,7 +125,7 @@ class FastPathClaim:
         """
         self.answer = self.pending = answer
         self.coupon_name = coupon_name
-        answer.add_done_callback(self._answered)
+        answer.add_done_callback(partial(self._ended, self))
 
     def wait_for(self, pending: "asyncio.Future[_Result]", go_on: Callable[[_Result], None]) -> None:
         """Go on once something else is there.
@@ -140,16 +140,13 @@ class FastPathClaim:
     def refuse(self, refusal: Reply) -> None:
         """Reply with this, although no claim was begun. Only `wait_for` may lead to it."""
         self._refusal = refusal
-        self._ended(self)
+        self._ended(self, None)
 
     def fail(self, failure: Exception) -> None:
         """Reply with the problem of a failure."""
         answer = PendingOutcome()
         answer.set_exception(failure)
         self.wait_for_outcome(answer)
-
-    def _answered(self, _: object) -> None:
-        self._ended(self)
 
     def _go_on(self, go_on: Callable[[_Result], None], pending: "asyncio.Future[_Result]") -> None:
         try:
@@ -207,6 +204,10 @@ def _stopping() -> UnavailableError:
     return UnavailableError("this instance is stopping", dependency="claimsvc")
 
 
+Ended = Callable[[FastPathClaim, object], None]
+"""Called with a claim that can reply. The second argument has no meaning."""
+
+
 class FastPath:
     """Begins usual claims without a task.
 
@@ -247,38 +248,32 @@ class FastPath:
             and (self.hosts is None or self.hosts.refusal(message.headers) is None)
         )
 
+    def caller_of(self, message: RawRequestMessage) -> Caller | Exception | None:
+        """The caller of a request that `takes` is true for, or why it is refused; None leaves the request to aiohttp."""
+        if self._identify is None:
+            return ANYBODY
+        try:
+            return self._identify(message.headers)
+        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
+            return failure
+
     def begin(
         self,
         message: RawRequestMessage,
         body: StreamReader,
         remote: str | None,
-        ended: Callable[[FastPathClaim], None],
-    ) -> FastPathClaim | None:
-        """Begin a claim for which `takes` is true; None leaves it to aiohttp, with its body.
+        caller: Caller | Exception,
+        ended: Ended,
+    ) -> FastPathClaim:
+        """Begin a claim.
 
         Args:
             message: the request's head.
             body: the complete body.
             remote: the client's address.
+            caller: from `caller_of`.
             ended: called with the claim when it can reply, in a later turn of the event loop.
         """
-        if self._identify is None:
-            return self._begin(message, body, remote, ended, ANYBODY)
-        caller: Caller | Exception | None
-        try:
-            caller = self._identify(message.headers)
-        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
-            caller = failure
-        return None if caller is None else self._begin(message, body, remote, ended, caller)
-
-    def _begin(
-        self,
-        message: RawRequestMessage,
-        body: StreamReader,
-        remote: str | None,
-        ended: Callable[[FastPathClaim], None],
-        caller: Caller | Exception,
-    ) -> FastPathClaim:
         claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route, ended)
         if self.cors is not None:
             claim.shared = self.cors.headers(message.headers)
