@@ -153,7 +153,7 @@ def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) 
     if base.tracing is not None:
         base.tracing.masters(base.masters.all)
         lock = base.tracing.lock(lock)
-    combiner = Combiner(instance, redlocks.post, base.metrics) if settings.combining == "on" else None
+    combiner = None if redlocks.post is None else Combiner(instance, redlocks.post, base.metrics)
     strategy = _strategies(settings, base, lock, combiner)
     return strategy if base.failpoints is None else base.failpoints.claims(strategy)
 

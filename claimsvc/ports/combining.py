@@ -1,6 +1,6 @@
 """Handing batches of claims to the instance that holds their coupon's lock."""
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -96,7 +96,7 @@ class HandOver(Enum):
         SENT: it is on its way.
         FREE: nobody holds the lock.
         RESERVED: nobody holds the lock; an instance has been woken, and will take it.
-        HELD: it was not sent: the lock's holder takes no messages, or too many wait for it.
+        HELD: it was not sent, because the lock's holder takes no messages.
         UNKNOWN: the master has not answered, so that it may have been sent.
     """
 
@@ -107,7 +107,7 @@ class HandOver(Enum):
     UNKNOWN = "unknown"
 
 
-Answer = Callable[[bytes], Awaitable[None]]
+Answer = Callable[[bytes], None]
 """Sends an answer to where a message came from. Never raises: who waits for the answer gives up after a while."""
 
 

@@ -17,11 +17,11 @@ class Script:
     """
 
     def __init__(self, file_name: str) -> None:
-        self._text = files("claimsvc.redis").joinpath("lua", file_name).read_text("ascii")
-        self._digest = sha1(self._text.encode(), usedforsecurity=False).hexdigest()
+        self.text = files("claimsvc.redis").joinpath("lua", file_name).read_text("ascii")
+        self.digest = sha1(self.text.encode(), usedforsecurity=False).hexdigest()
 
-    async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | bytes | int) -> Any:
+    async def __call__(self, master: Redis, keys: Sequence[str], *arguments: str | int) -> Any:
         try:
-            return await master.execute_command("EVALSHA", self._digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+            return await master.execute_command("EVALSHA", self.digest, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
         except NoScriptError:
-            return await master.execute_command("EVAL", self._text, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]
+            return await master.execute_command("EVAL", self.text, len(keys), *keys, *arguments)  # type: ignore[no-untyped-call]

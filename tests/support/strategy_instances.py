@@ -86,7 +86,7 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
                     limits=limits,
                     room=room,
                     observer=observed,
-                    combiner=Combiner(instance, lock.post, observed),
+                    combiner=Combiner(instance, lock.post, observed) if lock.post is not None else None,
                 ),
                 RowLockStrategy(admission, limits=limits, room=room, observer=observed),
                 CounterStrategy(

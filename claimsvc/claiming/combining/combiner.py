@@ -24,9 +24,9 @@ from claimsvc.ports import (
 # How long a batch waits for the holder's answer. Then its origin decides for itself: half a second of the claim's 1.5
 # is left for a holder that is slow, and the rest for waiting in line.
 ANSWER_SECONDS = 0.5
-# For how long the lock is free but kept for the instance that was woken to take it, with some time to do so.
-_RESERVED_SECONDS = 0.06
-_ASK_AGAIN_SECONDS = 0.002
+# How often a lock that has just changed hands is asked for, and how much later each time. It is reserved for 50 ms.
+_ASKS = 12
+_ASK_AGAIN_SECONDS = 0.005
 # An invitation to take a lock is good for as long as the lock is reserved.
 _INVITATION_SECONDS = 0.05
 # Most claims of others that are decided in one transaction. The rest is decided in the next.
@@ -116,7 +116,6 @@ class Combiner:
         self._desks: dict[str, Desk] = {}
         self._expected: dict[str, asyncio.Future[Answered]] = {}
         self._invited_at: dict[str, float] = {}
-        self._tasks: set[asyncio.Task[None]] = set()
         post.deliver_to(self)
 
     @contextmanager
@@ -153,9 +152,7 @@ class Combiner:
         """Answer a batch; None if it was not decided here."""
         if decisions is not None:
             self.observer.combined(batch.coupon_name, "holder", batch.size)
-        task = asyncio.ensure_future(answer(answered(batch.id, decisions)))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        answer(answered(batch.id, decisions))
 
     def arrived(self, sender: str, message: bytes, answer: Answer) -> None:
         """See `ports.Mailbox`."""
@@ -201,32 +198,38 @@ class Journey:
         declined the batch: the batch keeps its id, and is decided once, whoever receives it.
 
         Returns:
-            `SENT` if there is an answer, or there will be none. Otherwise there is no holder that takes the batch.
+            `SENT` if there are decisions. `UNKNOWN` if the holder is silent. Otherwise why nobody takes the batch.
         """
-        name = self.batch.coupon_name
         message = handed(self.batch)
-        asks_until = time.monotonic() + _RESERVED_SECONDS
-        while not self._combiner.is_invited(name):
-            answer = self._combiner.expect(self.batch.id)
-            started = time.monotonic()
+        found = HandOver.RESERVED
+        for _ in range(_ASKS):
+            if self._combiner.is_invited(self.batch.coupon_name):
+                return HandOver.FREE
             try:
-                found = await self._post.hand(name, message)
-                if found in (HandOver.SENT, HandOver.UNKNOWN):
-                    self.was_sent = True
-                if found is HandOver.SENT:
-                    async with asyncio.timeout(ANSWER_SECONDS):
-                        self.decisions = (await answer).decisions
-                    if self.decisions is not None:
-                        self._combiner.observer.combine_waited(name, time.monotonic() - started)
-                        self._combiner.observer.combined(name, "origin", self.batch.size)
-                        return HandOver.SENT
-                elif found is not HandOver.RESERVED:
-                    return found
+                async with asyncio.timeout(ANSWER_SECONDS):
+                    found = await self._hand_once(message)
             except TimeoutError:
-                return HandOver.SENT
+                return HandOver.UNKNOWN
             finally:
                 self._combiner.forget(self.batch.id)
-            if time.monotonic() >= asks_until:
+            if found is not HandOver.RESERVED:
                 return found
             await asyncio.sleep(_ASK_AGAIN_SECONDS)
-        return HandOver.FREE
+        return found
+
+    async def _hand_once(self, message: bytes) -> HandOver:
+        """The same once. `RESERVED` if the batch was declined."""
+        name = self.batch.coupon_name
+        answer = self._combiner.expect(self.batch.id)
+        started = time.monotonic()
+        was_sent, self.was_sent = self.was_sent, True
+        found = await self._post.hand(name, message)
+        if found is not HandOver.SENT:
+            self.was_sent = was_sent or found is HandOver.UNKNOWN
+            return found
+        self.decisions = (await answer).decisions
+        if self.decisions is None:
+            return HandOver.RESERVED
+        self._combiner.observer.combine_waited(name, time.monotonic() - started)
+        self._combiner.observer.combined(name, "origin", self.batch.size)
+        return HandOver.SENT

@@ -157,6 +157,8 @@ class RedlockStrategy(BatchedStrategy):
             found = await journey.hand()
             decisions = journey.decisions
             if decisions is None and journey.was_sent:
+                if found is HandOver.UNKNOWN:
+                    _remember(self._silent, name, time.monotonic() + _SILENT_SECONDS)
                 decisions = await self._take_back(journey.batch, combiner)
         except BaseException as error:
             batch.fail(outcome_unknown())
@@ -166,7 +168,7 @@ class RedlockStrategy(BatchedStrategy):
         if decisions is None:
             self._held_elsewhere.pop(name, None)
             queue.put_back(batch)
-            return HandOver.HELD if found is HandOver.SENT else found
+            return found
         _remember(self._held_elsewhere, name, time.monotonic() + _HELD_ELSEWHERE_SECONDS)
         batch.answer(_each(decisions, batch.attempts))
         self._note([batch])
@@ -176,7 +178,6 @@ class RedlockStrategy(BatchedStrategy):
 
     async def _take_back(self, batch: HandedBatch, combiner: Combiner) -> BatchDecisions | None:
         """Make sure that nobody decides a batch any more. Returns what was decided on it before, or None."""
-        _remember(self._silent, batch.coupon_name, time.monotonic() + _SILENT_SECONDS)
         if await self._admission.withhold(batch):
             combiner.observer.taken_back(batch.coupon_name, "undecided")
             return None

@@ -113,13 +113,13 @@ ORDER BY attempt.place
 #
 # Who has made too many claims gets none. The statement may have waited for the row, and what it counts is older than
 # that. If a claim of the coupon has ended since, the row's count is another than the one in the statement's snapshot.
-def _selling(returning: str = "", fenced: str = "", check: str = "") -> str:
+def _selling(condition: str = "", fenced: str = "") -> str:
     return f"""
 WITH sold AS (
     UPDATE coupons
     SET remaining_amount = remaining_amount - %(units)s
     WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
-        AND (plain_until IS NULL OR plain_until > clock_timestamp())
+        AND (plain_until IS NULL OR plain_until > clock_timestamp()){condition}
         AND (ended_count = 0 OR (
             ended_count IS NOT DISTINCT FROM (SELECT ended_count FROM coupons WHERE name = %(coupon_name)s)
             AND NOT EXISTS (
@@ -129,7 +129,7 @@ WITH sold AS (
             )
         ))
     -- clock_timestamp() and not statement_timestamp(): the statement may have waited for the row.
-    RETURNING name, clock_timestamp() AS sold_at{returning}
+    RETURNING name, clock_timestamp() AS sold_at
 ){fenced}, admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at)
     SELECT claim_id, sold.name, user_id, 'active', sold.sold_at
@@ -139,21 +139,18 @@ WITH sold AS (
     RETURNING claimed_at
 )
 -- If the two numbers differ, the division by zero rolls everything back.
-SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s{check})::int FROM admitted
+SELECT max(claimed_at), 1 / (count(*) = (SELECT count(*) FROM sold) * %(units)s)::int FROM admitted
 """  # noqa: S608 - of constants
 
 
 _SELL = _selling()
 # The same with a fence: it fails on the fence's unique key if one of the handed batches was decided before.
 _SELL_HANDED = _selling(
-    ", fenced_after",
+    " AND fenced_after < %(first_batch)s::uuid",
     """, fenced AS (
     INSERT INTO handed_batches (coupon_name, id)
     SELECT sold.name, batch.id FROM sold CROSS JOIN unnest(%(batch_ids)s::uuid[]) AS batch (id)
-    WHERE batch.id > sold.fenced_after
-    RETURNING 1
 )""",
-    " AND (SELECT count(*) FROM fenced) = (SELECT count(*) FROM sold) * cardinality(%(batch_ids)s::uuid[])",
 )
 
 # Reads without any lock who holds a claim, and whether units are left, at one moment.
@@ -329,6 +326,7 @@ async def _sell(
     }
     if batches:
         parameters["batch_ids"] = [batch.id for batch in batches]
+        parameters["first_batch"] = min(batch.id for batch in batches)
     try:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)

@@ -1,30 +1,28 @@
-"""`ports.Post` on the masters: each instance has the list `claim:inbox:<instance>`, and blocks on it.
+"""`ports.Post` on the masters: each instance subscribes to the channel `claim:inbox:<instance>`.
 
 A batch is handed over on one master, selected by the coupon's name, in the script that reads who holds the lock there.
 Its answer comes back by the same master.
 """
 
-import contextlib
-from collections.abc import Sequence
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 
+from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from claimsvc.ports import HandOver, Mailbox
 from claimsvc.redis.lock.identity import key_of
 from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
+from claimsvc.redis.wire import Wire
 
 _hand = Script("lock_hand.lua")
-_answer = Script("lock_answer.lua")
-
-# Longer than any instance waits for an answer.
-_KEPT_MILLISECONDS = 5000
-# Messages for one instance that wait on a master. More show that it does not read them.
-_MOST_WAITING = 1000
 
 
 class MasterPost:
-    """`ports.Post`. `received` is called by the tasks that listen to the masters.
+    """`ports.Post`.
 
     Args:
         instance: the name of this instance.
@@ -33,23 +31,15 @@ class MasterPost:
 
     def __init__(self, instance: str, masters: Sequence[Master]) -> None:
         self._instance = instance
-        self._masters = tuple(masters)
         self._mailbox: Mailbox | None = None
+        self._wires = [Wire(master) for master in masters]
+        self._inboxes = [
+            Wire(master, _inbox_of(instance), partial(self._received, wire))
+            for master, wire in zip(masters, self._wires, strict=True)
+        ]
 
     def deliver_to(self, mailbox: Mailbox) -> None:
         self._mailbox = mailbox
-
-    def received(self, master: Master, message: bytes) -> None:
-        """Deliver a message that arrived on a master. The first line is the instance that sent it."""
-        sender, _, content = message.partition(b"\n")
-        if self._mailbox is None:
-            return
-
-        async def answer(content: bytes) -> None:
-            with contextlib.suppress(RedisError):
-                await _answer(master, [inbox_of(sender.decode())], self._addressed(content), _KEPT_MILLISECONDS)
-
-        self._mailbox.arrived(sender.decode(), content, answer)
 
     def invited(self, coupon_name: str) -> None:
         """Tell that this instance was woken to take a lock, though it does not wait for it."""
@@ -57,24 +47,46 @@ class MasterPost:
             self._mailbox.invited(coupon_name)
 
     async def hand(self, coupon_name: str, message: bytes) -> HandOver:
-        master = self._masters[place_of(coupon_name, len(self._masters))]
+        wire = self._wires[place_of(coupon_name, len(self._wires))]
+        if not wire.is_open:
+            return HandOver.HELD
         try:
-            state = await _hand(
-                master,
-                [key_of(coupon_name)],
-                self._addressed(message),
-                self._instance,
-                _KEPT_MILLISECONDS,
-                _MOST_WAITING,
-            )
-        except RedisError:
+            state = await wire.run_script(_hand, [key_of(coupon_name)], self._addressed(message), self._instance)
+        except RedisConnectionError:
             return HandOver.UNKNOWN
+        except RedisError:
+            return HandOver.HELD
         return HandOver(state.decode())
+
+    def wires(self) -> Sequence[Wire]:
+        """Return the connections that must run."""
+        return [*self._wires, *self._inboxes]
+
+    def _received(self, wire: Wire, message: bytes) -> None:
+        """Deliver a message. The first line is the instance that sent it."""
+        sender, _, content = message.partition(b"\n")
+        if self._mailbox is not None:
+            self._mailbox.arrived(sender.decode(), content, partial(self._answer, wire, sender.decode()))
+
+    def _answer(self, wire: Wire, instance: str, message: bytes) -> None:
+        wire.send_only("PUBLISH", _inbox_of(instance), self._addressed(message))
 
     def _addressed(self, message: bytes) -> bytes:
         return b"%b\n%b" % (self._instance.encode(), message)
 
 
-def inbox_of(instance: str) -> str:
-    """Return the key of an instance's inbox."""
+@asynccontextmanager
+async def open_post(instance: str, masters: Sequence[Master]) -> AsyncIterator[MasterPost]:
+    """Open the post of an instance; its connections are kept until the context is left."""
+    post = MasterPost(instance, masters)
+    running = [asyncio.create_task(wire.run()) for wire in post.wires()]
+    try:
+        yield post
+    finally:
+        for each in running:
+            each.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+
+
+def _inbox_of(instance: str) -> str:
     return f"claim:inbox:{instance}"

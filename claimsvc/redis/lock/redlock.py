@@ -10,7 +10,7 @@ import copy
 import random
 import time
 from collections.abc import AsyncIterator, Coroutine, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, nullcontext, suppress
 from typing import Any
 
 import structlog
@@ -21,7 +21,7 @@ from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.acquisition import Acquisition
 from claimsvc.redis.lock.identity import instance_name
 from claimsvc.redis.lock.multi_lock import MultiLockAcquisition
-from claimsvc.redis.lock.post import MasterPost
+from claimsvc.redis.lock.post import MasterPost, open_post
 from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.wait_queue import HandOver, Wake, open_hand_over
 from claimsvc.redis.masters import Master
@@ -81,7 +81,7 @@ class Redlocks:
         retries: attempts after the first. Attempts that follow a hint are not counted.
         retry_wait_seconds: the pause between two attempts.
         observer: receives every attempt, wait and hold.
-        combines: whether this instance decides batches that are handed to it while it holds a lock.
+        post: receives the batches that are handed to this instance while it holds a lock; None if it takes none.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Redlocks:
         retries: int,
         retry_wait_seconds: float,
         observer: LockObserver,
-        combines: bool = False,
+        post: MasterPost | None = None,
     ) -> None:
         self._masters = tuple(masters)
         self._hand_over = hand_over
         self._instance = instance
-        self._combines = combines
+        self._post = post
         self._ttl_seconds = ttl_seconds
         self._validity_seconds = ttl_seconds * (1 - _CLOCK_DRIFT_FACTOR) - _CLOCK_DRIFT_SECONDS
         self._retries = retries
@@ -108,9 +108,9 @@ class Redlocks:
         self._tasks: set[asyncio.Task[Any]] = set()
 
     @property
-    def post(self) -> MasterPost:
-        """Carries messages to the holders of locks."""
-        return self._hand_over.post
+    def post(self) -> MasterPost | None:
+        """Carries messages to the holders of locks, if this instance combines."""
+        return self._post
 
     @asynccontextmanager
     async def hold(self, coupon_name: str, *, was_busy: bool = False) -> AsyncIterator[RedlockLease]:
@@ -136,7 +136,7 @@ class Redlocks:
         """Return a copy that reports nothing to the observer, for locks that are not coupons'. Closed with this one."""
         twin = copy.copy(self)
         twin._observer = _NullObserver()
-        twin._combines = False
+        twin._post = None
         return twin
 
     async def aclose(self) -> None:
@@ -211,7 +211,7 @@ class Redlocks:
                 self._masters,
                 instance=self._instance,
                 ttl_seconds=self._ttl_seconds,
-                combines=self._combines,
+                combines=self._post is not None,
             )
         else:
             acquisition = MultiLockAcquisition(
@@ -220,7 +220,7 @@ class Redlocks:
                 instance=self._instance,
                 ttl_seconds=self._ttl_seconds,
                 validity_seconds=self._validity_seconds,
-                combines=self._combines,
+                combines=self._post is not None,
             )
         taking = self._spawn(acquisition.take())
         try:
@@ -301,11 +301,17 @@ async def open_redlocks(
 
     Args:
         instance: a unique name of this instance; by default the one of `instance_name`.
+        combines: whether this instance decides batches that are handed to it while it holds a lock.
 
     The other arguments are those of `Redlocks`.
     """
     instance = instance or instance_name()
-    async with open_hand_over(instance, masters, observer) as hand_over:
+    async with (
+        open_hand_over(instance, masters, observer) as hand_over,
+        open_post(instance, masters) if combines else nullcontext() as post,
+    ):
+        if post is not None:
+            hand_over.invited = post.invited
         locks = Redlocks(
             masters,
             hand_over,
@@ -314,7 +320,7 @@ async def open_redlocks(
             retries=retries,
             retry_wait_seconds=retry_wait_seconds,
             observer=observer,
-            combines=combines,
+            post=post,
         )
         try:
             yield locks

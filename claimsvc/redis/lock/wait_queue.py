@@ -9,7 +9,7 @@ or superfluous hint costs at most the pause between two attempts.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from enum import Enum, auto
 
@@ -20,7 +20,6 @@ from redis.exceptions import RedisError
 
 from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.identity import key_of
-from claimsvc.redis.lock.post import MasterPost, inbox_of
 from claimsvc.redis.masters import Client, Master, being_cancelled, place_of
 from claimsvc.redis.scripts import Script
 
@@ -63,7 +62,8 @@ class HandOver:
         self._waiting: dict[str, list[asyncio.Event]] = {}
         self._since: dict[str, str] = {}
         self._queued_on: dict[str, Master] = {}
-        self.post = MasterPost(instance, masters)
+        # Called with each coupon for whose lock this instance was woken without waiting for it.
+        self.invited: Callable[[str], None] = lambda _: None
 
     def _queue_masters(self, coupon_name: str, skip: int) -> list[Master]:
         """Return the masters for the queue of this coupon, in the order in which to try them; the name selects it."""
@@ -137,17 +137,11 @@ class HandOver:
         if sleeping:
             sleeping[0].set()
         else:
-            self.post.invited(coupon_name)
-
-    def _receive(self, master: Master, key: bytes, message: bytes) -> None:
-        if key == inbox_of(self._instance).encode():
-            self.post.received(master, message)
-        else:
-            self._hint(message.decode())
+            self.invited(coupon_name)
 
     async def listen(self, master: Master) -> None:
         """Receive this instance's hints from one master, until cancelled."""
-        hints, inbox = f"claim:hints:{self._instance}", inbox_of(self._instance)
+        hints = f"claim:hints:{self._instance}"
         listener = Client.from_url(
             master.url,
             socket_timeout=_LISTEN_SECONDS + 1.0,
@@ -157,18 +151,14 @@ class HandOver:
         try:
             while not being_cancelled():
                 try:
-                    received = await listener.blpop([hints, inbox], timeout=_LISTEN_SECONDS)
+                    received = await listener.blpop([hints], timeout=_LISTEN_SECONDS)
                 except RedisError:
                     await asyncio.sleep(_LISTEN_AGAIN_SECONDS)
                 else:
                     if received is not None:
-                        self._receive(master, *(_as_bytes(each) for each in received))
+                        self._hint(str(received[1], "ascii") if isinstance(received[1], bytes) else received[1])
         finally:
             await listener.aclose()
-
-
-def _as_bytes(text: bytes | str) -> bytes:
-    return text if isinstance(text, bytes) else text.encode()
 
 
 @asynccontextmanager

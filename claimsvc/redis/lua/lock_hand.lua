@@ -1,9 +1,8 @@
 -- Hand a batch of claims to the holder of their coupon's lock.
 --
--- KEYS: the lock, claim:coupon:<name>. ARGV: the message; the caller's instance; how long the message is kept
--- (milliseconds); most messages that may wait for a holder.
+-- KEYS: the lock, claim:coupon:<name>. ARGV: the message; the caller's instance.
 -- Returns 'sent'; 'free' or 'reserved' (for another instance) if nobody holds the lock; 'held' if its holder does not
--- combine, or too many messages wait for it.
+-- combine, or does not listen on this master.
 --
 -- The other keys are computed, not declared: masters of a Redlock are independent servers, not a cluster.
 local token = redis.call('GET', KEYS[1])
@@ -13,13 +12,7 @@ if not token then
     return (whose_turn and whose_turn ~= ARGV[2]) and 'reserved' or 'free'
 end
 local holder = string.match(token, '^(.*)/%+')
-if not holder or holder == ARGV[2] then
+if not holder or holder == ARGV[2] or redis.call('PUBLISH', 'claim:inbox:' .. holder, ARGV[1]) == 0 then
     return 'held'
 end
-local inbox = 'claim:inbox:' .. holder
-if redis.call('LLEN', inbox) >= tonumber(ARGV[4]) then
-    return 'held'
-end
-redis.call('RPUSH', inbox, ARGV[1])
-redis.call('PEXPIRE', inbox, ARGV[3])
 return 'sent'
