@@ -23,7 +23,7 @@ import uuid_utils
 from claimsvc.claiming.combining import combiner
 from claimsvc.claiming.strategies import redlock
 from claimsvc.redis import masters as service_masters
-from claimsvc.redis.lock import post, wait_queue
+from claimsvc.redis.lock import wait_queue
 from tests.simulation.database import first_id_at
 from tests.simulation.loop import SimulatedLoop, current_process
 from tests.simulation.network import FIRST_PORT, MasterHost, SimulatedListener, SimulatedMaster, wire
@@ -44,7 +44,6 @@ class Border:
         """Let the limits of combining be those of a scenario. The service's own are reached by longer runs only."""
         combiner._MOST_OF_OTHERS = scenario.most_of_others
         redlock._DUTY_SECONDS = scenario.duty_seconds
-        post._MOST_WAITING = scenario.most_messages
 
     def now(self) -> float:
         return self.loop.now
@@ -83,7 +82,7 @@ _WATCHED = (
     "claimsvc.redis.masters",
 )
 
-_TUNED = ((combiner, "_MOST_OF_OTHERS"), (redlock, "_DUTY_SECONDS"), (post, "_MOST_WAITING"))
+_TUNED = ((combiner, "_MOST_OF_OTHERS"), (redlock, "_DUTY_SECONDS"))
 
 
 @contextmanager

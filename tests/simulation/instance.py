@@ -86,7 +86,7 @@ class Instance:
                 combines=self.combines,
             ) as lock,
         ):
-            if self.combines:
+            if lock.post is not None:
                 self.combiner = Combiner(name, lock.post, observed)
             limits = BatchLimits(
                 batch_size=scenario.batch_size,

@@ -8,13 +8,22 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 Reply = Any
 
-_READS = {"PING", "GET", "EXISTS"}
+
+class Subscriber(Protocol):
+    """A connection on which the messages of some channels are received."""
+
+    def deliver(self, channel: str, message: bytes) -> None:
+        """Receive a message."""
+        ...
+
+
+_READS = {"PING", "GET", "EXISTS", "PUBLISH"}
 LOCK, _TURN, _LINE, _HINTS = "claim:coupon:", "claim:turn:", "claim:waiting:", "claim:hints:"
 _INBOX = "claim:inbox:"
 
@@ -25,7 +34,7 @@ class SimulatedRedis:
     Args:
         clock: the time of its own clock, in seconds.
         run_later: calls back after so many seconds, for those who block.
-        delays_of_message: after how many seconds each copy of a message reaches its inbox; none if it is lost.
+        delays_of_message: after how many seconds each copy of a message is delivered; none if it is lost.
     """
 
     def __init__(
@@ -40,6 +49,7 @@ class SimulatedRedis:
         self._values: dict[str, Any] = {}
         self._ends: dict[str, float] = {}
         self._scripts: set[str] = set()
+        self._subscribers: dict[str, list[Subscriber]] = {}
         self._blocked: list[tuple[Sequence[str], Callable[[Reply], None]]] = []
         self.read_only = False
 
@@ -60,8 +70,8 @@ class SimulatedRedis:
 
     def execute(self, name: str, *arguments: Any) -> Reply:
         """Answer one command; an error is returned, not raised."""
-        words: list[Any] = [each if isinstance(each, bytes) else str(each) for each in arguments]
-        if self.read_only and name not in _READS:
+        words = [_text(argument) for argument in arguments]
+        if self.read_only and name not in _READS and script_of((name, *words)) is not SimulatedRedis._lock_hand:
             return ReadOnlyError("You can't write against a read only replica.")
         try:
             if name == "EVALSHA":
@@ -119,13 +129,27 @@ class SimulatedRedis:
             self._delete(key)
         return key.encode(), element
 
-    def _post(self, inbox: str, message: bytes, milliseconds: str) -> None:
-        """Push a message, as often and as late as the network has it."""
-        for delay in self._delays_of_message():
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        self._subscribers.setdefault(channel, []).append(subscriber)
+
+    def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
+        if subscriber in self._subscribers.get(channel, ()):
+            self._subscribers[channel].remove(subscriber)
+
+    def _publish(self, channel: str, message: str) -> Reply:
+        """Deliver a message, as often and as late as the network has it."""
+
+        def deliver() -> None:
+            for subscriber in list(self._subscribers.get(channel, ())):
+                subscriber.deliver(channel, message.encode("utf-8", "surrogateescape"))
+
+        subscribers = len(self._subscribers.get(channel, ()))
+        for delay in self._delays_of_message() if subscribers else ():
             if delay:
-                self._run_later(delay, lambda: self._push(inbox, message, milliseconds))
+                self._run_later(delay, deliver)
             else:
-                self._push(inbox, message, milliseconds)
+                deliver()
+        return subscribers
 
     def _get(self, key: str) -> Any:
         ends = self._ends.get(key)
@@ -222,21 +246,15 @@ class SimulatedRedis:
         self._expire(_LINE + name, milliseconds)
         return since.encode()
 
-    def _lock_hand(self, keys: list[str], message: bytes, instance: str, milliseconds: str, most: str) -> Reply:
+    def _lock_hand(self, keys: list[str], message: str, instance: str) -> Reply:
         token = self._get(keys[0])
         if token is None:
             turn = self._get(_TURN + keys[0].removeprefix(LOCK))
             return b"free" if turn in (None, instance) else b"reserved"
         holder, slash, rest = token.rpartition("/")
-        inbox = _INBOX + holder
-        if not slash or not rest.startswith("+") or holder == instance or len(self._get(inbox) or ()) >= int(most):
+        if not slash or not rest.startswith("+") or holder == instance or not self._publish(_INBOX + holder, message):
             return b"held"
-        self._post(inbox, message, milliseconds)
         return b"sent"
-
-    def _lock_answer(self, keys: list[str], message: bytes, milliseconds: str) -> Reply:
-        self._post(keys[0], message, milliseconds)
-        return 1
 
     def _counter_take(self, keys: list[str], units: str) -> Reply:
         count = self._get(keys[0])
@@ -263,7 +281,12 @@ class SimulatedRedis:
         "GET": _read,
         "EXISTS": _exists,
         "ZREM": _zrem,
+        "PUBLISH": _publish,
     }
+
+
+def _text(word: object) -> str:
+    return word.decode("utf-8", "surrogateescape") if isinstance(word, bytes) else str(word)
 
 
 def _digest(text: str) -> str:
@@ -286,7 +309,6 @@ _SCRIPTS: dict[str, Callable[..., Reply]] = {
     _script("lock_release.lua"): SimulatedRedis._lock_release,
     _script("lock_wait.lua"): SimulatedRedis._lock_wait,
     _script("lock_hand.lua"): SimulatedRedis._lock_hand,
-    _script("lock_answer.lua"): SimulatedRedis._lock_answer,
     _script("counter_take.lua"): SimulatedRedis._counter_take,
     _script("counter_give_back.lua"): SimulatedRedis._counter_give_back,
     _script("counter_forget.lua"): SimulatedRedis._counter_forget,

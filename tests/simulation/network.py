@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from claimsvc.redis.masters import Master
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.masters import Reply, SimulatedRedis
+from tests.simulation.wires import SimulatedConnection, SimulatedPool
 from tests.simulation.witness import Witness
 
 Answer = Callable[[Reply], None]
@@ -96,6 +97,7 @@ class MasterHost:
         self.double_messages = False
         self.late_messages = False
         self.cut_off: set[int] = set()
+        self.connections: list[SimulatedConnection] = []
         self._hung = False
         self._unanswered: list[Callable[[], None]] = []
         self.redis = SimulatedRedis(
@@ -121,8 +123,19 @@ class MasterHost:
     def go_down(self, *, forget: bool) -> None:
         self.down = True
         self.redis.unblock_all(RedisConnectionError("connection reset"))
+        for connection in list(self.connections):
+            connection.cut()
         if forget:
             self.redis.forget()
+
+    def can_reach(self, process: int) -> bool:
+        return process not in self.cut_off
+
+    def end_connections_of(self, process: int) -> None:
+        """The process has ended, and its machine has told so."""
+        for connection in list(self.connections):
+            if connection.process == process:
+                connection.forget()
 
     def receive(self, process: int, command: Sequence[Any], answer: Answer) -> None:
         if self.down or process in self.cut_off:
@@ -191,6 +204,7 @@ class SimulatedMaster(Master, _Wire):  # type: ignore[misc] # redis-py's own bas
         super().__init__(url, **limits)
         self.host = host
         self.process = process
+        self.connection_pool: Any = SimulatedPool(host, process)
 
     def __hash__(self) -> int:
         # pottery keeps masters in a set; the order in which it asks them must not depend on where they are in memory.
@@ -210,7 +224,7 @@ class SimulatedMaster(Master, _Wire):  # type: ignore[misc] # redis-py's own bas
 
 
 class SimulatedListener:
-    """The connection on which an instance waits for its hints and messages."""
+    """The connection on which an instance waits for its hints."""
 
     def __init__(self, host: MasterHost, process: int) -> None:
         self._host = host

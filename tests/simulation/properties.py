@@ -101,7 +101,6 @@ def _combined(simulation: "Simulation") -> Iterator[str]:
             left = {
                 "answers expected": instance.combiner._expected,
                 "desks open": instance.combiner._desks,
-                "answers not sent": instance.combiner._tasks,
             }
             yield from (f"left: {what} in instance {instance.process}" for what, items in left.items() if items)
 

@@ -114,6 +114,7 @@ class Simulation:
                 break
             await asyncio.wait(living, timeout=0.5)
         ends = [fault.at + fault.seconds + _MOMENT_SECONDS * bool(fault.moment) for fault in scenario.faults]
+        ends += [restock.at for restock in scenario.restocks]
         await asyncio.sleep(max([0.0, begun_at + max(ends, default=0.0) - loop.now]))
         await self._settle()
         await self._probe()
@@ -182,7 +183,7 @@ class Simulation:
 
     def _faults(self, instance: Instance) -> dict[Kind, Callable[[Fault], Callable[[], None] | None]]:
         return {
-            Kind.KILL: lambda fault: self._kill(instance.process),
+            Kind.KILL: lambda fault: self._kill(instance.process, with_its_machine=fault.which % 2 == 1),
             Kind.DRAIN: lambda fault: instance.stop(),
             Kind.CANCEL_LEADER: lambda fault: self._cancel_leader(fault, instance),
             Kind.PAUSE: lambda fault: self._pause(fault, instance.process),
@@ -219,9 +220,12 @@ class Simulation:
         setattr(what, name, value)
         return lambda: setattr(what, name, type(was)())
 
-    def _kill(self, process: int) -> None:
+    def _kill(self, process: int, *, with_its_machine: bool) -> None:
         self.killed.add(process)
         self.loop.pause(process)
+        if not with_its_machine:
+            for host in self.hosts:
+                host.end_connections_of(process)
 
     def _cancel_leader(self, fault: Fault, instance: Instance) -> None:
         """As soon as the instance has one, if it gets one soon."""

@@ -103,8 +103,8 @@ class ClientPlan:
 class Scenario:
     """All that decides a run. `order` is the seed of delays and of whose turn it is.
 
-    Some `old_instances`, counted from 0, do not combine. `most_of_others` claims of others are decided at once, and
-    `most_messages` wait for one instance.
+    Some `old_instances`, counted from 0, do not combine. At most `most_of_others` claims of others, about, are decided
+    in one transaction.
     """
 
     order: int
@@ -125,7 +125,6 @@ class Scenario:
     restocks: tuple[Restock, ...] = ()
     old_instances: tuple[int, ...] = ()
     most_of_others: int = 2000
-    most_messages: int = 1000
     duty_seconds: float = 1.0
 
     @property
@@ -195,7 +194,6 @@ def scenario_of(seed: int) -> Scenario:
         restocks=tuple(_restocks(draw, opening + 0.02)),
         old_instances=draw.choice([(), (), (), (0,), (1,), tuple(range(instances))]),
         most_of_others=draw.choice([1, 4, 2000, 2000]),
-        most_messages=draw.choice([1, 1000, 1000, 1000]),
         duty_seconds=draw.choice([0.01, 0.05, 1.0]),
     )
 
@@ -262,7 +260,6 @@ _PLAINER: tuple[dict[str, Any], ...] = (
     {"batch_size": 64},
     {"old_instances": ()},
     {"most_of_others": 2000},
-    {"most_messages": 1000},
     {"duty_seconds": 1.0},
 )
 
