@@ -18,7 +18,12 @@ TIMEOUT_SECONDS = 2.0
 
 @asynccontextmanager
 async def open_lock(
-    urls: Sequence[str], *, ttl_seconds: float = 20.0, retries: int = 3, retry_wait_seconds: float = 0.5
+    urls: Sequence[str],
+    *,
+    ttl_seconds: float = 20.0,
+    retries: int = 3,
+    retry_wait_seconds: float = 0.5,
+    combines: bool = False,
 ) -> AsyncIterator[tuple[Redlocks, Observed]]:
     observed = Observed()
     async with (
@@ -29,6 +34,7 @@ async def open_lock(
             retries=retries,
             retry_wait_seconds=retry_wait_seconds,
             observer=observed,
+            combines=combines,
         ) as lock,
     ):
         yield lock, observed

@@ -81,6 +81,10 @@ class Desk:
         """Return which of the senders is to decide next: the one after this instance in the order of the names."""
         return min(self.senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
 
+    def waiting(self) -> Sequence[HandedBatch]:
+        """Return the batches that lie here."""
+        return [each.batch for each in self._waiting.values()]
+
     def decline(self) -> None:
         """Send everything back that lies here."""
         for each in self._waiting.values():
