@@ -61,6 +61,8 @@ class SimulatedDatabase(MemoryStore):
         history: the changes of each coupon.
         decided: how often each claim was decided, and each handed batch.
         deciding: the instances that decide handed batches now.
+        withheld: the handed batches that their origins took back.
+        misled: the handed batches of which their origins were told that they are decided, when they were not.
     """
 
     def __init__(self, network: Network, *, transaction_seconds: float) -> None:
@@ -81,6 +83,8 @@ class SimulatedDatabase(MemoryStore):
         self.history: dict[str, list[Change]] = defaultdict(list)
         self.decided: Counter[str] = Counter()
         self.deciding: Counter[int] = Counter()
+        self.withheld: set[str] = set()
+        self.misled: list[str] = []
 
     def heal(self) -> None:
         self.down = self.uncertain = False
@@ -108,21 +112,35 @@ class SimulatedDatabase(MemoryStore):
             self.deciding[process] -= bool(batches)
 
     async def decide_fenced(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> Fenced:
-        decided: Fenced | None = await self._ask(
-            self.writing(
-                names_of(attempts, batches),
-                lambda: self.decide(attempts, batches, self.fence(batches)),
-                # Batches are recognized by the fence.
-                lambda: self._decide_again(attempts, len(batches)),
-            )
-        )
-        if decided is None:  # one of the claims is refused
+        def decide() -> Fenced | None:
+            return self.decide(attempts, batches, self.fence(batches))
+
+        return await self.committed(attempts, batches, decide)
+
+    async def committed(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch], decide: Callable[[], Fenced | None]
+    ) -> Fenced:
+        """Decide in one transaction, and again if it is in doubt: then batches are recognized by the fence."""
+        again = partial(self._decide_again, attempts, len(batches))
+        decided = await self._ask(self.writing(names_of(attempts, batches), decide, again))
+        return await self.without_refused(attempts, batches, decided)
+
+    async def without_refused(
+        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch], decided: Fenced | None
+    ) -> Fenced:
+        """What was decided; if one of the claims is refused, the batches are left to those who handed them over."""
+        if decided is None:
             return await self.admit(attempts) if attempts else [], [None] * len(batches)
         return decided
 
     async def withhold(self, batch: HandedBatch) -> bool:
         def write() -> bool:
-            return bool(self.fence([batch]))
+            is_withheld = bool(self.fence([batch]))
+            if is_withheld:
+                self.withheld.add(batch.id)
+            elif not self.decided[batch.id] and not self._may_be_forgotten(batch) and batch.id not in self.withheld:
+                self.misled.append(batch.id)
+            return is_withheld
 
         withheld: bool = await self._ask(self.writing({batch.coupon_name}, write, write))
         return withheld
@@ -241,8 +259,10 @@ class SimulatedDatabase(MemoryStore):
 
     def passes_fence(self, batch: HandedBatch) -> bool:
         """Whether nobody has decided a batch yet, as far as anybody remembers."""
-        name = batch.coupon_name
-        return name in self.amounts and batch.id > self.fenced_after[name] and (name, batch.id) not in self.fenced
+        return not self._may_be_forgotten(batch) and (batch.coupon_name, batch.id) not in self.fenced
+
+    def _may_be_forgotten(self, batch: HandedBatch) -> bool:
+        return batch.coupon_name not in self.amounts or batch.id <= self.fenced_after[batch.coupon_name]
 
     def decide(
         self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch], ours: Collection[str]

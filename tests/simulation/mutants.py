@@ -15,6 +15,7 @@ from claimsvc.domain import SoldOut
 from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.redlock import RedlockLease, Redlocks
 from claimsvc.redis.lock.wait_queue import HandOver, Wake
+from tests.simulation.combining_mutants import COMBINING_MUTANTS
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -136,4 +137,5 @@ MUTANTS: dict[Mutant, Callable[[Scenario], bool]] = {
     nobody_is_woken: _anywhere,
     the_lock_is_kept_while_there_is_work: _where_claims_keep_coming,
     whoever_waits_is_refused_with_the_oldest: _anywhere,
+    **COMBINING_MUTANTS,
 }

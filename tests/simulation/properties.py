@@ -92,6 +92,9 @@ def _combined(simulation: "Simulation") -> Iterator[str]:
     for id_, times in database.decided.items():
         if times > 1:
             yield f"decided {times} times: {id_}"
+        if id_ in database.withheld:
+            yield f"decided though withheld: {id_}"
+    yield from (f"misled: the origin of {id_} was told that it is decided" for id_ in database.misled)
     for coupon in simulation.scenario.coupons:
         made = [change for change in database.history[coupon.name] if _is_made(change)]
         for user in dict.fromkeys(change.claim.user_id for change in made if change.claim is not None):
@@ -142,18 +145,30 @@ def _answers(simulation: "Simulation") -> Iterator[str]:
             if record.process not in simulation.killed:
                 yield f"unanswered: {where}"
             continue
-        longest = _longest_wait(simulation, record.process)
+        longest = _longest_wait(simulation, record)
         if record.ended - record.started > longest:
             yield f"late: {where} was answered after {record.ended - record.started:.3f} s; {longest:.3f} s are allowed"
         yield from (f"{untruth} {where}" for untruth in _untruths(simulation, record))
 
 
-def _longest_wait(simulation: "Simulation", process: int) -> float:
+def _longest_wait(simulation: "Simulation", record: Record) -> float:
     """How long a claim may take: its limit in the queue, and the longest answers of the servers that it waited for."""
+    # The time for which it was handed over counts as waiting for the lock.
+    was_refused = isinstance(record.answer, LockBusyError)
+    queued = 0.0 if was_refused else simulation.scenario.queue_timeout_seconds
+    return max(queued, LOCK_TIMEOUT_SECONDS) + _longest_answers(simulation, record.process)
+
+
+def _longest_drain(simulation: "Simulation", process: int) -> float:
+    queued = max(simulation.scenario.queue_timeout_seconds, LOCK_TIMEOUT_SECONDS)
+    return queued + _longest_answers(simulation, process)
+
+
+def _longest_answers(simulation: "Simulation", process: int) -> float:
     scenario = simulation.scenario
-    queued = max(scenario.queue_timeout_seconds, LOCK_TIMEOUT_SECONDS) + _PRECISION_SECONDS
     redis = (5 + len(scenario.coupons)) * min(simulation.witness.slowest_reply, 0.6)
-    return queued + 5 * simulation.database.slowest_call + redis + simulation.paused_seconds[process]
+    servers = 5 * simulation.database.slowest_call + redis
+    return servers + simulation.paused_seconds[process] + _PRECISION_SECONDS
 
 
 def _untruths(simulation: "Simulation", record: Record) -> Iterator[str]:
@@ -226,7 +241,7 @@ def _quiet(simulation: "Simulation") -> Iterator[str]:
             yield f"stray: instance {instance.process} has ended and {tasks[0].get_coro()} runs on"
         if instance.drained_in is None:
             yield f"undrained: instance {instance.process} never came to its end"
-        elif instance.drained_in > (longest := _longest_wait(simulation, instance.process)):
+        elif instance.drained_in > (longest := _longest_drain(simulation, instance.process)):
             yield f"undrained: instance {instance.process} took {instance.drained_in:.3f} s to stop, not {longest:.3f}"
         if instance.left_waiting:
             yield f"undrained: {instance.left_waiting} claims were left waiting by instance {instance.process}"

@@ -128,9 +128,16 @@ class Scenario:
     duty_seconds: float = 1.0
 
     @property
+    def copies(self) -> bool:
+        """Whether messages between instances are hurt."""
+        return any(fault.kind in _HURT_MESSAGES for fault in self.faults)
+
+    @property
     def claims(self) -> int:
         return sum(len(client.claims) for client in self.clients)
 
+
+_HURT_MESSAGES = {Kind.LOST_MESSAGES, Kind.DOUBLED_MESSAGES, Kind.LATE_MESSAGES}
 
 LOCK_RETRIES = 3
 LOCK_RETRY_WAIT_SECONDS = 0.5
@@ -158,7 +165,7 @@ def may_strand_locks(scenario: Scenario) -> bool:
 def scenario_of(seed: int) -> Scenario:
     """The scenario that a seed stands for."""
     draw = random.Random(seed)
-    is_rush = draw.random() < 0.2
+    is_rush = draw.random() < 0.3
     coupons = tuple(
         CouponPlan(
             name=f"c{number}",
@@ -170,7 +177,8 @@ def scenario_of(seed: int) -> Scenario:
     )
     instances = draw.choice([2, 3, 4]) if is_rush else draw.choice([1, 2, 2, 3, 4])
     opening = draw.choice([0.0, 0.005, 0.1, 1.5])
-    faults = _faults(draw, opening + 0.02)
+    hurts_messages = is_rush and draw.random() < 0.3
+    faults = _faults_of_messages(draw) if hurts_messages else _faults(draw, opening + 0.02)
     ttl_seconds = draw.choice([1.0, 1.0, 2.0, 20.0])
     if any(fault.kind in _FAULTS_OF_THE_LOCK for fault in faults):
         ttl_seconds = min(ttl_seconds, 2.0)
@@ -262,6 +270,27 @@ _PLAINER: tuple[dict[str, Any], ...] = (
     {"most_of_others": 2000},
     {"duty_seconds": 1.0},
 )
+
+
+def _faults_of_messages(draw: random.Random) -> tuple[Fault, ...]:
+    """Copies of messages come twice or late on all masters, while something happens to those who decide them."""
+    faults = [
+        Fault(draw.choice([Kind.DOUBLED_MESSAGES, Kind.DOUBLED_MESSAGES, Kind.LATE_MESSAGES]), 0.0, 3.0, which)
+        for which in range(3)
+    ]
+    kinds = [
+        Kind.FENCE_PURGED,
+        Kind.FENCE_PURGED,
+        Kind.PAUSE,
+        Kind.KILL,
+        Kind.CANCEL_LEADER,
+        Kind.DATABASE_UNCERTAIN,
+        Kind.DATABASE_SLOW,
+    ]
+    for _ in range(draw.choice([1, 2, 3])):
+        at = round(draw.uniform(0, 0.1), 6)
+        faults.append(Fault(draw.choice(kinds), at, draw.choice([0.01, 0.1, 1.0]), draw.randrange(12), Moment.DECIDING))
+    return tuple(faults)
 
 
 def smaller(scenario: Scenario) -> Iterator[Scenario]:
