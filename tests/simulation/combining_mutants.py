@@ -164,7 +164,8 @@ def _where_messages_are_hurt(scenario: Scenario) -> bool:
 
 
 def _where_the_fence_is_purged(scenario: Scenario) -> bool:
-    return _where_messages_are_hurt(scenario) and any(fault.kind is Kind.FENCE_PURGED for fault in scenario.faults)
+    is_purged = any(fault.kind is Kind.FENCE_PURGED and fault.seconds <= 0.1 for fault in scenario.faults)
+    return is_purged and _where_messages_are_hurt(scenario) and scenario.claims <= 120
 
 
 COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[Scenario], bool]] = {
