@@ -83,6 +83,24 @@ def test_a_message_of_a_later_version_is_not_read() -> None:
     assert read(b"another\nthing") is None
 
 
+@given(
+    st.sampled_from(
+        [
+            handed(HandedBatch("id", "spring", 2, f"{'a' * 36}\n{'b' * 36}", "ada\nben", [None, ClaimOptions(5)])),
+            answered("id", [SoldOut(), UnknownCoupon()]),
+            answered("id", AllClaimed(_NOW)),
+        ]
+    ),
+    st.integers(0, 150),
+    st.integers(0, 5),
+    st.binary(max_size=5) | st.sampled_from([b"null", b"[]", b'{"kind":"later"}', b"\n", b"99"]),
+)
+def test_a_message_that_cannot_be_read_harms_nobody(message: bytes, at: int, cut: int, put_in: bytes) -> None:
+    received = read(message[:at] + put_in + message[at + cut :])
+    if isinstance(received, HandedBatch):
+        assert len(received.attempts) == received.size
+
+
 @pytest.mark.parametrize("user", ["a\nb", ""], ids=["line break", "empty"])
 def test_what_the_database_will_refuse_is_not_handed_over_or_arrives_as_it_is(user: str) -> None:
     attempts = _attempts("spring", [(user, None), ("ben", None)])
