@@ -197,6 +197,18 @@ async def test_a_silent_holder_is_waited_for_so_long_and_no_longer(monkeypatch: 
     assert (journey.decisions, journey.was_sent) == (None, True)
 
 
+async def test_holders_that_decline_late_are_not_asked_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combiner, "ANSWER_SECONDS", 0.1)
+    post = _Post(*[HandOver.SENT] * 12)
+    _, journey = _journey(post)
+    handing = asyncio.create_task(journey.hand())
+    while not handing.done():
+        await asyncio.sleep(0.05)
+        post.answer(None)
+    assert await handing is HandOver.UNKNOWN
+    assert len(post.handed) <= 2
+
+
 async def test_who_is_invited_takes_the_lock_and_hands_nothing_over() -> None:
     post = _Post()
     combining, journey = _journey(post)
