@@ -204,16 +204,19 @@ class Journey:
         Returns:
             `SENT` if there are decisions. `UNKNOWN` if the holder is silent. Otherwise why nobody takes the batch.
         """
-        message = handed(self.batch)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._hand(handed(self.batch))
+        except TimeoutError:
+            return HandOver.UNKNOWN
+
+    async def _hand(self, message: bytes) -> HandOver:
         found = HandOver.RESERVED
         for _ in range(_ASKS):
             if self._combiner.is_invited(self.batch.coupon_name):
                 return HandOver.FREE
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    found = await self._hand_once(message)
-            except TimeoutError:
-                return HandOver.UNKNOWN
+                found = await self._hand_once(message)
             finally:
                 self._combiner.forget(self.batch.id)
             if found is not HandOver.RESERVED:
