@@ -82,12 +82,18 @@ class RedlockStrategy(BatchedStrategy):
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         wait = LockWait(time.monotonic())
-        if self._sold_out:
-            await self._look([queue for queue in queues if queue.coupon_name in self._sold_out])
-        elsewhere = [queue for queue in queues if self._held_elsewhere.get(queue.coupon_name, 0.0) > wait.wanted_at]
+        sold_out = [queue for queue in queues if queue.coupon_name in self._sold_out]
+        if len(sold_out) > 1:
+            await self._look(sold_out)
+        # Those that need no lock, or not from here, go on in tasks of their own.
+        elsewhere = [
+            queue
+            for queue in queues
+            if queue.coupon_name in self._sold_out or self._held_elsewhere.get(queue.coupon_name, 0.0) > wait.wanted_at
+        ]
         queues = [queue for queue in queues if queue and queue not in elsewhere]
         if not queues:
-            return elsewhere
+            return [queue for queue in elsewhere if queue]
         for queue in queues:
             queue.lock_wait = wait
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
@@ -101,7 +107,9 @@ class RedlockStrategy(BatchedStrategy):
         tries = _TRIES
         while queue:
             if queue.coupon_name in self._sold_out:
-                await self._look([queue])
+                looked = await self._look([queue])
+                if looked >= _BUSY_BATCH:
+                    await _next_arrivals(queue, looked, None)
             elif self._combiner is None or self._silent.get(queue.coupon_name, 0.0) > time.monotonic() or not tries:
                 if not await self._wait_in_line(queue):
                     return
@@ -173,7 +181,7 @@ class RedlockStrategy(BatchedStrategy):
         batch.answer(_each(decisions, batch.attempts))
         self._note([batch])
         if len(batch.attempts) >= _BUSY_BATCH:
-            await _next_arrivals([queue], len(batch.attempts), None)
+            await _next_arrivals(queue, len(batch.attempts), None)
         return HandOver.SENT
 
     async def _take_back(self, batch: HandedBatch, combiner: Combiner) -> BatchDecisions | None:
@@ -184,31 +192,34 @@ class RedlockStrategy(BatchedStrategy):
         combiner.observer.taken_back(batch.coupon_name, "decided")
         return await self._admission.recall(batch)
 
-    async def _look(self, queues: Sequence[CouponQueue]) -> None:
-        """Answer what can be read: the refusals of coupons that are sold out. That needs no lock and no transaction.
+    async def _look(self, queues: Sequence[CouponQueue]) -> int:
+        """Answer the next batches as far as reading tells: that a coupon is sold out needs no lock and no transaction.
 
         Claims of which reading does not tell wait again.
+
+        Returns:
+            How many claims were looked at.
         """
-        while batches := [(queue, batch) for queue in queues if (batch := queue.take()).attempts]:
-            attempts = [attempt for _, batch in batches for attempt in batch.attempts]
-            try:
-                outcomes = iter(await self._admission.look(attempts))
-            except BaseException as error:
-                for _, batch in batches:
-                    batch.fail(error)
-                if isinstance(error, ClaimsvcError):
-                    return
-                raise
-            looked = 0
+        batches = [(queue, batch) for queue in queues if (batch := queue.take()).attempts]
+        attempts = [attempt for _, batch in batches for attempt in batch.attempts]
+        if not attempts:
+            return 0
+        try:
+            outcomes = await self._admission.look(attempts)
+        except BaseException as error:
             for queue, batch in batches:
-                size = len(batch.attempts)
-                looked += size
-                queue.answer_known(batch, [next(outcomes) for _ in range(size)])
-                if len(batch.claims) < size:
-                    self._sold_out.discard(queue.coupon_name)
-            queues = [queue for queue in queues if queue.coupon_name in self._sold_out]
-            if len(queues) == 1 and looked >= _BUSY_BATCH:
-                await _next_arrivals(queues, looked, None)
+                batch.fail(error)
+                queue.refuse(error)
+            if isinstance(error, ClaimsvcError):
+                return 0
+            raise
+        remaining = iter(outcomes)
+        for queue, batch in batches:
+            known = [next(remaining) for _ in batch.attempts]
+            if None in known:
+                self._sold_out.discard(queue.coupon_name)
+            queue.answer_known(batch, known)
+        return len(attempts)
 
     async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
         if queues:
@@ -239,12 +250,13 @@ class RedlockStrategy(BatchedStrategy):
                         return
                     wanted = None
                     slice_ends = time.monotonic() + _SLICES_WHILE_ALONE * self._slice_seconds
-                if desk is not None and now >= started + _DUTY_SECONDS and (successor := desk.successor()):
+                is_over = len(queues) == 1 and now >= started + _DUTY_SECONDS
+                if is_over and desk is not None and (successor := desk.successor()):
                     lease.hand_to(successor)
                     return
                 size = len(batches[0].attempts) if batches else 0
                 if len(queues) == 1 and size + (desk.last if desk is not None else 0) >= _BUSY_BATCH:
-                    await _next_arrivals(queues, size, desk)
+                    await _next_arrivals(queues[0], size, desk)
         finally:
             if wanted is not None:
                 await asyncio.wait([wanted])
@@ -295,17 +307,16 @@ def _remember(until: dict[str, float], coupon_name: str, time_: float) -> None:
     until[coupon_name] = time_
 
 
-async def _next_arrivals(queues: Sequence[CouponQueue], answered: int, desk: Desk | None) -> None:
+async def _next_arrivals(queue: CouponQueue, answered: int, desk: Desk | None) -> None:
     """Wait briefly until a queue, and the desk, have most of the size of the last batch.
 
     A few large batches cost less than many small ones, and taking the lock again costs as much as several claims.
 
     Args:
-        queues: one.
+        queue: of the coupon.
         answered: number of claims in the last batch of the queue.
         desk: where others' claims arrive.
     """
-    [queue] = queues
     for _ in range(_LINGER_TURNS):
         if 4 * len(queue) >= 3 * answered and (desk is None or 4 * desk.claims >= 3 * desk.last):
             return  # the others can arrive while these are being decided
