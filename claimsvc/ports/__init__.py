@@ -22,6 +22,7 @@ from claimsvc.ports.observers import (
     JobObserver,
     MasterObserver,
     QuotaObserver,
+    ReadinessObserver,
     StorageObserver,
 )
 from claimsvc.ports.quotas import PendingStandings, Quotas
@@ -60,6 +61,7 @@ __all__ = [
     "PendingStandings",
     "QuotaObserver",
     "Quotas",
+    "ReadinessObserver",
     "Redemptions",
     "Stages",
     "StorageObserver",

@@ -88,7 +88,7 @@ def _not_one_of_both(body: schemas.ClaimCoupon) -> problems.RefusedError:
         )
     return problems.bad_body(
         "Send exactly one of `coupon_name` and `type`, such as "
-        '{"user_id": "user-1", "coupon_name": "summer-sale"}; "type": null means a coupon without a type.',
+        '{"user_id": "user-1", "coupon_name": "demo"}; "type": null means a coupon without a type.',
     )
 
 
