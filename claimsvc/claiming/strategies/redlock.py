@@ -99,7 +99,7 @@ class RedlockStrategy(BatchedStrategy):
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
             wait.had_at = time.monotonic()
             locked = set(lease.coupon_names)
-            await self._serve([queue for queue in queues if queue.coupon_name in locked], lease)
+            await self._serve([queue for queue in queues if queue.coupon_name in locked], lease, in_round=True)
         locked -= set(lease.handed_over)
         return elsewhere + [queue for queue in queues if queue and queue.coupon_name not in locked]
 
@@ -221,16 +221,21 @@ class RedlockStrategy(BatchedStrategy):
             queue.answer_known(batch, known)
         return len(attempts)
 
-    async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
+    async def _serve(self, queues: Sequence[CouponQueue], lease: Lease, *, in_round: bool = False) -> None:
         if queues:
             names = [queue.coupon_name for queue in queues]
             with self._combiner.desk(names) if self._combiner is not None else nullcontext() as desk:
-                await self._admit_batches(queues, lease, desk)
+                await self._admit_batches(queues, lease, desk, in_round=in_round)
 
-    async def _admit_batches(self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None) -> None:
+    async def _admit_batches(
+        self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None, *, in_round: bool
+    ) -> None:
         """Admit batch after batch until no claims wait, or until the time slice ends and another instance waits.
 
         The check for waiting instances runs while a batch is being decided, so that claims do not wait for it.
+
+        Args:
+            in_round: other coupons wait while this takes one of a few rounds, so it ends with the slice if they do.
         """
         started = time.monotonic()
         slice_ends = started + self._slice_seconds
@@ -243,6 +248,10 @@ class RedlockStrategy(BatchedStrategy):
                     return
                 self._note(batches)
                 now = time.monotonic()
+                if batches and len(queues) == 1 and batches[0].is_sold_out:
+                    return
+                if in_round and now >= started + self._slice_seconds and self._batcher.is_crowded:
+                    return
                 if wanted is None and now >= slice_ends - self._slice_seconds / 2:
                     wanted = asyncio.create_task(lease.is_wanted())
                 if now >= slice_ends and wanted is not None:
