@@ -433,7 +433,7 @@ def test_prometheus_takes_the_rules_of_the_release(tmp_path: Path) -> None:
 
 def test_every_dashboard_is_a_config_map_that_fits_and_grafana_finds_it() -> None:
     files = sorted((ROOT / "dashboards/grafana").glob("*.json"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         made = one(objects("full"), "ConfigMap", f"demo-claimsvc-{file.stem}")
         (text,) = made["data"].values()
