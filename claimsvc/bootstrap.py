@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -28,7 +28,7 @@ from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_chang
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
+from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Lock, Quotas, Strategy, Tokens
 from claimsvc.postgres import ConnectionSource
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
@@ -179,9 +179,15 @@ def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, instance: str)
         base.masters.all,
         base.database.coupons.stock,
         lock_admin.look,
+        base.database.row_holders.find,
+        _health_checks(base),
         instance=instance,
         pool_size=settings.database_pool_size,
     )
+
+
+def _health_checks(base: _Base) -> Mapping[str, HealthCheck]:
+    return {"postgresql": base.database.check_schema, "redis": base.masters.check}
 
 
 def _services(
@@ -207,7 +213,7 @@ def _services(
         audit=database.audit_log,
         exports=database.exports,
         erasure=database.erasure,
-        readiness=Readiness({"postgresql": database.check_schema, "redis": base.masters.check}, base.metrics),
+        readiness=Readiness(_health_checks(base), base.metrics),
         observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,

@@ -25,7 +25,7 @@ from claimsvc.ports.observers import (
     ReadinessObserver,
     StorageObserver,
 )
-from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
@@ -58,6 +58,7 @@ __all__ = [
     "Maintenance",
     "MasterObserver",
     "PendingOutcome",
+    "PendingStandings",
     "QuotaObserver",
     "Quotas",
     "ReadinessObserver",
