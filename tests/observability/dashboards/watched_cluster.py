@@ -15,6 +15,7 @@ import pytest
 import redis
 
 from claimsvc.embedded import free_port
+from claimsvc.prober import COUPON
 from tests.observability.dashboards.prometheus import JOB, Prometheus, Sample, open_prometheus
 from tests.support.admin import ADMIN_KEY
 from tests.support.cluster import Cluster, open_cluster
@@ -153,9 +154,12 @@ async def watched_cluster(
         watched = WatchedCluster(cluster, prometheus, database)
         ports = (free_port(), free_port(), free_port())
         url = f"http://127.0.0.1:{ports[0]}"
-        watched.others["claimsvc-probe"] = [opened.enter_context(prober(url, cluster.folder, every_seconds=1))]
-        watched.others["haproxy"] = [ports[1]]
         await watched.start(settings)
         balanced = {f"app-{number}": each.port for number, each in enumerate(watched.instances, 1)}
         await asyncio.to_thread(opened.enter_context, balancer(balanced, cluster.folder, ports=ports))
+        # Without a lock, so that no panel of locks tells of probes.
+        await cluster.create_coupon(1_000_000, "row_lock", name=COUPON)
+        probes = opened.enter_context(prober(url, cluster.folder, every_seconds=1))
+        watched.others = {"haproxy": [ports[1]], "claimsvc-probe": [probes]}
+        prometheus.scrape(*(each.port for each in watched.instances), others=watched.others)
         yield watched

@@ -250,6 +250,6 @@ DRILLS = (
         "Two of three instances are deployed and not ready",
         _bad_deployment,
         "ClaimsvcMostNotReady",
-        '"postgresql".*"down"',
+        "postgresql: .*schema.*claimsvc migrate",
     ),
 )

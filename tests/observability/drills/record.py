@@ -72,8 +72,7 @@ def _table(entries: Sequence[Entry]) -> str:
 
 def _row(entry: Entry) -> str:
     anchor = entry.first.lower()
-    # Others may fire too, such as that probes fail: who opens those finds the way from there.
-    printed = entry.printed.replace("`", "'").replace("|", "\\|")
+    printed = entry.printed.replace("`", "").replace("|", "\\|")
     printed = re.sub(r"^(wrong|failed|claimed) ", "", printed)
     if len(printed) > _LONGEST_CELL:
         printed = printed[:_LONGEST_CELL].rsplit(" ", 1)[0] + " ..."
