@@ -51,7 +51,7 @@ async def run(drill: Drill, stack: Stack, *, fires_seconds: float, lasts_seconds
     Raises:
         AssertionError: it did not fire, or did not fall silent.
     """
-    await stack.healthy(REMEMBER, silent_seconds)
+    await stack.healthy(REMEMBER, silent_seconds, but_for=drill.first)
     before = await stack.firing()
     fired: dict[str, float] = {}
     pages: set[str] = set()
