@@ -90,7 +90,10 @@ class Readiness:
     async def _watch(self) -> None:
         while not self._stopping:
             await asyncio.sleep(FRESH_SECONDS)
-            await self.report()
+            try:
+                await self.report()
+            except Exception:  # noqa: BLE001 - what the observer was told last would stay for good
+                structlog.get_logger("claimsvc.http").exception("readiness_not_observed")
 
     def _observe(self) -> None:
         dependencies = {name: check.is_ok for name, check in self._report.items()}

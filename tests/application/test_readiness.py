@@ -48,6 +48,23 @@ async def test_an_observer_learns_which_dependency_is_down_though_nobody_asks() 
         await until(observer, (True, {"postgresql": True, "redis": True}))
 
 
+async def test_an_observer_that_fails_once_is_told_again() -> None:
+    class Failing(Observer):
+        failures = 0
+
+        def readiness_checked(self, ready: bool, dependencies: Mapping[str, bool]) -> None:
+            super().readiness_checked(ready, dependencies)
+            if len(self.told) == 2:
+                self.failures += 1
+                raise OSError("no space left")
+
+    observer = Failing()
+    async with Readiness({"postgresql": Dependency()}, observer).watched(), asyncio.timeout(10):
+        while len(observer.told) < 3:
+            await asyncio.sleep(0.05)
+    assert observer.failures == 1
+
+
 async def test_who_asks_and_the_observer_are_told_the_same_by_one_check() -> None:
     now, postgresql, observer = 0.0, Dependency(), Observer()
     readiness = Readiness({"postgresql": postgresql}, observer, clock=lambda: now)

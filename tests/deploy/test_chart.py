@@ -418,7 +418,8 @@ def test_the_rules_of_the_balancer_ask_the_ingress_that_is_named() -> None:
     groups = one(objects("full"), "PrometheusRule")["spec"]["groups"]
     [rules_of_it] = [group["rules"] for group in groups if group["name"] == "claimsvc-balancer.rules"]
     text = json.dumps(rules_of_it)
-    assert "haproxy" not in text
+    assert "haproxy" not in json.dumps([rule["expr"] for group in groups for rule in group["rules"]])
+    assert 'up{job=\\"ingress-nginx\\"}' in json.dumps(groups)
     assert text.count('status=~\\"5..\\"') == 6
     assert text.count('ingress=\\"demo-claimsvc\\"') == 11
 
@@ -433,7 +434,7 @@ def test_prometheus_takes_the_rules_of_the_release(tmp_path: Path) -> None:
 
 def test_every_dashboard_is_a_config_map_that_fits_and_grafana_finds_it() -> None:
     files = sorted((ROOT / "dashboards/grafana").glob("*.json"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         made = one(objects("full"), "ConfigMap", f"demo-claimsvc-{file.stem}")
         (text,) = made["data"].values()

@@ -25,7 +25,7 @@ _SEVERITIES = {"page", "ticket", "info"}
 # Prometheus's external labels make links absolute; without them they are relative.
 _RUNBOOK = '{{ or $externalLabels.runbook_url "dashboards/RUNBOOK.md" }}'
 _GRAFANA = "{{ $externalLabels.grafana_url }}"
-_DASHBOARDS = "|".join(("claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
+_DASHBOARDS = "|".join(("claimsvc-overview", "claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -119,5 +119,7 @@ def test_every_rule_that_is_recorded_is_used() -> None:
 def test_haste_divides_every_duration_of_an_expression_and_nothing_else() -> None:
     said = quickened_expression('job:a:rate5m > 0.5 and x{y="5m"} unless x offset 15m')
     assert said == 'job:a:rate5m > 0.5 and x{y="5m"} unless x offset 15000ms'
+    assert quickened_expression("rate(x[90s])") == "rate(x[2500ms])"
+    assert quickened_expression("rate(x[90s])", haste=10) == "rate(x[9000ms])"
     said = quickened_expression("max_over_time(x[30m:1m]) and rate(z[3d]) > 900")
     assert said == "max_over_time(x[30000ms:1000ms]) and rate(z[4320000ms]) > 900"
