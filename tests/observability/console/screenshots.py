@@ -17,9 +17,9 @@ from claimsvc.bootstrap import application, migrate
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.http.framework.services import SERVICES
-from tests.observability.console.conftest import CHROMIUM, FLAGS
 from tests.observability.console.watching import Instance
 from tests.support.admin import ADMIN_DIGEST
+from tests.support.chromium import CHROMIUM, FLAGS
 from tests.support.serving import served
 
 FOLDER = Path("dashboards/screenshots")
