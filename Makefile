@@ -37,7 +37,7 @@ else
 	@exec $(BIN)/python -m claimsvc dev --parent $$PPID --port 0 --temporary -- $(BIN)/python -m stress_test $(ARGS)
 endif
 
-bench: $(VENV)/.installed-dev ## Measure it beside other ways to do its job (QUICK=1: under two minutes)
+bench: $(VENV)/.installed-dev ## Measure it beside other ways to do its job (QUICK=1: about five minutes)
 	@exec $(BIN)/python -m tests.bench $(if $(QUICK),--quick) $(ARGS)
 
 faults: $(VENV)/.installed-dev ## Hurt it in every way of the fault table: 1,000,000 claims, about 20 minutes

@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from claimsvc import postgres
+from claimsvc.application.readiness import Readiness
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
@@ -98,6 +99,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
         services = _services(settings, base, strategy, lock_admin, code_counters)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
+        await stack.enter_async_context(services.readiness.watched())
         yield create_app(
             services if development is None else _developed(services, settings, development),
             operators_apart=settings.admin_port is not None,
@@ -211,7 +213,7 @@ def _services(
         audit=database.audit_log,
         exports=database.exports,
         erasure=database.erasure,
-        health_checks=_health_checks(base),
+        readiness=Readiness(_health_checks(base), base.metrics),
         observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,

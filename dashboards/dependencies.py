@@ -6,6 +6,7 @@ from dashboards.jobs import job_panels
 from dashboards.page import page
 from dashboards.panels import COUNT, Panel, Query, Steps, figure, graph, heatmap, quantile_graph, timeline
 from dashboards.promql import COUPON, happened, per_second, quantile, ten_most
+from dashboards.readiness import readiness_panels
 
 _CALL = "claimsvc_redis_call_seconds"
 _TRANSACTION = "claimsvc_db_transaction_seconds"
@@ -23,6 +24,7 @@ def dependencies() -> Dashboard:
         {
             "Now: what there is": _what_there_is(),
             "Now: how it does": _how_it_does(),
+            "Readiness": readiness_panels(),
             "Redis masters": _masters(),
             "PostgreSQL": _database(),
             "Jobs": job_panels(),

@@ -68,6 +68,11 @@ OUTLINES: dict[str, Outline] = {
         "doctor",
         "Check the settings, the database, the schema and the masters; report what is wrong and how to fix it.",
     ),
+    "probe": Outline(
+        "claimsvc.cli.probing",
+        "probe",
+        "Make a real claim over HTTP and return it: does claiming work, as a user sees it?",
+    ),
     "audit": Outline(
         "claimsvc.cli.audit",
         "audit",

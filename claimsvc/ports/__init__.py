@@ -22,9 +22,10 @@ from claimsvc.ports.observers import (
     JobObserver,
     MasterObserver,
     QuotaObserver,
+    ReadinessObserver,
     StorageObserver,
 )
-from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
@@ -57,8 +58,10 @@ __all__ = [
     "Maintenance",
     "MasterObserver",
     "PendingOutcome",
+    "PendingStandings",
     "QuotaObserver",
     "Quotas",
+    "ReadinessObserver",
     "Redemptions",
     "Stages",
     "StorageObserver",

@@ -16,15 +16,18 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from claimsvc.config import Settings
 from claimsvc.embedded import default_state_dir
 from claimsvc.errors import ClaimsvcError
 from tests.bench import cpu
-from tests.bench.contestants import DEFAULT_STRATEGY, FLOOR, STRATEGIES, Phase, phases
+from tests.bench.contestants import COMBINING, DEFAULT_STRATEGY, STRATEGIES, THREE, THREE_APART, Phase, phases
 from tests.bench.figures import judged_figures
 from tests.bench.picture import draw
+from tests.bench.programs import BenchError
 from tests.bench.report import Run, by_name, document, print_run
 from tests.bench.rounds import Pace, Series, run_phase
-from tests.bench.testbed import BenchError, Testbed, open_testbed, overridden_settings
+from tests.bench.servers import overridden_settings
+from tests.bench.testbed import Testbed, open_testbed
 
 _FOLDER = Path("build/bench")
 _FULL = Pace(rounds=5, warm_up_seconds=0.5, seconds=3.0)
@@ -37,7 +40,7 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def bench(
     quick: Annotated[
-        bool, typer.Option("--quick", help="Only what the judged figures need, in under two minutes.")
+        bool, typer.Option("--quick", help="Only what the judged figures need, in about five minutes.")
     ] = False,
     rounds: Annotated[int | None, typer.Option(min=1, help="Interleaved rounds.", show_default="5")] = None,
     seconds: Annotated[
@@ -45,7 +48,9 @@ def bench(
     ] = None,
     only: Annotated[
         list[str] | None,
-        typer.Option(help="Only phases and contestants whose name contains this (and the floor); may be repeated."),
+        typer.Option(
+            help="Only phases of this name and contestants whose name contains it, and their base; may be repeated."
+        ),
     ] = None,
     json_file: Annotated[Path, typer.Option("--json", help="Where the JSON goes.")] = _FOLDER / "bench.json",
     svg_file: Annotated[Path, typer.Option("--svg", help="Where the picture goes.")] = _FOLDER / "bench.svg",
@@ -68,10 +73,7 @@ def bench(
     print_run(run, Console(width=None if sys.stdout.isatty() else 160))
     for path, content in (
         (json_file, orjson.dumps(document(run), option=orjson.OPT_INDENT_2)),
-        (
-            svg_file,
-            draw(run.phases).encode(),
-        ),
+        (svg_file, draw(run.phases).encode()),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content)
@@ -108,10 +110,12 @@ def _run(folder: Path, pace: Pace, interruption: _Interruption, *, quick: bool, 
         console.print(f"[dim]{time.monotonic() - started:5.1f} s[/]  {text}")
 
     notes = [f"{name}={value} is set, and not the default" for name, value in overridden_settings().items()]
+    if COMBINING.removeprefix("CLAIMSVC_").lower() not in Settings.model_fields:
+        notes.append(f"the service knows no {COMBINING} yet: '{THREE_APART}' may be as '{THREE}'")
     measured: list[tuple[Phase, list[Series]]] = []
     with open_testbed(folder, report) as testbed:
         report("Starting the service")
-        known = [DEFAULT_STRATEGY, *filter(testbed.knows_strategy, STRATEGIES[1:])]
+        known = [DEFAULT_STRATEGY, *filter(testbed.coupons.knows_strategy, STRATEGIES[1:])]
         notes += [f"the service knows no strategy {name} yet" for name in STRATEGIES if name not in known]
         for phase in _chosen(phases(known, quick=quick), only):
             report(f"{phase.title}: {len(phase.contestants)} contestants, {pace.rounds} rounds")
@@ -135,14 +139,14 @@ def _measure(testbed: Testbed, phase: Phase, pace: Pace, console: Console, inter
 
 
 def _chosen(found: Sequence[Phase], only: Sequence[str]) -> list[Phase]:
-    """The phases with what was asked for; the floor stays where there is anything else, to compare with."""
+    """The phases with what was asked for; a phase's base stays where there is anything else, to compare with."""
     if not only:
         return list(found)
     chosen: list[Phase] = []
     for phase in found:
         wanted = {one for one in phase.contestants if any(word in one.name or word == phase.name for word in only)}
         if wanted:
-            kept = tuple(one for one in phase.contestants if one in wanted or one.name == FLOOR)
+            kept = tuple(one for one in phase.contestants if one in wanted or one.name == phase.base)
             chosen.append(replace(phase, contestants=kept))
     return chosen
 

@@ -4,7 +4,7 @@ from typing import LiteralString
 
 import psycopg
 
-from tests.bench.load import USER_DIGITS, USER_FACTOR, USER_MODULUS
+from tests.bench.requests import USER_DIGITS, USER_FACTOR, USER_MODULUS
 
 _BATCH = 1_000_000
 

@@ -7,112 +7,28 @@ one result a line. It speaks just enough HTTP/1.1 on bare sockets to cost a frac
 import asyncio
 import gc
 import os
-import random
 import re
 import sys
 import time
 from array import array
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from itertools import accumulate, count
+from itertools import count
 from typing import cast
 
 import orjson
 import uvloop
 
 from tests.bench.cpu import cpu_seconds
+from tests.bench.plan import Plan, Result
+from tests.bench.requests import requests
 
-# How users are numbered: n times this, modulo 10^12. They are all different, because the factor has no divisor in
-# common with 10; and they land all over an index, as real ones do. `growth` numbers those that it invents likewise.
-USER_FACTOR = 654_435_761
-USER_MODULUS = 10**12
-USER_DIGITS = 12
-
-_PICKS = 1 << 16  # how many picks of a coupon are drawn beforehand, and then repeated
 _CONNECTING_AT_ONCE = 256
+_LONGEST_WARM_UP_SECONDS = 30.0
+_POLL_SECONDS = 0.02
 _DRAIN_SECONDS = 5.0  # longest wait for the answers that are outstanding at the end
 _HEADERS_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
 _PROBLEM = re.compile(rb'"type"\s*:\s*"([^"]*)"')
-
-
-@dataclass(frozen=True, slots=True)
-class Plan:
-    """One measurement.
-
-    Args:
-        ports: the instances on 127.0.0.1; connections are dealt to them in turn.
-        connections: how many, each with one request under way.
-        coupons: names, of equal length by preference, so that all requests are of equal size.
-        skew: 0 claims each coupon equally often; s > 0 claims the k-th 1/k^s as often as the first (Zipf).
-        first_user: the number of the first user; every request has the next.
-        expected: the outcome that counts as an answer, such as `201` or `409 sold-out`.
-        warm_up_seconds, seconds: how long claims are made before, and while, it is measured.
-        watched: process ids by group, whose CPU time is measured over the same time.
-        path: what is posted to.
-    """
-
-    ports: Sequence[int]
-    connections: int
-    coupons: Sequence[str]
-    expected: str
-    warm_up_seconds: float
-    seconds: float
-    skew: float = 0.0
-    first_user: int = 0
-    watched: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    path: str = "/api/coupons/claim"
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """What was seen.
-
-    Args:
-        seconds: how long it was measured.
-        answered: expected answers that came in that time, by instance.
-        outcomes: all answers, those of the warm-up and the last ones included.
-        p50_ms, p99_ms, max_ms: latency of all requests that were under way at some moment of that time, whatever and
-            whenever the answer: one that is starved for longer than that cannot hide.
-        cpu_seconds: CPU time used in that time, by group; `client` is this process.
-        users: how many were used.
-        pictures_per_second: what each viewer of the console had, if there were any.
-    """
-
-    seconds: float
-    answered: list[int]
-    outcomes: dict[str, int]
-    p50_ms: float
-    p99_ms: float
-    max_ms: float
-    cpu_seconds: dict[str, float]
-    users: int
-    pictures_per_second: float = 0.0
-
-
-def requests(plan: Plan, numbers: Iterator[int]) -> Callable[[], bytes]:
-    """What makes the next request: a few bytes put together, so that almost nothing is left to do for each."""
-
-    def head(coupon: str) -> bytes:
-        before = f'{{"coupon_name":"{coupon}","user_id":"'
-        length = len(before) + USER_DIGITS + len('"}')
-        return (
-            f"POST {plan.path} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {length}\r\n\r\n{before}"
-        ).encode()
-
-    heads = [head(coupon) for coupon in plan.coupons]
-    if len(heads) > 1:
-        weights = list(accumulate((rank + 1) ** -plan.skew for rank in range(len(heads))))
-        heads = random.Random(0).choices(heads, cum_weights=weights, k=_PICKS)
-    picks = len(heads)
-
-    def next_request() -> bytes:
-        number = next(numbers)
-        return b'%b%012d"}' % (heads[number % picks], number * USER_FACTOR % USER_MODULUS)
-
-    return next_request
 
 
 def outcome(status: bytes, answer: bytes) -> str:
@@ -195,7 +111,7 @@ class Load:
         for connection in self._connections:
             self._under_way += 1
             connection.send()
-        await asyncio.sleep(self.plan.warm_up_seconds)
+        await self._warm_up()
         before = self._cpu()
         started = time.perf_counter()
         self._recording = self._timing = True
@@ -237,6 +153,12 @@ class Load:
         self._under_way -= 1
         if not self._under_way:
             self._drained.set()
+
+    async def _warm_up(self) -> None:
+        await asyncio.sleep(self.plan.warm_up_seconds)
+        deadline = time.perf_counter() + _LONGEST_WARM_UP_SECONDS
+        while self._outcomes.total() < self.plan.warm_up_answers and time.perf_counter() < deadline:
+            await asyncio.sleep(_POLL_SECONDS)
 
     async def _connect(self) -> None:
         loop = asyncio.get_running_loop()

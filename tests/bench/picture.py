@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from xml.sax.saxutils import escape
 
 from tests.bench.contestants import LOAD_GENERATOR, Phase
-from tests.bench.rounds import Series, floor_rate
+from tests.bench.rounds import Series, rate_of_base
 
-_WIDTH = 920
+_WIDTH = 1000
 _NAMES_WIDTH = 270
 _BARS_WIDTH = 340
 _ROW = 22
@@ -35,7 +35,7 @@ def draw(phases: Sequence[tuple[Phase, Sequence[Series]]]) -> str:
         top += _TITLE
         most = max((one.rate for one in shown), default=0) or 1.0
         for one in shown:
-            parts += _row(one, top, most, floor_rate(one, series))
+            parts += _row(one, top, most, phase.base, rate_of_base(one, phase, series))
             top += _ROW
         top += _MARGIN
     height = round(top)
@@ -47,10 +47,10 @@ def draw(phases: Sequence[tuple[Phase, Sequence[Series]]]) -> str:
     )
 
 
-def _row(one: Series, top: float, most: float, floor: float | None) -> list[str]:
+def _row(one: Series, top: float, most: float, base: str, base_rate: float | None) -> list[str]:
     width = one.rate / most * _BARS_WIDTH
     kind = "ours" if one.contestant.servers[0].kind == "claimsvc" else "other"
-    value = f"{one.rate:,.0f}/s" + (f" · {one.rate / floor:.2f} of the floor" if floor else "")
+    value = f"{one.rate:,.0f}/s" + (f" · {one.rate / base_rate:.2f} of {base}" if base_rate else "")
     baseline = top + _BAR - 2
     return [
         _text(_MARGIN, baseline, one.contestant.name),

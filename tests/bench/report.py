@@ -15,9 +15,9 @@ from rich.text import Text
 
 from tests.bench.contestants import LOAD_GENERATOR, Phase
 from tests.bench.figures import Figure
-from tests.bench.rounds import CPU_GROUPS, Pace, Series, floor_rate
+from tests.bench.rounds import CPU_GROUPS, Pace, Series, rate_of_base
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 # From here on the load generator may be what limits a contestant, and it is said.
 _CLIENT_LIMIT = 0.85
 
@@ -70,16 +70,16 @@ def print_run(run: Run, console: Console) -> None:
 def _phase_table(phase: Phase, series: Sequence[Series]) -> Table:
     table = Table(title=phase.title, title_justify="left")
     table.add_column("contestant")
-    for heading in ("per s", "÷ floor", "p50 ms", "p99 ms", *(f"CPU {group}" for group in CPU_GROUPS)):
+    for heading in ("per s", f"÷ {phase.base}", "p50 ms", "p99 ms", *(f"CPU {group}" for group in CPU_GROUPS)):
         table.add_column(heading, justify="right")
     table.add_column("other answers")
     for one in series:
-        floor = floor_rate(one, series)
+        base = rate_of_base(one, phase, series)
         others = [f"{name}: {count}" for name, count in one.outcomes.items() if name != one.contestant.expected]
         table.add_row(
             one.contestant.name,
             f"{one.rate:,.0f}",
-            f"{one.rate / floor:.3f}" if floor else "-",
+            f"{one.rate / base:.3f}" if base else "-",
             f"{one.p50_ms:.1f}",
             f"{one.p99_ms:.1f}",
             *(f"{one.cpu_ms(group):.3f}" for group in CPU_GROUPS),
@@ -89,15 +89,20 @@ def _phase_table(phase: Phase, series: Sequence[Series]) -> Table:
 
 
 def _figures_table(figures: Sequence[Figure]) -> Table:
-    table = Table(title="Judged figures (ratios of the medians above)", title_justify="left")
+    table = Table(title="Judged figures (ratios of the medians above; ✓ reaches the goal)", title_justify="left")
     table.add_column("figure")
-    for heading in ("measured", "at least", "aim"):
+    for heading in ("goal", "aim", "measured"):
         table.add_column(heading, justify="right")
+    table.add_column("")
     for figure in figures:
-        sign = "≤ " if figure.at_most else ""
-        style = "green" if figure.reaches(figure.aim) else "yellow" if figure.reaches(figure.at_least) else "red"
-        measured = Text("-") if figure.measured is None else Text(f"{figure.measured:.2f}", style)
-        table.add_row(figure.name, measured, f"{sign}{figure.at_least:g}", f"{sign}{figure.aim:g}")
+        sign = "≤ " if figure.at_most else "≥ "
+        goal, aim = f"{sign}{figure.goal:g}", f"{sign}{figure.aim:g}"
+        if figure.measured is None:
+            table.add_row(figure.name, goal, aim, "-", "")
+            continue
+        style = "green" if figure.reaches(figure.aim) else "yellow" if figure.is_reached else "red"
+        mark = Text("✓" if figure.is_reached else "✗", style)
+        table.add_row(figure.name, goal, aim, Text(f"{figure.measured:.2f}", style), mark)
     return table
 
 
@@ -128,7 +133,7 @@ def document(run: Run) -> dict[str, Any]:
             {"name": phase.name, "title": phase.title, "contestants": [_contestant(one) for one in series]}
             for phase, series in run.phases
         ],
-        "figures": [asdict(figure) for figure in run.figures],
+        "figures": [{**asdict(figure), "is_reached": figure.is_reached} for figure in run.figures],
         "notes": list(run.notes),
     }
 

@@ -6,8 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from tests.bench.contestants import FLOOR, Contestant, Phase
-from tests.bench.load import Result
+from tests.bench.contestants import Contestant, Phase
+from tests.bench.plan import Result
 from tests.bench.testbed import Testbed
 
 CPU_GROUPS = ("server", "postgres", "redis", "client")
@@ -67,11 +67,11 @@ class Series:
         return dict(total.most_common())
 
 
-def floor_rate(one: Series, series: Sequence[Series]) -> float | None:
-    """The rate of the floor that was measured in the same rounds; with as many connections, if there is one."""
-    floors = [each for each in series if each.contestant.name.startswith(FLOOR)]
-    alike = [each for each in floors if each.contestant.connections == one.contestant.connections]
-    return (alike or floors)[0].rate if floors else None
+def rate_of_base(one: Series, phase: Phase, series: Sequence[Series]) -> float | None:
+    """The rate that a contestant is compared with: that of its phase's base, in the same rounds."""
+    bases = [each for each in series if each.contestant.name.startswith(phase.base)]
+    alike = [each for each in bases if each.contestant.connections == one.contestant.connections]
+    return (alike or bases)[0].rate if bases else None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,30 +6,37 @@ import signal
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import orjson
 import psycopg
 import pytest
 
+from claimsvc.domain import TokenUser
 from claimsvc.embedded import temporary_state_dir
-from tests.bench.contestants import FLOOR, LOAD_GENERATOR, Contestant, Phase, Server, phases
+from claimsvc.identity.tokens import open_tokens
+from tests.bench.contestants import CODES, FLOOR, LOAD_GENERATOR, PLAIN, TOKEN_SEEN, Contestant, Phase, Server, phases
 from tests.bench.cpu import cpu_seconds
 from tests.bench.figures import Figure, judged_figures
 from tests.bench.growth import clone_coupon, fill_claims
-from tests.bench.load import Load, Plan, Result
+from tests.bench.load import Load
 from tests.bench.picture import draw
+from tests.bench.plan import Plan, Result
 from tests.bench.rounds import Series
+from tests.bench.tokens import AUDIENCE, ISSUER, new_key
 
 pytestmark = pytest.mark.slow
 
 _CREATED = b"HTTP/1.1 201 Created\r\nContent-Length: 2\r\n\r\n{}"
 _SOLD_OUT = b'HTTP/1.1 409 Conflict\r\ncontent-length: 30\r\n\r\n{"type": "/problems/sold-out"}'
 _MANY_TIMES = 50
+_REFUSED = "503s and other refusals with stock left, in all"
+_FIGURES = 26
 
 
 @dataclass
@@ -39,7 +46,8 @@ class FakeServer:
     answers: Sequence[bytes | None] = (_CREATED,)
     pieces: int = 1
     delay_seconds: float = 0.001
-    bodies: list[dict[str, str]] = field(default_factory=list)
+    bodies: list[dict[str, Any]] = field(default_factory=list)
+    headers: list[Mapping[str, str]] = field(default_factory=list)
     connections: int = 0
     port: int = 0
 
@@ -47,8 +55,9 @@ class FakeServer:
         self.connections += 1
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
-                length = int(head.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
-                self.bodies.append(json.loads(await reader.readexactly(length)))
+                headers = dict(line.split(": ", 1) for line in head.decode().split("\r\n")[1:-2])
+                self.headers.append(headers)
+                self.bodies.append(json.loads(await reader.readexactly(int(headers["Content-Length"]))))
                 answer = self.answers[len(self.bodies) % len(self.answers)]
                 if answer is None:
                     break
@@ -69,13 +78,11 @@ class FakeServer:
             yield self.port
 
 
-async def carry_out(
-    servers: Sequence[FakeServer], *, coupons: Sequence[str] = ("one",), skew: float = 0.0, first_user: int = 0
-) -> Result:
+async def carry_out(servers: Sequence[FakeServer], *, coupons: Sequence[str] = ("one",), **further: Any) -> Result:
     async with AsyncExitStack() as stack:
         ports = [await stack.enter_async_context(server.listening()) for server in servers]
-        plan = Plan(ports, 4, coupons, "201", warm_up_seconds=0.05, seconds=0.2, skew=skew, first_user=first_user)
-        return await Load(plan).run()
+        plan = Plan(ports, 4, coupons, "201", warm_up_seconds=0.05, seconds=0.2)
+        return await Load(replace(plan, **further)).run()
 
 
 async def test_every_answer_is_counted_once_by_its_outcome() -> None:
@@ -141,6 +148,57 @@ async def test_coupons_are_picked_by_the_skew(skew: float, first_is_favoured: bo
     assert (picked["a"] > 0.35 * picked.total()) is first_is_favoured
 
 
+async def test_each_request_may_have_a_key_of_its_own_and_further_members() -> None:
+    """Keys differ also between two runs of one plan, or the second would be told the answers of the first."""
+    server = FakeServer()
+    for _ in range(2):
+        await carry_out([server], idempotency_keys=True, members={"hold_seconds": 5, "attributes": {"country": "KR"}})
+    keys = [headers["Idempotency-Key"] for headers in server.headers]
+    assert len(set(keys)) == len(keys)
+    assert all((body["hold_seconds"], body["attributes"]) == (5, {"country": "KR"}) for body in server.bodies)
+
+
+async def test_a_user_may_claim_several_times() -> None:
+    """Two in a row are one user's."""
+    server = FakeServer()
+    await carry_out([server], claims_per_user=2)
+    claims = Counter(body["user_id"] for body in server.bodies)
+    assert set(claims.values()) - {1} == {2}
+    assert list(claims.values()).count(1) <= 1
+
+
+async def test_users_who_claim_again_claim_another_coupon() -> None:
+    """No user claims a coupon twice, and all have claimed the first before measuring begins."""
+    server, names = FakeServer(), [f"coupon-{number}" for number in range(100)]
+    result = await carry_out([server], coupons=names, users=25, warm_up_answers=25, warm_up_seconds=0)
+    claims = [(body["coupon_name"], body["user_id"]) for body in server.bodies]
+    assert len({user for _, user in claims}) == 25
+    assert len(set(claims)) == len(claims)
+    assert Counter(coupon for coupon, _ in claims)["coupon-0"] == 25
+    assert sum(result.answered) <= len(claims) - 25
+
+
+@pytest.mark.parametrize("users", [0, 20])
+async def test_each_user_has_a_token_that_the_service_accepts(users: int, tmp_path: Path) -> None:
+    """It is of the user that is claimed for; users who claim again use theirs again."""
+    key, documents = new_key()
+    keys_file = tmp_path / "keys.json"
+    keys_file.write_bytes(orjson.dumps(documents))
+    server, names = FakeServer(delay_seconds=0.005), [f"coupon-{number}" for number in range(100)]
+    for _ in range(2):
+        await carry_out([server], coupons=names if users else names[:1], users=users, token_key=key, token_count=1000)
+    sent = [
+        (headers["Authorization"].removeprefix("Bearer "), body["user_id"])
+        for headers, body in zip(server.headers, server.bodies, strict=True)
+    ]
+    assert len({token for token, _ in sent}) == (2 * users or len(sent))
+    async with open_tokens(str(keys_file), issuer=ISSUER, audience=AUDIENCE) as tokens:
+        for token, user_id in sent[:20] + sent[-20:]:
+            found = await tokens.user_of(token)
+            assert isinstance(found, TokenUser)
+            assert found.user_id == user_id
+
+
 def test_cpu_time_counts_children_also_when_they_have_ended() -> None:
     """A backend that goes away takes none of its time with it."""
     burn = "import time\nwhile time.process_time() < 0.2: pass"
@@ -185,16 +243,48 @@ def test_a_figure_is_the_ratio_of_medians() -> None:
     series = {
         FLOOR: _series(FLOOR, 1000, 1000, 10, 1000, 1000, kind="floor"),
         "redlock": _series("redlock", 500, 1, 500, 500, 9999),
+        "redlock, 1 instance": _series("redlock, 1 instance", 500),
         "redlock, 3 instances": _series("redlock, 3 instances", 400, answered=[100, 150, 150], p99_ms=3),
     }
-    figures = judged_figures(series)
-    assert figures[0].measured == 0.5
-    assert figures[0].reaches(figures[0].at_least)
-    assert not figures[0].reaches(figures[0].aim)
-    assert figures[2].measured is None
-    assert figures[6].measured == 0.75
-    assert [figure.measured for figure in figures[7:9]] == [3.0, 0]
-    assert len(figures) == 13
+    figures = {figure.name: figure for figure in judged_figures(series)}
+    hot = figures["hot coupon, claims/s ÷ floor requests/s"]
+    assert (hot.measured, hot.is_reached, hot.reaches(hot.aim)) == (0.5, True, False)
+    assert figures["hot coupon ÷ lock per claim"].measured is None
+    assert figures["hot coupon ÷ lock per claim"].is_reached is None
+    assert figures["3 instances ÷ 1, claims/s"].measured == 0.8
+    assert figures["3 instances ÷ 1, p99"].measured == 3.0
+    assert figures["3 instances, slowest's share ÷ equal share"].measured == 0.75
+    assert figures[_REFUSED].measured == 0
+    assert len(figures) == _FIGURES
+
+
+def test_every_refusal_with_stock_left_counts() -> None:
+    """Of any contestant of the service, but of what was sold out on purpose, and of what is not ours."""
+    busy, sold_out, other = (_series(name, 9) for name in ("redlock, 8 instances", "sold out", "other"))
+    for one in (busy, sold_out, other):
+        one.results[0].outcomes["503 lock-busy"] = 3
+    series = {
+        "busy": busy,
+        "sold out": replace(sold_out, contestant=replace(sold_out.contestant, sold_out=True)),
+        "other": replace(other, contestant=Contestant("other", (Server("for-update"),))),
+    }
+    [refused] = [figure for figure in judged_figures(series) if figure.name == _REFUSED]
+    assert (refused.measured, refused.is_reached) == (3, False)
+
+
+def test_every_figure_has_its_contestants() -> None:
+    """A quick run measures all that is judged: no figure refers to a name that nobody has."""
+    found = {one.name: one for phase in phases(["redlock", "row_lock"], quick=True) for one in phase.contestants}
+    series = {name: replace(_series(name, 5), contestant=one) for name, one in found.items()}
+    assert [figure.name for figure in judged_figures(series) if figure.measured is None] == []
+
+
+def test_contestants_of_one_name_are_one() -> None:
+    """Figures take the earlier phase's series of two with one name, so both must be the same."""
+    found: dict[str, Contestant] = {}
+    for phase in phases(["redlock", "row_lock", "counter"], quick=False):
+        for one in phase.contestants:
+            assert found.setdefault(one.name, one) == one
 
 
 def test_an_upper_bound_is_kept_from_below() -> None:
@@ -220,7 +310,8 @@ def test_the_picture_is_xml_with_a_bar_for_each_contestant() -> None:
     assert len(drawn.findall("{http://www.w3.org/2000/svg}rect")) == 2
 
 
-_TINY = ["--quick", "--rounds", "1", "--seconds", "1", "--only", "FOR UPDATE", "--only", "sold out"]
+_WANTED = ("FOR UPDATE", "sold out", "codes", "token seen")
+_TINY = ["--quick", "--rounds", "1", "--seconds", "0.5", *(word for name in _WANTED for word in ("--only", name))]
 
 
 def _bench(state_dir: Path, folder: Path) -> "subprocess.Popen[str]":
@@ -241,18 +332,21 @@ def test_a_tiny_run_measures_and_writes_what_it_saw(tmp_path: Path) -> None:
         assert process.returncode == 0, said
         assert not (folder / "state").exists()
     document = orjson.loads((tmp_path / "bench.json").read_bytes())
-    assert document["schema"] == 1
-    [phase] = document["phases"]
-    measured = {one["name"]: one for one in phase["contestants"]}
-    assert set(measured) == {FLOOR, "FOR UPDATE per claim", "redlock, sold out"}
+    assert document["schema"] == 2
+    names = [[one["name"] for one in phase["contestants"]] for phase in document["phases"]]
+    assert names == [[FLOOR, "FOR UPDATE per claim", "redlock, sold out"], [PLAIN, CODES, TOKEN_SEEN]]
+    measured = {one["name"]: one for phase in document["phases"] for one in phase["contestants"]}
     for one in measured.values():
         assert one["median"]["per_second"] > 0
         assert one["median"]["cpu_ms"]["server"] > 0
         assert len(one["rounds"]) == 1
-    assert set(measured["FOR UPDATE per claim"]["outcomes"]) == {"201"}
+    assert all(set(measured[name]["outcomes"]) == {"201"} for name in ("FOR UPDATE per claim", CODES, TOKEN_SEEN))
+    assert measured[TOKEN_SEEN]["outcomes"]["201"] > measured[TOKEN_SEEN]["users"]
     assert measured["FOR UPDATE per claim"]["median"]["cpu_ms"]["postgres"] > 0
     assert measured["redlock, sold out"]["outcomes"]["201"] == 1
-    assert len(document["figures"]) == 13
+    assert len(document["figures"]) == _FIGURES
+    reached = {figure["name"]: figure["is_reached"] for figure in document["figures"]}
+    assert (reached[_REFUSED], reached["2 workers ÷ 1"]) == (True, None)
     assert "sold out, answers/s ÷ floor" in printed
     ElementTree.parse(tmp_path / "bench.svg")
 

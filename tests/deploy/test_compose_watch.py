@@ -160,9 +160,11 @@ def test_who_is_called_out_gets_no_ticket_for_the_same_trouble(tmp_path: Path) -
 
         tickets = {
             *("ClaimsvcAvailabilityBurnSlow", "ClaimsvcLatencyBurnSlow"),
-            *("ClaimsvcMasterDown", "ClaimsvcInstanceDown"),
+            *("ClaimsvcMasterDown", "ClaimsvcInstanceDown", "ClaimsvcBalancerErrorsSlow"),
+            # Pages that tell of the consequences of what another page names.
+            *("ClaimsvcNotReady", "ClaimsvcMostNotReady", "ClaimsvcInstanceNotReady"),
         }
-        block_until(lambda: silenced() == tickets, "the tickets for what pages are held back, and no others")
+        block_until(lambda: silenced() == tickets, "what tells of the same trouble is held back, and nothing else")
 
 
 @contextmanager

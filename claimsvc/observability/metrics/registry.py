@@ -1,7 +1,7 @@
 """The metrics registry: implements the observers of the other rooms."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -112,6 +112,13 @@ class Metrics:
     def flush(self) -> None:
         """Add all tallies to the metrics, from which they are read."""
         self._flusher.flush()
+
+    # ports.ReadinessObserver
+
+    def readiness_checked(self, ready: bool, dependencies: Mapping[str, bool]) -> None:
+        self.families.ready.set(ready)
+        for dependency, usable in dependencies.items():
+            self.families.dependency_up.labels(dependency).set(usable)
 
     # ports.MasterObserver
 

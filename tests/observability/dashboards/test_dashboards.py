@@ -42,7 +42,7 @@ _UNITS_OF_FORMS = (
     (r"^\(1 - .* / \(1 - ", {"none"}),  # a burn rate: how many times
     (r"rate\(.* / .*rate\(", {"percentunit"}),
     (r"rate\(", {"reqps", "ops"}),
-    (r"claimsvc_redis_master_up", {COUNT, "none"}),  # how many there are, or the state of one
+    (r"claimsvc_(redis_master_up|ready|dependency_up)", {COUNT, "none"}),  # how many there are, or the state of one
     (r"", {COUNT}),
 )
 

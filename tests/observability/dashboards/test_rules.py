@@ -22,6 +22,9 @@ from tests.support.alert_rules import (
 )
 
 _SEVERITIES = {"page", "ticket", "info"}
+# Prometheus's external labels make links absolute; without them they are relative.
+_RUNBOOK = '{{ or $externalLabels.runbook_url "dashboards/RUNBOOK.md" }}'
+_GRAFANA = "{{ $externalLabels.grafana_url }}"
 _DASHBOARDS = "|".join(("claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
 
 
@@ -62,8 +65,10 @@ def test_every_alert_says_how_bad_it_is_what_was_seen_and_where_to_look(alert: s
     assert told["summary"]
     assert "{{" not in told["summary"], "one alert has one summary; what differs is for the description"
     assert "$value" in told["description"] or alert in {"ClaimsvcInstanceDown", "ClaimsvcAbsent"}
-    assert told["runbook"] == f"dashboards/RUNBOOK.md#{alert.lower()}"
-    assert re.fullmatch(rf"/d/({_DASHBOARDS})(\?var-(coupon|instance)={{{{ \$labels\.\3 }}}})?", told["dashboard_url"])
+    assert told["runbook_url"] == f"{_RUNBOOK}#{alert.lower()}"
+    assert told["dashboard_url"].startswith(_GRAFANA)
+    dashboard = told["dashboard_url"].removeprefix(_GRAFANA)
+    assert re.fullmatch(rf"/d/({_DASHBOARDS})(\?var-(coupon|instance)={{{{ \$labels\.\3 }}}})?", dashboard)
 
 
 def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert() -> None:
@@ -75,6 +80,8 @@ def test_every_entry_of_the_runbook_says_what_it_means_what_to_look_at_and_what_
     entry, severity = entries()[alert], alerts()[alert]["labels"]["severity"]
     for part in (f"**Means** *{severity}*", "**Look at**", "**Do**"):
         assert part in entry
+    if severity == "page":
+        assert re.match(r"\s*\*\*Type\*\* `(claimsvc|curl) [^`]+`", entry), "a page begins with the command to type"
 
 
 def test_the_runbook_names_only_panels_that_are_there() -> None:

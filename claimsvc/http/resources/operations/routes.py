@@ -5,13 +5,13 @@ from collections.abc import Callable
 
 from aiohttp import hdrs, web
 
+from claimsvc.application.readiness import Check, Readiness
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
 from claimsvc.http.resources.operations import pages
 from claimsvc.http.resources.operations.docs import DOCS
 from claimsvc.http.resources.operations.metrics_page import MetricsPage
-from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -46,8 +46,8 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     if query.is_verbose() and not request.app[SHOWS_OPERATORS_PAGES]:
         raise problems.RefusedError(problems.NOT_FOUND, "`verbose` is answered on the port for operators.")
     report = await request.app[READINESS].report()
-    down = [name for name, check in report.items() if check.status != "ok"]
-    shown = dict(report) if query.is_verbose() else {}
+    down = [name for name, check in report.items() if not check.is_ok]
+    shown = {name: _shown(check) for name, check in report.items()} if query.is_verbose() else {}
     if not down:
         return ok(schemas.ReadyBody("ok", shown))
     return problems.respond_in_detail(
@@ -57,6 +57,10 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
         checks=shown,
         retry_after_seconds=1,
     )
+
+
+def _shown(check: Check) -> problems.CheckBody:
+    return problems.CheckBody("ok" if check.is_ok else "down", check.detail)
 
 
 async def metrics(request: web.Request) -> web.Response:
