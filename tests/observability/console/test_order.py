@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from claimsvc.application.readiness import Check
 from claimsvc.domain import RowHolder
-from claimsvc.errors import Trouble, UnavailableError
 from claimsvc.jobs import loop
 from claimsvc.observability.console import objectives, shares
 from claimsvc.observability.console.diagnosis import Diagnosis, judge
@@ -276,26 +276,22 @@ async def test_a_dependency_is_down_after_two_checks_since_the_first() -> None:
     now = 100.0
     broken = False
 
-    async def check() -> None:
-        if broken:
-            raise UnavailableError(
-                "not told", dependency="postgresql", trouble=Trouble("no server listens", "start it")
-            )
+    async def report() -> dict[str, Check]:
+        stopping = {"claimsvc": Check(False, "stopping", "stopping")}
+        return stopping | {"postgresql": Check(not broken, "not told", "no server listens" if broken else "")}
 
-    watch = HealthWatch({"postgresql": check}, lambda: now)
+    watch = HealthWatch(report, ("postgresql",), lambda: now)
     await watch.check()
     assert watch.states["postgresql"] == DependencyState(True, 100.0, 100.0)
     broken, now = True, 105.0
     await watch.check()
     assert watch.states["postgresql"].is_up
-    assert watch.is_failing
     now = 106.0
     await watch.check()
     assert watch.states["postgresql"] == DependencyState(False, 105.0, 106.0, "no server listens")
     broken, now = False, 107.0
     await watch.check()
-    assert watch.states["postgresql"] == DependencyState(True, 107.0, 107.0)
-    assert not watch.is_failing
+    assert watch.states == {"postgresql": DependencyState(True, 107.0, 107.0)}, "an instance that stops is no outage"
 
 
 def test_a_row_and_its_sentence_have_the_same_figures() -> None:
