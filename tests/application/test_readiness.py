@@ -77,4 +77,4 @@ async def test_operators_are_told_why_and_clients_what_is_not_usable() -> None:
         )
 
     report = await Readiness({"postgresql": refused}).report()
-    assert (report["postgresql"].detail, report["postgresql"].why) == ("gone", "it refuses the user")
+    assert (report["postgresql"].detail, report["postgresql"].why) == ("gone", "it refuses the password")

@@ -94,6 +94,12 @@ def test_while_a_page_fires_for_what_has_ended_nothing_else_is_said() -> None:
     assert "The alert ends when the last 5 minutes" in said.advice
 
 
+def test_what_an_instance_failed_before_it_fell_silent_still_counts() -> None:
+    ended = ObjectiveFigures(BURNS.windows, failed_at=time.time() - 5)
+    seen = picture(heard("here"), heard("there", objectives=ended, silent_seconds=5.0))
+    assert seen.objectives.burning("failed", "requests", objectives.FAILED_ALLOWED) == ("5m", "1h")
+
+
 def test_a_violated_invariant_pages_for_an_hour_and_is_said_as_long() -> None:
     one = ObjectiveFigures({"1h": {"violations": 1.0}})
     said = verdict(heard("here", objectives=one), heard("there"))
