@@ -71,29 +71,27 @@ def times_of(spent: Spent) -> Times:
     lock = spent.waited - redis
     total = lock + 2 * redis + spent.postgresql
     if not total:
-        return Times(0.0, 0.0, 0.0)
+        return Times(0.0, 0.0, 0.0, 0.0)
+    shares = _attributed(spent, lock / total, 2 * redis / total, spent.postgresql / total)
+    most = max(shares, key=lambda name: shares[name])
     return Times(
-        round(lock / total, 3),
-        round(2 * redis / total, 3),
-        round(spent.postgresql / total, 3),
-        _blame(spent, lock / total, 2 * redis / total, spent.postgresql / total),
+        **{name: round(share, 3) for name, share in shares.items()}, blame=most if shares[most] > _MOST_OF_IT else ""
     )
 
 
-def _blame(spent: Spent, lock: float, redis: float, postgresql: float) -> str:
-    """Name whose time is most of it. The parts are shares."""
+def _attributed(spent: Spent, lock: float, redis: float, postgresql: float) -> dict[str, float]:
+    """Give what is spent on late event loops to the service, and on other instances' turns to what these consist of."""
     late_redis = redis * min(1.0, ratio(spent.lag_seconds, spent.call_seconds))
     late_postgresql = postgresql * min(1.0, ratio(spent.lag_seconds, ratio(spent.postgresql, spent.transactions)))
     shares = {
-        POSTGRESQL: postgresql - late_postgresql,
-        REDIS: redis - late_redis,
-        SERVICE: late_redis + late_postgresql,
         LOCK: 0.0,
+        REDIS: redis - late_redis,
+        POSTGRESQL: postgresql - late_postgresql,
+        SERVICE: late_redis + late_postgresql,
     }
     for name, share in _parts_of_turn(spent).items():
         shares[name] += lock * share
-    most = max(shares, key=lambda name: shares[name])
-    return most if shares[most] > _MOST_OF_IT else ""
+    return shares
 
 
 def _parts_of_turn(spent: Spent) -> dict[str, float]:

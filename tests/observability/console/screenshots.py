@@ -42,7 +42,7 @@ async def shoot(services: EmbeddedServices) -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         stack.push_async_callback(browser.close)
         for instance in instances:
-            await stack.enter_async_context(instance.claiming("SUMMER", 5))
+            await stack.enter_async_context(instance.claiming("SUMMER", 2))
         await stack.enter_async_context(instances[0].claiming("WELCOME-10", 1))
         await stack.enter_async_context(instances[1].claiming("VIP", 1))
         await stack.enter_async_context(instances[2].claiming("NEWSLETTER", 1))

@@ -119,13 +119,14 @@ export class Figures {
     this.#showTimes(picture);
   }
 
-  #showTimes({ times, transaction_ms, masters }) {
+  #showTimes({ times, transaction_ms, lag_ms, masters }) {
     const calls = masters.filter((master) => master.up_at.length);
     const call = calls.length ? Math.max(...calls.map((master) => master.call_ms)) : 0;
     const told = [
-      ["lock", "The lock: another instance's turn", times.lock, ""],
+      ["lock", "Short turns at a lock: many instances want it", times.lock, ""],
       ["redis", "Redis: acquiring and releasing it", times.redis, calls.length ? `a call takes ${duration(call)}` : ""],
       ["postgresql", "PostgreSQL: transactions", times.postgresql, transaction_ms ? `one takes ${duration(transaction_ms)}` : ""],
+      ["service", "This service: CPU, event loop, gathering claims", times.service, lag_ms >= 1 ? `event loops wake ${duration(lag_ms)} late` : ""],
     ];
     const list = byId("times");
     if (!list.children.length) {
@@ -134,7 +135,7 @@ export class Figures {
         list.append(make("dt", "", label), make("dd", "", make("span", "strong"), " ", make("span", "sub"), bar));
       }
     }
-    const busy = times.lock + times.redis + times.postgresql > 0;
+    const busy = times.lock + times.redis + times.postgresql + times.service > 0;
     told.forEach(([, , share, detail], index) => {
       const shown = list.querySelectorAll("dd")[index];
       say(shown.querySelector(".strong"), busy ? percent(share) : "–");
