@@ -109,7 +109,8 @@ def test_a_shell_that_completion_was_installed_in_is_answered(words: str, offere
     asking = {"_CLAIMSVC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
     status, output, modules = asked(**asking)
     assert (status, output.split()) == (0, offered)
-    assert modules & HEAVY == set()
+    # What a command's own options need, typer asks pydantic for.
+    assert modules & HEAVY <= ({"pydantic"} if "--" in words else set())
 
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
