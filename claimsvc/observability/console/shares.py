@@ -12,6 +12,8 @@ _MOST_OF_IT = 0.5
 # Shorter turns do not explain long waits; the number of instances does.
 LONG_TURN_MS = 25.0
 _CALLS_OF_A_TURN = 2
+# The lag is a mean: no answer consists of it alone.
+_MOST_LATE = 0.8
 # How often the event loop's lag is measured; see `claimsvc/jobs/loop.py`.
 LAG_SAMPLE_SECONDS = 0.1
 
@@ -81,8 +83,9 @@ def times_of(spent: Spent) -> Times:
 
 def _attributed(spent: Spent, lock: float, redis: float, postgresql: float) -> dict[str, float]:
     """Give what is spent on late event loops to the service, and on other instances' turns to what these consist of."""
-    late_redis = redis * min(1.0, ratio(spent.lag_seconds, spent.call_seconds))
-    late_postgresql = postgresql * min(1.0, ratio(spent.lag_seconds, ratio(spent.postgresql, spent.transactions)))
+    late_redis = redis * min(_MOST_LATE, ratio(spent.lag_seconds, spent.call_seconds))
+    transaction_seconds = ratio(spent.postgresql, spent.transactions)
+    late_postgresql = postgresql * min(_MOST_LATE, ratio(spent.lag_seconds, transaction_seconds))
     shares = {
         LOCK: 0.0,
         REDIS: redis - late_redis,
@@ -101,8 +104,8 @@ def _parts_of_turn(spent: Spent) -> dict[str, float]:
     total = redis + spent.hold_seconds
     if not spent.holds or 1000 * total / spent.holds < LONG_TURN_MS:
         return {LOCK: 1.0}
-    late_redis = min(redis, _CALLS_OF_A_TURN * spent.holds * spent.lag_seconds)
-    late_transactions = min(transactions, spent.transactions * spent.lag_seconds)
+    late_redis = min(_MOST_LATE * redis, _CALLS_OF_A_TURN * spent.holds * spent.lag_seconds)
+    late_transactions = min(_MOST_LATE * transactions, spent.transactions * spent.lag_seconds)
     return {
         REDIS: (redis - late_redis) / total,
         POSTGRESQL: (transactions - late_transactions) / total,

@@ -92,9 +92,10 @@ def _of_lock(picture: Picture) -> tuple[str, str, str]:
 
 
 def _of_service(picture: Picture) -> tuple[str, str, str]:
+    share, late = percent(picture.times.service), milliseconds(picture.lag_ms)
     return (
         "Claims are slow, because the instances are: most of the time is spent in this service.",
-        f"It is {percent(picture.times.service)}; their event loops wake {milliseconds(picture.lag_ms)} late.",
+        f"The service's share is {share}; its event loops wake {late} late.",
         "Check the CPU of the instances: start more of them, or give them more.",
     )
 

@@ -138,7 +138,7 @@ def test_the_lag_is_asked_for_as_often_as_is_reckoned_with() -> None:
 def test_a_late_event_loop_is_the_services_own_time() -> None:
     said = verdict(heard("here", {"spring": TAKES_TURNS}, process={**SLOW, "lag_seconds": 0.7}))
     assert "because the instances are: most of the time is spent in this service" in said.text
-    assert "It is 74 %; their event loops wake 233 ms late." in said.evidence
+    assert "The service's share is 64 %; its event loops wake 233 ms late." in said.evidence
     # A little late is not most of the time.
     assert "PostgreSQL" in verdict(heard("here", {"spring": TAKES_TURNS}, process={**SLOW, "lag_seconds": 0.2})).text
 

@@ -114,7 +114,7 @@ export class Figures {
     const middle = p50_ms === null ? "no claims now" : `median ${duration(p50_ms)}`;
     this.#latency.update(slow, middle, p99_ms > 1000 ? "warning" : "good", history, now, (each) => each.p99);
     const waiters = picture.instances.reduce((sum, instance) => sum + instance.lock_waiters, 0);
-    this.#waiting.update(count(waiting), `${count(waiters)} queues wait for a lock`, "good", history, now, (each) => each.waiting);
+    this.#waiting.update(count(waiting), `${count(waiters)} ${waiters === 1 ? "queue waits" : "queues wait"} for a lock`, "good", history, now, (each) => each.waiting);
     this.#gaveUp.update(count(gave_up), gave_up ? "waiting for a lock" : "none", gave_up ? "bad" : "good", history, now, (each) => each.gave_up);
     this.#showTimes(picture);
   }
