@@ -94,13 +94,14 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         for work in _background(settings, base, code_counters, jobs):
             await stack.enter_async_context(work)
         lock_admin = LockAdmin(base.masters.all, base.database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
-        live = _live(settings, base, lock_admin, instance)
+        readiness = Readiness(_health_checks(base), base.metrics)
+        live = _live(settings, base, lock_admin, readiness, instance)
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
-        await stack.enter_async_context(services.readiness.watched())
+        await stack.enter_async_context(readiness.watched())
         yield create_app(
             services if development is None else _developed(services, settings, development),
             operators_apart=settings.admin_port is not None,
@@ -175,14 +176,14 @@ def _background(
     ]
 
 
-def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, instance: str) -> Live:
+def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, readiness: Readiness, instance: str) -> Live:
     return Live(
         base.metrics,
         base.masters.all,
         base.database.coupons.stock,
         lock_admin.look,
         base.database.row_holders.find,
-        _health_checks(base),
+        readiness.report,
         instance=instance,
         pool_size=settings.database_pool_size,
     )
@@ -198,6 +199,7 @@ def _services(
     strategy: AnyClaims,
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
+    readiness: Readiness,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -215,7 +217,7 @@ def _services(
         audit=database.audit_log,
         exports=database.exports,
         erasure=database.erasure,
-        readiness=Readiness(_health_checks(base), base.metrics),
+        readiness=readiness,
         observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,

@@ -32,7 +32,7 @@ _OTHER_VARIABLES = {"CLAIMSVC_STATE_DIR", "CLAIMSVC_ADMIN_KEY", "CLAIMSVC_PROBE_
 _FOLDERS = ("claimsvc/", "stress_test/", "migrations/", "tests/", "dashboards/", "deploy/", "docs/", ".ci/")
 _PATH_ENDS = (".py", ".lua", ".yml", ".toml", ".md", ".example")
 _PATH = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(map(re.escape, _FOLDERS))})[\w./*-]*")
-_ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}.-]+)")
+_ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}.-]*)")
 _LONGEST_README = 200
 
 

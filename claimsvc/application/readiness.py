@@ -23,10 +23,17 @@ STOPPING = "claimsvc"
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """The state of one dependency; `detail` says why it is not usable."""
+    """The state of one dependency.
+
+    Args:
+        is_ok: whether it is usable.
+        detail: why not, for clients.
+        why: why not, for operators.
+    """
 
     is_ok: bool
     detail: str = ""
+    why: str = ""
 
 
 class _Unobserved:
@@ -104,10 +111,12 @@ class Readiness:
             async with asyncio.timeout(CHECK_TIMEOUT_SECONDS):
                 await self._checks[name]()
         except UnavailableError as error:
-            return Check(False, error.detail)
+            return Check(False, error.detail, error.trouble.found if error.trouble is not None else error.detail)
         except TimeoutError:
-            return Check(False, f"no response within {CHECK_TIMEOUT_SECONDS:g} s")
+            detail = f"no response within {CHECK_TIMEOUT_SECONDS:g} s"
+            return Check(False, detail, detail)
         except Exception:  # noqa: BLE001 - a failed check counts as down; its message is not shown to clients
             structlog.get_logger("claimsvc.http").exception("health_check_failed", dependency=name)
-            return Check(False, "the health check failed unexpectedly; see the service's log")
+            detail = "the health check failed unexpectedly; see the service's log"
+            return Check(False, detail, detail)
         return Check(True)

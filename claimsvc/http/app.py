@@ -48,12 +48,14 @@ def create_operators_app(app: web.Application) -> web.Application:
         app: the public one, from `create_app` with `operators_apart`.
     """
     services = app[SERVICES]
-    ours = _application(services, app[operations.READINESS], shows_operators_pages=True)
+    ours = _application(services, app[operations.READINESS], shows_operators_pages=True, shows_api=False)
     install(ours, OPERATORS_ROUTES)
     return ours
 
 
-def _application(services: Services, readiness: Readiness, *, shows_operators_pages: bool) -> web.Application:
+def _application(
+    services: Services, readiness: Readiness, *, shows_operators_pages: bool, shows_api: bool = True
+) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
@@ -63,6 +65,7 @@ def _application(services: Services, readiness: Readiness, *, shows_operators_pa
     app[operations.READINESS] = readiness
     app[operations.METRICS_PAGE] = MetricsPage(services.begin_render_metrics)
     app[operations.SHOWS_OPERATORS_PAGES] = shows_operators_pages
+    app[operations.SHOWS_API] = shows_api
     if services.live is not None:
         app.on_shutdown.append(_dismiss_viewers)
     return app

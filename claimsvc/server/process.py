@@ -23,11 +23,17 @@ TEARDOWN_SECONDS = 10.0  # after the grace period, to finish claims and close co
 
 def listen_for_operators(settings: Settings) -> socket.socket | None:
     """Open the socket of the port for operators, if there is one. Raises as `listen`."""
-    return None if settings.admin_port is None else listen(settings.host, settings.admin_port)
+    if settings.admin_port is None:
+        return None
+    return listen(settings.host, settings.admin_port, setting="CLAIMSVC_ADMIN_PORT")
 
 
-def listen(host: str, port: int) -> socket.socket:
+def listen(host: str, port: int, *, setting: str = "--port or CLAIMSVC_PORT") -> socket.socket:
     """Open a listening socket. Done before anything slow, so that a port in use is reported immediately.
+
+    Args:
+        host, port: where.
+        setting: how another port is chosen, for the message.
 
     Raises:
         SettingsError: the address or port cannot be used; the message says why and what to change.
@@ -46,16 +52,16 @@ def listen(host: str, port: int) -> socket.socket:
         sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise SettingsError(_why_not(host, port, error)) from error
+        raise SettingsError(_why_not(host, port, setting, error)) from error
     return sock
 
 
-def _why_not(host: str, port: int, error: OSError) -> str:
+def _why_not(host: str, port: int, setting: str, error: OSError) -> str:
     if error.errno == errno.EADDRINUSE:
-        return f"Port {port} of {host} is in use by another program: stop it, or choose another port with --port."
+        return f"Port {port} of {host} is in use by another program: stop it, or choose another port with {setting}."
     if error.errno == errno.EACCES:
-        return f"This user may not listen on port {port}: choose one above 1023 with --port."
-    return f"Cannot listen on {host} port {port} ({error.strerror}): change --host or --port."
+        return f"This user may not listen on port {port}: choose one above 1023 with {setting}."
+    return f"Cannot listen on {host} port {port} ({error.strerror}): change --host, or the port with {setting}."
 
 
 def stop_seconds(settings: Settings) -> float:

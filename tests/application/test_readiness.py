@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Mapping
 
 from claimsvc.application.readiness import Readiness
-from claimsvc.errors import UnavailableError
+from claimsvc.errors import Trouble, UnavailableError
 
 Told = tuple[bool, dict[str, bool]]
 
@@ -85,3 +85,13 @@ async def test_an_instance_that_stops_is_not_ready_whatever_its_dependencies_are
     readiness.stop()
     assert observer.told[-1] == (False, {"postgresql": True})
     assert [check.is_ok for check in (await readiness.report()).values()] == [False]
+
+
+async def test_operators_are_told_why_and_clients_what_is_not_usable() -> None:
+    async def refused() -> None:
+        raise UnavailableError(
+            "gone", dependency="postgresql", trouble=Trouble("it refuses the password", "correct it")
+        )
+
+    report = await Readiness({"postgresql": refused}).report()
+    assert (report["postgresql"].detail, report["postgresql"].why) == ("gone", "it refuses the password")

@@ -1,29 +1,13 @@
 """`Try it out` in /docs, as it stands: each operation's examples are sent to a service with the coupon `demo`."""
 
 import json
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import quote
 
 import aiohttp
-import pytest
 
-from claimsvc.bootstrap import application
-from claimsvc.config import Settings
-from claimsvc.connect import open_repositories
-from claimsvc.domain import PLAIN, StrategyName
-from tests.support.admin import ADMIN, ADMIN_DIGEST
-from tests.support.serving import served
-
-
-@pytest.fixture
-async def url(database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[str]:
-    """A service as `make run` starts it."""
-    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
-    async with open_repositories(settings) as database:
-        await database.campaigns.create("demo", 100, StrategyName.REDLOCK, PLAIN, actor="claimsvc")
-    async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
-        yield f"http://127.0.0.1:{port}"
+from tests.support.admin import ADMIN
 
 
 async def try_all(url: str, headers: Mapping[str, str]) -> dict[str, tuple[int, str]]:
@@ -95,16 +79,16 @@ def refused(answers: Mapping[str, tuple[int, str]]) -> dict[str, str]:
     }
 
 
-async def test_with_a_key_each_operation_works_as_it_is_filled_in(url: str) -> None:
-    assert refused(await try_all(url, ADMIN)) == NEEDS_MORE
+async def test_with_a_key_each_operation_works_as_it_is_filled_in(demo_url: str) -> None:
+    assert refused(await try_all(demo_url, ADMIN)) == NEEDS_MORE
     # A second time, some of it exists; but nothing that is filled in, such as a key of idempotency, is wrong by then.
-    again = await try_all(url, ADMIN)
+    again = await try_all(demo_url, ADMIN)
     assert {status for status, _ in again.values()} <= {200, 201, 403, 404, 409, 422}
     assert {why for name, why in refused(again).items() if again[name][0] == 422} <= {"rows-refused"}
 
 
-async def test_without_a_key_users_operations_work_and_the_others_say_that_they_need_one(url: str) -> None:
-    async with aiohttp.ClientSession() as client, client.get(f"{url}/openapi.json") as response:
+async def test_without_a_key_users_operations_work_and_the_others_say_that_they_need_one(demo_url: str) -> None:
+    async with aiohttp.ClientSession() as client, client.get(f"{demo_url}/openapi.json") as response:
         paths = (await response.json())["paths"]
     secured = {
         f"{method.upper()} {path}"
@@ -112,7 +96,7 @@ async def test_without_a_key_users_operations_work_and_the_others_say_that_they_
         for method, operation in operations.items()
         if operation.get("security")
     }
-    answers = await try_all(url, {})
+    answers = await try_all(demo_url, {})
     found = refused(answers)
     assert {name.split()[0] + " " + name.split()[1] for name, why in found.items() if why == "unauthorized"} == {
         *secured,
@@ -123,9 +107,9 @@ async def test_without_a_key_users_operations_work_and_the_others_say_that_they_
     assert answers["POST /api/coupons/claim"][0] == 201
 
 
-async def test_the_coupon_that_is_archived_is_not_the_one_that_is_tried(url: str) -> None:
-    await try_all(url, ADMIN)
+async def test_the_coupon_that_is_archived_is_not_the_one_that_is_tried(demo_url: str) -> None:
+    await try_all(demo_url, ADMIN)
     async with aiohttp.ClientSession() as client:
         claim = {"coupon_name": "demo", "user_id": "another"}
-        async with client.post(f"{url}/api/coupons/claim", json=claim) as response:
+        async with client.post(f"{demo_url}/api/coupons/claim", json=claim) as response:
             assert response.status == 201

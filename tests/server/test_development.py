@@ -40,6 +40,7 @@ def test_dev_tells_of_a_taken_port_before_it_starts_databases(state_dir: Path) -
         told = claimsvc("dev", "--state-dir", str(state_dir), PORT=str(port))
     assert told.returncode == 78
     assert f"Port {port} of 127.0.0.1 is in use" in told.stderr
+    assert "choose another port with `make run PORT=8081`, or with --port 8081." in told.stderr
     assert not state_dir.exists()
 
 

@@ -1,22 +1,27 @@
-"""Whether this instance can use its dependencies, and since when not: the same checks as those of `/readyz`."""
+"""Whether this instance can use its dependencies, and since when not: the same report as that of `/readyz`."""
 
-import asyncio
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-
-import structlog
-
-from claimsvc.errors import UnavailableError
-from claimsvc.ports import HealthCheck
+from typing import Protocol
 
 CHECK_SECONDS = 1.0
-# While nobody watches, so that a viewer who comes later is told since when a dependency is down.
-IDLE_CHECK_SECONDS = 5.0
-_TIMEOUT_SECONDS = 2.0
 # One check that fails may be a connection that was lost.
 _FAILURES = 2
 _LONGEST_WHY = 200
+
+
+class Check(Protocol):
+    """The state of one dependency; see `claimsvc.application.readiness`."""
+
+    @property
+    def is_ok(self) -> bool: ...
+    @property
+    def why(self) -> str: ...
+
+
+Report = Callable[[], Awaitable[Mapping[str, Check]]]
+"""Tells the state of each dependency, by its name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,55 +42,40 @@ class DependencyState:
 
 
 class HealthWatch:
-    """Checks the dependencies of this instance.
+    """Watches the dependencies of this instance.
 
     Args:
-        checks: the check of each dependency, by its name.
+        report: see `Report`.
+        names: the dependencies that are watched. What else is reported, such as that this instance stops, is none.
         clock: seconds since 1970.
     """
 
-    def __init__(self, checks: Mapping[str, HealthCheck], clock: Callable[[], float] = time.time) -> None:
-        self._checks = checks
+    def __init__(self, report: Report, names: Iterable[str], clock: Callable[[], float] = time.time) -> None:
+        self._report = report
+        self._names = tuple(names)
         self._clock = clock
         self._failing: dict[str, tuple[int, float]] = {}
         self.states: dict[str, DependencyState] = {}
 
-    @property
-    def is_failing(self) -> bool:
-        """Whether the last check of any dependency failed."""
-        return bool(self._failing)
-
     async def check(self) -> None:
-        """Check each dependency once. Takes two seconds at most."""
-        await asyncio.gather(*(self._check(name) for name in self._checks))
-
-    async def _check(self, name: str) -> None:
-        started = self._clock()
-        why = await self._why_unusable(name)
+        """Ask for a report."""
+        started = round(self._clock(), 1)
+        report = await self._report()
         now = round(self._clock(), 1)
+        for name in self._names:
+            if (check := report.get(name)) is not None:
+                self._note(name, check, started, now)
+
+    def _note(self, name: str, check: Check, started: float, now: float) -> None:
         known = self.states.get(name)
-        if why is None:
+        if check.is_ok:
             self._failing.pop(name, None)
             is_same = known is not None and known.is_up
-            self.states[name] = DependencyState(True, known.since if is_same and known else round(started, 1), now)
+            self.states[name] = DependencyState(True, known.since if is_same and known else started, now)
             return
-        times, since = self._failing.get(name, (0, round(started, 1)))
+        times, since = self._failing.get(name, (0, started))
         self._failing[name] = times + 1, since
         if times + 1 >= _FAILURES:
-            self.states[name] = DependencyState(False, since, now, why)
+            self.states[name] = DependencyState(False, since, now, check.why[:_LONGEST_WHY])
         elif known is not None:
             self.states[name] = replace(known, checked_at=now)
-
-    async def _why_unusable(self, name: str) -> str | None:
-        try:
-            async with asyncio.timeout(_TIMEOUT_SECONDS):
-                await self._checks[name]()
-        except UnavailableError as error:
-            why = error.trouble.found if error.trouble is not None else error.detail
-            return why[:_LONGEST_WHY]
-        except TimeoutError:
-            return f"no answer within {_TIMEOUT_SECONDS:g} s"
-        except Exception:  # noqa: BLE001 - a check that fails in an unknown way counts as down
-            structlog.get_logger("claimsvc.live").exception("health_check_failed", dependency=name)
-            return "its check failed unexpectedly; see the log"
-        return None

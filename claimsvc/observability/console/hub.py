@@ -7,7 +7,7 @@ serializes one picture for all of them.
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Protocol
@@ -19,7 +19,7 @@ from claimsvc.domain import Coupon
 from claimsvc.errors import TransientError
 from claimsvc.observability.console.diagnosis import Diagnosis
 from claimsvc.observability.console.events import Events
-from claimsvc.observability.console.health import CHECK_SECONDS, IDLE_CHECK_SECONDS, HealthWatch
+from claimsvc.observability.console.health import CHECK_SECONDS, HealthWatch, Report
 from claimsvc.observability.console.inspection import FindHolders, Inspector, Look
 from claimsvc.observability.console.membership import Heard, Membership
 from claimsvc.observability.console.merge import PictureBuilder
@@ -29,12 +29,12 @@ from claimsvc.observability.console.summary import Summary, Window
 from claimsvc.observability.console.verdict import Scene, Verdict
 from claimsvc.observability.metrics import Metrics, read_totals
 from claimsvc.observability.metrics.busiest import OTHER
-from claimsvc.ports import HealthCheck
 from claimsvc.redis.masters import Master, being_cancelled
 
 _log = structlog.get_logger("claimsvc.live")
 
 UPDATE_SECONDS = 0.1
+DEPENDENCIES = ("postgresql", "redis")
 _IDLE_SECONDS = 0.5
 _STOCK_SECONDS = 0.2
 _VERDICT_SECONDS = 1.0
@@ -73,7 +73,7 @@ class Live:
         stock: reads coupons, all at one point in time.
         look: reads a coupon's lock from the masters. Called at most once a second, and only while there are viewers.
         find_holders: finds sessions of PostgreSQL that hold rows of coupons. Called likewise.
-        health_checks: the check of each dependency, by its name.
+        readiness: tells the state of each of `DEPENDENCIES`.
         instance: this instance's unique name, with which the tokens of its locks begin.
         pool_size: most connections to PostgreSQL.
         most_viewers: further viewers are refused.
@@ -87,7 +87,7 @@ class Live:
         stock: Callable[[Sequence[str]], Awaitable[list[Coupon]]],
         look: Look,
         find_holders: FindHolders,
-        health_checks: Mapping[str, HealthCheck],
+        readiness: Report,
         *,
         instance: str,
         pool_size: int,
@@ -103,7 +103,7 @@ class Live:
         self._metrics = metrics
         self._read_stock = stock
         self._inspector = Inspector(look, find_holders)
-        self._health = HealthWatch(health_checks)
+        self._health = HealthWatch(readiness, DEPENDENCIES)
         self._events = Events()
         self._window = Window(instance, _shown(instance), pool_size)
         self._relay = Relay(masters, self._hear)
@@ -242,12 +242,9 @@ class Live:
         self._inspector.forget()
 
     async def _check_health(self) -> None:
-        """Check the dependencies: often while somebody watches, and seldom otherwise."""
+        """Follow readiness, watched or not, so that a viewer who comes later is told since when it has been so."""
         await self._health.check()
-        if self._viewers or self._listeners > 0 or self._health.is_failing:
-            await asyncio.sleep(CHECK_SECONDS)
-        else:
-            await _wait(self._watched, IDLE_CHECK_SECONDS)
+        await asyncio.sleep(CHECK_SECONDS)
 
     async def _while_watched(self, work: Callable[[], Awaitable[None]]) -> None:
         await self._watched.wait()

@@ -119,7 +119,7 @@ class PictureBuilder:
             times=times_of(time_spent),
             transaction_ms=round(time_spent.transaction_ms, 2),
             lag_ms=round(1000 * time_spent.lag_seconds, 2),
-            objectives=add_up_objectives(each.objectives for each in speaking),
+            objectives=add_up_objectives(each.summary.objectives for each in heard),
             hears_others=hears_others,
             stock_age_seconds=stock_age_seconds,
         )

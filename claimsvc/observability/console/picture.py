@@ -145,19 +145,22 @@ POSTGRESQL, REDIS, LOCK, SERVICE = "postgresql", "redis", "lock", "service"
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How leaders of batches spent the last ten seconds: shares that add up to 1, or are all 0.
+    """Whose time it was that leaders of batches spent in the last ten seconds: shares that add up to 1, or are all 0.
+
+    Waiting for another instance's turn is the time of what the turns consist of, and the lock's only if they are short.
 
     Args:
-        lock: waiting for other instances' turns.
+        lock: waiting for short turns: their number makes it long.
         redis: acquiring and releasing locks.
         postgresql: in transactions, those that go on included.
-        blame: whose time was most of it: `postgresql`, `redis`, `lock` or `service`; empty if nobody's. Waiting for a
-            turn is the time of what the turns consist of, and the lock's only if the turns are short.
+        service: in the instances themselves: late event loops, gathering claims.
+        blame: whose time was most of it, by the name of its share; empty if nobody's.
     """
 
     lock: float
     redis: float
     postgresql: float
+    service: float
     blame: str = ""
 
 

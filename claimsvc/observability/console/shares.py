@@ -12,6 +12,8 @@ _MOST_OF_IT = 0.5
 # Shorter turns do not explain long waits; the number of instances does.
 LONG_TURN_MS = 25.0
 _CALLS_OF_A_TURN = 2
+# The lag is a mean: no answer consists of it alone.
+_MOST_LATE = 0.8
 # How often the event loop's lag is measured; see `claimsvc/jobs/loop.py`.
 LAG_SAMPLE_SECONDS = 0.1
 
@@ -71,29 +73,28 @@ def times_of(spent: Spent) -> Times:
     lock = spent.waited - redis
     total = lock + 2 * redis + spent.postgresql
     if not total:
-        return Times(0.0, 0.0, 0.0)
+        return Times(0.0, 0.0, 0.0, 0.0)
+    shares = _attributed(spent, lock / total, 2 * redis / total, spent.postgresql / total)
+    most = max(shares, key=lambda name: shares[name])
     return Times(
-        round(lock / total, 3),
-        round(2 * redis / total, 3),
-        round(spent.postgresql / total, 3),
-        _blame(spent, lock / total, 2 * redis / total, spent.postgresql / total),
+        **{name: round(share, 3) for name, share in shares.items()}, blame=most if shares[most] > _MOST_OF_IT else ""
     )
 
 
-def _blame(spent: Spent, lock: float, redis: float, postgresql: float) -> str:
-    """Name whose time is most of it. The parts are shares."""
-    late_redis = redis * min(1.0, ratio(spent.lag_seconds, spent.call_seconds))
-    late_postgresql = postgresql * min(1.0, ratio(spent.lag_seconds, ratio(spent.postgresql, spent.transactions)))
+def _attributed(spent: Spent, lock: float, redis: float, postgresql: float) -> dict[str, float]:
+    """Give what is spent on late event loops to the service, and on other instances' turns to what these consist of."""
+    late_redis = redis * min(_MOST_LATE, ratio(spent.lag_seconds, spent.call_seconds))
+    transaction_seconds = ratio(spent.postgresql, spent.transactions)
+    late_postgresql = postgresql * min(_MOST_LATE, ratio(spent.lag_seconds, transaction_seconds))
     shares = {
-        POSTGRESQL: postgresql - late_postgresql,
-        REDIS: redis - late_redis,
-        SERVICE: late_redis + late_postgresql,
         LOCK: 0.0,
+        REDIS: redis - late_redis,
+        POSTGRESQL: postgresql - late_postgresql,
+        SERVICE: late_redis + late_postgresql,
     }
     for name, share in _parts_of_turn(spent).items():
         shares[name] += lock * share
-    most = max(shares, key=lambda name: shares[name])
-    return most if shares[most] > _MOST_OF_IT else ""
+    return shares
 
 
 def _parts_of_turn(spent: Spent) -> dict[str, float]:
@@ -103,8 +104,8 @@ def _parts_of_turn(spent: Spent) -> dict[str, float]:
     total = redis + spent.hold_seconds
     if not spent.holds or 1000 * total / spent.holds < LONG_TURN_MS:
         return {LOCK: 1.0}
-    late_redis = min(redis, _CALLS_OF_A_TURN * spent.holds * spent.lag_seconds)
-    late_transactions = min(transactions, spent.transactions * spent.lag_seconds)
+    late_redis = min(_MOST_LATE * redis, _CALLS_OF_A_TURN * spent.holds * spent.lag_seconds)
+    late_transactions = min(_MOST_LATE * transactions, spent.transactions * spent.lag_seconds)
     return {
         REDIS: (redis - late_redis) / total,
         POSTGRESQL: (transactions - late_transactions) / total,

@@ -52,7 +52,7 @@ def _blamed(scene: Scene, level: str, evidence: str) -> Iterator[Verdict]:
         yield Verdict(f"slow-{blame}", level, text, f"{evidence} {more}", advice, is_cause=True)
     shares = (
         f"Their time: {percent(picture.times.lock)} waiting for turns, {percent(picture.times.redis)} Redis, "
-        f"{percent(picture.times.postgresql)} PostgreSQL."
+        f"{percent(picture.times.postgresql)} PostgreSQL, {percent(picture.times.service)} this service."
     )
     advice = "No single cause has been most of the last ten seconds. First check what all share: CPUs, network, disks."
     yield Verdict("slow", level, "Claims are slow.", f"{evidence} {shares}", advice, is_cause=True)
@@ -92,9 +92,10 @@ def _of_lock(picture: Picture) -> tuple[str, str, str]:
 
 
 def _of_service(picture: Picture) -> tuple[str, str, str]:
+    share, late = percent(picture.times.service), milliseconds(picture.lag_ms)
     return (
         "Claims are slow, because the instances are: most of the time is spent in this service.",
-        f"Their event loops wake {milliseconds(picture.lag_ms)} late.",
+        f"The service's share is {share}; its event loops wake {late} late.",
         "Check the CPU of the instances: start more of them, or give them more.",
     )
 

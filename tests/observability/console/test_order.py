@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from claimsvc.application.readiness import Check
 from claimsvc.domain import RowHolder
-from claimsvc.errors import Trouble, UnavailableError
 from claimsvc.jobs import loop
 from claimsvc.observability.console import objectives, shares
 from claimsvc.observability.console.diagnosis import Diagnosis, judge
@@ -94,6 +94,12 @@ def test_while_a_page_fires_for_what_has_ended_nothing_else_is_said() -> None:
     assert "The alert ends when the last 5 minutes" in said.advice
 
 
+def test_what_an_instance_failed_before_it_fell_silent_still_counts() -> None:
+    ended = ObjectiveFigures(BURNS.windows, failed_at=time.time() - 5)
+    seen = picture(heard("here"), heard("there", objectives=ended, silent_seconds=5.0))
+    assert seen.objectives.burning("failed", "requests", objectives.FAILED_ALLOWED) == ("5m", "1h")
+
+
 def test_a_violated_invariant_pages_for_an_hour_and_is_said_as_long() -> None:
     one = ObjectiveFigures({"1h": {"violations": 1.0}})
     said = verdict(heard("here", objectives=one), heard("there"))
@@ -132,7 +138,7 @@ def test_the_lag_is_asked_for_as_often_as_is_reckoned_with() -> None:
 def test_a_late_event_loop_is_the_services_own_time() -> None:
     said = verdict(heard("here", {"spring": TAKES_TURNS}, process={**SLOW, "lag_seconds": 0.7}))
     assert "because the instances are: most of the time is spent in this service" in said.text
-    assert "Their event loops wake 233 ms late." in said.evidence
+    assert "The service's share is 64 %; its event loops wake 233 ms late." in said.evidence
     # A little late is not most of the time.
     assert "PostgreSQL" in verdict(heard("here", {"spring": TAKES_TURNS}, process={**SLOW, "lag_seconds": 0.2})).text
 
@@ -276,26 +282,22 @@ async def test_a_dependency_is_down_after_two_checks_since_the_first() -> None:
     now = 100.0
     broken = False
 
-    async def check() -> None:
-        if broken:
-            raise UnavailableError(
-                "not told", dependency="postgresql", trouble=Trouble("no server listens", "start it")
-            )
+    async def report() -> dict[str, Check]:
+        stopping = {"claimsvc": Check(False, "stopping", "stopping")}
+        return stopping | {"postgresql": Check(not broken, "not told", "no server listens" if broken else "")}
 
-    watch = HealthWatch({"postgresql": check}, lambda: now)
+    watch = HealthWatch(report, ("postgresql",), lambda: now)
     await watch.check()
     assert watch.states["postgresql"] == DependencyState(True, 100.0, 100.0)
     broken, now = True, 105.0
     await watch.check()
     assert watch.states["postgresql"].is_up
-    assert watch.is_failing
     now = 106.0
     await watch.check()
     assert watch.states["postgresql"] == DependencyState(False, 105.0, 106.0, "no server listens")
     broken, now = False, 107.0
     await watch.check()
-    assert watch.states["postgresql"] == DependencyState(True, 107.0, 107.0)
-    assert not watch.is_failing
+    assert watch.states == {"postgresql": DependencyState(True, 107.0, 107.0)}, "an instance that stops is no outage"
 
 
 def test_a_row_and_its_sentence_have_the_same_figures() -> None:

@@ -17,6 +17,7 @@ from claimsvc.server.stress import StressTests
 from tests.observability.console.conftest import Open
 from tests.observability.console.watching import Instance, coupon
 from tests.support.admin import ADMIN_KEY
+from tests.support.chromium import CONTRAST
 from tests.support.serving import served
 from tests.support.waiting import until
 
@@ -189,24 +190,8 @@ async def test_light_and_dark_differ_and_both_are_readable(look: Look, instance:
             "#fire",
             "footer a",
         ):
-            assert await page.evaluate(_CONTRAST, selector) >= 4.5, (scheme, selector)
+            assert await page.evaluate(CONTRAST, selector) >= 4.5, (scheme, selector)
     assert len(backgrounds) == 2
-
-
-_CONTRAST = """selector => {
-    const element = document.querySelector(selector);
-    const channel = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-    const luminance = colour => {
-        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
-        return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    };
-    let back = element;
-    while (getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
-    const [a, b] = [luminance(getComputedStyle(element).color), luminance(getComputedStyle(back).backgroundColor)];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-}"""
 
 
 @pytest.mark.slow

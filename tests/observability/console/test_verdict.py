@@ -223,7 +223,7 @@ def test_neither_is_blamed_when_both_are_slow() -> None:
         )
     )
     assert said.text == "Claims are slow."
-    assert "Their time: 0 % waiting for turns, 50 % Redis, 50 % PostgreSQL." in said.evidence
+    assert "Their time: 0 % waiting for turns, 50 % Redis, 50 % PostgreSQL, 0 % this service." in said.evidence
     assert "No single cause" in said.advice
 
 

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from html import escape
 
 from aiohttp import hdrs, web
 
@@ -10,6 +9,7 @@ from claimsvc.application.readiness import Check, Readiness
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.resources.operations import pages
 from claimsvc.http.resources.operations.docs import DOCS
 from claimsvc.http.resources.operations.metrics_page import MetricsPage
 from claimsvc.http.server import problems
@@ -21,14 +21,9 @@ READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 METRICS_PAGE: web.AppKey[MetricsPage] = web.AppKey("metrics_page", MetricsPage)
 SHOWS_OPERATORS_PAGES: web.AppKey[bool] = web.AppKey("shows_operators_pages", bool)
 """Whether the application answers operators; false if they have a port of their own."""
+SHOWS_API: web.AppKey[bool] = web.AppKey("shows_api", bool)
+"""Whether the application has the API; false on the port for operators."""
 OPENAPI_DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi_document")
-
-_EXPLANATION = """<!DOCTYPE html>
-<html lang="en">
-  <head><meta charset="utf-8"><title>{title}</title></head>
-  <body><h1>{title}</h1><p>Status {status}.</p><p>{meaning}</p><p>{advice}</p></body>
-</html>
-"""
 
 
 async def livez(request: web.Request) -> Reply:
@@ -89,14 +84,13 @@ async def explain_problem(request: web.Request, path: parameters.ProblemPath) ->
         return problems.respond(problems.NOT_FOUND, request[REQUEST_ID])
     if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return ok(schemas.ProblemKindBody(problem.type, problem.title, problem.status, problem.meaning, problem.advice))
-    page = _EXPLANATION.format(
-        title=escape(problem.title),
-        status=problem.status,
-        meaning=escape(problem.meaning),
-        advice=escape(problem.advice),
-    )
-    headers = {**RESPONSE_HEADERS, "Content-Security-Policy": "default-src 'none'"}
-    return web.Response(text=page, content_type="text/html", headers=headers)
+    return pages.explanation(problem)
+
+
+async def home(request: web.Request) -> web.Response:
+    """The page that says what runs here, and where to go."""
+    has_api = request.app[SHOWS_API]
+    return pages.home(request.host, has_api=has_api, has_operators_pages=request.app[SHOWS_OPERATORS_PAGES])
 
 
 async def docs(request: web.Request) -> web.Response:
@@ -175,6 +169,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         problems=(problems.NOT_FOUND,),
     ),
+    Route("GET", "/", home, tag="operations", summary="What runs here", success=_PAGE, documented=False),
     Route("GET", "/docs", docs, tag="operations", summary="Swagger UI", success=_PAGE, documented=False),
     Route(
         "GET",

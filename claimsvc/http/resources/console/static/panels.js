@@ -114,18 +114,19 @@ export class Figures {
     const middle = p50_ms === null ? "no claims now" : `median ${duration(p50_ms)}`;
     this.#latency.update(slow, middle, p99_ms > 1000 ? "warning" : "good", history, now, (each) => each.p99);
     const waiters = picture.instances.reduce((sum, instance) => sum + instance.lock_waiters, 0);
-    this.#waiting.update(count(waiting), `${count(waiters)} queues wait for a lock`, "good", history, now, (each) => each.waiting);
+    this.#waiting.update(count(waiting), `${count(waiters)} ${waiters === 1 ? "queue waits" : "queues wait"} for a lock`, "good", history, now, (each) => each.waiting);
     this.#gaveUp.update(count(gave_up), gave_up ? "waiting for a lock" : "none", gave_up ? "bad" : "good", history, now, (each) => each.gave_up);
     this.#showTimes(picture);
   }
 
-  #showTimes({ times, transaction_ms, masters }) {
+  #showTimes({ times, transaction_ms, lag_ms, masters }) {
     const calls = masters.filter((master) => master.up_at.length);
     const call = calls.length ? Math.max(...calls.map((master) => master.call_ms)) : 0;
     const told = [
-      ["lock", "The lock: another instance's turn", times.lock, ""],
+      ["lock", "Short turns at a lock: many instances want it", times.lock, ""],
       ["redis", "Redis: acquiring and releasing it", times.redis, calls.length ? `a call takes ${duration(call)}` : ""],
       ["postgresql", "PostgreSQL: transactions", times.postgresql, transaction_ms ? `one takes ${duration(transaction_ms)}` : ""],
+      ["service", "This service: CPU, event loop, gathering claims", times.service, lag_ms >= 1 ? `event loops wake ${duration(lag_ms)} late` : ""],
     ];
     const list = byId("times");
     if (!list.children.length) {
@@ -134,7 +135,7 @@ export class Figures {
         list.append(make("dt", "", label), make("dd", "", make("span", "strong"), " ", make("span", "sub"), bar));
       }
     }
-    const busy = times.lock + times.redis + times.postgresql > 0;
+    const busy = times.lock + times.redis + times.postgresql + times.service > 0;
     told.forEach(([, , share, detail], index) => {
       const shown = list.querySelectorAll("dd")[index];
       say(shown.querySelector(".strong"), busy ? percent(share) : "–");
