@@ -29,8 +29,8 @@ def _contained() -> Iterator[None]:
             os.environ["REDIS_URL"] = url
 
 
-# pottery logs that it is imported, and a stack trace for each failed command. `redis.masters` logs one line when a master's
-# state changes.
+# pottery logs that it is imported, and a stack trace for each failed command. `redis.masters` logs one line when a
+# master's state changes.
 logging.getLogger("pottery").disabled = True
 
 with _contained():
