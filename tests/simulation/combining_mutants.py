@@ -145,6 +145,10 @@ def decisions_of_a_batch_go_to_the_wrong_claims() -> AbstractContextManager[obje
     return patch.object(redlock, "_each", lambda decisions, attempts: list(reversed(each(decisions, attempts))))
 
 
+def batches_are_handed_over_whatever_time_is_left() -> AbstractContextManager[object]:
+    return patch.object(CouponQueue, "longest_wait", lambda self: 0.0)
+
+
 def others_are_decided_for_without_the_lock() -> AbstractContextManager[object]:
     """Not among `COMBINING_MUTANTS`: the fence makes it harmless, and it takes until the batch's origin gives up."""
 
