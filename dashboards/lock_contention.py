@@ -31,6 +31,7 @@ def lock_contention() -> Dashboard:
             "Waiting for the lock": _waiting(),
             "Holding the lock": _holding(),
             "Attempts": _attempts(),
+            "Combining": _combining(),
             "Batches": _batches(),
         },
     )
@@ -244,6 +245,35 @@ def _attempts() -> list[Panel]:
             " instance no longer waited.",
             "ops",
             Query(per_second("claimsvc_lock_hints_total", "result"), "{{result}}"),
+        ),
+    ]
+
+
+def _combining() -> list[Panel]:
+    return [
+        graph(
+            "Combined claims by instance",
+            "Who decides for whom? Combining: an instance that finds a lock held hands its claims to the holder, which"
+            " decides them with its own. origin: handed over; holder: decided for others. Each instance is both in turn.",
+            "ops",
+            Query(per_second("claimsvc_combined_claims_total", "instance, role", COUPON), "{{instance}} {{role}}"),
+        ),
+        quantile_graph(
+            "Wait for a holder",
+            "How long are claims on their way that were handed over? Its transaction, and two messages: some"
+            " milliseconds. After 0.5 s the origin decides for itself.",
+            "claimsvc_combine_wait_seconds",
+            COUPON,
+        ),
+        graph(
+            "Taken back by the origin",
+            "How often did no answer come in time? undecided: the origin decided for itself; decided: only the answer"
+            " was lost. Some at each restart are normal.",
+            COUNT,
+            Query(
+                happened("claimsvc_combine_taken_back_total", "$__rate_interval", "coupon, found"),
+                "{{coupon}} {{found}}",
+            ),
         ),
     ]
 

@@ -37,8 +37,9 @@ from claimsvc.embedded import (
 )
 from claimsvc.errors import EXIT_OK, SettingsError
 from claimsvc.http.framework.services import ForDevelopment
+from claimsvc.server.process import listen, run
 from claimsvc.server.stress import stress_tests
-from claimsvc.server.worker import listen, run, serve_worker
+from claimsvc.server.worker import serve_worker
 
 _DEMO_COUPON = "demo"
 _DEMO_AMOUNT = 100

@@ -13,7 +13,7 @@ import yaml
 
 from claimsvc.config import Settings, load_settings
 from claimsvc.http.routes import OPERATORS_ROUTES, ROUTES
-from claimsvc.server.worker import TEARDOWN_SECONDS
+from claimsvc.server.process import TEARDOWN_SECONDS
 from tests.deploy.chart import (
     CHART,
     NEEDED,

@@ -17,7 +17,7 @@ from claimsvc.config import Settings, load_database_settings, load_settings
 from claimsvc.embedded import free_port
 from claimsvc.embedded.programs import find_valkey
 from claimsvc.embedded.state import open_state_dir, temporary_state_dir
-from claimsvc.server.worker import stop_seconds
+from claimsvc.server.process import stop_seconds
 from tests.deploy.files import (
     PROJECT,
     ROOT,

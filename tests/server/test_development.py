@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from claimsvc.embedded import temporary_state_dir
-from tests.support.program import CLAIMSVC, DEADLINE_SECONDS, Starter, call, claimsvc, environment, is_alive, pids_on
+from tests.support.program import (
+    CLAIMSVC,
+    DEADLINE_SECONDS,
+    Starter,
+    call,
+    claimsvc,
+    claimsvc_here,
+    environment,
+    is_alive,
+    pids_on,
+)
 from tests.support.waiting import block_until
 
 
@@ -82,7 +92,7 @@ def test_a_second_dev_on_the_same_state_folder_is_refused(start: Starter, state_
 
 
 def test_dev_refuses_an_even_number_of_masters() -> None:
-    assert claimsvc("dev", "--masters", "2").returncode == 2
+    assert claimsvc_here("dev", "--masters", "2").returncode == 2
 
 
 def test_dev_runs_a_command_against_the_service_and_has_its_status(state_dir: Path) -> None:

@@ -17,7 +17,7 @@ from tests.simulation.mutants import MUTANTS, Mutant, a_batch_that_fails_is_not_
 from tests.simulation.scenario import ClaimPlan, ClientPlan, CouponPlan, Fault, Kind, Moment, Scenario, scenario_of
 
 # `python -m tests.simulation --minutes 60` explores more.
-_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "1000")) // 4
+_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "500")) // 4
 _MOST_SEEDS_FOR_A_MUTANT = 10_000
 
 

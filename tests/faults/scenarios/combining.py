@@ -113,7 +113,9 @@ class TheHolderStopsInItsTransaction(_Combining):
         victim = trial.cluster.instances[rng.randrange(3)]
         await victim.terminate()
         point = rng.choice([AFTER_LOCK, BEFORE_COMMIT])
-        await asyncio.to_thread(victim.launch, {"CLAIMSVC_FAILPOINTS": f"{point}=stop@{rng.randrange(1, 3 if point == AFTER_LOCK else 20)}"})
+        # It takes a lock about once a second.
+        at = rng.randrange(1, 3 if point == AFTER_LOCK else 20)
+        await asyncio.to_thread(victim.launch, {"CLAIMSVC_FAILPOINTS": f"{point}=stop@{at}"})
         await victim.until_paused(60.0)
         trial.fired()
         await asyncio.sleep(self.ttl_seconds + 1.0)
