@@ -254,7 +254,8 @@ def _combining() -> list[Panel]:
         graph(
             "Combined claims by instance",
             "Who decides for whom? Combining: an instance that finds a lock held hands its claims to the holder, which"
-            " decides them with its own. origin: handed over; holder: decided for others. Each instance is both in turn.",
+            " decides them with its own. origin: handed over; holder: decided for others."
+            " Each instance is both in turn.",
             "ops",
             Query(per_second("claimsvc_combined_claims_total", "instance, role", COUPON), "{{instance}} {{role}}"),
         ),

@@ -42,7 +42,7 @@ class RedisQuotas:
 
     def __init__(self, masters: Sequence[Master], quotas: Sequence[Quota], observer: QuotaObserver) -> None:
         self.quotas = tuple(quotas)
-        self._queues = [_MasterQueue(master) for master in masters]
+        self._queues = [_MasterQueue(master, self.quotas) for master in masters]
         self._observer = observer
 
     async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
@@ -131,8 +131,11 @@ class _Request:
 class _MasterQueue:
     """The requests that wait to be counted by one master."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, quotas: Sequence[Quota]) -> None:
         self._master = master
+        # For the script: the number of each quota, a digit, and the arguments that describe all of them.
+        self._number_of = {quota.name: str(number) for number, quota in enumerate(quotas, 1)}
+        self._described = [number for quota in quotas for number in _numbers(quota)]
         self._waiting: list[_Request] = []
         self._sender: asyncio.Task[None] | None = None
         # While the master is late, requests pass uncounted.
@@ -177,9 +180,9 @@ class _MasterQueue:
             request.tell(None)
 
     async def _call(self, requests: Sequence[_Request]) -> None:
-        arguments = [number for request in requests for number in _numbers(request.quota)]
+        numbers_of = "".join([self._number_of[request.quota.name] for request in requests])
         try:
-            numbers = await _take(self._master, [request.key for request in requests], *arguments)
+            numbers = await _take(self._master, [request.key for request in requests], numbers_of, *self._described)
         except RedisError:
             for request in requests:
                 request.tell(None)
@@ -190,7 +193,7 @@ class _MasterQueue:
 
 
 def _numbers(quota: Quota) -> tuple[int, int]:
-    """The script's arguments: the microseconds after which one more request is allowed, and how many are at once."""
+    """A quota for the script: the microseconds after which one more request is allowed, and how many are at once."""
     return quota.seconds * 1_000_000 // quota.requests, quota.requests
 
 

@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 from claimsvc.claiming.combining.messages import Answered, answered, handed, handed_batch, read
 from claimsvc.domain import Attempt
 from claimsvc.ports import (
+    AllClaimed,
     Answer,
     BatchDecisions,
     CombineObserver,
@@ -231,9 +232,10 @@ class Journey:
         if found is not HandOver.SENT:
             self.was_sent = was_sent or found is HandOver.UNKNOWN
             return found
-        self.decisions = (await answer).decisions
-        if self.decisions is None:
+        decisions = (await answer).decisions
+        if decisions is None or (not isinstance(decisions, AllClaimed) and len(decisions) != self.batch.size):
             return HandOver.RESERVED
+        self.decisions = decisions
         self._combiner.observer.combine_waited(name, time.monotonic() - started)
         self._combiner.observer.combined(name, "origin", self.batch.size)
         return HandOver.SENT

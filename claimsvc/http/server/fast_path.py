@@ -249,7 +249,7 @@ class FastPath:
         )
 
     def caller_of(self, message: RawRequestMessage) -> Caller | Exception | None:
-        """Return the caller of a request that `takes` is true for, or why it is refused; None leaves it to aiohttp."""
+        """The caller of a request that `takes` is true for, or why it is refused; None leaves it to aiohttp."""
         if self._identify is None:
             return ANYBODY
         try:
