@@ -84,6 +84,10 @@ class Desk:
         senders = {each.sender for each in self._waiting.values()}
         return min(senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
 
+    def waiting(self) -> Sequence[HandedBatch]:
+        """Return the batches that lie here."""
+        return [each.batch for each in self._waiting.values()]
+
     def decline(self) -> None:
         """Send everything back that lies here."""
         for each in self._waiting.values():
