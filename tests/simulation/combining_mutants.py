@@ -171,8 +171,9 @@ def _where_messages_are_hurt(scenario: Scenario) -> bool:
 
 
 def _where_the_fence_is_purged(scenario: Scenario) -> bool:
-    is_purged = any(fault.kind is Kind.FENCE_PURGED and fault.seconds > 0.1 for fault in scenario.faults)
-    return is_purged and _where_messages_are_hurt(scenario) and scenario.claims <= 120
+    kinds = [fault.kind for fault in scenario.faults if fault.seconds > 0.1]
+    copies_are_purged = kinds.count(Kind.DOUBLED_MESSAGES) == 3 and Kind.FENCE_PURGED in kinds
+    return copies_are_purged and _where_instances_combine(scenario) and scenario.claims <= 120
 
 
 COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[Scenario], bool]] = {

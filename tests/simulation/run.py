@@ -26,7 +26,7 @@ _LONGEST_RUN_SECONDS = 120.0
 _MOMENT_SECONDS = 0.5
 _STEP_BACK_SECONDS = 30.0
 # The fence keeps batches for a day in truth. Here, they are forgotten while copies of them arrive.
-_KEPT_SECONDS, _PURGE_AGAIN_SECONDS = 0.002, 0.02
+_KEPT_SECONDS, _PURGE_AGAIN_SECONDS = 0.001, 0.01
 # What a clock is set back prolongs whatever waits to expire by it.
 _JUMP_BACK_SECONDS = 0.5
 # Down masters are asked again every 0.2 s, others every second.
