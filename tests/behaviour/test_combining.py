@@ -163,11 +163,11 @@ async def test_a_lock_that_is_released_goes_on_to_the_one_that_is_invited(
                 await lies_on(desk)
                 await desk.admit(instances[1].storage.admission, ())
                 await first
+                second = claim(instances[0], "ben")
+                await lies_on(desk)
                 successor = desk.successor()
                 assert successor is not None
                 lease.hand_to(successor)
-                second = claim(instances[0], "ben")
-                await lies_on(desk)
         assert lease.handed_over == ("spring",)
     assert isinstance((await second)[0], Claimed)
     assert instances[0].observed.waits[-1][0] == "acquired"

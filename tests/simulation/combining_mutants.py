@@ -14,7 +14,9 @@ from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.combining.messages import Answered, read
 from claimsvc.claiming.strategies import RedlockStrategy, redlock
 from claimsvc.domain import Attempt
+from claimsvc.errors import UnavailableError
 from claimsvc.ports import HandedBatch
+from claimsvc.redis.lock.redlock import RedlockLease
 from tests.simulation.database import Fenced, SimulatedDatabase, names_of
 from tests.simulation.network import Answer
 from tests.simulation.scenario import Kind, Scenario
@@ -68,6 +70,13 @@ def the_fence_is_put_up_without_the_rows_lock() -> AbstractContextManager[object
     """What it is compared with is read at the beginning of the statement, and it is written at the end."""
 
     def fencing(self: SimulatedDatabase, names: set[str], batches: Sequence[HandedBatch], decide: Any) -> Any:
+        def commit(ours: set[str]) -> object:
+            fences = {(each.coupon_name, each.id) for each in batches if each.id in ours}
+            if fences & self.fenced:
+                return UnavailableError("two transactions wait for each other", dependency="postgresql")
+            self.fenced |= fences
+            return decide(ours)
+
         def arrive(answer: Answer) -> None:
             seen = {name: self.fenced_after.get(name, "") for name in names}
 
@@ -77,8 +86,7 @@ def the_fence_is_put_up_without_the_rows_lock() -> AbstractContextManager[object
                     for each in batches
                     if each.id > seen[each.coupon_name] and (each.coupon_name, each.id) not in self.fenced
                 }
-                self.fenced |= {(each.coupon_name, each.id) for each in batches if each.id in ours}
-                self.writing(names, partial(decide, ours))(answer)
+                self.writing(names, partial(commit, ours))(answer)
 
             self.after(self.duration(), insert)
 
@@ -145,14 +153,13 @@ def decisions_of_a_batch_go_to_the_wrong_claims() -> AbstractContextManager[obje
     return patch.object(redlock, "_each", lambda decisions, attempts: list(reversed(each(decisions, attempts))))
 
 
-def others_are_decided_for_without_the_lock() -> AbstractContextManager[object]:
-    """Not among `COMBINING_MUTANTS`: the fence makes it harmless, and it takes until the batch's origin gives up."""
+def batches_are_handed_over_whatever_time_is_left() -> AbstractContextManager[object]:
+    return patch.object(CouponQueue, "longest_wait", lambda self: 0.0)
 
-    def may_decide(desk: Any, lease: object) -> bool:
-        desk.last = desk.claims
-        return bool(desk)
 
-    return patch.object(RedlockStrategy, "_may_decide_for_others", staticmethod(may_decide))
+def a_holder_does_not_notice_that_its_lock_is_over() -> AbstractContextManager[object]:
+    """Not among `COMBINING_MUTANTS`: the fence makes it harmless."""
+    return patch.object(RedlockLease, "seconds_left", lambda self: 1.0)
 
 
 def _where_instances_combine(scenario: Scenario) -> bool:
@@ -164,8 +171,9 @@ def _where_messages_are_hurt(scenario: Scenario) -> bool:
 
 
 def _where_the_fence_is_purged(scenario: Scenario) -> bool:
-    is_purged = any(fault.kind is Kind.FENCE_PURGED and fault.seconds <= 0.1 for fault in scenario.faults)
-    return is_purged and _where_messages_are_hurt(scenario) and scenario.claims <= 120
+    kinds = [fault.kind for fault in scenario.faults if fault.seconds > 0.1]
+    copies_are_purged = kinds.count(Kind.DOUBLED_MESSAGES) == 3 and Kind.FENCE_PURGED in kinds
+    return copies_are_purged and _where_instances_combine(scenario) and scenario.claims <= 120
 
 
 COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[Scenario], bool]] = {

@@ -228,7 +228,7 @@ class SimulatedDatabase(MemoryStore):
         return arrive
 
     async def _ask(self, arrive: Callable[[Answer], None]) -> Any:
-        asked_at, process = self._network.loop.now, current_process()
+        process = current_process()
 
         def reach(answer: Answer) -> None:
             # Who is cut off in between does not learn whether its transaction has committed.
@@ -237,10 +237,10 @@ class SimulatedDatabase(MemoryStore):
             else:
                 arrive(lambda what: answer(_unavailable() if process in self.cut_off else what))
 
-        try:
-            return await self._network.ask(reach, timeout=_TIMEOUT_SECONDS, late=_unavailable)
-        finally:
-            self.slowest_call = max(self.slowest_call, self._network.loop.now - asked_at)
+        def took(seconds: float) -> None:
+            self.slowest_call = max(self.slowest_call, seconds)
+
+        return await self._network.ask(reach, timeout=_TIMEOUT_SECONDS, late=_unavailable, measured=took)
 
     def duration(self) -> float:
         """What a transaction takes, drawn anew."""

@@ -46,8 +46,18 @@ class Network:
         spread = self.chance.random()
         return self._seconds * (0.5 + spread if spread < 0.98 else 20.0)
 
-    async def ask(self, arrive: Callable[[Answer], None], *, timeout: float, late: Callable[[], Exception]) -> Reply:
-        """Let `arrive` happen at the server, and return what it answers; an error that it answers is raised."""
+    async def ask(
+        self,
+        arrive: Callable[[Answer], None],
+        *,
+        timeout: float,
+        late: Callable[[], Exception],
+        measured: Callable[[float], None] = lambda _: None,
+    ) -> Reply:
+        """Let `arrive` happen at the server, and return what it answers; an error that it answers is raised.
+
+        `measured` is called with how long it took, which does not grow while the asking process is paused.
+        """
         loop = self.loop
         asked_at = loop.now
         reply: asyncio.Future[Reply] = loop.create_future()
@@ -60,11 +70,19 @@ class Network:
                 else:
                     reply.set_result(answer)
 
-        timer = loop.call_later(timeout, lambda: deliver(late()))
+        def give_up() -> None:
+            if not reply.done():
+                measured(timeout)
+            deliver(late())
+
+        timer = loop.call_later(timeout, give_up)
         context = timer._context  # type: ignore[attr-defined]
 
         def answer(what: Reply) -> None:
-            loop.call_at(loop.now + self.delay(), deliver, what, context=context)
+            at = loop.now + self.delay()
+            if not reply.done():
+                measured(min(timeout, at - asked_at))
+            loop.call_at(at, deliver, what, context=context)
 
         def reach() -> None:
             if not withdrawn:
@@ -79,7 +97,6 @@ class Network:
             raise
         finally:
             timer.cancel()
-            self.witness.slowest_reply = max(self.witness.slowest_reply, loop.now - asked_at)
 
 
 class MasterHost:
@@ -194,6 +211,7 @@ class _Wire(Redis):
             lambda answer: self.host.receive(self.process, args, answer),
             timeout=REDIS_TIMEOUT_SECONDS,
             late=lambda: RedisTimeoutError("Timeout reading from socket"),
+            measured=self.host.network.witness.took,
         )
 
 

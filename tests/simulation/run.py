@@ -25,6 +25,8 @@ _LONGEST_RUN_SECONDS = 120.0
 # For so long a fault waits for its moment.
 _MOMENT_SECONDS = 0.5
 _STEP_BACK_SECONDS = 30.0
+# The fence keeps batches for a day in truth. Here, they are forgotten while copies of them arrive.
+_KEPT_SECONDS, _PURGE_AGAIN_SECONDS = 0.001, 0.01
 # What a clock is set back prolongs whatever waits to expire by it.
 _JUMP_BACK_SECONDS = 0.5
 # Down masters are asked again every 0.2 s, others every second.
@@ -188,7 +190,7 @@ class Simulation:
             Kind.CANCEL_LEADER: lambda fault: self._cancel_leader(fault, instance),
             Kind.PAUSE: lambda fault: self._pause(fault, instance.process),
             Kind.DATABASE_CLOCK: lambda fault: setattr(self.database, "clock_offset", -_STEP_BACK_SECONDS),
-            Kind.FENCE_PURGED: lambda fault: self.database.purge_fence(fault.seconds / 100),
+            Kind.FENCE_PURGED: self._purge,
             Kind.FORGET_SCRIPTS: lambda fault: self._host(fault).redis.forget_scripts(),
             Kind.CLOCK_JUMP: self._jump,
             Kind.MASTER_DOWN: lambda fault: self._go_down(fault, forget=False),
@@ -254,6 +256,10 @@ class Simulation:
     def _cut_off(who: set[int], process: int) -> Callable[[], None]:
         who.add(process)
         return lambda: who.discard(process)
+
+    def _purge(self, fault: Fault) -> None:
+        for number in range(1 + int(fault.seconds / _PURGE_AGAIN_SECONDS)):
+            self.loop.in_world(number * _PURGE_AGAIN_SECONDS, self.database.purge_fence, _KEPT_SECONDS)
 
     def _hold(self, fault: Fault) -> None:
         """Something that is none of the instances takes the lock where it is free, and lets it expire."""

@@ -64,6 +64,10 @@ class Witness:
         elif command[0] == "ZREM":
             self._waiting[LOCK + str(command[1]).rpartition(":")[2]].pop(process, None)
 
+    def took(self, seconds: float) -> None:
+        """A master has answered after this time."""
+        self.slowest_reply = max(self.slowest_reply, seconds)
+
     def was_held_by_another(self, coupon_name: str, process: int, since: float, until: float) -> bool:
         """Whether some master had the lock under another process's token at a moment of that time."""
         last: dict[int, Held] = {}

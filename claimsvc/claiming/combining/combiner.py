@@ -48,7 +48,6 @@ class Desk:
 
     Attributes:
         last: number of claims in the batches that were taken last.
-        senders: the instances that handed them over.
     """
 
     def __init__(self, combiner: "Combiner") -> None:
@@ -56,7 +55,6 @@ class Desk:
         self._waiting: dict[str, _Waiting] = {}
         self.claims = 0
         self.last = 0
-        self.senders: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -79,8 +77,12 @@ class Desk:
                 self._combiner.answer(each.batch, each.answer, answer)
 
     def successor(self) -> str | None:
-        """Return which of the senders is to decide next: the one after this instance in the order of the names."""
-        return min(self.senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
+        """Return which of those whose batches lie here is to decide next: the first after this instance by name.
+
+        Others may have no claims any more. The lock would be kept for them for a while, and who waits would not know.
+        """
+        senders = {each.sender for each in self._waiting.values()}
+        return min(senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
 
     def waiting(self) -> Sequence[HandedBatch]:
         """Return the batches that lie here."""
@@ -101,7 +103,6 @@ class Desk:
             taken.append(each)
             self.last += each.batch.size
         self.claims -= self.last
-        self.senders = {each.sender for each in taken}
         return taken
 
 

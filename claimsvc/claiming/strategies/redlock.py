@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 
 from claimsvc.claiming.batching import Batch, BatchLimits, CouponQueue, WaitingRoom, decide_next, outcome_unknown
-from claimsvc.claiming.combining import Combiner, Desk
+from claimsvc.claiming.combining import ANSWER_SECONDS, Combiner, Desk
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import Attempt, Claim, Claimed, ClaimState, StrategyName
 from claimsvc.errors import ClaimsvcError, LockBusyError
@@ -73,6 +73,7 @@ class RedlockStrategy(BatchedStrategy):
         self._lock = lock
         self._admission = admission
         self._slice_seconds = slice_seconds
+        self._lock_timeout_seconds = limits.lock_timeout_seconds
         self._combiner = combiner
         # Until when (monotonic seconds) a coupon's lock is assumed to be held by an instance that combines, and until
         # when by one that does not.
@@ -110,7 +111,7 @@ class RedlockStrategy(BatchedStrategy):
                 looked = await self._look([queue])
                 if looked >= _BUSY_BATCH:
                     await _next_arrivals(queue, looked, None)
-            elif self._combiner is None or self._silent.get(queue.coupon_name, 0.0) > time.monotonic() or not tries:
+            elif self._combiner is None or not tries or not self._may_hand_over(queue):
                 if not await self._wait_in_line(queue):
                     return
                 tries = _TRIES
@@ -120,6 +121,11 @@ class RedlockStrategy(BatchedStrategy):
                     tries = _TRIES if await self._take_turn(queue) else tries - 1
                 elif found is not HandOver.SENT:
                     tries = 0
+
+    def _may_hand_over(self, queue: CouponQueue) -> bool:
+        """Whether the holder is not silent, and the claims have time to wait for its answer, whatever it is."""
+        is_silent = self._silent.get(queue.coupon_name, 0.0) > time.monotonic()
+        return not is_silent and queue.longest_wait() + ANSWER_SECONDS <= self._lock_timeout_seconds
 
     async def _wait_in_line(self, queue: CouponQueue) -> bool:
         """Wait for the lock and serve the queue. Returns whether another instance was woken, and goes first now."""
