@@ -358,7 +358,8 @@ def _open_redlocks(
         retry_wait_seconds=settings.lock_retry_wait_seconds,
         observer=metrics,
         instance=instance,
-        combines=settings.combining == "on",
+        # Jobs of a command decide no claims.
+        combines=instance is not None and settings.combining == "on",
     )
 
 

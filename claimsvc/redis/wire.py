@@ -102,6 +102,8 @@ class Wire:
         connection = self._master.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
+            if being_cancelled():
+                return
             reader, self._writer = connection._reader, connection._writer
             if self._channel:
                 self._writer.write(_packed(("SUBSCRIBE", self._channel)))
@@ -118,7 +120,7 @@ class Wire:
         """Read until the connection is lost."""
         parser = hiredis.Reader(notEnoughData=_NOTHING)
         is_asked = False
-        while True:
+        while not being_cancelled():
             try:
                 async with asyncio.timeout(_QUIET_SECONDS):
                     data = await reader.read(_READ_BYTES)

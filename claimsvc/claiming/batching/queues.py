@@ -16,6 +16,9 @@ from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, SoldOut
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import BatchObserver, Decision, LockWait, PendingOutcome, Stages
 
+# How much of the usual size is left with each batch that is smaller.
+_FORGETTING = 0.95
+
 
 class _Waiting:
     """A claim without an outcome. Its id (UUIDv7) is generated on arrival, so that ids sort by arrival."""
@@ -32,12 +35,18 @@ class CouponQueue:
     """The waiting claims of one coupon, oldest first. A leader takes them batch by batch.
 
     A leader that takes a lock for the queue sets `waits_for_lock` and `lock_wait`.
+
+    Attributes:
+        usual_size: that of the largest of the latest batches, or somewhat less.
+        on_arrival: called after each claim that joins, if set.
     """
 
     def __init__(self, coupon_name: str, batch_size: int, room: "WaitingRoom", observer: BatchObserver) -> None:
         self.coupon_name = coupon_name
         self.waits_for_lock = False
         self.lock_wait: LockWait | None = None
+        self.usual_size = 0.0
+        self.on_arrival: Callable[[], None] | None = None
         self._batch_size = batch_size
         self._room = room
         self._observer = observer
@@ -58,6 +67,8 @@ class CouponQueue:
     def join(self, user_id: str, options: ClaimOptions | None, answer: PendingOutcome) -> None:
         self._waiting.append(_Waiting(self.coupon_name, user_id, options, answer))
         self._room.count += 1
+        if self.on_arrival is not None:
+            self.on_arrival()
 
     def take(self) -> "Batch":
         """Take the next batch in arrival order. Claims whose caller has gone are dropped."""
@@ -68,6 +79,7 @@ class CouponQueue:
                 self._room.count -= 1
             else:
                 taken.append(waiting)
+        self.usual_size = max(len(taken), _FORGETTING * self.usual_size)
         self._taken = Batch(
             self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()), self._observer
         )

@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -49,6 +49,8 @@ class Desk:
     Attributes:
         last: number of claims in the batches that were taken last.
         was_used: whether batches of others were taken.
+        usual: number of claims that are usually taken.
+        on_arrival: called after each batch that arrives, if set.
     """
 
     def __init__(self, combiner: "Combiner") -> None:
@@ -57,6 +59,8 @@ class Desk:
         self.claims = 0
         self.last = 0
         self.was_used = False
+        self.usual = 0.0
+        self.on_arrival: Callable[[], None] | None = None
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -66,6 +70,8 @@ class Desk:
         if batch.id not in self._waiting:
             self._waiting[batch.id] = _Waiting(sender, batch, answer)
             self.claims += batch.size
+            if self.on_arrival is not None:
+                self.on_arrival()
 
     async def admit(self, admission: FencedAdmission, attempts: Sequence[Attempt]) -> list[Decision]:
         """Decide attempts of this instance together with the batches that lie here, and answer the batches."""
@@ -106,6 +112,7 @@ class Desk:
             self.last += each.batch.size
         self.claims -= self.last
         self.was_used = self.was_used or bool(taken)
+        self.usual = max(self.last, 0.95 * self.usual)
         return taken
 
 

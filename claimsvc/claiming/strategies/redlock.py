@@ -113,7 +113,7 @@ class RedlockStrategy(BatchedStrategy):
             if queue.coupon_name in self._sold_out:
                 looked = await self._look([queue])
                 if looked >= _BUSY_BATCH:
-                    await _next_arrivals(queue, looked, None)
+                    await _next_arrivals(queue, None)
             elif self._combiner is None or not tries or not self._may_hand_over(queue):
                 if not await self._wait_in_line(queue):
                     return
@@ -190,7 +190,7 @@ class RedlockStrategy(BatchedStrategy):
         batch.answer(_each(decisions, batch.attempts))
         self._note([batch])
         if len(batch.attempts) >= _BUSY_BATCH:
-            await _next_arrivals(queue, len(batch.attempts), None)
+            await _next_arrivals(queue, None)
         return HandOver.SENT
 
     async def _take_back(self, batch: HandedBatch, combiner: Combiner) -> BatchDecisions | None:
@@ -276,7 +276,7 @@ class RedlockStrategy(BatchedStrategy):
                     return
                 size = len(batches[0].attempts) if batches else 0
                 if len(queues) == 1 and size + (desk.last if desk is not None else 0) >= _BUSY_BATCH:
-                    await _next_arrivals(queues[0], size, desk)
+                    await _next_arrivals(queues[0], desk)
         finally:
             if wanted is not None:
                 await asyncio.wait([wanted])
@@ -340,18 +340,42 @@ async def _more_come(queues: Sequence[CouponQueue], desk: Desk) -> bool:
     return False
 
 
-async def _next_arrivals(queue: CouponQueue, answered: int, desk: Desk | None) -> None:
-    """Wait briefly until a queue, and the desk, have most of the size of the last batch.
+async def _next_arrivals(queue: CouponQueue, desk: Desk | None) -> None:
+    """Wait briefly until a queue, and the desk, have most of the usual number of claims.
 
     A few large batches cost less than many small ones, and taking the lock again costs as much as several claims.
 
     Args:
         queue: of the coupon.
-        answered: number of claims in the last batch of the queue.
         desk: where others' claims arrive.
     """
+    loop = asyncio.get_running_loop()
+    turn: asyncio.Future[None]
+
+    def are_enough() -> bool:
+        return 4 * len(queue) >= 3 * queue.usual_size and (desk is None or 4 * desk.claims >= 3 * desk.usual)
+
+    def look() -> None:
+        if not turn.done() and are_enough():
+            turn.set_result(None)
+
+    def end() -> None:
+        if not turn.done():
+            turn.set_result(None)
+
     for _ in range(_LINGER_TURNS):
-        if 4 * len(queue) >= 3 * answered and (desk is None or 4 * desk.claims >= 3 * desk.last):
+        if are_enough():
             return  # the others can arrive while these are being decided
         # Turns are counted, because in a busy process one turn of the event loop can outlast any time limit.
-        await asyncio.sleep(_LINGER_TURN_SECONDS)
+        turn = loop.create_future()
+        timer = loop.call_later(_LINGER_TURN_SECONDS, end)
+        queue.on_arrival = look
+        if desk is not None:
+            desk.on_arrival = look
+        try:
+            await turn
+        finally:
+            timer.cancel()
+            queue.on_arrival = None
+            if desk is not None:
+                desk.on_arrival = None
