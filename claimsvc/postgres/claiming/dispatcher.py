@@ -102,13 +102,20 @@ class Dispatcher:
             return cast("_Fenced", (outcomes, handed))
         for each in left_attempts:
             self._assume_full_path(each.coupon_name, now)
+        is_all_left = len(left_attempts) == len(attempts) and len(left_batches) == len(batches)
+        # Unless all is left, the rest is already committed, so its decisions must be returned.
+        more: Sequence[Decision]
+        more_handed: Sequence[BatchDecisions | None] = [None] * len(left_batches)
         try:
             more, more_handed = await self._admit_fenced_by_full_path(left_attempts, left_batches)
-        except ClaimsvcError as error:
-            if len(left_attempts) == len(attempts) and len(left_batches) == len(batches):
+        except (psycopg.IntegrityError, psycopg.DataError):
+            if is_all_left:
                 raise
-            # The rest is already committed, so its decisions must be returned.
-            more, more_handed = [error] * len(left_attempts), [None] * len(left_batches)
+            more = await self._admit_by_full_path(left_attempts, alone=False) if left_attempts else []
+        except ClaimsvcError as error:
+            if is_all_left:
+                raise
+            more = [error] * len(left_attempts)
         decided, decided_handed = iter(more), iter(more_handed)
         return (
             [next(decided) if isinstance(outcome, NeedsFullPath) else outcome for outcome in outcomes],
