@@ -33,6 +33,7 @@ from claimsvc.postgres.claiming.fast_path import require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
+from claimsvc.postgres.claiming.sale import NotForAllError, Terms, sell
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -49,7 +50,7 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
     campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
-    campaign.claims_per_user, campaign.code_types
+    campaign.claims_per_user, campaign.code_types, campaign.xmin::text, coalesce(campaign.had_higher_limit, false)
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
@@ -125,6 +126,11 @@ SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """  # noqa: S608 - of constants
 
 
+_SELLING_REMEMBERED = 10_000
+
+_Decided = tuple[Sequence[ClaimOutcome], Sequence[AllClaimed | Sequence[ClaimOutcome] | None]]
+
+
 class FullPath:
     """Decides attempts on coupons with terms, and attempts with options.
 
@@ -136,8 +142,10 @@ class FullPath:
     def __init__(self, database: Database, *, codes_changed: CodesChanged = lambda _: None) -> None:
         self._database = database
         self._codes_changed = codes_changed
+        # The terms of coupons of which every attempt of the last batch got a unit. The next most likely does, too.
+        self._selling: dict[str, Terms] = {}
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
+    async def admit(self, attempts: Sequence[Attempt]) -> Sequence[ClaimOutcome]:
         """Decide the attempts in one transaction. Deciding the same attempts again is safe.
 
         Raises the same errors as `run_transaction`.
@@ -145,33 +153,50 @@ class FullPath:
         outcomes, _ = await self.admit_handed(attempts, ())
         return outcomes
 
-    async def admit_handed(
-        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-    ) -> tuple[list[ClaimOutcome], list[AllClaimed | Sequence[ClaimOutcome] | None]]:
+    async def admit_handed(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> _Decided:
         """Decide the attempts, and after them the batches, in one transaction; see `ports.FencedAdmission`.
 
         Raises the same errors as `run_transaction`.
         """
-        ours: Collection[str] = ()
+        names = names_of(attempts, batches)
+        terms = self._selling.get(names[0]) if len(names) == 1 else None
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
-            nonlocal ours
+        async def work(driver: Driver, in_doubt: bool) -> tuple[_Decided, Collection[str | None]]:
+            nonlocal terms
             if in_doubt:
                 await require_none_ended(driver, attempts)
-            if batches:
-                ours = await begin_fenced(driver, names_of(attempts, batches), batches)
+            if terms is not None and not in_doubt:
+                try:
+                    return await sell(driver, names[0], terms, attempts, batches), terms.types
+                except NotForAllError:
+                    terms = None
+                    self._selling.pop(names[0], None)
+                    raise
+            ours = await begin_fenced(driver, names, batches) if batches else set()
             everyone = [*attempts, *(attempt for batch in batches if batch.id in ours for attempt in batch.attempts)]
             facts = await _facts(driver, everyone, locked=True, begun=bool(batches))
             effects = decide(facts, everyone, in_doubt=in_doubt)
             await _write(driver, effects, sorted(facts.coupons))
+            self._remember_selling(facts, effects)
             # All types of their codes: codes of others are freed and voided, too.
             with_codes = [coupon for coupon in facts.coupons.values() if coupon.has_codes]
-            return effects.outcomes, {each for coupon in with_codes for each in coupon.counted_types}
+            handed = handed_outcomes(effects.outcomes[len(attempts) :], batches, ours)
+            types = {each for coupon in with_codes for each in coupon.counted_types}
+            return (effects.outcomes[: len(attempts)], handed), types
 
-        outcomes, types = await self._database.run_transaction(work)
+        decided, types = await self._database.run_transaction(work)
         if types:
             self._codes_changed(types)
-        return outcomes[: len(attempts)], handed_outcomes(outcomes[len(attempts) :], batches, ours)
+        return decided
+
+    def _remember_selling(self, facts: Facts, effects: BatchEffects) -> None:
+        if len(self._selling) >= _SELLING_REMEMBERED:
+            self._selling.clear()
+        if len(facts.coupons) == 1 and all(type(outcome) is Claimed for outcome in effects.outcomes):
+            [(name, coupon)] = facts.coupons.items()
+            terms = Terms.of(coupon)
+            if terms is not None:
+                self._selling[name] = terms
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """Return what the attempts would result in now; see `ports.Admission.look`."""
@@ -295,6 +320,8 @@ def _coupon_facts(
     has_codes: bool,
     claims_per_user: int | None,
     code_types: Sequence[str] | None,
+    version: str | None,
+    had_higher_limit: bool,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -317,6 +344,8 @@ def _coupon_facts(
         tuple(free_codes),
         {code: terms for code, terms in free_codes.items() if terms is not None},
         tuple(code_types or ()),
+        version,
+        had_higher_limit,
     )
 
 
