@@ -30,7 +30,7 @@ from claimsvc.postgres import Repositories
 from claimsvc.postgres.claiming import full_path, sale
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.full_path import FullPath
-from claimsvc.postgres.claiming.sale import selling
+from claimsvc.postgres.claiming.sale_statement import Shape, selling
 from tests.support.databases import administrate
 from tests.support.storage import attempts, create_coupon, kinds, learn_terms, remaining
 from tests.support.waiting import until
@@ -130,7 +130,7 @@ def _any_options(chance: random.Random) -> ClaimOptions:
     return ClaimOptions(
         hold_seconds=chance.choice((None, None, None, 60)),
         idempotency_key=once(f"k{chance.randint(0, 99)}") if chance.random() < 0.4 else None,
-        attributes={"country": "KR" if chance.random() < 0.95 else "FR"},
+        attributes={"country": "KR" if chance.random() < 0.85 else "FR"},
     )
 
 
@@ -352,6 +352,30 @@ async def test_a_repetition_after_a_sale_gets_the_answer_that_the_sale_stored(
     assert await remaining(storage) == 3
 
 
+async def test_who_is_not_eligible_is_told_so_and_the_others_are_sold_to(
+    storage: Repositories, sales: list[int]
+) -> None:
+    await create_coupon(storage, "spring", 9, StrategyName.REDLOCK, Campaign(rules=_RULES))
+
+    def asking(*users: str, country: str = "KR") -> list[Attempt]:
+        return [replace(each, options=ClaimOptions(attributes={"country": country})) for each in attempts(*users)]
+
+    await storage.admission.admit(asking("ada"))
+    french = asking("fay", "gus", country="FR")
+    decisions = await storage.admission.admit([french[0], *asking("ben", "cleo"), french[1]])
+    assert kinds(decisions) == ["NotEligible", "Claimed", "Claimed", "NotEligible"]
+    assert sales == [4]
+    # Who has a claim is told so, whatever is stated now.
+    assert kinds(await storage.admission.admit([*asking("dora"), *asking("ben", country="FR")])) == [
+        "Claimed",
+        "AlreadyClaimed",
+    ]
+    await storage.admission.admit(asking("emil"))
+    twice = [*asking("hal", country="FR"), *asking("hal"), *asking("hal", country="FR")]
+    assert kinds(await storage.admission.admit(twice)) == ["NotEligible", "Claimed", "AlreadyClaimed"]
+    assert await remaining(storage) == 3
+
+
 async def test_a_user_with_a_unit_in_a_higher_slot_alone_gets_no_second(
     storage: Repositories, database_url: str
 ) -> None:
@@ -379,7 +403,7 @@ async def test_coupons_whose_terms_need_other_tables_are_not_sold(storage: Repos
 def test_a_sale_finds_every_row_by_an_index_whatever_the_tables_held_when_it_was_planned(
     database_url: str, rows: int
 ) -> None:
-    statement = selling(sale._Shape(codes=True, slots=True, holds=True, keys=True, fence=True))
+    statement = selling(Shape(codes=True, slots=True, holds=True, keys=True, fence=True, refusals=True))
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
         connection.execute("INSERT INTO coupons (name, amount, remaining_amount) VALUES ('spring', 100000, 80000)")

@@ -21,10 +21,11 @@ from claimsvc.domain import (
     CodeTerms,
     IdempotencyKey,
     ListKind,
+    NotEligible,
     SoldOut,
 )
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
-from claimsvc.ports import AllClaimed, HandedBatch
+from claimsvc.ports import HandedBatch
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, given_codes
@@ -33,7 +34,7 @@ from claimsvc.postgres.claiming.fast_path import require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
-from claimsvc.postgres.claiming.sale import NotForAllError, Terms, sell
+from claimsvc.postgres.claiming.sale import NotForAllError, Sold, Terms, sell
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -127,8 +128,7 @@ SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 
 
 _SELLING_REMEMBERED = 10_000
-
-_Decided = tuple[Sequence[ClaimOutcome], Sequence[AllClaimed | Sequence[ClaimOutcome] | None]]
+_SOLD = {Claimed, NotEligible}
 
 
 class FullPath:
@@ -142,7 +142,7 @@ class FullPath:
     def __init__(self, database: Database, *, codes_changed: CodesChanged = lambda _: None) -> None:
         self._database = database
         self._codes_changed = codes_changed
-        # The terms of coupons of which every attempt of the last batch got a unit. The next most likely does, too.
+        # The terms of coupons of which all who are eligible got a unit in the last batch. Most likely, they will again.
         self._selling: dict[str, Terms] = {}
 
     async def admit(self, attempts: Sequence[Attempt]) -> Sequence[ClaimOutcome]:
@@ -153,7 +153,7 @@ class FullPath:
         outcomes, _ = await self.admit_handed(attempts, ())
         return outcomes
 
-    async def admit_handed(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> _Decided:
+    async def admit_handed(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> Sold:
         """Decide the attempts, and after them the batches, in one transaction; see `ports.FencedAdmission`.
 
         Raises the same errors as `run_transaction`.
@@ -161,7 +161,7 @@ class FullPath:
         names = names_of(attempts, batches)
         terms = self._selling.get(names[0]) if len(names) == 1 else None
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[_Decided, Collection[str | None]]:
+        async def work(driver: Driver, in_doubt: bool) -> tuple[Sold, Collection[str | None]]:
             nonlocal terms
             if in_doubt:
                 await require_none_ended(driver, attempts)
@@ -192,7 +192,8 @@ class FullPath:
     def _remember_selling(self, facts: Facts, effects: BatchEffects) -> None:
         if len(self._selling) >= _SELLING_REMEMBERED:
             self._selling.clear()
-        if len(facts.coupons) == 1 and all(type(outcome) is Claimed for outcome in effects.outcomes):
+        results = {type(outcome) for outcome in effects.outcomes}
+        if len(facts.coupons) == 1 and Claimed in results and results <= _SOLD:
             [(name, coupon)] = facts.coupons.items()
             terms = Terms.of(coupon)
             if terms is not None:

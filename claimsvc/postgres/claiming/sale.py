@@ -8,27 +8,36 @@ What a claim states about its user is compared with the coupon's rules here. The
 `campaigns.xmin` tells the version of the row, and the statement gives nothing under another one.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from functools import cache
 from itertools import repeat
-from typing import Any, NamedTuple
+from typing import Any
 
 import psycopg
 
-from claimsvc.domain import Attempt, Claim, Claimed, ClaimOptions, ClaimState, EligibilityRules
+from claimsvc.domain import (
+    Attempt,
+    Claim,
+    Claimed,
+    ClaimOptions,
+    ClaimOutcome,
+    ClaimState,
+    EligibilityRules,
+    NotEligible,
+)
 from claimsvc.domain.admission import CouponFacts
 from claimsvc.ports import AllClaimed, HandedBatch
-from claimsvc.postgres.claiming.claims_per_user import ended_claims
-from claimsvc.postgres.claiming.code_pool import next_codes
-from claimsvc.postgres.claiming.fence import LOCK_COUPONS
+from claimsvc.postgres.claiming.fence import LOCK_COUPONS, handed_outcomes
+from claimsvc.postgres.claiming.sale_statement import Shape, selling
 from claimsvc.postgres.code_rows import terms_of
 from claimsvc.postgres.connections import Driver
-from claimsvc.postgres.idempotency import claimed_as_json, time_as_json
 from claimsvc.postgres.transactions import RestartTransactionError
 
 _NO_OPTIONS = ClaimOptions()
+
+Sold = tuple[Sequence[ClaimOutcome], Sequence[AllClaimed | Sequence[ClaimOutcome] | None]]
+"""The outcomes of the attempts, and of each batch."""
 
 
 class NotForAllError(RestartTransactionError):
@@ -75,165 +84,12 @@ class Terms:
         )
 
 
-class _Shape(NamedTuple):
-    """What a batch needs. Each shape has a statement of its own, which does nothing that is not needed."""
-
-    codes: bool
-    slots: bool
-    holds: bool
-    keys: bool
-    fence: bool
-
-
-@cache
-def selling(shape: _Shape) -> str:
-    """Return the statement of a shape. It returns the moment; the codes in their order, and their terms if any has."""
-    written = ["admitted", *(["given"] if shape.codes else ())]
-    sound = " AND ".join(f"(SELECT count(*) FROM {name}) = units" for name in written)  # noqa: S608
-    if shape.keys:
-        sound += " AND (SELECT count(*) FROM answered) = (SELECT count(key) FROM attempt)"
-    return f"""
-WITH attempt AS (
-    {_attempt(shape)}
-){_own() if shape.slots else ""}{_free() if shape.codes else ""}, sold AS (
-    UPDATE coupons
-    SET remaining_amount = remaining_amount - %(units)s{", plain_until = 'epoch'" if shape.holds else ""}
-    WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
-        AND {" AND ".join(_conditions(shape))}
-    RETURNING name, %(units)s AS units, statement_timestamp() AS sold_at{_AS_TEXT if shape.keys else ""}
-), admitted AS (
-    INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, slot, held_until)
-    SELECT claim_id, sold.name, user_id, 'active', sold_at, {"slot" if shape.slots else "1"}, {_held_until(shape)}
-    FROM sold CROSS JOIN attempt{" JOIN own USING (place, user_id)" if shape.slots else ""}
-    RETURNING 1
-){_GIVEN if shape.codes else ""}{_answered(shape) if shape.keys else ""}{_FENCED if shape.fence else ""}
--- If the numbers differ, the division by zero rolls everything back.
-SELECT sold_at, 1 / ({sound})::int{_CODES if shape.codes else ", NULL, NULL"} FROM sold
-"""  # noqa: S608 - of constants
-
-
-_AS_TEXT = f", {time_as_json('statement_timestamp()')} AS sold_text"
-# One value of each for all claims, which costs the driver a fraction of what rows cost.
-_CODES = """, (SELECT json_agg(code ORDER BY nth) FROM free),
-    (SELECT json_agg(terms ORDER BY nth) FROM free HAVING count(terms) > 0)"""
-
-
-def _attempt(shape: _Shape) -> str:
-    """The claims, each column a parameter of lines. An empty line is NULL where an option may be missing."""
-    columns = {"claim_id": "string_to_array(%(claim_id)s, E'\\n')::uuid[]", "user_id": _LINES}
-    if shape.holds:
-        columns["hold_seconds"] = "string_to_array(%(hold_seconds)s, E'\\n', '')::int[]"
-    if shape.keys:
-        columns["key"] = "string_to_array(%(key)s, E'\\n', '')"
-        columns |= dict.fromkeys(("caller", "fingerprint", "request_id"), _LINES)
-    arrays = ", ".join(form.replace("column", name) for name, form in columns.items())
-    return f"SELECT * FROM unnest({arrays}) WITH ORDINALITY AS given ({', '.join(columns)}, place)"  # noqa: S608
-
-
-_LINES = "string_to_array(%(column)s, E'\\n')"
-
-
-def _conditions(shape: _Shape) -> Iterator[str]:
-    yield """(
-            SELECT xmin::text FROM campaigns WHERE coupon_name = %(coupon_name)s
-        ) IS NOT DISTINCT FROM %(version)s AND NOT EXISTS (
-            SELECT FROM campaigns WHERE coupon_name = %(coupon_name)s AND (
-                paused OR archived_at IS NOT NULL OR starts_at > statement_timestamp()
-                OR ends_at <= statement_timestamp()
-            )
-        )"""
-    # The full path returns what has expired first: its units and codes are the next.
-    # The order keeps the planner at one look-up in the index of those that can expire.
-    yield """(
-            SELECT held_until FROM user_claims
-            WHERE coupon_name = %(coupon_name)s AND state = 'active' AND held_until <= statement_timestamp()
-            ORDER BY held_until LIMIT 1
-        ) IS NULL"""
-    # Who holds a unit in the only slot is refused by its unique index.
-    claimant, held = ("own", "own.claims + ") if shape.slots else ("attempt", "")
-    ended = ended_claims("%(coupon_name)s", f"{claimant}.user_id", most="%(most_claims)s")
-    yield f"(ended_count = 0 OR NOT EXISTS (SELECT FROM {claimant} WHERE {held}{ended} >= %(most_claims)s))"
-    if shape.slots:
-        yield "NOT EXISTS (SELECT FROM own WHERE claims >= %(limit)s OR held > 0)"
-    if shape.codes:
-        yield """(
-            SELECT expires_at FROM codes
-            WHERE coupon_name = %(coupon_name)s AND claim_id IS NULL AND voided_at IS NULL
-                AND expires_at <= statement_timestamp()
-            ORDER BY expires_at LIMIT 1
-        ) IS NULL AND (SELECT count(*) FROM free) = %(units)s"""
-    if shape.fence:
-        yield "fenced_after < %(first_batch)s::uuid"
-
-
-def _own() -> str:
-    """The active claims of each user, and the first slot that is free. LIMIT: see `fast_path`."""
-    return """, own AS (
-    SELECT place, user_id, claims, held, CASE WHEN claims = 0 THEN 1 ELSE (
-        SELECT number FROM generate_series(1, claims + 1) AS number
-        WHERE number <> ALL (slots) ORDER BY number LIMIT 1
-    ) END AS slot
-    FROM attempt CROSS JOIN LATERAL (
-        SELECT count(*) AS claims, count(held_until) AS held, array_agg(slot) AS slots
-        FROM (
-            SELECT slot, held_until FROM user_claims
-            WHERE coupon_name = %(coupon_name)s AND user_id = attempt.user_id AND state = 'active'
-            ORDER BY slot
-            LIMIT 1001
-        ) AS claim
-    ) AS user_claims
-)"""
-
-
-def _free() -> str:
-    return f""", free AS (
-    SELECT code, terms, row_number() OVER (ORDER BY place) AS nth
-    FROM ({next_codes("%(coupon_name)s", "%(units)s", now="statement_timestamp()")}) AS next_code
-)"""  # noqa: S608 - of constants
-
-
-# For num_nonnulls, see `code_pool.GIVE_CODES`.
-_GIVEN = """, given AS (
-    UPDATE codes SET claim_id = attempt.claim_id
-    FROM sold CROSS JOIN free JOIN attempt ON attempt.place = free.nth
-    WHERE codes.coupon_name = sold.name AND codes.code = free.code
-        AND num_nonnulls(codes.claim_id, codes.voided_at) = 0
-    RETURNING 1
-)"""
-
-# It fails on the fence's unique key if one of the handed batches was decided before.
-_FENCED = """, fenced AS (
-    INSERT INTO handed_batches (coupon_name, id)
-    SELECT sold.name, batch.id FROM sold CROSS JOIN unnest(%(batch_ids)s::uuid[]) AS batch (id)
-)"""
-
-
-def _held_until(shape: _Shape) -> str:
-    return "sold_at + hold_seconds * interval '1 second'" if shape.holds else "NULL::timestamptz"
-
-
-def _answered(shape: _Shape) -> str:
-    """Stores the answers. An answer that is there already, even one past its retention, fails on the unique key."""
-    answer = claimed_as_json(
-        held_until=_held_until(shape),
-        code="free.code" if shape.codes else "NULL",
-        terms="free.terms" if shape.codes else "NULL::jsonb",
-    )
-    # In the order of `idempotency.store`.
-    return f""", answered AS (
-    INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id)
-    SELECT caller, key, decode(fingerprint, 'hex'), {answer}, request_id
-    FROM sold CROSS JOIN attempt{" JOIN free ON free.nth = attempt.place" if shape.codes else ""}
-    WHERE key IS NOT NULL
-    ORDER BY caller, key
-    RETURNING 1
-)"""  # noqa: S608 - of constants
-
-
 async def sell(
     driver: Driver, coupon_name: str, terms: Terms, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-) -> tuple[list[Claimed], list[AllClaimed | Sequence[Claimed]]]:
+) -> Sold:
     """Give a unit to each of these attempts and batches of one coupon, and commit, in one round trip.
+
+    Who does not meet the rules gets none, and is told so.
 
     Args:
         driver: a connection outside a transaction.
@@ -265,7 +121,7 @@ class _Claims:
     """The claims of a sale: those of the attempts, and after them those of the handed batches.
 
     Raises:
-        NotForAllError: the claims cannot all get a unit.
+        NotForAllError: the claims cannot all get a unit, even without those that are not eligible.
     """
 
     def __init__(
@@ -275,39 +131,50 @@ class _Claims:
         self._terms = terms
         self._attempts = attempts
         self._batches = batches
-        self._units = len(attempts) + sum(batch.size for batch in batches)
         self._options = [each.options for each in attempts]
         for batch in batches:
             self._options += batch.options or [None] * batch.size
+        self._units = len(self._options)
+        self._claim_ids = "\n".join([*(each.claim_id for each in attempts), *(each.claim_ids for each in batches)])
+        self._user_ids = _lines(
+            [*(each.user_id for each in attempts), *(each.user_ids for each in batches)], self._units
+        )
+        self._refused = {} if terms.rules is None else _refused(terms.rules, self._options)
+        self._refused_users = ""
+        if self._refused:
+            self._leave_out_refused()
         self._has_holds = self._has_keys = False
         for options in self._options:
             if options is not None:
                 self._has_holds = self._has_holds or options.hold_seconds is not None
                 self._has_keys = self._has_keys or options.idempotency_key is not None
-        self._require_rules()
-        self._user_ids = _lines(
-            [*(each.user_id for each in attempts), *(each.user_ids for each in batches)], self._units
-        )
         if terms.has_slots and len(set(self._user_ids.split("\n"))) < self._units:
             raise NotForAllError
 
-    def _require_rules(self) -> None:
-        rules = self._terms.rules
-        if rules is None:
-            return
-        for options in self._options:
-            given = options or _NO_OPTIONS
-            if next(rules.broken(given.attributes, given.token, _holds_none), None) is not None:
-                raise NotForAllError
+    def _leave_out_refused(self) -> None:
+        """Leave out who is not eligible. Whether such a user has a claim, which is told first, the statement finds."""
+        users = self._user_ids.split("\n")
+        refused = {users[place] for place in self._refused}
+        kept = [place for place in range(self._units) if place not in self._refused]
+        # One may get a unit by another attempt of the batch.
+        if not kept or not refused.isdisjoint([users[place] for place in kept]):
+            raise NotForAllError
+        ids = self._claim_ids.split("\n")
+        self._claim_ids = "\n".join([ids[place] for place in kept])
+        self._user_ids = "\n".join([users[place] for place in kept])
+        self._options = [self._options[place] for place in kept]
+        self._refused_users = "\n".join(refused)
+        self._units = len(kept)
 
     @property
-    def shape(self) -> _Shape:
-        return _Shape(
+    def shape(self) -> Shape:
+        return Shape(
             codes=self._terms.has_codes,
             slots=self._terms.has_slots,
             holds=self._has_holds,
             keys=self._has_keys,
             fence=bool(self._batches),
+            refusals=bool(self._refused),
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -317,13 +184,13 @@ class _Claims:
             "version": self._terms.version,
             "limit": self._terms.per_user_limit,
             "most_claims": self._terms.most_claims,
-            "claim_id": "\n".join(
-                [*(each.claim_id for each in self._attempts), *(each.claim_ids for each in self._batches)]
-            ),
+            "claim_id": self._claim_ids,
             "user_id": self._user_ids,
         }
         if self._has_holds:
             parameters["hold_seconds"] = "\n".join([_seconds(options) for options in self._options])
+        if self._refused:
+            parameters["refused"] = self._refused_users
         if self._has_keys:
             parameters |= self._keys()
         if self._batches:
@@ -341,21 +208,38 @@ class _Claims:
         }
         return {name: _lines(texts, self._units) for name, texts in lines.items()}
 
-    def outcomes(
-        self, sold_at: datetime, codes: Iterable[str] | None, terms_of_codes: Iterable[Any] | None
-    ) -> tuple[list[Claimed], list[AllClaimed | Sequence[Claimed]]]:
-        if codes is None and not self._has_holds:
+    def outcomes(self, sold_at: datetime, codes: Iterable[str] | None, terms_of_codes: Iterable[Any] | None) -> Sold:
+        if codes is None and not self._has_holds and not self._refused:
             own = [Claimed(_claim(attempt, sold_at)) for attempt in self._attempts]
             return own, [AllClaimed(sold_at)] * len(self._batches)
-        none = repeat(None)
-        everyone = zip(
-            none if codes is None else codes, none if terms_of_codes is None else terms_of_codes, strict=False
-        )
-        own = [Claimed(_claim_with(each, sold_at, *next(everyone))) for each in self._attempts]
-        handed: list[AllClaimed | Sequence[Claimed]] = [
-            [Claimed(_claim_with(each, sold_at, *next(everyone))) for each in batch.attempts] for batch in self._batches
+        everyone = [*self._attempts, *(attempt for batch in self._batches for attempt in batch.attempts)]
+        given = zip(codes or _NONE, terms_of_codes or _NONE, strict=False)
+        outcomes: list[ClaimOutcome] = [
+            self._refused[place] if place in self._refused else Claimed(_claim_with(attempt, sold_at, *next(given)))
+            for place, attempt in enumerate(everyone)
         ]
-        return own, handed
+        own_count = len(self._attempts)
+        batches = self._batches
+        return outcomes[:own_count], handed_outcomes(outcomes[own_count:], batches, {each.id for each in batches})
+
+
+_NONE: Iterable[None] = repeat(None)
+
+
+def _refused(rules: EligibilityRules, options: Sequence[ClaimOptions | None]) -> dict[int, NotEligible]:
+    """Return the refusals of who does not meet the rules, by place.
+
+    Raises:
+        NotForAllError: one of them has a key, under which an answer may be stored.
+    """
+    refused = {}
+    for place, each in enumerate(options):
+        given = each or _NO_OPTIONS
+        if reasons := tuple(rules.broken(given.attributes, given.token, _holds_none)):
+            if given.idempotency_key is not None:
+                raise NotForAllError
+            refused[place] = NotEligible(reasons)
+    return refused
 
 
 def _claim(attempt: Attempt, sold_at: datetime) -> Claim:
