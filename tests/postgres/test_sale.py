@@ -108,7 +108,7 @@ def _any_state(chance: random.Random) -> State:
     def some(most: int, out_of: Sequence[str] = _USERS) -> list[tuple[str, ClaimOptions]]:
         return [(chance.choice(out_of), _any_options(chance)) for _ in range(chance.randint(0, most))]
 
-    batch = some(4) if chance.random() < 0.3 else [(each, _any_options(chance)) for each in chance.sample(_USERS, 3)]
+    batch = some(4) if chance.random() < 0.5 else [(each, _any_options(chance)) for each in chance.sample(_USERS, 3)]
     return State(
         Campaign(
             per_user_limit=chance.choice((1, 1, 2, 3)),
@@ -374,6 +374,20 @@ async def test_who_is_not_eligible_is_told_so_and_the_others_are_sold_to(
     twice = [*asking("hal", country="FR"), *asking("hal"), *asking("hal", country="FR")]
     assert kinds(await storage.admission.admit(twice)) == ["NotEligible", "Claimed", "AlreadyClaimed"]
     assert await remaining(storage) == 3
+
+
+async def test_a_user_gets_several_units_of_one_batch(
+    storage: Repositories, database_url: str, sales: list[int]
+) -> None:
+    await create_coupon(storage, "spring", 9, StrategyName.REDLOCK, Campaign(per_user_limit=3))
+    await storage.admission.admit(attempts("ada", "ben"))
+    administrate(database_url, "UPDATE user_claims SET slot = 2 WHERE user_id = 'ada'")
+    assert kinds(await storage.admission.admit(attempts("ada", "cleo", "ada", "cleo"))) == ["Claimed"] * 4
+    assert sales == [4]
+    slots = "SELECT user_id, array_agg(slot ORDER BY slot) FROM user_claims GROUP BY user_id ORDER BY user_id"
+    assert administrate(database_url, slots) == [("ada", [1, 2, 3]), ("ben", [1]), ("cleo", [1, 2])]
+    assert kinds(await storage.admission.admit(attempts("cleo", "cleo"))) == ["Claimed", "AlreadyClaimed"]
+    assert sales == [4]
 
 
 async def test_a_user_with_a_unit_in_a_higher_slot_alone_gets_no_second(

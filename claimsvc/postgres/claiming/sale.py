@@ -148,7 +148,8 @@ class _Claims:
             if options is not None:
                 self._has_holds = self._has_holds or options.hold_seconds is not None
                 self._has_keys = self._has_keys or options.idempotency_key is not None
-        if terms.has_slots and len(set(self._user_ids.split("\n"))) < self._units:
+        # A user's second attempt continues the hold of the first.
+        if terms.has_slots and self._has_holds and len(set(self._user_ids.split("\n"))) < self._units:
             raise NotForAllError
 
     def _leave_out_refused(self) -> None:

@@ -121,17 +121,21 @@ def _conditions(shape: Shape) -> Iterator[str]:
 
 
 def _own() -> str:
-    """The active claims of each user, and the first slot that is free. LIMIT: see `fast_path`."""
+    """Return, for each attempt, its user's active claims, with those of earlier attempts, and the next free slot."""
+    # LIMIT: see `fast_path`.
     return """, own AS (
-    SELECT place, user_id, claims, held, CASE WHEN claims = 0 THEN 1 ELSE (
-        SELECT number FROM generate_series(1, claims + 1) AS number
-        WHERE number <> ALL (slots) ORDER BY number LIMIT 1
+    SELECT place, user_id, claims + nth - 1 AS claims, held, CASE WHEN claims = 0 THEN nth ELSE (
+        SELECT number FROM generate_series(1, claims + nth) AS number
+        WHERE number <> ALL (slots) ORDER BY number OFFSET nth - 1 LIMIT 1
     ) END AS slot
-    FROM attempt CROSS JOIN LATERAL (
+    FROM (
+        SELECT place, user_id, row_number() OVER (PARTITION BY user_id ORDER BY place) AS nth FROM attempt
+    ) AS numbered
+    CROSS JOIN LATERAL (
         SELECT count(*) AS claims, count(held_until) AS held, array_agg(slot) AS slots
         FROM (
             SELECT slot, held_until FROM user_claims
-            WHERE coupon_name = %(coupon_name)s AND user_id = attempt.user_id AND state = 'active'
+            WHERE coupon_name = %(coupon_name)s AND user_id = numbered.user_id AND state = 'active'
             ORDER BY slot
             LIMIT 1001
         ) AS claim
