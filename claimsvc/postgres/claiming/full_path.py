@@ -196,7 +196,8 @@ class FullPath:
         if len(facts.coupons) == 1 and Claimed in results and results <= _SOLD:
             [(name, coupon)] = facts.coupons.items()
             terms = Terms.of(coupon)
-            if terms is not None:
+            # Whom the lists refuse, a sale cannot tell.
+            if terms is not None and not (terms.has_lists and NotEligible in results):
                 self._selling[name] = terms
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:

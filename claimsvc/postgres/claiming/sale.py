@@ -55,6 +55,7 @@ class Terms:
         has_slots: whether users may have units in other slots than the first.
         has_codes: whether each unit comes with a code.
         types: under which the codes are counted; empty without codes.
+        has_lists: whether it has an allow list or a deny list.
         rules: about attributes; None without any.
     """
 
@@ -64,6 +65,7 @@ class Terms:
     has_slots: bool
     has_codes: bool
     types: frozenset[str | None]
+    has_lists: bool
     rules: EligibilityRules | None
 
     @classmethod
@@ -71,7 +73,7 @@ class Terms:
         """Return the terms of a coupon; None if they depend on more than a sale looks at."""
         campaign = coupon.campaign
         rules = campaign.rules
-        if campaign.has_allow_list or campaign.has_deny_list or (rules and (rules.holds or rules.holds_not)):
+        if rules is not None and (rules.holds or rules.holds_not):
             return None
         return cls(
             coupon.version,
@@ -80,6 +82,7 @@ class Terms:
             campaign.per_user_limit > 1 or coupon.had_higher_limit,
             coupon.has_codes,
             frozenset(coupon.counted_types) if coupon.has_codes else frozenset(),
+            campaign.has_allow_list or campaign.has_deny_list,
             rules,
         )
 
@@ -157,8 +160,8 @@ class _Claims:
         users = self._user_ids.split("\n")
         refused = {users[place] for place in self._refused}
         kept = [place for place in range(self._units) if place not in self._refused]
-        # One may get a unit by another attempt of the batch.
-        if not kept or not refused.isdisjoint([users[place] for place in kept]):
+        # One may get a unit by another attempt of the batch, and may be refused by a list, too.
+        if not kept or self._terms.has_lists or not refused.isdisjoint([users[place] for place in kept]):
             raise NotForAllError
         ids = self._claim_ids.split("\n")
         self._claim_ids = "\n".join([ids[place] for place in kept])
@@ -176,6 +179,7 @@ class _Claims:
             keys=self._has_keys,
             fence=bool(self._batches),
             refusals=bool(self._refused),
+            lists=self._terms.has_lists,
         )
 
     def parameters(self) -> dict[str, Any]:
@@ -183,7 +187,7 @@ class _Claims:
             "coupon_name": self._coupon_name,
             "units": self._units,
             "version": self._terms.version,
-            "limit": self._terms.per_user_limit,
+            "limit": min(self._terms.per_user_limit, self._terms.most_claims),
             "most_claims": self._terms.most_claims,
             "claim_id": self._claim_ids,
             "user_id": self._user_ids,

@@ -19,6 +19,7 @@ class Shape(NamedTuple):
         keys: some answers are stored.
         fence: some claims were handed over.
         refusals: some claims are not eligible.
+        lists: the coupon has an allow list or a deny list.
     """
 
     codes: bool
@@ -27,6 +28,7 @@ class Shape(NamedTuple):
     keys: bool
     fence: bool
     refusals: bool
+    lists: bool
 
 
 @cache
@@ -106,6 +108,14 @@ def _conditions(shape: Shape) -> Iterator[str]:
                 AND expires_at <= statement_timestamp()
             ORDER BY expires_at LIMIT 1
         ) IS NULL AND (SELECT count(*) FROM free) = %(units)s"""
+    if shape.lists:
+        yield f"""NOT EXISTS (
+            SELECT FROM attempt CROSS JOIN (
+                SELECT allow_version, deny_version FROM campaigns WHERE coupon_name = %(coupon_name)s
+            ) AS campaign
+            WHERE allow_version IS NOT NULL AND {_listed("allow")} IS NULL
+                OR deny_version IS NOT NULL AND {_listed("deny")} IS NOT NULL
+        )"""  # noqa: S608 - of constants
     if shape.refusals:
         # Who has a claim is told so first.
         yield """NOT EXISTS (
@@ -118,6 +128,16 @@ def _conditions(shape: Shape) -> Iterator[str]:
         )"""
     if shape.fence:
         yield "fenced_after < %(first_batch)s::uuid"
+
+
+def _listed(kind: str) -> str:
+    """Return an expression: true if the list contains the user, or NULL. LIMIT: see `fast_path`."""
+    return f"""(
+                SELECT true FROM eligibility_lists
+                WHERE coupon_name = %(coupon_name)s AND kind = '{kind}' AND version = campaign.{kind}_version
+                    AND user_id = attempt.user_id
+                LIMIT 1
+            )"""  # noqa: S608 - of constants
 
 
 def _own() -> str:
