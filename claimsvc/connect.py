@@ -5,6 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from claimsvc import postgres
 from claimsvc.config import DatabaseSettings
+from claimsvc.domain import RowHolder
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.ports import StorageObserver
 
@@ -78,6 +79,16 @@ async def read_database_facts(settings: DatabaseSettings) -> postgres.DatabaseFa
     """Read facts about PostgreSQL over a connection like those of the service. Raises as `postgres.read_facts`."""
     async with _open_connection(settings) as source:
         return await postgres.read_facts(source, timeout_seconds=unit_timeout_seconds(settings))
+
+
+async def read_row_holders(settings: DatabaseSettings) -> list[RowHolder]:
+    """Find who holds rows of coupons, over a connection likewise.
+
+    Raises:
+        UnavailableError: PostgreSQL does not answer, or has no schema.
+    """
+    async with open_unchecked_repositories(settings) as repositories:
+        return await repositories.row_holders.find()
 
 
 def connection_limits(settings: DatabaseSettings) -> postgres.ConnectionLimits:

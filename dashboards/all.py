@@ -5,8 +5,10 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from dashboards.claims import claims
 from dashboards.dependencies import dependencies
 from dashboards.lock_contention import lock_contention
+from dashboards.overview import overview
 
 _DASHBOARDS = {
+    "overview.json": overview,
     "claims.json": claims,
     "lock-contention.json": lock_contention,
     "dependencies.json": dependencies,

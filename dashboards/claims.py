@@ -6,7 +6,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 
 from dashboards.page import page
 from dashboards.panels import COUNT, Panel, Query, figure, graph, heatmap, quantile_graph
-from dashboards.promql import COUPON, per_second, quantile, ten_most
+from dashboards.promql import COUPON, HERE, per_second, quantile, ten_most
 
 # The objectives are those of `rules/objectives.yml`.
 _AVAILABILITY = 0.999
@@ -30,14 +30,14 @@ _REFUSED_BY_RULES = f'COUPON, outcome!~"{FAILED}|{EXCLUDED}|{BY_STOCK}"'
 def claims() -> Dashboard:
     return page(
         "claimsvc-claims",
-        "Do users get their coupons, and how fast? Start here. Lock contention and Dependencies show the causes of what"
-        " is red.",
+        "Do users get their coupons, and how fast? Lock contention and Dependencies show the causes of what is red.",
         {
             "Objectives, over the time range shown": _objectives(),
             "Claims": _outcomes(),
             "Stock and rules": _stock(),
             "Requests": _requests(),
         },
+        collapsed={"Requests"},
     )
 
 
@@ -82,6 +82,21 @@ def _objectives() -> list[Panel]:
             _in_time,
             _LATENCY,
         ),
+        figure(
+            "Availability budget of 30 days left",
+            "How much of the error budget is left, of 30 days whatever time range is shown? It is recorded, so it needs"
+            " as long to be true.",
+            "percentunit",
+            Query('min(job:claimsvc_availability_budget:left30d{job=~"$job"})'),
+            steps=((None, "red"), (0.0, "orange"), (0.5, "green")),
+        ),
+        figure(
+            "Latency budget of 30 days left",
+            "How much of the budget of slow claims is left, of 30 days whatever time range is shown?",
+            "percentunit",
+            Query('min(job:claimsvc_latency_budget:left30d{job=~"$job"})'),
+            steps=((None, "red"), (0.0, "orange"), (0.5, "green")),
+        ),
         graph(
             "Burn rate",
             "How many times faster than the objectives allow is the budget spent? At 1 it lasts 30 days, at 14.4 only 2"
@@ -89,6 +104,7 @@ def _objectives() -> list[Panel]:
             "none",
             Query(_burn_rate(_answered("$__rate_interval"), _AVAILABILITY), "availability"),
             Query(_burn_rate(_in_time("$__rate_interval"), _LATENCY), "latency"),
+            width=24,
         ),
     ]
 
@@ -110,17 +126,23 @@ def _objective(
     ]
 
 
+def claims_by_outcome(where: str = HERE, width: int = 8) -> Panel:
+    """Return the graph of claims by outcome. Arguments as in `promql.quantile` and `panels.graph`."""
+    return graph(
+        "Claims by outcome",
+        "What are the outcomes of claims? lock-busy, unavailable and internal-error are failures, all others are"
+        " answers: not-started, ended and paused by the coupon's rules, replayed from the answer stored for the"
+        " request's Idempotency-Key.",
+        "reqps",
+        Query(per_second("claimsvc_claims_total", "outcome", where), "{{outcome}}"),
+        stacked=True,
+        width=width,
+    )
+
+
 def _outcomes() -> list[Panel]:
     return [
-        graph(
-            "Claims by outcome",
-            "What are the outcomes of claims? lock-busy, unavailable and internal-error are failures, all others are"
-            " answers: not-started, ended and paused by the coupon's rules, replayed from the answer stored for the"
-            " request's Idempotency-Key.",
-            "reqps",
-            Query(per_second("claimsvc_claims_total", "outcome", COUPON), "{{outcome}}"),
-            stacked=True,
-        ),
+        claims_by_outcome(COUPON),
         quantile_graph(
             "Latency of claims",
             "How long does a user wait for an answer, from a valid request to its outcome?",

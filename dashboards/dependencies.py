@@ -5,7 +5,8 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.jobs import job_panels
 from dashboards.page import page
 from dashboards.panels import COUNT, Panel, Query, Steps, figure, graph, heatmap, quantile_graph, timeline
-from dashboards.promql import COUPON, happened, per_second, quantile, ten_most
+from dashboards.promql import HERE, UP, happened, per_second, quantile, ten_most
+from dashboards.readiness import readiness_panels
 
 _CALL = "claimsvc_redis_call_seconds"
 _TRANSACTION = "claimsvc_db_transaction_seconds"
@@ -23,11 +24,29 @@ def dependencies() -> Dashboard:
         {
             "Now: what there is": _what_there_is(),
             "Now: how it does": _how_it_does(),
+            "Readiness": readiness_panels(),
             "Redis masters": _masters(),
             "PostgreSQL": _database(),
             "Jobs": job_panels(),
             "Processes": _load_of_processes() + _life_of_processes(),
         },
+        collapsed={"Jobs", "Processes"},
+        by_coupon=False,
+    )
+
+
+def masters_that_may_still_fail() -> Panel:
+    """Return the figure of that."""
+    return figure(
+        "Masters that may still fail",
+        "How many more masters may fail before locks cannot be taken? 0: the next failure stops all claims under the"
+        " lock. Below 0 they are stopped. From the instance that reaches the fewest masters.",
+        COUNT,
+        Query(
+            "min(sum by (job, instance) (claimsvc_redis_master_up{HERE})"
+            " - floor(count by (job, instance) (claimsvc_redis_master_up{HERE}) / 2) - 1)"
+        ),
+        steps=((None, "red"), (0.0, "orange"), (1.0, "green")),
     )
 
 
@@ -37,14 +56,14 @@ def _what_there_is() -> list[Panel]:
             "Instances up",
             "How many instances can Prometheus scrape? The next panel shows whether these are all.",
             COUNT,
-            Query("sum(up{HERE}) or vector(0)"),
+            Query(f"sum({UP}) or vector(0)"),
             steps=((None, "red"), (1.0, "blue")),
         ),
         figure(
             "Instances missing",
             "How many known instances can Prometheus not scrape? If not 0, the other instances take their claims.",
             COUNT,
-            Query("count(up{HERE}) - sum(up{HERE})"),
+            Query(f"count({UP}) - sum({UP})"),
             steps=_NONE_IS_GOOD,
         ),
         figure(
@@ -62,17 +81,7 @@ def _what_there_is() -> list[Panel]:
             Query("sum(changes(process_start_time_seconds{HERE}[$__range]))", now=True),
             steps=((None, "green"), (1.0, "orange")),
         ),
-        figure(
-            "Masters that may still fail",
-            "How many more masters may fail before locks cannot be taken? 0: the next failure stops all claims under"
-            " the lock. Below 0 they are stopped. From the instance that reaches the fewest masters.",
-            COUNT,
-            Query(
-                "min(sum by (job, instance) (claimsvc_redis_master_up{HERE})"
-                " - floor(count by (job, instance) (claimsvc_redis_master_up{HERE}) / 2) - 1)"
-            ),
-            steps=((None, "red"), (0.0, "orange"), (1.0, "green")),
-        ),
+        masters_that_may_still_fail(),
         figure(
             "Redis memory used",
             "Which share of its memory does the fullest master use? At 100 % it refuses writes, and so locks. Without"
@@ -203,16 +212,14 @@ def _database() -> list[Panel]:
             "Which coupon's counter in Redis differed from PostgreSQL when it was last corrected, and by how many"
             " units? Only the strategy `counter` has counters. No line: none has drifted.",
             COUNT,
-            Query("max by (coupon) (abs(claimsvc_counter_drift{COUPON}))", "{{coupon}}"),
+            Query("max by (coupon) (abs(claimsvc_counter_drift{HERE}))", "{{coupon}}"),
             width=12,
         ),
         graph(
             "Counters corrected",
             "Which coupon's counter was corrected, and how often? Once may follow a crash; repeatedly is a defect.",
             COUNT,
-            Query(
-                ten_most(happened("claimsvc_drifts_mended_total", "$__rate_interval", "coupon", COUPON)), "{{coupon}}"
-            ),
+            Query(ten_most(happened("claimsvc_drifts_mended_total", "$__rate_interval", "coupon", HERE)), "{{coupon}}"),
             width=12,
         ),
     ]

@@ -31,8 +31,10 @@ def lock_contention() -> Dashboard:
             "Waiting for the lock": _waiting(),
             "Holding the lock": _holding(),
             "Attempts": _attempts(),
+            "Combining": _combining(),
             "Batches": _batches(),
         },
+        collapsed={"Attempts", "Batches"},
     )
 
 
@@ -83,7 +85,8 @@ def _now() -> list[Panel]:
         figure(
             "Leases lost",
             "How many locks had expired or changed hands when their holder released them, in the time range shown?"
-            " Nothing is oversold, but a holder stalled for longer than the TTL, or a master lost data.",
+            " A lease is the right to a lock for 20 s (its TTL). Nothing is oversold, but a holder stalled for longer"
+            " than that, or a master lost data.",
             COUNT,
             Query(f"sum({happened('claimsvc_lock_lost_total', '$__range', 'coupon')})", now=True),
             steps=_NONE_IS_GOOD,
@@ -152,7 +155,8 @@ def _holding() -> list[Panel]:
         "Hold",
         _HOLD,
         COUPON,
-        "How long is a lock held? Some ms are normal; a slow database shows here.",
+        "How long is a lock held? Some ms are normal; a slow database shows here. An instance keeps a lock for a slice"
+        " (2.5 ms, CLAIMSVC_LOCK_SLICE_SECONDS) while more claims of its coupon arrive, then hands it over.",
         verb="a hold take",
         leave_out_sold_out=False,
     )
@@ -220,8 +224,8 @@ def _attempts() -> list[Panel]:
         ),
         graph(
             "Retries by coupon",
-            "For which coupon do instances wait the full 0.5 s between attempts without a hint? Few retries for many"
-            " busy attempts: the hand-over works." + _SOLD_OUT,
+            "For which coupon do instances wait the full 0.5 s between attempts without a hint that the lock is free?"
+            " Few retries for many busy attempts: the hand-over works." + _SOLD_OUT,
             "ops",
             Query(ten_most(not_sold_out(per_second("claimsvc_lock_retries_total", "coupon", COUPON))), "{{coupon}}"),
             width=6,
@@ -234,16 +238,47 @@ def _attempts() -> list[Panel]:
         ),
         graph(
             "Leases lost, by coupon",
-            "Which coupons' locks were lost while they were held?",
+            "Which coupons' locks were lost while they were held? Their lease, of 20 s, was over, or masters lost it.",
             COUNT,
             Query(ten_most(happened("claimsvc_lock_lost_total", "$__rate_interval", "coupon")), "{{coupon}}"),
         ),
         graph(
             "Hints",
-            "Do instances wake each other? sent: a hint to a waiting instance; used: it arrived in time; late: the"
+            "Do instances wake each other? A hint tells a waiting instance that its lock is free now, so that it need"
+            " not wait for its next attempt. sent: a hint to a waiting instance; used: it arrived in time; late: the"
             " instance no longer waited.",
             "ops",
             Query(per_second("claimsvc_lock_hints_total", "result"), "{{result}}"),
+        ),
+    ]
+
+
+def _combining() -> list[Panel]:
+    return [
+        graph(
+            "Combined claims by instance",
+            "Who decides for whom? Combining: an instance that finds a lock held hands its claims to the holder, which"
+            " decides them with its own. origin: handed over; holder: decided for others."
+            " Each instance is both in turn.",
+            "ops",
+            Query(per_second("claimsvc_combined_claims_total", "instance, role", COUPON), "{{instance}} {{role}}"),
+        ),
+        quantile_graph(
+            "Wait for a holder",
+            "How long are claims on their way that were handed over? Its transaction, and two messages: some"
+            " milliseconds. After 0.5 s the origin decides for itself.",
+            "claimsvc_combine_wait_seconds",
+            COUPON,
+        ),
+        graph(
+            "Taken back by the origin",
+            "How often did no answer come in time? undecided: the origin decided for itself; decided: only the answer"
+            " was lost. Some at each restart are normal.",
+            COUNT,
+            Query(
+                happened("claimsvc_combine_taken_back_total", "$__rate_interval", "coupon, found"),
+                "{{coupon}} {{found}}",
+            ),
         ),
     ]
 

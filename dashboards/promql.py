@@ -9,6 +9,9 @@ _COUPON = _HERE + ', coupon=~"$coupon"'
 
 HERE, COUPON = "HERE", "COUPON"
 
+UP = "(up{HERE} and on (job) last_over_time(claimsvc_build_info{HERE}[1h]))"
+"""Whether each instance can be scraped. `up` alone, of all jobs, is also of balancers and of Prometheus itself."""
+
 
 def selected(expression: str) -> str:
     """Replace the placeholders of an expression."""

@@ -12,12 +12,16 @@ from claimsvc.embedded import EmbeddedServices, PostgresServer, embedded_service
 from tests.support.admin import ADMIN_DIGEST
 from tests.support.databases import administrate, copy_of
 from tests.support.program import Program, Starter
+from tests.support.scratch import keep_bytecode, use_memory
 
 _TEMPLATE = "claimsvc_template"
 
 
 def pytest_configure() -> None:
-    """Some tests hold a thousand connections at both ends, which is more than an ordinary user's usual limit."""
+    """Set up this process, and so those that it starts."""
+    use_memory()
+    keep_bytecode()
+    # Some tests hold a thousand connections at both ends, which is more than an ordinary user's usual limit.
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 

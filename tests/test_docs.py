@@ -9,12 +9,14 @@ from typing import Any
 
 import pytest
 import typer
+from prometheus_client import generate_latest
 
 from claimsvc.__main__ import app as claimsvc_app
 from claimsvc.config import Settings
 from claimsvc.http.resources.console.routes import DEVELOPMENT_ROUTES
 from claimsvc.http.routes import ROUTES
 from claimsvc.observability.metrics import Metrics
+from claimsvc.prober import ProbeMetrics
 from stress_test.__main__ import app as stress_app
 
 ROOT = Path(__file__).parent.parent
@@ -26,11 +28,11 @@ PAGES = {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for
 EVERYTHING = "\n".join(PAGES.values())
 
 # Variables that are no settings of the service: they are for `claimsvc dev` and for the stress test.
-_OTHER_VARIABLES = {"CLAIMSVC_STATE_DIR", "CLAIMSVC_ADMIN_KEY"}
+_OTHER_VARIABLES = {"CLAIMSVC_STATE_DIR", "CLAIMSVC_ADMIN_KEY", "CLAIMSVC_PROBE_KEY"}
 _FOLDERS = ("claimsvc/", "stress_test/", "migrations/", "tests/", "dashboards/", "deploy/", "docs/", ".ci/")
 _PATH_ENDS = (".py", ".lua", ".yml", ".toml", ".md", ".example")
 _PATH = re.compile(rf"(?<![\w/.:-])(?:{'|'.join(map(re.escape, _FOLDERS))})[\w./*-]*")
-_ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}.-]+)")
+_ROUTE = re.compile(r"\b(GET|POST|PUT|PATCH|DELETE) (/[\w/{}.-]*)")
 _LONGEST_README = 200
 
 
@@ -215,7 +217,7 @@ def test_the_routes_are_those_that_are_served() -> None:
 
 def test_every_metric_named_exists_and_every_metric_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
-    exposition = Metrics().render()[0].decode()
+    exposition = (Metrics().render()[0] + generate_latest(ProbeMetrics("")._registry)).decode()
     exported = set(re.findall(r"^# TYPE (claimsvc_\w+)", exposition, re.MULTILINE))
     exported = {name for name in exported if not name.endswith("_created")}
     assert set(re.findall(r"claimsvc_[a-z_]+", PAGES["docs/metrics.md"])) == exported

@@ -1,5 +1,6 @@
 """The private names of libraries that the service uses. Each has an upper pin: raise it when these still hold."""
 
+import jwt
 import pytest
 from aiohttp import web, web_protocol
 from aiohttp.http_writer import StreamWriter
@@ -7,6 +8,7 @@ from aiohttp.test_utils import make_mocked_request
 from prometheus_client import Counter, Histogram
 from prometheus_client.samples import Exemplar
 
+from claimsvc.identity.signatures import _Jws, _jwt
 from claimsvc.observability.metrics.prometheus_values import (
     add_to,
     bounds_of,
@@ -50,6 +52,12 @@ def test_aiohttp_s_other_parts_have_their_names() -> None:
     assert {"_make_server"} <= set(dir(web.AppRunner))
     request = make_mocked_request("GET", "/")
     assert {"_match_info", "_message", "_payload_writer"} <= set(dir(request))
+
+
+def test_pyjwt_s_reader_has_what_is_replaced() -> None:
+    assert {"_decode_base64url_segment", "_load"} <= set(dir(jwt.PyJWS))
+    assert isinstance(jwt.PyJWT()._jws, jwt.PyJWS)
+    assert isinstance(_jwt._jws, _Jws)
 
 
 def test_prometheus_client_s_values_can_be_read_and_added_to() -> None:

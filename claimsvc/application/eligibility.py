@@ -15,7 +15,6 @@ from claimsvc.domain import (
     Replayed,
     Scope,
     UnknownCoupon,
-    attributes_of,
 )
 from claimsvc.domain.eligibility import Attributes
 from claimsvc.ports import Audience
@@ -43,7 +42,7 @@ async def check(
     Raises:
         UnavailableError: the database does not answer in time.
     """
-    options = ClaimOptions(attributes=attributes, token=attributes_of(caller.token))
+    options = ClaimOptions(attributes=attributes, token=caller.attributes)
     return await audience.eligibility(coupon_name, user_id, options, key)
 
 

@@ -19,7 +19,7 @@ app = typer.Typer(
     cls=Commands,
     help="Claims limited-stock coupons: many at once, each exactly once.",
     epilog=_EPILOG,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )

@@ -68,6 +68,11 @@ OUTLINES: dict[str, Outline] = {
         "doctor",
         "Check the settings, the database, the schema and the masters; report what is wrong and how to fix it.",
     ),
+    "probe": Outline(
+        "claimsvc.cli.probing",
+        "probe",
+        "Make a real claim over HTTP and return it: does claiming work, as a user sees it?",
+    ),
     "audit": Outline(
         "claimsvc.cli.audit",
         "audit",
@@ -173,9 +178,16 @@ class Commands(Group):
         """The outline of a command, for help and completion."""
         return _outlined(cmd_name, OUTLINES[cmd_name]) if cmd_name in OUTLINES else None
 
+    def get_params(self, ctx: Any) -> list[Any]:
+        """The options; those that install completion are off by default, for the reason of `Group.get_help_option`."""
+        for parameter in self.params:
+            if parameter.name in ("install_completion", "show_completion"):
+                parameter.default = False
+        return super().get_params(ctx)
+
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """The arguments that are left for the command. Help on a group is shown here, from the outlines alone."""
-        if len(args) == 2 and args[1] == "--help" and args[0] in OUTLINES and OUTLINES[args[0]].commands:
+        if len(args) == 2 and args[1] in ctx.help_option_names and args[0] in OUTLINES and OUTLINES[args[0]].commands:
             self.get_command(ctx, args[0]).make_context(args[0], args[1:], parent=ctx)  # exits after showing it
         return super().parse_args(ctx, args)
 

@@ -108,7 +108,7 @@ def problem_of(status: int, document: object) -> Problem | None:
         members = Members(document)
         kind = members.take("type", str)
         title, detail = members.take("title", str), members.take("detail", str)
-        request_id = members.take("request_id", str)
+        request_id = members.maybe("request_id", str) or ""  # a load balancer's own has none
     except ValueError:
         return None
     complete: Mapping[str, Any] = Members(document).rest

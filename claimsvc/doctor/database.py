@@ -1,7 +1,10 @@
 """Judges a PostgreSQL server from the facts collected about it."""
 
+from collections.abc import Sequence
+
 from claimsvc.config import DatabaseSettings, Settings
 from claimsvc.doctor.findings import Findings, judge_answer, judge_clock, ok, warning, wrong
+from claimsvc.domain import RowHolder
 from claimsvc.postgres import DatabaseFacts
 
 _SUBJECT = "database"
@@ -94,3 +97,19 @@ def judge_schema(facts: DatabaseFacts) -> Findings:
     else:
         at = f"at revision {facts.revision}, not {facts.newest_revision}" if facts.revision else "missing"
         yield wrong("migrations", f"the schema is {at}", "run `claimsvc migrate`")
+
+
+def judge_row_holders(holders: Sequence[RowHolder]) -> Findings:
+    """Judge sessions that hold the rows of coupons: claims of these coupons wait for them."""
+    for holder in holders:
+        held = "" if holder.seconds is None else f" for {holder.seconds:.0f} s"
+        state = f"; it is {holder.state}" if holder.state else ""
+        query = f"; its last statement: {holder.query}" if holder.query else ""
+        waiting = f"{holder.waiting} session{'s' * (holder.waiting != 1)} wait{'s' * (holder.waiting == 1)} for it"
+        finding = wrong if holder.waiting else warning
+        more = "" if holder.seconds is not None else "; GRANT pg_read_all_stats to this role shows what it does"
+        yield finding(
+            f"coupon {holder.coupon_name}",
+            f"its row is held{held} by {holder.who}{state}; {waiting}{query}",
+            f"find out what it does; to end it: SELECT pg_terminate_backend({holder.pid}){more}",
+        )

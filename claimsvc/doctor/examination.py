@@ -5,8 +5,8 @@ import asyncio
 from redis.exceptions import RedisError
 
 from claimsvc.config import DatabaseSettings, Settings
-from claimsvc.connect import read_database_facts
-from claimsvc.doctor.database import judge_database, judge_schema
+from claimsvc.connect import read_database_facts, read_row_holders
+from claimsvc.doctor.database import judge_database, judge_row_holders, judge_schema
 from claimsvc.doctor.findings import Finding, wrong
 from claimsvc.doctor.masters import MasterFacts, judge_masters, read_master
 from claimsvc.doctor.settings import judge_settings
@@ -32,12 +32,13 @@ async def examine_database(settings: DatabaseSettings) -> list[Finding]:
     try:
         async with asyncio.timeout(_DATABASE_SECONDS):
             facts = await read_database_facts(settings)
+            holders = await read_row_holders(settings) if facts.revision else []
     except UnavailableError as error:
         trouble = error.trouble or Trouble(error.detail, _MEND)
         return [wrong("database", f"it cannot be used: {trouble.found}", trouble.mend)]
     except TimeoutError:
         return [wrong("database", f"it did not answer within {_DATABASE_SECONDS:g} s", _MEND)]
-    return [*judge_database(facts, settings), *judge_schema(facts)]
+    return [*judge_database(facts, settings), *judge_schema(facts), *judge_row_holders(holders)]
 
 
 async def _ask(url: str, timeout_seconds: float) -> MasterFacts | RedisError | TimeoutError:

@@ -138,8 +138,8 @@ def judge_master(facts: MasterFacts, settings: Settings) -> Findings:
     yield from judge_clock(subject, facts.clock_ahead_seconds)
     yield from _judge_memory(subject, info)
     yield from _judge_persistence(subject, facts)
-    # Each worker has one more connection, on which it waits for hints.
-    needed = settings.workers * (settings.redis_pool_size + 1)
+    # Each worker has one more connection, on which it waits for hints; and two for messages, if it combines.
+    needed = settings.workers * (settings.redis_pool_size + (3 if settings.combining == "on" else 1))
     if (most := info.get("maxclients")) is not None and needed > most:
         yield wrong(
             subject,

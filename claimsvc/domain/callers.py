@@ -6,6 +6,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from claimsvc.domain.eligibility import Attributes, attributes_of
+
 
 class Scope(StrEnum):
     """What an API key permits. A key from the configuration permits everything."""
@@ -39,10 +41,18 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class TokenUser:
-    """The user that a token identifies, and all claims of the token."""
+    """The user that a token identifies, and all claims of the token.
+
+    Attributes:
+        attributes: the claims that eligibility rules can use.
+    """
 
     user_id: str
     claims: Mapping[str, Any]
+    attributes: Attributes = field(init=False, hash=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "attributes", attributes_of(self.claims))
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +70,13 @@ class Caller:
         name: identifies the caller; the same for all of its requests.
         scopes: what the caller may do for any user.
         user_id: the authenticated user; None if the caller is not a user.
-        token: the claims of the user's token.
+        attributes: what the user's verified token states, as far as eligibility rules can use it.
     """
 
     name: str
     scopes: frozenset[Scope]
     user_id: str | None = None
-    token: Mapping[str, Any] = field(default_factory=dict)
+    attributes: Attributes = field(default_factory=dict, hash=False)
 
     @property
     def is_anonymous(self) -> bool:

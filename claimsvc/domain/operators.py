@@ -40,6 +40,41 @@ class HeldLock:
 
 
 @dataclass(frozen=True, slots=True)
+class RowHolder:
+    """A session of PostgreSQL that holds a coupon's row, so that claims of it wait.
+
+    Args:
+        coupon_name: the coupon.
+        pid: of the session's process.
+        application_name, user_name, client: who it is; empty if PostgreSQL does not tell this user.
+        state: such as `idle in transaction`; empty as above.
+        query: the beginning of its last statement; empty as above.
+        seconds: age of its transaction; None if PostgreSQL does not tell this user.
+        waiting: sessions that wait for it, for whatever it holds.
+    """
+
+    coupon_name: str
+    pid: int
+    application_name: str
+    user_name: str
+    client: str
+    state: str
+    query: str
+    seconds: float | None
+    waiting: int
+
+    @property
+    def who(self) -> str:
+        """Who it is, in words: `pid 123 (psql, user ada, from 10.0.0.5)`."""
+        known = [
+            self.application_name,
+            self.user_name and f"user {self.user_name}",
+            self.client and f"from {self.client}",
+        ]
+        return f"pid {self.pid} ({', '.join(filter(None, known)) or 'nothing else is known of it'})"
+
+
+@dataclass(frozen=True, slots=True)
 class LocksSeen:
     """All locks on the masters that respond, by coupon.
 

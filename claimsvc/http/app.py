@@ -5,6 +5,7 @@ from functools import cache, partial
 
 from aiohttp import web
 
+from claimsvc.application.readiness import Readiness
 from claimsvc.http.framework import openapi
 from claimsvc.http.framework.idempotency import IN_FLIGHT, InFlight
 from claimsvc.http.framework.routing import install
@@ -14,7 +15,6 @@ from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, 
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
 from claimsvc.http.resources.operations.metrics_page import MetricsPage
-from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.routes import OPERATORS_ROUTES, PUBLIC_ROUTES, ROUTES
 from claimsvc.http.runner import KEEPALIVE_SECONDS, UNFINISHED_REQUESTS_BYTES, Runner
 from claimsvc.http.server.unfinished import UnfinishedRequests
@@ -29,7 +29,7 @@ def create_app(services: Services, *, operators_apart: bool = False) -> web.Appl
         operators_apart: leave out the pages for operators, which `create_operators_app` has.
     """
     routes = PUBLIC_ROUTES if operators_apart else ROUTES
-    app = _application(services, Readiness(services.health_checks), shows_operators_pages=not operators_apart)
+    app = _application(services, services.readiness, shows_operators_pages=not operators_apart)
     # Built on the first request for it: building takes 0.1 s, which a start need not wait for.
     document: Callable[[], bytes] = cache(partial(openapi.document, routes, with_tokens=services.tokens is not None))
     app[operations.OPENAPI_DOCUMENT] = document
@@ -48,12 +48,14 @@ def create_operators_app(app: web.Application) -> web.Application:
         app: the public one, from `create_app` with `operators_apart`.
     """
     services = app[SERVICES]
-    ours = _application(services, app[operations.READINESS], shows_operators_pages=True)
+    ours = _application(services, app[operations.READINESS], shows_operators_pages=True, shows_api=False)
     install(ours, OPERATORS_ROUTES)
     return ours
 
 
-def _application(services: Services, readiness: Readiness, *, shows_operators_pages: bool) -> web.Application:
+def _application(
+    services: Services, readiness: Readiness, *, shows_operators_pages: bool, shows_api: bool = True
+) -> web.Application:
     app = web.Application(client_max_size=MAX_BODY_BYTES)
     app[SERVICES] = services
     app[IN_FLIGHT] = InFlight()
@@ -63,6 +65,7 @@ def _application(services: Services, readiness: Readiness, *, shows_operators_pa
     app[operations.READINESS] = readiness
     app[operations.METRICS_PAGE] = MetricsPage(services.begin_render_metrics)
     app[operations.SHOWS_OPERATORS_PAGES] = shows_operators_pages
+    app[operations.SHOWS_API] = shows_api
     if services.live is not None:
         app.on_shutdown.append(_dismiss_viewers)
     return app

@@ -31,8 +31,8 @@ ROUTES: tuple[Route, ...] = (
     *operations.ROUTES,
     *console.ROUTES,
 )
-_PROBES = {"/livez", "/health", "/healthcheck", "/readyz"}
+_ON_BOTH = {"/", "/livez", "/health", "/healthcheck", "/readyz"}
 PUBLIC_ROUTES = tuple(route for route in ROUTES if not route.for_operators)
 """Those of the public port, if operators have a port of their own."""
-OPERATORS_ROUTES = tuple(route for route in ROUTES if route.for_operators or route.path in _PROBES)
-"""Those of the port for operators. Probes are answered on both."""
+OPERATORS_ROUTES = tuple(route for route in ROUTES if route.for_operators or route.path in _ON_BOTH)
+"""Those of the port for operators. Probes, and what runs there, are answered on both."""

@@ -6,7 +6,7 @@ from aiohttp import web
 
 from claimsvc.http.framework.routing import with_static_lookup
 from claimsvc.http.framework.services import SERVICES
-from claimsvc.http.resources.claims.routes import fast_claims
+from claimsvc.http.resources.claims.fast_claims import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.addresses import naming_its_client
@@ -14,7 +14,7 @@ from claimsvc.http.server.arrival import READ_BUFFER_BYTES, ConnectionServer
 from claimsvc.http.server.connection import HttpConnection
 from claimsvc.http.server.cors import answering_preflights
 from claimsvc.http.server.fair_queue import FairQueue
-from claimsvc.http.server.fast_path import FastPath, NoFastPath
+from claimsvc.http.server.fast_path import FastPath
 from claimsvc.http.server.hosts import guarded
 from claimsvc.http.server.request_boundary import RequestBoundary
 from claimsvc.http.server.under_way import UnderWay
@@ -139,7 +139,7 @@ class Runner(web.AppRunner):
             handler = answering_preflights(handler, services.cors)
         handler = naming_its_client(handler, services.trusted_proxies)
         queue, tracer = FairQueue(), services.tracer
-        route = fast_claims(services.strategy)
+        route = fast_claims(self.app)
         access_log: AccessLog
         if tracer is None:
             access_log = AccessLog(services.observer, services.log_requests_per_second)
@@ -148,8 +148,6 @@ class Runner(web.AppRunner):
             access_log = TracedAccessLog(services.observer, services.log_requests_per_second, tracer)
             boundary = TracedRequestBoundary(handler, access_log, queue, tracer)
             fast_path = TracedFastPath(route, access_log, queue, tracer)
-        if services.tokens is not None or services.quotas is not None:
-            fast_path = NoFastPath(route, access_log, queue)
         boundary.cors = fast_path.cors = services.cors
         fast_path.hosts = services.hosts
         timeouts = self._header_timeout_seconds, self._write_timeout_seconds

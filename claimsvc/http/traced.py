@@ -7,10 +7,11 @@ from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
 
+from claimsvc.domain import Caller
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
 from claimsvc.http.server.access_log import AccessLog, PendingClaim
 from claimsvc.http.server.fair_queue import FairQueue
-from claimsvc.http.server.fast_path import FastPath, FastPathClaim, FastRoute
+from claimsvc.http.server.fast_path import Ended, FastPath, FastPathClaim, FastRoute
 from claimsvc.http.server.observers import HttpObserver, RequestTrace, RequestTracer
 from claimsvc.http.server.request_boundary import Handler, RequestBoundary
 
@@ -54,10 +55,17 @@ class TracedFastPath(FastPath):
         super().__init__(route, access_log, queue)
         self._tracer = tracer
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
+    def begin(
+        self,
+        message: RawRequestMessage,
+        body: StreamReader,
+        remote: str | None,
+        caller: Caller | Exception,
+        ended: Ended,
+    ) -> FastPathClaim:
         trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
         with trace:
-            claim = super().begin(message, body, remote)
+            claim = super().begin(message, body, remote, caller, ended)
         assert isinstance(claim, _TracedClaim)  # noqa: S101 - `claim_class` says so; this tells mypy
         claim.trace = trace
         return claim

@@ -33,9 +33,10 @@ from claimsvc.ports.observers import (
     JobObserver,
     MasterObserver,
     QuotaObserver,
+    ReadinessObserver,
     StorageObserver,
 )
-from claimsvc.ports.quotas import Quotas
+from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
@@ -76,9 +77,11 @@ __all__ = [
     "Maintenance",
     "MasterObserver",
     "PendingOutcome",
+    "PendingStandings",
     "Post",
     "QuotaObserver",
     "Quotas",
+    "ReadinessObserver",
     "Redemptions",
     "Stages",
     "StorageObserver",

@@ -1,5 +1,6 @@
 """Observers: what each room reports for metrics and the console."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 
@@ -23,6 +24,16 @@ class HealthCheck(Protocol):
             UnavailableError: it is not usable; the message says why.
         """
         ...
+
+
+class ReadinessObserver(Protocol):
+    """Observes readiness.
+
+    `ready` is what `/readyz` answers, and `dependencies` whether each dependency is usable, by its name. Both are
+    reported once a second, and when the instance begins to stop.
+    """
+
+    def readiness_checked(self, ready: bool, dependencies: Mapping[str, bool]) -> None: ...
 
 
 class BatchObserver(Protocol):

@@ -1,5 +1,6 @@
 """Quotas of requests."""
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -7,6 +8,8 @@ from claimsvc.domain import (
     Quota,
     QuotaStanding,
 )
+
+PendingStandings = asyncio.Future[Sequence[QuotaStanding]]
 
 
 class Quotas(Protocol):
@@ -26,4 +29,8 @@ class Quotas(Protocol):
         Returns:
             The state of each quota that could be read, up to the first that is exceeded.
         """
+        ...
+
+    def begin(self, subjects: Mapping[str, str]) -> PendingStandings:
+        """Begin to count a request, as `take` does, without a task of its own."""
         ...

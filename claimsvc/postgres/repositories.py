@@ -18,6 +18,7 @@ from claimsvc.postgres.keys import PostgresKeys
 from claimsvc.postgres.lists import PostgresAudience
 from claimsvc.postgres.maintenance import PostgresMaintenance
 from claimsvc.postgres.migrations import SchemaCheck
+from claimsvc.postgres.row_holders import RowHolders
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +37,7 @@ class Repositories:
     erasure: PostgresErasure
     maintenance: PostgresMaintenance
     check_schema: SchemaCheck
+    row_holders: RowHolders
 
     @classmethod
     def on(
@@ -71,4 +73,5 @@ class Repositories:
             erasure=PostgresErasure(database),
             maintenance=PostgresMaintenance(database, observer=observer, changes=changes),
             check_schema=SchemaCheck(database),
+            row_holders=RowHolders(reads),
         )

@@ -36,6 +36,10 @@ def _found(error: RedisError | TimeoutError, told: str) -> tuple[str, str]:
         return "it refuses the user or the password", f"correct the password in its URL in {_URLS}"
     if isinstance(error, NoPermissionError):
         return "its user may not run a command of the lock", "give the user all commands and keys: ACL SETUSER"
+    if "max number of clients" in told:
+        return "all of its connections are in use", (
+            "raise maxclients, or lower CLAIMSVC_REDIS_POOL_SIZE or CLAIMSVC_WORKERS"
+        )
     if isinstance(error, BusyLoadingError):
         return "it is loading its data", "wait until it has started"
     if isinstance(error, TimeoutError | RedisTimeoutError):

@@ -11,11 +11,14 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import hiredis
+import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from claimsvc.redis.masters import Master, being_cancelled
 from claimsvc.redis.scripts import Script
+
+_log = structlog.get_logger("claimsvc.masters")
 
 _AGAIN_SECONDS = 0.5
 # A connection on which nothing arrives is asked whether it still exists after this time; and again this later, it does
@@ -45,8 +48,8 @@ class Wire:
 
     @property
     def is_open(self) -> bool:
-        """Whether there is a connection."""
-        return self._writer is not None
+        """Whether there is a connection to a master that answers."""
+        return self._writer is not None and self._master.up
 
     def send(self, *words: Word) -> "asyncio.Future[Any]":
         """Send a command, and return its reply in the future, which is a `RedisError` if the connection is lost.
@@ -80,8 +83,12 @@ class Wire:
     async def run(self) -> None:
         """Keep the connection open until cancelled."""
         while not being_cancelled():
-            with contextlib.suppress(RedisError, OSError):
+            try:
                 await self._serve()
+            except (RedisError, OSError):
+                pass  # `redis.masters` logs that the master is down
+            except Exception:  # noqa: BLE001 - else nothing would be received any more
+                _log.exception("a connection for messages failed", master=self._master.name)
             await asyncio.sleep(_AGAIN_SECONDS)
 
     def _write(self, reply: "asyncio.Future[Any] | None", words: Sequence[Word]) -> None:

@@ -34,7 +34,7 @@ class AuditSelection(Request):
             max_length=domain.MAX_NAME_LENGTH,
             pattern=_VISIBLE_OR_HANGUL,
             description="a coupon's name, a code, or the id of a claim or a key; empty for all",
-            examples=["summer-sale"],
+            examples=["demo"],
         ),
     ] = ""
     actor: Annotated[

@@ -58,7 +58,7 @@ CouponName = Annotated[
         max_length=domain.MAX_NAME_LENGTH,
         pattern=domain.COUPON_NAME_PATTERN,
         description=domain.COUPON_NAME_RULE,
-        examples=["summer-sale"],
+        examples=["demo"],
     ),
 ]
 UserId = Annotated[

@@ -37,14 +37,16 @@ from claimsvc.embedded import (
 )
 from claimsvc.errors import EXIT_OK, SettingsError
 from claimsvc.http.framework.services import ForDevelopment
+from claimsvc.server.process import listen, run
 from claimsvc.server.stress import stress_tests
-from claimsvc.server.worker import listen, run, serve_worker
+from claimsvc.server.worker import serve_worker
 
 _DEMO_COUPON = "demo"
 _DEMO_AMOUNT = 100
 _EXIT_INTERRUPTED = 130
 _WATCH_SECONDS = 0.5
 _ENVIRONMENT = "environment"
+_PORT_SETTING = "`make run PORT=8081`, or with --port 8081"
 _OPEN = """[bold yellow]This service is open (--open):[/] programs of this machine can create coupons without a key.
 """
 
@@ -100,7 +102,7 @@ def run_development(wanted: Development) -> int:
     try:
         with ExitStack() as stack:
             stack.callback(_ignore_further_signals)
-            sock = listen(wanted.host, wanted.port)
+            sock = listen(wanted.host, wanted.port, setting=_PORT_SETTING)
             stack.callback(sock.close)
             if wanted.is_open:
                 _require_loopback(sock, wanted.host)
@@ -141,10 +143,12 @@ def _services(wanted: Development, console: Console) -> Iterator[EmbeddedService
             state_dir = stack.enter_context(temporary_state_dir())
         else:
             state_dir = wanted.state_dir or default_state_dir(Path.cwd())
+        other = run_variables()
+        of_other = "" if other is None else f", of another run ({escape(str(other.file))})"
         if wanted.database_url:
-            report("Using the PostgreSQL at CLAIMSVC_DATABASE_URL")
+            report(f"Using the PostgreSQL at CLAIMSVC_DATABASE_URL{of_other}")
         if wanted.redis_urls:
-            report("Using the masters at CLAIMSVC_REDIS_URLS")
+            report(f"Using the masters at CLAIMSVC_REDIS_URLS{of_other}")
         services = stack.enter_context(
             embedded_services(
                 state_dir,

@@ -17,7 +17,7 @@ from prometheus_client.multiprocess import mark_process_dead
 
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK, EXIT_SETTINGS
-from claimsvc.server.worker import stop_seconds
+from claimsvc.server.process import stop_seconds
 
 _log = structlog.get_logger("claimsvc.server")
 

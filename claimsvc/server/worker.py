@@ -2,72 +2,29 @@
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
-import resource
 import signal
 import socket
-from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any
+from collections.abc import Awaitable, Callable
 
 import structlog
-import uvloop
 from aiohttp import web
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
-from claimsvc.errors import EXIT_FAILED, EXIT_OK, SettingsError
+from claimsvc.errors import EXIT_FAILED, EXIT_OK
 from claimsvc.http.app import create_operators_app, create_runner
 from claimsvc.http.framework.services import ForDevelopment
 from claimsvc.http.runner import Runner
 from claimsvc.http.server.unfinished import UnfinishedRequests
+from claimsvc.server.process import BACKLOG, run, stop_seconds
 
 _log = structlog.get_logger("claimsvc.server")
 
-# Connections that wait to be accepted. The kernel limits it to net.core.somaxconn, 4096 on current Linux.
-_BACKLOG = 4096
 START_SECONDS = 30.0
-TEARDOWN_SECONDS = 10.0  # after the grace period, to finish claims and close connections
 
 Ready = Callable[[], Awaitable[int | None]]
-
-
-def listen_for_operators(settings: Settings) -> socket.socket | None:
-    """Open the socket of the port for operators, if there is one. Raises as `listen`."""
-    return None if settings.admin_port is None else listen(settings.host, settings.admin_port)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """Open a listening socket. Done before anything slow, so that a port in use is reported immediately.
-
-    Raises:
-        SettingsError: the address or port cannot be used; the message says why and what to change.
-    """
-    try:
-        family, kind, protocol, _, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        sock = socket.socket(family, kind, protocol)
-    except OSError as error:
-        raise SettingsError(f"{host!r} is not an address of this machine ({error.strerror}): change --host.") from error
-    try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        sock.bind(address)
-        sock.listen(_BACKLOG)
-        sock.setblocking(False)
-    except OSError as error:
-        sock.close()
-        raise SettingsError(_why_not(host, port, error)) from error
-    return sock
-
-
-def _why_not(host: str, port: int, error: OSError) -> str:
-    if error.errno == errno.EADDRINUSE:
-        return f"Port {port} of {host} is in use by another program: stop it, or choose another port with --port."
-    if error.errno == errno.EACCES:
-        return f"This user may not listen on port {port}: choose one above 1023 with --port."
-    return f"Cannot listen on {host} port {port} ({error.strerror}): change --host or --port."
 
 
 async def serve_worker(
@@ -116,12 +73,12 @@ async def serve_worker(
             admin_runner = None if operators_app is None else _runner(settings, operators_app, unfinished)
             await runner.setup()
             try:
-                site = web.SockSite(runner, sock, backlog=_BACKLOG)
+                site = web.SockSite(runner, sock, backlog=BACKLOG)
                 await site.start()
                 addresses = {"address": _address(sock)}
                 if admin_runner is not None and admin_sock is not None:
                     await admin_runner.setup()
-                    await web.SockSite(admin_runner, admin_sock, backlog=_BACKLOG).start()
+                    await web.SockSite(admin_runner, admin_sock, backlog=BACKLOG).start()
                     addresses["admin_address"] = _address(admin_sock)
                 too_late.cancel()
                 _log.info("serving", **addresses, pid=os.getpid())
@@ -160,11 +117,6 @@ def _runner(settings: Settings, app: web.Application, unfinished: UnfinishedRequ
 
 def _address(sock: socket.socket) -> str:
     return "{}:{}".format(*sock.getsockname()[:2])
-
-
-def stop_seconds(settings: Settings) -> float:
-    """Return the longest time that a worker takes to stop (seconds): drain notice, grace period, and 10 s to close."""
-    return settings.shutdown_drain_notice_seconds + settings.shutdown_grace_seconds + TEARDOWN_SECONDS
 
 
 def _tune_garbage_collector() -> None:
@@ -237,12 +189,3 @@ def serve_as_worker(
     sock = socket.socket(fileno=listen_fd)
     admin_sock = None if admin_fd is None else socket.socket(fileno=admin_fd)
     return run(serve_worker(settings, sock, admin_sock=admin_sock, parent_fd=parent_fd, on_ready=note_ready))
-
-
-def run(main: Coroutine[Any, Any, int]) -> int:
-    """Run a coroutine on uvloop and return its result. Raises the limit of open files to the maximum."""
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(OSError, ValueError):  # some systems report a limit that they do not grant
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(main)

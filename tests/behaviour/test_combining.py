@@ -10,6 +10,7 @@ import pytest
 from claimsvc.claiming.combining import Combiner, Desk
 from claimsvc.domain import AlreadyClaimed, Claimed, ClaimOptions, ClaimOutcome, IdempotencyKey, SoldOut, StrategyName
 from claimsvc.errors import LockBusyError
+from tests.support.databases import administrate
 from tests.support.locks import open_lock
 from tests.support.storage import broken_sums, create_coupon
 from tests.support.strategy_instances import Instance, open_instance
@@ -162,11 +163,45 @@ async def test_a_lock_that_is_released_goes_on_to_the_one_that_is_invited(
                 await lies_on(desk)
                 await desk.admit(instances[1].storage.admission, ())
                 await first
+                second = claim(instances[0], "ben")
+                await lies_on(desk)
                 successor = desk.successor()
                 assert successor is not None
                 lease.hand_to(successor)
-                second = claim(instances[0], "ben")
-                await lies_on(desk)
         assert lease.handed_over == ("spring",)
     assert isinstance((await second)[0], Claimed)
     assert instances[0].observed.waits[-1][0] == "acquired"
+
+
+async def test_a_busy_coupon_that_is_sold_out_keeps_no_other_waiting(instances: list[Instance]) -> None:
+    instance = instances[0]
+    for name in ("summer", "autumn"):
+        await create_coupon(instance.storage, name, 1, StrategyName.REDLOCK)
+        await instance.strategy.claim(name, "first")
+    asked = 0
+
+    async def ask_on(number: int, name: str) -> None:
+        nonlocal asked
+        while True:
+            assert await instance.strategy.claim(name, f"user-{number}-{asked}") == SoldOut()
+            asked += 1
+
+    asking = [asyncio.create_task(ask_on(number, ("summer", "autumn")[number % 2])) for number in range(40)]
+    await until(lambda: asked > 200, "sold out again and again")
+    async with asyncio.timeout(5.0):
+        assert isinstance((await claim(instance, "ada"))[0], Claimed)
+    assert not any(each.done() for each in asking)
+    for each in asking:
+        each.cancel()
+    await asyncio.wait(asking)
+
+
+async def test_a_coupon_that_was_sold_out_and_has_units_again_is_claimed(
+    instances: list[Instance], database_url: str
+) -> None:
+    await create_coupon(instances[0].storage, "autumn", 1, StrategyName.REDLOCK)
+    for user in ("ada", "ben", "cleo"):
+        await instances[0].strategy.claim("autumn", user)
+    administrate(database_url, "UPDATE coupons SET amount = 2, remaining_amount = 1 WHERE name = 'autumn'")
+    assert isinstance(await instances[0].strategy.claim("autumn", "ben"), Claimed)
+    assert await instances[0].strategy.claim("autumn", "cleo") == SoldOut()

@@ -192,3 +192,26 @@ async def test_a_failure_of_the_database_is_an_error_and_not_an_answer(open_one:
     assert isinstance(failure.value, UnavailableError)
     await instance.mend_database()
     assert isinstance(await instance.strategy.claim("spring", "ada"), Claimed)
+
+
+async def test_two_busy_coupons_keep_no_third_waiting(open_one: Open) -> None:
+    instance = await open_one()
+    for name in ("summer", "autumn", "spring"):
+        await create_coupon(instance.storage, name, 1_000_000, StrategyName.REDLOCK)
+    claimed = 0
+
+    async def claim_on(name: str, client: int) -> None:
+        nonlocal claimed
+        while True:
+            await instance.strategy.claim(name, f"user-{client}-{claimed}")
+            claimed += 1
+
+    claiming = [asyncio.create_task(claim_on(("summer", "autumn")[client % 2], client)) for client in range(40)]
+    try:
+        await until(lambda: claimed > 200, "claims again and again")
+        async with asyncio.timeout(5.0):
+            assert isinstance(await instance.strategy.claim("spring", "ada"), Claimed)
+    finally:
+        for each in claiming:
+            each.cancel()
+        await asyncio.wait(claiming)

@@ -83,6 +83,24 @@ def test_a_message_of_a_later_version_is_not_read() -> None:
     assert read(b"another\nthing") is None
 
 
+@given(
+    st.sampled_from(
+        [
+            handed(HandedBatch("id", "spring", 2, f"{'a' * 36}\n{'b' * 36}", "ada\nben", [None, ClaimOptions(5)])),
+            answered("id", [SoldOut(), UnknownCoupon()]),
+            answered("id", AllClaimed(_NOW)),
+        ]
+    ),
+    st.integers(0, 150),
+    st.integers(0, 5),
+    st.binary(max_size=5) | st.sampled_from([b"null", b"[]", b'{"kind":"later"}', b"\n", b"99"]),
+)
+def test_a_message_that_cannot_be_read_harms_nobody(message: bytes, at: int, cut: int, put_in: bytes) -> None:
+    received = read(message[:at] + put_in + message[at + cut :])
+    if isinstance(received, HandedBatch):
+        assert len(received.attempts) == received.size
+
+
 @pytest.mark.parametrize("user", ["a\nb", ""], ids=["line break", "empty"])
 def test_what_the_database_will_refuse_is_not_handed_over_or_arrives_as_it_is(user: str) -> None:
     attempts = _attempts("spring", [(user, None), ("ben", None)])
@@ -179,6 +197,18 @@ async def test_a_silent_holder_is_waited_for_so_long_and_no_longer(monkeypatch: 
     assert (journey.decisions, journey.was_sent) == (None, True)
 
 
+async def test_holders_that_decline_late_are_not_asked_again_and_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(combiner, "ANSWER_SECONDS", 0.1)
+    post = _Post(*[HandOver.SENT] * 12)
+    _, journey = _journey(post)
+    handing = asyncio.create_task(journey.hand())
+    while not handing.done():
+        await asyncio.sleep(0.05)
+        post.answer(None)
+    assert await handing is HandOver.UNKNOWN
+    assert len(post.handed) <= 2
+
+
 async def test_who_is_invited_takes_the_lock_and_hands_nothing_over() -> None:
     post = _Post()
     combining, journey = _journey(post)
@@ -218,7 +248,7 @@ async def test_a_holder_answers_what_lies_on_its_desk_and_declines_the_rest() ->
         assert desk.claims == 2
         await desk.admit(_Admission(), ())  # type: ignore[arg-type]
         assert answers == [Answered(first.id, AllClaimed(_NOW))]
-        assert desk.successor() == "a"
+        assert desk.successor() is None, "it has nothing to decide"
         second = _handed_to(combining, "c", note, "cleo")
     assert answers[1:] == [Answered(second.id, None)]
     third = _handed_to(combining, "c", note, "dora")
@@ -230,5 +260,4 @@ async def test_the_next_holder_is_the_next_by_name() -> None:
     with combining.desk(["spring"]) as desk:
         for sender in ("a", "d", "c"):
             _handed_to(combining, sender, lambda _: None, f"user-{sender}")
-        await desk.admit(_Admission(), ())  # type: ignore[arg-type]
         assert desk.successor() == "c"

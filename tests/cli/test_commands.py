@@ -280,7 +280,7 @@ def test_a_taken_port_is_told_in_one_sentence(served: dict[str, str]) -> None:
             assert told.returncode == 78
             assert told.stderr == (
                 f"error: Port {port} of 127.0.0.1 is in use by another program: stop it, or choose another port with "
-                "--port.\n"
+                "--port or CLAIMSVC_PORT.\n"
             )
 
 

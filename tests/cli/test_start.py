@@ -1,6 +1,7 @@
 """The command line starts at once: help imports nothing that it does not need, and says what the commands say."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -86,6 +87,39 @@ def test_completion_knows_the_commands_by_their_outlines() -> None:
     assert not whole.commands._loaded
 
 
+@pytest.mark.parametrize("arguments", ["", "coupon", "coupon create", "doctor", "locks"])
+def test_the_short_option_shows_the_same_help(arguments: str) -> None:
+    short, long = (
+        CliRunner().invoke(app, [*arguments.split(), option], prog_name="claimsvc") for option in ("-h", "--help")
+    )
+    assert (short.exit_code, short.output) == (0, long.output)
+    assert re.search(r"--help +-h\b", long.output)
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("claimsvc cou", ["coupon"]),
+        ("claimsvc coupon a", ["archive"]),
+        ("claimsvc coupon create --am", ["--amount"]),
+        ("claimsvc doctor --j", ["--json"]),
+    ],
+)
+def test_a_shell_that_completion_was_installed_in_is_answered(words: str, offered: list[str]) -> None:
+    asking = {"_CLAIMSVC_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    status, output, modules = asked(**asking)
+    assert (status, output.split()) == (0, offered)
+    # What a command's own options need, typer asks pydantic for.
+    assert modules & HEAVY <= ({"pydantic"} if "--" in words else set())
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_each_usual_shell_can_be_had(shell: str) -> None:
+    status, output, _ = asked(_CLAIMSVC_COMPLETE=f"source_{shell}")
+    assert status == 0
+    assert f"_CLAIMSVC_COMPLETE=complete_{shell}" in output
+
+
 def test_the_version_is_that_of_the_package() -> None:
     shown = CliRunner().invoke(app, ["--version"])
     assert (shown.exit_code, shown.output) == (0, f"claimsvc {version('claimsvc')}\n")
@@ -107,7 +141,7 @@ def test_an_outline_says_what_the_command_says(name: str) -> None:
 def test_the_help_of_a_group_is_that_of_the_group_itself(name: str) -> None:
     outlined = CliRunner().invoke(app, [name, "--help"], prog_name="claimsvc")
     outline = OUTLINES[name]
-    whole = typer.Typer(add_completion=False)
+    whole = typer.Typer(context_settings={"help_option_names": ["-h", "--help"]})
     whole.add_typer(getattr(import_module(outline.module), outline.attribute), name=name)
     own = CliRunner().invoke(whole, [name, "--help"], prog_name="claimsvc")
     assert outlined.output == own.output

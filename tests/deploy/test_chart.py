@@ -2,6 +2,8 @@
 
 import copy
 import json
+import shutil
+import subprocess
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -11,7 +13,7 @@ import yaml
 
 from claimsvc.config import Settings, load_settings
 from claimsvc.http.routes import OPERATORS_ROUTES, ROUTES
-from claimsvc.server.worker import TEARDOWN_SECONDS
+from claimsvc.server.process import TEARDOWN_SECONDS
 from tests.deploy.chart import (
     CHART,
     NEEDED,
@@ -395,22 +397,44 @@ def test_the_rules_of_the_release_are_those_of_the_dashboards_folder() -> None:
     expected = [group for file in rules() for group in yaml.safe_load(file.read_text())["groups"]]
     assert expected
     values = values_of("full")
-    values["monitoring"]["rules"]["runbookUrl"] = ""
-    made = render(values)
-    assert sorted(one(made, "PrometheusRule")["spec"]["groups"], key=str) == sorted(expected, key=str)
+    values["monitoring"]["rules"] = {"enabled": True}
+    made = json.dumps(one(render(values), "PrometheusRule")["spec"]["groups"])
+    text = json.dumps(expected)
+    text = text.replace('{{ or $externalLabels.runbook_url \\"dashboards/RUNBOOK.md\\" }}', "dashboards/RUNBOOK.md")
+    text = text.replace("{{ $externalLabels.grafana_url }}", "")
+    assert sorted(json.loads(made), key=str) == sorted(json.loads(text), key=str)
 
 
-def test_alerts_link_the_runbook_where_it_is_published() -> None:
+def test_alerts_link_the_runbook_and_grafana_where_they_are() -> None:
     groups = one(objects("full"), "PrometheusRule")["spec"]["groups"]
     alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
     for alert in alerts:
         url = f"https://wiki.example.com/claims/RUNBOOK#{alert['alert'].lower()}"
-        assert (alert["annotations"]["runbook_url"], "runbook" in alert["annotations"]) == (url, False)
+        assert alert["annotations"]["runbook_url"] == url
+        assert alert["annotations"]["dashboard_url"].startswith("https://grafana.example.com/d/claimsvc-")
+
+
+def test_the_rules_of_the_balancer_ask_the_ingress_that_is_named() -> None:
+    groups = one(objects("full"), "PrometheusRule")["spec"]["groups"]
+    [rules_of_it] = [group["rules"] for group in groups if group["name"] == "claimsvc-balancer.rules"]
+    text = json.dumps(rules_of_it)
+    assert "haproxy" not in json.dumps([rule["expr"] for group in groups for rule in group["rules"]])
+    assert 'up{job=\\"ingress-nginx\\"}' in json.dumps(groups)
+    assert text.count('status=~\\"5..\\"') == 6
+    assert text.count('ingress=\\"demo-claimsvc\\"') == 11
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed (Debian: prometheus)")
+def test_prometheus_takes_the_rules_of_the_release(tmp_path: Path) -> None:
+    file = tmp_path / "rules.yml"
+    file.write_text(yaml.safe_dump({"groups": one(objects("full"), "PrometheusRule")["spec"]["groups"]}))
+    checked = subprocess.run(["promtool", "check", "rules", file], capture_output=True, text=True, check=False)
+    assert checked.returncode == 0, checked.stdout + checked.stderr
 
 
 def test_every_dashboard_is_a_config_map_that_fits_and_grafana_finds_it() -> None:
     files = sorted((ROOT / "dashboards/grafana").glob("*.json"))
-    assert len(files) == 3
+    assert len(files) == 4
     for file in files:
         made = one(objects("full"), "ConfigMap", f"demo-claimsvc-{file.stem}")
         (text,) = made["data"].values()

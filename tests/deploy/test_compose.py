@@ -17,7 +17,7 @@ from claimsvc.config import Settings, load_database_settings, load_settings
 from claimsvc.embedded import free_port
 from claimsvc.embedded.programs import find_valkey
 from claimsvc.embedded.state import open_state_dir, temporary_state_dir
-from claimsvc.server.worker import stop_seconds
+from claimsvc.server.process import stop_seconds
 from tests.deploy.files import (
     PROJECT,
     ROOT,
@@ -30,7 +30,7 @@ from tests.deploy.files import (
     seconds,
     services,
 )
-from tests.deploy.haproxy import CONFIGURATION
+from tests.support.haproxy import CONFIGURATION
 
 MASTERS = [name for name in services() if name.startswith("valkey")]
 INSTANCES = [name for name in services() if name.startswith("app")]
@@ -136,6 +136,30 @@ def test_the_settings_are_accepted_as_the_containers_get_them(name: str, contain
     # The load balancer's own times for two checks to fail, several times over: it may have to wait for a CPU.
     every, fast, falls = map(int, re.findall(r"inter (\d+)ms fastinter (\d+)ms fall (\d+)", HAPROXY)[0])
     assert settings.shutdown_drain_notice_seconds > 5 * (every + fast * (falls - 1)) / 1000
+
+
+@EVERY_INSTANCE
+def test_tokens_quotas_and_trusted_proxies_come_from_the_environment_file(
+    name: str, container: pytest.MonkeyPatch
+) -> None:
+    folder, inside = next(volume.split(":")[:2] for volume in services()[name]["volumes"])
+    assert (ROOT / folder).is_dir()
+    given = {
+        "CLAIMSVC_JWT_JWKS": f"{inside}/jwks.json",
+        "CLAIMSVC_JWT_ISSUER": "https://id.shop.example",
+        "CLAIMSVC_JWT_AUDIENCE": "claims",
+        "CLAIMSVC_QUOTA_USER": "10/60",
+        "CLAIMSVC_QUOTA_ADDRESS": "100/60",
+        "CLAIMSVC_TRUSTED_PROXIES": "172.20.0.0/16",
+    }
+    made = environment_of(name, given)
+    assert given.items() <= made.items()
+    for variable, value in made.items():
+        container.setenv(variable, value)
+    settings = load_settings()
+    assert (settings.jwt_jwks, settings.jwt_issuer) == (given["CLAIMSVC_JWT_JWKS"], given["CLAIMSVC_JWT_ISSUER"])
+    assert len(settings.quotas()) == 2
+    assert [str(network) for network in settings.trusted_proxies] == ["172.20.0.0/16"]
 
 
 def test_the_migrations_use_the_database_that_is_made_and_its_password(container: pytest.MonkeyPatch) -> None:

@@ -14,9 +14,9 @@ import pytest
 
 from claimsvc.embedded import PostgresServer, free_port
 from tests.deploy.files import environment_of
-from tests.deploy.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
 from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
 from tests.support.databases import copy_of
+from tests.support.haproxy import CONFIGURATION, PROGRAM, Balancer, balancer, needs_haproxy
 from tests.support.instance import Instance
 from tests.support.raw_http import connected, request
 from tests.support.waiting import until
@@ -212,6 +212,7 @@ async def test_a_claim_whose_instance_is_killed_is_not_sent_to_the_other_by_itse
 
 SPELLED = (
     *("/metrics", "/%6detrics", "/%6D%65trics", "//metrics", "/./metrics", "/METRICS", "/metrics/", "/metrics?a=b"),
+    *("/readyz?verbose", "/readyz?verbose=1", "/readyz?%76erbose", "/%72eadyz?verbose", "//readyz?a&verbose"),
     *("/console", "/c%6fnsole/", "/console/events", "/%63onsole/main.js", "/x/../metrics", "/x/%2e%2e/console"),
 )
 
@@ -229,6 +230,8 @@ async def test_pages_for_operators_are_not_reached_through_it_however_they_are_s
         async with connected(int(lb.url.rpartition(":")[2])) as wire:
             await wire.send(request("GET", target, Connection="close"))
             assert b" 404 " in await wire.reader.readuntil(b"\r\n"), target
+    async with aiohttp.ClientSession(lb.url) as user, user.get("/readyz") as answer:
+        assert (answer.status, await answer.json()) == (200, {"status": "ok", "checks": {}})
 
 
 async def test_operators_reach_the_console_and_nothing_else_on_their_port(

@@ -61,7 +61,7 @@ async def test_of_servers_that_are_as_they_should_be_nothing_is_wrong(
         ("maxmemory-policy maxmemory", "volatile-ttl 100mb", Level.WRONG, "evicts locks when its memory is full"),
         ("appendonly", "no", Level.WRONG, "appendonly is no"),
         ("appendfsync", "everysec", Level.WARNING, "appendfsync is everysec"),
-        ("maxclients", "20", Level.WRONG, "opens up to 33 connections, and maxclients is 20"),
+        ("maxclients", "20", Level.WRONG, "opens up to 35 connections, and maxclients is 20"),
     ],
 )
 async def test_a_master_that_is_set_up_wrong_is_found(

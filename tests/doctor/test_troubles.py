@@ -15,6 +15,7 @@ from claimsvc.errors import Trouble
 from claimsvc.postgres import trouble_of as trouble_of_database
 from claimsvc.redis.troubles import trouble_of as trouble_of_master
 from tests.doctor.conftest import settings_of, variables
+from tests.support.injectors.postgres import every_connection_taken
 from tests.support.program import claimsvc, claimsvc_here
 
 SECRET = "a-secret-of-mine"
@@ -119,6 +120,47 @@ def test_each_trouble_of_the_masters_has_its_own_words(
         assert mend in shown
     assert "Traceback" not in shown
     assert SECRET not in shown
+
+
+@contextmanager
+def no_more_connections(url: str) -> Iterator[None]:
+    """A master that takes the connection of whoever is there, and no other."""
+    with Redis.from_url(url) as master:
+        before = master.config_get("maxclients")["maxclients"]
+        master.config_set("maxclients", len(master.client_list()))
+        try:
+            yield
+        finally:
+            master.config_set("maxclients", before)
+
+
+def test_doctor_tells_an_unknown_master_from_a_silent_one_and_a_full_one(
+    sound: EmbeddedServices, sound_database_url: str, silent_port: int
+) -> None:
+    places = ["redis://no-such-host.invalid:6379", f"redis://127.0.0.1:{silent_port}", sound.redis_urls[2]]
+    set_to = variables(settings_of(sound_database_url, places, redis_timeout_seconds=0.5))
+    with no_more_connections(places[2]):
+        told = claimsvc_here("doctor", **set_to)
+    assert told.returncode == 1
+    lines = {line.split(": ")[0].split()[-1]: line for line in told.stdout.splitlines() if line.startswith("wrong")}
+    for place, found, mend in (
+        (places[0], "its host name is unknown", "correct the host in CLAIMSVC_REDIS_URLS"),
+        (places[1], "it does not answer in time", "check that it runs, and that no firewall is in between"),
+        (places[2], "all of its connections are in use", "raise maxclients"),
+    ):
+        line = lines[urlsplit(place).netloc]
+        assert found in line
+        assert mend in line
+
+
+def test_doctor_tells_that_postgresql_has_no_connection_left(sound: EmbeddedServices, sound_database_url: str) -> None:
+    set_to = variables(settings_of(sound_database_url, sound.redis_urls))
+    with every_connection_taken(sound_database_url.replace("+psycopg", "")):
+        told = claimsvc_here("doctor", **set_to)
+    assert told.returncode == 1
+    [line] = [line for line in told.stdout.splitlines() if line.startswith("wrong")]
+    assert line.startswith("wrong    database: it cannot be used: all of its connections are in use (")
+    assert "To fix it: raise max_connections, or lower CLAIMSVC_DATABASE_POOL_SIZE" in line
 
 
 @pytest.mark.parametrize(

@@ -103,11 +103,13 @@ def test_a_minority_of_the_masters_that_hangs_keeps_nobody_from_reconciling(
 
 
 _START = """
-from claimsvc import logs, server
+from claimsvc import logs
 from claimsvc.config import load_settings
+from claimsvc.server.process import listen, run
+from claimsvc.server.worker import serve_worker
 
 logs.configure("info", "json")
-raise SystemExit(server.run(server.serve_worker(load_settings(), server.listen("127.0.0.1", 0), start_seconds=1.0)))
+raise SystemExit(run(serve_worker(load_settings(), listen("127.0.0.1", 0), start_seconds=1.0)))
 """
 
 

@@ -121,6 +121,9 @@ class Anywhere:
         return None
 
 
+# As many as keep every client waiting for others now and then, and leave other tests most of the machine.
+_CLAIMS_PER_SECOND_BESIDE_OTHERS = 300.0
+
 _S = TypeVar("_S", bound=type[Scenario])
 _registered: list[Scenario] = []
 
@@ -153,7 +156,8 @@ class Context:
             in some seconds.
         kept: where the history and the logs of a trial go that did not hold.
         report: is told, in a few words, what happens.
-        alone: whether nothing else uses the machine meanwhile, so that latencies can be compared.
+        alone: whether nothing else uses the machine meanwhile, so that latencies can be compared, and claims may come
+            as fast as they get answers.
     """
 
     full: bool
@@ -198,7 +202,8 @@ class Context:
                 await asyncio.to_thread(cluster.clear)
             path = cluster.folder / f"history-{of.fault}-{seed}.ndjson"
             history = stack.enter_context(History(path))
-            trial = Trial(cluster, history, random.Random(seed), full=self.full)
+            per_second = None if self.alone else _CLAIMS_PER_SECOND_BESIDE_OTHERS
+            trial = Trial(cluster, history, random.Random(seed), full=self.full, per_second=per_second)
             began = time.monotonic()
             # What the scenario has added to the cluster is there until the instances are gone.
             async with trial.resources:

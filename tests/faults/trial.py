@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, AsyncExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from tests.faults import checks
@@ -33,15 +34,28 @@ class Trial:
 
     `violations` and `notes` are the scenario's to add to; `row` is there once the trial is over. `resources` are left
     after the last check, before the servers are.
+
+    Args:
+        full: as in `Context`.
+        per_second: the claims of a load whose plan names no number; None for as fast as they get answers.
     """
 
     row: "Row"
 
-    def __init__(self, cluster: Cluster, history: History, rng: random.Random, *, full: bool) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        history: History,
+        rng: random.Random,
+        *,
+        full: bool,
+        per_second: float | None = None,
+    ) -> None:
         self.cluster = cluster
         self.history = history
         self.rng = rng
         self.full = full
+        self._per_second = per_second
         self.times_fired = 0
         self.violations: list[Violation] = []
         self.notes: list[str] = []
@@ -55,6 +69,8 @@ class Trial:
 
     def load(self, plan: Plan, targets: list[Instance] | None = None) -> Load:
         """Load on the instances, from entering it to leaving it."""
+        if plan.per_second is None:
+            plan = replace(plan, per_second=self._per_second)
         made = Load(targets or self.cluster.instances, plan, self.history, self.rng, name=f"u{len(self._loads) + 1}")
         self._loads.append(made)
         return made

@@ -9,6 +9,7 @@ from typing import Any
 import structlog
 from opentelemetry.trace import NoOpTracer
 
+from claimsvc.application.readiness import Readiness
 from claimsvc.domain import ClaimOptions, NewCode, RefusedRow, StrategyName, UnknownCoupon
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
@@ -146,7 +147,7 @@ class MemoryServer:
             exports=absent,
             erasure=absent,
             api_keys=absent,
-            health_checks={},
+            readiness=Readiness({}),
             begin_render_metrics=lambda _: lambda: (b"", "text/plain"),
             admin_key_digests=(ADMIN_DIGEST,),
             tracer=RequestTracer(NoOpTracer(), 10**6),

@@ -44,7 +44,8 @@ from claimsvc.http.server.addresses import client_address
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import RefusedError
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY, MAX_BODY_BYTES
-from claimsvc.identity.tokens import JsonWebTokens, _key
+from claimsvc.identity.signatures import key_of as public_key_of
+from claimsvc.identity.tokens import JsonWebTokens
 from claimsvc.observability.tracing.requests import RequestTracer
 from claimsvc.representations.benefits import benefit_of
 from claimsvc.representations.code_files import CSV, NDJSON, BadCodeFileError, RowReader
@@ -304,7 +305,7 @@ def tokens(data: bytes) -> None:
 def key_sets(data: bytes) -> None:
     """A key that can be verified with, or None."""
     with suppress(InvalidJsonError):
-        _key(decode_object(data))
+        public_key_of(decode_object(data))
 
 
 @cache

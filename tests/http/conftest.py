@@ -10,7 +10,8 @@ import structlog
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
-from claimsvc.domain import StrategyName
+from claimsvc.connect import open_repositories
+from claimsvc.domain import PLAIN, StrategyName
 from claimsvc.http.app import create_app
 from tests.http.memory_services import Observations, Service, memory_services
 from tests.support.admin import ADMIN_DIGEST
@@ -62,3 +63,13 @@ def service_url(database_url: str, redis_urls: tuple[str, ...]) -> Iterator[str]
         yield url
         stop()
         ended.result(30)
+
+
+@pytest.fixture
+async def demo_url(database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[str]:
+    """A service as `make run` starts it."""
+    settings = Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
+    async with open_repositories(settings) as database:
+        await database.campaigns.create("demo", 100, StrategyName.REDLOCK, PLAIN, actor="claimsvc")
+    async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
+        yield f"http://127.0.0.1:{port}"

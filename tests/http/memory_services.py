@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import aiohttp
 import structlog
 
+from claimsvc.application.readiness import Readiness
 from claimsvc.domain import (
     AlreadyRedeemed,
     ApiKey,
@@ -263,7 +264,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "exports": MemoryExports(store),
             "erasure": MemoryErasure(),
             "api_keys": MemoryKeys(),
-            "health_checks": checks,
+            "readiness": Readiness(checks),
             "observer": observations,
             "begin_render_metrics": lambda _: lambda: (b"claimsvc_up 1\n", "text/plain; version=0.0.4; charset=utf-8"),
             "admin_key_digests": (ADMIN_DIGEST,),

@@ -71,6 +71,7 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /metrics": ALL,
     "GET /openapi.json": ALL,
     "GET /problems/{slug}": ALL,
+    "GET /": ALL,
     "GET /docs": ALL,
     "GET /docs/{file}": ALL,
     "GET /console": ALL,

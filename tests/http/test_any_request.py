@@ -172,8 +172,11 @@ def running() -> Iterator[Running]:
 class _NoTokens:
     """`ports.Tokens` of an issuer that has signed none."""
 
-    async def user_of(self, token: str) -> TokenRefused:
+    def user_at_hand(self, token: str) -> TokenRefused:
         return TokenRefused("no token is good")
+
+    async def user_of(self, token: str) -> TokenRefused:
+        return self.user_at_hand(token)
 
 
 @pytest.fixture(scope="module")

@@ -27,8 +27,8 @@ from tests.support.waiting import until
 
 ENTRY = AuditEntry("test", "codes.add", "coupon", "spring")
 Counts = tuple[int, int, int, int]
-# A second is promised. A test machine that is busy with other tests needs more.
-_PATIENCE_SECONDS = 8.0
+# A second is promised. A test machine that is busy with other tests needs more; that it comes at all is told here.
+_PATIENCE_SECONDS = 60.0
 
 
 @dataclass

@@ -65,7 +65,7 @@ async def test_unknown_things_are_not_found(service: Service) -> None:
         ("/api/coupons/no-such", "unknown-coupon"),
         ("/no/such/path", "not-found"),
         ("/api/coupons/", "not-found"),
-        ("/", "not-found"),
+        ("/none", "not-found"),
     ):
         status, problem, headers = await get(service, path)
         assert (status, problem["type"]) == (404, f"/problems/{slug}")

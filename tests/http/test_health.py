@@ -4,6 +4,7 @@ import asyncio
 
 import aiohttp
 
+from claimsvc.application.readiness import Readiness
 from claimsvc.errors import UnavailableError
 from claimsvc.http.app import create_app
 from tests.http.asking import get
@@ -26,7 +27,7 @@ async def test_ready_tells_what_is_down_to_those_who_ask() -> None:
     async def fine() -> None: ...
 
     checks = {"redis": down, "postgresql": fine, "odd": broken}
-    app = create_app(memory_services(MemoryStore(), Observations(), health_checks=checks))
+    app = create_app(memory_services(MemoryStore(), Observations(), readiness=Readiness(checks)))
     async with served(app) as port, aiohttp.ClientSession() as client:
         url = f"http://127.0.0.1:{port}"
         answers = await asyncio.gather(*(client.get(f"{url}/readyz") for _ in range(5)))

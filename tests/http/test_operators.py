@@ -50,7 +50,17 @@ async def test_no_other_spelling_reaches_them_either(ports: tuple[int, int], tar
 
 async def test_the_port_for_operators_has_their_pages_and_probes_alone(ports: tuple[int, int]) -> None:
     assert {route.path for route in OPERATORS_ROUTES} == {
-        *("/livez", "/health", "/healthcheck", "/readyz", "/metrics", "/console", "/console/events", "/console/{file}"),
+        *(
+            "/",
+            "/livez",
+            "/health",
+            "/healthcheck",
+            "/readyz",
+            "/metrics",
+            "/console",
+            "/console/events",
+            "/console/{file}",
+        ),
     }
     assert all(route in PUBLIC_ROUTES or route in OPERATORS_ROUTES for route in ROUTES)
     async with connected(ports[1]) as wire:

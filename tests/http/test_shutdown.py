@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from claimsvc.application.readiness import Readiness
 from claimsvc.http.app import create_app
 from tests.http.memory_services import Observations, memory_services
 from tests.support.memory_store import MemoryStore
@@ -37,7 +38,7 @@ def check() -> Check:
 
 @pytest.fixture
 async def server(check: Check) -> AsyncIterator[Running]:
-    app = create_app(memory_services(MemoryStore(), Observations(), health_checks={"slow": check}))
+    app = create_app(memory_services(MemoryStore(), Observations(), readiness=Readiness({"slow": check})))
     async with running(app, header_timeout_seconds=5) as started:
         yield started
 

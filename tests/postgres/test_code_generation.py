@@ -59,7 +59,7 @@ async def amount(storage: Repositories) -> int:
     return detail.coupon.amount
 
 
-@pytest.mark.parametrize(("pattern", "left"), [("A-999", 9), ("X가9가-9", 20), ("AA-99", 1)])
+@pytest.mark.parametrize(("pattern", "left"), [("A-999", 9), ("X가99-9", 20), ("AA-99", 1)])
 async def test_the_last_codes_of_a_pattern_can_be_made(
     storage: Repositories, database_url: str, pattern: str, left: int
 ) -> None:

@@ -5,6 +5,8 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 import uuid_utils.compat as uuid_utils
@@ -13,6 +15,8 @@ from claimsvc.claiming.combining.messages import handed_batch
 from claimsvc.domain import PLAIN, Attempt, Campaign, ClaimOptions, IdempotencyKey, StrategyName
 from claimsvc.ports import AllClaimed, BatchDecisions, HandedBatch
 from claimsvc.postgres import Repositories
+from claimsvc.postgres.claiming import fast_path
+from claimsvc.postgres.claiming.fence import begin_fenced
 from tests.support.databases import administrate
 from tests.support.storage import (
     attempts,
@@ -167,6 +171,22 @@ async def test_claims_that_need_more_than_a_unit_are_handed_over_too(
     assert said(handed) == expected
     assert await decide(storage, batch) == [None]
     assert await remaining(storage) == 3
+
+
+async def test_a_batch_whose_coupon_ends_while_it_is_decided_is_decided_whole(
+    storage: Repositories, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ends_at = datetime.now(UTC) + timedelta(seconds=0.5)
+    await create_coupon(storage, "spring", 1, StrategyName.REDLOCK, replace(PLAIN, ends_at=ends_at))
+
+    async def fence_and_wait(*arguments: Any, **options: Any) -> set[str]:
+        ours = await begin_fenced(*arguments, **options)
+        assert datetime.now(UTC) < ends_at
+        await asyncio.sleep(0.6)
+        return ours
+
+    monkeypatch.setattr(fast_path, "begin_fenced", fence_and_wait)
+    assert await decide(storage, batch_of("ada", "ben")) == [["Claimed", "SoldOut"]]
 
 
 async def test_a_claim_that_the_database_refuses_fails_alone(database_url: str, storage: Repositories) -> None:

@@ -72,7 +72,7 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
     database_url: str, rows: int
 ) -> None:
     """A plan that scans the coupon's claims is quick at first, and slower with every claim."""
-    statement = _numbered(_ADMIT, "claim_ids", "coupon_names", "user_ids")
+    statement = _numbered(_ADMIT, "claim_ids", "coupon_names", "user_ids", "fenced_names")
     sale = _numbered(_SELL, "units", "coupon_name", "claim_ids", "user_ids")
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
     with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
@@ -83,9 +83,9 @@ def test_admission_finds_every_claim_by_one_look_up_whatever_the_table_held_when
             [rows],
         )
         connection.execute("ANALYZE" if rows else "SELECT 1")
-        connection.execute(f"PREPARE admit (text, text, text) AS {statement}")
+        connection.execute(f"PREPARE admit (text, text, text, text) AS {statement}")
         connection.execute(f"PREPARE sell (int, text, text, text) AS {sale}")
-        plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE admit ('', '', '')"))
+        plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE admit ('', '', '', '')"))
         sale_plan = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE sell (1, '', '', '')"))
     assert "Index Scan using user_claims_one_active_per_slot" in plan
     assert "Index Cond: ((coupon_name = attempt" in plan

@@ -12,7 +12,17 @@ from pathlib import Path
 import pytest
 
 from claimsvc.embedded import temporary_state_dir
-from tests.support.program import CLAIMSVC, DEADLINE_SECONDS, Starter, call, claimsvc, environment, is_alive, pids_on
+from tests.support.program import (
+    CLAIMSVC,
+    DEADLINE_SECONDS,
+    Starter,
+    call,
+    claimsvc,
+    claimsvc_here,
+    environment,
+    is_alive,
+    pids_on,
+)
 from tests.support.waiting import block_until
 
 
@@ -30,6 +40,7 @@ def test_dev_tells_of_a_taken_port_before_it_starts_databases(state_dir: Path) -
         told = claimsvc("dev", "--state-dir", str(state_dir), PORT=str(port))
     assert told.returncode == 78
     assert f"Port {port} of 127.0.0.1 is in use" in told.stderr
+    assert "choose another port with `make run PORT=8081`, or with --port 8081." in told.stderr
     assert not state_dir.exists()
 
 
@@ -82,7 +93,7 @@ def test_a_second_dev_on_the_same_state_folder_is_refused(start: Starter, state_
 
 
 def test_dev_refuses_an_even_number_of_masters() -> None:
-    assert claimsvc("dev", "--masters", "2").returncode == 2
+    assert claimsvc_here("dev", "--masters", "2").returncode == 2
 
 
 def test_dev_runs_a_command_against_the_service_and_has_its_status(state_dir: Path) -> None:

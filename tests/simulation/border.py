@@ -18,11 +18,16 @@ from urllib.parse import urlsplit
 import pottery.aioredlock
 import pottery.timer
 import structlog
+import uuid_utils
 
+from claimsvc.claiming.combining import combiner
+from claimsvc.claiming.strategies import redlock
 from claimsvc.redis import masters as service_masters
 from claimsvc.redis.lock import wait_queue
+from tests.simulation.database import first_id_at
 from tests.simulation.loop import SimulatedLoop, current_process
 from tests.simulation.network import FIRST_PORT, MasterHost, SimulatedListener, SimulatedMaster, wire
+from tests.simulation.scenario import Scenario
 
 
 class Border:
@@ -33,6 +38,12 @@ class Border:
         self.chance = random.Random(0)
         self.hosts: list[MasterHost] = []
         self.logged: list[structlog.typing.EventDict] = []
+
+    @staticmethod
+    def tune(scenario: Scenario) -> None:
+        """Let the limits of combining be those of a scenario. The service's own are reached by longer runs only."""
+        combiner._MOST_OF_OTHERS = scenario.most_of_others
+        redlock._DUTY_SECONDS = scenario.duty_seconds
 
     def now(self) -> float:
         return self.loop.now
@@ -53,17 +64,25 @@ class Border:
     def uuid4(self) -> uuid.UUID:
         return uuid.UUID(int=self.chance.getrandbits(128), version=4)
 
+    def uuid7(self) -> uuid.UUID:
+        """As every instance makes it: their wall clocks agree."""
+        first = uuid.UUID(first_id_at(self.loop.now)).int
+        return uuid.UUID(int=first | self.chance.getrandbits(62))
+
     def uniform(self, low: float, high: float) -> float:
         return self.chance.uniform(low, high)
 
 
 _WATCHED = (
     "claimsvc.claiming.batching",
+    "claimsvc.claiming.combining",
     "claimsvc.claiming.strategies",
     "claimsvc.redis.counters",
     "claimsvc.redis.lock",
     "claimsvc.redis.masters",
 )
+
+_TUNED = ((combiner, "_MOST_OF_OTHERS"), (redlock, "_DUTY_SECONDS"))
 
 
 @contextmanager
@@ -80,6 +99,10 @@ def simulated_surroundings() -> Iterator[Border]:
                     patched.enter_context(patch.object(module, name, clock))
                 elif value is random or value is uuid:
                     patched.enter_context(patch.object(module, name, border))
+                elif value is uuid_utils.uuid7:
+                    patched.enter_context(patch.object(module, name, border.uuid7))
+        for module, name in _TUNED:
+            patched.enter_context(patch.object(module, name, getattr(module, name)))
         patched.enter_context(patch.object(service_masters, "Master", border.master))
         patched.enter_context(patch.object(service_masters, "Redis", wire))
         patched.enter_context(patch.object(wait_queue, "Client", SimpleNamespace(from_url=border.listener)))

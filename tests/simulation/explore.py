@@ -65,5 +65,9 @@ def tally(runs: "Counter[str]", run: Run) -> None:
     runs["turns"] += run.turns
     for kind in run.fired:
         runs[kind] += 1
+    for kind, moment in run.hits:
+        runs[f"hit: {kind}, when one {moment}"] += 1
+    for what, times in run.combined.items():
+        runs[what] += times
     for record in run.records:
         runs[f"answer {type(record.answer).__name__}"] += 1

@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
+from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
-from claimsvc.domain import ClaimOutcome
+from claimsvc.domain import Claimed, ClaimOutcome
 from claimsvc.errors import ClaimsvcError
 from claimsvc.ports import Claims, Strategy
 from claimsvc.redis.counters import RedisCounters
@@ -15,7 +17,15 @@ from claimsvc.redis.masters import open_masters
 from tests.simulation.database import SimulatedDatabase
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.network import FIRST_PORT, REDIS_TIMEOUT_SECONDS
-from tests.simulation.scenario import LOCK_RETRIES, LOCK_RETRY_WAIT_SECONDS, ClaimPlan, ClientPlan, CouponPlan, Scenario
+from tests.simulation.scenario import (
+    LOCK_RETRIES,
+    LOCK_RETRY_WAIT_SECONDS,
+    ClaimPlan,
+    ClientPlan,
+    CouponPlan,
+    Moment,
+    Scenario,
+)
 from tests.support.observed import Observed
 
 LOCK_TIMEOUT_SECONDS = LOCK_RETRIES * LOCK_RETRY_WAIT_SECONDS
@@ -48,6 +58,8 @@ class Instance:
         self.observed = Observed()
         self.counters: RedisCounters
         self.room: WaitingRoom
+        self.combines = process - 1 not in scenario.old_instances
+        self.combiner: Combiner | None = None
         self.is_stopping = False
         self.drained_in: float | None = None
         self.left_waiting = 0
@@ -60,7 +72,7 @@ class Instance:
 
     async def serve(self) -> None:
         """Run from the opening of its clients to their closing, as `claimsvc.bootstrap` does it."""
-        scenario, observed = self._scenario, self.observed
+        scenario, observed, name = self._scenario, self.observed, f"instance-{self.process}"
         urls = [f"redis://simulated:{FIRST_PORT + number}" for number in range(scenario.masters)]
         async with (
             open_masters(urls, timeout_seconds=REDIS_TIMEOUT_SECONDS, pool_size=32, observer=observed) as masters,
@@ -70,9 +82,12 @@ class Instance:
                 retries=LOCK_RETRIES,
                 retry_wait_seconds=LOCK_RETRY_WAIT_SECONDS,
                 observer=observed,
-                instance=f"instance-{self.process}",
+                instance=name,
+                combines=self.combines,
             ) as lock,
         ):
+            if lock.post is not None:
+                self.combiner = Combiner(name, lock.post, observed)
             limits = BatchLimits(
                 batch_size=scenario.batch_size,
                 lock_timeout_seconds=LOCK_TIMEOUT_SECONDS,
@@ -85,7 +100,13 @@ class Instance:
             self.counters = RedisCounters(masters.all)
             strategies: Sequence[Strategy] = (
                 RedlockStrategy(
-                    lock, database, slice_seconds=scenario.slice_seconds, limits=limits, room=room, observer=observed
+                    lock,
+                    database,
+                    slice_seconds=scenario.slice_seconds,
+                    limits=limits,
+                    room=room,
+                    observer=observed,
+                    combiner=self.combiner,
                 ),
                 RowLockStrategy(database, limits=limits, room=room, observer=observed),
                 CounterStrategy(self.counters, database, database, limits=limits, room=room, observer=observed),
@@ -115,13 +136,20 @@ class Instance:
         for plan in client.claims:
             await asyncio.sleep(plan.after)
             if plan.hang_up is None:
-                await self.claim(plan)
+                await self._claim_and_cancel(plan)
                 continue
             request = asyncio.create_task(self.claim(plan))
             _, unanswered = await asyncio.wait([request], timeout=plan.hang_up)
             if unanswered:
                 request.cancel()
                 await asyncio.wait([request])
+
+    async def _claim_and_cancel(self, plan: ClaimPlan) -> None:
+        record = await self.claim(plan)
+        if plan.cancel is not None and isinstance(record.answer, Claimed):
+            await asyncio.sleep(plan.cancel)
+            with suppress(ClaimsvcError):
+                await self._database.end_claim(record.answer.claim)
 
     async def claim(self, plan: ClaimPlan) -> Record:
         """Make one claim and record how it went."""
@@ -139,6 +167,16 @@ class Instance:
             record.answer = error
         record.ended = self._loop.now
         return record
+
+    def does(self, moment: Moment) -> bool:
+        """Whether the instance does this just now."""
+        if self.combiner is None:
+            return False
+        if moment is Moment.HANDING:
+            return bool(self.combiner._expected)
+        if moment is Moment.RECEIVING:
+            return any(self.combiner._desks.values())
+        return self._database.deciding[self.process] > 0
 
     def cancel_a_leader(self, which: int) -> bool:
         """Cancel one of the tasks in which queues are led; whether there was one."""

@@ -5,17 +5,27 @@ sends, and each is written again in Python. `test_masters.py` compares the answe
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from hashlib import sha1
 from importlib.resources import files
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol
 
 from redis.exceptions import NoScriptError, ReadOnlyError, RedisError, ResponseError
 
 Reply = Any
 
-_READS = {"PING", "GET", "EXISTS"}
+
+class Subscriber(Protocol):
+    """A connection on which the messages of some channels are received."""
+
+    def deliver(self, channel: str, message: bytes) -> None:
+        """Receive a message."""
+        ...
+
+
+_READS = {"PING", "GET", "EXISTS", "PUBLISH"}
 LOCK, _TURN, _LINE, _HINTS = "claim:coupon:", "claim:turn:", "claim:waiting:", "claim:hints:"
+_INBOX = "claim:inbox:"
 
 
 class SimulatedRedis:
@@ -24,15 +34,23 @@ class SimulatedRedis:
     Args:
         clock: the time of its own clock, in seconds.
         run_later: calls back after so many seconds, for those who block.
+        delays_of_message: after how many seconds each copy of a message is delivered; none if it is lost.
     """
 
-    def __init__(self, clock: Callable[[], float], run_later: Callable[[float, Callable[[], None]], None]) -> None:
+    def __init__(
+        self,
+        clock: Callable[[], float],
+        run_later: Callable[[float, Callable[[], None]], None],
+        delays_of_message: Callable[[], Sequence[float]] = lambda: (0.0,),
+    ) -> None:
         self._clock = clock
         self._run_later = run_later
+        self._delays_of_message = delays_of_message
         self._values: dict[str, Any] = {}
         self._ends: dict[str, float] = {}
         self._scripts: set[str] = set()
-        self._blocked: dict[str, list[Callable[[Reply], None]]] = {}
+        self._subscribers: dict[str, list[Subscriber]] = {}
+        self._blocked: list[tuple[Sequence[str], Callable[[Reply], None]]] = []
         self.read_only = False
 
     def forget(self) -> None:
@@ -52,8 +70,8 @@ class SimulatedRedis:
 
     def execute(self, name: str, *arguments: Any) -> Reply:
         """Answer one command; an error is returned, not raised."""
-        words = [str(argument) for argument in arguments]
-        if self.read_only and name not in _READS:
+        words = [_text(argument) for argument in arguments]
+        if self.read_only and name not in _READS and script_of((name, *words)) is not SimulatedRedis._lock_hand:
             return ReadOnlyError("You can't write against a read only replica.")
         try:
             if name == "EVALSHA":
@@ -68,33 +86,70 @@ class SimulatedRedis:
         except RedisError as error:
             return error
 
-    def block(self, key: str, answer: Callable[[Reply], None], seconds: float) -> None:
+    def block(self, keys: Sequence[str], answer: Callable[[Reply], None], seconds: float) -> None:
         """BLPOP: `answer` is called with the first element once there is one, or with None when time is up."""
-        self._blocked.setdefault(key, []).append(answer)
-        self._serve_blocked(key)
-        if answer in self._blocked.get(key, ()):
+        for key in keys:
+            if self._get(key):
+                answer(self._pop(key))
+                return
+        blocked = (keys, answer)
+        self._blocked.append(blocked)
 
-            def give_up() -> None:
-                if answer in self._blocked.get(key, ()):
-                    self._blocked[key].remove(answer)
-                    answer(None)
+        def give_up() -> None:
+            if blocked in self._blocked:
+                self._blocked.remove(blocked)
+                answer(None)
 
-            self._run_later(seconds, give_up)
+        self._run_later(seconds, give_up)
 
     def unblock_all(self, error: RedisError) -> None:
         """Every connection was cut."""
-        blocked, self._blocked = self._blocked, {}
-        for answers in blocked.values():
-            for answer in answers:
-                answer(error)
+        blocked, self._blocked = self._blocked, []
+        for _, answer in blocked:
+            answer(error)
 
-    def _serve_blocked(self, key: str) -> None:
-        waiting = self._blocked.get(key)
-        while waiting and (elements := self._get(key)):
-            element = elements.popleft()
-            if not elements:
-                self._delete(key)
-            waiting.pop(0)((key.encode(), element.encode()))
+    def _push(self, key: str, element: bytes, milliseconds: str) -> None:
+        """RPUSH and PEXPIRE: who has blocked on the list longest gets the element."""
+        elements = self._get(key)
+        if elements is None:
+            elements = deque()
+            self._put(key, elements)
+        elements.append(element)
+        self._expire(key, milliseconds)
+        for blocked in list(self._blocked):
+            keys, answer = blocked
+            if key in keys and self._get(key):
+                self._blocked.remove(blocked)
+                answer(self._pop(key))
+
+    def _pop(self, key: str) -> Reply:
+        elements = self._get(key)
+        element = elements.popleft()
+        if not elements:
+            self._delete(key)
+        return key.encode(), element
+
+    def subscribe(self, channel: str, subscriber: Subscriber) -> None:
+        self._subscribers.setdefault(channel, []).append(subscriber)
+
+    def unsubscribe(self, channel: str, subscriber: Subscriber) -> None:
+        if subscriber in self._subscribers.get(channel, ()):
+            self._subscribers[channel].remove(subscriber)
+
+    def _publish(self, channel: str, message: str) -> Reply:
+        """Deliver a message, as often and as late as the network has it."""
+
+        def deliver() -> None:
+            for subscriber in list(self._subscribers.get(channel, ())):
+                subscriber.deliver(channel, message.encode("utf-8", "surrogateescape"))
+
+        subscribers = len(self._subscribers.get(channel, ()))
+        for delay in self._delays_of_message() if subscribers else ():
+            if delay:
+                self._run_later(delay, deliver)
+            else:
+                deliver()
+        return subscribers
 
     def _get(self, key: str) -> Any:
         ends = self._ends.get(key)
@@ -154,7 +209,9 @@ class SimulatedRedis:
             taken.append(int(free and bool(self._set(key, token, "NX", "PX", milliseconds))))
         return taken
 
-    def _lock_release(self, keys: list[str], token: str, turn_milliseconds: str, hint_milliseconds: str) -> Reply:
+    def _lock_release(
+        self, keys: list[str], token: str, turn_milliseconds: str, hint_milliseconds: str, successor: str
+    ) -> Reply:
         given_back = []
         for key in keys:
             if self._get(key) != token:
@@ -163,21 +220,15 @@ class SimulatedRedis:
             self._delete(key)
             name = key.removeprefix(LOCK)
             line = self._get(_LINE + name)
-            if not line:
+            woken = min(line, key=lambda member: (line[member], member)) if line else successor
+            if line:
+                self._zrem(_LINE + name, woken)
+            if not woken:
                 self._delete(_TURN + name)
                 given_back.append(1)
                 continue
-            longest_waiting = min(line, key=lambda member: (line[member], member))
-            self._zrem(_LINE + name, longest_waiting)
-            self._put(_TURN + name, longest_waiting, turn_milliseconds)
-            hints = _HINTS + longest_waiting
-            elements = self._get(hints)
-            if elements is None:
-                elements = deque()
-                self._put(hints, elements)
-            elements.append(name)
-            self._expire(hints, hint_milliseconds)
-            self._serve_blocked(hints)
+            self._put(_TURN + name, woken, turn_milliseconds)
+            self._push(_HINTS + woken, name.encode(), hint_milliseconds)
             given_back.append(2)
         return given_back
 
@@ -194,6 +245,16 @@ class SimulatedRedis:
         line[instance] = int(since)
         self._expire(_LINE + name, milliseconds)
         return since.encode()
+
+    def _lock_hand(self, keys: list[str], message: str, instance: str) -> Reply:
+        token = self._get(keys[0])
+        if token is None:
+            turn = self._get(_TURN + keys[0].removeprefix(LOCK))
+            return b"free" if turn in (None, instance) else b"reserved"
+        holder, slash, rest = token.rpartition("/")
+        if not slash or not rest.startswith("+") or holder == instance or not self._publish(_INBOX + holder, message):
+            return b"held"
+        return b"sent"
 
     def _counter_take(self, keys: list[str], units: str) -> Reply:
         count = self._get(keys[0])
@@ -220,7 +281,12 @@ class SimulatedRedis:
         "GET": _read,
         "EXISTS": _exists,
         "ZREM": _zrem,
+        "PUBLISH": _publish,
     }
+
+
+def _text(word: object) -> str:
+    return word.decode("utf-8", "surrogateescape") if isinstance(word, bytes) else str(word)
 
 
 def _digest(text: str) -> str:
@@ -231,10 +297,18 @@ def _script(name: str) -> str:
     return _digest(files("claimsvc.redis").joinpath("lua", name).read_text("ascii"))
 
 
+def script_of(command: Sequence[Any]) -> Callable[..., Reply] | None:
+    """What a command runs, written in Python; None if it runs no script."""
+    if command[0] not in {"EVALSHA", "EVAL"}:
+        return None
+    return _SCRIPTS.get(command[1] if command[0] == "EVALSHA" else _digest(command[1]))
+
+
 _SCRIPTS: dict[str, Callable[..., Reply]] = {
     _script("lock_take.lua"): SimulatedRedis._lock_take,
     _script("lock_release.lua"): SimulatedRedis._lock_release,
     _script("lock_wait.lua"): SimulatedRedis._lock_wait,
+    _script("lock_hand.lua"): SimulatedRedis._lock_hand,
     _script("counter_take.lua"): SimulatedRedis._counter_take,
     _script("counter_give_back.lua"): SimulatedRedis._counter_give_back,
     _script("counter_forget.lua"): SimulatedRedis._counter_forget,

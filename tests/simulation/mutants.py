@@ -15,6 +15,7 @@ from claimsvc.domain import SoldOut
 from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.redlock import RedlockLease, Redlocks
 from claimsvc.redis.lock.wait_queue import HandOver, Wake
+from tests.simulation.combining_mutants import COMBINING_MUTANTS
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -110,8 +111,16 @@ def _anywhere(scenario: Scenario) -> bool:
     return True
 
 
+def _where_instances_wait_in_line(scenario: Scenario) -> bool:
+    return len(scenario.old_instances) == scenario.instances
+
+
 def _where_a_leader_is_cancelled(scenario: Scenario) -> bool:
     return not may_strand_locks(scenario) and any(fault.kind is Kind.CANCEL_LEADER for fault in scenario.faults)
+
+
+def _where_a_leader_is_cancelled_in_line(scenario: Scenario) -> bool:
+    return _where_a_leader_is_cancelled(scenario) and _where_instances_wait_in_line(scenario)
 
 
 def _where_an_instance_is_told_to_stop(scenario: Scenario) -> bool:
@@ -127,13 +136,14 @@ MUTANTS: dict[Mutant, Callable[[Scenario], bool]] = {
     a_lock_is_given_back_by_whoever_asks: _anywhere,
     sold_out_is_answered_by_the_counter_alone: _anywhere,
     a_queue_that_has_filled_again_is_forgotten: _anywhere,
-    a_hint_uses_up_a_retry: _anywhere,
+    a_hint_uses_up_a_retry: _where_instances_wait_in_line,
     a_leaders_cancellation_reaches_the_claims: _where_a_leader_is_cancelled,
     a_batch_that_fails_is_not_answered: _anywhere,
     answers_go_to_the_wrong_claims: _anywhere,
-    an_acquisition_that_was_cancelled_is_not_undone: _where_a_leader_is_cancelled,
+    an_acquisition_that_was_cancelled_is_not_undone: _where_a_leader_is_cancelled_in_line,
     draining_does_not_wait: _where_an_instance_is_told_to_stop,
-    nobody_is_woken: _anywhere,
+    nobody_is_woken: _where_instances_wait_in_line,
     the_lock_is_kept_while_there_is_work: _where_claims_keep_coming,
     whoever_waits_is_refused_with_the_oldest: _anywhere,
+    **COMBINING_MUTANTS,
 }

@@ -17,6 +17,7 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from claimsvc.redis.masters import Master
 from tests.simulation.loop import SimulatedLoop
 from tests.simulation.masters import Reply, SimulatedRedis
+from tests.simulation.wires import SimulatedConnection, SimulatedPool
 from tests.simulation.witness import Witness
 
 Answer = Callable[[Reply], None]
@@ -45,8 +46,18 @@ class Network:
         spread = self.chance.random()
         return self._seconds * (0.5 + spread if spread < 0.98 else 20.0)
 
-    async def ask(self, arrive: Callable[[Answer], None], *, timeout: float, late: Callable[[], Exception]) -> Reply:
-        """Let `arrive` happen at the server, and return what it answers; an error that it answers is raised."""
+    async def ask(
+        self,
+        arrive: Callable[[Answer], None],
+        *,
+        timeout: float,
+        late: Callable[[], Exception],
+        measured: Callable[[float], None] = lambda _: None,
+    ) -> Reply:
+        """Let `arrive` happen at the server, and return what it answers; an error that it answers is raised.
+
+        `measured` is called with how long it took, which does not grow while the asking process is paused.
+        """
         loop = self.loop
         asked_at = loop.now
         reply: asyncio.Future[Reply] = loop.create_future()
@@ -59,11 +70,19 @@ class Network:
                 else:
                     reply.set_result(answer)
 
-        timer = loop.call_later(timeout, lambda: deliver(late()))
+        def give_up() -> None:
+            if not reply.done():
+                measured(timeout)
+            deliver(late())
+
+        timer = loop.call_later(timeout, give_up)
         context = timer._context  # type: ignore[attr-defined]
 
         def answer(what: Reply) -> None:
-            loop.call_at(loop.now + self.delay(), deliver, what, context=context)
+            at = loop.now + self.delay()
+            if not reply.done():
+                measured(min(timeout, at - asked_at))
+            loop.call_at(at, deliver, what, context=context)
 
         def reach() -> None:
             if not withdrawn:
@@ -78,7 +97,6 @@ class Network:
             raise
         finally:
             timer.cancel()
-            self.witness.slowest_reply = max(self.witness.slowest_reply, loop.now - asked_at)
 
 
 class MasterHost:
@@ -92,10 +110,16 @@ class MasterHost:
         self.slow_seconds = 0.0
         self.lose_replies = False
         self.lose_hints = False
+        self.lose_messages = False
+        self.double_messages = False
+        self.late_messages = False
         self.cut_off: set[int] = set()
+        self.connections: list[SimulatedConnection] = []
         self._hung = False
         self._unanswered: list[Callable[[], None]] = []
-        self.redis = SimulatedRedis(self.clock, lambda seconds, callback: network.loop.in_world(seconds, callback))
+        self.redis = SimulatedRedis(
+            self.clock, lambda seconds, callback: network.loop.in_world(seconds, callback), self._delays_of_message
+        )
 
     def clock(self) -> float:
         return self.network.loop.now + self.clock_offset
@@ -106,6 +130,7 @@ class MasterHost:
     def heal(self) -> None:
         """Everything works again, and what was sent to it while it hung is done now."""
         self.down = self._hung = self.lose_replies = self.lose_hints = self.redis.read_only = False
+        self.lose_messages = self.double_messages = self.late_messages = False
         self.slow_seconds = 0.0
         self.cut_off.clear()
         unanswered, self._unanswered = self._unanswered, []
@@ -115,8 +140,19 @@ class MasterHost:
     def go_down(self, *, forget: bool) -> None:
         self.down = True
         self.redis.unblock_all(RedisConnectionError("connection reset"))
+        for connection in list(self.connections):
+            connection.cut()
         if forget:
             self.redis.forget()
+
+    def can_reach(self, process: int) -> bool:
+        return process not in self.cut_off
+
+    def end_connections_of(self, process: int) -> None:
+        """The process has ended, and its machine has told so."""
+        for connection in list(self.connections):
+            if connection.process == process:
+                connection.forget()
 
     def receive(self, process: int, command: Sequence[Any], answer: Answer) -> None:
         if self.down or process in self.cut_off:
@@ -132,7 +168,7 @@ class MasterHost:
 
     def _do(self, process: int, command: Sequence[Any], answer: Answer) -> None:
         if command[0] == "BLPOP":
-            self._block(command[1], command[2], answer)
+            self._block(command[1:-1], command[-1], answer)
             return
         reply = self.redis.execute(*command)
         self.network.witness.saw(self.number, process, command, reply, self.redis)
@@ -140,13 +176,28 @@ class MasterHost:
             reply = RedisConnectionError("connection reset")
         answer(reply)
 
-    def _block(self, key: str, seconds: float, answer: Answer) -> None:
+    def _delays_of_message(self) -> list[float]:
+        """Each copy of a message comes after some seconds. One that is 3 s late finds nobody who still waits for it."""
+        chance, messages = self.network.chance, self.network.witness.messages
+        if self.lose_messages and chance.random() < 0.5:
+            messages["lost"] += 1
+            return []
+        delays = [0.0]
+        if self.late_messages and chance.random() < 0.5:
+            messages["late"] += 1
+            delays = [chance.choice([0.01, 0.7, 3.0]) * chance.random()]
+        if self.double_messages and chance.random() < 0.7:
+            messages["doubled"] += 1
+            delays.append(chance.choice([0.0, 0.02, 0.3, 3.0]) * chance.random())
+        return delays
+
+    def _block(self, keys: Sequence[str], seconds: float, answer: Answer) -> None:
         def pass_on(element: Reply) -> None:
             if element is not None and self.lose_hints and not isinstance(element, RedisError):
                 element = RedisConnectionError("connection reset")
             answer(element)
 
-        self.redis.block(key, pass_on, seconds)
+        self.redis.block(keys, pass_on, seconds)
 
 
 class _Wire(Redis):
@@ -160,6 +211,7 @@ class _Wire(Redis):
             lambda answer: self.host.receive(self.process, args, answer),
             timeout=REDIS_TIMEOUT_SECONDS,
             late=lambda: RedisTimeoutError("Timeout reading from socket"),
+            measured=self.host.network.witness.took,
         )
 
 
@@ -170,6 +222,7 @@ class SimulatedMaster(Master, _Wire):  # type: ignore[misc] # redis-py's own bas
         super().__init__(url, **limits)
         self.host = host
         self.process = process
+        self.connection_pool: Any = SimulatedPool(host, process)
 
     def __hash__(self) -> int:
         # pottery keeps masters in a set; the order in which it asks them must not depend on where they are in memory.
@@ -196,7 +249,7 @@ class SimulatedListener:
         self._process = process
 
     async def blpop(self, keys: Sequence[str], timeout: float) -> Any:
-        command = ("BLPOP", keys[0], timeout)
+        command = ("BLPOP", *keys, timeout)
         return await self._host.network.ask(
             lambda answer: self._host.receive(self._process, command, answer),
             timeout=_LISTEN_TIMEOUT_SECONDS,

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
@@ -15,12 +16,17 @@ from tests.simulation.instance import Instance, Record
 from tests.simulation.loop import SimulatedLoop, SimulationStuckError, context_of
 from tests.simulation.masters import LOCK
 from tests.simulation.network import MasterHost, Network
-from tests.simulation.scenario import ClaimPlan, Fault, Kind, Scenario, may_strand_locks
+from tests.simulation.scenario import ClaimPlan, Fault, Kind, Moment, Scenario, may_strand_locks
 from tests.simulation.witness import Witness
 
 _CALLBACK_SECONDS = 0.000_01
 # Longer than any claim may take, all pauses and time-outs together.
 _LONGEST_RUN_SECONDS = 120.0
+# For so long a fault waits for its moment.
+_MOMENT_SECONDS = 0.5
+_STEP_BACK_SECONDS = 30.0
+# The fence keeps batches for a day in truth. Here, they are forgotten while copies of them arrive.
+_KEPT_SECONDS, _PURGE_AGAIN_SECONDS = 0.001, 0.01
 # What a clock is set back prolongs whatever waits to expire by it.
 _JUMP_BACK_SECONDS = 0.5
 # Down masters are asked again every 0.2 s, others every second.
@@ -36,6 +42,8 @@ class Run:
     records: list[Record] = field(default_factory=list)
     probes: list[Record] = field(default_factory=list)
     fired: list[Kind] = field(default_factory=list)
+    hits: list[tuple[Kind, Moment]] = field(default_factory=list)
+    combined: Counter[str] = field(default_factory=Counter)
     turns: int = 0
     seconds: float = 0.0
 
@@ -58,10 +66,12 @@ class Simulation:
             Instance(number + 1, scenario, self.loop, self.database) for number in range(scenario.instances)
         ]
         self.killed: set[int] = set()
+        self.paused_seconds: defaultdict[int, float] = defaultdict(float)
         self.begun_at = 0.0
         self.border = border
         border.loop, border.chance, border.hosts = self.loop, random.Random(scenario.order + 1), self.hosts
         border.logged = []
+        border.tune(scenario)
 
     def play(self) -> Run:
         """Run it to its end. What goes wrong is among the violations."""
@@ -75,6 +85,7 @@ class Simulation:
         self.run.turns, self.run.seconds = loop.turns, loop.now - 1000.0
         self.run.records = [record for instance in self.instances for record in instance.records]
         self.run.violations += properties.violations(self)
+        self._count_combined()
         self._take_down()
         return self.run
 
@@ -89,7 +100,10 @@ class Simulation:
             await instance.ready()
         begun_at = self.begun_at = loop.now
         for fault in scenario.faults:
-            loop.in_world(fault.at, self._begin, fault)
+            loop.in_world(fault.at, self._begin_in_its_moment, fault)
+        for restock in scenario.restocks:
+            name = scenario.coupons[restock.coupon % len(scenario.coupons)].name
+            loop.in_world(restock.at, self.database.restock, name, restock.units)
         clients = [
             (instance.process, loop.create_task(instance.run_client(client), context=context_of(instance.process)))
             for client in scenario.clients
@@ -101,7 +115,8 @@ class Simulation:
             if not living or loop.now > deadline:
                 break
             await asyncio.wait(living, timeout=0.5)
-        ends = [fault.at + fault.seconds for fault in scenario.faults]
+        ends = [fault.at + fault.seconds + _MOMENT_SECONDS * bool(fault.moment) for fault in scenario.faults]
+        ends += [restock.at for restock in scenario.restocks]
         await asyncio.sleep(max([0.0, begun_at + max(ends, default=0.0) - loop.now]))
         await self._settle()
         await self._probe()
@@ -150,20 +165,32 @@ class Simulation:
     def _living(self) -> list[Instance]:
         return [instance for instance in self.instances if instance.process not in self.killed]
 
-    def _begin(self, fault: Fault) -> None:
+    def _begin_in_its_moment(self, fault: Fault) -> None:
+        """Let the fault happen to an instance that does what its moment is, if there is one soon."""
+        if fault.moment is None or self.loop.now > self.begun_at + fault.at + _MOMENT_SECONDS:
+            self._begin(fault, self.instances[fault.which % len(self.instances)])
+        elif doing := [each for each in self._living() if each.does(fault.moment)]:
+            self.run.hits.append((fault.kind, fault.moment))
+            self._begin(fault, doing[fault.which % len(doing)])
+        else:
+            self.loop.in_world(0.0003, self._begin_in_its_moment, fault)
+
+    def _begin(self, fault: Fault, instance: Instance) -> None:
         """Let the fault happen, and plan its end."""
-        end = self._faults()[fault.kind](fault)
+        end = self._faults(instance)[fault.kind](fault)
         if end is not None:
             self.loop.in_world(fault.seconds, end)
         if fault.kind is not Kind.CANCEL_LEADER:
             self.run.fired.append(fault.kind)
 
-    def _faults(self) -> dict[Kind, Callable[[Fault], Callable[[], None] | None]]:
+    def _faults(self, instance: Instance) -> dict[Kind, Callable[[Fault], Callable[[], None] | None]]:
         return {
-            Kind.KILL: self._kill,
-            Kind.DRAIN: self._drain,
-            Kind.CANCEL_LEADER: self._cancel_leader,
-            Kind.PAUSE: self._pause,
+            Kind.KILL: lambda fault: self._kill(instance.process, with_its_machine=fault.which % 2 == 1),
+            Kind.DRAIN: lambda fault: instance.stop(),
+            Kind.CANCEL_LEADER: lambda fault: self._cancel_leader(fault, instance),
+            Kind.PAUSE: lambda fault: self._pause(fault, instance.process),
+            Kind.DATABASE_CLOCK: lambda fault: setattr(self.database, "clock_offset", -_STEP_BACK_SECONDS),
+            Kind.FENCE_PURGED: self._purge,
             Kind.FORGET_SCRIPTS: lambda fault: self._host(fault).redis.forget_scripts(),
             Kind.CLOCK_JUMP: self._jump,
             Kind.MASTER_DOWN: lambda fault: self._go_down(fault, forget=False),
@@ -173,7 +200,11 @@ class Simulation:
             Kind.MASTER_READ_ONLY: lambda fault: self._change(self._host(fault).redis, "read_only", True),
             Kind.LOST_REPLIES: lambda fault: self._change(self._host(fault), "lose_replies", True),
             Kind.LOST_HINTS: lambda fault: self._change(self._host(fault), "lose_hints", True),
-            Kind.PARTITION: self._cut_off,
+            Kind.LOST_MESSAGES: lambda fault: self._change(self._host(fault), "lose_messages", True),
+            Kind.DOUBLED_MESSAGES: lambda fault: self._change(self._host(fault), "double_messages", True),
+            Kind.LATE_MESSAGES: lambda fault: self._change(self._host(fault), "late_messages", True),
+            Kind.PARTITION: lambda fault: self._cut_off(self._far_host(fault).cut_off, instance.process),
+            Kind.DATABASE_CUT_OFF: lambda fault: self._cut_off(self.database.cut_off, instance.process),
             Kind.FOREIGN_HOLDER: self._hold,
             Kind.DATABASE_DOWN: lambda fault: self._change(self.database, "down", True),
             Kind.DATABASE_SLOW: lambda fault: self._change(self.database, "slow_seconds", 1.5),
@@ -183,31 +214,30 @@ class Simulation:
     def _host(self, fault: Fault) -> MasterHost:
         return self.hosts[fault.which % len(self.hosts)]
 
-    def _instance(self, fault: Fault) -> Instance:
-        return self.instances[fault.which % len(self.instances)]
+    def _far_host(self, fault: Fault) -> MasterHost:
+        return self.hosts[(fault.which // 4) % len(self.hosts)]
 
     def _change(self, what: object, name: str, value: object) -> Callable[[], None]:
         was = getattr(what, name)
         setattr(what, name, value)
         return lambda: setattr(what, name, type(was)())
 
-    def _kill(self, fault: Fault) -> None:
-        process = self._instance(fault).process
+    def _kill(self, process: int, *, with_its_machine: bool) -> None:
         self.killed.add(process)
         self.loop.pause(process)
+        if not with_its_machine:
+            for host in self.hosts:
+                host.end_connections_of(process)
 
-    def _drain(self, fault: Fault) -> None:
-        self._instance(fault).stop()
-
-    def _cancel_leader(self, fault: Fault) -> None:
+    def _cancel_leader(self, fault: Fault, instance: Instance) -> None:
         """As soon as the instance has one, if it gets one soon."""
-        if self._instance(fault).cancel_a_leader(fault.which):
+        if instance.cancel_a_leader(fault.which):
             self.run.fired.append(fault.kind)
-        elif self.loop.now < self.begun_at + fault.at + 0.5:
-            self.loop.in_world(0.0005, self._cancel_leader, fault)
+        elif self.loop.now < self.begun_at + fault.at + 2 * _MOMENT_SECONDS:
+            self.loop.in_world(0.0005, self._cancel_leader, fault, instance)
 
-    def _pause(self, fault: Fault) -> Callable[[], None]:
-        process = self._instance(fault).process
+    def _pause(self, fault: Fault, process: int) -> Callable[[], None]:
+        self.paused_seconds[process] += fault.seconds + 1
         self.loop.pause(process)
         return lambda: None if process in self.killed else self.loop.resume(process)
 
@@ -222,11 +252,14 @@ class Simulation:
         self._host(fault).hang()
         return self._host(fault).heal
 
-    def _cut_off(self, fault: Fault) -> Callable[[], None]:
-        process = self._instance(fault).process
-        host = self.hosts[(fault.which // 4) % len(self.hosts)]
-        host.cut_off.add(process)
-        return lambda: host.cut_off.discard(process)
+    @staticmethod
+    def _cut_off(who: set[int], process: int) -> Callable[[], None]:
+        who.add(process)
+        return lambda: who.discard(process)
+
+    def _purge(self, fault: Fault) -> None:
+        for number in range(1 + int(fault.seconds / _PURGE_AGAIN_SECONDS)):
+            self.loop.in_world(number * _PURGE_AGAIN_SECONDS, self.database.purge_fence, _KEPT_SECONDS)
 
     def _hold(self, fault: Fault) -> None:
         """Something that is none of the instances takes the lock where it is free, and lets it expire."""
@@ -242,6 +275,18 @@ class Simulation:
         self.database.heal()
         for instance in self._living():
             self.loop.resume(instance.process)
+
+    def _count_combined(self) -> None:
+        combined = self.run.combined
+        for what, times in self.witness.messages.items():
+            combined[f"messages: {what}"] += times
+        for instance in self.instances:
+            for role, claims in instance.observed.claims_combined.items():
+                combined[f"claims combined as {role}"] += claims
+            for found, batches in instance.observed.batches_taken_back.items():
+                combined[f"batches taken back, {found}"] += batches
+        combined["runs with combined claims"] += bool(combined["claims combined as holder"])
+        combined["claims cancelled"] += len(self.database.ended)
 
     def _note_unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, object]) -> None:
         self.run.violations.append(f"unhandled: {context.get('message')} {context.get('exception')!r}")

@@ -13,14 +13,18 @@ from hypothesis import strategies as st
 from tests.simulation.masters import SimulatedRedis
 
 _LUA = files("claimsvc.redis").joinpath("lua")
-_TOKENS = st.sampled_from(["token-1", "token-2"])
+# Of an instance that combines, of one that does not, and of neither.
+_TOKENS = st.sampled_from(["i1/+token", "i2/token", "i3/+token", "token-1"])
 _INSTANCES = st.sampled_from(["i1", "i2", "i3"])
 _LOCKS = st.sampled_from(["claim:coupon:a", "claim:coupon:b"])
 _COUNTER = st.just("claim:stock:{a}")
 _UNITS = st.integers(0, 5).map(str)
+_MESSAGES = st.sampled_from([b"one\nwith a second line", b"two\xff"])
+_INBOX = "claim:inbox:i1"
+_WOKEN = st.sampled_from(["", "i1", "i3"])
 
 
-def _script(name: str, keys: st.SearchStrategy[list[str]], *arguments: st.SearchStrategy[str]) -> Any:
+def _script(name: str, keys: st.SearchStrategy[list[str]], *arguments: st.SearchStrategy[str | bytes]) -> Any:
     text = _LUA.joinpath(name).read_text("ascii")
     return st.tuples(keys, *arguments).map(lambda drawn: ("EVAL", text, len(drawn[0]), *drawn[0], *drawn[1:]))
 
@@ -31,14 +35,34 @@ _COMMANDS = st.one_of(
     st.tuples(st.just("GET"), st.one_of(_LOCKS, _COUNTER)),
     st.tuples(st.just("EXISTS"), st.sampled_from(["claim:coupon:a", "claim:waiting:a", "claim:turn:a"])),
     st.tuples(st.just("ZREM"), st.just("claim:waiting:a"), _INSTANCES),
-    st.tuples(st.just("BLPOP"), _INSTANCES.map("claim:hints:{}".format)),
+    _INSTANCES.map(lambda name: ("BLPOP", f"claim:hints:{name}")),
     _script("lock_take.lua", st.lists(_LOCKS, min_size=1, max_size=2), _TOKENS, st.just("60000")),
-    _script("lock_release.lua", st.lists(_LOCKS, min_size=1, max_size=2), _TOKENS, st.just("60000"), st.just("60000")),
+    _script(
+        "lock_release.lua",
+        st.lists(_LOCKS, min_size=1, max_size=2),
+        _TOKENS,
+        st.just("60000"),
+        st.just("60000"),
+        _WOKEN,
+    ),
     _script("lock_wait.lua", st.lists(_LOCKS, min_size=1, max_size=1), _INSTANCES, st.just(""), st.just("60000")),
+    _script("lock_hand.lua", st.lists(_LOCKS, min_size=1, max_size=1), _MESSAGES, _INSTANCES),
+    st.tuples(st.just("PUBLISH"), st.sampled_from([_INBOX, "claim:inbox:i2"]), _MESSAGES),
     _script("counter_take.lua", st.lists(_COUNTER, min_size=1, max_size=1), _UNITS),
     _script("counter_give_back.lua", st.lists(_COUNTER, min_size=1, max_size=1), _UNITS),
     _script("counter_forget.lua", st.lists(_COUNTER, min_size=1, max_size=1), _UNITS),
 )
+
+
+class Inbox:
+    """Of one of the instances."""
+
+    def __init__(self) -> None:
+        self.received: list[bytes] = []
+
+    def deliver(self, channel: str, message: bytes) -> None:
+        assert channel == _INBOX
+        self.received.append(message)
 
 
 @pytest.fixture
@@ -54,16 +78,30 @@ def master(redis_urls: tuple[str, ...]) -> Iterator[redis.Redis]:
 def test_the_simulated_master_answers_as_a_real_one(master: redis.Redis, commands: list[tuple[Any, ...]]) -> None:
     master.flushall()
     simulated = SimulatedRedis(time.time, lambda seconds, callback: None)
+    inbox = Inbox()
+    simulated.subscribe(_INBOX, inbox)
+    with master.pubsub(ignore_subscribe_messages=True) as real_inbox:  # type: ignore[no-untyped-call]
+        real_inbox.subscribe(_INBOX)
+        real_inbox.get_message(timeout=1)
+        _compare(master, simulated, commands)
+        messages = iter(lambda: real_inbox.get_message(timeout=0), None)
+        assert inbox.received == [message["data"] for message in messages]
+
+
+def _compare(master: redis.Redis, simulated: SimulatedRedis, commands: list[tuple[Any, ...]]) -> None:
     for command in commands:
         if command[0] == "BLPOP":
             popped: list[Any] = [None]
-            simulated.block(command[1], popped.append, 0)
-            assert popped[-1] == (master.blpop([command[1]], timeout=1) if popped[-1] else master.lpop(command[1]))
+            simulated.block(command[1:], popped.append, 0)
+            if popped[-1] is None:
+                assert not master.exists(*command[1:])
+            else:
+                assert popped[-1] == master.blpop(command[1:], timeout=1)
             simulated.unblock_all(redis.RedisError())
             continue
         ours, theirs = simulated.execute(*command), ask(master, *command)
-        if isinstance(ours, bytes) and ours and command[0] == "EVAL":  # since when an instance waits, by each clock
-            assert theirs
+        if isinstance(ours, bytes) and ours.isdigit() and command[0] == "EVAL":  # since when an instance waits
+            assert theirs.isdigit()
         else:
             assert ours == theirs, command
 

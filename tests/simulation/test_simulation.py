@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 
+from claimsvc.domain import StrategyName
+from claimsvc.errors import LockBusyError
 from tests.simulation.border import simulated_surroundings
+from tests.simulation.combining_mutants import batches_are_handed_over_whatever_time_is_left
 from tests.simulation.explore import describe, play, promises, shrink, tally
 from tests.simulation.mutants import MUTANTS, Mutant, a_batch_that_fails_is_not_answered
-from tests.simulation.scenario import Kind, scenario_of
+from tests.simulation.scenario import ClaimPlan, ClientPlan, CouponPlan, Fault, Kind, Moment, Scenario, scenario_of
 
 # `python -m tests.simulation --minutes 60` explores more.
-_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "1000")) // 4
+_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "500")) // 4
 _MOST_SEEDS_FOR_A_MUTANT = 10_000
 
 
@@ -28,6 +31,8 @@ def test_every_promise_is_kept_in_every_order_of_events_and_faults(part: int) ->
             if run.violations:
                 pytest.fail(describe(seed, run, shrink(run, border)))
     assert all(happened[kind] for kind in Kind), f"not every fault was tried: {happened}"
+    for moment in Moment:
+        assert any(moment in what for what in happened), f"no fault came when an instance {moment}: {happened}"
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
@@ -35,6 +40,29 @@ def test_a_defect_is_found(mutant: Mutant) -> None:
     scenarios = filter(MUTANTS[mutant], map(scenario_of, range(_MOST_SEEDS_FOR_A_MUTANT)))
     with simulated_surroundings() as border, mutant():
         assert any(play(scenario, border).violations for scenario in scenarios)
+
+
+def test_a_claim_that_was_handed_to_a_silent_holder_is_refused_as_soon_as_any_other() -> None:
+    """The holder keeps its lock for longer than any claim waits, and some claims come when a wait in line ends."""
+    holder = ClientPlan(0, tuple(ClaimPlan(0, f"u{number}", 0.0) for number in range(30)))
+    others = [
+        ClientPlan(1, tuple(ClaimPlan(0, f"u{client}-{number}", 0.13 * client) for number in range(4)))
+        for client in range(12)
+    ]
+    scenario = Scenario(
+        order=0,
+        instances=2,
+        masters=1,
+        coupons=(CouponPlan("c0", 1000, StrategyName.REDLOCK),),
+        clients=(holder, *others),
+        faults=(Fault(Kind.PAUSE, 0.01, 8.0, 0, Moment.DECIDING),),
+    )
+    with simulated_surroundings() as border:
+        run = play(scenario, border)
+        assert not run.violations
+        assert any(isinstance(record.answer, LockBusyError) for record in run.records)
+        with batches_are_handed_over_whatever_time_is_left():
+            assert promises(play(scenario, border)) == {"late"}
 
 
 def test_a_scenario_that_fails_is_made_smaller() -> None:

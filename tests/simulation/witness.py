@@ -1,11 +1,11 @@
 """Who held which lock and who waited for it, as the masters saw it."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from tests.simulation.masters import LOCK, SimulatedRedis
+from tests.simulation.masters import LOCK, SimulatedRedis, script_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +41,7 @@ class Witness:
         self.acquisitions = 0
         self.waits: list[Wait] = []
         self.slowest_reply = 0.0
+        self.messages: Counter[str] = Counter()
 
     def saw(self, master: int, process: int, command: Sequence[Any], reply: Any, redis: SimulatedRedis) -> None:
         """A master has just carried out a command."""
@@ -49,18 +50,23 @@ class Witness:
         if command[0] == "SET" and str(command[1]).startswith(LOCK):
             self._owners[command[2]] = process
             self._look(master, command[1], redis)
-        elif command[0] in {"EVALSHA", "EVAL"}:
+        elif script := script_of(command):
             keys = command[3 : 3 + int(command[2])]
-            if str(keys[0]).startswith(LOCK):
-                if isinstance(reply, bytes):  # it asked to wait
-                    if reply:
-                        self._waiting[keys[0]].setdefault(process, Wait(keys[0], process, self._clock()))
-                    return
+            if script is SimulatedRedis._lock_wait:
+                if reply:
+                    self._waiting[keys[0]].setdefault(process, Wait(keys[0], process, self._clock()))
+            elif script is SimulatedRedis._lock_hand:
+                self.messages[f"hand-over found {reply.decode()}"] += 1
+            elif script in (SimulatedRedis._lock_take, SimulatedRedis._lock_release):
                 self._owners.setdefault(command[3 + int(command[2])], process)
                 for key in keys:
                     self._look(master, key, redis)
         elif command[0] == "ZREM":
             self._waiting[LOCK + str(command[1]).rpartition(":")[2]].pop(process, None)
+
+    def took(self, seconds: float) -> None:
+        """A master has answered after this time."""
+        self.slowest_reply = max(self.slowest_reply, seconds)
 
     def was_held_by_another(self, coupon_name: str, process: int, since: float, until: float) -> bool:
         """Whether some master had the lock under another process's token at a moment of that time."""

@@ -19,6 +19,8 @@ HASTE = 60
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"(\d+)(ms|[smhd])")
 # The durations of an expression: of `[5m]`, `[30m:1m]` and `offset 5m`. The names of recording rules have some as well.
+_WINDOW_OF_SECONDS = re.compile(r"\[(\d+)s\]")
+_LEAST_WINDOW_SECONDS = 2.5
 _IN_EXPRESSION = re.compile(r"\[[\dsmhd:]+\]|\boffset \w+")
 
 
@@ -82,8 +84,14 @@ def quickened(folder: Path, haste: float = HASTE) -> list[Path]:
 
 
 def quickened_expression(expression: str, haste: float = HASTE) -> str:
-    """An expression with its windows, steps and offsets divided."""
-    return _IN_EXPRESSION.sub(lambda found: _shorten(found[0], haste), expression)
+    """An expression with its windows, steps and offsets divided. A window of seconds keeps room for two scrapes."""
+
+    def shortened(found: re.Match[str]) -> str:
+        if window := _WINDOW_OF_SECONDS.fullmatch(found[0]):
+            return f"[{max(_LEAST_WINDOW_SECONDS, int(window[1]) / haste) * 1000:.0f}ms]"
+        return _shorten(found[0], haste)
+
+    return _IN_EXPRESSION.sub(shortened, expression)
 
 
 def _shorten(text: str, haste: float) -> str:

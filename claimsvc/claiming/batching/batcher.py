@@ -97,6 +97,11 @@ class Batcher:
         self._round_due = False
         self._overdue_check_due = False
 
+    @property
+    def is_crowded(self) -> bool:
+        """Whether queues wait for a round, and none is free for them."""
+        return bool(self._ready) and not self._free_rounds
+
     def submit(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         """Queue a claim and return its pending outcome; see `ports.Claims`.
 

@@ -47,6 +47,10 @@ class CouponQueue:
     def __len__(self) -> int:
         return len(self._waiting)
 
+    def longest_wait(self) -> float:
+        """Return for how long the first of the waiting claims has waited (seconds); 0 if none waits."""
+        return time.monotonic() - self._waiting[0].arrived_at if self._waiting else 0.0
+
     def answers(self) -> Iterator[PendingOutcome]:
         """The pending outcomes of the waiting claims."""
         return (waiting.answer for waiting in self._waiting)

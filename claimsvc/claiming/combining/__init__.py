@@ -3,6 +3,6 @@
 `docs/combining.md` describes the protocol.
 """
 
-from claimsvc.claiming.combining.combiner import Combiner, Desk, Journey
+from claimsvc.claiming.combining.combiner import ANSWER_SECONDS, Combiner, Desk, Journey
 
-__all__ = ["Combiner", "Desk", "Journey"]
+__all__ = ["ANSWER_SECONDS", "Combiner", "Desk", "Journey"]

@@ -11,6 +11,7 @@ from uuid_utils import uuid7
 from claimsvc.claiming.combining.messages import Answered, answered, handed, handed_batch, read
 from claimsvc.domain import Attempt
 from claimsvc.ports import (
+    AllClaimed,
     Answer,
     BatchDecisions,
     CombineObserver,
@@ -47,7 +48,6 @@ class Desk:
 
     Attributes:
         last: number of claims in the batches that were taken last.
-        senders: the instances that handed them over.
     """
 
     def __init__(self, combiner: "Combiner") -> None:
@@ -55,7 +55,6 @@ class Desk:
         self._waiting: dict[str, _Waiting] = {}
         self.claims = 0
         self.last = 0
-        self.senders: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -78,8 +77,12 @@ class Desk:
                 self._combiner.answer(each.batch, each.answer, answer)
 
     def successor(self) -> str | None:
-        """Return which of the senders is to decide next: the one after this instance in the order of the names."""
-        return min(self.senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
+        """Return which of those whose batches lie here is to decide next: the first after this instance by name.
+
+        Others may have no claims any more. The lock would be kept for them for a while, and who waits would not know.
+        """
+        senders = {each.sender for each in self._waiting.values()}
+        return min(senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
 
     def waiting(self) -> Sequence[HandedBatch]:
         """Return the batches that lie here."""
@@ -100,7 +103,6 @@ class Desk:
             taken.append(each)
             self.last += each.batch.size
         self.claims -= self.last
-        self.senders = {each.sender for each in taken}
         return taken
 
 
@@ -204,16 +206,19 @@ class Journey:
         Returns:
             `SENT` if there are decisions. `UNKNOWN` if the holder is silent. Otherwise why nobody takes the batch.
         """
-        message = handed(self.batch)
+        try:
+            async with asyncio.timeout(ANSWER_SECONDS):
+                return await self._hand(handed(self.batch))
+        except TimeoutError:
+            return HandOver.UNKNOWN
+
+    async def _hand(self, message: bytes) -> HandOver:
         found = HandOver.RESERVED
         for _ in range(_ASKS):
             if self._combiner.is_invited(self.batch.coupon_name):
                 return HandOver.FREE
             try:
-                async with asyncio.timeout(ANSWER_SECONDS):
-                    found = await self._hand_once(message)
-            except TimeoutError:
-                return HandOver.UNKNOWN
+                found = await self._hand_once(message)
             finally:
                 self._combiner.forget(self.batch.id)
             if found is not HandOver.RESERVED:
@@ -231,9 +236,10 @@ class Journey:
         if found is not HandOver.SENT:
             self.was_sent = was_sent or found is HandOver.UNKNOWN
             return found
-        self.decisions = (await answer).decisions
-        if self.decisions is None:
+        decisions = (await answer).decisions
+        if decisions is None or (not isinstance(decisions, AllClaimed) and len(decisions) != self.batch.size):
             return HandOver.RESERVED
+        self.decisions = decisions
         self._combiner.observer.combine_waited(name, time.monotonic() - started)
         self._combiner.observer.combined(name, "origin", self.batch.size)
         return HandOver.SENT

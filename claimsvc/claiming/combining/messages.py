@@ -58,7 +58,14 @@ def answered(batch_id: str, decisions: BatchDecisions | None) -> bytes:
 
 
 def read(message: bytes) -> HandedBatch | Answered | None:
-    """Read a message; None if it is of a kind that this version does not know."""
+    """Read a message; None if it is not one that this version can read."""
+    try:
+        return _read(message)
+    except (ValueError, TypeError, LookupError):
+        return None
+
+
+def _read(message: bytes) -> HandedBatch | Answered | None:
     kind, _, rest = message.partition(b"\n")
     if kind == _HANDED:
         return _read_handed(rest.decode())
@@ -75,7 +82,7 @@ def read(message: bytes) -> HandedBatch | Answered | None:
 def _read_handed(text: str) -> HandedBatch:
     coupon_name, batch_id, size, options, claims = text.split("\n", 4)
     count = int(size)
-    return HandedBatch(
+    batch = HandedBatch(
         batch_id,
         coupon_name,
         count,
@@ -83,6 +90,10 @@ def _read_handed(text: str) -> HandedBatch:
         claims[_ID_LINE * count :],
         [_options_of(each) for each in orjson.loads(options)] if options else (),
     )
+    lines = {batch.claim_ids.count("\n") + 1, batch.user_ids.count("\n") + 1, len(batch.options) or count}
+    if lines != {count}:
+        raise ValueError("a batch has another number of claims than it says")
+    return batch
 
 
 def _decision_of(written: Mapping[str, Any] | None) -> Decision:

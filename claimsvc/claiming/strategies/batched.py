@@ -14,9 +14,9 @@ class BatchedStrategy(ABC):
     name: StrategyName
 
     def __init__(self, limits: BatchLimits, room: WaitingRoom, observer: BatchObserver) -> None:
-        batcher = Batcher(self, limits, room, observer)
-        self.claim = batcher.submit
-        self.drain = batcher.drain
+        self._batcher = Batcher(self, limits, room, observer)
+        self.claim = self._batcher.submit
+        self.drain = self._batcher.drain
 
     @abstractmethod
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:

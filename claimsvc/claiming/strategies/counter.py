@@ -39,7 +39,7 @@ class CounterStrategy(BatchedStrategy):
         self._coupons = coupons
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        while await decide_next(queues, self._admit):
+        while await decide_next(queues, self._admit) and not self._batcher.is_crowded:
             pass
         return ()
 

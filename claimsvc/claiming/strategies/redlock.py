@@ -10,7 +10,7 @@ from contextlib import nullcontext
 from functools import partial
 
 from claimsvc.claiming.batching import Batch, BatchLimits, CouponQueue, WaitingRoom, decide_next, outcome_unknown
-from claimsvc.claiming.combining import Combiner, Desk
+from claimsvc.claiming.combining import ANSWER_SECONDS, Combiner, Desk
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import Attempt, Claim, Claimed, ClaimState, StrategyName
 from claimsvc.errors import ClaimsvcError, LockBusyError
@@ -73,6 +73,7 @@ class RedlockStrategy(BatchedStrategy):
         self._lock = lock
         self._admission = admission
         self._slice_seconds = slice_seconds
+        self._lock_timeout_seconds = limits.lock_timeout_seconds
         self._combiner = combiner
         # Until when (monotonic seconds) a coupon's lock is assumed to be held by an instance that combines, and until
         # when by one that does not.
@@ -82,18 +83,24 @@ class RedlockStrategy(BatchedStrategy):
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
         wait = LockWait(time.monotonic())
-        if self._sold_out:
-            await self._look([queue for queue in queues if queue.coupon_name in self._sold_out])
-        elsewhere = [queue for queue in queues if self._held_elsewhere.get(queue.coupon_name, 0.0) > wait.wanted_at]
+        sold_out = [queue for queue in queues if queue.coupon_name in self._sold_out]
+        if len(sold_out) > 1:
+            await self._look(sold_out)
+        # Those that need no lock, or not from here, go on in tasks of their own.
+        elsewhere = [
+            queue
+            for queue in queues
+            if queue.coupon_name in self._sold_out or self._held_elsewhere.get(queue.coupon_name, 0.0) > wait.wanted_at
+        ]
         queues = [queue for queue in queues if queue and queue not in elsewhere]
         if not queues:
-            return elsewhere
+            return [queue for queue in elsewhere if queue]
         for queue in queues:
             queue.lock_wait = wait
         async with self._lock.hold_free([queue.coupon_name for queue in queues]) as lease:
             wait.had_at = time.monotonic()
             locked = set(lease.coupon_names)
-            await self._serve([queue for queue in queues if queue.coupon_name in locked], lease)
+            await self._serve([queue for queue in queues if queue.coupon_name in locked], lease, in_round=True)
         locked -= set(lease.handed_over)
         return elsewhere + [queue for queue in queues if queue and queue.coupon_name not in locked]
 
@@ -101,8 +108,10 @@ class RedlockStrategy(BatchedStrategy):
         tries = _TRIES
         while queue:
             if queue.coupon_name in self._sold_out:
-                await self._look([queue])
-            elif self._combiner is None or self._silent.get(queue.coupon_name, 0.0) > time.monotonic() or not tries:
+                looked = await self._look([queue])
+                if looked >= _BUSY_BATCH:
+                    await _next_arrivals(queue, looked, None)
+            elif self._combiner is None or not tries or not self._may_hand_over(queue):
                 if not await self._wait_in_line(queue):
                     return
                 tries = _TRIES
@@ -112,6 +121,11 @@ class RedlockStrategy(BatchedStrategy):
                     tries = _TRIES if await self._take_turn(queue) else tries - 1
                 elif found is not HandOver.SENT:
                     tries = 0
+
+    def _may_hand_over(self, queue: CouponQueue) -> bool:
+        """Whether the holder is not silent, and the claims have time to wait for its answer, whatever it is."""
+        is_silent = self._silent.get(queue.coupon_name, 0.0) > time.monotonic()
+        return not is_silent and queue.longest_wait() + ANSWER_SECONDS <= self._lock_timeout_seconds
 
     async def _wait_in_line(self, queue: CouponQueue) -> bool:
         """Wait for the lock and serve the queue. Returns whether another instance was woken, and goes first now."""
@@ -173,7 +187,7 @@ class RedlockStrategy(BatchedStrategy):
         batch.answer(_each(decisions, batch.attempts))
         self._note([batch])
         if len(batch.attempts) >= _BUSY_BATCH:
-            await _next_arrivals([queue], len(batch.attempts), None)
+            await _next_arrivals(queue, len(batch.attempts), None)
         return HandOver.SENT
 
     async def _take_back(self, batch: HandedBatch, combiner: Combiner) -> BatchDecisions | None:
@@ -184,42 +198,50 @@ class RedlockStrategy(BatchedStrategy):
         combiner.observer.taken_back(batch.coupon_name, "decided")
         return await self._admission.recall(batch)
 
-    async def _look(self, queues: Sequence[CouponQueue]) -> None:
-        """Answer what can be read: the refusals of coupons that are sold out. That needs no lock and no transaction.
+    async def _look(self, queues: Sequence[CouponQueue]) -> int:
+        """Answer the next batches as far as reading tells: that a coupon is sold out needs no lock and no transaction.
 
         Claims of which reading does not tell wait again.
-        """
-        while batches := [(queue, batch) for queue in queues if (batch := queue.take()).attempts]:
-            attempts = [attempt for _, batch in batches for attempt in batch.attempts]
-            try:
-                outcomes = iter(await self._admission.look(attempts))
-            except BaseException as error:
-                for _, batch in batches:
-                    batch.fail(error)
-                if isinstance(error, ClaimsvcError):
-                    return
-                raise
-            looked = 0
-            for queue, batch in batches:
-                size = len(batch.attempts)
-                looked += size
-                queue.answer_known(batch, [next(outcomes) for _ in range(size)])
-                if len(batch.claims) < size:
-                    self._sold_out.discard(queue.coupon_name)
-            queues = [queue for queue in queues if queue.coupon_name in self._sold_out]
-            if len(queues) == 1 and looked >= _BUSY_BATCH:
-                await _next_arrivals(queues, looked, None)
 
-    async def _serve(self, queues: Sequence[CouponQueue], lease: Lease) -> None:
+        Returns:
+            How many claims were looked at.
+        """
+        batches = [(queue, batch) for queue in queues if (batch := queue.take()).attempts]
+        attempts = [attempt for _, batch in batches for attempt in batch.attempts]
+        if not attempts:
+            return 0
+        try:
+            outcomes = await self._admission.look(attempts)
+        except BaseException as error:
+            for queue, batch in batches:
+                batch.fail(error)
+                queue.refuse(error)
+            if isinstance(error, ClaimsvcError):
+                return 0
+            raise
+        remaining = iter(outcomes)
+        for queue, batch in batches:
+            known = [next(remaining) for _ in batch.attempts]
+            if None in known:
+                self._sold_out.discard(queue.coupon_name)
+            queue.answer_known(batch, known)
+        return len(attempts)
+
+    async def _serve(self, queues: Sequence[CouponQueue], lease: Lease, *, in_round: bool = False) -> None:
         if queues:
             names = [queue.coupon_name for queue in queues]
             with self._combiner.desk(names) if self._combiner is not None else nullcontext() as desk:
-                await self._admit_batches(queues, lease, desk)
+                await self._admit_batches(queues, lease, desk, in_round=in_round)
 
-    async def _admit_batches(self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None) -> None:
+    async def _admit_batches(
+        self, queues: Sequence[CouponQueue], lease: Lease, desk: Desk | None, *, in_round: bool
+    ) -> None:
         """Admit batch after batch until no claims wait, or until the time slice ends and another instance waits.
 
         The check for waiting instances runs while a batch is being decided, so that claims do not wait for it.
+
+        Args:
+            in_round: other coupons wait while this takes one of a few rounds, so it ends with the slice if they do.
         """
         started = time.monotonic()
         slice_ends = started + self._slice_seconds
@@ -232,6 +254,10 @@ class RedlockStrategy(BatchedStrategy):
                     return
                 self._note(batches)
                 now = time.monotonic()
+                if batches and len(queues) == 1 and batches[0].is_sold_out:
+                    return
+                if in_round and now >= started + self._slice_seconds and self._batcher.is_crowded:
+                    return
                 if wanted is None and now >= slice_ends - self._slice_seconds / 2:
                     wanted = asyncio.create_task(lease.is_wanted())
                 if now >= slice_ends and wanted is not None:
@@ -239,12 +265,13 @@ class RedlockStrategy(BatchedStrategy):
                         return
                     wanted = None
                     slice_ends = time.monotonic() + _SLICES_WHILE_ALONE * self._slice_seconds
-                if desk is not None and now >= started + _DUTY_SECONDS and (successor := desk.successor()):
+                is_over = len(queues) == 1 and now >= started + _DUTY_SECONDS
+                if is_over and desk is not None and (successor := desk.successor()):
                     lease.hand_to(successor)
                     return
                 size = len(batches[0].attempts) if batches else 0
                 if len(queues) == 1 and size + (desk.last if desk is not None else 0) >= _BUSY_BATCH:
-                    await _next_arrivals(queues, size, desk)
+                    await _next_arrivals(queues[0], size, desk)
         finally:
             if wanted is not None:
                 await asyncio.wait([wanted])
@@ -295,17 +322,16 @@ def _remember(until: dict[str, float], coupon_name: str, time_: float) -> None:
     until[coupon_name] = time_
 
 
-async def _next_arrivals(queues: Sequence[CouponQueue], answered: int, desk: Desk | None) -> None:
+async def _next_arrivals(queue: CouponQueue, answered: int, desk: Desk | None) -> None:
     """Wait briefly until a queue, and the desk, have most of the size of the last batch.
 
     A few large batches cost less than many small ones, and taking the lock again costs as much as several claims.
 
     Args:
-        queues: one.
+        queue: of the coupon.
         answered: number of claims in the last batch of the queue.
         desk: where others' claims arrive.
     """
-    [queue] = queues
     for _ in range(_LINGER_TURNS):
         if 4 * len(queue) >= 3 * answered and (desk is None or 4 * desk.claims >= 3 * desk.last):
             return  # the others can arrive while these are being decided

@@ -20,6 +20,6 @@ class RowLockStrategy(BatchedStrategy):
         self._admission = admission
 
     async def lead(self, queues: Sequence[CouponQueue]) -> Sequence[CouponQueue]:
-        while await decide_next(queues, self._admission.admit):
+        while await decide_next(queues, self._admission.admit) and not self._batcher.is_crowded:
             pass
         return ()

@@ -6,13 +6,16 @@ service is configured to verify them; otherwise claims need no authentication.
 
 import hashlib
 import hmac
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
+from typing import Any
 
 from aiohttp import hdrs, web
 
 from claimsvc import domain
 from claimsvc.domain import Caller, Scope
+from claimsvc.domain.outcomes import problem_of
 from claimsvc.domain.problems import FORBIDDEN, UNAUTHORIZED
 from claimsvc.http.framework.services import ACTOR, CALLER, SERVICES, Services
 from claimsvc.http.server.problems import RefusedError
@@ -103,24 +106,74 @@ async def authorize(request: web.Request, access: Access) -> Caller:
     return caller
 
 
+def caller_at_hand(services: Services, access: Access, authorization: str) -> Caller | None:
+    """The caller as of `authorize`, if nothing has to be waited for; None if a key, or a set of keys, must be read.
+
+    Args:
+        services: what the routes use.
+        access: the callers that may use the route.
+        authorization: the value of `Authorization`; empty if the request has none.
+
+    Raises:
+        RefusedError: the credentials are missing or invalid (401), or do not permit the operation (403).
+    """
+    caller = _unidentified(services, access, authorization)
+    if caller is None:
+        caller = _identified_at_hand(services, _credential_of(authorization))
+        caller = None if caller is None else _permitted(services, access, caller)
+    return caller
+
+
 async def _caller(services: Services, access: Access, authorization: str) -> Caller:
-    if access.authentication is Authentication.NEVER or (
-        services.tokens is None and access.authentication is not Authentication.ALWAYS
-    ):
-        if access.heeds_keys and authorization:
-            key = await _identify(services, _credential_of(authorization))
-            return replace(key, scopes=key.scopes | domain.ANYBODY.scopes)
-        return domain.ANYBODY
+    caller = _unidentified(services, access, authorization)
+    if caller is None:
+        credential = _credential_of(authorization)
+        caller = _identified_at_hand(services, credential) or await _look_up(services, credential)
+        caller = _permitted(services, access, caller)
+    return caller
+
+
+def _unidentified(services: Services, access: Access, authorization: str) -> Caller | None:
+    """The caller, if it needs no credentials and has none that are read; None if it must be identified."""
+    if _is_open(services, access):
+        return None if access.heeds_keys and authorization else domain.ANYBODY
     if access.opens and access.scope is not None and services.is_open and not authorization:
         return replace(domain.ANYBODY, scopes=domain.ANYBODY.scopes | {access.scope})
     if access.authentication is Authentication.OPTIONAL and not authorization:
         return domain.NOBODY
-    caller = await _identify(services, _credential_of(authorization))
+    return None
+
+
+def _is_open(services: Services, access: Access) -> bool:
+    return access.authentication is Authentication.NEVER or (
+        services.tokens is None and access.authentication is not Authentication.ALWAYS
+    )
+
+
+def _permitted(services: Services, access: Access, caller: Caller) -> Caller:
+    """An identified caller, if it may use the route."""
+    if _is_open(services, access):
+        return replace(caller, scopes=caller.scopes | domain.ANYBODY.scopes)
     if access.scope is None:
         return caller
     if access.for_users if caller.user_id is not None else access.scope in caller.scopes:
         return caller
     raise RefusedError(FORBIDDEN, f"The key or token is valid, but this operation needs the scope `{access.scope}`.")
+
+
+def given_by(caller: Caller) -> Mapping[str, Any]:
+    """What a body that names a user may leave out, because the caller's token says it."""
+    return {} if caller.user_id is None else {"user_id": caller.user_id}
+
+
+def require_acting_for(caller: Caller, user_id: str) -> None:
+    """Refuse a caller that may not make and change claims of the user.
+
+    Raises:
+        RefusedError: it is another user (403).
+    """
+    if not caller.acts_for(user_id):
+        raise RefusedError(problem_of(domain.NotYourClaim()))
 
 
 def _credential_of(authorization: str) -> str:
@@ -135,19 +188,35 @@ def _credential_of(authorization: str) -> str:
     return credential.strip()
 
 
-async def _identify(services: Services, credential: str) -> Caller:
-    digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape"))
+def _identified_at_hand(services: Services, credential: str) -> Caller | None:
+    """The holder of the credential; None if something must be read to know it."""
+    digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).hexdigest()
     # All digests are compared, each in constant time, so that the duration does not show which one was close.
-    if sum([hmac.compare_digest(digest.hexdigest(), known) for known in services.admin_key_digests]):
-        return Caller(f"admin-key:{digest.hexdigest()[:_SHOWN_DIGITS]}", domain.EVERY_SCOPE)
-    if services.tokens is not None and credential.count(".") == _DOTS_OF_A_TOKEN:
-        found = await services.tokens.user_of(credential)
-        if isinstance(found, domain.TokenRefused):
-            raise RefusedError(UNAUTHORIZED, found.reason)
-        return Caller(f"user:{found.user_id}", frozenset(), found.user_id, found.claims)
-    key = await services.api_keys.of_digest(digest.digest())
+    if sum([hmac.compare_digest(digest, known) for known in services.admin_key_digests]):
+        return Caller(f"admin-key:{digest[:_SHOWN_DIGITS]}", domain.EVERY_SCOPE)
+    if services.tokens is not None and _is_token(credential):
+        found = services.tokens.user_at_hand(credential)
+        return None if found is None else _user(found)
+    return None
+
+
+async def _look_up(services: Services, credential: str) -> Caller:
+    """The holder of a credential that is not known at hand."""
+    if services.tokens is not None and _is_token(credential):
+        return _user(await services.tokens.user_of(credential))
+    key = await services.api_keys.of_digest(hashlib.sha256(credential.encode("utf-8", "surrogateescape")).digest())
     if key is None:
         raise RefusedError(
             UNAUTHORIZED, "The key is unknown, expired or revoked. Create a new one with `claimsvc key create`."
         )
     return Caller(f"key:{key.id}", key.scopes)
+
+
+def _is_token(credential: str) -> bool:
+    return credential.count(".") == _DOTS_OF_A_TOKEN
+
+
+def _user(found: domain.TokenUser | domain.TokenRefused) -> Caller:
+    if isinstance(found, domain.TokenRefused):
+        raise RefusedError(UNAUTHORIZED, found.reason)
+    return Caller(f"user:{found.user_id}", frozenset(), found.user_id, found.attributes)

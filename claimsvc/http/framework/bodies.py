@@ -62,23 +62,25 @@ async def read_optional_body(request: web.Request, model: type[Model], *, timeou
 
 def _sent_in(request: web.Request, model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """Validate the body, and keep what was sent for the fingerprint of an idempotency key."""
-    request[SENT] = document = _decoded(raw)
-    return _validated(model, document, given)
+    request[SENT] = document = decode_body(raw)
+    return validate_body(model, document, given)
 
 
 def parse_body(model: type[Model], raw: bytes, given: Mapping[str, Any] = _NOTHING) -> Model:
     """Validate a complete, uncompressed body. Arguments and errors are those of `read_body`."""
-    return _validated(model, _decoded(raw), given)
+    return validate_body(model, decode_body(raw), given)
 
 
-def _decoded(raw: bytes) -> dict[str, Any]:
+def decode_body(raw: bytes) -> dict[str, Any]:
+    """Decode a complete, uncompressed body. Raises as `read_body`."""
     try:
         return decode_object(raw)
     except InvalidJsonError as error:
         raise _invalid(error) from None
 
 
-def _validated(model: type[Model], document: dict[str, Any], given: Mapping[str, Any]) -> Model:
+def validate_body(model: type[Model], document: dict[str, Any], given: Mapping[str, Any] = _NOTHING) -> Model:
+    """Validate a decoded body. Arguments and errors are those of `read_body`."""
     if given:
         document = {**given, **document}
     refuse_unknown_names(model, document)

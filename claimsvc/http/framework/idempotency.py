@@ -7,24 +7,28 @@ is executing now.
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 from aiohttp import web
 from multidict import istr
 from pydantic import BaseModel
 
-from claimsvc.domain import IdempotencyKey, KeyReused, Replayed
+from claimsvc.domain import Caller, IdempotencyKey, KeyReused, Replayed
 from claimsvc.domain.outcomes import is_stored_for_nothing
 from claimsvc.domain.problems import BAD_REQUEST, KEY_IN_FLIGHT
 from claimsvc.http.framework.fingerprints import SENT, fingerprint, former_fingerprint
-from claimsvc.http.framework.services import CALLER
-from claimsvc.http.framework.stored_answers import STORED_ANSWERS, bounded_caller
+from claimsvc.http.framework.services import CALLER, SERVICES
+from claimsvc.http.framework.stored_answers import STORED_ANSWERS, StoredAnswers, bounded_caller
+from claimsvc.http.server.addresses import address_of_client
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.problems import ParameterError, RefusedError
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
+
+_Future = TypeVar("_Future", bound=asyncio.Future[Any])
 
 REPLAYED = istr("Idempotency-Replayed")
 # How long a repetition waits for the first request. Longer than a claim usually takes.
@@ -48,22 +52,56 @@ def key_of(request: web.Request, body: BaseModel | None) -> IdempotencyKey | Non
     keys = request.headers.getall(IDEMPOTENCY_KEY, ())
     if not keys:
         return None
-    found = _KEY.fullmatch(keys[0].strip()) if len(keys) == 1 else None
+    return named_key(
+        keys,
+        caller=request[CALLER],
+        method=request.method,
+        path=request.path,
+        sent=request.get(SENT),
+        body=body,
+        request_id=request[REQUEST_ID],
+    )
+
+
+def named_key(
+    values: Sequence[str],
+    *,
+    caller: Caller,
+    method: str,
+    path: str,
+    sent: Mapping[str, Any] | None,
+    body: BaseModel | None,
+    request_id: str,
+) -> IdempotencyKey:
+    """The key that a request names, with a fingerprint of the request.
+
+    Args:
+        values: those of the header `Idempotency-Key`, at least one.
+        caller: the request's caller, whose keys are its own.
+        method: the HTTP method.
+        path: the decoded path.
+        sent: the parsed body as it was sent; None if there was none, and of a stream.
+        body: the validated body; of a stream, what it is identified by.
+        request_id: the request's id.
+
+    Raises:
+        RefusedError: the header is malformed.
+    """
+    found = _KEY.fullmatch(values[0].strip()) if len(values) == 1 else None
     if found is None:
         error = ParameterError(
             "Must be one string of 1 to 255 visible ASCII characters, such as 8e03978e-40d5-43e8-bc93-6894a57f9324.",
             IDEMPOTENCY_KEY,
         )
         raise RefusedError(BAD_REQUEST, errors=[error])
-    sent = request.get(SENT)
     if sent is None and body is not None:
         sent = body.model_dump(mode="json")
     return IdempotencyKey(
-        request[CALLER].name,
+        caller.name,
         found[2] or _ESCAPED.sub(r"\1", found[1]),
-        fingerprint(request.method, request.path, sent),
-        request[REQUEST_ID],
-        former_fingerprint=former_fingerprint(request.method, request.path, body),
+        fingerprint(method, path, sent),
+        request_id,
+        former_fingerprint=former_fingerprint(method, path, body),
     )
 
 
@@ -73,29 +111,34 @@ class InFlight:
     def __init__(self) -> None:
         self._pending: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Future[Any]]] = {}
 
-    async def join(self, key: IdempotencyKey, begin: Callable[[], Awaitable[Any]]) -> Any:
-        """Execute a request, or wait up to two seconds for the same request if it is being executed.
+    def begin(self, key: IdempotencyKey, begin: Callable[[], _Future]) -> _Future | None:
+        """Execute a request; None if a request with its key is being executed, whose outcome `repeat` waits for.
 
         Args:
             key: the request's key.
             begin: executes the request.
+        """
+        place = key.caller, key.key
+        if place in self._pending:
+            return None
+        answer = begin()
+        self._pending[place] = key, answer
+        answer.add_done_callback(lambda _: self._pending.pop(place))
+        return answer
+
+    async def repeat(self, key: IdempotencyKey) -> Any:
+        """Wait up to two seconds for a request with the same key that is being executed.
+
+        Args:
+            key: the repetition's key, for which `begin` returned None in the same turn of the event loop.
 
         Returns:
-            The outcome of `begin`; `Replayed` with the outcome of the first request; or `KeyReused` if the key was
-            used for a different request.
+            `Replayed` with the outcome of the first request; or `KeyReused` if that is a different request.
 
         Raises:
             RefusedError: the first request takes longer.
         """
-        place = key.caller, key.key
-        first = self._pending.get(place)
-        if first is None:
-            answer: asyncio.Future[Any] = asyncio.ensure_future(begin())
-            self._pending[place] = key, answer
-            answer.add_done_callback(lambda _: self._pending.pop(place))
-            # If this client disconnects, the execution goes on: repetitions wait for its outcome.
-            return await asyncio.shield(answer)
-        first_key, pending = first
+        first_key, pending = self._pending[key.caller, key.key]
         if first_key.fingerprint != key.fingerprint:
             return KeyReused()
         done, _ = await asyncio.wait([pending], timeout=_WAIT_SECONDS)
@@ -124,18 +167,38 @@ async def once_only(
     key = key_of(request, body)
     if key is None:
         return await begin(None)
-    stored, caller = request.app[STORED_ANSWERS], bounded_caller(request)
-    if caller is None:
-        return await request.app[IN_FLIGHT].join(key, lambda: begin(key))
-    bounded_key = replace(key, keeps_all=stored.may_store(caller))
+    address = address_of_client(request, request.app[SERVICES].trusted_proxies)
+    share = bounded_caller(request[CALLER], address)
+    answer = begin_once(request.app, key, share, lambda bounded: asyncio.ensure_future(begin(bounded)))
+    if answer is None:
+        return await request.app[IN_FLIGHT].repeat(key)
+    # If this client disconnects, the execution goes on: repetitions wait for its outcome.
+    return await asyncio.shield(answer)
 
-    async def begin_and_count() -> Any:
-        outcome = await begin(bounded_key)
-        if bounded_key.keeps_all and is_stored_for_nothing(outcome):
-            stored.stored(caller)
-        return outcome
 
-    return await request.app[IN_FLIGHT].join(bounded_key, begin_and_count)
+def begin_once(
+    app: web.Application, key: IdempotencyKey, share: str | None, begin: Callable[[IdempotencyKey], _Future]
+) -> _Future | None:
+    """Begin a request under its idempotency key; None if one with the same key is being executed.
+
+    Args:
+        app: the application.
+        key: the request's key.
+        share: whose share of stored answers the answer counts against, as of `bounded_caller`.
+        begin: executes the request. It receives the key, and stores the outcome under it.
+    """
+    stored = app[STORED_ANSWERS]
+    if share is not None and not stored.may_store(share):
+        key, share = replace(key, keeps_all=False), None
+    answer = app[IN_FLIGHT].begin(key, partial(begin, key))
+    if answer is not None and share is not None:
+        answer.add_done_callback(partial(_count, stored, share))
+    return answer
+
+
+def _count(stored: StoredAnswers, share: str, answer: asyncio.Future[Any]) -> None:
+    if not answer.cancelled() and answer.exception() is None and is_stored_for_nothing(answer.result()):
+        stored.stored(share)
 
 
 def replayed(reply: Reply) -> Reply:

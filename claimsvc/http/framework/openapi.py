@@ -55,11 +55,11 @@ _IDEMPOTENCY_KEY: dict[str, Any] = {
     "name": str(IDEMPOTENCY_KEY),
     "in": "header",
     "required": False,
-    "description": "A unique string, such as a UUID; use a new key for each new request. If you repeat a request with "
-    "its key within 24 hours, it is not executed again: you get the stored response, with "
-    "`Idempotency-Replayed: true`. Responses that advise to retry, such as 429 and 5xx, are not stored.",
+    # No example: the page would fill it in for each request, and the second one would be refused.
+    "description": "A unique string, such as the UUID `8e03978e-40d5-43e8-bc93-6894a57f9324`; use a new key for each "
+    "new request. If you repeat a request with its key within 24 hours, it is not executed again: you get the stored "
+    "response, with `Idempotency-Replayed: true`. Responses that advise to retry, such as 429 and 5xx, are not stored.",
     "schema": {"type": "string", "pattern": f"^[ \\t]*({KEY_PATTERN})[ \\t]*$"},
-    "example": "8e03978e-40d5-43e8-bc93-6894a57f9324",
 }
 
 Schemas = dict[type, dict[str, Any]]
@@ -185,8 +185,13 @@ def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
             "description": field.get("description"),
             "schema": {key: value for key, value in kept.items() if (key, value) != ("default", "")},
         }
-        if "examples" in field:
+        # The page fills in an example. What may be left out is left out, as a filter or a cursor would find nothing.
+        if "examples" in field and parameter["required"]:
             parameter["example"] = field["examples"][0]
+            if field.get("format") == "uuid":
+                parameter["description"] += ", as answers have it in `id`; no claim has the example's"
+        elif "examples" in field:
+            parameter["schema"]["examples"] = field["examples"]
         found.append(parameter)
     return found
 
@@ -241,7 +246,7 @@ _BODIES: dict[Problem, type[ProblemBody]] = {
 }
 _CLAIM_EXAMPLE = {
     "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
-    "coupon_name": "summer-sale",
+    "coupon_name": "demo",
     "user_id": "user-1",
     "claimed_at": "2026-01-02T03:04:05Z",
     "expires_at": None,

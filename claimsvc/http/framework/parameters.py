@@ -37,6 +37,12 @@ class CouponPath(Request):
     name: CouponName
 
 
+class NewCouponPath(Request):
+    """The path of a coupon, with the one of the example that creates a coupon: for what cannot be undone."""
+
+    name: Annotated[CouponName, Field(examples=["summer-sale"])]
+
+
 class ClaimPath(Request):
     """The path of a claim."""
 

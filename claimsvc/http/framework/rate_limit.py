@@ -43,22 +43,36 @@ def within_quota(handler: Handler) -> Handler:
         quotas = services.quotas
         if quotas is None:
             return await handler(request, **inputs)
-        subjects = {"user": inputs["body"].user_id}
         address = address_of_client(request, services.trusted_proxies)
-        if address is not None:
-            subjects["address"] = address
-        standings = await quotas.take(subjects)
-        exceeded = [each for each in standings if each.is_exceeded]
-        reply = _refusal(exceeded, request[REQUEST_ID]) if exceeded else await handler(request, **inputs)
+        standings = await quotas.take(subjects_of(inputs["body"].user_id, address))
+        reply = over_quota(standings, request[REQUEST_ID]) or await handler(request, **inputs)
         reply.headers.update(quota_headers(quotas.quotas, standings))
         return reply
 
     return limited
 
 
-def _refusal(exceeded: Sequence[QuotaStanding], request_id: str) -> Reply:
-    names = [each.quota.name for each in exceeded]
-    reply = quota_exceeded(names, request_id)
+def subjects_of(user_id: str, address: str | None) -> dict[str, str]:
+    """The subjects of a request, by the name of the quota.
+
+    Args:
+        user_id: the user that is claimed for.
+        address: the client's; None if it is unknown, and has no quota.
+    """
+    return {"user": user_id} if address is None else {"user": user_id, "address": address}
+
+
+def over_quota(standings: Sequence[QuotaStanding], request_id: str) -> Reply | None:
+    """The refusal of a request that exceeds a quota, without the headers of `quota_headers`; None if it exceeds none.
+
+    Args:
+        standings: of the request.
+        request_id: the request's id.
+    """
+    exceeded = [each for each in standings if each.is_exceeded]
+    if not exceeded:
+        return None
+    reply = quota_exceeded([each.quota.name for each in exceeded], request_id)
     reply.headers[hdrs.RETRY_AFTER] = str(max(_whole_seconds(each) for each in exceeded))
     return reply
 

@@ -16,9 +16,9 @@ from aiohttp import hdrs, web
 from aiohttp.web_urldispatcher import UrlMappingMatchInfo
 
 from claimsvc.domain import KeyReused, NotYourClaim, Refusal
-from claimsvc.domain.outcomes import problem_of, problems_of
+from claimsvc.domain.outcomes import problems_of
 from claimsvc.domain.problems import BAD_REQUEST, FORBIDDEN, KEY_IN_FLIGHT, UNAUTHORIZED, Problem
-from claimsvc.http.framework.auth import OPEN, Access, Authentication, authorize
+from claimsvc.http.framework.auth import OPEN, Access, Authentication, authorize, given_by, require_acting_for
 from claimsvc.http.framework.bodies import read_body, read_optional_body
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.streams import Streamed, StreamingBody, expect_handler
@@ -28,7 +28,6 @@ from claimsvc.http.server.problems import (
     BODY_TOO_LARGE,
     REQUEST_TIMEOUT,
     UNSUPPORTED_MEDIA_TYPE,
-    RefusedError,
 )
 from claimsvc.http.server.response import Head, Reply, Response
 from claimsvc.http.server.wire import (
@@ -219,11 +218,10 @@ def _endpoint(route: Route) -> Endpoint:
                 inputs["body"] = found
         elif body_model is not None:
             timeout_seconds = request.app[SERVICES].body_timeout_seconds
-            # The body may omit a user that the token names.
-            given = {"user_id": caller.user_id} if names_user and caller.user_id is not None else {}
+            given = given_by(caller) if names_user else {}
             body = await read_body(request, body_model, timeout_seconds=timeout_seconds, given=given)
-            if names_user and access.for_users and not caller.acts_for(getattr(body, "user_id", "")):
-                raise RefusedError(problem_of(NotYourClaim()))
+            if names_user and access.for_users:
+                require_acting_for(caller, getattr(body, "user_id", ""))
             inputs["body"] = body
         if streamed is not None:
             inputs["upload"] = StreamingBody(request, streamed)

@@ -33,7 +33,7 @@ class ClaimCoupon(Request):
     """A claim: one unit of a coupon, or of the oldest claimable coupon of a `type` (null: of those without a type)."""
 
     model_config = ConfigDict(json_schema_extra=_either)
-    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "summer-sale"}
+    EXAMPLE: ClassVar[Mapping[str, Any]] = {"user_id": "user-1", "coupon_name": "demo"}
 
     user_id: UserId
     # Empty if absent: what is sent is never empty.

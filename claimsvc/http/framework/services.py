@@ -1,6 +1,6 @@
 """What the routes use. The composition root builds it."""
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from ipaddress import IPv4Network, IPv6Network
 from typing import Protocol
@@ -8,6 +8,7 @@ from typing import Protocol
 from aiohttp import web
 
 from claimsvc import domain, ports
+from claimsvc.application.readiness import Readiness
 from claimsvc.http.server.cors import Cors
 from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.observers import HttpObserver, NoObserver, RequestTracer
@@ -45,7 +46,7 @@ class Services:
         audit: reads the audit.
         exports: exports claims.
         erasure: erases users.
-        health_checks: the readiness check of each dependency, by its name.
+        readiness: whether this instance may be sent requests.
         observer: receives each request that was answered.
         begin_render_metrics: takes an `Accept` header, in the event loop; returns what renders the metrics, in
             a thread, and returns them with their content type.
@@ -78,7 +79,7 @@ class Services:
     audit: ports.AuditLog
     exports: ports.Exports
     erasure: ports.Erasure
-    health_checks: Mapping[str, ports.HealthCheck]
+    readiness: Readiness
     observer: HttpObserver = field(default_factory=NoObserver)
     begin_render_metrics: Callable[[str], Callable[[], tuple[bytes, str]]]
     admin_key_digests: tuple[str, ...]

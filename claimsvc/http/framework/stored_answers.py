@@ -13,8 +13,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
-from claimsvc.http.framework.services import CALLER, SERVICES
-from claimsvc.http.server.addresses import address_of_client
+from claimsvc.domain import Caller
 
 _AT_ONCE = 1000
 _SECONDS_EACH = 60.0
@@ -66,18 +65,16 @@ class StoredAnswers:
         return len(self._whole_at) < before
 
 
-def bounded_caller(request: web.Request) -> str | None:
+def bounded_caller(caller: Caller, address: str | None) -> str | None:
     """Whose share an answer counts against: the user with a token, or else the address; None for keys of operators.
 
     Args:
-        request: the request, after `authorize`.
+        caller: the request's caller.
+        address: its client's address; None if it is unknown.
     """
-    caller = request[CALLER]
     if caller.user_id is not None:
         return caller.name
-    if caller.is_anonymous:
-        return address_of_client(request, request.app[SERVICES].trusted_proxies) or ""
-    return None
+    return (address or "") if caller.is_anonymous else None
 
 
 STORED_ANSWERS: web.AppKey[StoredAnswers] = web.AppKey("stored_answers", StoredAnswers)

@@ -1,6 +1,7 @@
 """The address of a client, behind proxies too."""
 
 from collections.abc import Awaitable, Callable, Sequence
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from claimsvc.ports.clients import CLIENT
 _X_FORWARDED_FOR = istr("X-Forwarded-For")
 # More than stand in any row.
 _MOST_PROXIES = 32
+_ADDRESSES_CACHED = 1024
 # The prefix that one IPv6 client usually controls.
 _IPV6_PREFIX = 64
 
@@ -36,7 +38,12 @@ def naming_its_client(handler: Handler, trusted: Sequence[Network]) -> Handler:
 
 def address_of_client(request: web.Request, trusted: Sequence[Network]) -> str | None:
     """The address of a request's client; see `client_address`."""
-    return client_address(request.remote, request.headers.getall(_X_FORWARDED_FOR, ()), trusted)
+    return address_named_in(request.remote, request.headers, trusted)
+
+
+def address_named_in(peer: str | None, headers: CIMultiDictProxy[str], trusted: Sequence[Network]) -> str | None:
+    """The address of the client of a request with these headers; see `client_address`."""
+    return client_address(peer, headers.getall(_X_FORWARDED_FOR, ()), trusted)
 
 
 def address_to_cap(peer: str | None, headers: CIMultiDictProxy[str], trusted: Sequence[Network]) -> str | None:
@@ -83,12 +90,15 @@ def _is_in(client: Address, trusted: Sequence[Network]) -> bool:
     return any(client in network for network in trusted)
 
 
+# Parsing costs several times what looking up does, and a client usually sends more than one request.
+@lru_cache(maxsize=_ADDRESSES_CACHED)
 def _as_text(client: Address) -> str:
     if isinstance(client, IPv6Address):
         return str(IPv6Network((client, _IPV6_PREFIX), strict=False))
     return str(client)
 
 
+@lru_cache(maxsize=_ADDRESSES_CACHED)
 def _address(text: str) -> Address | None:
     """Parse an address as proxies write it: `192.0.2.1`, `192.0.2.1:443`, `2001:db8::1` or `[2001:db8::1]:443`."""
     text = text.strip()

@@ -118,14 +118,19 @@ class HttpConnection(ArrivingRequests):
         if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
             self._leave_place()
             return  # the connection ended while the request waited for its turn
+        caller = self._fast_path.caller_of(message)
+        if caller is None:
+            self._leave_place()  # aiohttp's task takes one itself
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
+            return
         self._messages.popleft()
         if self._parser is not None:
             self._parser.message_consumed()
         if self._counted_bytes:
             self._count_kept()  # it waits no longer
         self._server.requests_count += 1
-        self._claim = self._fast_path.begin(message, body, self._remote)
-        self._claim.answer.add_done_callback(partial(self._end_claim, self._claim))
+        self._claim = self._fast_path.begin(message, body, self._remote, caller, self._end_claim)
 
     def _end_claim(self, claim: FastPathClaim, _: object) -> None:
         # A batch decides its claims together, and answering each costs as much as beginning it did: queue again.
@@ -195,7 +200,7 @@ class HttpConnection(ArrivingRequests):
         """What the claim on the fast path waits for; None if there is none."""
         if self._turn is not None or self._claim is None:
             return self._turn
-        return self._claim.answer
+        return self._claim.pending
 
     def _handle_request(
         self, request: web.BaseRequest, start_time: float | None, request_handler: _RequestHandler

@@ -6,15 +6,19 @@ lead from its head and body to the bytes of its response, through the functions 
 every other request.
 """
 
+import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
+from typing import Any, TypeVar
 
 from aiohttp import HttpVersion11, hdrs
 from aiohttp.http_parser import RawRequestMessage
 from aiohttp.streams import StreamReader
+from multidict import CIMultiDictProxy
 
-from claimsvc.domain import ClaimOutcome
+from claimsvc.domain import ANYBODY, Caller, ClaimOutcome
 from claimsvc.errors import UnavailableError
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import AccessLog
@@ -23,13 +27,18 @@ from claimsvc.http.server.fair_queue import FairQueue
 from claimsvc.http.server.hosts import AllowedHosts
 from claimsvc.http.server.request_boundary import EXPECTED, request_id_of
 from claimsvc.http.server.response import Reply
-from claimsvc.http.server.wire import IDEMPOTENCY_KEY, PLAIN_JSON, X_REQUEST_ID
+from claimsvc.http.server.wire import PLAIN_JSON, X_REQUEST_ID
 from claimsvc.ports import PendingOutcome
 
 # Enough for two names of maximal length; longer bodies are unusual.
 _MAX_BODY_BYTES = 1024
 # Only aiohttp's path supports these.
-_UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING, IDEMPOTENCY_KEY)
+_UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING)
+
+_Result = TypeVar("_Result")
+
+Headers = CIMultiDictProxy[str]
+Identify = Callable[[Headers], Caller | None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,45 +47,115 @@ class FastRoute:
 
     Args:
         path: the exact path; no percent-encoding, no query.
-        begin: takes the body and begins its claim. Returns the pending outcome, and the coupon's name or None if the
-            body names no coupon. Raises the exceptions that the route answers with a problem.
+        begin: takes a claim, the request's headers, its body and its caller. Begins the claim by one of its methods
+            `wait_for_...`, or raises the exceptions that the route answers with a problem.
         reply: renders an outcome; the second argument is the request id.
+        identify: finds a request's caller from its headers; None leaves the request to aiohttp, because something must
+            be waited for. Raises the exceptions that the route answers with a problem. None if everybody may claim.
     """
 
     path: str
-    begin: Callable[[bytes], tuple[PendingOutcome, str | None]]
+    begin: Callable[["FastPathClaim", Headers, bytes, Caller], None]
     reply: Callable[[ClaimOutcome, str], Reply]
+    identify: Identify | None = None
 
 
 class FastPathClaim:
     """A claim on the fast path.
 
     Attributes:
-        answer: its pending outcome.
-        coupon_name: None if the body names no coupon.
+        request_id: the request's id.
+        remote: the client's address.
+        answer: its pending outcome; unset until the claim has begun.
+        coupon_name: None if the body names no coupon, and until the claim has begun.
         shared: the response's headers for pages of other origins; None if there are none.
+        added: further headers of the reply, unless the claim fails; None if there are none.
+        pending: what it waits for now.
 
     Args:
         request_id: the request's id.
         remote: the client's address.
         access_log: records the request when it is answered.
         route: begins and renders the claim.
+        ended: called with the claim when it can reply.
     """
 
-    __slots__ = ("_access_log", "_remote", "_request_id", "_route", "_started", "answer", "coupon_name", "shared")
+    __slots__ = (
+        "_access_log",
+        "_ended",
+        "_refusal",
+        "_route",
+        "_started",
+        "added",
+        "answer",
+        "coupon_name",
+        "pending",
+        "remote",
+        "request_id",
+        "shared",
+    )
+    answer: PendingOutcome
+    pending: "asyncio.Future[Any]"
 
-    def __init__(self, request_id: str, remote: str | None, access_log: AccessLog, route: FastRoute) -> None:
+    def __init__(
+        self,
+        request_id: str,
+        remote: str | None,
+        access_log: AccessLog,
+        route: FastRoute,
+        ended: "Ended",
+    ) -> None:
         self._started = time.monotonic()
-        self._request_id = request_id
-        self._remote = remote
+        self.request_id = request_id
+        self.remote = remote
         self._access_log = access_log
         self._route = route
+        self._ended = ended
+        self._refusal: Reply | None = None
         self.coupon_name: str | None = None
         self.shared: Mapping[str, str] | None = None
-        self.answer: PendingOutcome
+        self.added: Mapping[str, str] | None = None
+
+    def wait_for_outcome(self, answer: PendingOutcome, coupon_name: str | None = None) -> None:
+        """Reply with this outcome once it is there.
+
+        Args:
+            answer: the outcome.
+            coupon_name: the claim's coupon, for the log; None if the body names none, or if no claim was begun.
+        """
+        self.answer = self.pending = answer
+        self.coupon_name = coupon_name
+        answer.add_done_callback(partial(self._ended, self))
+
+    def wait_for(self, pending: "asyncio.Future[_Result]", go_on: Callable[[_Result], None]) -> None:
+        """Go on once something else is there.
+
+        Args:
+            pending: what is waited for.
+            go_on: called with its result. Calls a method of this claim, or raises as `FastRoute.begin`.
+        """
+        self.pending = pending
+        pending.add_done_callback(partial(self._go_on, go_on))
+
+    def refuse(self, refusal: Reply) -> None:
+        """Reply with this, although no claim was begun. Only `wait_for` may lead to it."""
+        self._refusal = refusal
+        self._ended(self, None)
+
+    def fail(self, failure: Exception) -> None:
+        """Reply with the problem of a failure."""
+        answer = PendingOutcome()
+        answer.set_exception(failure)
+        self.wait_for_outcome(answer)
+
+    def _go_on(self, go_on: Callable[[_Result], None], pending: "asyncio.Future[_Result]") -> None:
+        try:
+            go_on(_stopping_if_cancelled(pending))
+        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
+            self.fail(failure)
 
     def reply(self, *, closes: bool) -> tuple[bytes, bool]:
-        """Render the response and record the request. Call it when `answer` is done.
+        """Render the response and record the request. Call it when the claim has ended.
 
         Args:
             closes: whether the response closes the connection in any case.
@@ -84,15 +163,18 @@ class FastPathClaim:
         Returns:
             The bytes to send, and whether the response closes the connection.
         """
-        answer, request_id = self.answer, self._request_id
-        # Clients cannot cancel it, so only a shutdown has cancelled it, which is no defect.
-        failure = _stopping() if answer.cancelled() else answer.exception()
-        defect = None
-        if failure is None:
-            reply = self._route.reply(answer.result(), request_id)
-        else:
-            defect = None if isinstance(failure, EXPECTED) else failure
-            reply = problems.from_failure(failure, request_id)
+        request_id, defect, reply = self.request_id, None, self._refusal
+        if reply is None:
+            answer = self.answer
+            # Clients cannot cancel it, so only a shutdown has cancelled it, which is no defect.
+            failure = _stopping() if answer.cancelled() else answer.exception()
+            if failure is None:
+                reply = self._route.reply(answer.result(), request_id)
+                if self.added is not None:
+                    reply.headers.update(self.added)
+            else:
+                defect = None if isinstance(failure, EXPECTED) else failure
+                reply = problems.from_failure(failure, request_id)
         reply.headers[X_REQUEST_ID] = request_id
         if self.shared is not None:
             reply.headers.update(self.shared)
@@ -105,15 +187,25 @@ class FastPathClaim:
             status=reply.head.status,
             started=self._started,
             request_id=request_id,
-            remote=self._remote,
+            remote=self.remote,
             claim=self,
             defect=defect,
         )
         return reply.as_bytes(), closes or reply.closes
 
 
+def _stopping_if_cancelled(pending: "asyncio.Future[_Result]") -> _Result:
+    if pending.cancelled():
+        raise _stopping()
+    return pending.result()
+
+
 def _stopping() -> UnavailableError:
     return UnavailableError("this instance is stopping", dependency="claimsvc")
+
+
+Ended = Callable[[FastPathClaim, object], None]
+"""Called with a claim that can reply. The second argument has no meaning."""
 
 
 class FastPath:
@@ -136,6 +228,7 @@ class FastPath:
     def __init__(self, route: FastRoute, access_log: AccessLog, queue: FairQueue) -> None:
         self.queue = queue
         self._route = route
+        self._identify = route.identify
         self._access_log = access_log
 
     def takes(self, message: object, body: StreamReader) -> bool:
@@ -155,27 +248,41 @@ class FastPath:
             and (self.hosts is None or self.hosts.refusal(message.headers) is None)
         )
 
-    def begin(self, message: RawRequestMessage, body: StreamReader, remote: str | None) -> FastPathClaim:
-        """Begin a claim for which `takes` is true.
+    def caller_of(self, message: RawRequestMessage) -> Caller | Exception | None:
+        """The caller of a request that `takes` is true for, or why it is refused; None leaves it to aiohttp."""
+        if self._identify is None:
+            return ANYBODY
+        try:
+            return self._identify(message.headers)
+        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
+            return failure
+
+    def begin(
+        self,
+        message: RawRequestMessage,
+        body: StreamReader,
+        remote: str | None,
+        caller: Caller | Exception,
+        ended: Ended,
+    ) -> FastPathClaim:
+        """Begin a claim.
 
         Args:
             message: the request's head.
             body: the complete body.
             remote: the client's address.
+            caller: from `caller_of`.
+            ended: called with the claim when it can reply, in a later turn of the event loop.
         """
-        claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route)
+        claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route, ended)
         if self.cors is not None:
             claim.shared = self.cors.headers(message.headers)
+        raw = body.read_nowait()
+        if isinstance(caller, Exception):
+            claim.fail(caller)
+            return claim
         try:
-            claim.answer, claim.coupon_name = self._route.begin(body.read_nowait())
+            self._route.begin(claim, message.headers, raw, caller)
         except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
-            claim.answer = PendingOutcome()
-            claim.answer.set_exception(failure)
+            claim.fail(failure)
         return claim
-
-
-class NoFastPath(FastPath):
-    """Leaves all requests to aiohttp, because tokens or quotas must be checked before a claim begins."""
-
-    def takes(self, message: object, body: StreamReader) -> bool:
-        return False

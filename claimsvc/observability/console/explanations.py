@@ -3,7 +3,7 @@
 import shlex
 
 from claimsvc.domain import HeldLock
-from claimsvc.observability.console.formatting import listed, milliseconds, number
+from claimsvc.observability.console.formatting import listed, milliseconds, number, percent
 from claimsvc.observability.console.locks import STUCK, LockInspection
 from claimsvc.observability.console.picture import CouponRow, InstanceRow, Picture
 
@@ -30,7 +30,7 @@ def explain_turn(row: CouponRow) -> str:
     turn = row.turn
     if turn is None:
         held = f", each for {milliseconds(row.hold_ms)} at a time" if row.hold_ms else ""
-        return f"Instances that held its lock in the last second: {takers}{held}."
+        return f"Instances that held its lock in the last ten seconds: {takers}{held}."
     total = turn.redis + turn.transactions + turn.rest
     parts = (
         f"A turn takes {milliseconds(total)}: Redis {milliseconds(turn.redis)}, transactions "
@@ -53,7 +53,7 @@ def explain_stranger(picture: Picture, row: CouponRow, looked: LockInspection | 
     attempts = row.acquired + row.busy
     evidence = (
         f"{number(row.busy)} of {number(attempts)} attempts a second found it taken, but the known instances held it "
-        f"for {row.held_share:.0%} of the time."
+        f"for {percent(row.held_share)} of the time."
     )
     if looked is None or looked.locks is None:
         return evidence, "Run `claimsvc locks`: it shows the lock's holder and remaining TTL."

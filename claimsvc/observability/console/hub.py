@@ -9,21 +9,24 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Protocol
 
 import orjson
 import structlog
 
-from claimsvc.domain import Coupon, HeldLock
+from claimsvc.domain import Coupon
 from claimsvc.errors import TransientError
-from claimsvc.observability.console.diagnosis import Verdict, judge, suspect
+from claimsvc.observability.console.diagnosis import Diagnosis
 from claimsvc.observability.console.events import Events
-from claimsvc.observability.console.locks import LockInspection
+from claimsvc.observability.console.health import CHECK_SECONDS, HealthWatch, Report
+from claimsvc.observability.console.inspection import FindHolders, Inspector, Look
 from claimsvc.observability.console.membership import Heard, Membership
 from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import Picture, StressTest
 from claimsvc.observability.console.relay import Relay
 from claimsvc.observability.console.summary import Summary, Window
+from claimsvc.observability.console.verdict import Scene, Verdict
 from claimsvc.observability.metrics import Metrics, read_totals
 from claimsvc.observability.metrics.busiest import OTHER
 from claimsvc.redis.masters import Master, being_cancelled
@@ -31,10 +34,10 @@ from claimsvc.redis.masters import Master, being_cancelled
 _log = structlog.get_logger("claimsvc.live")
 
 UPDATE_SECONDS = 0.1
+DEPENDENCIES = ("postgresql", "redis")
 _IDLE_SECONDS = 0.5
 _STOCK_SECONDS = 0.2
 _VERDICT_SECONDS = 1.0
-_LOOK_SECONDS = 1.0
 # Stock that was read longer ago than this is shown as outdated.
 _OLD_STOCK_SECONDS = 2.0
 _LONGEST_HOST = 20
@@ -69,6 +72,8 @@ class Live:
         masters: all masters of the lock.
         stock: reads coupons, all at one point in time.
         look: reads a coupon's lock from the masters. Called at most once a second, and only while there are viewers.
+        find_holders: finds sessions of PostgreSQL that hold rows of coupons. Called likewise.
+        readiness: tells the state of each of `DEPENDENCIES`.
         instance: this instance's unique name, with which the tokens of its locks begin.
         pool_size: most connections to PostgreSQL.
         most_viewers: further viewers are refused.
@@ -80,7 +85,9 @@ class Live:
         metrics: Metrics,
         masters: Sequence[Master],
         stock: Callable[[Sequence[str]], Awaitable[list[Coupon]]],
-        look: Callable[[str], Awaitable[Sequence[HeldLock]]],
+        look: Look,
+        find_holders: FindHolders,
+        readiness: Report,
         *,
         instance: str,
         pool_size: int,
@@ -95,7 +102,8 @@ class Live:
         self.is_stopping = False
         self._metrics = metrics
         self._read_stock = stock
-        self._look = look
+        self._inspector = Inspector(look, find_holders)
+        self._health = HealthWatch(readiness, DEPENDENCIES)
         self._events = Events()
         self._window = Window(instance, _shown(instance), pool_size)
         self._relay = Relay(masters, self._hear)
@@ -103,15 +111,13 @@ class Live:
         self._builder = PictureBuilder()
         self._stock: dict[str, Coupon] = {}
         self._stock_read_at = 0.0
-        self._suspect: str | None = None
-        self._looked: LockInspection | None = None
         self._names: list[str] = []
         self._listeners = 0
         self._viewers: dict[Viewer, str] = {}  # and their addresses
         self._watched = asyncio.Event()  # set while there are viewers
-        self._verdict: Verdict | None = None
-        self._judged_at = 0.0
-        self._judged_by: LockInspection | None = None
+        self._diagnosis = Diagnosis()
+        self._noted_at = 0.0
+        self._verdict_kind = ""
         self._verdict_since = 0.0  # seconds since 1970
         self._last_picture = b""
         self._frame: bytes | None = None
@@ -171,7 +177,14 @@ class Live:
         """Run the hub while the context is active."""
         tasks = [
             asyncio.create_task(_repeat(work))
-            for work in (self._tick, self._publish, self._serve_viewers, self._look_at_suspect)
+            for work in (
+                self._tick,
+                self._publish,
+                self._serve_viewers,
+                self._check_health,
+                partial(self._while_watched, self._inspector.look_at_lock),
+                partial(self._while_watched, self._inspector.look_at_rows),
+            )
         ]
         try:
             yield
@@ -181,7 +194,7 @@ class Live:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             if self._listeners > 0:
-                await self._relay.publish(self._window.summary(self._events, is_leaving=True))
+                await self._relay.publish(self._summary(is_leaving=True))
 
     async def _tick(self) -> None:
         """Make one reading, and one picture if there are viewers here."""
@@ -203,7 +216,7 @@ class Live:
         """Publish one summary if other instances have viewers; otherwise check whether any has."""
         if self._listeners > 0:
             self.published += 1
-            self._listeners = await self._relay.publish(self._window.summary(self._events))
+            self._listeners = await self._relay.publish(self._summary())
             await asyncio.sleep(UPDATE_SECONDS)
         else:
             self._listeners = await self._relay.listeners()
@@ -224,19 +237,21 @@ class Live:
                         self._stock = {coupon.name: coupon for coupon in stock}
                     self._stock_read_at = time.monotonic()
                 await asyncio.sleep(_STOCK_SECONDS)
-        self._frame, self._verdict, self._stock, self._suspect = None, None, {}, None
+        self._frame, self._stock = None, {}
+        self._diagnosis = Diagnosis()
+        self._inspector.forget()
 
-    async def _look_at_suspect(self) -> None:
-        """Read the state of the lock that the figures do not explain from the masters."""
+    async def _check_health(self) -> None:
+        """Follow readiness, watched or not, so that a viewer who comes later is told since when it has been so."""
+        await self._health.check()
+        await asyncio.sleep(CHECK_SECONDS)
+
+    async def _while_watched(self, work: Callable[[], Awaitable[None]]) -> None:
         await self._watched.wait()
-        if (name := self._suspect) is None:
-            self._looked = None
-        else:
-            try:
-                self._looked = LockInspection(name, tuple(await self._look(name)))
-            except TransientError:
-                self._looked = LockInspection(name, None)
-        await asyncio.sleep(_LOOK_SECONDS if name else UPDATE_SECONDS)
+        await work()
+
+    def _summary(self, *, is_leaving: bool = False) -> Summary:
+        return self._window.summary(self._events, health=self._health.states, is_leaving=is_leaving)
 
     def _hear(self, summary: Summary) -> None:
         if summary.id != self._window.id:
@@ -245,20 +260,30 @@ class Live:
     async def _show(self) -> None:
         """Build the picture and send it, unless it equals the last one."""
         now = time.monotonic()
-        heard = [Heard(self._window.summary(self._events), 0.0, is_here=True), *self._others.heard()]
+        heard = [Heard(self._summary(), 0.0, is_here=True), *self._others.heard()]
+        # Who started first comes first, for every viewer: their letters are the same wherever the page is served.
+        heard.sort(key=lambda each: (each.summary.started_at, each.summary.id))
         self._names = self._builder.coupons_shown(heard)
         stock_age = now - self._stock_read_at
-        picture = self._builder.build(
+        build = partial(
+            self._builder.build,
             heard,
             self._names,
             self._stock,
             hears_others=self._relay.hears,
             stock_age_seconds=int(stock_age) if stock_age > _OLD_STOCK_SECONDS else 0,
         )
+        picture = build()
+        if now - self._noted_at >= _VERDICT_SECONDS:
+            self._noted_at = now
+            instant = build(is_instant=True)
+            self._inspector.consider(instant)
+            self._diagnosis.note(Scene(instant, self._inspector.looked, self._inspector.holders))
+        verdict = self._judge(picture)
         document = orjson.dumps(
             {
-                "verdict": self._judge(picture, now),
-                "verdict_since": self._verdict_since,
+                "verdict": verdict,
+                "verdict_since": self._verdict_since if verdict.since is None else verdict.since,
                 "picture": picture,
                 "viewers": len(self._viewers),
                 "stress_test": self.stress_test,
@@ -275,17 +300,11 @@ class Live:
             # With the time, so that the page can update the ages it shows.
             await self._send(b'event: beat\ndata: {"at":%d}\n\n' % at, now)
 
-    def _judge(self, picture: Picture, now: float) -> Verdict:
-        """Return the verdict. It changes at most once a second, so that it can be read."""
-        self._suspect = suspect(picture)
-        is_first_look = (self._looked is None) != (self._judged_by is None)
-        if self._verdict is None or is_first_look or now - self._judged_at >= _VERDICT_SECONDS:
-            self._judged_by = self._looked
-            verdict = judge(picture, self._looked)
-            if self._verdict is None or verdict.kind != self._verdict.kind:
-                self._verdict_since = round(time.time(), 1)
-            self._verdict, self._judged_at = verdict, now
-        return self._verdict
+    def _judge(self, picture: Picture) -> Verdict:
+        verdict = self._diagnosis.judge(picture, self._inspector.looked, self._inspector.holders)
+        if verdict.kind != self._verdict_kind:
+            self._verdict_kind, self._verdict_since = verdict.kind, round(time.time(), 1)
+        return verdict
 
     async def _send(self, frame: bytes, now: float) -> None:
         self._sent_at = now

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from claimsvc.observability.console.events import Event
+from claimsvc.observability.console.health import DependencyState
 from claimsvc.observability.console.membership import Heard
+from claimsvc.observability.console.objectives import ObjectiveFigures
 from claimsvc.observability.console.summary import Summary
 from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers
 from claimsvc.observability.metrics.busiest import OTHER
@@ -31,7 +33,7 @@ class Turn:
 
 @dataclass(frozen=True, slots=True)
 class CouponRow:
-    """One coupon. Rates are per second; None means unknown.
+    """One coupon. Rates are per second, of the last second; means and shares are of the last ten. None means unknown.
 
     Args:
         outcomes: rate of answered claims, by outcome.
@@ -85,6 +87,7 @@ class InstanceRow:
         started_at: when it started (seconds since 1970, by this instance's clock).
         restarts: see `membership.Heard`.
         silent_seconds: time since its last summary, if it is silent; else 0.
+        health: its dependencies as it finds them, by name; the times are by this instance's clock.
         masters_down: the masters that it does not reach.
         has_quorum: whether it reaches a majority of its masters.
     """
@@ -95,6 +98,7 @@ class InstanceRow:
     started_at: float
     restarts: int
     silent_seconds: float
+    health: dict[str, DependencyState]
     masters_down: list[str]
     has_quorum: bool
     rate: float
@@ -104,6 +108,11 @@ class InstanceRow:
     pool_size: int
     transaction_ms: float
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can use its dependencies, as far as it is known."""
+        return self.has_quorum and all(state.is_up for state in self.health.values())
+
 
 @dataclass(frozen=True, slots=True)
 class MasterRow:
@@ -111,7 +120,7 @@ class MasterRow:
 
     Args:
         up_at, down_at: indices in `Picture.instances` of the instances that reach it, and of those that do not.
-        call_ms: mean duration of a call by the instances that reach it.
+        call_ms: mean duration of a call by the instances that reach it, in the last ten seconds.
     """
 
     name: str
@@ -131,13 +140,28 @@ class EventRow:
     key: str
 
 
+POSTGRESQL, REDIS, LOCK, SERVICE = "postgresql", "redis", "lock", "service"
+
+
 @dataclass(frozen=True, slots=True)
 class Times:
-    """How leaders of batches spend their time: shares that add up to 1, or are all 0."""
+    """Whose time it was that leaders of batches spent in the last ten seconds: shares that add up to 1, or are all 0.
+
+    Waiting for another instance's turn is the time of what the turns consist of, and the lock's only if they are short.
+
+    Args:
+        lock: waiting for short turns: their number makes it long.
+        redis: acquiring and releasing locks.
+        postgresql: in transactions, those that go on included.
+        service: in the instances themselves: late event loops, gathering claims.
+        blame: whose time was most of it, by the name of its share; empty if nobody's.
+    """
 
     lock: float
     redis: float
     postgresql: float
+    service: float
+    blame: str = ""
 
 
 @dataclass(slots=True)
@@ -158,6 +182,16 @@ class Picture:
     """Everything that the console shows, except for the verdict.
 
     Args:
+        coupons: the busiest first.
+        instances: in the order of their starts, so that their letters are the same for every viewer.
+        p50_ms, p99_ms: of the last second.
+        recent_outcomes: like `outcomes`, of the last ten seconds.
+        decided, slow: claims decided in the last ten seconds, and those of them that took longer than the objective.
+        answered: requests for claims answered in the last ten seconds.
+        failed: those of them that were answered with a 5xx.
+        transaction_ms: mean duration of a transaction of the last ten seconds.
+        lag_ms: how late the event loops of the instances that had claims woke on average in the last ten seconds.
+        objectives: of all instances that are heard.
         hears_others: whether summaries of other instances can be received.
         stock_age_seconds: age of the coupons' stock if it is outdated; else 0.
     """
@@ -171,8 +205,15 @@ class Picture:
     p99_ms: float | None
     waiting: int
     gave_up: int
+    recent_outcomes: Numbers
+    decided: int
+    slow: int
+    answered: int
+    failed: int
     times: Times
     transaction_ms: float
+    lag_ms: float
+    objectives: ObjectiveFigures
     hears_others: bool
     stock_age_seconds: int
 
@@ -180,6 +221,16 @@ class Picture:
     def is_busy(self) -> bool:
         """Whether there are claims."""
         return bool(self.outcomes or self.waiting or any(row.acquired or row.busy for row in self.coupons))
+
+    @property
+    def speaking(self) -> list[int]:
+        """The indices of the instances that are not silent."""
+        return [place for place, row in enumerate(self.instances) if not row.silent_seconds]
+
+    @property
+    def slow_share(self) -> float:
+        """Share of the claims decided in the last ten seconds that took longer than the objective."""
+        return self.slow / self.decided if self.decided else 0.0
 
 
 RECENT_SECONDS = 30.0

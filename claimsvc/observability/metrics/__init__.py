@@ -2,6 +2,6 @@
 
 from claimsvc.observability.metrics.metered import MeteredStrategy
 from claimsvc.observability.metrics.registry import Metrics
-from claimsvc.observability.metrics.totals import LATENCY_BOUNDS, Numbers, Totals, read_totals
+from claimsvc.observability.metrics.totals import LATENCY_BOUNDS, SLOW_SECONDS, Numbers, Totals, read_totals
 
-__all__ = ["LATENCY_BOUNDS", "MeteredStrategy", "Metrics", "Numbers", "Totals", "read_totals"]
+__all__ = ["LATENCY_BOUNDS", "SLOW_SECONDS", "MeteredStrategy", "Metrics", "Numbers", "Totals", "read_totals"]

@@ -80,6 +80,10 @@ class Families:
         self.master_up = least("redis_master_up", "1 if the master responds to every worker, else 0.", "master")
         self.master_memory = shared("redis_memory_bytes", "Memory used by the master.", "master")
         self.master_memory_limit = shared("redis_memory_limit_bytes", "Memory that the master may use.", "master")
+        self.ready = least("ready", "1 if every worker is ready for requests, as /readyz tells, else 0.")
+        self.dependency_up = least(
+            "dependency_up", "1 if every worker can use the dependency, as /readyz tells, else 0.", "dependency"
+        )
         self.call = histogram("redis_call_seconds", "Duration of a call of a master, failures included.", "master")
         self.quota_decisions = counter("quota_decisions_total", "Requests checked against a quota.", "policy", "result")
         self.loop_lag = histogram("event_loop_lag_seconds", "Delay of a timer of the event loop.")

@@ -1,7 +1,7 @@
 """The metrics registry: implements the observers of the other rooms."""
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -58,7 +58,8 @@ class Metrics:
         self.wait_by = Tallies(families.wait, trace_id=trace_id)
         self.hold_by = Tallies(families.hold, trace_id=trace_id)
         self.calls_by = Tallies(families.call, trace_id=trace_id)
-        self._requests_by = Tallies(families.requests)
+        self.requests_by = Tallies(families.requests)
+        self.objective_routes: set[tuple[str, str]] = set()
         self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
         self._quota_decisions_by = Tallies(families.quota_decisions)
         self.held_locks = HeldLocks(families.held, self.coupons)
@@ -70,7 +71,7 @@ class Metrics:
                 self.wait_by,
                 self.hold_by,
                 self.calls_by,
-                self._requests_by,
+                self.requests_by,
                 self._request_duration_by,
                 self._quota_decisions_by,
                 self.held_locks,
@@ -111,6 +112,13 @@ class Metrics:
     def flush(self) -> None:
         """Add all tallies to the metrics, from which they are read."""
         self._flusher.flush()
+
+    # ports.ReadinessObserver
+
+    def readiness_checked(self, ready: bool, dependencies: Mapping[str, bool]) -> None:
+        self.families.ready.set(ready)
+        for dependency, usable in dependencies.items():
+            self.families.dependency_up.labels(dependency).set(usable)
 
     # ports.MasterObserver
 
@@ -210,11 +218,12 @@ class Metrics:
 
     def expect_requests(self, method: str, route: str, statuses: Iterable[int]) -> None:
         """Create series with the value 0 for statuses that must alert from the first occurrence; see `Tallies`."""
+        self.objective_routes.add((method, route))
         for status in statuses:
             self.families.requests.labels(method, route, status)
 
     def observed(self, method: str, route: str, status: int, seconds: float) -> None:
-        self._requests_by[method, route, status].inc()
+        self.requests_by[method, route, status].inc()
         self._request_duration_by[route,].observe(seconds)
         self._flusher.changed()
 

@@ -5,8 +5,10 @@ a hundred times as much.
 """
 
 import time
+from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
+from operator import add
 
 from claimsvc.domain.outcomes import ClaimOutcome, rows
 from claimsvc.observability.metrics.families import BUCKETS
@@ -19,6 +21,13 @@ Numbers = dict[str, float]
 LATENCY_BOUNDS = (*BUCKETS, float("inf"))
 """Upper bounds of `Totals.latency`, in seconds."""
 
+SLOW_SECONDS = 0.25
+"""The objective of latency: claims decided later are slow. A bound of the histogram, as in `dashboards/rules`."""
+
+# Claims that nothing was decided about; `dashboards/rules/objectives.yml` leaves out the same.
+_UNDECIDED = {"lock-busy", "unavailable", "internal-error", "cancelled", "unknown-coupon"}
+_SERVER_ERROR = 500
+
 
 @dataclass(frozen=True, slots=True)
 class Totals:
@@ -30,8 +39,10 @@ class Totals:
             attempts by result (`attempts-acquired`, `attempts-busy`, `attempts-unavailable`), `waits`, `wait_seconds`,
             `holds`, `hold_seconds`, `retries`, and `lost`.
         held: coupons whose lock is held; current.
-        process: `transactions`, `transaction_seconds`, `violations`; current: `waiting`, `lock_waiters`, `pool_in_use`,
-            `pool_idle` (of the pool for claims).
+        process: `transactions`, `transaction_seconds`, `violations`, `lag_seconds` (the event loop's); those of the
+            objectives, as Prometheus's rules count them: `requests` and `failed` (with a 5xx), `decided` and `slow`
+            (later than `SLOW_SECONDS`); current: `waiting`, `lock_waiters`, `pool_in_use`, `pool_idle` (of the pool for
+            claims).
         latency: claims answered, by bucket of `LATENCY_BOUNDS`.
         masters: for each master whether it is up (current), the number of calls, and the seconds spent in them.
     """
@@ -47,6 +58,8 @@ class Totals:
 def read_totals(metrics: Metrics) -> Totals:
     """Return the current values of `metrics`, of this process only."""
     transactions = metrics.families.transaction
+    latency, decided = _latency(metrics)
+    fast = bisect_right(LATENCY_BOUNDS, SLOW_SECONDS)
     return Totals(
         at=time.monotonic(),
         coupons=_coupons(metrics),
@@ -55,12 +68,16 @@ def read_totals(metrics: Metrics) -> Totals:
             "transactions": sum(bucket_counts_of(transactions)),
             "transaction_seconds": sum_of(transactions),
             "violations": value_of(metrics.families.violations),
+            "lag_seconds": sum_of(metrics.families.loop_lag),
+            "decided": sum(decided),
+            "slow": sum(decided[fast:]),
+            **_requests(metrics),
             "waiting": value_of(metrics.families.waiting),
             "lock_waiters": value_of(metrics.families.waiters),
             "pool_in_use": value_of(metrics.families.pool.labels("claims", "in_use")),
             "pool_idle": value_of(metrics.families.pool.labels("claims", "idle")),
         },
-        latency=_latency(metrics),
+        latency=latency,
         masters=_masters(metrics),
     )
 
@@ -91,9 +108,25 @@ def _add(numbers: Numbers, count_name: str, sum_name: str, total: tuple[int, flo
     numbers[sum_name] = numbers.get(sum_name, 0.0) + total[1]
 
 
-def _latency(metrics: Metrics) -> list[float]:
-    found = [claims.buckets() for claims in metrics.claim_duration_by.values()]
-    return [sum(counts) for counts in zip(*found, strict=True)] or [0.0] * len(LATENCY_BOUNDS)
+def _latency(metrics: Metrics) -> tuple[list[float], list[float]]:
+    """Return the claims answered by bucket, and those of them that were decided."""
+    answered, decided = [0.0] * len(LATENCY_BOUNDS), [0.0] * len(LATENCY_BOUNDS)
+    for labels, claims in metrics.claim_duration_by.items():
+        counts = claims.buckets()
+        answered = list(map(add, answered, counts))
+        if _UNDECIDED.isdisjoint(labels):
+            decided = list(map(add, decided, counts))
+    return answered, decided
+
+
+def _requests(metrics: Metrics) -> Numbers:
+    requests = failed = 0.0
+    for (method, route, status), tally in metrics.requests_by.items():
+        if (method, route) in metrics.objective_routes:
+            count = tally.total()
+            requests += count
+            failed += count if status >= _SERVER_ERROR else 0.0
+    return {"requests": requests, "failed": failed}
 
 
 def _masters(metrics: Metrics) -> dict[str, tuple[bool, int, float]]:

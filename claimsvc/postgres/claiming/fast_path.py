@@ -42,7 +42,10 @@ WITH attempt AS (
     SELECT requested.coupon_name, coupon.remaining_amount, coupon.is_plain, coupon.most_claims
     FROM (SELECT DISTINCT coupon_name FROM attempt) AS requested
     CROSS JOIN LATERAL (
-        SELECT remaining_amount, plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain,
+        SELECT remaining_amount,
+            -- Where the fence found the coupon plain, it is: its end may come between the two statements.
+            name = ANY (string_to_array(%(fenced_names)s, E'\\n'))
+                OR plain_until IS NULL OR plain_until > clock_timestamp() AS is_plain,
             CASE WHEN ended_count IS DISTINCT FROM 0 THEN {most_claims("requested.coupon_name")} END AS most_claims
         FROM coupons WHERE name = requested.coupon_name LIMIT 1
     ) AS coupon
@@ -353,7 +356,10 @@ async def _admit(
     if not everyone:
         await driver.execute("ROLLBACK", prepare=False)
         return [], [None] * len(batches)
-    parameters = _names_and_users(everyone) | {"claim_ids": "\n".join([attempt.claim_id for attempt in everyone])}
+    parameters = _names_and_users(everyone) | {
+        "claim_ids": "\n".join([attempt.claim_id for attempt in everyone]),
+        "fenced_names": "\n".join({batch.coupon_name for batch in batches if batch.id in ours}),
+    }
     async with driver.pipeline():
         if not batches:
             # Without BEGIN and COMMIT, a pipeline is a transaction too, but then libpq loses a failure of its commit.

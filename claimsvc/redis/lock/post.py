@@ -1,7 +1,7 @@
 """`ports.Post` on the masters: each instance subscribes to the channel `claim:inbox:<instance>`.
 
-A batch is handed over on one master, selected by the coupon's name, in the script that reads who holds the lock there.
-Its answer comes back by the same master.
+A batch is handed over on one master, the first of those that are up in an order that the coupon's name selects, in the
+script that reads who holds the lock there. Its answer comes back by the same master.
 """
 
 import asyncio
@@ -47,8 +47,9 @@ class MasterPost:
             self._mailbox.invited(coupon_name)
 
     async def hand(self, coupon_name: str, message: bytes) -> HandOver:
-        wire = self._wires[place_of(coupon_name, len(self._wires))]
-        if not wire.is_open:
+        first = place_of(coupon_name, len(self._wires))
+        wire = next((each for each in self._wires[first:] + self._wires[:first] if each.is_open), None)
+        if wire is None:
             return HandOver.HELD
         try:
             state = await wire.run_script(_hand, [key_of(coupon_name)], self._addressed(message), self._instance)

@@ -29,12 +29,13 @@ def _contained() -> Iterator[None]:
             os.environ["REDIS_URL"] = url
 
 
+# pottery logs that it is imported, and a stack trace for each failed command. `redis.masters` logs one line when a
+# master's state changes.
+logging.getLogger("pottery").disabled = True
+
 with _contained():
     from pottery import AIORedlock
     from pottery.exceptions import QuorumIsImpossible, ReleaseUnlockedLock
-
-# pottery logs a stack trace for each failed command. `redis.masters` logs one line when a master's state changes.
-logging.getLogger("pottery").disabled = True
 
 
 class PotteryAcquisition(AIORedlock):

@@ -37,7 +37,8 @@ class _DiesAtAPoint(Anywhere):
             async with trial.load(Plan(coupons)):
                 for number in range(4 if context.full else 1):
                     point = self.points[number % len(self.points)]
-                    await _die(trial, victim, f"{point}=exit@{rng.randrange(1, 100)}")
+                    # An instance that combines takes a lock about once a second.
+                    await _die(trial, victim, f"{point}=exit@{rng.randrange(1, 5 if point == AFTER_LOCK else 100)}")
                 await victim.start()
                 trial.healed()
                 await trial.acknowledged(20_000 if context.full else 300)

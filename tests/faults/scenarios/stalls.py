@@ -42,7 +42,8 @@ class _HangsHolding(Anywhere):
         return trial.row
 
     async def _hang(self, trial: Trial, victim: Instance, seconds: float, hot: str, rng: random.Random) -> None:
-        at = rng.randrange(5, 50)
+        # An instance that combines takes a lock about once a second.
+        at = rng.randrange(1, 4) if self.point == AFTER_LOCK else rng.randrange(5, 50)
         if victim.running:
             await victim.terminate()
         await asyncio.to_thread(victim.launch, {"CLAIMSVC_FAILPOINTS": f"{self.point}={self.action(seconds)}@{at}"})

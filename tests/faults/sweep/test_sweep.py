@@ -19,7 +19,7 @@ from tests.faults.sweep.claims import BATCH, SALE, SINGLE
 
 pytestmark = pytest.mark.slow
 
-_SHARE = 0.05
+_SHARE = 0.03
 
 
 def broken(results: Sequence[Result]) -> list[str]:

@@ -2,11 +2,10 @@
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack
-from pathlib import Path
 
 import aiohttp
 import pytest
-from playwright.async_api import Browser, async_playwright
+from playwright.async_api import Browser
 
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
@@ -14,19 +13,8 @@ from claimsvc.http.framework.services import SERVICES
 from claimsvc.observability.console import Live
 from tests.observability.console.watching import Instance
 from tests.support.admin import ADMIN_DIGEST
+from tests.support.chromium import chromium
 from tests.support.serving import served
-
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = (
-    "--headless",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-)
 
 Open = Callable[[], Awaitable[Instance]]
 
@@ -59,20 +47,8 @@ async def instance(open_instance: Open) -> Instance:
     return await open_instance()
 
 
-@pytest.fixture(scope="session")
-def chromium() -> Path:
-    """Debian's Chromium."""
-    if not CHROMIUM.exists():
-        pytest.skip(f"there is no {CHROMIUM}: install the system package chromium")
-    return CHROMIUM
-
-
 @pytest.fixture
-async def browser(chromium: Path) -> AsyncIterator[Browser]:
-    """A browser with a profile of its own, which is thrown away."""
-    async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=chromium, args=FLAGS)
-        try:
-            yield browser
-        finally:
-            await browser.close()
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of its own."""
+    async with chromium() as browser:
+        yield browser

@@ -17,9 +17,9 @@ from claimsvc.bootstrap import application, migrate
 from claimsvc.config import Settings
 from claimsvc.embedded import EmbeddedServices, embedded_services, temporary_state_dir
 from claimsvc.http.framework.services import SERVICES
-from tests.observability.console.conftest import CHROMIUM, FLAGS
 from tests.observability.console.watching import Instance
 from tests.support.admin import ADMIN_DIGEST
+from tests.support.chromium import CHROMIUM, FLAGS
 from tests.support.serving import served
 
 FOLDER = Path("dashboards/screenshots")
@@ -42,7 +42,7 @@ async def shoot(services: EmbeddedServices) -> None:
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         stack.push_async_callback(browser.close)
         for instance in instances:
-            await stack.enter_async_context(instance.claiming("SUMMER", 5))
+            await stack.enter_async_context(instance.claiming("SUMMER", 2))
         await stack.enter_async_context(instances[0].claiming("WELCOME-10", 1))
         await stack.enter_async_context(instances[1].claiming("VIP", 1))
         await stack.enter_async_context(instances[2].claiming("NEWSLETTER", 1))

@@ -6,12 +6,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from claimsvc.domain import Coupon, StrategyName
-from claimsvc.observability.console.diagnosis import Verdict, judge
+from claimsvc.observability.console.diagnosis import judge
+from claimsvc.observability.console.health import DependencyState
 from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.membership import Heard
 from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import CouponRow, Picture
 from claimsvc.observability.console.summary import Summary, add_up
+from claimsvc.observability.console.verdict import Verdict
 from claimsvc.observability.metrics import LATENCY_BOUNDS, Numbers
 
 SPRING = Coupon("spring", 100, 34, StrategyName.REDLOCK, datetime(2026, 1, 1, tzinfo=UTC))
@@ -45,9 +47,21 @@ def summary(name: str, coupons: dict[str, Numbers] | None = None, **changes: Any
         "masters": down(),
         "pool_size": 10,
         "events": [],
+        "health": healthy(),
         **changes,
     }
     return Summary(**fields)
+
+
+def healthy(**down_since: float) -> dict[str, DependencyState]:
+    """Both dependencies are up, but for those that are down since then (seconds since 1970)."""
+    now = time.time()
+    return {
+        name: DependencyState(
+            name not in down_since, down_since.get(name, now - 60), now, "it is gone" * (name in down_since)
+        )
+        for name in ("postgresql", "redis")
+    }
 
 
 def heard(name: str, coupons: dict[str, Numbers] | None = None, **changes: Any) -> Heard:

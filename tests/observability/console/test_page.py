@@ -17,6 +17,7 @@ from claimsvc.server.stress import StressTests
 from tests.observability.console.conftest import Open
 from tests.observability.console.watching import Instance, coupon
 from tests.support.admin import ADMIN_KEY
+from tests.support.chromium import CONTRAST
 from tests.support.serving import served
 from tests.support.waiting import until
 
@@ -85,7 +86,7 @@ async def test_a_newcomer_reads_which_coupon_is_contended_and_why(look: Look, op
         await here.create(name, 1_000_000)
     await here.claim("autumn", 5)
     page = await look(here)
-    async with here.claiming("spring", 20), there.claiming("spring", 20):
+    async with here.claiming("spring", 5), there.claiming("spring", 5):
         sentence = page.locator("#verdict-text")
         await expect(sentence).to_contain_text("spring is contended: 2 instances take turns", timeout=15_000)
         await expect(sentence).to_contain_text("of their time is waiting for its lock")
@@ -118,7 +119,40 @@ async def test_claims_that_give_up_are_told_with_what_to_do(look: Look, open_ins
     await held_up
     await expect(page.locator("#verdict-text")).to_contain_text("That has ended")
     await expect(page.locator("#verdict")).to_have_attribute("data-level", "warning")
+    assert "That has ended" in (await page.locator("#verdict-spoken").text_content() or "")
     await expect(page.locator("#verdict-age")).to_contain_text("In this state for")
+
+
+@pytest.mark.slow
+async def test_the_sentence_and_the_row_below_it_have_the_same_figures_at_any_moment(
+    look: Look, open_instance: Open
+) -> None:
+    here, there = await open_instance(), await open_instance()
+    await here.create("spring", 1_000_000)
+    page = await look(here)
+    async with here.claiming("spring", 5), there.claiming("spring", 5):
+        await expect(page.locator("#verdict-text")).to_contain_text("spring is contended")
+        for _ in range(10):
+            text, lock, wait = await page.evaluate(
+                "['#verdict-text', '#coupons .state', '#coupons tbody td:nth-child(5) .strong']"
+                ".map((each) => document.querySelector(each).textContent)"
+            )
+            if "is contended" in text:
+                assert f"and {lock.removeprefix('contended: ').removesuffix(' waiting')} of their time" in text
+                assert f"({wait} each time)" in text
+            await asyncio.sleep(0.3)
+
+
+async def test_the_age_of_everything_is_said_in_words(browser: Browser, settings: Settings) -> None:
+    async with application(settings) as app:
+        async with served(app) as port:
+            page = await browser.new_page()
+            await page.goto(f"http://127.0.0.1:{port}/console")
+            await expect(page.locator("#ages")).to_have_text("Everything on this page is less than 3 s old.")
+        await expect(page.locator("#ages")).to_contain_text("s old: nothing has been received since.")
+        await expect(page.locator("#verdict-text")).to_contain_text("This page is cut off from the service")
+        before = await page.locator("#ages").text_content()
+        await expect(page.locator("#ages")).not_to_have_text(str(before))  # it grows
 
 
 @pytest.mark.slow
@@ -156,24 +190,8 @@ async def test_light_and_dark_differ_and_both_are_readable(look: Look, instance:
             "#fire",
             "footer a",
         ):
-            assert await page.evaluate(_CONTRAST, selector) >= 4.5, (scheme, selector)
+            assert await page.evaluate(CONTRAST, selector) >= 4.5, (scheme, selector)
     assert len(backgrounds) == 2
-
-
-_CONTRAST = """selector => {
-    const element = document.querySelector(selector);
-    const channel = value => (value /= 255) <= 0.04045 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4;
-    const canvas = new OffscreenCanvas(1, 1).getContext("2d", {willReadFrequently: true});
-    const luminance = colour => {
-        canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-        const [r, g, b] = canvas.getImageData(0, 0, 1, 1).data;
-        return 0.2126 * channel(r) + 0.7152 * channel(g) + 0.0722 * channel(b);
-    };
-    let back = element;
-    while (getComputedStyle(back).backgroundColor === "rgba(0, 0, 0, 0)") back = back.parentElement;
-    const [a, b] = [luminance(getComputedStyle(element).color), luminance(getComputedStyle(back).backgroundColor)];
-    return (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-}"""
 
 
 @pytest.mark.slow

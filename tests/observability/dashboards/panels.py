@@ -45,9 +45,16 @@ def dashboards() -> dict[str, dict[str, Any]]:
 def panels() -> Iterator[Panel]:
     """Every panel that has queries."""
     for name, dashboard in dashboards().items():
-        for model in dashboard["panels"]:
+        for model in models(dashboard):
             if model["type"] != "row":
                 yield Panel(name.removesuffix(".json"), model)
+
+
+def models(dashboard: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Every panel and row of a dashboard. A row that is collapsed has its panels in itself."""
+    for model in dashboard["panels"]:
+        yield model
+        yield from model.get("panels") or ()
 
 
 def marks() -> list[str]:

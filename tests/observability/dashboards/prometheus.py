@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -60,9 +61,17 @@ class Prometheus:
         self.url = url
         self._targets = targets
 
-    def scrape(self, *ports: int) -> None:
-        """Scrape the instances on these ports of this machine, and nobody else, from the next second on."""
-        groups = [{"targets": [f"127.0.0.1:{port}" for port in ports], "labels": {}}]
+    def scrape(self, *ports: int, others: Mapping[str, Sequence[int]] = MappingProxyType({})) -> None:
+        """Scrape the instances on these ports of this machine, and nobody else, from the next second on.
+
+        Args:
+            ports: of instances.
+            others: ports of other jobs, by the name of the job.
+        """
+        groups = [
+            {"targets": [f"127.0.0.1:{port}" for port in theirs], "labels": {"job": job}}
+            for job, theirs in {JOB: ports, **others}.items()
+        ]
         fresh = self._targets.with_suffix(".new")
         fresh.write_text(json.dumps(groups))
         fresh.replace(self._targets)
@@ -120,23 +129,29 @@ def _fetch(url: str) -> Any:
 
 @contextmanager
 def open_prometheus(
-    folder: Path, *, rule_files: Sequence[Path] = (), scrape_seconds: float = 1.0
+    folder: Path,
+    *,
+    rule_files: Sequence[Path] = (),
+    scrape_seconds: float = 1.0,
+    evaluation_seconds: float | None = None,
 ) -> Iterator[Prometheus]:
     """Start a Prometheus that scrapes nobody yet; end it on leaving.
 
     Args:
         folder: where it keeps its data and its log.
-        rule_files: recording and alerting rules, evaluated as often as it scrapes.
+        rule_files: recording and alerting rules.
         scrape_seconds: between two scrapes of a target.
+        evaluation_seconds: between two evaluations of the rules; as often as it scrapes by default.
     """
     targets, config, log = folder / "targets.json", folder / "prometheus.yml", folder / "prometheus.log"
     targets.write_text("[]")
     interval = f"{scrape_seconds * 1000:.0f}ms"
+    evaluation = f"{(evaluation_seconds or scrape_seconds) * 1000:.0f}ms"
     discovery = {"files": [str(targets)], "refresh_interval": "500ms"}
     config.write_text(
         yaml.safe_dump(
             {
-                "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": interval},
+                "global": {"scrape_interval": interval, "scrape_timeout": interval, "evaluation_interval": evaluation},
                 "rule_files": [str(path.resolve()) for path in rule_files],
                 "scrape_configs": [{"job_name": JOB, "file_sd_configs": [discovery]}],
             }

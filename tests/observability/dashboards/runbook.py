@@ -8,7 +8,7 @@ from tests.support.alert_rules import DASHBOARDS
 
 RUNBOOK = DASHBOARDS / "RUNBOOK.md"
 
-_PANEL = re.compile(r"`(Claims|Lock contention|Dependencies) / ([^`]+)`")
+_PANEL = re.compile(r"`(Overview|Claims|Lock contention|Dependencies) / ([^`]+)`")
 _ALERT = re.compile(r"\bClaimsvc\w+")
 
 

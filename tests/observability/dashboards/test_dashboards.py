@@ -14,18 +14,27 @@ from claimsvc.observability.metrics import Metrics
 from dashboards.all import rendered
 from dashboards.claims import BY_STOCK, EXCLUDED, FAILED
 from dashboards.panels import COUNT
-from tests.observability.dashboards.panels import FOLDER, Panel, dashboards, panels
+from tests.observability.dashboards.panels import FOLDER, Panel, dashboards, models, panels
 from tests.support.alert_rules import recordings
 
 UIDS = {
     "claims.json": "claimsvc-claims",
     "dependencies.json": "claimsvc-dependencies",
     "lock-contention.json": "claimsvc-lock-contention",
+    "overview.json": "claimsvc-overview",
 }
+BY_COUPON = {"claims.json", "lock-contention.json"}
+"""The dashboards on which a coupon can be chosen."""
+OF_ALL = "Of all coupons, whichever are chosen."
+COLLAPSED = {"Requests", "Attempts", "Batches", "Jobs", "Processes"}
+"""Rows that explain what others show."""
 UNITS = {"s", "percentunit", "reqps", "ops", COUNT, "bytes", "none"}
 
 # The unit of an expression, by the first form that it has.
 _UNITS_OF_FORMS = (
+    (r":left30d|^1 - .*job:claimsvc_balancer|^avg\(", {"percentunit"}),
+    (r"^sum\(job:claimsvc_balancer_\w+:rate5m", {"reqps"}),
+    (r"^max\(job:claimsvc_claims_failed:ratio_rate5m", {"none"}),  # a burn rate: how many times
     (r"histogram_quantile\(.*_seconds_bucket", {"s"}),
     (r"ceil\(|_sum.* / .*claimsvc_batch_size", {"none"}),  # claims, of which the average is a fraction
     (r"^sum by \(coupon, instance\) \(claimsvc_lock_held", {"none"}),  # the rest of it only chooses coupons
@@ -42,11 +51,11 @@ _UNITS_OF_FORMS = (
     (r"^\(1 - .* / \(1 - ", {"none"}),  # a burn rate: how many times
     (r"rate\(.* / .*rate\(", {"percentunit"}),
     (r"rate\(", {"reqps", "ops"}),
-    (r"claimsvc_redis_master_up", {COUNT, "none"}),  # how many there are, or the state of one
+    (r"claimsvc_(redis_master_up|ready|dependency_up)", {COUNT, "none"}),  # how many there are, or the state of one
     (r"", {COUNT}),
 )
 
-_METRIC = re.compile(r"\b((?:claimsvc|process)_\w+|up)\b(\{[^}]*\})?")
+_METRIC = re.compile(r"(?<![:\w])((?:claimsvc|process)_\w+|up)\b(\{[^}]*\})?")
 _RANGE = re.compile(r"\[([^\]]*)\]")
 
 every_dashboard = pytest.mark.parametrize("name", UIDS)
@@ -60,7 +69,7 @@ def labels() -> dict[str, set[str]]:
         patched.delenv("PROMETHEUS_MULTIPROC_DIR", raising=False)
         metrics = Metrics()
     registry: CollectorRegistry = metrics._registry
-    found: dict[str, set[str]] = {"up": set()}
+    found: dict[str, set[str]] = {"up": set(), "claimsvc_probe_success": set()}
     for collector, names in registry._collector_to_names.items():
         for name in names:
             found[name] = set(getattr(collector, "_labelnames", ()))
@@ -92,7 +101,8 @@ def test_a_dashboard_has_a_lasting_uid_and_links_to_the_others_that_keep_what_is
 def test_a_dashboard_has_the_agreed_variables(name: str) -> None:
     source, *others = dashboards()[name]["templating"]["list"]
     assert (source["name"], source["type"], source["query"]) == ("datasource", "datasource", "prometheus")
-    assert [variable["name"] for variable in others] == ["job", "instance", "coupon"]
+    by_coupon = ["coupon"] if name in BY_COUPON else []
+    assert [variable["name"] for variable in others] == ["job", "instance", *by_coupon]
     for variable in others:
         assert variable["query"].startswith("label_values(claimsvc_")
         assert variable["datasource"]["uid"] == "${datasource}"
@@ -109,14 +119,37 @@ def test_a_dashboard_marks_deploys(name: str) -> None:
 
 @every_dashboard
 def test_panels_have_ids_and_places_of_their_own(name: str) -> None:
-    models = dashboards()[name]["panels"]
-    ids = [model["id"] for model in models]
+    everything = list(models(dashboards()[name]))
+    ids = [model["id"] for model in everything]
     assert len(set(ids)) == len(ids)
-    titles = [model["title"] for model in models]
+    titles = [model["title"] for model in everything]
     assert len(set(titles)) == len(titles)
-    for one, other in combinations([model["gridPos"] for model in models], 2):
+    for one, other in combinations([model["gridPos"] for model in everything], 2):
         assert _apart(one, other), f"{one} and {other} overlap"
         assert max(one["x"] + one["w"], other["x"] + other["w"]) <= 24
+
+
+def test_rows_that_explain_are_collapsed_and_no_others() -> None:
+    rows = [model for each in dashboards().values() for model in models(each) if model["type"] == "row"]
+    assert {row["title"] for row in rows if row["collapsed"]} == COLLAPSED
+    assert all(bool(row.get("panels")) == row["collapsed"] for row in rows)
+
+
+def test_the_overview_comes_first_and_leads_to_each_of_the_others() -> None:
+    everything = list(models(dashboards()["overview.json"]))
+    assert everything[0]["title"] == "Is it up?"
+    links = [link["url"].partition("?")[0] for model in everything for link in model.get("links") or ()]
+    assert sorted(links) == sorted(f"/d/{uid}" for uid in UIDS.values() if uid != "claimsvc-overview")
+
+
+@pytest.mark.parametrize("term", ["hint", "lease", "slice"])
+def test_a_term_of_ours_is_explained_where_it_is_shown(term: str) -> None:
+    explained = {
+        "hint": "A hint tells a waiting instance that its lock is free",
+        "lease": "A lease is the right to a lock for 20 s",
+        "slice": r"keeps a lock for a slice \(2.5 ms",
+    }
+    assert any(re.search(explained[term], panel.model["description"]) for panel in panels())
 
 
 def _apart(one: Mapping[str, int], other: Mapping[str, int]) -> bool:
@@ -150,11 +183,26 @@ def _expected_units(expression: str) -> set[str]:
 def test_a_query_is_of_what_is_chosen(panel: Panel, labels: dict[str, set[str]]) -> None:
     for target in panel.targets:
         asked = _METRIC.findall(target["expr"])
-        assert asked
+        assert asked or re.search(r"\bjob\w*:|\bALERTS\b", target["expr"])
         for metric, selector in asked:
             assert metric in labels, f"no such metric: {metric}"
+            if metric == "claimsvc_probe_success":
+                continue  # a prober is no instance
             assert '{job=~"$job", instance=~"$instance"' in selector, metric
-            assert ('coupon=~"$coupon"' in selector) == ("coupon" in labels[metric]), metric
+            if f"{panel.dashboard}.json" in BY_COUPON:
+                assert ('coupon=~"$coupon"' in selector) == ("coupon" in labels[metric]), metric
+        if f"{panel.dashboard}.json" in BY_COUPON:
+            filtered = any("$coupon" in target["expr"] for target in panel.targets)
+            assert panel.model["description"].endswith(OF_ALL) != filtered
+
+
+@every_panel
+def test_a_query_of_what_is_recorded_asks_for_a_rule_that_there_is(panel: Panel) -> None:
+    for target in panel.targets:
+        for recorded, selector in re.findall(r"\b(job\w*:[\w:]+)(\{[^}]*\})?", target["expr"]):
+            assert recorded in recordings()
+            # What the balancer tells has the balancer's job.
+            assert ("$job" in selector) == ("claimsvc_balancer" not in recorded), recorded
 
 
 @every_panel

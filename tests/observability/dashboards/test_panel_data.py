@@ -31,6 +31,12 @@ _PLAUSIBLE_IN = {
     "Availability budget left": (-1000, 1),
     "Latency budget left": (-100, 1),
     "Burn rate": (-0.01, 1000),
+    "Availability budget of 30 days left": (-1000, 1),
+    "Latency budget of 30 days left": (-100, 1),
+    "Balancer: budget of 30 days left": (-1000, 1),
+    "Claims: budget of 30 days left": (-1000, 1),
+    "Latency: budget of 30 days left": (-100, 1),
+    "Claims, if above 1": (-0.01, 1000),
     "Units left": (0, 10_000_000),
     "Time until sold out": (0, 1e8),
     "Time since start": (1, 600),
@@ -108,7 +114,7 @@ async def test_what_is_counted_is_shown_in_whole_numbers(seen: Seen) -> None:
 
 
 async def test_the_marks_of_deploys_show_the_instances_that_have_just_begun(seen: Seen) -> None:
-    assert [[sample.value for sample in each] for each in seen.marks] == [[3]] * 3
+    assert [[sample.value for sample in each] for each in seen.marks] == [[3]] * 4
 
 
 async def test_the_dashboard_of_locks_names_who_is_contended_and_why(seen: Seen) -> None:

@@ -22,7 +22,10 @@ from tests.support.alert_rules import (
 )
 
 _SEVERITIES = {"page", "ticket", "info"}
-_DASHBOARDS = "|".join(("claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
+# Prometheus's external labels make links absolute; without them they are relative.
+_RUNBOOK = '{{ or $externalLabels.runbook_url "dashboards/RUNBOOK.md" }}'
+_GRAFANA = "{{ $externalLabels.grafana_url }}"
+_DASHBOARDS = "|".join(("claimsvc-overview", "claimsvc-claims", "claimsvc-lock-contention", "claimsvc-dependencies"))
 
 
 def promtool(*arguments: str | Path) -> None:
@@ -62,8 +65,10 @@ def test_every_alert_says_how_bad_it_is_what_was_seen_and_where_to_look(alert: s
     assert told["summary"]
     assert "{{" not in told["summary"], "one alert has one summary; what differs is for the description"
     assert "$value" in told["description"] or alert in {"ClaimsvcInstanceDown", "ClaimsvcAbsent"}
-    assert told["runbook"] == f"dashboards/RUNBOOK.md#{alert.lower()}"
-    assert re.fullmatch(rf"/d/({_DASHBOARDS})(\?var-(coupon|instance)={{{{ \$labels\.\3 }}}})?", told["dashboard_url"])
+    assert told["runbook_url"] == f"{_RUNBOOK}#{alert.lower()}"
+    assert told["dashboard_url"].startswith(_GRAFANA)
+    dashboard = told["dashboard_url"].removeprefix(_GRAFANA)
+    assert re.fullmatch(rf"/d/({_DASHBOARDS})(\?var-(coupon|instance)={{{{ \$labels\.\3 }}}})?", dashboard)
 
 
 def test_every_alert_has_its_entry_in_the_runbook_and_every_entry_its_alert() -> None:
@@ -75,6 +80,8 @@ def test_every_entry_of_the_runbook_says_what_it_means_what_to_look_at_and_what_
     entry, severity = entries()[alert], alerts()[alert]["labels"]["severity"]
     for part in (f"**Means** *{severity}*", "**Look at**", "**Do**"):
         assert part in entry
+    if severity == "page":
+        assert re.match(r"\s*\*\*Type\*\* `(claimsvc|curl) [^`]+`", entry), "a page begins with the command to type"
 
 
 def test_the_runbook_names_only_panels_that_are_there() -> None:
@@ -112,5 +119,7 @@ def test_every_rule_that_is_recorded_is_used() -> None:
 def test_haste_divides_every_duration_of_an_expression_and_nothing_else() -> None:
     said = quickened_expression('job:a:rate5m > 0.5 and x{y="5m"} unless x offset 15m')
     assert said == 'job:a:rate5m > 0.5 and x{y="5m"} unless x offset 15000ms'
+    assert quickened_expression("rate(x[90s])") == "rate(x[2500ms])"
+    assert quickened_expression("rate(x[90s])", haste=10) == "rate(x[9000ms])"
     said = quickened_expression("max_over_time(x[30m:1m]) and rate(z[3d]) > 900")
     assert said == "max_over_time(x[30000ms:1000ms]) and rate(z[4320000ms]) > 900"

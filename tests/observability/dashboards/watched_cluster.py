@@ -14,13 +14,17 @@ from pathlib import Path
 import pytest
 import redis
 
+from claimsvc.embedded import free_port
+from claimsvc.prober import COUPON
 from tests.observability.dashboards.prometheus import JOB, Prometheus, Sample, open_prometheus
 from tests.support.admin import ADMIN_KEY
 from tests.support.cluster import Cluster, open_cluster
+from tests.support.haproxy import balancer, needs_haproxy
 from tests.support.history import History
 from tests.support.injectors.masters import client_of
 from tests.support.instance import Instance
 from tests.support.load import Load, Plan
+from tests.support.prober import prober
 from tests.support.proxy import Proxy, proxy_to
 
 _A_STRANGER = "somebody-else"
@@ -38,6 +42,7 @@ def on_the_cluster(*, timeout_seconds: float) -> list[pytest.MarkDecorator]:
         pytest.mark.asyncio(loop_scope="session"),
         pytest.mark.xdist_group("observability"),
         pytest.mark.timeout(timeout_seconds),
+        needs_haproxy,
     ]
 
 
@@ -54,6 +59,8 @@ class WatchedCluster:
         self.cluster = cluster
         self.prometheus = prometheus
         self.database = database
+        self.others: dict[str, Sequence[int]] = {}
+        """Ports of what is scraped besides the instances, by the name of its job."""
         self.complete_at = 0.0
         """When all instances had been scraped, in Unix seconds."""
 
@@ -71,7 +78,7 @@ class WatchedCluster:
         assert self.cluster.database_url.count(f":{port}/") == 1
         through = {"CLAIMSVC_DATABASE_URL": self.cluster.database_url.replace(f":{port}/", f":{self.database.port}/")}
         await asyncio.gather(*(self.cluster.start(1, through | dict(each)) for each in settings))
-        self.prometheus.scrape(*(each.port for each in self.instances))
+        self.prometheus.scrape(*(each.port for each in self.instances), others=self.others)
         await self.prometheus.until(f'sum(up{{job="{JOB}"}}) == {len(self.instances)}', _UP_SECONDS)
         self.complete_at = time.time()
 
@@ -136,6 +143,8 @@ async def watched_cluster(
     Args:
         settings: variables of each instance. One with several workers answers with the figures of all of them.
         rule_files: rules that Prometheus evaluates as often as it scrapes.
+
+    The load balancer of Compose is before the instances, and a prober claims through it.
     """
     async with AsyncExitStack() as opened:
         # In a thread, because migrating runs an event loop of its own.
@@ -143,5 +152,14 @@ async def watched_cluster(
         database = await opened.enter_async_context(proxy_to("127.0.0.1", cluster.postgres.port))
         prometheus = opened.enter_context(open_prometheus(cluster.folder, rule_files=rule_files))
         watched = WatchedCluster(cluster, prometheus, database)
+        ports = (free_port(), free_port(), free_port())
+        url = f"http://127.0.0.1:{ports[0]}"
         await watched.start(settings)
+        balanced = {f"app-{number}": each.port for number, each in enumerate(watched.instances, 1)}
+        await asyncio.to_thread(opened.enter_context, balancer(balanced, cluster.folder, ports=ports))
+        # Without a lock, so that no panel of locks tells of probes.
+        await cluster.create_coupon(1_000_000, "row_lock", name=COUPON)
+        probes = opened.enter_context(prober(url, cluster.folder, every_seconds=1))
+        watched.others = {"haproxy": [ports[1]], "claimsvc-probe": [probes]}
+        prometheus.scrape(*(each.port for each in watched.instances), others=watched.others)
         yield watched

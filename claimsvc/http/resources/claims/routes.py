@@ -1,6 +1,5 @@
 """The routes that claim a coupon and read a claim. `transitions` has those that confirm and cancel claims."""
 
-from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +12,6 @@ from claimsvc.domain.outcomes import refusals_of_claiming
 from claimsvc.domain.problems import LOCK_BUSY, QUOTA_EXCEEDED, UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.auth import users_and
-from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.idempotency import once_only, replayed
 from claimsvc.http.framework.rate_limit import DOCUMENTED, within_quota
 from claimsvc.http.framework.refusals import refused
@@ -21,13 +19,12 @@ from claimsvc.http.framework.routing import Route, Success, created, ok
 from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server import problems
 from claimsvc.http.server.access_log import CLAIM, Claim
-from claimsvc.http.server.fast_path import FastRoute
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.ports import AnyClaims, PendingOutcome
 from claimsvc.representations.claims import ClaimBody, ReadClaimBody, claim_body, listed_claim_body
 
-_NOTHING: Mapping[str, Any] = MappingProxyType({})
+_NOTHING: domain.Attributes = MappingProxyType({})
 
 
 @within_quota
@@ -43,7 +40,7 @@ async def claim_coupon(request: web.Request, body: schemas.ClaimCoupon) -> Reply
     """
 
     def begin(key: domain.IdempotencyKey | None) -> PendingOutcome:
-        answer = begin_claim(request.app[SERVICES].strategy, body, key, request[CALLER].token)
+        answer = begin_claim(request.app[SERVICES].strategy, body, key, request[CALLER].attributes)
         request[CLAIM] = Claim(body.coupon_name or None, answer)
         return answer
 
@@ -58,7 +55,7 @@ def begin_claim(
     claims: AnyClaims,
     body: schemas.ClaimCoupon,
     key: domain.IdempotencyKey | None = None,
-    token: Mapping[str, Any] = _NOTHING,
+    token: domain.Attributes = _NOTHING,
 ) -> PendingOutcome:
     """Begin a claim.
 
@@ -66,7 +63,7 @@ def begin_claim(
         claims: makes claims.
         body: the validated body.
         key: the request's idempotency key.
-        token: the claims of the user's token.
+        token: what the user's verified token states.
 
     Raises:
         RefusedError: the body names both a coupon and a type, or neither.
@@ -79,7 +76,7 @@ def begin_claim(
             hold_seconds=body.hold_seconds,
             idempotency_key=key,
             attributes=body.attributes or {},
-            token=domain.attributes_of(token),
+            token=token,
         )
     return claim_cases.begin(claims, body.user_id, body.coupon_name or None, body.type or None, options)
 
@@ -91,22 +88,8 @@ def _not_one_of_both(body: schemas.ClaimCoupon) -> problems.RefusedError:
         )
     return problems.bad_body(
         "Send exactly one of `coupon_name` and `type`, such as "
-        '{"user_id": "user-1", "coupon_name": "summer-sale"}; "type": null means a coupon without a type.',
+        '{"user_id": "user-1", "coupon_name": "demo"}; "type": null means a coupon without a type.',
     )
-
-
-def fast_claims(claims: AnyClaims) -> FastRoute:
-    """The route of the fast path, which claims without a request object.
-
-    Args:
-        claims: makes claims.
-    """
-
-    def begin(raw: bytes) -> tuple[PendingOutcome, str | None]:
-        body = parse_body(schemas.ClaimCoupon, raw)
-        return begin_claim(claims, body), body.coupon_name or None
-
-    return FastRoute(CLAIM_PATH, begin, claim_reply)
 
 
 def claim_reply(outcome: domain.ClaimOutcome, request_id: str) -> Reply:
@@ -143,6 +126,7 @@ _OF_A_CLAIM: dict[str, dict[str, Any]] = {
 }
 
 CLAIM_PATH = "/api/coupons/claim"
+CLAIM_ACCESS = users_and(Scope.CLAIMS_WRITE)
 
 ROUTES: tuple[Route, ...] = (
     Route(
@@ -165,7 +149,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         refusals=refusals_of_claiming(),
         problems=(QUOTA_EXCEEDED, LOCK_BUSY, UNAVAILABLE),
-        access=users_and(Scope.CLAIMS_WRITE),
+        access=CLAIM_ACCESS,
         keyed=True,
     ),
     Route(

@@ -88,7 +88,7 @@ async def change_coupon_named_claim(request: web.Request, body: campaign_schemas
     return await change_coupon(request, parameters.CouponPath(name="claim"), body)
 
 
-async def archive_coupon(request: web.Request, path: parameters.CouponPath) -> Reply:
+async def archive_coupon(request: web.Request, path: parameters.NewCouponPath) -> Reply:
     """Archive a coupon permanently. It can no longer be claimed, and lists omit it; its claims stay."""
     services, caller, request_id = request.app[SERVICES], request[CALLER], request[REQUEST_ID]
 

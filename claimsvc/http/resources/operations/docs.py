@@ -1,7 +1,7 @@
 """Swagger UI, served from this package: nothing is loaded from other hosts, and the page has no inline scripts.
 
-`static` holds the files of swagger-ui-dist 5.35.0 that are needed, unchanged, with LICENSE and NOTICE; `index.html` and
-`start.js` belong to this project.
+`static` holds the files of swagger-ui-dist 5.35.0 that are needed, unchanged, with LICENSE and NOTICE; `index.html`,
+`docs.css`, `pages.css` and `start.js` belong to this project.
 """
 
 from aiohttp import web
@@ -13,7 +13,7 @@ _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_FILES = ("index.html", "start.js", "swagger-ui-bundle.js", "swagger-ui.css", "favicon-32x32.png")
+_FILES = ("index.html", "start.js", "swagger-ui-bundle.js", "swagger-ui.css", "docs.css", "favicon-32x32.png")
 
 
 class Docs(Pages):

@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable
-from html import escape
 
 from aiohttp import hdrs, web
 
+from claimsvc.application.readiness import Check, Readiness
 from claimsvc.domain.problems import UNAVAILABLE
 from claimsvc.http.framework import parameters, schemas
 from claimsvc.http.framework.routing import Route, Success, ok
+from claimsvc.http.resources.operations import pages
 from claimsvc.http.resources.operations.docs import DOCS
 from claimsvc.http.resources.operations.metrics_page import MetricsPage
-from claimsvc.http.resources.operations.readiness import Readiness
 from claimsvc.http.server import problems
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
@@ -21,14 +21,9 @@ READINESS: web.AppKey[Readiness] = web.AppKey("readiness", Readiness)
 METRICS_PAGE: web.AppKey[MetricsPage] = web.AppKey("metrics_page", MetricsPage)
 SHOWS_OPERATORS_PAGES: web.AppKey[bool] = web.AppKey("shows_operators_pages", bool)
 """Whether the application answers operators; false if they have a port of their own."""
+SHOWS_API: web.AppKey[bool] = web.AppKey("shows_api", bool)
+"""Whether the application has the API; false on the port for operators."""
 OPENAPI_DOCUMENT: web.AppKey[Callable[[], bytes]] = web.AppKey("openapi_document")
-
-_EXPLANATION = """<!DOCTYPE html>
-<html lang="en">
-  <head><meta charset="utf-8"><title>{title}</title></head>
-  <body><h1>{title}</h1><p>Status {status}.</p><p>{meaning}</p><p>{advice}</p></body>
-</html>
-"""
 
 
 async def livez(request: web.Request) -> Reply:
@@ -51,8 +46,8 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
     if query.is_verbose() and not request.app[SHOWS_OPERATORS_PAGES]:
         raise problems.RefusedError(problems.NOT_FOUND, "`verbose` is answered on the port for operators.")
     report = await request.app[READINESS].report()
-    down = [name for name, check in report.items() if check.status != "ok"]
-    shown = dict(report) if query.is_verbose() else {}
+    down = [name for name, check in report.items() if not check.is_ok]
+    shown = {name: _shown(check) for name, check in report.items()} if query.is_verbose() else {}
     if not down:
         return ok(schemas.ReadyBody("ok", shown))
     return problems.respond_in_detail(
@@ -62,6 +57,10 @@ async def readyz(request: web.Request, query: parameters.ReadyQuery) -> Reply:
         checks=shown,
         retry_after_seconds=1,
     )
+
+
+def _shown(check: Check) -> problems.CheckBody:
+    return problems.CheckBody("ok" if check.is_ok else "down", check.detail)
 
 
 async def metrics(request: web.Request) -> web.Response:
@@ -85,14 +84,13 @@ async def explain_problem(request: web.Request, path: parameters.ProblemPath) ->
         return problems.respond(problems.NOT_FOUND, request[REQUEST_ID])
     if "text/html" not in request.headers.get(hdrs.ACCEPT, ""):
         return ok(schemas.ProblemKindBody(problem.type, problem.title, problem.status, problem.meaning, problem.advice))
-    page = _EXPLANATION.format(
-        title=escape(problem.title),
-        status=problem.status,
-        meaning=escape(problem.meaning),
-        advice=escape(problem.advice),
-    )
-    headers = {**RESPONSE_HEADERS, "Content-Security-Policy": "default-src 'none'"}
-    return web.Response(text=page, content_type="text/html", headers=headers)
+    return pages.explanation(problem)
+
+
+async def home(request: web.Request) -> web.Response:
+    """The page that says what runs here, and where to go."""
+    has_api = request.app[SHOWS_API]
+    return pages.home(request.host, has_api=has_api, has_operators_pages=request.app[SHOWS_OPERATORS_PAGES])
 
 
 async def docs(request: web.Request) -> web.Response:
@@ -171,6 +169,7 @@ ROUTES: tuple[Route, ...] = (
         ),
         problems=(problems.NOT_FOUND,),
     ),
+    Route("GET", "/", home, tag="operations", summary="What runs here", success=_PAGE, documented=False),
     Route("GET", "/docs", docs, tag="operations", summary="Swagger UI", success=_PAGE, documented=False),
     Route(
         "GET",

@@ -2,7 +2,7 @@
 
 import { CouponTable } from "./coupons.js";
 import { byId, mark, say } from "./dom.js";
-import { Figures, StressPanel, Surroundings, VerdictPanel } from "./panels.js";
+import { describeAges, Figures, StressPanel, Surroundings, VerdictPanel } from "./panels.js";
 import { Stream } from "./stream.js";
 
 const verdict = new VerdictPanel();
@@ -33,6 +33,7 @@ function show() {
   figures.update(picture, now);
   coupons.update(picture.coupons, picture.instances, now);
   surroundings.update(picture, at);
+  if (!isOld) say(byId("ages"), describeAges(picture, 0, at));
   stress.update(last.scenarios, last.stress_test);
   byId("scope").hidden = picture.hears_others;
   say(byId("scope"), "Redis does not answer, so other instances cannot be reached: the figures are those of this process only.");
@@ -66,7 +67,8 @@ function changed(state, age) {
   isOld = state !== "live" && age > 3000 && last !== null;
   mark(document.body, "old", String(isOld));
   if (isOld) {
-    const text = "No updates for some seconds: the data below is old.";
+    say(byId("ages"), describeAges(last.picture, age, performance.now() + clock));
+    const text = `This page is cut off from the service: the data below is old, by ${seconds} s.`;
     const advice = "The page reconnects automatically when the service answers.";
     verdict.update({ kind: "old", level: "warning", text, evidence: "", advice }, performance.now(), null, null);
   }

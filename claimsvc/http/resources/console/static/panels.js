@@ -7,41 +7,63 @@ import { OUTCOMES, total } from "./outcomes.js";
 
 const LEVELS = { quiet: ["·", "Quiet"], good: ["✓", "Fine"], warning: ["!", "Look"], bad: ["✕", "Act"] };
 
+const NAMES = { postgresql: "PostgreSQL", redis: "Redis" };
+
 // A screen reader must be able to finish a sentence before the next one replaces it.
 const VERDICT_STAYS = 2500;
 
 export class VerdictPanel {
-  #shown = { kind: "", level: "", at: -VERDICT_STAYS };
+  #spoken = { kind: "", level: "", at: -VERDICT_STAYS };
 
-  /** `since` is when this state began, and `at` the current time (milliseconds); both are null if unknown. */
+  /**
+   * The sentence changes with the figures below it, so that both agree. `since` is when this state began, and `at` the
+   * current time (milliseconds); both are null if unknown.
+   */
   update({ kind, level, text, evidence, advice }, now, since, at) {
-    this.#showAge(level, since, at);
-    // The evidence has figures, which are updated like the rest of the page; only the sentence stays longer.
-    if (kind === this.#shown.kind) this.#showEvidence(evidence);
-    const isWorse = level !== this.#shown.level;
-    if (!isWorse && now - this.#shown.at < VERDICT_STAYS) return;
-    this.#shown = { kind, level, at: now };
     const [sign, word] = LEVELS[level] ?? LEVELS.quiet;
     mark(byId("verdict"), "level", level);
+    mark(byId("verdict"), "kind", kind);
     say(document.querySelector("#verdict .sign"), sign);
     say(byId("verdict-level"), word);
     say(byId("verdict-text"), text);
     say(byId("verdict-advice"), advice);
     byId("verdict-advice").hidden = !advice;
-    this.#showEvidence(evidence);
-  }
-
-  #showEvidence(evidence) {
     say(byId("verdict-evidence"), evidence);
     byId("verdict-evidence").hidden = !evidence;
+    this.#showAge(level, since, at);
+    this.#speak(kind, level, `${word}: ${text} ${advice}`, now);
   }
 
-  /** Outside of the live region, because a screen reader would read it aloud every second. */
+  /** Another sentence is read aloud; the same one with other figures is not. */
+  #speak(kind, level, words, now) {
+    const { kind: lastKind, level: lastLevel, at } = this.#spoken;
+    if (kind === lastKind || (level === lastLevel && now - at < VERDICT_STAYS)) return;
+    this.#spoken = { kind, level, at: now };
+    say(byId("verdict-spoken"), words);
+  }
+
   #showAge(level, since, at) {
     const isKnown = since !== null && level !== "quiet";
     byId("verdict-age").hidden = !isKnown;
     if (isKnown) say(byId("verdict-age"), `In this state for ${age((at - since) / 1000)}.`);
   }
+}
+
+/** How old everything is that the page shows, in words. `connectionAge` is the time since the last message (milliseconds). */
+export function describeAges({ instances, stock_age_seconds, hears_others }, connectionAge, at) {
+  const seconds = Math.round(connectionAge / 1000);
+  if (seconds >= 3) return `Everything on this page is ${age(seconds)} old: nothing has been received since.`;
+  const old = [];
+  if (stock_age_seconds) old.push(`the stock is ${age(stock_age_seconds)} old`);
+  for (const [place, instance] of instances.entries()) {
+    if (instance.silent_seconds) old.push(`the last of ${letter(place)} is ${age(instance.silent_seconds)} old`);
+    const checked = Object.values(instance.health).map((state) => at / 1000 - state.checked_at);
+    const oldest = Math.max(0, ...checked);
+    if (!instance.silent_seconds && oldest > 6) old.push(`whether ${letter(place)} is ready was checked ${age(oldest)} ago`);
+  }
+  if (!hears_others) old.push("other instances are not heard");
+  if (!old.length) return "Everything on this page is less than 3 s old.";
+  return `Less than 3 s old, except: ${old.join("; ")}.`;
 }
 
 class Tile {
@@ -92,18 +114,19 @@ export class Figures {
     const middle = p50_ms === null ? "no claims now" : `median ${duration(p50_ms)}`;
     this.#latency.update(slow, middle, p99_ms > 1000 ? "warning" : "good", history, now, (each) => each.p99);
     const waiters = picture.instances.reduce((sum, instance) => sum + instance.lock_waiters, 0);
-    this.#waiting.update(count(waiting), `${count(waiters)} queues wait for a lock`, "good", history, now, (each) => each.waiting);
+    this.#waiting.update(count(waiting), `${count(waiters)} ${waiters === 1 ? "queue waits" : "queues wait"} for a lock`, "good", history, now, (each) => each.waiting);
     this.#gaveUp.update(count(gave_up), gave_up ? "waiting for a lock" : "none", gave_up ? "bad" : "good", history, now, (each) => each.gave_up);
     this.#showTimes(picture);
   }
 
-  #showTimes({ times, transaction_ms, masters }) {
+  #showTimes({ times, transaction_ms, lag_ms, masters }) {
     const calls = masters.filter((master) => master.up_at.length);
     const call = calls.length ? Math.max(...calls.map((master) => master.call_ms)) : 0;
     const told = [
-      ["lock", "The lock: another instance's turn", times.lock, ""],
+      ["lock", "Short turns at a lock: many instances want it", times.lock, ""],
       ["redis", "Redis: acquiring and releasing it", times.redis, calls.length ? `a call takes ${duration(call)}` : ""],
       ["postgresql", "PostgreSQL: transactions", times.postgresql, transaction_ms ? `one takes ${duration(transaction_ms)}` : ""],
+      ["service", "This service: CPU, event loop, gathering claims", times.service, lag_ms >= 1 ? `event loops wake ${duration(lag_ms)} late` : ""],
     ];
     const list = byId("times");
     if (!list.children.length) {
@@ -112,7 +135,7 @@ export class Figures {
         list.append(make("dt", "", label), make("dd", "", make("span", "strong"), " ", make("span", "sub"), bar));
       }
     }
-    const busy = times.lock + times.redis + times.postgresql > 0;
+    const busy = times.lock + times.redis + times.postgresql + times.service > 0;
     told.forEach(([, , share, detail], index) => {
       const shown = list.querySelectorAll("dd")[index];
       say(shown.querySelector(".strong"), busy ? percent(share) : "–");
@@ -171,8 +194,8 @@ export class Surroundings {
         badge: letter(place),
         place: place % 6,
         name: instance.name,
-        note: instance.silent_seconds ? `silent for ${Math.round(instance.silent_seconds)} s` : instance.is_here ? "you are here" : "",
-        level: instance.silent_seconds ? "bad" : "good",
+        note: describeInstance(instance),
+        level: instance.silent_seconds || unready(instance).length ? "bad" : "good",
         cells: [
           [age(at / 1000 - instance.started_at), describeRestarts(instance.restarts)],
           [rate(instance.rate)],
@@ -214,6 +237,19 @@ export class Surroundings {
     byId("no-events").hidden = events.length > 0;
     byId("events").hidden = !events.length;
   }
+}
+
+/** The dependencies that an instance cannot use. */
+function unready({ health, has_quorum }) {
+  const down = Object.entries(health).filter(([, state]) => !state.is_up).map(([name]) => NAMES[name] ?? name);
+  return has_quorum || down.includes(NAMES.redis) ? down : [...down, NAMES.redis];
+}
+
+function describeInstance(instance) {
+  if (instance.silent_seconds) return `silent for ${Math.round(instance.silent_seconds)} s`;
+  const down = unready(instance);
+  const notes = [instance.is_here ? "you are here" : "", down.length ? `not ready: ${down.join(", ")}` : ""];
+  return notes.filter(Boolean).join("; ");
 }
 
 const describeRestarts = (restarts) => (restarts ? `${restarts} ${restarts === 1 ? "restart" : "restarts"}` : "");

@@ -15,9 +15,8 @@ from pathlib import Path
 import pytest
 
 from claimsvc.embedded import free_port
-from tests.deploy.files import ROOT
 
-CONFIGURATION = ROOT / "deploy/compose/haproxy.cfg"
+CONFIGURATION = Path(__file__).parents[2] / "deploy/compose/haproxy.cfg"
 PROGRAM = shutil.which("haproxy", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
 needs_haproxy = pytest.mark.skipif(PROGRAM is None, reason="haproxy is not installed (Debian: apt-get install haproxy)")
@@ -56,17 +55,21 @@ class Balancer:
 
 @contextmanager
 def balancer(
-    instances: Mapping[str, int], folder: Path, operators: Mapping[str, int] | None = None
+    instances: Mapping[str, int],
+    folder: Path,
+    operators: Mapping[str, int] | None = None,
+    ports: tuple[int, int, int] | None = None,
 ) -> Iterator[Balancer]:
     """Run it before the instances, given by their names in the configuration with their ports on 127.0.0.1.
 
     Args:
-        instances: their public ports.
+        instances: their public ports. Those beyond the configuration's two get a line like that of `app-2`.
         folder: for files.
         operators: their ports for operators, if they have some.
+        ports: where it serves, is watched, and serves operators; free ones by default.
     """
     assert PROGRAM is not None
-    port, watch_port, operators_port = free_port(), free_port(), free_port()
+    port, watch_port, operators_port = ports or (free_port(), free_port(), free_port())
     adapted = folder / "haproxy.cfg"
     adapted.write_text(on_loopback(instances, port, watch_port, operators or instances, operators_port))
     with (folder / "haproxy.log").open("wb") as log:
@@ -85,6 +88,9 @@ def on_loopback(
 ) -> str:
     """The configuration with other addresses and nothing else changed."""
     text = CONFIGURATION.read_text()
+    for name in instances:
+        if f"server {name} " not in text:
+            text = re.sub(r"^(    server )app-2 app-2(:.*)$", rf"\g<0>\n\1{name} {name}\2", text, flags=re.MULTILINE)
     changes = {"bind :8080": f"bind 127.0.0.1:{port}", "bind :8404": f"bind 127.0.0.1:{watch_port}"}
     changes["bind :8081"] = f"bind 127.0.0.1:{operators_port}"
     changes |= {f" {name}:8080": f" 127.0.0.1:{instances[name]}" for name in instances}
