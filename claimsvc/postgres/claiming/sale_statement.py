@@ -59,9 +59,7 @@ SELECT sold_at, 1 / ({sound})::int{_CODES if shape.codes else ", NULL, NULL"} FR
 
 
 _AS_TEXT = f", {time_as_json('statement_timestamp()')} AS sold_text"
-# One value of each for all claims, which costs the driver a fraction of what rows cost.
-_CODES = """, (SELECT json_agg(code ORDER BY nth) FROM free),
-    (SELECT json_agg(terms ORDER BY nth) FROM free HAVING count(terms) > 0)"""
+_CODES = ", (SELECT codes FROM free), (SELECT terms FROM free)"
 
 
 def _attempt(shape: Shape) -> str:
@@ -107,7 +105,7 @@ def _conditions(shape: Shape) -> Iterator[str]:
             WHERE coupon_name = %(coupon_name)s AND claim_id IS NULL AND voided_at IS NULL
                 AND expires_at <= statement_timestamp()
             ORDER BY expires_at LIMIT 1
-        ) IS NULL AND (SELECT count(*) FROM free) = %(units)s"""
+        ) IS NULL AND (SELECT cardinality(codes) FROM free) = %(units)s"""
     if shape.lists:
         yield f"""NOT EXISTS (
             SELECT FROM attempt CROSS JOIN (
@@ -164,17 +162,22 @@ def _own() -> str:
 
 
 def _free() -> str:
+    # One row of arrays: the planner takes a LIMIT that it does not know for a tenth of the codes, and would rather read
+    # all codes of the coupon than look up so many.
     return f""", free AS (
-    SELECT code, terms, row_number() OVER (ORDER BY place) AS nth
+    SELECT array_agg(code ORDER BY place) AS codes,
+        CASE WHEN count(terms) > 0 THEN jsonb_agg(terms ORDER BY place) END AS terms
     FROM ({next_codes("%(coupon_name)s", "%(units)s", now="statement_timestamp()")}) AS next_code
 )"""  # noqa: S608 - of constants
 
 
-# For num_nonnulls, see `code_pool.GIVE_CODES`.
+# The array is a value of its own for the planner, so that whatever the table held when the plan was made, both columns
+# are looked up. For num_nonnulls, see `code_pool.GIVE_CODES`.
 _GIVEN = """, given AS (
-    UPDATE codes SET claim_id = attempt.claim_id
-    FROM sold CROSS JOIN free JOIN attempt ON attempt.place = free.nth
-    WHERE codes.coupon_name = sold.name AND codes.code = free.code
+    UPDATE codes
+    SET claim_id = (SELECT string_to_array(%(claim_id)s, E'\\n')::uuid[])[array_position(free.codes, codes.code)]
+    FROM sold CROSS JOIN free
+    WHERE codes.coupon_name = %(coupon_name)s AND codes.code = ANY ((SELECT codes FROM free)::text[])
         AND num_nonnulls(codes.claim_id, codes.voided_at) = 0
     RETURNING 1
 )"""
@@ -194,14 +197,14 @@ def _answered(shape: Shape) -> str:
     """Stores the answers. An answer that is there already, even one past its retention, fails on the unique key."""
     answer = claimed_as_json(
         held_until=_held_until(shape),
-        code="free.code" if shape.codes else "NULL",
-        terms="free.terms" if shape.codes else "NULL::jsonb",
+        code="free.codes[place]" if shape.codes else "NULL",
+        terms="free.terms -> (place - 1)::int" if shape.codes else "NULL::jsonb",
     )
     # In the order of `idempotency.store`.
     return f""", answered AS (
     INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id)
     SELECT caller, key, decode(fingerprint, 'hex'), {answer}, request_id
-    FROM sold CROSS JOIN attempt{" JOIN free ON free.nth = attempt.place" if shape.codes else ""}
+    FROM sold CROSS JOIN attempt{" CROSS JOIN free" if shape.codes else ""}
     WHERE key IS NOT NULL
     ORDER BY caller, key
     RETURNING 1
