@@ -48,6 +48,7 @@ class Desk:
 
     Attributes:
         last: number of claims in the batches that were taken last.
+        was_used: whether batches of others were taken.
     """
 
     def __init__(self, combiner: "Combiner") -> None:
@@ -55,6 +56,7 @@ class Desk:
         self._waiting: dict[str, _Waiting] = {}
         self.claims = 0
         self.last = 0
+        self.was_used = False
 
     def __bool__(self) -> bool:
         return bool(self._waiting)
@@ -103,6 +105,7 @@ class Desk:
             taken.append(each)
             self.last += each.batch.size
         self.claims -= self.last
+        self.was_used = self.was_used or bool(taken)
         return taken
 
 

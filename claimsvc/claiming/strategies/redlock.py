@@ -31,6 +31,9 @@ from claimsvc.ports import (
 _BUSY_BATCH = 8
 _LINGER_TURNS = 4
 _LINGER_TURN_SECONDS = 0.0005
+# For how long a lock is kept without claims, if its holder has decided for others.
+_KEPT_TURNS = 8
+_KEPT_TURN_SECONDS = 0.001
 # While no other instance waits for the lock, the check for waiting instances is this many times rarer: a check costs
 # as much as several claims.
 _SLICES_WHILE_ALONE = 4
@@ -251,7 +254,9 @@ class RedlockStrategy(BatchedStrategy):
             while True:
                 batches = await decide_next(queues, admit)
                 if not batches and (not desk or not await self._admit_others(desk, lease)):
-                    return
+                    if desk is None or not await _more_come(queues, desk):
+                        return
+                    continue
                 self._note(batches)
                 now = time.monotonic()
                 if batches and len(queues) == 1 and batches[0].is_sold_out:
@@ -320,6 +325,19 @@ def _remember(until: dict[str, float], coupon_name: str, time_: float) -> None:
     if len(until) >= _REMEMBERED:
         until.clear()
     until[coupon_name] = time_
+
+
+async def _more_come(queues: Sequence[CouponQueue], desk: Desk) -> bool:
+    """Keep a lock without claims for a moment, while others hand over claims: taking it again costs much more.
+
+    Returns:
+        Whether there are claims.
+    """
+    for _ in range(_KEPT_TURNS if desk.was_used else 0):
+        await asyncio.sleep(_KEPT_TURN_SECONDS)
+        if desk or any(queues):
+            return True
+    return False
 
 
 async def _next_arrivals(queue: CouponQueue, answered: int, desk: Desk | None) -> None:
