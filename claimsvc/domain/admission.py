@@ -70,6 +70,8 @@ class CouponFacts:
         free_codes: one code for each attempt, or all that are left if there are fewer.
         terms_of_codes: the terms of those of them that have terms of their own, by code.
         code_types: the types that codes of the coupon have of their own.
+        version: of the terms; None if the coupon has none.
+        had_higher_limit: whether users may have units in higher slots and none in the first.
     """
 
     remaining_amount: int
@@ -80,6 +82,8 @@ class CouponFacts:
     free_codes: Sequence[str] = ()
     terms_of_codes: Mapping[str, CodeTerms] = field(default_factory=dict)
     code_types: Sequence[str] = ()
+    version: str | None = None
+    had_higher_limit: bool = False
 
     @property
     def counted_types(self) -> tuple[str | None, ...]:

@@ -83,6 +83,10 @@ class AttributeRule:
 
     def admits(self, value: Scalar | Collection[Scalar]) -> bool:
         """Whether the value meets all conditions."""
+        if isinstance(value, str):  # the usual case, and it equals nothing but texts
+            is_among = self.one_of is None or value in self.one_of
+            is_other = self.none_of is None or value not in self.none_of
+            return is_among and is_other and self.at_least is None and self.at_most is None
         values: Collection[Scalar] = (value,) if isinstance(value, Scalar) else value
         if self.one_of is not None and not any(_is_among(each, self.one_of) for each in values):
             return False

@@ -53,6 +53,30 @@ STORED_BY_ANOTHER = psycopg.errors.InvalidTextRepresentation
 """The error of a transaction whose key got an answer from another transaction meanwhile."""
 
 
+def claimed_as_json(*, held_until: str, code: str, terms: str) -> str:
+    """Return an expression: what `encode` returns for a claim that was given a unit.
+
+    Args:
+        held_until: the expression of when its hold expires, NULL if it is not held.
+        code: that of its code.
+        terms: that of the code's terms, as JSON.
+
+    Its other columns are `claim_id`, `user_id`, and those of `sold`: `name`, and `sold_text` as `time_as_json` has it.
+    """
+    return f"""jsonb_build_object('kind', 'claimed', 'value', jsonb_build_object('claim', jsonb_build_object(
+        'id', claim_id, 'coupon_name', sold.name, 'user_id', user_id, 'claimed_at', sold_text,
+        'state', CASE WHEN {held_until} IS NULL THEN 'active' ELSE 'held' END,
+        'expires_at', {time_as_json(held_until)}, 'ended_at', NULL,
+        'code', CASE WHEN {held_until} IS NULL THEN {code} END,
+        'terms', CASE WHEN {held_until} IS NULL THEN {terms} END
+    )))"""
+
+
+def time_as_json(time: str) -> str:
+    """Return an expression: a time as stored answers have it."""
+    return f"""to_char(({time}) AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+
 async def look_up(driver: Driver, *requests: IdempotencyKey | None) -> Rows | None:
     """Query the answers stored under the keys of requests, in a started transaction. None without any key."""
     keys = [each for each in requests if each is not None]

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 from claimsvc.domain import (
     Attempt,
     Campaign,
+    Claim,
     Claimed,
     ClaimOptions,
     ClaimOutcome,
+    ClaimState,
     CodeNotClaimed,
     Eligibility,
     IdempotencyKey,
@@ -21,10 +23,12 @@ from claimsvc.domain import (
     Reason,
     ReasonCode,
     Refusal,
+    Replayed,
+    SoldOut,
 )
 from claimsvc.domain.admission import AnswerRecord, CouponFacts, Facts, decide
 from claimsvc.domain.outcomes import is_stored, problem_of, rows
-from claimsvc.domain.stored_answers import decode
+from claimsvc.domain.stored_answers import decode, encode
 
 NOW = datetime(2026, 11, 21, tzinfo=UTC)
 KEY = IdempotencyKey("anybody", "k", b"asked", "first")
@@ -66,6 +70,12 @@ def test_answers_that_older_versions_kept_are_still_read() -> None:
     assert decode({"kind": "not-started", "value": value}) == NotStarted(NOW, 2.0)
     assert decode({"kind": "paused", "value": {}}) == Paused()
     assert decode({"kind": "code-not-claimed", "value": {}}) == CodeNotClaimed()
+
+
+def test_an_answer_that_another_instance_replays_is_the_answer_itself() -> None:
+    claim = Claim("id", "spring", "ada", ClaimState.ACTIVE, NOW)
+    for answer in (SoldOut(), Claimed(claim)):
+        assert decode(encode(Replayed(answer, "first"))) == Replayed(answer, "first")
 
 
 @given(

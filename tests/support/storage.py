@@ -7,7 +7,12 @@ from urllib.parse import urlsplit
 import uuid_utils.compat as uuid_utils
 
 from claimsvc.domain import PLAIN, Attempt, AuditEntry, AuditFilter, Campaign, Coupon, CouponExists, StrategyName
+from claimsvc.domain.admission import Facts
 from claimsvc.postgres import ConnectionLimits, Repositories
+from claimsvc.postgres.claiming.full_path import FullPath
+from claimsvc.postgres.claiming.full_path import _facts as read_facts
+from claimsvc.postgres.claiming.sale import Terms
+from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.maintenance import PostgresMaintenance
 from claimsvc.postgres.pool import open_pool
@@ -62,6 +67,18 @@ async def entries_about(
 
 def attempts(*user_ids: str, on: str = "spring") -> list[Attempt]:
     return [Attempt(str(uuid_utils.uuid7()), on, user_id) for user_id in user_ids]
+
+
+async def learn_terms(path: FullPath, coupon_name: str) -> None:
+    """Let the full path try to sell the next batch of a coupon as one, whatever became of the last."""
+
+    async def query(driver: Driver) -> Facts:
+        return await read_facts(driver, attempts("nobody", on=coupon_name), locked=False)
+
+    coupon = (await path._database.read(query)).coupons.get(coupon_name)
+    terms = Terms.of(coupon) if coupon is not None else None
+    if terms is not None:
+        path._selling[coupon_name] = terms
 
 
 def kinds(decisions: object) -> list[str]:

@@ -30,16 +30,22 @@ SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM decremente
 
 It removes 1000 per coupon at most, so that claims do not wait; expired codes that remain are not given to claims."""
 
+
+def next_codes(coupon: str, units: str, *, now: str) -> str:
+    """Return a query: the next free codes of a coupon in their order, `units` at most, with their `CODE_TERMS`."""
+    return f"""
+    SELECT code.code, code.place, {CODE_TERMS} AS terms FROM codes AS code
+    WHERE coupon_name = {coupon} AND claim_id IS NULL AND voided_at IS NULL
+        AND (expires_at IS NULL OR expires_at > {now})
+    ORDER BY place
+    LIMIT {units}
+"""  # noqa: S608 - of constants
+
+
 FREE_CODES = f"""
 SELECT requested.coupon_name, free.code, free.terms
 FROM unnest(%(names)s::text[], %(counts)s::int[]) AS requested (coupon_name, units)
-CROSS JOIN LATERAL (
-    SELECT code.code, {CODE_TERMS} AS terms FROM codes AS code
-    WHERE coupon_name = requested.coupon_name AND claim_id IS NULL AND voided_at IS NULL
-        AND (expires_at IS NULL OR expires_at > now())
-    ORDER BY place
-    LIMIT requested.units
-) AS free
+CROSS JOIN LATERAL ({next_codes("requested.coupon_name", "requested.units", now="now()")}) AS free
 """  # noqa: S608 - of constants
 """The next free codes of each coupon, as many as there are attempts to claim it, with their `CODE_TERMS`."""
 

@@ -21,10 +21,11 @@ from claimsvc.domain import (
     CodeTerms,
     IdempotencyKey,
     ListKind,
+    NotEligible,
     SoldOut,
 )
 from claimsvc.domain.admission import BatchEffects, CouponFacts, Facts, OwnClaim, decide, obstacles
-from claimsvc.ports import AllClaimed, HandedBatch
+from claimsvc.ports import HandedBatch
 from claimsvc.postgres.audit import insert_entry_of_claims
 from claimsvc.postgres.claiming.claims_per_user import ended_claims, most_claims
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES, given_codes
@@ -33,6 +34,7 @@ from claimsvc.postgres.claiming.fast_path import require_none_ended
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
+from claimsvc.postgres.claiming.sale import NotForAllError, Sold, Terms, sell
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -49,7 +51,7 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
     campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
-    campaign.claims_per_user, campaign.code_types
+    campaign.claims_per_user, campaign.code_types, campaign.xmin::text, coalesce(campaign.had_higher_limit, false)
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
@@ -125,6 +127,10 @@ SELECT 1 / (count(*) = %(units)s)::int FROM confirmed
 """  # noqa: S608 - of constants
 
 
+_SELLING_REMEMBERED = 10_000
+_SOLD = {Claimed, NotEligible}
+
+
 class FullPath:
     """Decides attempts on coupons with terms, and attempts with options.
 
@@ -136,8 +142,10 @@ class FullPath:
     def __init__(self, database: Database, *, codes_changed: CodesChanged = lambda _: None) -> None:
         self._database = database
         self._codes_changed = codes_changed
+        # The terms of coupons of which all who are eligible got a unit in the last batch. Most likely, they will again.
+        self._selling: dict[str, Terms] = {}
 
-    async def admit(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome]:
+    async def admit(self, attempts: Sequence[Attempt]) -> Sequence[ClaimOutcome]:
         """Decide the attempts in one transaction. Deciding the same attempts again is safe.
 
         Raises the same errors as `run_transaction`.
@@ -145,33 +153,52 @@ class FullPath:
         outcomes, _ = await self.admit_handed(attempts, ())
         return outcomes
 
-    async def admit_handed(
-        self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]
-    ) -> tuple[list[ClaimOutcome], list[AllClaimed | Sequence[ClaimOutcome] | None]]:
+    async def admit_handed(self, attempts: Sequence[Attempt], batches: Sequence[HandedBatch]) -> Sold:
         """Decide the attempts, and after them the batches, in one transaction; see `ports.FencedAdmission`.
 
         Raises the same errors as `run_transaction`.
         """
-        ours: Collection[str] = ()
+        names = names_of(attempts, batches)
+        terms = self._selling.get(names[0]) if len(names) == 1 else None
 
-        async def work(driver: Driver, in_doubt: bool) -> tuple[list[ClaimOutcome], set[str | None]]:
-            nonlocal ours
+        async def work(driver: Driver, in_doubt: bool) -> tuple[Sold, Collection[str | None]]:
+            nonlocal terms
             if in_doubt:
                 await require_none_ended(driver, attempts)
-            if batches:
-                ours = await begin_fenced(driver, names_of(attempts, batches), batches)
+            if terms is not None and not in_doubt:
+                try:
+                    return await sell(driver, names[0], terms, attempts, batches), terms.types
+                except NotForAllError:
+                    terms = None
+                    self._selling.pop(names[0], None)
+                    raise
+            ours = await begin_fenced(driver, names, batches) if batches else set()
             everyone = [*attempts, *(attempt for batch in batches if batch.id in ours for attempt in batch.attempts)]
             facts = await _facts(driver, everyone, locked=True, begun=bool(batches))
             effects = decide(facts, everyone, in_doubt=in_doubt)
             await _write(driver, effects, sorted(facts.coupons))
+            self._remember_selling(facts, effects)
             # All types of their codes: codes of others are freed and voided, too.
             with_codes = [coupon for coupon in facts.coupons.values() if coupon.has_codes]
-            return effects.outcomes, {each for coupon in with_codes for each in coupon.counted_types}
+            handed = handed_outcomes(effects.outcomes[len(attempts) :], batches, ours)
+            types = {each for coupon in with_codes for each in coupon.counted_types}
+            return (effects.outcomes[: len(attempts)], handed), types
 
-        outcomes, types = await self._database.run_transaction(work)
+        decided, types = await self._database.run_transaction(work)
         if types:
             self._codes_changed(types)
-        return outcomes[: len(attempts)], handed_outcomes(outcomes[len(attempts) :], batches, ours)
+        return decided
+
+    def _remember_selling(self, facts: Facts, effects: BatchEffects) -> None:
+        if len(self._selling) >= _SELLING_REMEMBERED:
+            self._selling.clear()
+        results = {type(outcome) for outcome in effects.outcomes}
+        if len(facts.coupons) == 1 and Claimed in results and results <= _SOLD:
+            [(name, coupon)] = facts.coupons.items()
+            terms = Terms.of(coupon)
+            # Whom the lists refuse, a sale cannot tell.
+            if terms is not None and not (terms.has_lists and NotEligible in results):
+                self._selling[name] = terms
 
     async def look(self, attempts: Sequence[Attempt]) -> list[ClaimOutcome | None]:
         """Return what the attempts would result in now; see `ports.Admission.look`."""
@@ -295,6 +322,8 @@ def _coupon_facts(
     has_codes: bool,
     claims_per_user: int | None,
     code_types: Sequence[str] | None,
+    version: str | None,
+    had_higher_limit: bool,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -317,6 +346,8 @@ def _coupon_facts(
         tuple(free_codes),
         {code: terms for code, terms in free_codes.items() if terms is not None},
         tuple(code_types or ()),
+        version,
+        had_higher_limit,
     )
 
 
