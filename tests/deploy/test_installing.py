@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.waiting import block_until
+
 ROOT = Path(__file__).parents[2]
 
 # In place of an interpreter: it prints what pip does, and takes as long as it is told.
@@ -86,5 +88,8 @@ def test_it_ends_with_make(venv: Path) -> None:
             time.sleep(0.05)
         os.killpg(make.pid, 2)  # as Ctrl-C does, which a shell's background ignores
         assert make.wait(20) != 0
-    left = subprocess.run(["pgrep", "-f", str(venv)], capture_output=True, text=True, check=False).stdout
-    assert left == ""
+    block_until(lambda: _processes_of(venv) == "", "nothing to be left")
+
+
+def _processes_of(venv: Path) -> str:
+    return subprocess.run(["pgrep", "-f", str(venv)], capture_output=True, text=True, check=False).stdout

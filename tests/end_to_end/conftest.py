@@ -3,6 +3,7 @@
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import AsyncExitStack
+from typing import Literal, Protocol
 
 import aiohttp
 import pytest
@@ -14,7 +15,13 @@ from tests.support.admin import ADMIN_DIGEST, ADMIN_KEY
 from tests.support.documented import every_answer_documented
 from tests.support.serving import served
 
-OpenService = Callable[[], Awaitable[str]]
+
+class OpenService(Protocol):
+    """Starts an instance, and returns its URL."""
+
+    def __call__(self, *, combining: Literal["on", "off"] = "on") -> Awaitable[str]: ...
+
+
 Connect = Callable[..., ClaimClient]
 
 
@@ -30,7 +37,7 @@ async def open_service(database_url: str, redis_urls: tuple[str, ...]) -> AsyncI
     """Starts instances, all on the same databases; each is its URL."""
     async with AsyncExitStack() as stack:
 
-        async def start() -> str:
+        async def start(*, combining: Literal["on", "off"] = "on") -> str:
             settings = Settings(
                 database_url=database_url,
                 redis_urls=redis_urls,
@@ -38,6 +45,7 @@ async def open_service(database_url: str, redis_urls: tuple[str, ...]) -> AsyncI
                 database_lock_timeout_seconds=30.0,
                 database_statement_timeout_seconds=40.0,
                 claim_timeout_seconds=60.0,
+                combining=combining,
             )
             app = await stack.enter_async_context(application(settings))
             port = await stack.enter_async_context(served(app, header_timeout_seconds=10))

@@ -250,7 +250,7 @@ async def test_a_coupon_that_is_busy_is_asked_for_until_it_is_free(
     database_url: str,
     redis_urls: tuple[str, ...],
 ) -> None:
-    here, there = await open_service(), await open_service()
+    here, there = await open_service(combining="off"), await open_service(combining="off")
     await connect(here).create_coupon("spring", 5)
     async with Redis.from_url(redis_urls[0]) as master:
         with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:

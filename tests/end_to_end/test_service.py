@@ -50,7 +50,7 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
     database_url: str,
     redis_urls: tuple[str, ...],
 ) -> None:
-    here, there = await open_service(), await open_service()
+    here, there = await open_service(combining="off"), await open_service(combining="off")
     await connect(here).create_coupon("spring", 5)
     masters = [Redis.from_url(url) for url in redis_urls]
     with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
@@ -93,6 +93,26 @@ async def test_while_a_claim_is_held_up_the_lock_is_on_the_masters_and_others_gi
         await master.aclose()
 
 
+async def test_a_claim_whose_holder_is_held_up_is_told_in_time_that_its_outcome_is_not_known(
+    open_service: OpenService, connect: Connect, session: aiohttp.ClientSession, database_url: str
+) -> None:
+    here, there = await open_service(), await open_service()
+    await connect(here).create_coupon("spring", 5)
+    with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
+        obstacle.execute("SELECT FROM coupons FOR UPDATE")
+        held_up = asyncio.create_task(connect(here).claim(user_id="ada", coupon_name="spring"))
+        taken = 'claimsvc_lock_attempts_total{coupon="other",result="acquired"}'
+        await until(lambda: metric(session, here, taken), "the first to have the lock")
+        started = time.monotonic()
+        # The holder may decide it later, and nobody can say that it will not.
+        with pytest.raises(UnavailableError, match="503"):
+            await connect(there, ONCE).claim(user_id="ben", coupon_name="spring")
+        assert 0.9 <= time.monotonic() - started < 5.0
+    assert isinstance(await held_up, Claimed)
+    again = await connect(there).claim(user_id="ben", coupon_name="spring")
+    assert isinstance(again, (Claimed, AlreadyClaimed))
+
+
 async def test_the_line_of_a_claim_says_where_its_time_went(
     log_lines: list[structlog.typing.EventDict],
     open_service: OpenService,
@@ -100,12 +120,13 @@ async def test_the_line_of_a_claim_says_where_its_time_went(
     session: aiohttp.ClientSession,
     database_url: str,
 ) -> None:
-    here, there = await open_service(), await open_service()
+    here, there = await open_service(combining="off"), await open_service(combining="off")
     await connect(here).create_coupon("spring", 5)
     with psycopg.connect(database_url.replace("+psycopg", "")) as obstacle:
         obstacle.execute("SELECT FROM coupons FOR UPDATE")
         decided = asyncio.create_task(claim(session, here, "spring", "ada"))
-        await until(lambda: metric(session, here, "claimsvc_batch_size_count"), "the batch of the first has begun")
+        taken = 'claimsvc_lock_attempts_total{coupon="other",result="acquired"}'
+        await until(lambda: metric(session, here, taken), "the first to have the lock")
         waits_for_it = asyncio.create_task(claim(session, here, "spring", "ben"))
         await claim(session, there, "spring", "cleo")
     await asyncio.gather(decided, waits_for_it)

@@ -20,6 +20,8 @@ _REMEMBERED = 10_000
 # For how long a coupon is assumed to need the full path after its claims did; then they try the fast path again.
 _ASSUMED_SECONDS = 1.0
 _NEEDS_FULL_PATH = NeedsFullPath()
+# With the 0.5 s that the batch has waited for its holder, this is less than a claim waits for the lock.
+_WITHHOLD_LOCK_TIMEOUT = "600ms"
 
 _Fenced = tuple[list[Decision], list[BatchDecisions | None]]
 
@@ -129,7 +131,7 @@ class Dispatcher:
         """See `ports.FencedAdmission`."""
 
         async def work(driver: Driver, in_doubt: bool) -> bool:
-            ours = await begin_fenced(driver, [batch.coupon_name], [batch])
+            ours = await begin_fenced(driver, [batch.coupon_name], [batch], lock_timeout=_WITHHOLD_LOCK_TIMEOUT)
             await driver.execute("COMMIT", prepare=False)
             return bool(ours)
 

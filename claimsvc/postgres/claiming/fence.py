@@ -69,18 +69,26 @@ SELECT count(*) FROM deleted
 
 
 async def begin_fenced(
-    driver: Driver, coupon_names: list[str], batches: Sequence[HandedBatch], *, plain_only: bool = False
+    driver: Driver,
+    coupon_names: list[str],
+    batches: Sequence[HandedBatch],
+    *,
+    plain_only: bool = False,
+    lock_timeout: str = "",
 ) -> set[str]:
     """Begin a transaction, lock the coupons, and put the fence around the batches.
 
     Args:
         plain_only: leave out the batches of coupons that need the full path.
+        lock_timeout: how long to wait for the coupons, if not as long as usual.
 
     Returns:
         The ids of the batches that this transaction may decide.
     """
     async with driver.pipeline():
         await driver.execute("BEGIN", prepare=False)
+        if lock_timeout:
+            await driver.execute("SELECT set_config('lock_timeout', %(timeout)s, true)", {"timeout": lock_timeout})
         await driver.execute(LOCK_COUPONS, {"coupon_names": coupon_names})
         fenced = await driver.execute(FENCE, parameters_of(batches, plain_only=plain_only))
     return {id_ for (id_,) in await fenced.fetchall()}
