@@ -59,7 +59,17 @@ _METHODS = {
     "/api/coupons/plenty/allow-list": ("GET", "POST", "PATCH"),
 }
 _CODES = ["a" * 65, "..", "%00", "%2F", "a%0A", "%E2%80%8B", "%FF", "a%20b", "%E1%84%80", "%C3%A9", "*", "%7Bcode%7D"]
-_NOWHERE = ["/", "/api", "/api/", "/api/coupons/", "/livez/", "//livez", "/LIVEZ", "/%6civez/..", "/api/coupons/a/b/c"]
+_NOWHERE = [
+    "/none",
+    "/api",
+    "/api/",
+    "/api/coupons/",
+    "/livez/",
+    "//livez",
+    "/LIVEZ",
+    "/%6civez/..",
+    "/api/coupons/a/b/c",
+]
 _UNKNOWN_ID = "/api/claims/00000000-0000-7000-8000-000000000000"
 
 

@@ -194,6 +194,14 @@ async def test_probes_and_claims_are_answered_in_time_while_postgresql_is_frozen
     postgres, victim = on_its_own.postgres, on_its_own.victim
     postgres.pause()
     try:
+
+        async def is_not_ready() -> bool:
+            answer, seconds = await answered(victim, request("GET", "/readyz"))
+            assert seconds < 9
+            return answer.status == 503
+
+        # What it says may be a second old.
+        await until(is_not_ready, "it is not ready", within_seconds=9)
         for path, status in (("/livez", 200), ("/metrics", 200), ("/readyz", 503), ("/api/coupons/plenty", 503)):
             answer, seconds = await answered(victim, request("GET", path))
             assert answer.status == status
