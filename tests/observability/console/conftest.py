@@ -21,7 +21,7 @@ Open = Callable[[], Awaitable[Instance]]
 
 @pytest.fixture
 def settings(database_url: str, redis_urls: tuple[str, ...]) -> Settings:
-    return Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,))
+    return Settings(database_url=database_url, redis_urls=redis_urls, admin_keys=(ADMIN_DIGEST,), combining="off")
 
 
 @pytest.fixture
