@@ -79,10 +79,10 @@ class CouponQueue:
                 self._room.count -= 1
             else:
                 taken.append(waiting)
+        if taken:
+            self._observer.batched(len(taken))
         self.usual_size = max(len(taken), _FORGETTING * self.usual_size)
-        self._taken = Batch(
-            self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()), self._observer
-        )
+        self._taken = Batch(self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()))
         return self._taken
 
     def put_back(self, batch: "Batch") -> None:
@@ -125,7 +125,6 @@ class Batch:
         claims: Sequence[_Waiting],
         room: "WaitingRoom",
         stages: Stages,
-        observer: BatchObserver,
     ) -> None:
         self.coupon_name = coupon_name
         self.room = room
@@ -133,14 +132,13 @@ class Batch:
         self.claims = claims
         self.is_sold_out = False
         self._stages = stages
-        self._observer = observer
 
     def answers(self) -> Iterator[PendingOutcome]:
         """The pending outcomes of the claims in this batch."""
         return (waiting.answer for waiting in self.claims)
 
     def answer(self, decisions: Sequence[Decision]) -> None:
-        self._ended()
+        self.room.count -= len(self.claims)
         stages = self._stages
         stages.decided_at = time.monotonic()
         self.is_sold_out = bool(decisions) and type(decisions[-1]) is SoldOut
@@ -152,13 +150,8 @@ class Batch:
                 waiting.answer.set_result(decision)
 
     def fail(self, error: BaseException) -> None:
-        self._ended()
-        self.time_out(error)
-
-    def _ended(self) -> None:
         self.room.count -= len(self.claims)
-        if self.claims:
-            self._observer.batched(len(self.claims))
+        self.time_out(error)
 
     def time_out(self, error: BaseException, arrived_before: float = math.inf) -> None:
         """Fail the claims that arrived before `arrived_before` (monotonic seconds), whatever the batch's result."""
