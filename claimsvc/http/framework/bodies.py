@@ -112,7 +112,10 @@ async def _read_raw(request: web.Request, timeout_seconds: float) -> bytes:
         raise _too_large(await _collect(request, _PEEK_SECONDS))
     if request.content.is_eof():
         # The usual case: the body arrived with the headers, so no timer is needed.
-        raw = request.content.read_nowait()
+        try:
+            raw = request.content.read_nowait()
+        except (web.RequestPayloadError, ConnectionError):
+            raise RefusedError(BAD_REQUEST, BROKEN_BODY, close=True) from None
     else:
         raw = await _collect(request, timeout_seconds)
         if not request.content.is_eof() and len(raw) <= MAX_BODY_BYTES:
