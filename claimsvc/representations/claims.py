@@ -83,7 +83,7 @@ def claim_body(claim: domain.Claim) -> ClaimBody:
     """The body of a claim."""
     if claim.terms is not None:
         terms = claim.terms
-        return ClaimBody(*_all_but_code(claim), claim.code, terms.type, benefit_body(terms.benefit))
+        return ClaimBody(*all_but_code(claim), claim.code, terms.type, benefit_body(terms.benefit))
     # Spelled out, because it is done for each claim.
     body = ClaimWithoutTermsBody(
         claim.id,
@@ -100,19 +100,20 @@ def claim_body(claim: domain.Claim) -> ClaimBody:
 
 def listed_claim_body(claim: domain.Claim, *, shows_code: bool) -> ClaimBody | ClaimWithoutCodeBody:
     """The body of a claim in a list of its coupon's claims."""
-    return claim_body(claim) if shows_code else ClaimWithoutCodeBody(*_all_but_code(claim))
+    return claim_body(claim) if shows_code else ClaimWithoutCodeBody(*all_but_code(claim))
 
 
 def user_claim_body(listed: domain.UserClaim) -> UserClaimWithCodeBody | UserClaimBody:
     """The body of a claim in a list of its user's claims."""
     terms = listed.claim.terms or listed
-    values = (*_all_but_code(listed.claim), terms.type, benefit_body(terms.benefit))
+    values = (*all_but_code(listed.claim), terms.type, benefit_body(terms.benefit))
     return UserClaimWithCodeBody(*values, listed.claim.code) if listed.shows_code else UserClaimBody(*values)
 
 
-def _all_but_code(
+def all_but_code(
     claim: domain.Claim,
 ) -> tuple[str, str, str, domain.ClaimState, datetime, datetime | None, datetime | None]:
+    """The values of a claim's body, up to its code."""
     return (
         claim.id,
         claim.coupon_name,

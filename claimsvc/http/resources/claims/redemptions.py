@@ -20,7 +20,7 @@ from claimsvc.http.framework.services import CALLER, SERVICES
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
 from claimsvc.representations.benefits import benefit_body
-from claimsvc.representations.claims import ClaimWithoutTermsBody, OwnBenefit, OwnType
+from claimsvc.representations.claims import ClaimWithoutTermsBody, OwnBenefit, OwnType, all_but_code
 from claimsvc.representations.coupons import Uses
 
 
@@ -68,13 +68,7 @@ def _reply(outcome: Any, request_id: str) -> Reply:
     if isinstance(outcome, domain.ClaimRedeemed | domain.ClaimUnredeemed):
         claim = outcome.claim
         values = (
-            claim.id,
-            claim.coupon_name,
-            claim.user_id,
-            claim.state,
-            claim.claimed_at,
-            claim.expires_at,
-            claim.ended_at,
+            *all_but_code(claim),
             claim.code,
             outcome.redeemed_at,
             outcome.redeemed_count,
