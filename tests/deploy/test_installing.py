@@ -3,6 +3,7 @@
 import os
 import pty
 import shutil
+import signal
 import subprocess
 import time
 from pathlib import Path
@@ -82,13 +83,22 @@ def test_a_terminal_shows_how_far_it_is(venv: Path) -> None:
 def test_it_ends_with_make(venv: Path) -> None:
     write_pip(venv, seconds=30)
     with subprocess.Popen(
-        command(venv), stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        command(venv),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        # What runs in a shell's background ignores SIGINT, and so do its children.
+        preexec_fn=_heed_interrupts,
     ) as make:
         while not (venv / "install.log").exists():
             time.sleep(0.05)
-        os.killpg(make.pid, 2)  # as Ctrl-C does, which a shell's background ignores
+        os.killpg(make.pid, signal.SIGINT)  # as Ctrl-C does
         assert make.wait(20) != 0
     block_until(lambda: _processes_of(venv) == "", "nothing to be left")
+
+
+def _heed_interrupts() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _processes_of(venv: Path) -> str:
