@@ -9,10 +9,8 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Protocol
-from unittest.mock import patch
 from urllib.parse import urlsplit
 
-from claimsvc import bootstrap
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.embedded import free_port
@@ -101,11 +99,9 @@ class ServiceHere:
     async def _run(self, started: "asyncio.Future[int]") -> None:
         watch_tasks_of(self.work)
         settings = Settings(**self._settings)
-        # As with `sweep_seconds` above: twice a second it would be in every run.
-        with patch.object(bootstrap, "HEED_SECONDS", 3600.0):
-            async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
-                started.set_result(port)
-                await self._stop.wait()
+        async with application(settings) as app, served(app, header_timeout_seconds=10) as port:
+            started.set_result(port)
+            await self._stop.wait()
 
     async def stop(self) -> None:
         self._stop.set()

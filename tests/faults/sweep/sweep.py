@@ -7,6 +7,7 @@ import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from unittest.mock import patch
 
 import psycopg
 import structlog
@@ -104,6 +105,9 @@ async def sweep(
 
     async with AsyncExitStack() as stack:
         stack.enter_context(_quiet_logs())
+        # As with `sweep_seconds` of the services: what comes by the clock, twice a second, would be in every run. Once
+        # for all of them: of patches that overlap, the last one to end puts back what an earlier one had put there.
+        stack.enter_context(patch.object(bootstrap, "HEED_SECONDS", 3600.0))
         zygote: Zygote | None = None
         if set(plan.modes) & set(DEATHS):
             zygote = await stack.enter_async_context(open_zygote())
