@@ -5,6 +5,7 @@ The fence is SQL, which does not run here: its defects are those of the simulate
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -19,7 +20,7 @@ from claimsvc.ports import HandedBatch
 from claimsvc.redis.lock.redlock import RedlockLease
 from tests.simulation.database import Fenced, SimulatedDatabase, names_of
 from tests.simulation.network import Answer
-from tests.simulation.scenario import Kind, Scenario
+from tests.simulation.scenario import Fault, Kind, Scenario
 
 
 def there_is_no_fence() -> AbstractContextManager[object]:
@@ -170,10 +171,14 @@ def _where_messages_are_hurt(scenario: Scenario) -> bool:
     return _where_instances_combine(scenario) and scenario.copies
 
 
+def _where_few_combine(scenario: Scenario) -> bool:
+    return _where_instances_combine(scenario) and scenario.claims <= 120
+
+
 def _where_the_fence_is_purged(scenario: Scenario) -> bool:
     kinds = [fault.kind for fault in scenario.faults if fault.seconds > 0.1]
     copies_are_purged = kinds.count(Kind.DOUBLED_MESSAGES) == 3 and Kind.FENCE_PURGED in kinds
-    return copies_are_purged and _where_instances_combine(scenario) and scenario.claims <= 120
+    return copies_are_purged and _where_few_combine(scenario)
 
 
 COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[Scenario], bool]] = {
@@ -181,7 +186,7 @@ COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[
     copies_are_recognized_by_their_claims_alone: _where_messages_are_hurt,
     the_fence_is_put_up_before_the_transaction: _where_messages_are_hurt,
     the_fence_is_put_up_after_the_transaction: _where_messages_are_hurt,
-    the_fence_is_put_up_without_the_rows_lock: _where_the_fence_is_purged,
+    the_fence_is_put_up_without_the_rows_lock: _where_few_combine,
     the_fence_forgets_and_does_not_refuse: _where_the_fence_is_purged,
     a_batch_is_taken_back_without_asking: _where_messages_are_hurt,
     an_origin_reads_instead_of_withholding: _where_messages_are_hurt,
@@ -189,3 +194,10 @@ COMBINING_MUTANTS: dict[Callable[[], AbstractContextManager[object]], Callable[[
     what_is_put_back_is_forgotten: _where_instances_combine,
     decisions_of_a_batch_go_to_the_wrong_claims: _where_instances_combine,
 }
+
+
+def with_copies_and_purges(scenario: Scenario) -> Scenario:
+    """The scenario with every message doubled, and a purge every few milliseconds: one must come within a statement."""
+    copies = [Fault(Kind.DOUBLED_MESSAGES, 0.0, 3.0, which) for which in range(3)]
+    purges = [Fault(Kind.FENCE_PURGED, round(0.02 + 0.004 * number, 3), 0.01) for number in range(100)]
+    return replace(scenario, faults=(*copies, *purges), ttl_seconds=0.3)

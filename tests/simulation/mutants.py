@@ -15,7 +15,11 @@ from claimsvc.domain import SoldOut
 from claimsvc.redis.lock.pottery_lock import PotteryAcquisition
 from claimsvc.redis.lock.redlock import RedlockLease, Redlocks
 from claimsvc.redis.lock.wait_queue import HandOver, Wake
-from tests.simulation.combining_mutants import COMBINING_MUTANTS
+from tests.simulation.combining_mutants import (
+    COMBINING_MUTANTS,
+    the_fence_is_put_up_without_the_rows_lock,
+    with_copies_and_purges,
+)
 from tests.simulation.scenario import Kind, Scenario, may_strand_locks
 
 Mutant = Callable[[], AbstractContextManager[object]]
@@ -146,4 +150,9 @@ MUTANTS: dict[Mutant, Callable[[Scenario], bool]] = {
     the_lock_is_kept_while_there_is_work: _where_claims_keep_coming,
     whoever_waits_is_refused_with_the_oldest: _anywhere,
     **COMBINING_MUTANTS,
+}
+
+# What must be added to those scenarios, where chance brings it too seldom.
+MADE_WORSE: dict[Mutant, Callable[[Scenario], Scenario]] = {
+    the_fence_is_put_up_without_the_rows_lock: with_copies_and_purges
 }

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from claimsvc.errors import LockBusyError
 from tests.simulation.border import simulated_surroundings
 from tests.simulation.combining_mutants import batches_are_handed_over_whatever_time_is_left
 from tests.simulation.explore import describe, play, promises, shrink, tally
-from tests.simulation.mutants import MUTANTS, Mutant, a_batch_that_fails_is_not_answered
+from tests.simulation.mutants import MADE_WORSE, MUTANTS, Mutant, a_batch_that_fails_is_not_answered
 from tests.simulation.scenario import ClaimPlan, ClientPlan, CouponPlan, Fault, Kind, Moment, Scenario, scenario_of
 
 # `python -m tests.simulation --minutes 60` explores more.
@@ -37,7 +38,9 @@ def test_every_promise_is_kept_in_every_order_of_events_and_faults(part: int) ->
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=lambda mutant: mutant.__name__)
 def test_a_defect_is_found(mutant: Mutant) -> None:
-    scenarios = filter(MUTANTS[mutant], map(scenario_of, range(_MOST_SEEDS_FOR_A_MUTANT)))
+    scenarios: Iterator[Scenario] = filter(MUTANTS[mutant], map(scenario_of, range(_MOST_SEEDS_FOR_A_MUTANT)))
+    if mutant in MADE_WORSE:
+        scenarios = map(MADE_WORSE[mutant], scenarios)
     with simulated_surroundings() as border, mutant():
         assert any(play(scenario, border).violations for scenario in scenarios)
 
