@@ -230,7 +230,8 @@ DRILLS = (
         _balancer_gone,
         "ClaimsvcBalancerDown",
         "failed +no answer",
-        frozenset({"ClaimsvcProbeFails"}),
+        # The last answers that it gives may be errors.
+        frozenset({"ClaimsvcProbeFails", "ClaimsvcBalancerErrors"}),
     ),
     Drill(
         "The password is wrong after a restart of all",
