@@ -29,6 +29,7 @@ from tests.deploy.chart import (
     values_of,
 )
 from tests.deploy.files import PROJECT, ROOT, final_stage
+from tests.support.program import claimsvc_here
 
 pytestmark = needs_helm
 kubernetes = pytest.importorskip("kubernetes_validate", reason=NEEDED)
@@ -36,9 +37,14 @@ kubernetes = pytest.importorskip("kubernetes_validate", reason=NEEDED)
 RELEASES = ["minimal", "full"]
 EVERY_RELEASE = pytest.mark.parametrize("release", RELEASES)
 OLDEST, NEWEST = "1.27", kubernetes.latest_version()
-FOR_OPERATORS = {"ServiceMonitor", "PrometheusRule"}  # not Kubernetes' own, so its schemas know nothing of them
+FOR_OPERATORS = {
+    "PodMonitor",
+    "ServiceMonitor",
+    "PrometheusRule",
+}  # not Kubernetes' own, so its schemas know nothing of them
 
 PODS = {"demo-claimsvc", "demo-claimsvc-migrate", "demo-claimsvc-ready"}
+PODS_OF = {"minimal": PODS, "full": PODS | {"demo-claimsvc-prober"}}
 
 # What the supervisor may take past the grace: see claimsvc/server/supervisor.py.
 SUPERVISOR_SECONDS = TEARDOWN_SECONDS + 5.0
@@ -119,7 +125,7 @@ def test_what_is_off_makes_nothing() -> None:
 def test_every_toggle_makes_its_object() -> None:
     kinds = {made["kind"] for made in objects("full")} - {made["kind"] for made in objects("minimal")}
     assert kinds == {
-        *("HorizontalPodAutoscaler", "Ingress", "PrometheusRule", "Secret", "ServiceMonitor"),
+        *("HorizontalPodAutoscaler", "Ingress", "PodMonitor", "PrometheusRule", "Secret", "ServiceMonitor"),
     }
 
 
@@ -133,7 +139,7 @@ def test_what_is_on_by_default_can_be_turned_off() -> None:
 @EVERY_RELEASE
 def test_a_pod_has_no_rights_and_can_write_nowhere_but_to_its_tmp(release: str) -> None:
     user, group = map(int, final_stage("USER")[-1].arguments.split(":"))
-    assert {name for name, _ in pods(release)} == PODS
+    assert {name for name, _ in pods(release)} == PODS_OF[release]
     for _, pod in pods(release):
         assert pod["automountServiceAccountToken"] is False
         assert pod["securityContext"] == {
@@ -156,7 +162,7 @@ def test_a_pod_has_no_rights_and_can_write_nowhere_but_to_its_tmp(release: str) 
 @EVERY_RELEASE
 def test_no_service_of_the_namespace_becomes_a_setting(release: str) -> None:
     """Kubernetes would give the pods CLAIMSVC_PORT=tcp://... for a Service that is named claimsvc."""
-    assert {name: pod["enableServiceLinks"] for name, pod in pods(release)} == dict.fromkeys(PODS, False)
+    assert {name: pod["enableServiceLinks"] for name, pod in pods(release)} == dict.fromkeys(PODS_OF[release], False)
 
 
 def environment(release: str) -> dict[str, str]:
@@ -387,6 +393,42 @@ def test_the_job_label_is_the_one_that_the_rules_and_dashboards_use() -> None:
     selector = one(objects("full"), "ServiceMonitor")["spec"]["selector"]["matchLabels"]
     found = [made for made in objects("full") if selector.items() <= made["metadata"]["labels"].items()]
     assert [made["metadata"]["name"] for made in found if made["kind"] == "Service"] == ["demo-claimsvc-operators"]
+
+
+def prober_of(made: list[Object]) -> Object:
+    """The pod template of the prober."""
+    template: Object = one(made, "Deployment", "demo-claimsvc-prober")["spec"]["template"]
+    return template
+
+
+def test_the_prober_asks_where_users_come_in_or_else_the_service() -> None:
+    (container,) = prober_of(objects("full"))["spec"]["containers"]
+    assert container["args"][:2] == ["probe", "https://claims.example.com"]
+    (key,) = container["env"]
+    assert key["valueFrom"]["secretKeyRef"] == {"name": "probe-key", "key": "CLAIMSVC_PROBE_KEY"}
+    (container,) = prober_of(render({**values_of("minimal"), "prober": {"enabled": True}}))["spec"]["containers"]
+    assert container["args"][:2] == ["probe", "http://demo-claimsvc:80"]
+    assert "env" not in container
+
+
+def test_the_command_takes_the_arguments_of_the_prober() -> None:
+    (container,) = prober_of(objects("full"))["spec"]["containers"]
+    assert claimsvc_here(*container["args"], "--help").returncode == 0
+    given = {name: value for name, _, value in (each.partition("=") for each in container["args"][2:])}
+    assert given == {"--every": "10", "--coupon": "claimsvc-probe", "--host": "0.0.0.0", "--listen": "9464"}
+
+
+def test_the_prober_is_scraped_as_the_rules_have_it_and_serves_no_users() -> None:
+    made, labels = objects("full"), prober_of(objects("full"))["metadata"]["labels"]
+    monitor = one(made, "PodMonitor", "demo-claimsvc-prober")["spec"]
+    assert monitor["selector"]["matchLabels"].items() <= labels.items()
+    (endpoint,) = monitor["podMetricsEndpoints"]
+    assert {"targetLabel": "job", "replacement": "claimsvc-probe"} in endpoint["relabelings"]
+    (container,) = prober_of(made)["spec"]["containers"]
+    assert {"name": endpoint["port"], "containerPort": 9464} in container["ports"]
+    selectors = [each["spec"]["selector"] for each in made if each["kind"] == "Service"]
+    selectors.append(one(made, "PodDisruptionBudget")["spec"]["selector"]["matchLabels"])
+    assert not any(selector.items() <= labels.items() for selector in selectors)
 
 
 def rules() -> list[Path]:
