@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import structlog
 
 from claimsvc import ports
+from claimsvc.background import in_background
 from claimsvc.errors import UnavailableError
 
 CHECK_TIMEOUT_SECONDS = 2.0
@@ -87,12 +88,8 @@ class Readiness:
     async def watched(self) -> AsyncIterator[None]:
         """Check at once, and then whenever a report would be stale, while the context is active."""
         await self.report()
-        task = asyncio.create_task(self._watch())
-        try:
+        async with in_background(self._watch()):
             yield
-        finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
 
     async def _watch(self) -> None:
         while not self._stopping:

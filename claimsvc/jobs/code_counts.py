@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 
 import structlog
 
+from claimsvc.background import in_background
 from claimsvc.domain import CodeCounts
 from claimsvc.errors import TransientError
 from claimsvc.ports import CodeCounters, Codes
@@ -43,12 +44,10 @@ class CodeCountUpdater:
     @asynccontextmanager
     async def running(self, codes: Codes, counters: CodeCounters) -> AsyncIterator[None]:
         """Count in the background while the context is active; on leaving, count the remaining changes."""
-        task = asyncio.create_task(self._run(codes, counters))
         try:
-            yield
+            async with in_background(self._run(codes, counters)):
+                yield
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
             with suppress(TransientError, TimeoutError):
                 async with asyncio.timeout(_RETRY_SECONDS):
                     await self._count(codes, counters)

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import structlog
 
+from claimsvc.background import in_background
 from claimsvc.errors import TransientError
 
 _log = structlog.get_logger("claimsvc.jobs")
@@ -41,12 +42,8 @@ async def repeated(
             except Exception:  # noqa: BLE001 - a failed pass must not end the loop
                 _log.exception("job failed", job=name)
 
-    task = asyncio.create_task(loop())
-    try:
+    async with in_background(loop()):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -65,9 +62,5 @@ async def event_loop_watched(observe: Callable[[float], None]) -> AsyncIterator[
             await asyncio.sleep(_LAG_SAMPLE_SECONDS)
             observe(max(0.0, time.monotonic() - started - _LAG_SAMPLE_SECONDS))
 
-    task = asyncio.create_task(loop())
-    try:
+    async with in_background(loop()):
         yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)

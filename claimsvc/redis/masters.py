@@ -16,6 +16,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from claimsvc.background import in_background
 from claimsvc.errors import Trouble, UnavailableError
 from claimsvc.ports import MasterObserver
 from claimsvc.redis.troubles import trouble_of
@@ -196,7 +197,7 @@ class Masters:
     async def watch(self, master: Master) -> None:
         """Probe the master until cancelled: every second, and immediately when a command found it down."""
         was_up = master.up
-        while not being_cancelled():
+        while True:
             is_up = await self.probe(master)
             if is_up and not was_up:
                 _log.info("master is up", master=master.name)
@@ -230,15 +231,6 @@ def place_of(name: str, count: int) -> int:
     return zlib.crc32(name.encode()) % count
 
 
-def being_cancelled() -> bool:
-    """Whether the current task has been cancelled.
-
-    redis-py swallows a cancellation that arrives while it connects, so loops around it have to check.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
-
-
 @asynccontextmanager
 async def open_masters(
     urls: Sequence[str],
@@ -259,11 +251,8 @@ async def open_masters(
         [Master(url, timeout_seconds=timeout_seconds, pool_size=pool_size, observer=observer) for url in urls], observer
     )
     await asyncio.gather(*(masters.probe(master) for master in masters.all))
-    watchers = [asyncio.create_task(masters.watch(master)) for master in masters.all]
     try:
-        yield masters
+        async with in_background(*(masters.watch(master) for master in masters.all)):
+            yield masters
     finally:
-        for watcher in watchers:
-            watcher.cancel()
-        await asyncio.gather(*watchers, return_exceptions=True)
         await asyncio.gather(*(master.aclose(close_connection_pool=True) for master in masters.all))

@@ -15,7 +15,7 @@ import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from claimsvc.redis.masters import Master, being_cancelled
+from claimsvc.redis.masters import Master
 from claimsvc.redis.scripts import Script
 
 _log = structlog.get_logger("claimsvc.masters")
@@ -82,7 +82,7 @@ class Wire:
 
     async def run(self) -> None:
         """Keep the connection open until cancelled."""
-        while not being_cancelled():
+        while True:
             try:
                 await self._serve()
             except (RedisError, OSError):
@@ -102,8 +102,6 @@ class Wire:
         connection = self._master.connection_pool.make_connection()  # type: ignore[no-untyped-call]
         try:
             await connection.connect()
-            if being_cancelled():
-                return
             reader, self._writer = connection._reader, connection._writer
             if self._channel:
                 self._writer.write(_packed(("SUBSCRIBE", self._channel)))
@@ -120,7 +118,7 @@ class Wire:
         """Read until the connection is lost."""
         parser = hiredis.Reader(notEnoughData=_NOTHING)
         is_asked = False
-        while not being_cancelled():
+        while True:
             try:
                 async with asyncio.timeout(_QUIET_SECONDS):
                     data = await reader.read(_READ_BYTES)

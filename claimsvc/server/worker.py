@@ -1,7 +1,6 @@
 """One worker: serves the application in this process until it receives a signal."""
 
 import asyncio
-import contextlib
 import gc
 import os
 import signal
@@ -11,6 +10,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 from aiohttp import web
 
+from claimsvc.background import end
 from claimsvc.bootstrap import application
 from claimsvc.config import Settings
 from claimsvc.errors import EXIT_FAILED, EXIT_OK
@@ -163,11 +163,7 @@ async def _until_stopped(stop: asyncio.Event, on_ready: Ready | None) -> int:
         await stopped
         return EXIT_OK
     finally:
-        for task in (stopped, ready):
-            if task is not None and not task.done():
-                task.cancel()
-                with contextlib.suppress(asyncio.CancelledError):
-                    await task
+        await end([task for task in (stopped, ready) if task is not None])
 
 
 def serve_as_worker(

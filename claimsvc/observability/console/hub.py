@@ -15,6 +15,7 @@ from typing import Protocol
 import orjson
 import structlog
 
+from claimsvc.background import end
 from claimsvc.domain import Coupon
 from claimsvc.errors import TransientError
 from claimsvc.observability.console.diagnosis import Diagnosis
@@ -29,7 +30,7 @@ from claimsvc.observability.console.summary import Summary, Window
 from claimsvc.observability.console.verdict import Scene, Verdict
 from claimsvc.observability.metrics import Metrics, read_totals
 from claimsvc.observability.metrics.busiest import OTHER
-from claimsvc.redis.masters import Master, being_cancelled
+from claimsvc.redis.masters import Master
 
 _log = structlog.get_logger("claimsvc.live")
 
@@ -190,9 +191,7 @@ class Live:
             yield
         finally:
             await self.dismiss_viewers()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(tasks)
             if self._listeners > 0:
                 await self._relay.publish(self._summary(is_leaving=True))
 
@@ -326,7 +325,7 @@ def _shown(instance: str) -> str:
 
 
 async def _repeat(work: Callable[[], Awaitable[None]]) -> None:
-    while not being_cancelled():
+    while True:
         try:
             await work()
         except Exception:  # noqa: BLE001 - a failure must not end the console

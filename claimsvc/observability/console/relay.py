@@ -13,8 +13,9 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from claimsvc.background import in_background
 from claimsvc.observability.console.summary import Summary
-from claimsvc.redis.masters import Client, Master, being_cancelled
+from claimsvc.redis.masters import Client, Master
 
 CHANNEL = "claim:console"
 _POLL_SECONDS = 1.0
@@ -75,17 +76,12 @@ class Relay:
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[None]:
         """Receive summaries while the context is active."""
-        tasks = [asyncio.create_task(self._listen(master)) for master in self._masters]
-        try:
+        async with in_background(*(self._listen(master) for master in self._masters)):
             yield
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _listen(self, master: Master) -> None:
         """Receive what is published on one master, until cancelled."""
-        while not being_cancelled():
+        while True:
             client = Client.from_url(
                 master.url,
                 socket_timeout=_POLL_SECONDS + 1.0,
@@ -98,7 +94,7 @@ class Relay:
                 async with client.pubsub(ignore_subscribe_messages=True) as channel:
                     await channel.subscribe(CHANNEL)
                     self._subscribed.add(master)
-                    while not being_cancelled():
+                    while True:
                         message = await channel.get_message(timeout=_POLL_SECONDS)
                         if message is not None and (summary := Summary.from_bytes(message["data"])):
                             self._heard(summary)

@@ -4,7 +4,6 @@ A batch is handed over on one master, the first of those that are up in an order
 script that reads who holds the lock there. Its answer comes back by the same master.
 """
 
-import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
@@ -12,6 +11,7 @@ from functools import partial
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
+from claimsvc.background import in_background
 from claimsvc.ports import HandOver, Mailbox
 from claimsvc.redis.lock.identity import key_of
 from claimsvc.redis.masters import Master, place_of
@@ -80,13 +80,8 @@ class MasterPost:
 async def open_post(instance: str, masters: Sequence[Master]) -> AsyncIterator[MasterPost]:
     """Open the post of an instance; its connections are kept until the context is left."""
     post = MasterPost(instance, masters)
-    running = [asyncio.create_task(wire.run()) for wire in post.wires()]
-    try:
+    async with in_background(*(wire.run() for wire in post.wires())):
         yield post
-    finally:
-        for each in running:
-            each.cancel()
-        await asyncio.gather(*running, return_exceptions=True)
 
 
 def _inbox_of(instance: str) -> str:

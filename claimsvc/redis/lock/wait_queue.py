@@ -18,9 +18,10 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
 
+from claimsvc.background import in_background
 from claimsvc.ports import LockObserver
 from claimsvc.redis.lock.identity import key_of
-from claimsvc.redis.masters import Client, Master, being_cancelled, place_of
+from claimsvc.redis.masters import Client, Master, place_of
 from claimsvc.redis.scripts import Script
 
 _wait = Script("lock_wait.lua")
@@ -149,7 +150,7 @@ class HandOver:
             retry=Retry(NoBackoff(), 0),
         )
         try:
-            while not being_cancelled():
+            while True:
                 try:
                     received = await listener.blpop([hints], timeout=_LISTEN_SECONDS)
                 except RedisError:
@@ -165,10 +166,5 @@ class HandOver:
 async def open_hand_over(instance: str, masters: Sequence[Master], observer: LockObserver) -> AsyncIterator[HandOver]:
     """Open this instance's side of the hand-over. It listens for hints until the context is left."""
     hand_over = HandOver(instance, masters, observer)
-    listeners = [asyncio.create_task(hand_over.listen(master)) for master in masters]
-    try:
+    async with in_background(*(hand_over.listen(master) for master in masters)):
         yield hand_over
-    finally:
-        for listener in listeners:
-            listener.cancel()
-        await asyncio.gather(*listeners, return_exceptions=True)
