@@ -15,9 +15,9 @@ _ALREADY_CLAIMED = "already-claimed"
 
 
 @outcome("claimed", uses_up=True)
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class Claimed(ClaimOutcome):
-    """The claim is committed."""
+    """The claim is committed. Never changed."""
 
     claim: Claim
 

@@ -5,7 +5,6 @@ from typing import Any
 
 from aiohttp import hdrs, web
 from aiohttp.http_parser import RawRequestMessage
-from aiohttp.streams import StreamReader
 
 from claimsvc.domain import Caller
 from claimsvc.http.resources.claims.routes import CLAIM_PATH
@@ -58,14 +57,14 @@ class TracedFastPath(FastPath):
     def begin(
         self,
         message: RawRequestMessage,
-        body: StreamReader,
+        raw: bytes,
         remote: str | None,
         caller: Caller | Exception,
         ended: Ended,
     ) -> FastPathClaim:
         trace = self._tracer.begin(hdrs.METH_POST, CLAIM_PATH, message.headers)
         with trace:
-            claim = super().begin(message, body, remote, caller, ended)
+            claim = super().begin(message, raw, remote, caller, ended)
         assert isinstance(claim, _TracedClaim)  # noqa: S101 - `claim_class` says so; this tells mypy
         claim.trace = trace
         return claim

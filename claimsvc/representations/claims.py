@@ -80,21 +80,20 @@ class UserClaimWithCodeBody(UserClaimBody):
 
 
 def claim_body(claim: domain.Claim) -> ClaimBody:
-    """The body of a claim."""
+    """The body of a claim, to be encoded."""
+    # Not a `ClaimBody`: it is made for each claim, and encoded in a third of the time.
+    body: Any = {
+        "id": claim.id,
+        "coupon_name": claim.coupon_name,
+        "user_id": claim.user_id,
+        "state": claim.state,
+        "claimed_at": claim.claimed_at,
+        "expires_at": claim.expires_at,
+        "ended_at": claim.ended_at,
+        "code": claim.code,
+    }
     if claim.terms is not None:
-        terms = claim.terms
-        return ClaimBody(*all_but_code(claim), claim.code, terms.type, benefit_body(terms.benefit))
-    # Spelled out, because it is done for each claim.
-    body = ClaimWithoutTermsBody(
-        claim.id,
-        claim.coupon_name,
-        claim.user_id,
-        claim.state,
-        claim.claimed_at,
-        claim.expires_at,
-        claim.ended_at,
-        claim.code,
-    )
+        body |= {"type": claim.terms.type, "benefit": benefit_body(claim.terms.benefit)}
     return cast("ClaimBody", body)
 
 

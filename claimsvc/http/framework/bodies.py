@@ -21,6 +21,7 @@ from claimsvc.http.server.problems import (
     bad_body,
 )
 from claimsvc.http.server.wire import MAX_BODY_BYTES, PLAIN_JSON
+from claimsvc.representations.mistakes import MAX_MISTAKES
 from claimsvc.representations.strict_json import InvalidJsonError, decode_object, starts_too_deep, too_deep
 
 _UTF_8 = frozenset({"utf-8", "utf8"})
@@ -83,7 +84,8 @@ def validate_body(model: type[Model], document: dict[str, Any], given: Mapping[s
     """Validate a decoded body. Arguments and errors are those of `read_body`."""
     if given:
         document = {**given, **document}
-    refuse_unknown_names(model, document)
+    if len(document) > MAX_MISTAKES:
+        refuse_unknown_names(model, document)
     try:
         return model.model_validate(document)
     except ValidationError as error:

@@ -51,6 +51,15 @@ def forget_exception(stream: StreamReader) -> None:
     stream._exception = None
 
 
+def take_complete(body: StreamReader) -> bytes:
+    """Take a body that has arrived completely. Its parser is not asked for more, as `read_nowait` does."""
+    pieces = body._buffer
+    data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    pieces.clear()
+    body._size = 0
+    return data
+
+
 def is_ignored_upgrade(message: RawRequestMessage) -> bool:
     """Whether the request asks for an upgrade that aiohttp ignores, while its parser has stopped for it.
 

@@ -122,9 +122,12 @@ class ArrivingRequests(web.RequestHandler):
         self._waiter = waiter
         if self._request_count != heads:
             self._started_head = False
-            self._stop_head_timer()
-            self._refuse_other_versions()
+            if self._head_timer is not None:
+                self._stop_head_timer()
             last, self._body = self._messages[-1]
+            if len(self._messages) > 1 or isinstance(last, _ErrInfo) or last.version not in _VERSIONS:
+                self._refuse_other_versions()
+                last, self._body = self._messages[-1]
             if isinstance(last, _ErrInfo):
                 self._stop_reading(last)
             elif last.upgrade:

@@ -11,7 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
-from claimsvc.http.server.aiohttp_internals import forget_exception
+from claimsvc.http.server.aiohttp_internals import forget_exception, take_complete
 from claimsvc.http.server.arrival import ArrivingRequests, ConnectionServer, refusal_of
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
 from claimsvc.http.server.request_boundary import RequestBoundary
@@ -130,7 +130,10 @@ class HttpConnection(ArrivingRequests):
         if self._counted_bytes:
             self._count_kept()  # it waits no longer
         self._server.requests_count += 1
-        self._claim = self._fast_path.begin(message, body, self._remote, caller, self._end_claim)
+        # Unless reading was paused, nothing waits to be parsed.
+        is_paused = self._reading_paused or self._buffer_paused
+        raw = body.read_nowait() if is_paused else take_complete(body)
+        self._claim = self._fast_path.begin(message, raw, self._remote, caller, self._end_claim)
 
     def _end_claim(self, claim: FastPathClaim, _: object) -> None:
         # A batch decides its claims together, and answering each costs as much as beginning it did: queue again.
@@ -142,9 +145,11 @@ class HttpConnection(ArrivingRequests):
 
     def _reply_to(self, claim: FastPathClaim, _: object = None) -> None:
         self._claim = self._turn = None
-        self._leave_place()
+        if self._under_way is not None:
+            self._leave_place()
         try:
-            message, closes = claim.reply(closes=self._close or self._server.is_stopping or self._is_last())
+            closes = self._close or self._server.is_stopping or (self._rest is not None and self._is_last())
+            message, closes = claim.reply(closes=closes)
         except Exception as error:
             # As in `handle_error`: no response can be trusted.
             self.logger.error("The answer could not be made", exc_info=error)

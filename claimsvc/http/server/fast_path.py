@@ -32,9 +32,6 @@ from claimsvc.ports import PendingOutcome
 
 # Enough for two names of maximal length; longer bodies are unusual.
 _MAX_BODY_BYTES = 1024
-# Only aiohttp's path supports these.
-_UNUSUAL_HEADERS = (hdrs.EXPECT, hdrs.CONTENT_ENCODING, hdrs.TRANSFER_ENCODING)
-
 _Result = TypeVar("_Result")
 
 Headers = CIMultiDictProxy[str]
@@ -233,19 +230,24 @@ class FastPath:
 
     def takes(self, message: object, body: StreamReader) -> bool:
         """Whether the request is a usual claim."""
+        if not isinstance(message, RawRequestMessage):
+            return False
+        headers = message.headers
         return (
-            isinstance(message, RawRequestMessage)
-            and message.path == self._route.path
+            message.path == self._route.path
             and message.method == hdrs.METH_POST
             and not message.should_close
             and message.version == HttpVersion11
             and body.is_eof()
             and body.total_bytes <= _MAX_BODY_BYTES
             and body.exception() is None
-            and message.headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
-            and not any(name in message.headers for name in _UNUSUAL_HEADERS)
+            and headers.get(hdrs.CONTENT_TYPE) in PLAIN_JSON
+            # Only aiohttp's path supports these. No loop: it is done for each claim.
+            and hdrs.EXPECT not in headers
+            and hdrs.CONTENT_ENCODING not in headers
+            and hdrs.TRANSFER_ENCODING not in headers
             # aiohttp's path refuses it.
-            and (self.hosts is None or self.hosts.refusal(message.headers) is None)
+            and (self.hosts is None or self.hosts.refusal(headers) is None)
         )
 
     def caller_of(self, message: RawRequestMessage) -> Caller | Exception | None:
@@ -260,7 +262,7 @@ class FastPath:
     def begin(
         self,
         message: RawRequestMessage,
-        body: StreamReader,
+        raw: bytes,
         remote: str | None,
         caller: Caller | Exception,
         ended: Ended,
@@ -269,7 +271,7 @@ class FastPath:
 
         Args:
             message: the request's head.
-            body: the complete body.
+            raw: the complete body.
             remote: the client's address.
             caller: from `caller_of`.
             ended: called with the claim when it can reply, in a later turn of the event loop.
@@ -277,7 +279,6 @@ class FastPath:
         claim = self.claim_class(request_id_of(message.headers), remote, self._access_log, self._route, ended)
         if self.cors is not None:
             claim.shared = self.cors.headers(message.headers)
-        raw = body.read_nowait()
         if isinstance(caller, Exception):
             claim.fail(caller)
             return claim
