@@ -53,6 +53,8 @@ def forget_exception(stream: StreamReader) -> None:
 
 def take_complete(body: StreamReader) -> bytes:
     """Take a body that has arrived completely. Its parser is not asked for more, as `read_nowait` does."""
+    if not body.total_bytes:
+        return b""  # there may be no buffer
     pieces = body._buffer
     data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
     pieces.clear()
