@@ -6,6 +6,7 @@ Input that parsers interpret differently (duplicate keys, NaN, numbers beyond th
 import json
 import math
 from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any, Never
 
@@ -14,6 +15,8 @@ import orjson
 # More than any valid number has. int() takes quadratic time, and fails beyond 4300 digits.
 _MAX_DIGITS = 32
 _MAX_SHOWN = 64
+# What is nested more deeply is not usual.
+_FAST_LEVELS = 4
 BODY = "The body"
 _EXAMPLE = 'a JSON object, such as {"user_id": "user-1"}'
 
@@ -40,11 +43,41 @@ def decode_object(raw: bytes, called: str = BODY) -> dict[str, Any]:
         document = orjson.loads(raw)
     except orjson.JSONDecodeError:
         return _decode_strictly(raw, called)
-    # Usual documents are objects of plain strings. Each key and each value has two quotation marks; if there are more,
-    # one is escaped, or a key is duplicated.
-    if type(document) is dict and raw.count(b'"') == 4 * len(document) and set(map(type, document.values())) == {str}:
-        return document
+    if type(document) is dict:
+        # Each key and each string has two quotation marks; if there are more, a key is duplicated, or one is escaped.
+        quotes = raw.count(b'"')
+        # Usual documents are objects of plain strings.
+        if quotes == 4 * len(document) and set(map(type, document.values())) == {str}:
+            return document
+        if quotes == _quotes_of(document, _FAST_LEVELS):
+            return document
     return _decode_strictly(raw, called)
+
+
+def _quotes_of(value: dict[str, Any] | list[Any], levels: int) -> int:
+    """How many quotation marks a document has at least; -1 if parsers may understand it differently.
+
+    Args:
+        value: an object or an array.
+        levels: how deeply it may be nested.
+    """
+    quotes = 0
+    members: Iterable[Any] = value
+    if type(value) is dict:
+        quotes = 2 * len(value)
+        members = value.values()
+    for each in members:
+        kind = type(each)
+        if kind is str:
+            quotes += 2
+        elif kind is dict or kind is list:
+            nested = _quotes_of(each, levels - 1) if levels > 1 else -1
+            if nested < 0:
+                return -1
+            quotes += nested
+        elif kind is float:
+            return -1  # `_number` has rules for it, and it may be an integer of more digits than orjson reads
+    return quotes
 
 
 def _decode_strictly(raw: bytes, called: str) -> dict[str, Any]:
