@@ -1,7 +1,7 @@
 """The keys of a JSON Web Key Set, and what they sign: the only file that imports PyJWT.
 
-PyJWT checks everything. Only how it decodes base64 is replaced, by an equal check in C: its own looks at each byte in
-Python, which takes half as long as the signature.
+PyJWT checks everything here; `usual_tokens` has what it would accept in any case. Only how it decodes base64 is
+replaced, by an equal check in C: its own looks at each byte in Python, which takes half as long as the signature.
 """
 
 import base64
@@ -24,11 +24,24 @@ ALGORITHMS: Mapping[str, frozenset[str]] = {
 }
 # Allowance for differences between the clocks of issuer and service.
 LEEWAY_SECONDS = 30.0
+INVALID_SIGNATURE = TokenRefused("The token's signature is invalid.")
 _OPTIONS: Options = {"require": ["exp", "aud", "iss", "sub"]}
 _IS_USER_ID = re.compile(USER_ID_PATTERN)
 # What PyJWT raises for a token that is not good: its own errors, and those of the parsers below it.
 _NOT_GOOD = (jwt.PyJWTError, ValueError, TypeError, OverflowError, RecursionError)
 _STANDARD = bytes.maketrans(b"-_+/", b"+/-_")
+
+
+def base64url(segment: bytes) -> bytes | None:
+    """Decode what is in base64url without padding; None if it is not in the canonical form."""
+    try:
+        standard = segment.translate(_STANDARD) + b"=" * (-len(segment) % 4)
+        decoded = binascii.a2b_base64(standard, strict_mode=True)
+    except binascii.Error:
+        return None
+    # What is encoded to the same text again is the canonical form.
+    is_canonical = binascii.b2a_base64(decoded, newline=False).translate(_STANDARD).rstrip(b"=") == segment
+    return decoded if is_canonical else None
 
 
 class _Jws(jwt.PyJWS):
@@ -40,15 +53,9 @@ class _Jws(jwt.PyJWS):
 
     @staticmethod
     def _decode_base64url_segment(segment: bytes, name: str) -> bytes:
-        try:
-            standard = segment.translate(_STANDARD) + b"=" * (-len(segment) % 4)
-            decoded = binascii.a2b_base64(standard, strict_mode=True)
-        except binascii.Error:
-            decoded = b""
-        # What is encoded to the same text again is the canonical form, which PyJWT accepts; it decides all others.
-        if binascii.b2a_base64(decoded, newline=False).translate(_STANDARD).rstrip(b"=") == segment:
-            return decoded
-        return jwt.PyJWS._decode_base64url_segment(segment, name)
+        # PyJWT accepts the canonical form; it decides all others.
+        decoded = base64url(segment)
+        return jwt.PyJWS._decode_base64url_segment(segment, name) if decoded is None else decoded
 
     def _load(self, jwt: str | bytes) -> tuple[bytes, bytes, dict[str, Any], bytes]:
         """Parse a token. `header_of` and then `verify` ask for it, so what was parsed last is used once more."""
@@ -122,7 +129,7 @@ def verify(token: str, key: PublicKey, algorithm: str, *, issuer: str, audience:
     except jwt.ExpiredSignatureError:
         return TokenRefused("The token has expired.")
     except jwt.InvalidSignatureError:
-        return TokenRefused("The token's signature is invalid.")
+        return INVALID_SIGNATURE
     except _NOT_GOOD:
         return TokenRefused(
             "The token has a different audience or issuer, is not valid yet, or lacks a required claim."

@@ -16,7 +16,8 @@ import structlog
 
 from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
-from claimsvc.identity.signatures import PublicKey, header_of, keys_of, verify
+from claimsvc.identity.signatures import INVALID_SIGNATURE, PublicKey, Verified, header_of, keys_of, verify
+from claimsvc.identity.usual_tokens import UsualTokens
 from claimsvc.identity.verified import VerifiedTokens
 
 REFRESH_SECONDS = 300.0
@@ -65,6 +66,7 @@ class JsonWebTokens:
         self._raw: bytes | None = None
         self._keys: Sequence[PublicKey] = ()
         self._remembered = VerifiedTokens()
+        self._usual = UsualTokens(issuer, audience)
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
 
@@ -74,6 +76,11 @@ class JsonWebTokens:
         user = self._remembered.user_of(digest, now)
         if user is not None:
             return user
+        usual = self._usual.read(token, now)
+        if usual is not None:
+            if not usual.is_signed():
+                return INVALID_SIGNATURE
+            return self._remember(token, digest, usual.verified(), now)
         header = header_of(token)
         if isinstance(header, TokenRefused):
             return header
@@ -87,6 +94,10 @@ class JsonWebTokens:
         found = verify(token, candidates[0], algorithm, issuer=self._issuer, audience=self._audience)
         if isinstance(found, TokenRefused):
             return found
+        self._usual.learn(token, candidates[0], algorithm)
+        return self._remember(token, digest, found, now)
+
+    def _remember(self, token: str, digest: bytes, found: Verified, now: float) -> TokenUser:
         if len(token) <= _MOST_REMEMBERED_LENGTH:
             self._remembered.add(digest, found, now)
         return found.user
@@ -141,6 +152,7 @@ class JsonWebTokens:
             raise _UnreadableError("it contains no key for RS256, PS256, ES256 or EdDSA")
         self._raw, self._keys = raw, keys
         self._remembered.clear()
+        self._usual.clear()
 
     def _load(self) -> bytes:
         try:

@@ -17,6 +17,7 @@ from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.identity import signatures, tokens
 from claimsvc.identity.signatures import LEEWAY_SECONDS, Verified, _Jws
 from claimsvc.identity.tokens import JsonWebTokens, open_tokens
+from claimsvc.identity.usual_tokens import UsualToken
 from claimsvc.identity.verified import VerifiedTokens
 from tests.support.token_issuer import AUDIENCE, ISSUER, Issuer
 
@@ -48,8 +49,15 @@ def verifications() -> Iterator[list[str]]:
         seen.append(token)
         return verify(token, *arguments, **options)  # type: ignore[arg-type]
 
+    is_signed = UsualToken.is_signed
+
+    def also_noted(usual: UsualToken) -> bool:
+        seen.append(f"{usual._signed.decode()}.{base64.urlsafe_b64encode(usual._signature).rstrip(b'=').decode()}")
+        return is_signed(usual)
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tokens, "verify", noted)
+        patch.setattr(UsualToken, "is_signed", also_noted)
         yield seen
 
 
