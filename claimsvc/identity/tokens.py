@@ -16,6 +16,7 @@ import structlog
 
 from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
+from claimsvc.identity.signature_checks import SignatureChecks
 from claimsvc.identity.signatures import INVALID_SIGNATURE, PublicKey, Verified, header_of, keys_of, verify
 from claimsvc.identity.usual_tokens import UsualTokens
 from claimsvc.identity.verified import VerifiedTokens
@@ -67,20 +68,44 @@ class JsonWebTokens:
         self._keys: Sequence[PublicKey] = ()
         self._remembered = VerifiedTokens()
         self._usual = UsualTokens(issuer, audience)
+        self._checks = SignatureChecks()
         self._reading = asyncio.Lock()
         self._read_at = float("-inf")
 
     def user_at_hand(self, token: str) -> TokenUser | TokenRefused | None:
-        digest = hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
-        now = time.time()
+        digest, now = _digest(token), time.time()
         user = self._remembered.user_of(digest, now)
         if user is not None:
             return user
         usual = self._usual.read(token, now)
-        if usual is not None:
-            if not usual.is_signed():
+        if usual is None:
+            return self._verified(token, digest, now)
+        return self._remember(token, digest, usual.verified(), now) if usual.is_signed() else INVALID_SIGNATURE
+
+    def user_soon(self, token: str) -> TokenUser | TokenRefused | asyncio.Future[TokenUser | TokenRefused] | None:
+        digest, now = _digest(token), time.time()
+        user = self._remembered.user_of(digest, now)
+        if user is not None:
+            return user
+        usual = self._usual.read(token, now)
+        if usual is None:
+            return self._verified(token, digest, now)
+        keys = self._keys
+
+        def checked(is_signed: bool) -> TokenUser | TokenRefused:
+            if not is_signed:
                 return INVALID_SIGNATURE
-            return self._remember(token, digest, usual.verified(), now)
+            verified = usual.verified()
+            # What the previous keys have verified is forgotten.
+            return self._remember(token, digest, verified, now) if keys is self._keys else verified.user
+
+        return self._checks.check(usual, checked)
+
+    def close(self) -> None:
+        """End the thread that verifies."""
+        self._checks.close()
+
+    def _verified(self, token: str, digest: bytes, now: float) -> TokenUser | TokenRefused | None:
         header = header_of(token)
         if isinstance(header, TokenRefused):
             return header
@@ -178,6 +203,10 @@ class JsonWebTokens:
             raise _UnreadableError(f"the server does not answer ({type(error).__name__})") from error
 
 
+def _digest(token: str) -> bytes:
+    return hashlib.sha256(token.encode("utf-8", "surrogateescape")).digest()
+
+
 @asynccontextmanager
 async def open_tokens(source: str, *, issuer: str, audience: str) -> AsyncIterator[JsonWebTokens]:
     """Open `JsonWebTokens` and read the key set.
@@ -188,4 +217,7 @@ async def open_tokens(source: str, *, issuer: str, audience: str) -> AsyncIterat
     async with aiohttp.ClientSession() as client:
         tokens = JsonWebTokens(source, issuer=issuer, audience=audience, client=client)
         await tokens.require()
-        yield tokens
+        try:
+            yield tokens
+        finally:
+            tokens.close()

@@ -175,6 +175,8 @@ class _NoTokens:
     def user_at_hand(self, token: str) -> TokenRefused:
         return TokenRefused("no token is good")
 
+    user_soon = user_at_hand
+
     async def user_of(self, token: str) -> TokenRefused:
         return self.user_at_hand(token)
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from claimsvc.domain import Quota, StrategyName
 from claimsvc.http.framework import idempotency
 from tests.http.gated import EXPRESS, ORDINARY, Gate, claim_request, read_answer
-from tests.http.guarded import SHOP, both_ways, guarded, keys_in
+from tests.http.guarded import SHOP, both_ways, guarded, keys_in, ordinary_requests
 from tests.http.memory_services import MemoryStrategy
 from tests.support.admin import ADMIN
 from tests.support.raw_http import connected
@@ -305,3 +305,49 @@ async def test_a_defect_of_the_quotas_is_an_internal_error_and_no_request_hangs(
             told += await service.ask((body_of(), "X-Request-ID: mine\r\n"))
     assert statuses(told) == [500, 500]
     assert told[0] == told[1]
+
+
+async def test_users_whose_tokens_arrive_together_each_claim_for_themselves(tmp_path: Path) -> None:
+    users = [f"user-{number}" for number in range(40)]
+    async with guarded(EXPRESS, _ISSUER, tmp_path, under_way=None) as service, AsyncExitStack() as stack:
+        assert statuses(await service.ask((body_of(), bearer(_ISSUER.token("ann"))))) == [201]
+        wires = [await stack.enter_async_context(connected(service.port)) for _ in users]
+        with ordinary_requests() as ordinary:
+            for user, wire in zip(users, wires, strict=True):
+                # Some send the token of another user, and some hang up.
+                named = bearer(_ISSUER.token(user if user[-1] != "3" else "eve", jti=user))
+                await wire.send(claim_request(body_of(user), more=named))
+                if user[-1] == "7":
+                    wire.writer.transport.abort()
+            answers = {user: await wire.answer() for user, wire in zip(users, wires, strict=True) if user[-1] != "7"}
+        assert {user: answer and answer.status for user, answer in answers.items()} == {
+            user: 403 if user[-1] == "3" else 201 for user in answers
+        }
+        assert [
+            json.loads(answer.body)["user_id"] for answer in answers.values() if answer and answer.status == 201
+        ] == [user for user in answers if user[-1] != "3"]
+        assert ordinary == []
+
+
+async def test_a_claim_whose_token_is_being_verified_is_answered_by_a_server_that_stops(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with guarded(EXPRESS, _ISSUER, tmp_path) as service:
+        assert service.tokens is not None
+        asked = asyncio.Event()
+        user_soon = service.tokens.user_soon
+
+        def late(token: str) -> Any:
+            asked.set()
+            pending = asyncio.get_running_loop().create_future()
+            found = user_soon(token)
+            asyncio.get_running_loop().call_later(0.3, pending.set_result, found)
+            return pending
+
+        monkeypatch.setattr(service.tokens, "user_soon", late)
+        reader, writer = await asyncio.open_connection("127.0.0.1", service.port)
+        writer.write(claim_request(body_of(), more=bearer(_ISSUER.token("ann"))))
+        await asked.wait()
+    answer = await read_answer(reader)
+    assert (answer.status, answer.headers["Connection"]) == (201, "close")
+    writer.close()

@@ -4,6 +4,7 @@ Operators authenticate with keys, of which the service stores digests only. User
 service is configured to verify them; otherwise claims need no authentication.
 """
 
+import asyncio
 import hashlib
 import hmac
 from collections.abc import Mapping
@@ -106,22 +107,41 @@ async def authorize(request: web.Request, access: Access) -> Caller:
     return caller
 
 
-def caller_at_hand(services: Services, access: Access, authorization: str) -> Caller | None:
-    """The caller as of `authorize`, if nothing has to be waited for; None if a key, or a set of keys, must be read.
+TokenFound = domain.TokenUser | domain.TokenRefused
+
+
+def caller_soon(services: Services, access: Access, authorization: str) -> "Caller | asyncio.Future[TokenFound] | None":
+    """The caller as of `authorize`, unless a key, or a set of keys, must be read: then None.
 
     Args:
         services: what the routes use.
         access: the callers that may use the route.
         authorization: the value of `Authorization`; empty if the request has none.
 
+    Returns:
+        The caller, or a future of what its token says, for `caller_found`; see `Tokens.user_soon`.
+
     Raises:
         RefusedError: the credentials are missing or invalid (401), or do not permit the operation (403).
     """
     caller = _unidentified(services, access, authorization)
+    if caller is not None:
+        return caller
+    credential = _credential_of(authorization)
+    caller = _admin(services, credential)
     if caller is None:
-        caller = _identified_at_hand(services, _credential_of(authorization))
-        caller = None if caller is None else _permitted(services, access, caller)
-    return caller
+        if services.tokens is None or not _is_token(credential):
+            return None
+        found = services.tokens.user_soon(credential)
+        if found is None or isinstance(found, asyncio.Future):
+            return found
+        caller = _user(found)
+    return _permitted(services, access, caller)
+
+
+def caller_found(services: Services, access: Access, found: TokenFound) -> Caller:
+    """The caller whose token says this. Raises as `caller_soon`."""
+    return _permitted(services, access, _user(found))
 
 
 async def _caller(services: Services, access: Access, authorization: str) -> Caller:
@@ -188,12 +208,19 @@ def _credential_of(authorization: str) -> str:
     return credential.strip()
 
 
-def _identified_at_hand(services: Services, credential: str) -> Caller | None:
-    """The holder of the credential; None if something must be read to know it."""
+def _admin(services: Services, credential: str) -> Caller | None:
     digest = hashlib.sha256(credential.encode("utf-8", "surrogateescape")).hexdigest()
     # All digests are compared, each in constant time, so that the duration does not show which one was close.
     if sum([hmac.compare_digest(digest, known) for known in services.admin_key_digests]):
         return Caller(f"admin-key:{digest[:_SHOWN_DIGITS]}", domain.EVERY_SCOPE)
+    return None
+
+
+def _identified_at_hand(services: Services, credential: str) -> Caller | None:
+    """The holder of the credential; None if something must be read to know it."""
+    caller = _admin(services, credential)
+    if caller is not None:
+        return caller
     if services.tokens is not None and _is_token(credential):
         found = services.tokens.user_at_hand(credential)
         return None if found is None else _user(found)

@@ -11,6 +11,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.web_protocol import _ErrInfo, _RequestHandler
 
+from claimsvc.domain import Caller
 from claimsvc.http.server.aiohttp_internals import forget_exception, take_complete
 from claimsvc.http.server.arrival import ArrivingRequests, ConnectionServer, refusal_of
 from claimsvc.http.server.fast_path import FastPath, FastPathClaim
@@ -56,8 +57,8 @@ class HttpConnection(ArrivingRequests):
         self._fast_path = fast_path
         # The claim on the fast path. aiohttp's task is idle meanwhile.
         self._claim: FastPathClaim | None = None
-        # The place in the fair queue of a claim that is about to begin or to be answered.
-        self._turn: asyncio.Future[None] | None = None
+        # What a claim that is about to begin or to be answered waits for: its place in the fair queue, or its caller.
+        self._turn: asyncio.Future[Any] | None = None
         self._under_way = under_way
         # The address whose place the claim has.
         self._place: str | None = None
@@ -112,13 +113,19 @@ class HttpConnection(ArrivingRequests):
             self._under_way.leave(self._place)
             self._place = None
 
-    def _begin_claim(self, _: object = None) -> None:
+    def _begin_claim(self, _: object = None, caller: Caller | Exception | None = None) -> None:
         self._turn = None
         message, body = self._messages[0]
         if self._wire is None or self._force_close or isinstance(message, _ErrInfo):
             self._leave_place()
             return  # the connection ended while the request waited for its turn
-        caller = self._fast_path.caller_of(message)
+        if caller is None:
+            found = self._fast_path.caller_of(message)
+            if isinstance(found, asyncio.Future):
+                self._turn = found
+                found.add_done_callback(self._begin_identified)
+                return
+            caller = found
         if caller is None:
             self._leave_place()  # aiohttp's task takes one itself
             if self._waiter is not None and not self._waiter.done():
@@ -134,6 +141,9 @@ class HttpConnection(ArrivingRequests):
         is_paused = self._reading_paused or self._buffer_paused
         raw = body.read_nowait() if is_paused else take_complete(body)
         self._claim = self._fast_path.begin(message, raw, self._remote, caller, self._end_claim)
+
+    def _begin_identified(self, found: "asyncio.Future[Any]") -> None:
+        self._begin_claim(caller=self._fast_path.identified(found))
 
     def _end_claim(self, claim: FastPathClaim, _: object) -> None:
         # A batch decides its claims together, and answering each costs as much as beginning it did: queue again.

@@ -35,7 +35,7 @@ _MAX_BODY_BYTES = 1024
 _Result = TypeVar("_Result")
 
 Headers = CIMultiDictProxy[str]
-Identify = Callable[[Headers], Caller | None]
+Identify = Callable[[Headers], "Caller | asyncio.Future[Any] | None"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,16 @@ class FastRoute:
             `wait_for_...`, or raises the exceptions that the route answers with a problem.
         reply: renders an outcome; the second argument is the request id.
         identify: finds a request's caller from its headers; None leaves the request to aiohttp, because something must
-            be waited for. Raises the exceptions that the route answers with a problem. None if everybody may claim.
+            be waited for; a future leads to the caller soon, by `identified`. Raises the exceptions that the route
+            answers with a problem. None if everybody may claim.
+        identified: finds the caller from the result of the future. Raises as `identify`.
     """
 
     path: str
     begin: Callable[["FastPathClaim", Headers, bytes, Caller], None]
     reply: Callable[[ClaimOutcome, str], Reply]
     identify: Identify | None = None
+    identified: Callable[[Any], Caller] = lambda _: ANYBODY
 
 
 class FastPathClaim:
@@ -250,12 +253,22 @@ class FastPath:
             and (self.hosts is None or self.hosts.refusal(headers) is None)
         )
 
-    def caller_of(self, message: RawRequestMessage) -> Caller | Exception | None:
-        """The caller of a request that `takes` is true for, or why it is refused; None leaves it to aiohttp."""
+    def caller_of(self, message: RawRequestMessage) -> "Caller | Exception | asyncio.Future[Any] | None":
+        """The caller of a request that `takes` is true for, or why it is refused; None leaves it to aiohttp.
+
+        A future leads to the caller by `identified`. Nobody cancels it.
+        """
         if self._identify is None:
             return ANYBODY
         try:
             return self._identify(message.headers)
+        except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
+            return failure
+
+    def identified(self, found: "asyncio.Future[Any]") -> Caller | Exception:
+        """The caller, or why it is refused, once the future that `caller_of` has returned is done."""
+        try:
+            return self._route.identified(found.result())
         except Exception as failure:  # noqa: BLE001 - answered like a failure of the claim
             return failure
 

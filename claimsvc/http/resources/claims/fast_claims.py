@@ -3,6 +3,7 @@
 Plain calls lead from one step to the next. Only a repetition that waits for its first request has a task.
 """
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -10,7 +11,7 @@ from aiohttp import hdrs, web
 
 from claimsvc.domain import Caller, IdempotencyKey, QuotaStanding
 from claimsvc.http.framework import schemas
-from claimsvc.http.framework.auth import caller_at_hand, given_by, require_acting_for
+from claimsvc.http.framework.auth import TokenFound, caller_found, caller_soon, given_by, require_acting_for
 from claimsvc.http.framework.bodies import decode_body, parse_body, validate_body
 from claimsvc.http.framework.idempotency import IN_FLIGHT, begin_once, named_key
 from claimsvc.http.framework.rate_limit import over_quota, quota_headers, subjects_of
@@ -45,11 +46,14 @@ def fast_claims(app: web.Application) -> FastRoute:
             body = parse_body(schemas.ClaimCoupon, raw)
             claim.wait_for_outcome(begin_claim(strategy, body), body.coupon_name or None)
 
-    def identify(headers: Headers) -> Caller | None:
-        return caller_at_hand(services, CLAIM_ACCESS, headers.get(hdrs.AUTHORIZATION, ""))
+    def identify(headers: Headers) -> "Caller | asyncio.Future[TokenFound] | None":
+        return caller_soon(services, CLAIM_ACCESS, headers.get(hdrs.AUTHORIZATION, ""))
+
+    def identified(found: TokenFound) -> Caller:
+        return caller_found(services, CLAIM_ACCESS, found)
 
     if services.tokens is not None:
-        return FastRoute(CLAIM_PATH, begin_guarded, claim_reply, identify)
+        return FastRoute(CLAIM_PATH, begin_guarded, claim_reply, identify, identified)
     return FastRoute(CLAIM_PATH, begin if services.quotas is None else begin_guarded, claim_reply)
 
 
