@@ -39,9 +39,10 @@ class ApiKey:
     revoked_at: datetime | None = None
 
 
-@dataclass(frozen=True, slots=True)
+# Not frozen, as `Claim`, because each request may make one.
+@dataclass(slots=True, unsafe_hash=True)
 class TokenUser:
-    """The user that a token identifies, and all claims of the token.
+    """The user that a token identifies, and all claims of the token. Never changed.
 
     Attributes:
         attributes: the claims that eligibility rules can use.
@@ -52,7 +53,7 @@ class TokenUser:
     attributes: Attributes = field(init=False, hash=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "attributes", attributes_of(self.claims))
+        self.attributes = attributes_of(self.claims)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +63,9 @@ class TokenRefused:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class Caller:
-    """The sender of a request.
+    """The sender of a request. Never changed.
 
     Args:
         name: identifies the caller; the same for all of its requests.

@@ -1,6 +1,6 @@
 """Coupons, claims, and attempts to claim; `claim_outcomes` has the results of an attempt."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -72,16 +72,17 @@ class UserClaim:
     shows_code: bool = True
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class IdempotencyKey:
-    """An idempotency key: requests of one caller with the same key get the same answer.
+    """An idempotency key: requests of one caller with the same key get the same answer. Never changed.
 
     Args:
         caller: the name of the caller.
         key: chosen by the caller.
         fingerprint: a digest of the request; a different request under the same key is refused.
         request_id: the id of this request.
-        former_fingerprint: the digest by which the version before stored the same request; None if there is none.
+        former_fingerprint: the digest by which the version before stored the same request, or what makes it, because
+            few keys need it; None if there is none.
         keeps_all: false if an answer that uses nothing up is not stored, because its caller has had enough of them
             stored.
     """
@@ -90,17 +91,22 @@ class IdempotencyKey:
     key: str
     fingerprint: bytes
     request_id: str
-    former_fingerprint: bytes | None = None
+    former_fingerprint: bytes | Callable[[], bytes] | None = field(default=None, compare=False)
     keeps_all: bool = True
+
+    def former(self) -> bytes | None:
+        """The former fingerprint, made if need be."""
+        former = self.former_fingerprint
+        return former() if callable(former) else former
 
     def is_of(self, fingerprint: bytes) -> bool:
         """Whether a stored fingerprint, of this version or the one before, is that of this request."""
-        return fingerprint in (self.fingerprint, self.former_fingerprint)
+        return fingerprint == self.fingerprint or fingerprint == self.former()
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)
 class ClaimOptions:
-    """The options of a claim.
+    """The options of a claim. Never changed.
 
     Args:
         hold_seconds: hold the unit for this long unless it is confirmed; None to claim it directly.

@@ -118,7 +118,7 @@ def _options(options: ClaimOptions | None) -> Sequence[Any] | None:
             key.key,
             key.fingerprint.hex(),
             key.request_id,
-            None if key.former_fingerprint is None else key.former_fingerprint.hex(),
+            None if (former := key.former()) is None else former.hex(),
             key.keeps_all,
         ),
     )

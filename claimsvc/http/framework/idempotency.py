@@ -101,7 +101,7 @@ def named_key(
         found[2] or _ESCAPED.sub(r"\1", found[1]),
         fingerprint(method, path, sent),
         request_id,
-        former_fingerprint=former_fingerprint(method, path, body),
+        partial(former_fingerprint, method, path, body),
     )
 
 
@@ -111,20 +111,34 @@ class InFlight:
     def __init__(self) -> None:
         self._pending: dict[tuple[str, str], tuple[IdempotencyKey, asyncio.Future[Any]]] = {}
 
-    def begin(self, key: IdempotencyKey, begin: Callable[[], _Future]) -> _Future | None:
+    def begin(
+        self,
+        key: IdempotencyKey,
+        begin: Callable[[IdempotencyKey], _Future],
+        ended: Callable[[asyncio.Future[Any]], None] | None = None,
+    ) -> _Future | None:
         """Execute a request; None if a request with its key is being executed, whose outcome `repeat` waits for.
 
         Args:
             key: the request's key.
-            begin: executes the request.
+            begin: executes the request. It receives the key.
+            ended: called with what `begin` has returned, once that is done.
         """
         place = key.caller, key.key
         if place in self._pending:
             return None
-        answer = begin()
+        answer = begin(key)
         self._pending[place] = key, answer
-        answer.add_done_callback(lambda _: self._pending.pop(place))
+        # One callback for both: the event loop has work with each.
+        answer.add_done_callback(partial(self._end, place, ended))
         return answer
+
+    def _end(
+        self, place: tuple[str, str], ended: Callable[[asyncio.Future[Any]], None] | None, answer: asyncio.Future[Any]
+    ) -> None:
+        del self._pending[place]
+        if ended is not None:
+            ended(answer)
 
     async def repeat(self, key: IdempotencyKey) -> Any:
         """Wait up to two seconds for a request with the same key that is being executed.
@@ -190,10 +204,7 @@ def begin_once(
     stored = app[STORED_ANSWERS]
     if share is not None and not stored.may_store(share):
         key, share = replace(key, keeps_all=False), None
-    answer = app[IN_FLIGHT].begin(key, partial(begin, key))
-    if answer is not None and share is not None:
-        answer.add_done_callback(partial(_count, stored, share))
-    return answer
+    return app[IN_FLIGHT].begin(key, begin, None if share is None else partial(_count, stored, share))
 
 
 def _count(stored: StoredAnswers, share: str, answer: asyncio.Future[Any]) -> None:
