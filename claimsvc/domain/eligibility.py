@@ -113,6 +113,19 @@ class EligibilityRules:
     holds: tuple[str, ...] = ()
     holds_not: tuple[str, ...] = ()
 
+    def admit_attributes(self, request: Attributes, token: Attributes) -> bool:
+        """Whether every rule about attributes is met: `broken` has none of them to tell, in a third of the time.
+
+        Args:
+            request: attributes from the request.
+            token: attributes from the verified token.
+        """
+        for rule in self.attributes:
+            given = request if rule.source is Source.REQUEST else token
+            if rule.name not in given or not rule.admits(given[rule.name]):
+                return False
+        return True
+
     def broken(self, request: Attributes, token: Attributes, holds: Callable[[str], bool]) -> Iterator[Reason]:
         """Yield a reason for each rule that is not met, in the order of the rules.
 

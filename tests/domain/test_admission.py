@@ -129,6 +129,11 @@ def test_an_attribute_is_judged_as_json_has_it(
     rule: AttributeRule, value: Scalar | tuple[Scalar, ...], holds: bool
 ) -> None:
     assert rule.admits(value) is holds
+    rules = EligibilityRules((AttributeRule("first"), rule))
+    for stated in ({"first": 1, rule.name: value}, {"first": 1}, {rule.name: value}):
+        for request, token in ((stated, {}), ({}, stated)):
+            is_met = not list(rules.broken(request, token, lambda _: False))
+            assert is_met is rules.admit_attributes(request, token) is (holds and len(request) == 2)
 
 
 def test_what_the_request_says_never_counts_for_the_token() -> None:

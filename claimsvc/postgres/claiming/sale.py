@@ -24,6 +24,7 @@ from claimsvc.domain import (
     ClaimOutcome,
     ClaimState,
     EligibilityRules,
+    IdempotencyKey,
     NotEligible,
 )
 from claimsvc.domain.admission import CouponFacts
@@ -35,6 +36,7 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.transactions import RestartTransactionError
 
 _NO_OPTIONS = ClaimOptions()
+_NO_KEY = IdempotencyKey("", "", b"", "")
 
 Sold = tuple[Sequence[ClaimOutcome], Sequence[AllClaimed | Sequence[ClaimOutcome] | None]]
 """The outcomes of the attempts, and of each batch."""
@@ -138,10 +140,13 @@ class _Claims:
         for batch in batches:
             self._options += batch.options or [None] * batch.size
         self._units = len(self._options)
-        self._claim_ids = "\n".join([*(each.claim_id for each in attempts), *(each.claim_ids for each in batches)])
-        self._user_ids = _lines(
-            [*(each.user_id for each in attempts), *(each.user_ids for each in batches)], self._units
-        )
+        claim_ids = [each.claim_id for each in attempts]
+        user_ids = [each.user_id for each in attempts]
+        for batch in batches:
+            claim_ids.append(batch.claim_ids)
+            user_ids.append(batch.user_ids)
+        self._claim_ids = "\n".join(claim_ids)
+        self._user_ids = _lines(user_ids, self._units)
         self._refused = {} if terms.rules is None else _refused(terms.rules, self._options)
         self._refused_users = ""
         if self._refused:
@@ -204,13 +209,17 @@ class _Claims:
         return parameters
 
     def _keys(self) -> dict[str, str]:
-        keys = [options.idempotency_key if options is not None else None for options in self._options]
-        lines = {
-            "key": [key.key if key is not None else "" for key in keys],
-            "caller": [key.caller if key is not None else "" for key in keys],
-            "request_id": [key.request_id if key is not None else "" for key in keys],
-            "fingerprint": [key.fingerprint.hex() if key is not None else "" for key in keys],
-        }
+        keys: list[str] = []
+        callers: list[str] = []
+        request_ids: list[str] = []
+        fingerprints: list[str] = []
+        for options in self._options:
+            key = (options.idempotency_key if options is not None else None) or _NO_KEY
+            keys.append(key.key)
+            callers.append(key.caller)
+            request_ids.append(key.request_id)
+            fingerprints.append(key.fingerprint.hex())
+        lines = {"key": keys, "caller": callers, "request_id": request_ids, "fingerprint": fingerprints}
         return {name: _lines(texts, self._units) for name, texts in lines.items()}
 
     def outcomes(self, sold_at: datetime, codes: Iterable[str] | None, terms_of_codes: Iterable[Any] | None) -> Sold:
@@ -240,10 +249,11 @@ def _refused(rules: EligibilityRules, options: Sequence[ClaimOptions | None]) ->
     refused = {}
     for place, each in enumerate(options):
         given = each or _NO_OPTIONS
-        if reasons := tuple(rules.broken(given.attributes, given.token, _holds_none)):
-            if given.idempotency_key is not None:
-                raise NotForAllError
-            refused[place] = NotEligible(reasons)
+        if rules.admit_attributes(given.attributes, given.token):  # terms have no other rules
+            continue
+        if given.idempotency_key is not None:
+            raise NotForAllError
+        refused[place] = NotEligible(tuple(rules.broken(given.attributes, given.token, _holds_none)))
     return refused
 
 
