@@ -121,7 +121,7 @@ class HttpConnection(ArrivingRequests):
             return  # the connection ended while the request waited for its turn
         if caller is None:
             found = self._fast_path.caller_of(message)
-            if isinstance(found, asyncio.Future):
+            if type(found) is not Caller and isinstance(found, asyncio.Future):
                 self._turn = found
                 found.add_done_callback(self._begin_identified)
                 return
