@@ -32,6 +32,11 @@ _take = Script("quota_take.lua")
 # A master usually answers within two milliseconds. It is late after ten looks in 50 ms.
 _LOOK_SECONDS = 0.005
 _LOOKS = 10
+# Each call is a durable write. Requests that come one after another, as under load, wait for others: so long, or until
+# there are most of the usual number. Whoever comes alone does not wait.
+_GATHER_SECONDS = 0.001
+_BUSY_SECONDS = 0.05
+_FORGETTING = 0.95
 # A script blocks its master while it runs: about a millisecond for this many keys.
 _MOST_PER_CALL = 500
 # Further requests pass uncounted. `claiming.batching` limits how many claims wait.
@@ -157,6 +162,10 @@ class _MasterQueue:
         self._is_late = False
         self._looks = 0
         self._next_look: asyncio.TimerHandle | None = None
+        # While more requests are expected: how many, and the timer that ends the wait for them.
+        self._busy_until = 0.0
+        self._usual_count = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
 
     def count(self, key: str, quota: Quota, request: _Counted) -> None:
         """Count a request, together with all that arrive in the same turn of the event loop."""
@@ -171,19 +180,38 @@ class _MasterQueue:
             same[1].append(request)
         if self._is_idle.is_set():
             self._is_idle.clear()
+            self._send_soon()
+        elif self._gathering is not None and self._are_most():
+            self._gathering.cancel()
+            self._gathering = None
             asyncio.get_running_loop().call_soon(self._send)
 
     async def drain(self) -> None:
         await self._is_idle.wait()
 
+    def _are_most(self) -> bool:
+        return 4 * self._count >= 3 * self._usual_count
+
+    def _send_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._busy_until and not self._are_most():
+            self._gathering = loop.call_later(_GATHER_SECONDS, self._send)
+        else:
+            loop.call_soon(self._send)
+
     def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._gathering = None
+        self._usual_count = max(self._count, _FORGETTING * self._usual_count)
+        if self._count > 1:
+            self._busy_until = loop.time() + _BUSY_SECONDS
         if len(self._waiting) <= _MOST_PER_CALL:
             self._sent, self._waiting, self._count = self._waiting, {}, 0
         else:
             self._sent = {key: self._waiting.pop(key) for key in list(islice(self._waiting, _MOST_PER_CALL))}
             self._count -= sum(len(requests) for _, requests in self._sent.values())
         self._looks = 0
-        self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        self._next_look = loop.call_later(_LOOK_SECONDS, self._look)
         self._call("EVALSHA", _take.digest)
 
     def _call(self, command: str, script: str) -> None:
@@ -237,7 +265,7 @@ class _MasterQueue:
             sent, self._sent = self._sent, {}
             _let_through(sent)
             if self._waiting:
-                asyncio.get_running_loop().call_soon(self._send)
+                self._send_soon()
             else:
                 self._is_idle.set()
 
