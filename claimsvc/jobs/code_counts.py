@@ -69,13 +69,18 @@ class CodeCountUpdater:
             await asyncio.sleep(_PAUSE_FACTOR * (time.monotonic() - started))
 
     async def _count(self, codes: Codes, counters: CodeCounters) -> None:
-        while self._types:
-            coupon_type = self._types.pop()
-            try:
-                await count_once(codes, counters, coupon_type)
-            except BaseException:
-                self._types.add(coupon_type)
-                raise
+        # Only those that wait now: while claims go on, a type is changed again before it is counted.
+        due, self._types = self._types, set()
+        try:
+            while due:
+                coupon_type = due.pop()
+                try:
+                    await count_once(codes, counters, coupon_type)
+                except BaseException:
+                    due.add(coupon_type)
+                    raise
+        finally:
+            self._types |= due
 
 
 async def count_once(codes: Codes, counters: CodeCounters, coupon_type: str | None) -> None:

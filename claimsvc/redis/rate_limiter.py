@@ -1,7 +1,7 @@
 """Rate limits, counted in Redis; see `ports.Quotas`.
 
 Each quota of each subject is one key, and a hash of the key selects its master. Each master receives one call at a
-time: requests that arrive during a call are counted together in the next one.
+time: requests that arrive during a call are counted together in the next one, those of one key by one number.
 
 A quota must not delay claims: if a master fails or is late, requests pass uncounted. A master is late only if this
 process has also looked for its answer several times. If the process itself is slow, as under a flood of requests, the
@@ -12,23 +12,37 @@ import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from functools import cache
+from itertools import islice
+from typing import Any
 
-from redis.exceptions import RedisError
+import hiredis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError
 
+from claimsvc.background import in_background
 from claimsvc.domain import Quota, QuotaStanding
 from claimsvc.ports import PendingStandings, QuotaObserver
 from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
+from claimsvc.redis.wire import Wire
 
 _take = Script("quota_take.lua")
 
 # A master usually answers within two milliseconds. It is late after ten looks in 50 ms.
 _LOOK_SECONDS = 0.005
 _LOOKS = 10
-# A script blocks its master while it runs: about a millisecond for this many requests.
+# Each call is a durable write. Requests that come one after another, as under load, wait for others: so long, or until
+# there are most of the usual number. Whoever comes alone does not wait.
+_GATHER_SECONDS = 0.001
+_BUSY_SECONDS = 0.05
+_FORGETTING = 0.95
+# A script blocks its master while it runs: about a millisecond for this many keys.
 _MOST_PER_CALL = 500
 # Further requests pass uncounted. `claiming.batching` limits how many claims wait.
 _MOST_WAITING = 10_000
+# An address asks again and again, and its key is a digest.
+_KEYS_REMEMBERED = 10_000
 
 
 class RedisQuotas:
@@ -42,8 +56,13 @@ class RedisQuotas:
 
     def __init__(self, masters: Sequence[Master], quotas: Sequence[Quota], observer: QuotaObserver) -> None:
         self.quotas = tuple(quotas)
-        self._queues = [_MasterQueue(master, self.quotas) for master in masters]
+        self._queues = [_MasterQueue(master) for master in masters]
         self._observer = observer
+        self._keys: dict[tuple[str, str], tuple[str, _MasterQueue]] = {}
+
+    def wires(self) -> Sequence[Wire]:
+        """Return the connections that must run. While one is not open, the master's client is used."""
+        return [queue.wire for queue in self._queues]
 
     async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
         return await self.begin(subjects)
@@ -53,9 +72,16 @@ class RedisQuotas:
         counted.go_on()
         return counted.standings
 
-    def count(self, request: "_Request") -> None:
-        """Count a request against one quota; `request.tell` receives the standing."""
-        self._queues[place_of(request.key, len(self._queues))].count(request)
+    def count(self, quota: Quota, subject: str, request: "_Counted") -> None:
+        """Count a request against one quota; `request.told` receives the standing."""
+        found = self._keys.get((quota.name, subject))
+        if found is None:
+            if len(self._keys) >= _KEYS_REMEMBERED:
+                self._keys.clear()
+            key = _key(quota, subject)
+            found = self._keys[quota.name, subject] = key, self._queues[place_of(key, len(self._queues))]
+        key, queue = found
+        queue.count(key, quota, request)
 
     def decided(self, quota: Quota, standing: QuotaStanding | None) -> None:
         """Report a decision to the observer; None if the standing could not be read."""
@@ -80,12 +106,13 @@ class _Counted:
         standings: resolved when the last of them is known.
     """
 
-    __slots__ = ("_found", "_left", "_quotas", "_subjects", "standings")
+    __slots__ = ("_asked", "_found", "_left", "_quotas", "_subjects", "standings")
 
     def __init__(self, quotas: RedisQuotas, subjects: Mapping[str, str]) -> None:
         self._quotas = quotas
         self._subjects = subjects
         self._left = iter(quotas.quotas)
+        self._asked: Quota | None = None
         self._found: list[QuotaStanding] = []
         self.standings: PendingStandings = asyncio.get_running_loop().create_future()
 
@@ -94,14 +121,16 @@ class _Counted:
         for quota in self._left:
             subject = self._subjects.get(quota.name)
             if subject is not None:
-                self._quotas.count(_Request(_key(quota, subject), quota, self))
+                self._asked = quota
+                self._quotas.count(quota, subject, self)
                 return
         self.standings.set_result(self._found)
 
     def told(self, quota: Quota, standing: QuotaStanding | None) -> None:
-        """Take a quota's standing; None if it could not be read."""
-        if self.standings.done():
-            return  # cancelled: nobody waits for it
+        """Take a quota's standing, the first time; None if it could not be read."""
+        if self._asked is not quota or self.standings.done():
+            return  # it was told, or is cancelled: nobody waits for it
+        self._asked = None
         self._quotas.decided(quota, standing)
         if standing is not None:
             self._found.append(standing)
@@ -111,99 +140,161 @@ class _Counted:
         self.go_on()
 
 
-class _Request:
-    """One request to count, by one key."""
-
-    __slots__ = ("_counted", "key", "quota")
-
-    def __init__(self, key: str, quota: Quota, counted: _Counted) -> None:
-        self.key = key
-        self.quota = quota
-        self._counted: _Counted | None = counted
-
-    def tell(self, standing: QuotaStanding | None) -> None:
-        """Tell the standing, if none was told yet; None if the master fails or is late."""
-        counted, self._counted = self._counted, None
-        if counted is not None:
-            counted.told(self.quota, standing)
+# By key, in the order in which they came: the quota, and the requests.
+_Requests = dict[str, tuple[Quota, list[_Counted]]]
 
 
 class _MasterQueue:
-    """The requests that wait to be counted by one master."""
+    """The requests that wait to be counted by one master.
 
-    def __init__(self, master: Master, quotas: Sequence[Quota]) -> None:
+    Plain calls, no task: a call would cost more than the requests that it counts.
+    """
+
+    def __init__(self, master: Master) -> None:
+        self.wire = Wire(master)
         self._master = master
-        # For the script: the number of each quota, a digit, and the arguments that describe all of them.
-        self._number_of = {quota.name: str(number) for number, quota in enumerate(quotas, 1)}
-        self._described = [number for quota in quotas for number in _numbers(quota)]
-        self._waiting: list[_Request] = []
-        self._sender: asyncio.Task[None] | None = None
+        self._waiting: _Requests = {}
+        self._count = 0
+        self._sent: _Requests = {}
+        self._is_idle = asyncio.Event()
+        self._is_idle.set()
         # While the master is late, requests pass uncounted.
         self._is_late = False
+        self._looks = 0
+        self._next_look: asyncio.TimerHandle | None = None
+        # While more requests are expected: how many, and the timer that ends the wait for them.
+        self._busy_until = 0.0
+        self._usual_count = 0.0
+        self._gathering: asyncio.TimerHandle | None = None
 
-    def count(self, request: _Request) -> None:
+    def count(self, key: str, quota: Quota, request: _Counted) -> None:
         """Count a request, together with all that arrive in the same turn of the event loop."""
-        if self._is_late or len(self._waiting) >= _MOST_WAITING:
-            request.tell(None)
+        if self._is_late or self._count >= _MOST_WAITING:
+            request.told(quota, None)
             return
-        self._waiting.append(request)
-        if self._sender is None:
-            self._sender = asyncio.create_task(self._send_all())
+        self._count += 1
+        same = self._waiting.get(key)
+        if same is None:
+            self._waiting[key] = (quota, [request])
+        else:
+            same[1].append(request)
+        if self._is_idle.is_set():
+            self._is_idle.clear()
+            self._send_soon()
+        elif self._gathering is not None and self._are_most():
+            self._gathering.cancel()
+            self._gathering = None
+            asyncio.get_running_loop().call_soon(self._send)
 
     async def drain(self) -> None:
-        if self._sender is not None:
-            await asyncio.wait([self._sender])
+        await self._is_idle.wait()
 
-    async def _send_all(self) -> None:
-        sent: list[_Request] = []
+    def _are_most(self) -> bool:
+        return 4 * self._count >= 3 * self._usual_count
+
+    def _send_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() < self._busy_until and not self._are_most():
+            self._gathering = loop.call_later(_GATHER_SECONDS, self._send)
+        else:
+            loop.call_soon(self._send)
+
+    def _send(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._gathering = None
+        self._usual_count = max(self._count, _FORGETTING * self._usual_count)
+        if self._count > 1:
+            self._busy_until = loop.time() + _BUSY_SECONDS
+        if len(self._waiting) <= _MOST_PER_CALL:
+            self._sent, self._waiting, self._count = self._waiting, {}, 0
+        else:
+            self._sent = {key: self._waiting.pop(key) for key in list(islice(self._waiting, _MOST_PER_CALL))}
+            self._count -= sum(len(requests) for _, requests in self._sent.values())
+        self._looks = 0
+        self._next_look = loop.call_later(_LOOK_SECONDS, self._look)
+        self._call("EVALSHA", _take.digest)
+
+    def _call(self, command: str, script: str) -> None:
+        words: list[str | int] = [command, script, len(self._sent), *self._sent]
+        for quota, requests in self._sent.values():
+            words += (len(requests), *_numbers(quota))
+        self._wired(words).add_done_callback(self._replied)
+
+    def _wired(self, words: Sequence[str | int]) -> "asyncio.Future[Any]":
+        """Send a command, by the wire if it is open."""
         try:
-            while self._waiting:
-                sent, self._waiting = self._waiting[:_MOST_PER_CALL], self._waiting[_MOST_PER_CALL:]
-                call = asyncio.create_task(self._call(sent))
-                if not await _is_done_in_time(call):
-                    self._is_late = True
-                    self._let_through(sent)
-                    # Not cancelled: the client's timeout ends it, and marks the master as down.
-                    await asyncio.wait([call])
-                    self._is_late = False
-                call.result()
+            if self.wire.is_open:
+                return self.wire.send(*words)
+        except (RedisConnectionError, RuntimeError):
+            pass  # it is lost just now; uvloop has an error of its own for that
+        return asyncio.create_task(self._ask(words))
+
+    async def _ask(self, words: Sequence[str | int]) -> Any:
+        """Call the script by the client, which connects, and finds out whether the master is down."""
+        return await self._master.execute_command(*words)
+
+    def _look(self) -> None:
+        """Look whether the master is late. Between two looks, the event loop reads what it has sent."""
+        self._looks += 1
+        if self._looks < _LOOKS:
+            self._next_look = asyncio.get_running_loop().call_later(_LOOK_SECONDS, self._look)
+        else:
+            # The call is not cancelled: it ends with the connection.
+            self._next_look = None
+            self._is_late = True
+            late = self._sent, self._waiting
+            self._sent, self._waiting, self._count = {}, {}, 0
+            for uncounted in late:
+                _let_through(uncounted)
+
+    def _replied(self, reply: "asyncio.Future[Any]") -> None:
+        failure = None if reply.cancelled() else reply.exception()
+        if _is_unknown_script(failure) and not self._is_late:
+            self._call("EVAL", _take.text)
+            return
+        if self._next_look is not None:
+            self._next_look.cancel()
+        was_late, self._is_late = self._is_late, False
+        try:
+            if failure is not None and not isinstance(failure, RedisError | hiredis.ReplyError):
+                raise failure
+            if failure is None and not was_late and not reply.cancelled():
+                self._tell(reply.result())
         finally:
             # No request is left waiting, even after an unexpected error.
-            self._sender = None
-            self._is_late = False
-            self._let_through(sent)
+            sent, self._sent = self._sent, {}
+            _let_through(sent)
+            if self._waiting:
+                self._send_soon()
+            else:
+                self._is_idle.set()
 
-    def _let_through(self, sent: Sequence[_Request]) -> None:
-        """Let requests pass uncounted: those that were sent, and those that wait."""
-        requests, self._waiting = [*sent, *self._waiting], []
+    def _tell(self, numbers: Sequence[int]) -> None:
+        for (quota, requests), allowed, microseconds in zip(
+            self._sent.values(), numbers[::2], numbers[1::2], strict=True
+        ):
+            seconds = microseconds / 1_000_000
+            for place, request in enumerate(requests, 1):
+                request.told(quota, QuotaStanding(quota, place > allowed, max(allowed - place, 0), seconds))
+        self._sent = {}
+
+
+def _let_through(uncounted: _Requests) -> None:
+    for quota, requests in uncounted.values():
         for request in requests:
-            request.tell(None)
-
-    async def _call(self, requests: Sequence[_Request]) -> None:
-        numbers_of = "".join([self._number_of[request.quota.name] for request in requests])
-        try:
-            numbers = await _take(self._master, [request.key for request in requests], numbers_of, *self._described)
-        except RedisError:
-            for request in requests:
-                request.tell(None)
-            return
-        for place, request in enumerate(requests):
-            is_exceeded, remaining, microseconds = numbers[3 * place : 3 * place + 3]
-            request.tell(QuotaStanding(request.quota, bool(is_exceeded), remaining, microseconds / 1_000_000))
+            request.told(quota, None)
 
 
+def _is_unknown_script(failure: BaseException | None) -> bool:
+    return isinstance(failure, NoScriptError) or (
+        isinstance(failure, hiredis.ReplyError) and str(failure).startswith("NOSCRIPT")
+    )
+
+
+@cache
 def _numbers(quota: Quota) -> tuple[int, int]:
     """A quota for the script: the microseconds after which one more request is allowed, and how many are at once."""
     return quota.seconds * 1_000_000 // quota.requests, quota.requests
-
-
-async def _is_done_in_time(call: "asyncio.Task[None]") -> bool:
-    for _ in range(_LOOKS):
-        # Each look takes at least one turn of the event loop, which reads what the master has sent.
-        done, _ = await asyncio.wait([call], timeout=_LOOK_SECONDS)
-        if done:
-            return True
-    return False
 
 
 def _key(quota: Quota, subject: str) -> str:
@@ -221,7 +312,8 @@ async def open_quotas(
 ) -> AsyncIterator[RedisQuotas]:
     """Open `RedisQuotas`. On leaving, wait for the calls in progress."""
     opened = RedisQuotas(masters, quotas, observer)
-    try:
-        yield opened
-    finally:
-        await opened.drain()
+    async with in_background(*(wire.run() for wire in opened.wires())):
+        try:
+            yield opened
+        finally:
+            await opened.drain()

@@ -17,6 +17,7 @@ from claimsvc.domain import (
     AlreadyClaimed,
     Attempt,
     AttributeRule,
+    AuditEntry,
     Campaign,
     Claimed,
     ClaimOptions,
@@ -353,6 +354,44 @@ async def test_codes_are_given_in_their_order_across_sales(
     assert sales == [2, 3, 3]
 
 
+async def test_codes_that_become_free_behind_the_last_that_was_sold_are_the_next(
+    storage: Repositories, database_url: str, sales: list[int]
+) -> None:
+    await create_coupon(storage, "spring", 0, StrategyName.REDLOCK)
+    administrate(
+        database_url,
+        "INSERT INTO codes (coupon_name, code) SELECT 'spring', 'C-' || generate_series(0, 9);"
+        "INSERT INTO campaigns (coupon_name, has_codes) VALUES ('spring', true);"
+        "UPDATE coupons SET amount = 9, remaining_amount = 9, plain_until = 'epoch'",
+    )
+    [(early,)] = administrate(database_url, "DELETE FROM codes WHERE code = 'C-0' RETURNING place")
+
+    async def given_to(user: str, options: ClaimOptions | None = None) -> str | None:
+        [outcome] = await storage.admission.admit([replace(each, options=options) for each in attempts(user)])
+        assert isinstance(outcome, Claimed)
+        return outcome.claim.code
+
+    await given_to("ada", ClaimOptions(hold_seconds=60))
+    assert [await given_to(user) for user in ("ben", "cleo")] == ["C-2", "C-3"]
+    sold = path_of(storage)._selling["spring"].sold_codes
+    [(place,)] = administrate(database_url, "SELECT place FROM codes WHERE code = 'C-3'")
+    assert (sold.up_to, sold.while_ended) == (str(place), "0")
+    # Nobody has seen the code of a hold.
+    [(held,)] = administrate(database_url, "SELECT id::text FROM user_claims WHERE user_id = 'ada'")
+    await storage.claims.cancel(str(held), AuditEntry("ada", "claim.cancel", "claim", str(held)))
+    assert [await given_to(user) for user in ("dora", "emil", "fay")] == ["C-1", "C-4", "C-5"]
+    # A long upload draws its places before others that are committed before it.
+    administrate(
+        database_url,
+        f"INSERT INTO codes (coupon_name, code, place) OVERRIDING SYSTEM VALUE VALUES ('spring', 'C-0', {early});"
+        "UPDATE coupons SET amount = amount + 1, remaining_amount = remaining_amount + 1;"
+        "UPDATE campaigns SET has_codes = true",
+    )
+    assert [await given_to(user) for user in ("gus", "hal")] == ["C-0", "C-6"]
+    assert sales == [1] * 6
+    assert await remaining(storage) == 3
+
+
 async def test_a_repetition_after_a_sale_gets_the_answer_that_the_sale_stored(
     storage: Repositories, sales: list[int]
 ) -> None:
@@ -468,9 +507,11 @@ def test_a_sale_finds_every_row_by_an_index_whatever_the_tables_held_when_it_was
     assert "Seq Scan" not in plan
     assert "Index Scan using user_claims_one_active_per_slot" in plan
     assert "Index Scan using codes_free_idx" in plan
-    given = plan.split("Index Scan using codes_pkey on codes")[1].split("Index Cond: ")[1].splitlines()[0]
-    assert "coupon_name = " in given
-    assert "code = ANY" in given
+    searched = plan.split("Index Scan using codes_free_idx on codes")[1].split("Index Cond: ")[1].splitlines()[0]
+    assert "coupon_name = " in searched
+    assert "place > " in searched
+    given = plan.split("Tid Scan on codes")[1].split("TID Cond: ")[1].splitlines()[0]
+    assert "ctid = ANY" in given
     assert "using eligibility_lists_pkey" in plan
     assert "using codes_expiry_idx" in plan
     assert "using user_claims_held_idx" in plan

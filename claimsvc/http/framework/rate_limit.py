@@ -46,7 +46,7 @@ def within_quota(handler: Handler) -> Handler:
         address = address_of_client(request, services.trusted_proxies)
         standings = await quotas.take(subjects_of(inputs["body"].user_id, address))
         reply = over_quota(standings, request[REQUEST_ID]) or await handler(request, **inputs)
-        reply.headers.update(quota_headers(quotas.quotas, standings))
+        reply.headers.update(quota_headers(policy_of(quotas.quotas), standings))
         return reply
 
     return limited
@@ -69,27 +69,31 @@ def over_quota(standings: Sequence[QuotaStanding], request_id: str) -> Reply | N
         standings: of the request.
         request_id: the request's id.
     """
-    exceeded = [each for each in standings if each.is_exceeded]
-    if not exceeded:
+    # Counting ends with the first that is exceeded.
+    if not standings or not standings[-1].is_exceeded:
         return None
+    exceeded = [each for each in standings if each.is_exceeded]
     reply = quota_exceeded([each.quota.name for each in exceeded], request_id)
     reply.headers[hdrs.RETRY_AFTER] = str(max(_whole_seconds(each) for each in exceeded))
     return reply
 
 
-def quota_headers(quotas: Sequence[Quota], standings: Sequence[QuotaStanding]) -> dict[str, str]:
+def policy_of(quotas: Sequence[Quota]) -> str:
+    """The value of the header `RateLimit-Policy`: the configured quotas."""
+    return ", ".join([f'"{each.name}";q={each.requests};w={each.seconds}' for each in quotas])
+
+
+def quota_headers(policy: str, standings: Sequence[QuotaStanding]) -> dict[str, str]:
     """The headers `RateLimit-Policy` and `RateLimit`.
 
     Args:
-        quotas: the configured quotas.
-        standings: what is left of each; empty if they could not be read; then there is no `RateLimit`.
+        policy: see `policy_of`.
+        standings: what is left of each quota; empty if they could not be read; then there is no `RateLimit`.
     """
-    headers: dict[str, str] = {
-        RATE_LIMIT_POLICY: ", ".join(f'"{each.name}";q={each.requests};w={each.seconds}' for each in quotas)
-    }
+    headers: dict[str, str] = {RATE_LIMIT_POLICY: policy}
     if standings:
         headers[RATE_LIMIT] = ", ".join(
-            f'"{each.quota.name}";r={each.remaining};t={_whole_seconds(each)}' for each in standings
+            [f'"{each.quota.name}";r={each.remaining};t={_whole_seconds(each)}' for each in standings]
         )
     return headers
 

@@ -65,7 +65,16 @@ def client_address(peer: str | None, forwarded: Sequence[str], trusted: Sequence
             from the end, as long as they are trusted proxies; clients can forge all entries before that.
         trusted: the networks of the trusted proxies.
     """
+    if not forwarded or not trusted:
+        return _of_peer(peer or "")
     client, _ = _client(peer, forwarded, trusted)
+    return None if client is None else _as_text(client)
+
+
+# Looking up an address costs several times what looking up its text does.
+@lru_cache(maxsize=_ADDRESSES_CACHED)
+def _of_peer(peer: str) -> str | None:
+    client = _address(peer)
     return None if client is None else _as_text(client)
 
 

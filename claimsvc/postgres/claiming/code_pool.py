@@ -31,12 +31,18 @@ SELECT count(*), 1 / (count(*) = (SELECT coalesce(sum(units), 0) FROM decremente
 It removes 1000 per coupon at most, so that claims do not wait; expired codes that remain are not given to claims."""
 
 
-def next_codes(coupon: str, units: str, *, now: str) -> str:
-    """Return a query: the next free codes of a coupon in their order, `units` at most, with their `CODE_TERMS`."""
+def next_codes(coupon: str, units: str, *, now: str, after: str = "") -> str:
+    """Return a query: the next free codes of a coupon in their order, `units` at most, with their `CODE_TERMS`.
+
+    Args:
+        coupon, units, now: expressions.
+        after: an expression: a place up to which no code is free. The index has an entry for each code that was given
+            until it is vacuumed, and the search would pass all of them.
+    """
     return f"""
-    SELECT code.code, code.place, {CODE_TERMS} AS terms FROM codes AS code
+    SELECT code.code, code.place, code.ctid AS at, {CODE_TERMS} AS terms FROM codes AS code
     WHERE coupon_name = {coupon} AND claim_id IS NULL AND voided_at IS NULL
-        AND (expires_at IS NULL OR expires_at > {now})
+        AND (expires_at IS NULL OR expires_at > {now}){f" AND place > {after}" if after else ""}
     ORDER BY place
     LIMIT {units}
 """  # noqa: S608 - of constants

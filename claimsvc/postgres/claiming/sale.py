@@ -9,7 +9,7 @@ What a claim states about its user is compared with the coupon's rules here. The
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from itertools import repeat
 from typing import Any
@@ -46,6 +46,20 @@ class NotForAllError(RestartTransactionError):
     """Not all of the claims can get a unit; nothing was written."""
 
 
+@dataclass(slots=True, eq=False)
+class SoldCodes:
+    """Where the search for free codes begins. A sale tells it to the next.
+
+    Args:
+        up_to: the place up to which no code is free, as text; None if it is not known.
+        while_ended: how many of the coupon's claims had ended then, as text: when another ends, its code may be free.
+    """
+
+    # As text, because a number's type depends on its size, and each type would have a prepared statement of its own.
+    up_to: str | None = None
+    while_ended: str | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class Terms:
     """What a sale takes for granted of a coupon.
@@ -59,6 +73,7 @@ class Terms:
         types: under which the codes are counted; empty without codes.
         has_lists: whether it has an allow list or a deny list.
         rules: about attributes; None without any.
+        sold_codes: changes with each sale.
     """
 
     version: str | None
@@ -69,6 +84,7 @@ class Terms:
     types: frozenset[str | None]
     has_lists: bool
     rules: EligibilityRules | None
+    sold_codes: SoldCodes = field(default_factory=SoldCodes, compare=False)
 
     @classmethod
     def of(cls, coupon: CouponFacts) -> "Terms | None":
@@ -118,8 +134,12 @@ async def sell(
     row = await sold.fetchone()
     if row is None:
         raise NotForAllError
-    sold_at, _, codes, terms_of_codes = row
-    return claims.outcomes(sold_at, codes, terms_of_codes)
+    if not terms.has_codes:
+        return claims.outcomes(row[0], None, None)
+    sold_at, _, codes, terms_of_codes, last_place, ended_count = row
+    if ended_count is not None:
+        terms.sold_codes.up_to, terms.sold_codes.while_ended = str(last_place), str(ended_count)
+    return claims.outcomes(sold_at, codes.split("\n"), terms_of_codes)
 
 
 class _Claims:
@@ -199,6 +219,9 @@ class _Claims:
         }
         if self._has_holds:
             parameters["hold_seconds"] = "\n".join([_seconds(options) for options in self._options])
+        if self._terms.has_codes:
+            sold = self._terms.sold_codes
+            parameters |= {"sold_up_to": sold.up_to, "sold_while_ended": sold.while_ended}
         if self._refused:
             parameters["refused"] = self._refused_users
         if self._has_keys:

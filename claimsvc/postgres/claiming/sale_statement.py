@@ -33,7 +33,11 @@ class Shape(NamedTuple):
 
 @cache
 def selling(shape: Shape) -> str:
-    """Return the statement of a shape. It returns the moment; the codes in their order, and their terms if any has."""
+    """Return the statement of a shape.
+
+    It returns the moment, something without a meaning, and with codes: the codes in their order, as lines; their terms,
+    if any has; the place of the last, and how many claims had ended then, or NULL if that is not known.
+    """
     written = ["admitted", *(["given"] if shape.codes else ())]
     sound = " AND ".join(f"(SELECT count(*) FROM {name}) = units" for name in written)  # noqa: S608
     if shape.keys:
@@ -46,7 +50,7 @@ WITH attempt AS (
     SET remaining_amount = remaining_amount - %(units)s{", plain_until = 'epoch'" if shape.holds else ""}
     WHERE name = %(coupon_name)s AND remaining_amount >= %(units)s
         AND {" AND ".join(_conditions(shape))}
-    RETURNING name, %(units)s AS units, statement_timestamp() AS sold_at{_AS_TEXT if shape.keys else ""}
+    RETURNING name, %(units)s AS units, statement_timestamp() AS sold_at, ended_count{_AS_TEXT if shape.keys else ""}
 ), admitted AS (
     INSERT INTO user_claims (id, coupon_name, user_id, state, claimed_at, slot, held_until)
     SELECT claim_id, sold.name, user_id, 'active', sold_at, {"slot" if shape.slots else "1"}, {_held_until(shape)}
@@ -54,12 +58,13 @@ WITH attempt AS (
     RETURNING 1
 ){_GIVEN if shape.codes else ""}{_answered(shape) if shape.keys else ""}{_FENCED if shape.fence else ""}
 -- If the numbers differ, the division by zero rolls everything back.
-SELECT sold_at, 1 / ({sound})::int{_CODES if shape.codes else ", NULL, NULL"} FROM sold
+SELECT sold_at, 1 / ({sound})::int{_CODES if shape.codes else ""}
+FROM sold{" CROSS JOIN free" if shape.codes else ""}
 """  # noqa: S608 - of constants
 
 
 _AS_TEXT = f", {time_as_json('statement_timestamp()')} AS sold_text"
-_CODES = ", (SELECT codes FROM free), (SELECT terms FROM free)"
+_CODES = ", array_to_string(codes, E'\\n'), terms, last_place, ended_count"
 
 
 def _attempt(shape: Shape) -> str:
@@ -164,21 +169,30 @@ def _own() -> str:
 def _free() -> str:
     # One row of arrays: the planner takes a LIMIT that it does not know for a tenth of the codes, and would rather read
     # all codes of the coupon than look up so many.
+    free = next_codes("%(coupon_name)s", "%(units)s", now="statement_timestamp()", after=_SOLD_UP_TO)
     return f""", free AS (
-    SELECT array_agg(code ORDER BY place) AS codes,
+    SELECT array_agg(code ORDER BY place) AS codes, array_agg(at ORDER BY place) AS ats, max(place) AS last_place,
         CASE WHEN count(terms) > 0 THEN jsonb_agg(terms ORDER BY place) END AS terms
-    FROM ({next_codes("%(coupon_name)s", "%(units)s", now="statement_timestamp()")}) AS next_code
+    FROM ({free}) AS next_code
 )"""  # noqa: S608 - of constants
 
 
-# The array is a value of its own for the planner, so that whatever the table held when the plan was made, both columns
-# are looked up. For num_nonnulls, see `code_pool.GIVE_CODES`.
+# A code becomes free again only when a claim ends, so this place is right as long as as many have ended. Codes that are
+# added change the version of the terms.
+_SOLD_UP_TO = """coalesce((
+            SELECT %(sold_up_to)s::bigint FROM coupons
+            WHERE name = %(coupon_name)s AND ended_count = %(sold_while_ended)s::bigint
+        ), 0)"""
+# The rows are found by where they are: looking up random codes in the primary key costs as much as changing them. They
+# are there still, because whoever changes a free code has locked the coupon's row, and the snapshot is newer than our
+# lock. IS TRUE and num_nonnulls match no index: when few rows are expected, the planner would read all codes of the
+# coupon.
 _GIVEN = """, given AS (
     UPDATE codes
-    SET claim_id = (SELECT string_to_array(%(claim_id)s, E'\\n')::uuid[])[array_position(free.codes, codes.code)]
+    SET claim_id = (SELECT string_to_array(%(claim_id)s, E'\\n')::uuid[])[array_position(free.ats, codes.ctid)]
     FROM sold CROSS JOIN free
-    WHERE codes.coupon_name = %(coupon_name)s AND codes.code = ANY ((SELECT codes FROM free)::text[])
-        AND num_nonnulls(codes.claim_id, codes.voided_at) = 0
+    WHERE codes.ctid = ANY ((SELECT ats FROM free)::tid[])
+        AND (codes.coupon_name = %(coupon_name)s) IS TRUE AND num_nonnulls(codes.claim_id, codes.voided_at) = 0
     RETURNING 1
 )"""
 

@@ -1,6 +1,7 @@
 """What quotas count, on real masters."""
 
 import asyncio
+import random
 import time
 
 from redis import Redis
@@ -93,6 +94,47 @@ async def test_a_thousand_at_once_are_counted_one_by_one_though_the_process_is_l
             await asyncio.sleep(0)
             time.sleep(0.02)  # noqa: ASYNC251 - the event loop is kept busy
     assert decided.results == {("user", "allowed"): 5, ("user", "refused"): 995}
+
+
+def _calls(urls: tuple[str, ...]) -> int:
+    """How many scripts the masters were told to run."""
+    calls = 0
+    for url in urls:
+        with Redis.from_url(url) as master:
+            stats = master.info("commandstats")
+            calls += sum(int(stats[name]["calls"]) for name in ("cmdstat_evalsha", "cmdstat_eval") if name in stats)
+    return calls
+
+
+async def test_requests_that_come_together_cost_one_call_and_are_told_apart(redis_urls: tuple[str, ...]) -> None:
+    async with quotas_on(redis_urls) as (quotas, decided):
+        before = _calls(redis_urls)
+        users = ["ada", "ben", "ada", "cleo", "ada", "ada", "ben", "ada", "ada", "ada"]
+        standings = await asyncio.gather(*(quotas.take({"user": user}) for user in users))
+        told: dict[str, list[tuple[bool, int]]] = {user: [] for user in users}
+        for user, [standing] in zip(users, standings, strict=True):
+            told[user].append((standing.is_exceeded, standing.remaining))
+        counted = [(False, 4), (False, 3), (False, 2), (False, 1), (False, 0)]
+        assert told == {"ada": [*counted, (True, 0), (True, 0)], "ben": counted[:2], "cleo": counted[:1]}
+        assert {round(standing.seconds) for [standing] in standings} == {720}
+        assert decided.results == {("user", "allowed"): 8, ("user", "refused"): 2}
+        assert _calls(redis_urls) - before <= len(redis_urls)
+
+
+async def test_under_load_requests_that_come_one_by_one_share_calls(redis_urls: tuple[str, ...]) -> None:
+    async with quotas_on(redis_urls, Quota("user", 10_000, 3600)) as (quotas, _):
+        before = _calls(redis_urls)
+
+        async def asking() -> None:
+            for _ in range(30):
+                [standing] = await quotas.take({"user": "ada"})
+                assert not standing.is_exceeded
+                await asyncio.sleep(0.002 * random.random())
+
+        await asyncio.gather(*(asking() for _ in range(32)))
+        [standing] = await quotas.take({"user": "ada"})
+        assert standing.remaining == 10_000 - 32 * 30 - 1
+        assert _calls(redis_urls) - before < 32 * 30 / 4
 
 
 async def test_a_clock_that_is_set_back_makes_nobody_wait_for_it(redis_urls: tuple[str, ...]) -> None:

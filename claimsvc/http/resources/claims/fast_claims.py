@@ -14,14 +14,14 @@ from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import TokenFound, caller_found, caller_soon, given_by, require_acting_for
 from claimsvc.http.framework.bodies import decode_body, parse_body, validate_body
 from claimsvc.http.framework.idempotency import IN_FLIGHT, begin_once, named_key
-from claimsvc.http.framework.rate_limit import over_quota, quota_headers, subjects_of
+from claimsvc.http.framework.rate_limit import over_quota, policy_of, quota_headers, subjects_of
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.stored_answers import bounded_caller
 from claimsvc.http.resources.claims.routes import CLAIM_ACCESS, CLAIM_PATH, begin_claim, claim_reply
 from claimsvc.http.server.addresses import address_named_in
 from claimsvc.http.server.fast_path import FastPathClaim, FastRoute, Headers
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
-from claimsvc.ports import PendingOutcome, Quotas
+from claimsvc.ports import PendingOutcome
 
 
 def fast_claims(app: web.Application) -> FastRoute:
@@ -32,12 +32,13 @@ def fast_claims(app: web.Application) -> FastRoute:
     """
     services = app[SERVICES]
     strategy = services.strategy
+    policy = "" if services.quotas is None else policy_of(services.quotas.quotas)
 
     def begin_guarded(claim: FastPathClaim, headers: Headers, raw: bytes, caller: Caller) -> None:
         sent = decode_body(raw)
         body = validate_body(schemas.ClaimCoupon, sent, given_by(caller))
         require_acting_for(caller, body.user_id)
-        _GuardedClaim(app, claim, headers, caller, sent, body).begin()
+        _GuardedClaim(app, policy, claim, headers, caller, sent, body).begin()
 
     def begin(claim: FastPathClaim, headers: Headers, raw: bytes, caller: Caller) -> None:
         if IDEMPOTENCY_KEY in headers:
@@ -62,6 +63,7 @@ class _GuardedClaim:
 
     Args:
         app: the application.
+        policy: its quotas, as of `policy_of`.
         claim: the claim to begin.
         headers: the request's headers.
         caller: the request's caller, who may act for the body's user.
@@ -69,11 +71,12 @@ class _GuardedClaim:
         body: the validated body.
     """
 
-    __slots__ = ("_app", "_body", "_caller", "_claim", "_headers", "_sent")
+    __slots__ = ("_app", "_body", "_caller", "_claim", "_headers", "_policy", "_sent")
 
     def __init__(
         self,
         app: web.Application,
+        policy: str,
         claim: FastPathClaim,
         headers: Headers,
         caller: Caller,
@@ -81,6 +84,7 @@ class _GuardedClaim:
         body: schemas.ClaimCoupon,
     ) -> None:
         self._app = app
+        self._policy = policy
         self._claim = claim
         self._headers = headers
         self._caller = caller
@@ -94,10 +98,10 @@ class _GuardedClaim:
             self._begin()
         else:
             standings = quotas.begin(subjects_of(self._body.user_id, self._address()))
-            self._claim.wait_for(standings, lambda found: self._begin_within(quotas, found))
+            self._claim.wait_for(standings, self._begin_within)
 
-    def _begin_within(self, quotas: Quotas, standings: Sequence[QuotaStanding]) -> None:
-        headers = quota_headers(quotas.quotas, standings)
+    def _begin_within(self, standings: Sequence[QuotaStanding]) -> None:
+        headers = quota_headers(self._policy, standings)
         refusal = over_quota(standings, self._claim.request_id)
         if refusal is None:
             self._claim.added = headers
