@@ -27,6 +27,15 @@ _Result = TypeVar("_Result")
 _OVERDUE_CHECK_SECONDS = 0.1
 # The lock is tried once more at the deadline. Claims wait this much longer for that attempt.
 _LAST_ATTEMPT_SECONDS = 0.1
+# A round with so many queues shows that many coupons are claimed from. The next one then gets a moment to fill: whoever
+# was answered comes again, and a round costs as much as many claims.
+BUSY_ROUND = 8
+_LINGER_SECONDS = 0.002
+# A busy round is waited for, unless so many queues are ready beside it, or it takes longer than this.
+_LARGE_ROUND = 64
+_LINGER_BESIDE_SECONDS = 0.02
+# How much of the usual size is left with each round that is smaller.
+_FORGETTING = 0.95
 
 
 class Leader(Protocol):
@@ -69,6 +78,8 @@ class BatchLimits:
         batch_size: most claims of a coupon in one batch.
         concurrent_rounds: most rounds at the same time, not counting tasks that wait for a queue's turn. Queues that
             become ready meanwhile share the next round, so a higher limit means more rounds with fewer queues each.
+            While many coupons are claimed from, a second round begins only if there are enough queues for it, or if
+            the first takes long.
         lock_timeout_seconds: longest wait of a claim while its queue waits for the lock.
         queue_timeout_seconds: longest wait of a claim while its queue waits for anything else.
         claim_timeout_seconds: longest time from arrival to outcome, including the decision.
@@ -95,6 +106,8 @@ class Batcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._round_due = False
+        self._usual_round = 0.0
+        self._lingering: asyncio.TimerHandle | None = None
         self._overdue_check_due = False
 
     @property
@@ -122,6 +135,9 @@ class Batcher:
             self._queues[coupon_name] = queue
             self._ready.append(queue)
             self._plan_round(loop)
+            if self._lingering is not None and self._are_enough_ready():
+                self._stop_lingering()
+                loop.call_soon(self._start_round)
         queue.join(user_id, options, answer)
         if not self._overdue_check_due:
             self._overdue_check_due = True
@@ -141,12 +157,37 @@ class Batcher:
         # Deferred, so that claims which arrive in the same turn of the event loop share the round.
         if not self._round_due and self._free_rounds and self._ready:
             self._round_due = True
-            loop.call_soon(self._start_round)
+            loop.call_soon(self._start_round_or_linger)
+
+    def _start_round_or_linger(self) -> None:
+        if self._are_enough_ready():
+            self._start_round()
+            return
+        seconds = _LINGER_SECONDS if self._is_no_round_under_way() else _LINGER_BESIDE_SECONDS
+        self._lingering = asyncio.get_running_loop().call_later(seconds, self._start_round)
+
+    def _are_enough_ready(self) -> bool:
+        """Whether a round is worth it now. Sizes are compared with those of late, so nothing waits while few come."""
+        if self._usual_round < BUSY_ROUND or self._draining:
+            return True
+        if self._is_no_round_under_way():
+            return 4 * len(self._ready) >= 3 * self._usual_round
+        return len(self._ready) >= _LARGE_ROUND
+
+    def _is_no_round_under_way(self) -> bool:
+        return self._free_rounds == self._limits.concurrent_rounds
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
 
     def _start_round(self) -> None:
         self._round_due = False
+        self._lingering = None
         if self._free_rounds and self._ready:
             queues, self._ready = self._ready, []
+            self._usual_round = max(len(queues), _FORGETTING * self._usual_round)
             self._free_rounds -= 1
             self._spawn(self._leader.lead(queues), partial(self._round_ended, queues))
 
@@ -158,6 +199,10 @@ class Batcher:
                 self._spawn(self._leader.wait_and_lead(queue), partial(self._turn_ended, queue))
             else:
                 self._give_up_lead(queue)
+        if self._lingering is not None:
+            # The round that was waited for.
+            self._stop_lingering()
+            self._round_due = False
         self._plan_round(asyncio.get_running_loop())
 
     def _turn_ended(self, queue: CouponQueue, turn: "asyncio.Task[None]") -> None:
