@@ -118,25 +118,27 @@ async def _busy_batcher(leader: ScriptedLeader, **limits: float) -> Batcher:
     return batcher
 
 
-async def test_a_busy_round_waits_a_moment_until_most_of_the_usual_coupons_are_ready(
+async def test_a_busy_round_waits_a_moment_until_almost_all_of_the_usual_coupons_are_ready(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(batcher_module, "_LINGER_SECONDS", 3600.0)
     leader = ScriptedLeader(answer_all)
     batcher = await _busy_batcher(leader)
     claims = []
-    for name in _names(0, 9):
+    for name in _names(0, 10):
         claims.append(batcher.submit(name, "ben"))
-        if len(claims) < 8:  # then there are enough, and what comes in the same turn takes part
+        if len(claims) < 9:  # then there are enough, and what comes in the same turn takes part
             await asyncio.sleep(0.001)
             assert not leader.rounds
     await asyncio.wait_for(asyncio.gather(*claims), 10)
-    assert leader.rounds == [_names(0, 9)]
+    assert leader.rounds == [_names(0, 10)]
 
 
-async def test_a_round_that_does_not_fill_begins_all_the_same() -> None:
+@pytest.mark.parametrize("round_seconds", [0.0, 3600.0])
+async def test_a_round_that_does_not_fill_begins_all_the_same(round_seconds: float) -> None:
     leader = ScriptedLeader(answer_all)
     batcher = await _busy_batcher(leader)
+    batcher._last_round_seconds = round_seconds
     await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
     assert leader.rounds == [["spring"]]
 

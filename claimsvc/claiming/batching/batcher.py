@@ -28,9 +28,11 @@ _OVERDUE_CHECK_SECONDS = 0.1
 # The lock is tried once more at the deadline. Claims wait this much longer for that attempt.
 _LAST_ATTEMPT_SECONDS = 0.1
 # A round with so many queues shows that many coupons are claimed from. The next one then gets a moment to fill: whoever
-# was answered comes again, and a round costs as much as many claims.
+# was answered comes again, and a round costs as much as many claims. The moment is half as long as the last round,
+# within bounds.
 BUSY_ROUND = 8
 _LINGER_SECONDS = 0.002
+_LONGEST_LINGER_SECONDS = 0.01
 # A busy round is waited for, unless so many queues are ready beside it, or it takes longer than this.
 _LARGE_ROUND = 64
 _LINGER_BESIDE_SECONDS = 0.02
@@ -107,6 +109,7 @@ class Batcher:
         self._draining = False
         self._round_due = False
         self._usual_round = 0.0
+        self._last_round_seconds = 0.0
         self._lingering: asyncio.TimerHandle | None = None
         self._overdue_check_due = False
 
@@ -163,7 +166,9 @@ class Batcher:
         if self._are_enough_ready():
             self._start_round()
             return
-        seconds = _LINGER_SECONDS if self._is_no_round_under_way() else _LINGER_BESIDE_SECONDS
+        seconds = _LINGER_BESIDE_SECONDS
+        if self._is_no_round_under_way():
+            seconds = max(_LINGER_SECONDS, min(self._last_round_seconds / 2, _LONGEST_LINGER_SECONDS))
         self._lingering = asyncio.get_running_loop().call_later(seconds, self._start_round)
 
     def _are_enough_ready(self) -> bool:
@@ -171,7 +176,7 @@ class Batcher:
         if self._usual_round < BUSY_ROUND or self._draining:
             return True
         if self._is_no_round_under_way():
-            return 4 * len(self._ready) >= 3 * self._usual_round
+            return 10 * len(self._ready) >= 9 * self._usual_round
         return len(self._ready) >= _LARGE_ROUND
 
     def _is_no_round_under_way(self) -> bool:
@@ -189,9 +194,12 @@ class Batcher:
             queues, self._ready = self._ready, []
             self._usual_round = max(len(queues), _FORGETTING * self._usual_round)
             self._free_rounds -= 1
-            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues))
+            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues, time.monotonic()))
 
-    def _round_ended(self, queues: Sequence[CouponQueue], round_: "asyncio.Task[Sequence[CouponQueue]]") -> None:
+    def _round_ended(
+        self, queues: Sequence[CouponQueue], started: float, round_: "asyncio.Task[Sequence[CouponQueue]]"
+    ) -> None:
+        self._last_round_seconds = time.monotonic() - started
         self._free_rounds += 1
         must_wait = () if self._abandon_if_failed(queues, round_) else round_.result()
         for queue in queues:
