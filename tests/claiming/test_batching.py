@@ -143,6 +143,17 @@ async def test_a_round_that_does_not_fill_begins_all_the_same(round_seconds: flo
     assert leader.rounds == [["spring"]]
 
 
+async def test_a_coupon_that_stays_alone_soon_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = ScriptedLeader(answer_all)
+    batcher = await _busy_batcher(leader)
+    for _ in range(2):
+        await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
+    monkeypatch.setattr(batcher_module, "_LINGER_SECONDS", 3600.0)
+    monkeypatch.setattr(batcher_module, "_LONGEST_LINGER_SECONDS", 3600.0)
+    await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
+    assert leader.rounds == [["spring"]] * 3
+
+
 @pytest.mark.parametrize(("seconds", "coupons"), [(3600.0, 64), (0.01, 3)])
 async def test_beside_a_busy_round_another_begins_if_it_is_large_or_the_first_takes_long(
     monkeypatch: pytest.MonkeyPatch, seconds: float, coupons: int

@@ -36,8 +36,9 @@ _LONGEST_LINGER_SECONDS = 0.01
 # A busy round is waited for, unless so many queues are ready beside it, or it takes longer than this.
 _LARGE_ROUND = 64
 _LINGER_BESIDE_SECONDS = 0.02
-# How much of the usual size is left with each round that is smaller.
+# How much of the usual size is left with each round that is smaller, and with each that has less than half of it.
 _FORGETTING = 0.95
+_FORGETTING_FAST = 0.8
 
 
 class Leader(Protocol):
@@ -192,7 +193,8 @@ class Batcher:
         self._lingering = None
         if self._free_rounds and self._ready:
             queues, self._ready = self._ready, []
-            self._usual_round = max(len(queues), _FORGETTING * self._usual_round)
+            left = _FORGETTING if 2 * len(queues) >= self._usual_round else _FORGETTING_FAST
+            self._usual_round = max(len(queues), left * self._usual_round)
             self._free_rounds -= 1
             self._spawn(self._leader.lead(queues), partial(self._round_ended, queues, time.monotonic()))
 
