@@ -11,6 +11,8 @@ from claimsvc.observability.console.verdict import Scene, Verdict
 _DOCTOR = "Run `claimsvc doctor` where an instance runs: it says why, and what to do."
 _POOL = "every connection of the pool"
 _SCHEMA = "the database's schema"
+# How explanations of `postgres.troubles` begin if there was no answer at all.
+_SILENCE = ("no server listens", "it does not answer", "its host", "it closes the connection")
 
 
 def not_ready(scene: Scene) -> Iterator[Verdict]:
@@ -69,7 +71,12 @@ def _trouble(name: str, why: str) -> str:
         return "every connection to PostgreSQL is in use"
     if why.startswith(_SCHEMA):
         return "the database's schema is too old"
-    return f"{'PostgreSQL' if name == 'postgresql' else name} does not answer"
+    if name != "postgresql":
+        return f"{name} does not answer"
+    found, is_explained, _ = why.partition(" (")
+    if is_explained and not found.startswith(_SILENCE):
+        return f"PostgreSQL refuses this service: {found}"
+    return "PostgreSQL does not answer"
 
 
 def _why(rows: Sequence[InstanceRow]) -> list[str]:

@@ -18,6 +18,15 @@ class Act(StrEnum):
     CANCEL = "cancel"
 
 
+class Role(StrEnum):
+    """What a second instance is, with which the service combines."""
+
+    HOLDER = "holder"
+    """It holds the lock, so that the service hands its batch over."""
+    ORIGIN = "origin"
+    """It hands a batch to the service."""
+
+
 @dataclass(frozen=True, slots=True)
 class Scenario:
     """What is asked for at once: claims, or what becomes of claims that were made before.
@@ -29,6 +38,8 @@ class Scenario:
         held: the units are held for a time only.
         keyed: everybody asks under an Idempotency-Key, and again under the same.
         act: what is asked for; all but claims are made before the run.
+        partner: what a second instance is; None if there is none.
+        partners_claimants: how many users claim each coupon from it.
     """
 
     name: str
@@ -40,6 +51,8 @@ class Scenario:
     held: bool = False
     keyed: bool = False
     act: Act = Act.CLAIM
+    partner: Role | None = None
+    partners_claimants: int = 0
 
     def request(self, claimant: "Claimant", claim_id: str = "") -> "Request":
         """What this claimant asks for; `claim_id` is of the claim that was made before."""
@@ -78,7 +91,11 @@ HOLDS = Scenario("holds for 8", coupons=1, claimants=8, units=5, held=True)
 KEYED = Scenario("keyed claims of 8", coupons=1, claimants=8, units=5, keyed=True)
 CONFIRMED = Scenario("holds confirmed", coupons=2, claimants=2, units=2, held=True, keyed=True, act=Act.CONFIRM)
 CANCELLED = Scenario("claims cancelled", coupons=2, claimants=2, units=2, act=Act.CANCEL)
-SCENARIOS = (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED)
+HANDED = Scenario("batch handed over", coupons=1, claimants=6, units=10, partner=Role.HOLDER, partners_claimants=3)
+RECEIVED = Scenario(
+    "batch received, too few units", coupons=1, claimants=3, units=7, partner=Role.ORIGIN, partners_claimants=6
+)
+SCENARIOS = (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED, HANDED, RECEIVED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +122,11 @@ class Answer:
 
 def claimants(scenario: Scenario, coupon_names: Sequence[str]) -> list[Claimant]:
     return [Claimant(name, f"user-{i}") for i in range(scenario.claimants) for name in coupon_names]
+
+
+def partners_claimants(scenario: Scenario, coupon_names: Sequence[str]) -> list[Claimant]:
+    """Those who claim from the second instance."""
+    return [Claimant(name, f"partners-{i}") for i in range(scenario.partners_claimants) for name in coupon_names]
 
 
 async def ask_all(port: int, requests: Sequence[Request], patience_seconds: float) -> list[Answer]:

@@ -4,7 +4,7 @@ import asyncio
 import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -18,11 +18,13 @@ from tests.faults.sweep.claims import (
     Answer,
     Claimant,
     Request,
+    Role,
     Scenario,
     ask_all,
     claim_request,
     claimants,
     get,
+    partners_claimants,
 )
 from tests.faults.sweep.invariants import (
     is_decided,
@@ -31,6 +33,7 @@ from tests.faults.sweep.invariants import (
     violations_of_transitions,
     violations_on_record,
 )
+from tests.faults.sweep.partner import Partner, open_partner
 from tests.faults.sweep.records import Records, Stock, open_records
 from tests.faults.sweep.service import (
     ANSWER_SECONDS,
@@ -46,6 +49,9 @@ from tests.support.waiting import comes_about
 # I13: once healed, claims succeed again within this.
 _HEALED_SECONDS = LOCK_TTL_SECONDS + 5.0
 _QUIET_SECONDS = 5.0
+# How long one instance may take to take the lock, and then the other to hand its batch over: together less than
+# statements wait for a row.
+_PARTNER_SECONDS = 0.1
 _WARM_UPS = 2
 _CLEAN_RUNS = 3
 _TRIES = 4
@@ -80,17 +86,26 @@ class Result:
 
 @dataclass(slots=True)
 class _Run:
-    """One scenario on coupons of its own; `made` are the ids of claims that there were before it."""
+    """One scenario on coupons of its own.
+
+    `ours` claim from the service, `partners` from the second instance. `made` are the ids of claims that there were
+    before.
+    """
 
     names: list[str]
-    claimants: list[Claimant]
+    ours: list[Claimant]
+    partners: list[Claimant] = field(default_factory=list)
     told: dict[Claimant, Answer] = field(default_factory=dict)
     made: dict[Claimant, str] = field(default_factory=dict)
     broken: list[str] = field(default_factory=list)
 
+    @property
+    def claimants(self) -> list[Claimant]:
+        return self.ours + self.partners
+
 
 class Lane:
-    """A stage, and what is on record of it."""
+    """A stage, what is on record of it, and the second instance, if the scenario has one."""
 
     def __init__(
         self,
@@ -100,6 +115,7 @@ class Lane:
         strategy: str,
         scenario: Scenario,
         masters: int,
+        partner: Partner | None = None,
     ) -> None:
         self.strategy = strategy
         self.scenario = scenario
@@ -107,6 +123,7 @@ class Lane:
         self._stage = stage
         self._records = records
         self._reconcile = reconcile
+        self._partner = partner
         self._numbers = count(1)
 
     async def survey(self) -> tuple[list[Boundary], list[Await]]:
@@ -170,14 +187,14 @@ class Lane:
     async def _run(self, point: Point | None) -> _Run:
         number = next(self._numbers)
         names = [f"{self.strategy}-{id(self):x}-{number}-{i}" for i in range(self.scenario.coupons)]
-        run = _Run(names, claimants(self.scenario, names))
+        run = _Run(names, claimants(self.scenario, names), partners_claimants(self.scenario, names))
         await self._records.offer(names, self.scenario.units, self.strategy)
         if self.scenario.sells:
             first = [claim_request(Claimant(name, "first")) for name in names]
             await ask_all(self._stage.service.port, first, ANSWER_SECONDS)
             await self._records.take_back(names)
         if self.scenario.act is not Act.CLAIM:
-            run.made = await self._made_before(run.claimants)
+            run.made = await self._made_before(run.ours)
         if self.scenario.locked_seconds:
             await self._records.lock(names, self.scenario.locked_seconds)
         stage, work = self._stage, self._stage.service.work
@@ -192,13 +209,29 @@ class Lane:
             work.begin()
         client_waits = CLIENT_PATIENCE_SECONDS if self._is_about_the_client(point) else ANSWER_SECONDS + 1.0
         try:
-            told = await ask_all(stage.http.port, self._requests(run, run.claimants), client_waits)
+            told = await self._told(run, client_waits)
             run.told = dict(zip(run.claimants, told, strict=True))
             await self._until_nothing_more_is_said(run)
         finally:
             stage.conductor.end()
             work.end()
         return run
+
+    async def _told(self, run: _Run, client_waits: float) -> list[Answer]:
+        """Ask for all of `run.claimants`, and return what they are told."""
+        ours = ask_all(self._stage.http.port, self._requests(run, run.ours), client_waits)
+        if self._partner is None:
+            return await ours
+        partners = self._partner.ask_all(run.partners)
+        async with self._records.rows_locked(run.names):
+            # Whoever asks first takes the lock, and keeps it until the rows are free; meanwhile the other hands over.
+            first, second = (ours, partners) if self.scenario.partner is Role.ORIGIN else (partners, ours)
+            asked = [asyncio.create_task(first)]
+            await comes_about(lambda: self._records.is_locked(run.names), _PARTNER_SECONDS)
+            asked.append(asyncio.create_task(second))
+            await asyncio.sleep(_PARTNER_SECONDS)
+        told = [await each for each in asked]
+        return [*told[0], *told[1]] if first is ours else [*told[1], *told[0]]
 
     def _is_about_the_client(self, point: Point | None) -> bool:
         return point is not None and isinstance(point.where, Boundary) and point.where.server == "client"
@@ -324,5 +357,6 @@ async def open_lane(
         open_records(database_url, redis_urls) as records,
         bootstrap.open_jobs(settings) as jobs,
         open_stage(database_url, tuple(redis_urls), zygote) as stage,
+        open_partner(database_url, redis_urls) if scenario.partner is not None else nullcontext() as partner,
     ):
-        yield Lane(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls))
+        yield Lane(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls), partner)

@@ -68,6 +68,19 @@ class Records:
             for name in names:
                 await master.set(f"claim:coupon:{name}", "somebody else", px=int(seconds * 1000))
 
+    async def is_locked(self, names: Sequence[str]) -> bool:
+        """Whether somebody holds one of the coupons' locks."""
+        return any([await master.exists(*[f"claim:coupon:{name}" for name in names]) for master in self._masters])
+
+    @asynccontextmanager
+    async def rows_locked(self, names: Sequence[str]) -> AsyncIterator[None]:
+        """Hold the coupons' rows, so that whoever decides their claims waits for this to be left."""
+        async with self._database.transaction():
+            await self._database.execute(
+                "SELECT FROM coupons WHERE name = ANY (%s) ORDER BY name FOR NO KEY UPDATE", [list(names)]
+            )
+            yield
+
     async def stocks(self, names: Sequence[str]) -> dict[str, Stock]:
         cursor = await self._database.execute(
             """

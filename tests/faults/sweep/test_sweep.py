@@ -15,11 +15,12 @@ from claimsvc.errors import UnavailableError
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
-from tests.faults.sweep.claims import BATCH, SALE, SINGLE
+from tests.faults.sweep.claims import BATCH, HANDED, RECEIVED, SALE, SINGLE
 
 pytestmark = pytest.mark.slow
 
 _SHARE = 0.03
+_SHARE_OF_COMBINING = 0.01
 
 
 def broken(results: Sequence[Result]) -> list[str]:
@@ -44,6 +45,16 @@ async def test_whatever_fails_at_a_boundary_nothing_is_lost_and_nothing_left_beh
     assert not broken(results), f"seed {seed}"
     fired = sum(result.fired for result in results)
     assert fired >= 0.5 * len(results), f"only {fired} of {len(results)} faults happened; seed {seed}"
+
+
+async def test_whatever_fails_while_instances_combine_nothing_is_lost_and_nothing_left_behind(
+    postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...]
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    plan = Plan([StrategyName.REDLOCK], [HANDED.name, RECEIVED.name], masters=3, share=_SHARE_OF_COMBINING, seed=seed)
+    results = await sweep(plan, postgres, template_database, redis_urls)
+    assert not broken(results), f"seed {seed}"
+    assert any(result.fired for result in results), f"no fault happened; seed {seed}"
 
 
 async def test_a_failure_that_is_taken_for_sold_out_is_noticed(

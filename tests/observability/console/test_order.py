@@ -65,10 +65,15 @@ def test_who_is_not_ready_is_said(ready: list[bool], level: str, words: str) -> 
     assert said.text.startswith(words)
 
 
-def test_a_pool_in_use_and_a_schema_too_old_are_not_said_to_be_a_dead_postgresql() -> None:
+def test_a_postgresql_that_answers_is_not_said_to_be_dead() -> None:
     for why, words in (
         ("every connection of the pool is in use", "every connection to PostgreSQL is in use"),
         ("the database's schema is at revision 0019", "the database's schema is too old"),
+        (
+            "all of its connections are in use (sorry, too many clients already)",
+            "PostgreSQL refuses this service: all of its connections are in use",
+        ),
+        ("no server listens at its host and port (Connection refused)", "PostgreSQL does not answer"),
     ):
         state = DependencyState(False, at_14(3), at_14(4), why)
         assert f"Not ready: {words} since" in verdict(heard("here", health={"postgresql": state})).text

@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from tests.observability.dashboards.prometheus import needs_prometheus
 from tests.observability.drills.drills import DRILLS, Drill
+from tests.observability.drills.hour import deploy, lose_a_master, lose_an_instance, pages_seen
 from tests.observability.drills.running import REMEMBER, run
 from tests.observability.drills.stack import HASTY, Stack, open_stack
 from tests.support.haproxy import needs_haproxy
@@ -38,27 +39,11 @@ async def test_nothing_pages_while_instances_are_replaced_and_a_master_is_lost(s
     """It comes first: after an outage the hour is bad, and a few failures more are a page."""
     await stack.healthy(REMEMBER, _SILENT_SECONDS)
     before = await stack.firing()
-    seen: set[str] = set()
-
-    async def watch() -> None:
-        while True:
-            seen.update(name for name, severity in (await stack.firing()).items() if severity == "page")
-            await asyncio.sleep(0.2)
-
-    watching = asyncio.create_task(watch())
-    for instance in stack.instances:
-        await instance.terminate()
-        await instance.start()
-        await asyncio.sleep(2)
-    stack.instances[0].kill()
-    await asyncio.sleep(3)
-    await stack.instances[0].start()
-    lost = stack.cluster.masters[0]
-    await asyncio.to_thread(lost.kill)
-    await asyncio.sleep(10)
-    await asyncio.to_thread(lost.start)
-    await asyncio.sleep(5)
-    watching.cancel()
+    async with pages_seen(stack, look_seconds=0.2) as seen:
+        await deploy(stack)
+        await lose_an_instance(stack, 3)
+        await lose_a_master(stack, 10)
+        await asyncio.sleep(5)
     assert seen - before.keys() == set()
 
 
