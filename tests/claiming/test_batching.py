@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 
 from claimsvc.claiming.batching import Batcher, BatchLimits, CouponQueue, WaitingRoom, decide_next, lock_busy
+from claimsvc.claiming.batching import batcher as batcher_module
 from claimsvc.domain import Attempt, ClaimOutcome, SoldOut
 from claimsvc.errors import LockBusyError, UnavailableError
 from claimsvc.ports import Decision
@@ -43,7 +44,7 @@ def batcher_of(leader: ScriptedLeader, **limits: float) -> Batcher:
             lock_timeout_seconds=limits.get("lock_timeout_seconds", 10.0),
             queue_timeout_seconds=limits.get("queue_timeout_seconds", 10.0),
             claim_timeout_seconds=limits.get("claim_timeout_seconds", 10.0),
-            concurrent_rounds=1,
+            concurrent_rounds=int(limits.get("concurrent_rounds", 1)),
         ),
         WaitingRoom(int(limits.get("waiting_limit", 100)), Observed()),
         Observed(),
@@ -102,6 +103,106 @@ async def test_coupons_that_become_ready_while_all_rounds_are_taken_share_the_ne
     may_go_on.set()
     await asyncio.gather(first, *later)
     assert leader.rounds == [["a"], ["b", "c"]]
+
+
+def _names(start: int, end: int) -> list[str]:
+    return [f"coupon-{number}" for number in range(start, end)]
+
+
+async def _busy_batcher(leader: ScriptedLeader, **limits: float) -> Batcher:
+    """A batcher that has just had a round of ten coupons."""
+    batcher = batcher_of(leader, **limits)
+    await asyncio.gather(*(batcher.submit(name, "ada") for name in _names(0, 10)))
+    assert leader.rounds == [_names(0, 10)]
+    leader.rounds.clear()
+    return batcher
+
+
+async def test_a_busy_round_waits_a_moment_until_almost_all_of_the_usual_coupons_are_ready(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(batcher_module, "_LINGER_SECONDS", 3600.0)
+    leader = ScriptedLeader(answer_all)
+    batcher = await _busy_batcher(leader)
+    claims = []
+    for name in _names(0, 10):
+        claims.append(batcher.submit(name, "ben"))
+        if len(claims) < 9:  # then there are enough, and what comes in the same turn takes part
+            await asyncio.sleep(0.001)
+            assert not leader.rounds
+    await asyncio.wait_for(asyncio.gather(*claims), 10)
+    assert leader.rounds == [_names(0, 10)]
+
+
+@pytest.mark.parametrize("round_seconds", [0.0, 3600.0])
+async def test_a_round_that_does_not_fill_begins_all_the_same(round_seconds: float) -> None:
+    leader = ScriptedLeader(answer_all)
+    batcher = await _busy_batcher(leader)
+    batcher._last_round_seconds = round_seconds
+    await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
+    assert leader.rounds == [["spring"]]
+
+
+async def test_a_coupon_that_stays_alone_soon_waits_for_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    leader = ScriptedLeader(answer_all)
+    batcher = await _busy_batcher(leader)
+    for _ in range(2):
+        await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
+    monkeypatch.setattr(batcher_module, "_LINGER_SECONDS", 3600.0)
+    monkeypatch.setattr(batcher_module, "_LONGEST_LINGER_SECONDS", 3600.0)
+    await asyncio.wait_for(batcher.submit("spring", "ben"), 10)
+    assert leader.rounds == [["spring"]] * 3
+
+
+@pytest.mark.parametrize(("seconds", "coupons"), [(3600.0, 64), (0.01, 3)])
+async def test_beside_a_busy_round_another_begins_if_it_is_large_or_the_first_takes_long(
+    monkeypatch: pytest.MonkeyPatch, seconds: float, coupons: int
+) -> None:
+    monkeypatch.setattr(batcher_module, "_LINGER_BESIDE_SECONDS", seconds)
+    is_stuck, may_go_on = False, asyncio.Event()
+
+    async def get_stuck_once(queue: CouponQueue) -> None:
+        nonlocal is_stuck
+        if queue.coupon_name == "stuck" and not is_stuck:
+            is_stuck = True
+            await may_go_on.wait()
+        await answer_all(queue)
+
+    leader = ScriptedLeader(get_stuck_once)
+    batcher = await _busy_batcher(leader, concurrent_rounds=2, waiting_limit=1000)
+    stuck = batcher.submit("stuck", "ben")
+    async with asyncio.timeout(10):
+        while not is_stuck:
+            await asyncio.sleep(0.001)
+        await asyncio.gather(*(batcher.submit(name, "ben") for name in _names(0, coupons)))
+        may_go_on.set()
+        await stuck
+        await batcher.drain()
+    assert leader.rounds == [["stuck"], _names(0, coupons)]
+
+
+async def test_what_waits_for_a_busy_round_begins_when_it_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(batcher_module, "_LINGER_BESIDE_SECONDS", 3600.0)
+    leading, may_go_on = asyncio.Event(), asyncio.Event()
+
+    async def wait_then_answer(queue: CouponQueue) -> None:
+        leading.set()
+        await may_go_on.wait()
+        await answer_all(queue)
+
+    leader = ScriptedLeader(wait_then_answer)
+    may_go_on.set()
+    batcher = await _busy_batcher(leader, concurrent_rounds=2)
+    leading.clear()
+    may_go_on.clear()
+    first = [batcher.submit(name, "ben") for name in _names(0, 10)]
+    await leading.wait()
+    later = [batcher.submit(name, "ben") for name in _names(10, 13)]
+    await asyncio.sleep(0.01)
+    assert leader.rounds == [_names(0, 10)]
+    may_go_on.set()
+    await asyncio.wait_for(asyncio.gather(*first, *later), 10)
+    assert leader.rounds == [_names(0, 10), _names(10, 13)]
 
 
 async def test_a_claim_that_comes_while_its_coupon_is_led_is_decided_too() -> None:

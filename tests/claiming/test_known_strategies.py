@@ -33,6 +33,8 @@ class Asked:
         answer.set_result(SoldOut())
         return answer
 
+    async def drain(self) -> None: ...
+
 
 class Database:
     """`ports.Coupons` with the coupon `spring`, or without; it answers, fails or hangs."""
@@ -42,9 +44,11 @@ class Database:
         self.failure: Exception | None = None
         self.hangs = False
         self.reads = 0
+        self.names: list[str] = []
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
         self.reads += 1
+        self.names += names
         if self.hangs:
             await asyncio.Event().wait()
         if self.failure is not None:
@@ -134,3 +138,49 @@ async def test_while_the_database_hangs_claims_go_on_with_what_is_known(monkeypa
                 await claims.claim("spring", f"later-{number}")
     assert asked == [StrategyName.REDLOCK] * 201
     assert database.reads == 2
+
+
+async def test_what_was_claimed_of_late_is_read_along_and_the_next_claims_do_not_wait() -> None:
+    clock = Clock()
+    with patch.object(by_coupon, "time", clock):
+        claims, database, _ = opened()
+        names = [f"coupon-{number}" for number in range(100)]
+        clock.now = 10.0
+        await asyncio.gather(*(claims.claim(name, "ada") for name in names))
+        for _ in range(4):
+            clock.now += 0.6
+            reads = database.reads
+            assert claims.claim(names[0], "ada").done()
+            await claims.drain()
+            assert database.reads == reads + 1
+        assert all(claims.claim(name, "ada").done() for name in names)
+        # What is not claimed any more is not read any more.
+        clock.now += 3600.0
+        for _ in range(4):
+            await claims.claim(names[0], "ada")
+            clock.now += 10.0
+        await claims.claim(names[0], "ada")
+        database.names.clear()
+        clock.now += 0.6
+        await claims.claim(names[0], "ada")
+        await claims.drain()
+        assert database.names == [names[0]]
+
+
+async def test_what_was_only_read_along_is_known_no_longer_if_the_database_fails() -> None:
+    clock = Clock()
+    with patch.object(by_coupon, "time", clock):
+        claims, database, _ = opened()
+        clock.now = 10.0
+        for name in ("spring", "summer"):
+            await claims.claim(name, "ada")
+        clock.now += 0.6
+        database.failure = UnavailableError("down", dependency="postgresql")
+        assert claims.claim("spring", "ada").done()
+        await claims.drain()
+        assert set(database.names) == {"spring", "summer"}
+        database.failure, database.strategy = None, StrategyName.ROW_LOCK
+        clock.now += 0.5
+        assert claims.claim("spring", "ada").done()
+        assert not claims.claim("summer", "ada").done()
+        await claims.drain()

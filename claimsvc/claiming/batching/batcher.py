@@ -27,6 +27,18 @@ _Result = TypeVar("_Result")
 _OVERDUE_CHECK_SECONDS = 0.1
 # The lock is tried once more at the deadline. Claims wait this much longer for that attempt.
 _LAST_ATTEMPT_SECONDS = 0.1
+# A round with so many queues shows that many coupons are claimed from. The next one then gets a moment to fill: whoever
+# was answered comes again, and a round costs as much as many claims. The moment is half as long as the last round,
+# within bounds.
+BUSY_ROUND = 8
+_LINGER_SECONDS = 0.002
+_LONGEST_LINGER_SECONDS = 0.01
+# A busy round is waited for, unless so many queues are ready beside it, or it takes longer than this.
+_LARGE_ROUND = 64
+_LINGER_BESIDE_SECONDS = 0.02
+# How much of the usual size is left with each round that is smaller, and with each that has less than half of it.
+_FORGETTING = 0.95
+_FORGETTING_FAST = 0.8
 
 
 class Leader(Protocol):
@@ -69,6 +81,8 @@ class BatchLimits:
         batch_size: most claims of a coupon in one batch.
         concurrent_rounds: most rounds at the same time, not counting tasks that wait for a queue's turn. Queues that
             become ready meanwhile share the next round, so a higher limit means more rounds with fewer queues each.
+            While many coupons are claimed from, a second round begins only if there are enough queues for it, or if
+            the first takes long.
         lock_timeout_seconds: longest wait of a claim while its queue waits for the lock.
         queue_timeout_seconds: longest wait of a claim while its queue waits for anything else.
         claim_timeout_seconds: longest time from arrival to outcome, including the decision.
@@ -95,6 +109,9 @@ class Batcher:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._draining = False
         self._round_due = False
+        self._usual_round = 0.0
+        self._last_round_seconds = 0.0
+        self._lingering: asyncio.TimerHandle | None = None
         self._overdue_check_due = False
 
     @property
@@ -122,6 +139,9 @@ class Batcher:
             self._queues[coupon_name] = queue
             self._ready.append(queue)
             self._plan_round(loop)
+            if self._lingering is not None and self._are_enough_ready():
+                self._stop_lingering()
+                loop.call_soon(self._start_round)
         queue.join(user_id, options, answer)
         if not self._overdue_check_due:
             self._overdue_check_due = True
@@ -141,16 +161,47 @@ class Batcher:
         # Deferred, so that claims which arrive in the same turn of the event loop share the round.
         if not self._round_due and self._free_rounds and self._ready:
             self._round_due = True
-            loop.call_soon(self._start_round)
+            loop.call_soon(self._start_round_or_linger)
+
+    def _start_round_or_linger(self) -> None:
+        if self._are_enough_ready():
+            self._start_round()
+            return
+        seconds = _LINGER_BESIDE_SECONDS
+        if self._is_no_round_under_way():
+            seconds = max(_LINGER_SECONDS, min(self._last_round_seconds / 2, _LONGEST_LINGER_SECONDS))
+        self._lingering = asyncio.get_running_loop().call_later(seconds, self._start_round)
+
+    def _are_enough_ready(self) -> bool:
+        """Whether a round is worth it now. Sizes are compared with those of late, so nothing waits while few come."""
+        if self._usual_round < BUSY_ROUND or self._draining:
+            return True
+        if self._is_no_round_under_way():
+            return 10 * len(self._ready) >= 9 * self._usual_round
+        return len(self._ready) >= _LARGE_ROUND
+
+    def _is_no_round_under_way(self) -> bool:
+        return self._free_rounds == self._limits.concurrent_rounds
+
+    def _stop_lingering(self) -> None:
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._lingering = None
 
     def _start_round(self) -> None:
         self._round_due = False
+        self._lingering = None
         if self._free_rounds and self._ready:
             queues, self._ready = self._ready, []
+            left = _FORGETTING if 2 * len(queues) >= self._usual_round else _FORGETTING_FAST
+            self._usual_round = max(len(queues), left * self._usual_round)
             self._free_rounds -= 1
-            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues))
+            self._spawn(self._leader.lead(queues), partial(self._round_ended, queues, time.monotonic()))
 
-    def _round_ended(self, queues: Sequence[CouponQueue], round_: "asyncio.Task[Sequence[CouponQueue]]") -> None:
+    def _round_ended(
+        self, queues: Sequence[CouponQueue], started: float, round_: "asyncio.Task[Sequence[CouponQueue]]"
+    ) -> None:
+        self._last_round_seconds = time.monotonic() - started
         self._free_rounds += 1
         must_wait = () if self._abandon_if_failed(queues, round_) else round_.result()
         for queue in queues:
@@ -158,6 +209,10 @@ class Batcher:
                 self._spawn(self._leader.wait_and_lead(queue), partial(self._turn_ended, queue))
             else:
                 self._give_up_lead(queue)
+        if self._lingering is not None:
+            # The round that was waited for.
+            self._stop_lingering()
+            self._round_due = False
         self._plan_round(asyncio.get_running_loop())
 
     def _turn_ended(self, queue: CouponQueue, turn: "asyncio.Task[None]") -> None:

@@ -38,6 +38,7 @@ class CouponQueue:
 
     Attributes:
         usual_size: that of the largest of the latest batches, or somewhat less.
+        misses: in how many rounds in a row its lock was busy.
         on_arrival: called after each claim that joins, if set.
     """
 
@@ -46,6 +47,7 @@ class CouponQueue:
         self.waits_for_lock = False
         self.lock_wait: LockWait | None = None
         self.usual_size = 0.0
+        self.misses = 0
         self.on_arrival: Callable[[], None] | None = None
         self._batch_size = batch_size
         self._room = room
@@ -80,6 +82,7 @@ class CouponQueue:
             else:
                 taken.append(waiting)
         if taken:
+            self.misses = 0
             self._observer.batched(len(taken))
         self.usual_size = max(len(taken), _FORGETTING * self.usual_size)
         self._taken = Batch(self.coupon_name, taken, self._room, Stages(self.lock_wait, time.monotonic()))

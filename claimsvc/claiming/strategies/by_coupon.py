@@ -1,8 +1,10 @@
 """Selects the strategy of each claim: the one its coupon was created with."""
 
 import asyncio
+import math
 import time
 from collections.abc import Mapping
+from itertools import islice
 
 from claimsvc.claiming.batching import outcome_unknown
 from claimsvc.claiming.strategies.by_type import FirstOfType, Look
@@ -19,6 +21,14 @@ _READ_AHEAD_SECONDS = 0.5
 # rightly under any strategy, and claims that wait here are not counted by the waiting room.
 _READ_AGAIN_SECONDS = 0.25
 _READ_AT_ONCE = 1000
+# Each query reads so many more names that were claimed of late and are to be read again soon: one query for all of
+# them costs far less than one for each, and their next claims need not wait.
+_READ_ALONG = 250
+# How many names are remembered for that, and for how long after a claim (at least).
+_USED_REMEMBERED = 2000
+_USED_SECONDS = 5.0
+# How often all of them are looked through.
+_LOOK_ALONG_SECONDS = 0.1
 
 
 class StrategyByCoupon:
@@ -45,11 +55,18 @@ class StrategyByCoupon:
         self._known: dict[str, tuple[Strategy, float]] = {}
         self._unread: dict[str, asyncio.Future[Strategy]] = {}
         self._reader: asyncio.Task[None] | None = None
+        # The names that were claimed of late, and those of the time before.
+        self._used: dict[str, None] = {}
+        self._used_before: dict[str, None] = {}
+        self._used_since = 0.0
+        self._looked_along_at = 0.0
         self._first_of_type = FirstOfType(self.claim, look, coupons)
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         strategy, known_until = self._known.get(coupon_name, (None, 0.0))
         left_seconds = known_until - time.monotonic()
+        if len(self._used) < _USED_REMEMBERED:
+            self._used[coupon_name] = None
         if strategy is not None and 0 <= left_seconds < _READ_AHEAD_SECONDS:
             self._begin_reading(coupon_name)
         if strategy is None or left_seconds < 0:
@@ -109,21 +126,45 @@ class StrategyByCoupon:
     async def _read_strategies(self) -> None:
         while self._unread:
             names = list(self._unread)[:_READ_AT_ONCE]
-            known_until = time.monotonic() + _KNOWN_SECONDS
+            now = time.monotonic()
+            along = self._read_along(now)
             try:
-                found = {coupon.name: self._strategies[coupon.strategy] for coupon in await self._coupons.stock(names)}
+                coupons = await self._coupons.stock(names + along)
+                found = {coupon.name: self._strategies[coupon.strategy] for coupon in coupons}
             except Exception as error:  # noqa: BLE001 - the waiting claims receive it
                 for name in names:
                     self._resolve(name, self._known_for_longer(name) or error)
                 continue
             if len(self._known) + len(found) > _CACHED_STRATEGIES:
                 self._known.clear()
-            for name in names:
+            for name in names + along:
                 if name in found:
-                    self._known[name] = found[name], known_until
+                    self._known[name] = found[name], now + _KNOWN_SECONDS
                 else:
                     self._known.pop(name, None)
                 self._resolve(name, found.get(name, self._strategies[StrategyName.ROW_LOCK]))
+
+    def _read_along(self, now: float) -> list[str]:
+        """Return names that nobody waits for, but that are used and have not been read for a while."""
+        if now - self._used_since > _USED_SECONDS:
+            self._used_before, self._used = self._used, {}
+            self._used_since = now
+        if now - self._looked_along_at < _LOOK_ALONG_SECONDS:
+            return []
+        due = (
+            name
+            for name in self._used | self._used_before
+            if name not in self._unread and self._known_until(name) < now + _READ_AHEAD_SECONDS
+        )
+        along = list(islice(due, _READ_ALONG))
+        if len(along) < _READ_ALONG:
+            self._looked_along_at = now
+        return along
+
+    def _known_until(self, coupon_name: str) -> float:
+        """Return until when a strategy is used without reading it again; for ever if it is not known at all."""
+        _, known_until = self._known.get(coupon_name, (None, math.inf))
+        return known_until
 
     def _stop_reading(self, coupon_name: str, unread: "asyncio.Future[Strategy]") -> None:
         """Let claims go on with the strategy that was known, unless the coupon was read meanwhile."""

@@ -9,7 +9,15 @@ from collections.abc import Sequence
 from contextlib import nullcontext
 from functools import partial
 
-from claimsvc.claiming.batching import Batch, BatchLimits, CouponQueue, WaitingRoom, decide_next, outcome_unknown
+from claimsvc.claiming.batching import (
+    BUSY_ROUND,
+    Batch,
+    BatchLimits,
+    CouponQueue,
+    WaitingRoom,
+    decide_next,
+    outcome_unknown,
+)
 from claimsvc.claiming.combining import ANSWER_SECONDS, Combiner, Desk
 from claimsvc.claiming.strategies.batched import BatchedStrategy
 from claimsvc.domain import Attempt, Claim, Claimed, ClaimState, StrategyName
@@ -29,6 +37,10 @@ from claimsvc.ports import (
 
 # A batch of this size shows that a coupon is busy; the next batch then gets a moment to fill.
 _BUSY_BATCH = 8
+# A lock that was busy in a busy round is tried again in so many more rounds before its queue waits, unless its claims
+# have waited for so long.
+_MISSES = 2
+_MISSING_SECONDS = 0.1
 _LINGER_TURNS = 4
 _LINGER_TURN_SECONDS = 0.0005
 # For how long a lock is kept without claims, if its holder has decided for others.
@@ -105,7 +117,30 @@ class RedlockStrategy(BatchedStrategy):
             locked = set(lease.coupon_names)
             await self._serve([queue for queue in queues if queue.coupon_name in locked], lease, in_round=True)
         locked -= set(lease.handed_over)
-        return elsewhere + [queue for queue in queues if queue and queue.coupon_name not in locked]
+        missed = [queue for queue in queues if queue and queue.coupon_name not in locked]
+        again = self._tried_again(missed, lease.handed_over) if len(queues) >= BUSY_ROUND else ()
+        return elsewhere + [queue for queue in missed if queue not in again]
+
+    def _tried_again(self, missed: Sequence[CouponQueue], handed_over: Sequence[str]) -> Sequence[CouponQueue]:
+        """Return the queues that take part in the next round, because their locks will be free soon.
+
+        Where many coupons are claimed from, another instance holds them for a round like this one. A message or a
+        place in line would be for a claim or two, at the price of many. Coupons of which batches were handed over of
+        late are different: they are busy.
+        """
+        combined_since = time.monotonic() - _HELD_ELSEWHERE_SECONDS
+        again = [
+            queue
+            for queue in missed
+            if queue.misses < _MISSES
+            and len(queue) < _BUSY_BATCH
+            and queue.longest_wait() < _MISSING_SECONDS
+            and queue.coupon_name not in handed_over
+            and self._held_elsewhere.get(queue.coupon_name, 0.0) < combined_since
+        ]
+        for queue in again:
+            queue.misses += 1
+        return again
 
     async def wait_and_lead(self, queue: CouponQueue) -> None:
         tries = _TRIES
