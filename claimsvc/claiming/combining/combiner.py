@@ -26,8 +26,8 @@ from claimsvc.ports import (
 # is left for a holder that is slow, and the rest for waiting in line.
 ANSWER_SECONDS = 0.5
 # How often a lock that has just changed hands is asked for, and how much later each time. It is reserved for 50 ms.
-_ASKS = 12
-_ASK_AGAIN_SECONDS = 0.005
+_ASKS = 30
+_ASK_AGAIN_SECONDS = 0.002
 # An invitation to take a lock is good for as long as the lock is reserved.
 _INVITATION_SECONDS = 0.05
 # Most claims of others that are decided in one transaction. The rest is decided in the next.
@@ -132,6 +132,7 @@ class Combiner:
         self._desks: dict[str, Desk] = {}
         self._expected: dict[str, asyncio.Future[Answered]] = {}
         self._invited_at: dict[str, float] = {}
+        self._pausing: dict[str, asyncio.Future[None]] = {}
         post.deliver_to(self)
 
     @contextmanager
@@ -155,6 +156,17 @@ class Combiner:
         """Whether the holder has just released the lock for this instance to take it. True once."""
         invited_at = self._invited_at.pop(coupon_name, None)
         return invited_at is not None and time.monotonic() - invited_at < _INVITATION_SECONDS
+
+    async def pause(self, coupon_name: str) -> None:
+        """Wait before a lock that is reserved is asked for again: not after this instance is invited to take it."""
+        loop = asyncio.get_running_loop()
+        over = self._pausing[coupon_name] = loop.create_future()
+        timer = loop.call_later(_ASK_AGAIN_SECONDS, _end, over)
+        try:
+            await over
+        finally:
+            timer.cancel()
+            self._pausing.pop(coupon_name, None)
 
     def expect(self, batch_id: str) -> "asyncio.Future[Answered]":
         """Return the answer to a batch, in the future. Call `forget` in the end."""
@@ -190,6 +202,13 @@ class Combiner:
         if len(self._invited_at) > 1000:
             self._invited_at = {name: at for name, at in self._invited_at.items() if now - at < _INVITATION_SECONDS}
         self._invited_at[coupon_name] = now
+        if coupon_name in self._pausing:
+            _end(self._pausing[coupon_name])
+
+
+def _end(pause: "asyncio.Future[None]") -> None:
+    if not pause.done():
+        pause.set_result(None)
 
 
 class Journey:
@@ -233,7 +252,7 @@ class Journey:
                 self._combiner.forget(self.batch.id)
             if found is not HandOver.RESERVED:
                 return found
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+            await self._combiner.pause(self.batch.coupon_name)
         return found
 
     async def _hand_once(self, message: bytes) -> HandOver:

@@ -41,8 +41,8 @@ _BUSY_BATCH = 8
 # have waited for so long.
 _MISSES = 2
 _MISSING_SECONDS = 0.1
-_LINGER_TURNS = 4
-_LINGER_TURN_SECONDS = 0.0005
+_LINGER_TURNS = 2
+_LINGER_TURN_SECONDS = 0.001  # the resolution of uvloop's timers; half of it is no time at all
 # For how long a lock is kept without claims, if its holder has decided for others.
 _KEPT_TURNS = 8
 _KEPT_TURN_SECONDS = 0.001
@@ -224,7 +224,9 @@ class RedlockStrategy(BatchedStrategy):
         _remember(self._held_elsewhere, name, time.monotonic() + _HELD_ELSEWHERE_SECONDS)
         batch.answer(_each(decisions, batch.attempts))
         self._note([batch])
-        if len(batch.attempts) >= _BUSY_BATCH:
+        # Most likely those who were answered come again, and can go with those that wait.
+        queue.usual_size = max(queue.usual_size, len(queue) + len(batch.attempts))
+        if queue.usual_size >= _BUSY_BATCH:
             await _next_arrivals(queue, None)
         return HandOver.SENT
 
