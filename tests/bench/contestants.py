@@ -120,12 +120,14 @@ class Phase:
     Args:
         base: whom the others are compared with: the contestant of that name, or of those whose names begin with it
             the one with as many connections.
+        least_seconds: how long each is measured at least, in a round.
     """
 
     name: str
     title: str
     contestants: tuple[Contestant, ...]
     base: str = FLOOR
+    least_seconds: float = 0.0
 
 
 def strategy_contestant(strategy: str, variant: str = "") -> str:
@@ -153,7 +155,12 @@ def phases(strategies: Sequence[str], *, quick: bool) -> list[Phase]:
     found = [
         Phase("main", "Side by side", _main(strategies, quick=quick)),
         Phase(
-            "instances", "Instances", _instances(strategies, quick=quick), strategy_contestant(DEFAULT_STRATEGY, ONE)
+            "instances",
+            "Instances",
+            _instances(strategies, quick=quick),
+            strategy_contestant(DEFAULT_STRATEGY, ONE),
+            # One of them decides for the others for a second, and has more claims meanwhile.
+            least_seconds=3.0,
         ),
         Phase("workers", "Workers, one hot coupon", _workers(strategies, quick=quick), workers_contestant(1)),
         Phase("features", "Features, one hot coupon", _features(), PLAIN),

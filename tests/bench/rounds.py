@@ -94,10 +94,9 @@ def run_phase(testbed: Testbed, phase: Phase, pace: Pace, measured: Callable[[],
     """
     testbed.prepare(phase.contestants)
     series = [Series(contestant) for contestant in phase.contestants]
+    seconds = max(pace.seconds, phase.least_seconds)
     for number in range(pace.rounds):
         for one in random.Random(number).sample(series, len(series)):
-            one.results.append(
-                testbed.measure(one.contestant, warm_up_seconds=pace.warm_up_seconds, seconds=pace.seconds)
-            )
+            one.results.append(testbed.measure(one.contestant, warm_up_seconds=pace.warm_up_seconds, seconds=seconds))
             measured()
     return series
