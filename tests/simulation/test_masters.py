@@ -84,8 +84,11 @@ def test_the_simulated_master_answers_as_a_real_one(master: redis.Redis, command
         real_inbox.subscribe(_INBOX)
         real_inbox.get_message(timeout=1)
         _compare(master, simulated, commands)
-        messages = iter(lambda: real_inbox.get_message(timeout=0), None)
-        assert inbox.received == [message["data"] for message in messages]
+        for message in inbox.received:
+            received = real_inbox.get_message(timeout=5)
+            assert received is not None
+            assert received["data"] == message
+        assert real_inbox.get_message(timeout=0) is None
 
 
 def _compare(master: redis.Redis, simulated: SimulatedRedis, commands: list[tuple[Any, ...]]) -> None:
