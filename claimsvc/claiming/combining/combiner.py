@@ -41,6 +41,7 @@ class _Waiting:
     sender: str
     batch: HandedBatch
     answer: Answer
+    arrived_at: float
 
 
 class Desk:
@@ -68,7 +69,7 @@ class Desk:
     def add(self, sender: str, batch: HandedBatch, answer: Answer) -> None:
         """Keep a batch until it is taken. A copy of one that lies here is dropped."""
         if batch.id not in self._waiting:
-            self._waiting[batch.id] = _Waiting(sender, batch, answer)
+            self._waiting[batch.id] = _Waiting(sender, batch, answer, time.monotonic())
             self.claims += batch.size
             if self.on_arrival is not None:
                 self.on_arrival()
@@ -87,9 +88,11 @@ class Desk:
     def successor(self) -> str | None:
         """Return which of those whose batches lie here is to decide next: the first after this instance by name.
 
-        Others may have no claims any more. The lock would be kept for them for a while, and who waits would not know.
+        Others may have no claims any more, and nor may one that has stopped waiting for the answer. The lock would be
+        kept for them for a while, and who waits would not know.
         """
-        senders = {each.sender for each in self._waiting.values()}
+        still_waits = time.monotonic() - ANSWER_SECONDS
+        senders = {each.sender for each in self._waiting.values() if each.arrived_at > still_waits}
         return min(senders, key=lambda name: (name <= self._combiner.instance, name), default=None)
 
     def waiting(self) -> Sequence[HandedBatch]:

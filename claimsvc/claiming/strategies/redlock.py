@@ -163,7 +163,11 @@ class RedlockStrategy(BatchedStrategy):
     def _may_hand_over(self, queue: CouponQueue) -> bool:
         """Whether the holder is not silent, and the claims have time to wait for its answer, whatever it is."""
         is_silent = self._silent.get(queue.coupon_name, 0.0) > time.monotonic()
-        return not is_silent and queue.longest_wait() + ANSWER_SECONDS <= self._lock_timeout_seconds
+        return not is_silent and not self._is_late(queue)
+
+    def _is_late(self, queue: CouponQueue) -> bool:
+        """Whether its first claim has too little time left to wait for another holder."""
+        return queue.longest_wait() + ANSWER_SECONDS > self._lock_timeout_seconds
 
     async def _wait_in_line(self, queue: CouponQueue) -> bool:
         """Wait for the lock and serve the queue. Returns whether another instance was woken, and goes first now."""
@@ -286,6 +290,7 @@ class RedlockStrategy(BatchedStrategy):
         started = time.monotonic()
         slice_ends = started + self._slice_seconds
         wanted: asyncio.Task[bool] | None = None
+        was_late = False
         admit = partial(self._admit, desk, lease)
         try:
             while True:
@@ -308,7 +313,10 @@ class RedlockStrategy(BatchedStrategy):
                     wanted = None
                     slice_ends = time.monotonic() + _SLICES_WHILE_ALONE * self._slice_seconds
                 is_over = len(queues) == 1 and now >= started + _DUTY_SECONDS
-                if is_over and desk is not None and (successor := desk.successor()):
+                # Claims that a slow database has kept waiting here would be refused in line: they come first, once.
+                if is_over and not was_late and self._is_late(queues[0]):
+                    was_late = True
+                elif is_over and desk is not None and (successor := desk.successor()):
                     lease.hand_to(successor)
                     return
                 size = len(batches[0].attempts) if batches else 0
