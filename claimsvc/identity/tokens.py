@@ -18,7 +18,7 @@ from claimsvc.domain import TokenRefused, TokenUser
 from claimsvc.errors import SettingsError
 from claimsvc.identity.signature_checks import SignatureChecks
 from claimsvc.identity.signatures import INVALID_SIGNATURE, PublicKey, Verified, header_of, keys_of, verify
-from claimsvc.identity.usual_tokens import UsualTokens
+from claimsvc.identity.usual_tokens import UsualToken, UsualTokens
 from claimsvc.identity.verified import VerifiedTokens
 
 REFRESH_SECONDS = 300.0
@@ -74,22 +74,16 @@ class JsonWebTokens:
 
     def user_at_hand(self, token: str) -> TokenUser | TokenRefused | None:
         digest, now = _digest(token), time.time()
-        user = self._remembered.user_of(digest, now)
-        if user is not None:
-            return user
-        usual = self._usual.read(token, now)
-        if usual is None:
-            return self._verified(token, digest, now)
+        usual = self._known(token, digest, now)
+        if not isinstance(usual, UsualToken):
+            return usual
         return self._remember(token, digest, usual.verified(), now) if usual.is_signed() else INVALID_SIGNATURE
 
     def user_soon(self, token: str) -> TokenUser | TokenRefused | asyncio.Future[TokenUser | TokenRefused] | None:
         digest, now = _digest(token), time.time()
-        user = self._remembered.user_of(digest, now)
-        if user is not None:
-            return user
-        usual = self._usual.read(token, now)
-        if usual is None:
-            return self._verified(token, digest, now)
+        usual = self._known(token, digest, now)
+        if not isinstance(usual, UsualToken):
+            return usual
         keys = self._keys
 
         def checked(is_signed: bool) -> TokenUser | TokenRefused:
@@ -104,6 +98,14 @@ class JsonWebTokens:
     def close(self) -> None:
         """End the thread that verifies."""
         self._checks.close()
+
+    def _known(self, token: str, digest: bytes, now: float) -> TokenUser | TokenRefused | UsualToken | None:
+        """What is known of a token at once. Of a usual one that is not remembered, the signature is still to check."""
+        user = self._remembered.user_of(digest, now)
+        if user is not None:
+            return user
+        usual = self._usual.read(token, now)
+        return usual if usual is not None else self._verified(token, digest, now)
 
     def _verified(self, token: str, digest: bytes, now: float) -> TokenUser | TokenRefused | None:
         header = header_of(token)

@@ -1,15 +1,18 @@
 """Messages arrive as they were sent; a batch is handed over until somebody takes it, and its answer is waited for."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from unittest.mock import patch
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from uuid_utils import uuid7
 
-from claimsvc.claiming.combining import Combiner, Journey, combiner
+from claimsvc.claiming.combining import ANSWER_SECONDS, Combiner, Journey, combiner
 from claimsvc.claiming.combining.messages import Answered, answered, handed, handed_batch, read
 from claimsvc.domain import (
     AlreadyClaimed,
@@ -261,3 +264,11 @@ async def test_the_next_holder_is_the_next_by_name() -> None:
         for sender in ("a", "d", "c"):
             _handed_to(combining, sender, lambda _: None, f"user-{sender}")
         assert desk.successor() == "c"
+
+
+async def test_an_instance_that_no_longer_waits_for_its_answer_is_no_next_holder() -> None:
+    combining = Combiner("b", _Post(), Observed())
+    with combining.desk(["spring"]) as desk:
+        _handed_to(combining, "a", lambda _: None, "ada")
+        with patch.object(combiner, "time", SimpleNamespace(monotonic=lambda: time.monotonic() + ANSWER_SECONDS)):
+            assert desk.successor() is None
