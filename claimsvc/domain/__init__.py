@@ -17,4 +17,5 @@ from claimsvc.domain.outcomes import Refusal as Refusal
 from claimsvc.domain.problems import Problem as Problem
 from claimsvc.domain.quotas import *
 from claimsvc.domain.redemptions import *
+from claimsvc.domain.tickets import *
 from claimsvc.domain.times import *

@@ -20,6 +20,8 @@ class Scope(StrEnum):
     CODES_REDEEM = "codes:redeem"
     LOCKS_READ = "locks:read"
     LOCKS_WRITE = "locks:write"
+    TICKETS_READ = "tickets:read"
+    TICKETS_WRITE = "tickets:write"
     AUDIT_READ = "audit:read"
     USERS_ERASE = "users:erase"
 

@@ -104,6 +104,21 @@ class IdempotencyKey:
         return fingerprint == self.fingerprint or fingerprint == self.former()
 
 
+@dataclass(frozen=True, slots=True)
+class TicketLease:
+    """The right to make the claim of a ticket.
+
+    Args:
+        ticket_id: the ticket.
+        place: the place that it was given when it joined.
+        token: changes with each lease; the claim's transaction checks it.
+    """
+
+    ticket_id: str
+    place: int
+    token: str
+
+
 @dataclass(slots=True, unsafe_hash=True)
 class ClaimOptions:
     """The options of a claim. Never changed.
@@ -114,6 +129,8 @@ class ClaimOptions:
         is_final: whether a refusal is the answer; false if another coupon is tried after it.
         attributes: what the request states about the user.
         token: what the user's verified token states.
+        ticket: the ticket whose claim this is; its end is written in the claim's transaction. None without one.
+        prefers_ticket: whether the claim is to wait in a queue, also where the coupon has none of its own.
     """
 
     hold_seconds: int | None = None
@@ -121,11 +138,13 @@ class ClaimOptions:
     attributes: Attributes = field(default_factory=dict, hash=False)
     token: Attributes = field(default_factory=dict, hash=False)
     is_final: bool = True
+    ticket: TicketLease | None = None
+    prefers_ticket: bool = False
 
     @property
     def is_plain(self) -> bool:
         """Whether these options matter only for a coupon with eligibility rules."""
-        return self.hold_seconds is None and self.idempotency_key is None
+        return self.hold_seconds is None and self.idempotency_key is None and self.ticket is None
 
 
 @dataclass(slots=True, unsafe_hash=True)

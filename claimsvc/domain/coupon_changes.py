@@ -5,11 +5,13 @@ lists may be ids or addresses of users, so of both only the numbers are told.
 """
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
 from claimsvc.domain.coupons import Campaign, Coupon
 from claimsvc.domain.eligibility import AttributeRule, EligibilityRules
+from claimsvc.domain.tickets import Queue
 from claimsvc.domain.times import format_time
 
 
@@ -38,6 +40,8 @@ def _told(field: str, value: Any) -> Any:
         told: dict[str, Any] = {"attributes": [_condition(rule) for rule in value.attributes]}
         told |= {"holds": list(value.holds), "holds_not": list(value.holds_not)}
         return {name: rules for name, rules in told.items() if rules}
+    if isinstance(value, Queue):
+        return asdict(value)
     return dict(value) if isinstance(value, Mapping) else value
 
 

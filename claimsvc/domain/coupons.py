@@ -10,6 +10,7 @@ from claimsvc.domain.eligibility import EligibilityRules
 from claimsvc.domain.limits import FURTHER_CLAIMS
 from claimsvc.domain.outcomes import Outcome, Refusal, outcome, refusal
 from claimsvc.domain.problems import RpcCode
+from claimsvc.domain.tickets import Queue
 
 
 class StrategyName(StrEnum):
@@ -37,13 +38,17 @@ EVERY_STATE_BUT_ARCHIVED = frozenset(CouponState) - {CouponState.ARCHIVED}
 @outcome("coupon-created")
 @dataclass(frozen=True, slots=True)
 class Coupon(Outcome):
-    """A limited stock: `amount` units in total, of which `remaining_amount` can still be claimed."""
+    """A limited stock: `amount` units in total, of which `remaining_amount` can still be claimed.
+
+    `has_queue` says whether claims of it wait in a queue, where that was read.
+    """
 
     name: str
     amount: int
     remaining_amount: int
     strategy: StrategyName
     created_at: datetime
+    has_queue: bool = False
 
     @property
     def claimed_count(self) -> int:
@@ -63,6 +68,7 @@ class Campaign:
         per_user_limit: how many units a user may hold at a time.
         claims_per_user: how many claims a user may make in all, ended ones included; None for the default, see
             `most_claims`.
+        queue: the queue in which its claims wait; None if they are decided at once.
         type: the group of coupons it belongs to.
         benefit: what it is worth, in the form of the API's `Benefit`.
         metadata: arbitrary data of its owner.
@@ -85,6 +91,7 @@ class Campaign:
     has_allow_list: bool = False
     has_deny_list: bool = False
     claims_per_user: int | None = None
+    queue: Queue | None = None
 
     @property
     def most_claims(self) -> int:

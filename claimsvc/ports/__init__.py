@@ -35,9 +35,11 @@ from claimsvc.ports.observers import (
     QuotaObserver,
     ReadinessObserver,
     StorageObserver,
+    TicketObserver,
 )
 from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
+from claimsvc.ports.tickets import Dispatched, Joined, Joins, Progress, Tickets
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
 
@@ -61,6 +63,7 @@ __all__ = [
     "Counters",
     "Coupons",
     "Decision",
+    "Dispatched",
     "Erasure",
     "Exports",
     "FencedAdmission",
@@ -68,6 +71,8 @@ __all__ = [
     "HandedBatch",
     "HealthCheck",
     "JobObserver",
+    "Joined",
+    "Joins",
     "Lease",
     "Lock",
     "LockAdmin",
@@ -79,6 +84,7 @@ __all__ = [
     "PendingOutcome",
     "PendingStandings",
     "Post",
+    "Progress",
     "QuotaObserver",
     "Quotas",
     "ReadinessObserver",
@@ -86,6 +92,8 @@ __all__ = [
     "Stages",
     "StorageObserver",
     "Strategy",
+    "TicketObserver",
+    "Tickets",
     "Tokens",
     "Transitions",
 ]

@@ -1,7 +1,9 @@
 """Observers: what each room reports for metrics and the console."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
+
+from claimsvc.domain import QueueStatus, TicketState
 
 
 class JobObserver(Protocol):
@@ -71,3 +73,23 @@ class QuotaObserver(Protocol):
     """Observes quotas. A `result` is `allowed`, `refused` or `unknown`."""
 
     def quota_decided(self, quota_name: str, result: str) -> None: ...
+
+
+class TicketObserver(Protocol):
+    """Observes the queues of coupons, on the instance that starts their tickets."""
+
+    def ticket_started(self, coupon_name: str, waited_seconds: float) -> None:
+        """Receive each ticket that is started for the first time, and how long it had waited."""
+        ...
+
+    def ticket_ended(self, coupon_name: str, end: TicketState) -> None:
+        """Receive each end of a ticket that this instance has written."""
+        ...
+
+    def dispatched(self, lag_seconds: float) -> None:
+        """Receive, with each pass that started a ticket, by how long it was later than the pace allowed."""
+        ...
+
+    def queues_sampled(self, statuses: Sequence[QueueStatus]) -> None:
+        """Receive the state of all queues, every few seconds."""
+        ...

@@ -56,9 +56,10 @@ WITH created AS (
 ), with_terms AS (
     INSERT INTO campaigns
         (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
-        rules, claims_per_user)
+        rules, claims_per_user, queue)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
-        %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s
+        %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s,
+        %(queue)s::jsonb
     FROM created WHERE %(has_terms)s
 ), audited AS (
     {
@@ -83,18 +84,19 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    uses, rules, claims_per_user)
+    uses, rules, claims_per_user, queue)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
-    %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s
+    %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s,
+    %(queue)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
     benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
-    claims_per_user = excluded.claims_per_user
+    claims_per_user = excluded.claims_per_user, queue = excluded.queue
 """
 
 
@@ -122,7 +124,7 @@ class PostgresCampaigns:
         request_id: str | None = None,
     ) -> Coupon | CouponExists | Replayed | KeyReused:
         terms = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
-        terms["rules"] = _json(terms["rules"])
+        terms |= {"rules": _json(terms["rules"]), "queue": _json(terms["queue"])}
         parameters = {"name": name, "amount": amount, "strategy": strategy, "has_terms": campaign != PLAIN, **terms}
         parameters |= {"actor": actor, "request_id": request_id}
 
@@ -171,7 +173,8 @@ class PostgresCampaigns:
             old = campaign_of(row)
             terms = {term: change.get(term, getattr(old, term)) for term in TERMS}
             terms |= {"benefit": _json(terms["benefit"]), "metadata": _json(terms["metadata"]), "archived": archive}
-            terms["rules"] = _json(asdict(terms["rules"]) if terms["rules"] is not None else None)
+            for name_ in ("rules", "queue"):
+                terms[name_] = _json(asdict(terms[name_]) if terms[name_] is not None else None)
             async with driver.pipeline():
                 if "amount" in change:
                     await driver.execute(_CHANGE_AMOUNT, {"name": name, "amount": change["amount"]})

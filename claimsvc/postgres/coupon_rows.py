@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
-from claimsvc.domain import Campaign, Coupon, StrategyName
+from claimsvc.domain import Campaign, Coupon, Queue, QueueOrder, StrategyName
 from claimsvc.postgres.claiming.eligibility import rules_of
 from claimsvc.postgres.database import Database
 
@@ -14,7 +14,7 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
     coalesce(campaign.metadata, '{}') AS metadata, coalesce(campaign.uses, 1) AS uses,
     campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
-    campaign.deny_version IS NOT NULL AS has_deny_list, campaign.claims_per_user"""
+    campaign.deny_version IS NOT NULL AS has_deny_list, campaign.claims_per_user, campaign.queue"""
 """The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
 
 TERMS = tuple(field.name for field in fields(Campaign))
@@ -33,4 +33,10 @@ def coupon_of(row: Mapping[str, Any]) -> Coupon:
 
 def campaign_of(row: Mapping[str, Any]) -> Campaign:
     """Return the terms of a row with `CAMPAIGN_COLUMNS`."""
-    return Campaign(**{term: row[term] for term in TERMS} | {"rules": rules_of(row["rules"])})
+    terms = {term: row[term] for term in TERMS}
+    return Campaign(**terms | {"rules": rules_of(row["rules"]), "queue": queue_of(row["queue"])})
+
+
+def queue_of(document: Mapping[str, Any] | None) -> Queue | None:
+    """Parse the column `campaigns.queue`, which has the form of `dataclasses.asdict`."""
+    return None if document is None else Queue(**{**document, "order": QueueOrder(document["order"])})

@@ -1,6 +1,7 @@
 """Reading coupons: details, listings, stock, and which can be claimed."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from claimsvc.domain import Coupon, CouponDetail, CouponFilter, ListedCoupon
 from claimsvc.postgres.coupon_lists import list_coupons
@@ -19,7 +20,11 @@ SELECT {COUPON_COLUMNS},
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = %(name)s
 """  # noqa: S608 - of constants
-_STOCK = f"SELECT {COUPON_COLUMNS} FROM coupons AS coupon WHERE name = ANY (%(names)s)"  # noqa: S608 - of constants
+_STOCK = f"""
+SELECT {COUPON_COLUMNS}, campaign.queue IS NOT NULL AS has_queue
+FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
+WHERE coupon.name = ANY (%(names)s)
+"""  # noqa: S608 - of constants
 
 # `why_not` has a row only if no candidate is open. If the coupon `after` was purged meanwhile, the first page is found.
 # The statement reads all coupons of the type, or all without one, once a second for each page. It has no index: while
@@ -74,7 +79,8 @@ class PostgresCoupons:
         return await list_coupons(self._reads, matching, after=after, limit=limit)
 
     async def stock(self, names: Sequence[str]) -> list[Coupon]:
-        return [coupon_of(row) for row in await self._database.fetch_dicts(_STOCK, {"names": list(names)})]
+        rows = await self._database.fetch_dicts(_STOCK, {"names": list(names)})
+        return [replace(coupon_of(row), has_queue=row["has_queue"]) for row in rows]
 
     async def claimable_coupons(self, coupon_type: str | None, *, after: str | None, limit: int) -> list[str]:
         statement = _CLAIMABLE_WITHOUT_TYPE if coupon_type is None else _CLAIMABLE_OF_TYPE

@@ -11,6 +11,7 @@ from sqlalchemy import (
     CheckConstraint,
     Column,
     DateTime,
+    Float,
     ForeignKey,
     ForeignKeyConstraint,
     Identity,
@@ -150,6 +151,8 @@ campaigns = Table(
     Column("uses", SmallInteger, nullable=False, server_default="1"),
     CheckConstraint("uses BETWEEN 1 AND 1000", name="uses"),
     Column("claims_per_user", Integer),
+    # The queue in which its claims wait, in the form of `dataclasses.asdict`; NULL if they are decided at once.
+    Column("queue", JSONB),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
     CheckConstraint("claims_per_user BETWEEN 1 AND 1000000", name="claims_per_user"),
@@ -294,6 +297,81 @@ api_keys = Table(
     CheckConstraint("octet_length(digest) = 32", name="digest"),
     CheckConstraint("cardinality(scopes) > 0", name="scopes"),
     Index("api_keys_digest_idx", "digest", unique=True),
+)
+
+# The queues in which tickets wait or waited, and what they share between instances. The row is locked by whoever joins,
+# leaves or starts tickets; a claim does not touch it.
+queues = Table(
+    "queues",
+    metadata,
+    Column("coupon_name", _NAME, ForeignKey("coupons.name", ondelete="CASCADE"), primary_key=True),
+    # How many tickets wait.
+    Column("waiting", Integer, nullable=False, server_default="0"),
+    # No ticket before this place waits.
+    Column("head", BigInteger, nullable=False, server_default="0"),
+    Column("next_place", BigInteger, nullable=False, server_default="0"),
+    # When the tickets of the last second were started.
+    Column("starts", ARRAY(DateTime(timezone=True)), nullable=False, server_default="{}"),
+    # Starts a second of late, and when that was computed; see `domain.pacing`.
+    Column("pace", Float),
+    Column("paced_at", DateTime(timezone=True)),
+    # When something is to be done next; NULL if that depends on who joins.
+    Column("due_at", DateTime(timezone=True)),
+    Column("paused", Boolean, nullable=False, server_default=false()),
+    # After a failure of the service: until when nothing is started.
+    Column("stopped_until", DateTime(timezone=True)),
+    Column("dispatcher", Text),
+    Column("dispatched_at", DateTime(timezone=True)),
+    Index("queues_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
+    postgresql_with={"fillfactor": 50},
+)
+
+_ACTIVE_TICKET = "state IN ('waiting', 'started')"
+
+# Claims that wait in a queue. Ended tickets are kept for a day.
+tickets = Table(
+    "tickets",
+    metadata,
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("place", BigInteger, primary_key=True),
+    Column("id", Uuid, nullable=False),
+    Column("user_id", _NAME, nullable=False),
+    Column("state", Text, nullable=False, server_default="waiting"),
+    # Those of the claim; NULL for a plain one.
+    Column("options", JSONB),
+    Column("joined_at", DateTime(timezone=True), nullable=False),
+    Column("started_at", DateTime(timezone=True)),
+    # Who may make its claim, and until when; NULL while it waits, and until it is tried again.
+    Column("lease", Uuid),
+    Column("leased_until", DateTime(timezone=True)),
+    Column("tries", SmallInteger, nullable=False, server_default="0"),
+    Column("next_try_at", DateTime(timezone=True)),
+    Column("ended_at", DateTime(timezone=True)),
+    Column("claim_id", Uuid),
+    # Why it was refused, as a stored answer.
+    Column("refusal", JSONB),
+    CheckConstraint("state IN ('waiting', 'started', 'claimed', 'refused', 'expired', 'left', 'dead')", name="state"),
+    CheckConstraint(f"({_ACTIVE_TICKET}) = (ended_at IS NULL)", name="ended"),
+    CheckConstraint("(state = 'claimed') = (claim_id IS NOT NULL)", name="claimed"),
+    CheckConstraint("octet_length(user_id) BETWEEN 1 AND 255", name="user_id_length"),
+    # Not unique, because of sharding.
+    Index("tickets_id_idx", "id"),
+    Index("tickets_one_active_per_user", "coupon_name", "user_id", unique=True, postgresql_where=text(_ACTIVE_TICKET)),
+    Index("tickets_started_idx", "coupon_name", postgresql_where=text("state = 'started'")),
+    Index("tickets_ended_idx", "coupon_name", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("tickets_dead_idx", "ended_at", postgresql_where=text("state = 'dead'")),
+    postgresql_with={"fillfactor": 70},
+)
+
+# How many tickets wait in each block of places, so that counting those ahead of one costs the same in a long queue.
+ticket_blocks = Table(
+    "ticket_blocks",
+    metadata,
+    Column("coupon_name", _NAME, primary_key=True),
+    Column("block", BigInteger, primary_key=True),
+    Column("waiting", Integer, nullable=False),
+    CheckConstraint("waiting >= 0", name="waiting"),
+    postgresql_with={"fillfactor": 50},
 )
 
 # Who did what, when, to which subject. A trigger refuses to change or delete an entry.

@@ -1,0 +1,244 @@
+"""Tickets: claims that wait in the queue of a coupon. Their states, and what joining, reading and leaving result in."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+from claimsvc.domain.claims import Claim, ClaimOptions, TicketLease
+from claimsvc.domain.outcomes import ClaimOutcome, Outcome, Refusal, outcome, refusal
+
+MAX_RATE_PER_SECOND = 1000
+MAX_CONCURRENCY = 1000
+MAX_QUEUE_WAIT_SECONDS = 86_400
+MAX_QUEUE_LENGTH = 1_000_000
+
+
+class QueueOrder(StrEnum):
+    """In which order tickets are started."""
+
+    FIFO = "fifo"
+
+
+@dataclass(frozen=True, slots=True)
+class Queue:
+    """The queue of a coupon.
+
+    Args:
+        rate_per_second: how many tickets are started at most within any second, over all instances.
+        concurrency: how many claims of tickets are under way at most, over all instances.
+        max_wait_seconds: how long a ticket waits at most until it is started; then it is expired.
+        max_length: how many tickets wait at most.
+        order: in which order they are started.
+    """
+
+    rate_per_second: int
+    concurrency: int
+    max_wait_seconds: int
+    max_length: int
+    order: QueueOrder = QueueOrder.FIFO
+
+
+USUAL_QUEUE = Queue(rate_per_second=1000, concurrency=64, max_wait_seconds=300, max_length=100_000)
+"""The queue of claims that are made with `Prefer: respond-async` where the coupon has none of its own."""
+
+
+class TicketState(StrEnum):
+    """The state of a ticket. All but the first two are ends, and final."""
+
+    WAITING = "waiting"
+    # Its claim is being made, or is tried again after a failure of the service.
+    STARTED = "started"
+    CLAIMED = "claimed"
+    REFUSED = "refused"
+    EXPIRED = "expired"
+    LEFT = "left"
+    # The service failed too often to decide it. An operator requeues or discards it.
+    DEAD = "dead"
+
+    @property
+    def is_end(self) -> bool:
+        """Whether it never changes again, unless an operator requeues a dead ticket."""
+        return self not in (TicketState.WAITING, TicketState.STARTED)
+
+
+TICKET_ENDS = tuple(state for state in TicketState if state.is_end)
+
+
+class QueueStop(StrEnum):
+    """Why no ticket of a queue is started now."""
+
+    # By an operator, or because the coupon is paused.
+    PAUSED = "paused"
+    # The coupon cannot be claimed yet.
+    NOT_STARTED = "not-started"
+    # A database or a majority of the masters does not answer; it goes on by itself.
+    UNAVAILABLE = "unavailable"
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """A claim that waits for its turn.
+
+    Args:
+        id: a UUID (version 7) in its usual text form.
+        joined_at: by the database's clock, like all times here.
+        ahead: how many tickets wait before it; None unless it waits.
+        eta_seconds: when it is started at the pace of late; None unless it waits, and while the queue is stopped.
+        stopped: why no ticket of its queue is started now; None if they are, or it has ended.
+        tries: how often its claim was begun.
+        claim: its claim, once it is claimed, as it is now.
+        refusal: why it was refused, once it is.
+    """
+
+    id: str
+    coupon_name: str
+    user_id: str
+    state: TicketState
+    joined_at: datetime
+    ahead: int | None = None
+    eta_seconds: float | None = None
+    stopped: QueueStop | None = None
+    tries: int = 0
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    claim: Claim | None = None
+    refusal: Outcome | None = None
+
+    @property
+    def position(self) -> int | None:
+        """Its place in the queue, from 1; 0 once it is started; None once it has ended. It never grows."""
+        if self.state is TicketState.STARTED:
+            return 0
+        return None if self.ahead is None else self.ahead + 1
+
+
+@dataclass(frozen=True, slots=True)
+class StartedTicket:
+    """A ticket whose claim is to be made now, by whoever has leased it."""
+
+    lease: TicketLease
+    coupon_name: str
+    user_id: str
+    options: ClaimOptions
+    joined_at: datetime
+    tries: int
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """A queue at one moment.
+
+    Args:
+        queue: its settings; those of `USUAL_QUEUE` if the coupon has none of its own.
+        waiting: tickets that wait.
+        started: tickets whose claims are under way, or are tried again.
+        dead: dead letters.
+        pace: starts a second of late.
+        oldest_joined_at: when the first that waits has joined.
+        dispatcher: the instance that started the last tickets; None if nobody did.
+        dispatched_at: when that was.
+    """
+
+    coupon_name: str
+    queue: Queue
+    waiting: int
+    started: int
+    dead: int
+    pace: float
+    stopped: QueueStop | None
+    is_paused: bool
+    oldest_joined_at: datetime | None
+    dispatcher: str | None
+    dispatched_at: datetime | None
+
+
+@outcome("queued", seen_as="queued", uses_up=True)
+@dataclass(frozen=True, slots=True)
+class Queued(ClaimOutcome):
+    """The claim waits in the coupon's queue: by this request, or by an earlier one of the user."""
+
+    ticket: Ticket
+
+
+@refusal(
+    "queue-full",
+    429,
+    "The queue is full",
+    "As many wait for this coupon as its queue allows, or as there are units left; nothing was done.",
+    "Retry after `Retry-After` seconds: places become free when tickets are started.",
+    is_stored=False,
+    seen_as="queue-full",
+)
+@dataclass(frozen=True, slots=True)
+class QueueFull(ClaimOutcome, Refusal):
+    """No more may wait; `retry_seconds` is when a place is likely to be free."""
+
+    retry_seconds: int
+
+
+@outcome("lease-lost", is_stored=False, seen_as="lease-lost")
+@dataclass(frozen=True, slots=True)
+class LeaseLost(ClaimOutcome):
+    """The ticket was leased to somebody else meanwhile, or has ended; nothing was done."""
+
+
+@refusal(
+    "unknown-ticket",
+    404,
+    "Unknown ticket",
+    "There is no ticket of that id, or it ended more than a day ago.",
+    "Use the `id` from the 202 response.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class UnknownTicket(Refusal):
+    """There is no ticket with that id."""
+
+
+@refusal(
+    "ticket-started",
+    409,
+    "Too late to leave",
+    "The claim of this ticket has begun or ended, so the ticket cannot leave the queue; `ticket` is it.",
+    "Read the ticket. A claim that was made can be cancelled.",
+)
+@dataclass(frozen=True, slots=True)
+class TicketStarted(Refusal):
+    """The ticket does not wait any more, so it cannot leave."""
+
+    ticket: Ticket
+
+
+@outcome("left-queue")
+@dataclass(frozen=True, slots=True)
+class LeftQueue(Outcome):
+    """The ticket has left its queue: by this request, or by an earlier one."""
+
+    ticket: Ticket
+
+
+@refusal(
+    "ticket-not-dead",
+    409,
+    "Not a dead letter",
+    "The ticket is not a dead letter, so it can be neither requeued nor discarded.",
+    "Read the ticket.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class TicketNotDead(Refusal):
+    """The ticket is not a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinRequest:
+    """A claim that is to wait in a queue. The id is made by the caller, so that a repetition recognizes its ticket.
+
+    Args:
+        ticket_id: the id that the ticket gets if the user has none that waits.
+        options: those of the claim.
+    """
+
+    ticket_id: str
+    user_id: str
+    options: ClaimOptions | None = None
