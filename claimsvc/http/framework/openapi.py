@@ -16,6 +16,7 @@ from claimsvc.domain.problems import BAD_REQUEST, QUOTA_EXCEEDED, UNAVAILABLE, P
 from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import Access, Authentication
 from claimsvc.http.framework.idempotency import KEY_PATTERN
+from claimsvc.http.framework.preferences import PREFER
 from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
 from claimsvc.http.framework.refusals import body_of
@@ -40,6 +41,7 @@ If it names the hosts under which it may be changed, as one for development does
 and those from pages of other origins 403."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
+    "tickets": "Follow claims that wait in the queue of a coupon.",
     "coupons": "Create, change and read coupons and their claims.",
     "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
@@ -138,6 +140,7 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
             *_parameters(route, "path"),
             *_parameters(route, "query"),
             *([_IDEMPOTENCY_KEY] if route.keyed else []),
+            *([_prefer(route)] if route.prefer else []),
         ],
         "responses": _responses(route, references),
     }
@@ -194,6 +197,16 @@ def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
             parameter["schema"]["examples"] = field["examples"]
         found.append(parameter)
     return found
+
+
+def _prefer(route: Route) -> dict[str, Any]:
+    return {
+        "name": str(PREFER),
+        "in": "header",
+        "required": False,
+        "description": f"{route.prefer} (RFC 7240). Other preferences are ignored.",
+        "schema": {"type": "string"},
+    }
 
 
 def _responses(route: Route, references: Schemas) -> dict[str, Any]:
