@@ -213,6 +213,7 @@ def _services(
         codes=database.codes,
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
+        tickets=database.tickets,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,

@@ -38,6 +38,22 @@ async def statuses(tickets: Tickets, caller: Caller) -> list[QueueStatus]:
     return sorted(await tickets.statuses(), key=lambda status: status.coupon_name)
 
 
+async def ticket(tickets: Tickets, caller: Caller, ticket_id: str) -> Ticket | UnknownTicket:
+    """Read any user's ticket.
+
+    Args:
+        tickets: stores tickets.
+        caller: needs the scope `tickets:read`.
+        ticket_id: the ticket.
+
+    Raises:
+        PermissionDeniedError: the caller lacks the scope.
+        UnavailableError: the database does not answer in time.
+    """
+    require(caller, Scope.TICKETS_READ)
+    return await tickets.ticket(ticket_id) or UnknownTicket()
+
+
 async def of_coupon(
     tickets: Tickets,
     coupons: Coupons,

@@ -79,6 +79,7 @@ ASKED: list[Callable[[domain.Caller], Awaitable[object]]] = [
     lambda caller: locks.held(UNREACHED, caller),
     lambda caller: locks.release(UNREACHED, caller, "known", "why"),
     lambda caller: queues.statuses(UNREACHED, caller),
+    lambda caller: queues.ticket(UNREACHED, caller, "T"),
     lambda caller: queues.of_coupon(UNREACHED, UNREACHED, caller, "known", states=(), after=None, limit=1),
     lambda caller: queues.pause(UNREACHED, caller, "known", "why"),
     lambda caller: queues.dead_letters(UNREACHED, caller, after=None, limit=1),
