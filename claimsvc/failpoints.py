@@ -133,7 +133,7 @@ class Failpoints:
         failpoints = self
 
         class Connection(psycopg.AsyncConnection[Any]):
-            # Transactions of claims and tickets are the only ones in a pipeline whose COMMIT is a statement of the service.
+            # Only transactions of claims and of tickets have a COMMIT of the service's own in a pipeline.
             _writes_ends = False
 
             async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
