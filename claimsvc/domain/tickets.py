@@ -1,9 +1,10 @@
 """Tickets: claims that wait in the queue of a coupon. Their states, and what joining, reading and leaving result in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 from claimsvc.domain.claims import Claim, ClaimOptions, TicketLease
@@ -19,6 +20,8 @@ class QueueOrder(StrEnum):
     """In which order tickets are started."""
 
     FIFO = "fifo"
+    # Who joins before the coupon starts is drawn by lot at its start; who joins later comes first in, first out.
+    DRAW = "draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +163,59 @@ class QueueStatus:
     oldest_joined_at: datetime | None
     dispatcher: str | None
     dispatched_at: datetime | None
+
+
+def seed_hash(seed: bytes) -> str:
+    """Return what is published of a seed before the draw: its SHA-256 digest, in hex."""
+    return sha256(seed).hexdigest()
+
+
+def draw_entry(ticket_id: str) -> str:
+    """Return the entry of a ticket in a draw, in hex: who has a ticket finds it, nobody else learns of the ticket."""
+    return sha256(ticket_id.encode()).hexdigest()
+
+
+def draw_order(seed: bytes, entries: Iterable[str]) -> list[str]:
+    """Return the entries of a draw in the order in which they were drawn: that of SHA-256 of the seed and the entry.
+
+    Args:
+        seed: as it is published after the draw.
+        entries: see `draw_entry`.
+    """
+    return sorted(entries, key=lambda entry: sha256(seed + bytes.fromhex(entry)).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The draw of a queue with `order: "draw"`.
+
+    Args:
+        seed_hash: the digest of the seed, published when the coupon gets the queue; see `seed_hash`.
+        seed: None until the draw.
+        drawn_at: when the order was drawn; None before that.
+        entries: one page of those that were drawn, in order.
+        position: of the first of them, from 1.
+    """
+
+    coupon_name: str
+    seed_hash: str
+    seed: bytes | None
+    drawn_at: datetime | None
+    entries: Sequence[str]
+    position: int
+
+
+@refusal(
+    "no-draw",
+    404,
+    "No draw",
+    "The coupon has no queue with `order: draw`, or there is no coupon of that name.",
+    "Check the name, and the coupon's `queue`.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class NoDraw(Refusal):
+    """The coupon's order is not drawn by lot."""
 
 
 @dataclass(frozen=True, slots=True)
