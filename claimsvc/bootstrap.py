@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import psycopg
 import structlog
@@ -17,6 +17,7 @@ from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
+from claimsvc.errors import UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import ForDevelopment, Services
@@ -213,6 +214,8 @@ def _services(
         codes=database.codes,
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
+        tickets=_NoTickets(),
+        progress=_NoTickets(),
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,
@@ -230,6 +233,13 @@ def _services(
         hosts=_allowed_hosts(settings, cors),
         under_way=_under_way(settings),
     )
+
+
+class _NoTickets:
+    """Until the store of tickets is there."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise UnavailableError("this instance has no tickets", dependency="claimsvc")
 
 
 def _under_way(settings: Settings) -> UnderWay | None:

@@ -142,6 +142,8 @@ class MemoryServer:
             codes=_Codes(),
             count_codes=absent.count,
             audience=stored,
+            tickets=absent,
+            progress=absent,
             lock_admin=absent,
             audit=stored,
             exports=absent,
