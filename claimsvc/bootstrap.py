@@ -4,7 +4,7 @@ from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import psycopg
 import structlog
@@ -17,7 +17,6 @@ from claimsvc.claiming.combining import Combiner
 from claimsvc.claiming.strategies import CounterStrategy, RedlockStrategy, RowLockStrategy, StrategyByCoupon
 from claimsvc.config import Settings, renamed_variables
 from claimsvc.connect import connection_limits, open_unchecked_repositories, repositories_on, require
-from claimsvc.errors import UnavailableError
 from claimsvc.failpoints import Failpoints
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.services import ForDevelopment, Services
@@ -30,7 +29,7 @@ from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_chang
 from claimsvc.observability.console import Live
 from claimsvc.observability.metrics import MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Lock, Quotas, Strategy, Tokens
+from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Joins, Lock, Quotas, Strategy, Tokens
 from claimsvc.postgres import ConnectionSource
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
@@ -38,6 +37,9 @@ from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
 from claimsvc.redis.rate_limiter import open_quotas
+from claimsvc.tickets.dispatching import TicketDispatcher
+from claimsvc.tickets.joining import TicketDesk
+from claimsvc.tickets.progress import TicketProgress
 
 if TYPE_CHECKING:
     from claimsvc.observability.tracing.tracing import Tracing
@@ -88,8 +90,11 @@ async def application(settings: Settings, development: ForDevelopment | None = N
             RedisCounters(base.masters.all),
             base.metrics,
         )
-        strategy = _claims(settings, base, redlocks, instance)
+        desk = TicketDesk(base.database.tickets, base.database.admission, waiting_limit=settings.claims_waiting_limit)
+        strategy = _claims(settings, base, redlocks, instance, desk)
         stack.push_async_callback(strategy.drain)
+        stack.push_async_callback(desk.drain)
+        progress = await _open_tickets(stack, base, strategy, desk, instance)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
         for work in _background(settings, base, code_counters, jobs):
@@ -100,7 +105,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness, progress)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
         await stack.enter_async_context(readiness.watched())
         yield create_app(
@@ -149,7 +154,21 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     return _Base(tracing, metrics, failpoints, code_counts, database, masters)
 
 
-def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) -> AnyClaims:
+async def _open_tickets(
+    stack: AsyncExitStack, base: _Base, claims: AnyClaims, desk: TicketDesk, instance: str
+) -> TicketProgress:
+    """Start tickets, and tell those who watch them, until `stack` is closed."""
+    progress = TicketProgress(base.database.tickets)
+    await stack.enter_async_context(progress.running())
+    dispatcher = TicketDispatcher(
+        base.database.tickets, claims, base.metrics, instance=instance, on_change=progress.noticed
+    )
+    desk.on_joined = dispatcher.joined
+    await stack.enter_async_context(dispatcher.running())
+    return progress
+
+
+def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str, joins: Joins) -> AnyClaims:
     """How claims are admitted, with what observes and disturbs it."""
     lock: Lock = redlocks
     if base.failpoints is not None:
@@ -158,7 +177,7 @@ def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) 
         base.tracing.masters(base.masters.all)
         lock = base.tracing.lock(lock)
     combiner = None if redlocks.post is None else Combiner(instance, redlocks.post, base.metrics)
-    strategy = _strategies(settings, base, lock, combiner)
+    strategy = _strategies(settings, base, lock, combiner, joins)
     return strategy if base.failpoints is None else base.failpoints.claims(strategy)
 
 
@@ -201,6 +220,7 @@ def _services(
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
     readiness: Readiness,
+    progress: TicketProgress,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -214,8 +234,8 @@ def _services(
         codes=database.codes,
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
-        tickets=_NoTickets(),
-        progress=_NoTickets(),
+        tickets=database.tickets,
+        progress=progress,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,
@@ -233,13 +253,6 @@ def _services(
         hosts=_allowed_hosts(settings, cors),
         under_way=_under_way(settings),
     )
-
-
-class _NoTickets:
-    """Until the store of tickets is there."""
-
-    def __getattr__(self, name: str) -> Any:
-        raise UnavailableError("this instance has no tickets", dependency="claimsvc")
 
 
 def _under_way(settings: Settings) -> UnderWay | None:
@@ -271,7 +284,9 @@ def _open_quotas(settings: Settings, base: _Base) -> AbstractAsyncContextManager
     return open_quotas(base.masters.all, settings.quotas(), base.metrics)
 
 
-def _strategies(settings: Settings, base: _Base, lock: Lock, combiner: Combiner | None) -> StrategyByCoupon:
+def _strategies(
+    settings: Settings, base: _Base, lock: Lock, combiner: Combiner | None, joins: Joins
+) -> StrategyByCoupon:
     database, metrics, tracing = base.database, base.metrics, base.tracing
     limits = BatchLimits(
         batch_size=settings.batch_size,
@@ -304,6 +319,7 @@ def _strategies(settings: Settings, base: _Base, lock: Lock, combiner: Combiner 
         database.coupons,
         database.admission.look,
         timeout_seconds=settings.claim_timeout_seconds,
+        joins=joins,
     )
 
 

@@ -1,8 +1,10 @@
 """Tickets: claims that wait in the queue of a coupon. Their states, and what joining, reading and leaving result in."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from claimsvc.domain.claims import Claim, ClaimOptions, TicketLease
 from claimsvc.domain.outcomes import ClaimOutcome, Outcome, Refusal, outcome, refusal
@@ -40,6 +42,10 @@ class Queue:
 
 USUAL_QUEUE = Queue(rate_per_second=1000, concurrency=64, max_wait_seconds=300, max_length=100_000)
 """The queue of claims that are made with `Prefer: respond-async` where the coupon has none of its own."""
+
+
+MOST_TRIES = 12
+"""How often the claim of a ticket is begun before it becomes a dead letter: within some six minutes."""
 
 
 class TicketState(StrEnum):
@@ -88,6 +94,7 @@ class Ticket:
         tries: how often its claim was begun.
         claim: its claim, once it is claimed, as it is now.
         refusal: why it was refused, once it is.
+        place: numbers the tickets of the coupon in the order in which they are started.
     """
 
     id: str
@@ -102,7 +109,9 @@ class Ticket:
     started_at: datetime | None = None
     ended_at: datetime | None = None
     claim: Claim | None = None
-    refusal: Outcome | None = None
+    # A `ClaimOutcome`. Not typed as one, because tickets are stored as answers, and these have none.
+    refusal: Any = None
+    place: int = 0
 
     @property
     def position(self) -> int | None:
@@ -121,6 +130,7 @@ class StartedTicket:
     user_id: str
     options: ClaimOptions
     joined_at: datetime
+    started_at: datetime
     tries: int
 
 
@@ -150,6 +160,27 @@ class QueueStatus:
     oldest_joined_at: datetime | None
     dispatcher: str | None
     dispatched_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class QueueProgress:
+    """What all tickets of a queue have in common at one moment, for those who watch them.
+
+    Args:
+        pace: starts a second of late; None if that is not known yet.
+        rate_per_second: the most starts a second.
+        stopped: why no ticket is started now.
+        blocks: how many tickets wait in each block of places, by its number, in order.
+    """
+
+    pace: float | None
+    rate_per_second: int
+    stopped: QueueStop | None
+    blocks: Mapping[int, int] = field(hash=False)
+
+
+PLACES_IN_A_BLOCK = 256
+"""How many places of a queue are counted together."""
 
 
 @outcome("queued", seen_as="queued", uses_up=True)
@@ -228,6 +259,30 @@ class LeftQueue(Outcome):
 @dataclass(frozen=True, slots=True)
 class TicketNotDead(Refusal):
     """The ticket is not a dead letter."""
+
+
+@outcome("queue-changed")
+@dataclass(frozen=True, slots=True)
+class QueueChanged(Outcome):
+    """The queue is paused, or goes on: by this request, or by an earlier one."""
+
+    status: QueueStatus
+
+
+@outcome("ticket-requeued")
+@dataclass(frozen=True, slots=True)
+class TicketRequeued(Outcome):
+    """The claim of a dead ticket is tried again."""
+
+    ticket: Ticket
+
+
+@outcome("ticket-discarded")
+@dataclass(frozen=True, slots=True)
+class TicketDiscarded(Outcome):
+    """A dead ticket is no longer a dead letter: it has left."""
+
+    ticket: Ticket
 
 
 @dataclass(frozen=True, slots=True)
