@@ -107,7 +107,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         strategy = _claims(settings, base, redlocks, instance, desk)
         stack.push_async_callback(strategy.drain)
         stack.push_async_callback(desk.drain)
-        progress = await _open_tickets(stack, base, strategy, desk, instance)
+        await _open_tickets(stack, base, strategy, desk, instance)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
         for work in _background(settings, base, code_counters, jobs):
@@ -247,6 +247,7 @@ def _services(
         codes=database.codes,
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
+        tickets=database.tickets,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,

@@ -131,6 +131,25 @@ OUTLINES: dict[str, Outline] = {
         "app",
         "List the locks that are held now, and by which instance; release a lock by force.",
     ),
+    "tickets": Outline(
+        "claimsvc.cli.tickets",
+        "app",
+        "List the queues and the tickets in them, pause a queue, and requeue or discard a ticket that is dead.",
+        commands={
+            "queues": "List the queues in which tickets wait, are started or are dead letters.",
+            "list": "List the tickets of a coupon in the order in which they joined; ended ones for a day.",
+            "show": "Show a ticket: its place in the queue, or what became of it.",
+            "requeue": "Try the claim of a ticket that is a dead letter again, at once. Audited.",
+            "discard": "Give a ticket that is a dead letter up for good. Its user can claim again. Audited.",
+            "pause": "Stop starting the tickets of a coupon. Users can still join its queue. Audited.",
+            "resume": "Start the tickets of a coupon again. Audited.",
+        },
+    ),
+    "dead-letters": Outline(
+        "claimsvc.cli.tickets",
+        "dead_letters",
+        "List what the service failed too often to do, oldest first: tickets, to be requeued or discarded.",
+    ),
     "user": Outline(
         "claimsvc.cli.users",
         "app",

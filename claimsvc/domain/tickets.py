@@ -261,6 +261,30 @@ class TicketNotDead(Refusal):
     """The ticket is not a dead letter."""
 
 
+@outcome("queue-changed")
+@dataclass(frozen=True, slots=True)
+class QueueChanged(Outcome):
+    """The queue is paused, or goes on: by this request, or by an earlier one."""
+
+    status: QueueStatus
+
+
+@outcome("ticket-requeued")
+@dataclass(frozen=True, slots=True)
+class TicketRequeued(Outcome):
+    """The claim of a dead ticket is tried again."""
+
+    ticket: Ticket
+
+
+@outcome("ticket-discarded")
+@dataclass(frozen=True, slots=True)
+class TicketDiscarded(Outcome):
+    """A dead ticket is no longer a dead letter: it has left."""
+
+    ticket: Ticket
+
+
 @dataclass(frozen=True, slots=True)
 class JoinRequest:
     """A claim that is to wait in a queue. The id is made by the caller, so that a repetition recognizes its ticket.

@@ -7,9 +7,11 @@ from typing import Protocol
 from claimsvc.domain import (
     AuditEntry,
     ClaimOptions,
+    IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    QueueChanged,
     Queued,
     QueueFull,
     QueueProgress,
@@ -17,7 +19,9 @@ from claimsvc.domain import (
     Replayed,
     StartedTicket,
     Ticket,
+    TicketDiscarded,
     TicketNotDead,
+    TicketRequeued,
     TicketStarted,
     TicketState,
     UnknownCoupon,
@@ -149,7 +153,9 @@ class Tickets(Protocol):
         """Return the state of these queues, or of all in which tickets wait, are started or are dead letters."""
         ...
 
-    async def pause(self, coupon_name: str, entry: AuditEntry, *, paused: bool) -> QueueStatus | UnknownCoupon:
+    async def pause(
+        self, coupon_name: str, entry: AuditEntry, *, paused: bool, idempotency_key: IdempotencyKey | None = None
+    ) -> QueueChanged | UnknownCoupon | Replayed | KeyReused:
         """Stop starting tickets of a coupon, or go on. `entry` is written if that changes anything."""
         ...
 
@@ -157,11 +163,13 @@ class Tickets(Protocol):
         """List the dead tickets of all coupons, oldest first; see `tickets`."""
         ...
 
-    async def requeue(self, ticket_id: str, entry: AuditEntry) -> Ticket | TicketNotDead | UnknownTicket:
+    async def requeue(
+        self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
+    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
         """Try the claim of a dead ticket again at once."""
         ...
 
-    async def discard(self, ticket_id: str, entry: AuditEntry) -> Ticket | TicketNotDead | UnknownTicket:
+    async def discard(self, ticket_id: str, entry: AuditEntry) -> TicketDiscarded | TicketNotDead | UnknownTicket:
         """Remove a dead ticket from the dead letters for good: it has left."""
         ...
 

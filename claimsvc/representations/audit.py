@@ -33,7 +33,7 @@ class AuditSelection(Request):
         Field(
             max_length=domain.MAX_NAME_LENGTH,
             pattern=_VISIBLE_OR_HANGUL,
-            description="a coupon's name, a code, or the id of a claim or a key; empty for all",
+            description="a coupon's name, a code, or the id of a claim, a ticket or a key; empty for all",
             examples=["demo"],
         ),
     ] = ""
@@ -62,8 +62,8 @@ class AuditSelection(Request):
 
     def filter(self) -> domain.AuditFilter:
         """The filter of the entries."""
-        # Ids of claims are stored in lower case.
-        subject = self.subject.lower() if self.subject_type == "claim" else self.subject
+        # Ids of claims and tickets are stored in lower case.
+        subject = self.subject.lower() if self.subject_type in {"claim", "ticket"} else self.subject
         return domain.AuditFilter(
             self.subject_type or None, subject or None, self.actor or None, self.action or None, self.since
         )

@@ -8,7 +8,7 @@ from typing import Any, cast
 import pytest
 
 from claimsvc import domain
-from claimsvc.application import audit, claims, codes, coupons, eligibility, locks, redemptions, users
+from claimsvc.application import audit, claims, codes, coupons, eligibility, locks, queues, redemptions, users
 from claimsvc.errors import PermissionDeniedError
 
 OWNER = domain.Caller("user:kim", frozenset(), "kim")
@@ -78,6 +78,13 @@ ASKED: list[Callable[[domain.Caller], Awaitable[object]]] = [
     lambda caller: eligibility.remove_list(UNREACHED, caller, "known", domain.ListKind.DENY),
     lambda caller: locks.held(UNREACHED, caller),
     lambda caller: locks.release(UNREACHED, caller, "known", "why"),
+    lambda caller: queues.statuses(UNREACHED, caller),
+    lambda caller: queues.ticket(UNREACHED, caller, "T"),
+    lambda caller: queues.of_coupon(UNREACHED, UNREACHED, caller, "known", states=(), after=None, limit=1),
+    lambda caller: queues.pause(UNREACHED, caller, "known", "why"),
+    lambda caller: queues.dead_letters(UNREACHED, caller, after=None, limit=1),
+    lambda caller: queues.requeue(UNREACHED, caller, "T", "why"),
+    lambda caller: queues.discard(UNREACHED, caller, "T", "why"),
     lambda caller: users.erase(UNREACHED, caller, "kim"),
     lambda caller: audit.entries(UNREACHED, caller, domain.AuditFilter(), after=None, limit=1),
 ]

@@ -142,6 +142,7 @@ class MemoryServer:
             codes=_Codes(),
             count_codes=absent.count,
             audience=stored,
+            tickets=absent,
             lock_admin=absent,
             audit=stored,
             exports=absent,

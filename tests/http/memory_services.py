@@ -41,6 +41,7 @@ from claimsvc.domain import (
 )
 from claimsvc.http.framework.services import Services
 from claimsvc.ports import HealthCheck, PendingOutcome
+from tests.http.memory_tickets import MemoryTickets
 from tests.support.admin import ADMIN_DIGEST
 from tests.support.memory_store import MemoryStore
 
@@ -259,6 +260,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "codes": MemoryCodes(),
             "count_codes": MemoryCodes().count,
             "audience": store,
+            "tickets": MemoryTickets(),
             "lock_admin": MemoryLockAdmin(),
             "audit": store,
             "exports": MemoryExports(store),

@@ -68,6 +68,8 @@ NEEDS_MORE = {
     "POST /api/codes/{code}/redeem": "code-not-claimed",
     "POST /api/codes/{code}/unredeem": "not-redeemed",
     "DELETE /api/locks/{coupon_name}": "lock-not-held",
+    "POST /api/dead-letters/{id}/requeue": "unknown-ticket",
+    "DELETE /api/dead-letters/{id}": "unknown-ticket",
     "GET /api/users/me/claims": "forbidden",
 }
 

@@ -116,7 +116,7 @@ Limit = Annotated[
 ]
 
 
-def _some_of(values: type[StrEnum]) -> str:
+def some_of(values: type[StrEnum]) -> str:
     """The pattern of some of these values, separated by commas; empty for all."""
     one = "|".join(values)
     return rf"^(?:(?:{one})(?:,(?:{one})){{0,{len(values) - 1}}})?$"
@@ -125,7 +125,7 @@ def _some_of(values: type[StrEnum]) -> str:
 ClaimStates = Annotated[
     str,
     Field(
-        pattern=_some_of(domain.ClaimState),
+        pattern=some_of(domain.ClaimState),
         description="one or more of `active`, `held`, `cancelled`, `expired`, separated by commas; empty for all",
         examples=["active,held"],
     ),
@@ -148,7 +148,7 @@ class CouponsQuery(Request):
     state: Annotated[
         str,
         Field(
-            pattern=_some_of(domain.CouponState),
+            pattern=some_of(domain.CouponState),
             description="one or more of `open`, `upcoming`, `paused`, `sold-out`, `ended`, `archived`, separated by "
             "commas; empty for all but archived ones",
             examples=["open,upcoming"],

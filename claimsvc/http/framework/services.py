@@ -42,6 +42,7 @@ class Services:
         codes: adds, reads and redeems codes.
         count_codes: counts the codes of a type of coupons (None: of coupons without a type); may be slightly outdated.
         audience: eligibility, and the allow and deny lists.
+        tickets: stores queues and the tickets in them.
         lock_admin: lists locks and releases them by force.
         audit: reads the audit.
         exports: exports claims.
@@ -75,6 +76,7 @@ class Services:
     codes: ports.Codes
     count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     audience: ports.Audience
+    tickets: ports.Tickets
     lock_admin: ports.LockAdmin
     audit: ports.AuditLog
     exports: ports.Exports

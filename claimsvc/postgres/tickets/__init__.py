@@ -9,12 +9,18 @@ from collections.abc import Collection, Sequence
 
 from claimsvc.domain import (
     AuditEntry,
+    IdempotencyKey,
     JoinRequest,
+    KeyReused,
     LeftQueue,
+    QueueChanged,
     QueueProgress,
     QueueStatus,
+    Replayed,
     Ticket,
+    TicketDiscarded,
     TicketNotDead,
+    TicketRequeued,
     TicketStarted,
     TicketState,
     UnknownCoupon,
@@ -81,14 +87,18 @@ class PostgresTickets(TicketDispatching):
         """See `ports.Tickets`."""
         return await reading.statuses(self._reads, coupon_names)
 
-    async def pause(self, coupon_name: str, entry: AuditEntry, *, paused: bool) -> QueueStatus | UnknownCoupon:
+    async def pause(
+        self, coupon_name: str, entry: AuditEntry, *, paused: bool, idempotency_key: IdempotencyKey | None = None
+    ) -> QueueChanged | UnknownCoupon | Replayed | KeyReused:
         """See `ports.Tickets`."""
-        return await operating.pause(self._database, coupon_name, entry, paused=paused)
+        return await operating.pause(self._database, coupon_name, entry, paused=paused, idempotency_key=idempotency_key)
 
-    async def requeue(self, ticket_id: str, entry: AuditEntry) -> Ticket | TicketNotDead | UnknownTicket:
+    async def requeue(
+        self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
+    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
         """See `ports.Tickets`."""
-        return await operating.requeue(self._database, ticket_id, entry)
+        return await operating.requeue(self._database, ticket_id, entry, idempotency_key)
 
-    async def discard(self, ticket_id: str, entry: AuditEntry) -> Ticket | TicketNotDead | UnknownTicket:
+    async def discard(self, ticket_id: str, entry: AuditEntry) -> TicketDiscarded | TicketNotDead | UnknownTicket:
         """See `ports.Tickets`."""
         return await operating.discard(self._database, ticket_id, entry)

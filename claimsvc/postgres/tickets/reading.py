@@ -160,8 +160,18 @@ async def dead_letters(database: Database, *, after: str | None, limit: int) -> 
 
 async def statuses(database: Database, coupon_names: Collection[str] | None) -> list[QueueStatus]:
     """See `ports.Tickets.statuses`."""
+
+    async def query(driver: Driver) -> list[QueueStatus]:
+        return await read_statuses(driver, coupon_names)
+
+    return await database.read(query)
+
+
+async def read_statuses(driver: Driver, coupon_names: Collection[str] | None) -> list[QueueStatus]:
+    """Return the state of these queues, or of all that matter."""
     names = None if coupon_names is None else list(coupon_names)
-    return [_status(row) for row in await database.fetch_dicts(_STATUSES, {"names": names})]
+    cursor = await driver.cursor(row_factory=dict_row).execute(_STATUSES.encode(), {"names": names})
+    return [_status(row) for row in await cursor.fetchall()]
 
 
 def _status(row: Mapping[str, Any]) -> QueueStatus:

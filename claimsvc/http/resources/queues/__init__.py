@@ -1,0 +1,1 @@
+"""The `queues` resource: queues of coupons, their tickets, and dead letters."""
