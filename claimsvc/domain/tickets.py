@@ -70,6 +70,9 @@ class TicketState(StrEnum):
         return self not in (TicketState.WAITING, TicketState.STARTED)
 
 
+STALLED_SECONDS = 10.0
+"""A queue that has started no ticket for longer stands still."""
+
 TICKET_ENDS = tuple(state for state in TicketState if state.is_end)
 
 
@@ -163,6 +166,26 @@ class QueueStatus:
     oldest_joined_at: datetime | None
     dispatcher: str | None
     dispatched_at: datetime | None
+
+    def waited_seconds(self, now: datetime) -> float:
+        """Return how long the first ticket has waited; 0 if none waits. `now` is by the database's clock."""
+        if not self.waiting or self.oldest_joined_at is None:
+            return 0.0
+        return max(0.0, (now - self.oldest_joined_at).total_seconds())
+
+    def stalled_seconds(self, now: datetime) -> float:
+        """Return for how long tickets have waited and none was started, though nobody wanted that; 0 otherwise.
+
+        A queue starts at least one ticket a second, and a claim ends within seconds. So one that has started none for
+        longer than `STALLED_SECONDS` stands still, even while as many claims are under way as it allows. What stops it
+        by itself is no excuse, because that is over within seconds as well.
+        """
+        if self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED) or self.is_paused:
+            return 0.0
+        waited = self.waited_seconds(now)
+        if self.dispatched_at is None:
+            return waited
+        return max(0.0, min(waited, (now - self.dispatched_at).total_seconds()))
 
 
 def seed_hash(seed: bytes) -> str:
