@@ -35,6 +35,7 @@ from claimsvc.domain import (
     TicketLease,
     TooManyClaims,
     UnknownCoupon,
+    WaitsForUnits,
 )
 from claimsvc.domain.outcomes import is_stored
 
@@ -215,9 +216,15 @@ class _Batch:
             # A ticket that ended under this lease was ended by this attempt, whose commit was in doubt.
             is_to_end = ticket.is_started
         outcome = self._answer(attempt)
+        if isinstance(outcome, SoldOut) and self._has_waiting_list(attempt):
+            return WaitsForUnits()
         if is_to_end and not isinstance(outcome, _PASSING):
             self.effects.ticket_ends.append((attempt.coupon_name, lease, outcome))
         return outcome
+
+    def _has_waiting_list(self, attempt: Attempt) -> bool:
+        coupon = self._coupons.get(attempt.coupon_name)
+        return coupon is not None and coupon.campaign.waiting_list_seconds is not None
 
     def _answer(self, attempt: Attempt) -> ClaimOutcome:
         if attempt.options is None or (key := attempt.options.idempotency_key) is None:
