@@ -27,9 +27,21 @@ from claimsvc.http.server.under_way import UnderWay
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_changes, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
-from claimsvc.observability.metrics import MeteredStrategy, Metrics
+from claimsvc.observability.metrics import MeteredJoins, MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Lock, Quotas, Strategy, Tokens
+from claimsvc.ports import (
+    AnyClaims,
+    Counters,
+    Coupons,
+    HealthCheck,
+    Joins,
+    Lock,
+    Quotas,
+    Strategy,
+    TicketObserver,
+    Tickets,
+    Tokens,
+)
 from claimsvc.postgres import ConnectionSource
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
@@ -37,12 +49,16 @@ from claimsvc.redis.counters import RedisCodeCounters, RedisCounters
 from claimsvc.redis.lock import LockAdmin, Redlocks, instance_name, open_redlocks
 from claimsvc.redis.masters import Masters, open_masters
 from claimsvc.redis.rate_limiter import open_quotas
+from claimsvc.tickets.dispatching import TicketDispatcher
+from claimsvc.tickets.joining import TicketDesk
+from claimsvc.tickets.progress import TicketProgress
 
 if TYPE_CHECKING:
     from claimsvc.observability.tracing.tracing import Tracing
 
 _STOCK_SAMPLE_SECONDS = 2.0
 _MEMORY_SAMPLE_SECONDS = 5.0
+_QUEUES_SAMPLE_SECONDS = 3.0
 # Measured with 64 claiming connections beside 100 that search 200,000 coupons: claims' p99 is 1.1 to 1.7 times what it
 # is alone, at 100 to 280 searches a second; with 3 it is twice, and without a rest 4 to 7 times.
 _READS_REST_FACTOR = 8.0
@@ -87,8 +103,11 @@ async def application(settings: Settings, development: ForDevelopment | None = N
             RedisCounters(base.masters.all),
             base.metrics,
         )
-        strategy = _claims(settings, base, redlocks, instance)
+        desk = TicketDesk(base.database.tickets, base.database.admission, waiting_limit=settings.claims_waiting_limit)
+        strategy = _claims(settings, base, redlocks, instance, desk)
         stack.push_async_callback(strategy.drain)
+        stack.push_async_callback(desk.drain)
+        progress = await _open_tickets(stack, base, strategy, desk, instance)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
         for work in _background(settings, base, code_counters, jobs):
@@ -99,7 +118,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness, progress)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
         await stack.enter_async_context(readiness.watched())
         yield create_app(
@@ -148,7 +167,21 @@ async def _open_base(stack: AsyncExitStack, settings: Settings) -> _Base:
     return _Base(tracing, metrics, failpoints, code_counts, database, masters)
 
 
-def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) -> AnyClaims:
+async def _open_tickets(
+    stack: AsyncExitStack, base: _Base, claims: AnyClaims, desk: TicketDesk, instance: str
+) -> TicketProgress:
+    """Start tickets, and tell those who watch them, until `stack` is closed."""
+    progress = TicketProgress(base.database.tickets)
+    await stack.enter_async_context(progress.running())
+    dispatcher = TicketDispatcher(
+        base.database.tickets, claims, base.metrics, instance=instance, on_change=progress.noticed
+    )
+    desk.on_joined = dispatcher.joined
+    await stack.enter_async_context(dispatcher.running())
+    return progress
+
+
+def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str, joins: Joins) -> AnyClaims:
     """How claims are admitted, with what observes and disturbs it."""
     lock: Lock = redlocks
     if base.failpoints is not None:
@@ -157,7 +190,7 @@ def _claims(settings: Settings, base: _Base, redlocks: Redlocks, instance: str) 
         base.tracing.masters(base.masters.all)
         lock = base.tracing.lock(lock)
     combiner = None if redlocks.post is None else Combiner(instance, redlocks.post, base.metrics)
-    strategy = _strategies(settings, base, lock, combiner)
+    strategy = _strategies(settings, base, lock, combiner, joins)
     return strategy if base.failpoints is None else base.failpoints.claims(strategy)
 
 
@@ -171,6 +204,7 @@ def _background(
         repeated(partial(heed_changes, database.codes, base.code_counts), every_seconds=HEED_SECONDS),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
+        repeated(partial(sample_queues_once, database.tickets, metrics), every_seconds=_QUEUES_SAMPLE_SECONDS),
         repeated(base.masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
         jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds)),
     ]
@@ -200,6 +234,7 @@ def _services(
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
     readiness: Readiness,
+    progress: TicketProgress,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -214,6 +249,7 @@ def _services(
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
         tickets=database.tickets,
+        progress=progress,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,
@@ -262,7 +298,9 @@ def _open_quotas(settings: Settings, base: _Base) -> AbstractAsyncContextManager
     return open_quotas(base.masters.all, settings.quotas(), base.metrics)
 
 
-def _strategies(settings: Settings, base: _Base, lock: Lock, combiner: Combiner | None) -> StrategyByCoupon:
+def _strategies(
+    settings: Settings, base: _Base, lock: Lock, combiner: Combiner | None, joins: Joins
+) -> StrategyByCoupon:
     database, metrics, tracing = base.database, base.metrics, base.tracing
     limits = BatchLimits(
         batch_size=settings.batch_size,
@@ -295,6 +333,7 @@ def _strategies(settings: Settings, base: _Base, lock: Lock, combiner: Combiner 
         database.coupons,
         database.admission.look,
         timeout_seconds=settings.claim_timeout_seconds,
+        joins=MeteredJoins(joins, metrics),
     )
 
 
@@ -396,3 +435,8 @@ async def sample_stock_once(coupons: Coupons, metrics: Metrics) -> None:
     if names := metrics.coupons.names():
         for coupon in await coupons.stock(names):
             metrics.stock_sampled(coupon)
+
+
+async def sample_queues_once(tickets: Tickets, observer: TicketObserver) -> None:
+    """Read the state of all queues from the database, and report it."""
+    observer.queues_sampled(await tickets.statuses())

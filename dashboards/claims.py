@@ -1,4 +1,4 @@
-"""The dashboard Claims: objectives, outcomes, stock, requests."""
+"""The dashboard Claims: objectives, outcomes, stock, queues, requests."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ from grafana_foundation_sdk.models.dashboard import Dashboard
 from dashboards.page import page
 from dashboards.panels import COUNT, Panel, Query, figure, graph, heatmap, quantile_graph
 from dashboards.promql import COUPON, HERE, per_second, quantile, ten_most
+from dashboards.queues import queue_panels
 
 # The objectives are those of `rules/objectives.yml`.
 _AVAILABILITY = 0.999
@@ -16,10 +17,13 @@ _LATENCY_SECONDS = 0.25
 _CLAIMING = 'HERE, route="/api/coupons/claim", method="POST"'
 FAILED = "lock-busy|unavailable|internal-error"
 """Outcomes that are failures of the service: answered with a 5xx."""
-EXCLUDED = "cancelled|unknown-coupon"
-"""Outcomes that count for no objective: the client hung up, or no coupon has the name."""
-BY_STOCK = "claimed|already-claimed|hold-continued|sold-out|replayed|key-reused"
-"""Outcomes that the stock, the user's claims or the idempotency key decided. All others are refusals by the rules."""
+EXCLUDED = "cancelled|unknown-coupon|lease-lost"
+"""Outcomes that count for no objective: nobody waited any more, no coupon has the name, or another instance decides."""
+BY_STOCK = "claimed|already-claimed|hold-continued|sold-out|replayed|key-reused|queued"
+"""Outcomes that the stock, the user's claims or the idempotency key decided, and the answer that a claim waits.
+
+All others are refusals by the rules, such as that a queue is full.
+"""
 
 _FAILED = f'COUPON, outcome=~"{FAILED}"'
 # Defined by exclusion, so that a new outcome counts as decided, and as refused by the rules, until it is listed above.
@@ -35,6 +39,7 @@ def claims() -> Dashboard:
             "Objectives, over the time range shown": _objectives(),
             "Claims": _outcomes(),
             "Stock and rules": _stock(),
+            "Queues": queue_panels(),
             "Requests": _requests(),
         },
         collapsed={"Requests"},
@@ -131,8 +136,8 @@ def claims_by_outcome(where: str = HERE, width: int = 8) -> Panel:
     return graph(
         "Claims by outcome",
         "What are the outcomes of claims? lock-busy, unavailable and internal-error are failures, all others are"
-        " answers: not-started, ended and paused by the coupon's rules, replayed from the answer stored for the"
-        " request's Idempotency-Key.",
+        " answers: not-started, ended and paused by the coupon's rules, queued until its turn comes, replayed from the"
+        " answer stored for the request's Idempotency-Key.",
         "reqps",
         Query(per_second("claimsvc_claims_total", "outcome", where), "{{outcome}}"),
         stacked=True,
@@ -209,8 +214,9 @@ def _stock() -> list[Panel]:
         graph(
             "Refused by their rules, by coupon",
             "Claims of which coupon are refused although stock may be left, and why? not-started: its period starts"
-            " later. ended: its period has ended, or it was archived. paused: an operator has paused it. No line: none."
-            " This is not a failure, but it may have been configured by mistake.",
+            " later. ended: its period has ended, or it was archived. paused: an operator has paused it. queue-full: as"
+            " many wait as its queue allows. No line: none. This is not a failure, but it may have been configured by"
+            " mistake.",
             "reqps",
             Query(
                 ten_most(f"{per_second('claimsvc_claims_total', 'coupon, outcome', _REFUSED_BY_RULES)} > 0"),

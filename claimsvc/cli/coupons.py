@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 # The options that are JSON.
-_OF_JSON = frozenset({"benefit", "metadata", "rules"})
+_OF_JSON = frozenset({"benefit", "metadata", "rules", "queue"})
 
 app = typer.Typer(help="Create, change and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -66,6 +66,13 @@ Metadata = Annotated[str | None, typer.Option(help="""JSON, such as '{"channel":
 Rules = Annotated[
     str | None, typer.Option("--rules", help="""Who may claim, as JSON, such as '{"holds": ["welcome"]}'.""")
 ]
+Queue = Annotated[
+    str | None,
+    typer.Option(
+        help="The queue in which claims wait, as JSON, such as "
+        """'{"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100}'."""
+    ),
+]
 
 
 @app.command("create")
@@ -87,13 +94,14 @@ def create_coupon(
     metadata: Metadata = None,
     uses: Uses = None,
     eligibility: Rules = None,
+    queue: Queue = None,
 ) -> None:
     """Create a coupon. Audited."""
     from claimsvc.application import coupons
 
     check_coupon_name(name)
     rules = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
     )
     campaign = domain.Campaign(**rules, paused=paused)
 
@@ -130,10 +138,11 @@ def change_coupon(
     metadata: Metadata = None,
     uses: Uses = None,
     eligibility: Rules = None,
+    queue: Queue = None,
 ) -> None:
     """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
     )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
@@ -197,6 +206,7 @@ def _given_rules(
     metadata: str | None,
     uses: int | None,
     eligibility: str | None,
+    queue: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
 
@@ -205,7 +215,7 @@ def _given_rules(
     """
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
-    asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses}
+    asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses, "queue": queue}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}

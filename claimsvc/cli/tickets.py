@@ -45,7 +45,7 @@ def list_queues(as_json: AsJson = False) -> None:
     found = on_storage(lambda storage: queues.statuses(storage.tickets, os_operator()))
     if as_json:
         # Imported here, because help must not wait for pydantic.
-        from claimsvc.representations.queues import queues_body
+        from claimsvc.representations.queue_status import queues_body
 
         print_json(queues_body(found))
         return
@@ -93,7 +93,7 @@ def list_tickets(
     if isinstance(found, domain.UnknownCoupon):
         raise refusal_error(found, f"there is no coupon {name}")
     if as_json:
-        from claimsvc.representations.queues import listed_ticket_body
+        from claimsvc.representations.queue_status import listed_ticket_body
 
         print_json([listed_ticket_body(each) for each in found])
         return
@@ -116,7 +116,7 @@ def show_ticket(ticket_id: TicketId, as_json: AsJson = False) -> None:
     if isinstance(found, domain.UnknownTicket):
         raise refusal_error(found, f"there is no ticket {checked}, or it ended more than a day ago")
     if as_json:
-        from claimsvc.representations.queues import operator_ticket_body
+        from claimsvc.representations.queue_status import operator_ticket_body
 
         print_json(operator_ticket_body(found))
     else:
@@ -168,7 +168,7 @@ def dead_letters(limit: Limit = 100, as_json: AsJson = False) -> None:
 
     found = on_storage(lambda storage: queues.dead_letters(storage.tickets, os_operator(), after=None, limit=limit))
     if as_json:
-        from claimsvc.representations.queues import dead_letter_body
+        from claimsvc.representations.queue_status import dead_letter_body
 
         print_json([dead_letter_body(each) for each in found])
         return

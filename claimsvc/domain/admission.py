@@ -22,6 +22,7 @@ from claimsvc.domain import (
     HoldContinued,
     IdempotencyKey,
     KeyReused,
+    LeaseLost,
     ListKind,
     NotEligible,
     NotStarted,
@@ -31,6 +32,7 @@ from claimsvc.domain import (
     ReasonCode,
     Replayed,
     SoldOut,
+    TicketLease,
     TooManyClaims,
     UnknownCoupon,
 )
@@ -101,6 +103,14 @@ class AnswerRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class TicketFacts:
+    """A ticket at one moment: whether its claim is still to be made, and the token of its last lease."""
+
+    is_started: bool
+    lease: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Facts:
     """Everything that `decide` needs to know.
 
@@ -111,6 +121,7 @@ class Facts:
         listed: coupon, user and kind of each active list that contains the user.
         other_claims: coupon and user of each active claim of a coupon that eligibility rules name.
         ended_claims: how many claims of a coupon by a user have ended, by coupon and user; none where it is left out.
+        tickets: those that attempts are made for, by id; None if they were not read.
     """
 
     coupons: Mapping[str, CouponFacts]
@@ -119,6 +130,7 @@ class Facts:
     listed: Collection[tuple[str, str, ListKind]] = frozenset()
     other_claims: Collection[tuple[str, str]] = frozenset()
     ended_claims: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    tickets: Mapping[str, TicketFacts] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,17 +151,19 @@ class BatchEffects:
         given: units to give.
         confirmed: held claims to confirm.
         answers: answers to store under their idempotency keys.
+        ticket_ends: tickets that end with the outcomes of their claims: the coupon, the lease, and the outcome.
     """
 
     outcomes: list[ClaimOutcome] = field(default_factory=list)
     given: list[Given] = field(default_factory=list)
     confirmed: list[Claim] = field(default_factory=list)
     answers: list[tuple[IdempotencyKey, ClaimOutcome]] = field(default_factory=list)
+    ticket_ends: list[tuple[str, TicketLease, ClaimOutcome]] = field(default_factory=list)
 
     @property
     def changes_nothing(self) -> bool:
         """Whether there is nothing to write."""
-        return not (self.given or self.confirmed or self.answers)
+        return not (self.given or self.confirmed or self.answers or self.ticket_ends)
 
 
 def decide(facts: Facts, attempts: Sequence[Attempt], *, in_doubt: bool = False) -> BatchEffects:
@@ -172,6 +186,8 @@ def obstacles(facts: Facts, attempt: Attempt) -> list[ClaimOutcome]:
 
 
 _GIVEN = (Claimed, AlreadyClaimed, HoldContinued)
+# Such a refusal is no end: the ticket is tried again when it is over.
+_PASSING = (Paused, NotStarted)
 
 
 class _Batch:
@@ -188,6 +204,22 @@ class _Batch:
         self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> ClaimOutcome:
+        lease = attempt.options.ticket if attempt.options is not None else None
+        if lease is None:
+            return self._answer(attempt)
+        is_to_end = True
+        if self._facts.tickets is not None:
+            ticket = self._facts.tickets.get(lease.ticket_id)
+            if ticket is None or ticket.lease != lease.token:
+                return LeaseLost()
+            # A ticket that ended under this lease was ended by this attempt, whose commit was in doubt.
+            is_to_end = ticket.is_started
+        outcome = self._answer(attempt)
+        if is_to_end and not isinstance(outcome, _PASSING):
+            self.effects.ticket_ends.append((attempt.coupon_name, lease, outcome))
+        return outcome
+
+    def _answer(self, attempt: Attempt) -> ClaimOutcome:
         if attempt.options is None or (key := attempt.options.idempotency_key) is None:
             return self._outcome_of(attempt)
         stored = self._answers.get((key.caller, key.key))

@@ -39,7 +39,7 @@ from claimsvc.ports.observers import (
 )
 from claimsvc.ports.quotas import PendingStandings, Quotas
 from claimsvc.ports.redemptions import Redemptions
-from claimsvc.ports.tickets import Dispatched, Joined, Joins, Progress, Tickets
+from claimsvc.ports.tickets import Dispatched, FailedTry, Joined, Joins, Progress, Tickets
 from claimsvc.ports.tokens import Tokens
 from claimsvc.ports.transitions import Transitions
 
@@ -66,6 +66,7 @@ __all__ = [
     "Dispatched",
     "Erasure",
     "Exports",
+    "FailedTry",
     "FencedAdmission",
     "HandOver",
     "HandedBatch",

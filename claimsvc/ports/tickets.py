@@ -7,19 +7,21 @@ from typing import Protocol
 from claimsvc.domain import (
     AuditEntry,
     ClaimOptions,
+    Draw,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    NoDraw,
     QueueChanged,
     Queued,
     QueueFull,
+    QueueProgress,
     QueueStatus,
     Replayed,
     StartedTicket,
     Ticket,
     TicketDiscarded,
-    TicketLease,
     TicketNotDead,
     TicketRequeued,
     TicketStarted,
@@ -55,11 +57,28 @@ class Dispatched:
         due_seconds: in how many seconds the next ticket of each of these queues may be started. Left out: those in
             which something must happen first, such as the end of a claim that is under way.
         expired: how many tickets have waited too long, by coupon.
+        lag_seconds: by how much the latest of these starts was later than the pace allowed.
     """
 
     started: Sequence[StartedTicket]
     due_seconds: Mapping[str, float]
     expired: Mapping[str, int]
+    lag_seconds: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class FailedTry:
+    """A claim of a ticket that failed because of the service.
+
+    Args:
+        ticket: the ticket.
+        retry_seconds: when the claim is tried again; None if it has failed too often, which makes it a dead letter.
+        stop_seconds: for how long no further ticket of the queue is started.
+    """
+
+    ticket: StartedTicket
+    retry_seconds: float | None
+    stop_seconds: float = 0.0
 
 
 class Tickets(Protocol):
@@ -96,10 +115,15 @@ class Tickets(Protocol):
         """Take a waiting ticket out of its queue. Safe to repeat."""
         ...
 
-    async def dispatch(self, instance: str, *, lease_seconds: float) -> Dispatched:
+    async def dispatch(self, instance: str, *, lease_seconds: float, freed: Collection[str] = ()) -> Dispatched:
         """Start as many tickets of the queues that are due as their pace allows, and lease them to this instance.
 
         Tickets whose leases have ended, and those that are to be tried again now, come first.
+
+        Args:
+            instance: the name of this instance, for operators.
+            lease_seconds: how long a lease is valid.
+            freed: coupons of which claims of tickets have ended: they are due, too.
         """
         ...
 
@@ -107,26 +131,38 @@ class Tickets(Protocol):
         """Return in how many seconds a queue is due; None if none is."""
         ...
 
-    async def renew(self, leases: Sequence[tuple[str, TicketLease]], *, lease_seconds: float) -> None:
-        """Prolong leases, given with their coupons, as far as they are still held."""
+    async def renew(self, tickets: Sequence[StartedTicket], *, lease_seconds: float) -> None:
+        """Prolong the leases of tickets, as far as they are still held."""
         ...
 
-    async def put_back(
-        self, coupon_name: str, lease: TicketLease, *, retry_seconds: float | None, stop_seconds: float
-    ) -> None:
-        """Give up a lease after a failure of the service.
+    async def put_back(self, failed: Sequence[FailedTry]) -> None:
+        """Give up leases after failures of the service, as far as they are still held."""
+        ...
 
-        Args:
-            coupon_name: the coupon.
-            lease: of the ticket. Nothing is done if it is no longer held.
-            retry_seconds: when the claim is tried again; None if it has failed too often, which makes the ticket a dead
-                letter.
-            stop_seconds: for how long no further ticket of the queue is started.
-        """
+    async def read(self, ticket_ids: Sequence[str]) -> list[Ticket]:
+        """Read several tickets; see `ticket`."""
+        ...
+
+    async def progress(self, coupon_names: Collection[str]) -> Mapping[str, QueueProgress]:
+        """Return how far queues are, by coupon. The cost does not depend on how many are watched."""
+        ...
+
+    async def places(self, blocks: Collection[tuple[str, int]]) -> Mapping[tuple[str, int], Sequence[int]]:
+        """Return the places in which tickets wait, in order, of blocks given by coupon and number."""
         ...
 
     async def statuses(self, coupon_names: Collection[str] | None = None) -> list[QueueStatus]:
         """Return the state of these queues, or of all in which tickets wait, are started or are dead letters."""
+        ...
+
+    async def draw(self, coupon_name: str, *, after: int, limit: int) -> Draw | NoDraw:
+        """Return how the order of a queue was drawn, or what is published before that.
+
+        Args:
+            coupon_name: the coupon.
+            after: how many of the drawn entries are left out, because an earlier page had them.
+            limit: how many are returned at most.
+        """
         ...
 
     async def pause(

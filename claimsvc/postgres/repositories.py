@@ -19,6 +19,7 @@ from claimsvc.postgres.lists import PostgresAudience
 from claimsvc.postgres.maintenance import PostgresMaintenance
 from claimsvc.postgres.migrations import SchemaCheck
 from claimsvc.postgres.row_holders import RowHolders
+from claimsvc.postgres.tickets import PostgresTickets
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Repositories:
     maintenance: PostgresMaintenance
     check_schema: SchemaCheck
     row_holders: RowHolders
+    tickets: PostgresTickets
 
     @classmethod
     def on(
@@ -74,4 +76,5 @@ class Repositories:
             maintenance=PostgresMaintenance(database, observer=observer, changes=changes),
             check_schema=SchemaCheck(database),
             row_holders=RowHolders(reads),
+            tickets=PostgresTickets(database, reads=reads),
         )

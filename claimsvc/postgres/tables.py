@@ -312,14 +312,21 @@ queues = Table(
     Column("next_place", BigInteger, nullable=False, server_default="0"),
     # When the tickets of the last second were started.
     Column("starts", ARRAY(DateTime(timezone=True)), nullable=False, server_default="{}"),
-    # Starts a second of late, and when that was computed; see `domain.pacing`.
+    # Starts a second of late, when that was computed, and the starts since; see `domain.pacing`.
     Column("pace", Float),
     Column("paced_at", DateTime(timezone=True)),
+    Column("paced_starts", Integer, nullable=False, server_default="0"),
     # When something is to be done next; NULL if that depends on who joins.
     Column("due_at", DateTime(timezone=True)),
     Column("paused", Boolean, nullable=False, server_default=false()),
     # After a failure of the service: until when nothing is started.
     Column("stopped_until", DateTime(timezone=True)),
+    # For `order: "draw"`: decides the order, and is published when it is drawn.
+    Column("seed", LargeBinary),
+    Column("drawn_at", DateTime(timezone=True)),
+    # The first place that was drawn, and how many were.
+    Column("drawn_from", BigInteger),
+    Column("drawn", Integer),
     Column("dispatcher", Text),
     Column("dispatched_at", DateTime(timezone=True)),
     Index("queues_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),
@@ -358,7 +365,7 @@ tickets = Table(
     Index("tickets_id_idx", "id"),
     Index("tickets_one_active_per_user", "coupon_name", "user_id", unique=True, postgresql_where=text(_ACTIVE_TICKET)),
     Index("tickets_started_idx", "coupon_name", postgresql_where=text("state = 'started'")),
-    Index("tickets_ended_idx", "coupon_name", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
+    Index("tickets_ended_idx", "ended_at", postgresql_where=text("ended_at IS NOT NULL")),
     Index("tickets_dead_idx", "ended_at", postgresql_where=text("state = 'dead'")),
     postgresql_with={"fillfactor": 70},
 )

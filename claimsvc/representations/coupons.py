@@ -24,6 +24,7 @@ from claimsvc.representations.fields import (
     UserId,
     bytes_of_jsonb,
 )
+from claimsvc.representations.queues import CouponQueue, QueueBody, queue_body
 from claimsvc.representations.rules import CouponRules, rules_body
 from claimsvc.representations.times import EndsAt, StartsAt
 
@@ -115,6 +116,7 @@ class CreateCoupon(Request):
     metadata: Metadata = Field(default_factory=dict)
     uses: Uses = 1
     rules: CouponRules | None = None
+    queue: CouponQueue | None = None
 
     def campaign(self) -> domain.Campaign:
         """The campaign of the new coupon."""
@@ -129,6 +131,7 @@ class CreateCoupon(Request):
             metadata=self.metadata,
             uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
+            queue=self.queue.queue() if self.queue is not None else None,
         )
 
 
@@ -148,6 +151,7 @@ class ChangeCoupon(Request):
     metadata: Metadata = Field(default_factory=dict)
     uses: Uses = 1
     rules: CouponRules | None = None
+    queue: CouponQueue | None = None
 
     def change(self) -> Mapping[str, Any]:
         """The members that were sent: new values by the field names of `domain.Campaign`, and `amount`."""
@@ -156,6 +160,8 @@ class ChangeCoupon(Request):
             given["benefit"] = self.benefit.model_dump()
         if self.rules is not None:
             given["rules"] = self.rules.rules()
+        if self.queue is not None:
+            given["queue"] = self.queue.queue()
         return given
 
 
@@ -198,6 +204,7 @@ class CampaignBody(CouponBody):
     metadata: dict[str, Any]
     uses: Uses
     rules: dict[str, Any] | None
+    queue: QueueBody | None
     has_allow_list: bool
     has_deny_list: bool
 
@@ -291,6 +298,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "metadata": dict(campaign.metadata),
         "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
+        "queue": queue_body(campaign.queue),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,
     }

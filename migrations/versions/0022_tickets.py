@@ -23,9 +23,14 @@ def upgrade() -> None:
         sa.Column("starts", ARRAY(sa.DateTime(timezone=True)), nullable=False, server_default="{}"),
         sa.Column("pace", sa.Float),
         sa.Column("paced_at", sa.DateTime(timezone=True)),
+        sa.Column("paced_starts", sa.Integer, nullable=False, server_default="0"),
         sa.Column("due_at", sa.DateTime(timezone=True)),
         sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("stopped_until", sa.DateTime(timezone=True)),
+        sa.Column("seed", sa.LargeBinary),
+        sa.Column("drawn_at", sa.DateTime(timezone=True)),
+        sa.Column("drawn_from", sa.BigInteger),
+        sa.Column("drawn", sa.Integer),
         sa.Column("dispatcher", sa.Text),
         sa.Column("dispatched_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("coupon_name", name="queues_pkey"),
@@ -69,9 +74,7 @@ def upgrade() -> None:
         postgresql_where=sa.text(_ACTIVE),
     )
     op.create_index("tickets_started_idx", "tickets", ["coupon_name"], postgresql_where=sa.text("state = 'started'"))
-    op.create_index(
-        "tickets_ended_idx", "tickets", ["coupon_name", "ended_at"], postgresql_where=sa.text("ended_at IS NOT NULL")
-    )
+    op.create_index("tickets_ended_idx", "tickets", ["ended_at"], postgresql_where=sa.text("ended_at IS NOT NULL"))
     op.create_index("tickets_dead_idx", "tickets", ["ended_at"], postgresql_where=sa.text("state = 'dead'"))
     op.create_table(
         "ticket_blocks",

@@ -263,6 +263,21 @@ def test_coupons_are_changed_and_archived(database_url: str) -> None:
     ]
 
 
+def test_a_coupon_is_given_a_queue_and_loses_it(database_url: str) -> None:
+    def coupon(*arguments: str) -> subprocess.CompletedProcess[str]:
+        return claimsvc_here("coupon", *arguments, CLAIMSVC_DATABASE_URL=database_url)
+
+    queue = {"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100}
+    assert coupon("create", "mega", "--amount", "100", "--queue", json.dumps(queue)).returncode == 0
+    assert json.loads(coupon("show", "mega", "--json").stdout)["queue"] == {**queue, "order": "fifo"}
+    assert 'queue: {"rate_per_second":10' in coupon("show", "mega").stdout.replace(": 10", ":10")
+    wrong = coupon("change", "mega", "--queue", json.dumps({**queue, "concurrency": 0}))
+    assert (wrong.returncode, "--queue" in wrong.stderr, "concurrency" in wrong.stderr) == (2, True, True)
+    assert coupon("change", "mega", "--queue", "none").returncode == 0
+    assert json.loads(coupon("show", "mega", "--json").stdout)["queue"] is None
+    assert "queue" not in coupon("show", "mega").stdout
+
+
 @pytest.mark.parametrize(
     ("name", "amount"),
     [("..", "1"), ("a  b", "1"), (" a", "1"), ("a\n", "1"), ("x" * 256, "1"), ("a", "0"), ("a", str(2**31))],

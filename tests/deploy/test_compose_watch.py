@@ -165,6 +165,7 @@ def test_who_is_called_out_gets_no_ticket_for_the_same_trouble(tmp_path: Path) -
             # Pages that tell of the consequences of what another page names.
             *("ClaimsvcNotReady", "ClaimsvcMostNotReady", "ClaimsvcInstanceNotReady"),
             *("ClaimsvcLockGiveUps", "ClaimsvcLockContended", "ClaimsvcDatabaseSlow", "ClaimsvcPoolExhausted"),
+            "ClaimsvcQueueStalled",
         }
         block_until(lambda: silenced() == tickets, "what tells of the same trouble is held back, and nothing else")
 

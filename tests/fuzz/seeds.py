@@ -127,6 +127,10 @@ SEEDS: Mapping[str, tuple[bytes, ...]] = {
         *(b"0001-01-01T00:00:00+23:59", b"2030-W01-1T00:00:00Z", "\u0301\u0323".encode() * 100, "a\u202e".encode()),
     ),
     "idempotency_keys": (_UUID, b'"a b"', b'"a\\"b\\\\"', b'" "', b"a" * 255, b"\xff", b'"', b""),
+    "preferences": (
+        *(b"respond-async, wait=5", b'wait="7"; a=b, Respond-Async=""', b'a="x,\\"respond-async"\nwait = 3', b""),
+        *(b"foo;respond-async", b"a b, wait=1", b",, ;", b'a="' + b"\\" * 50, b"wait=" + b"9" * 99, b"wait=\xd9\xa3"),
+    ),
     "forwarded_for": (
         *(
             b"1.2.3.4, 10.0.0.2",

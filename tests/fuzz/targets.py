@@ -37,6 +37,7 @@ from claimsvc.http.framework import parameters
 from claimsvc.http.framework.bodies import _inflate, parse_body
 from claimsvc.http.framework.content_type import parse as parse_content_type
 from claimsvc.http.framework.idempotency import key_of
+from claimsvc.http.framework.preferences import parse as parse_preferences
 from claimsvc.http.framework.services import CALLER
 from claimsvc.http.framework.validation import validate_query
 from claimsvc.http.routes import ROUTES
@@ -225,6 +226,16 @@ def idempotency_keys(data: bytes) -> None:
         assert 1 <= len(found) <= 255
         escaped = found.replace("\\", "\\\\").replace('"', '\\"')
         assert key(f'"{escaped}"') == found
+
+
+@target
+def preferences(data: bytes) -> None:
+    """Nothing is raised; what is understood is understood alike in headers of its own, whatever follows it."""
+    found = parse_preferences(_latin(data).split("\n"))
+    assert found.wait_seconds is None or 0 <= found.wait_seconds < 10**9
+    told = ["respond-async"] * found.respond_async
+    told += [f"WAIT = {found.wait_seconds};a=b"] * (found.wait_seconds is not None)
+    assert parse_preferences([*told, 'wait=1 x, "'] if found.wait_seconds is not None else told) == found
 
 
 class _Request(dict[Any, Any]):

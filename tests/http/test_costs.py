@@ -31,7 +31,7 @@ from claimsvc.domain.code_generation import possibilities, regular_expression
 from claimsvc.domain.codes import new_code
 from claimsvc.domain.times import parse_time
 from claimsvc.http.app import create_app
-from claimsvc.http.framework import bodies, schemas
+from claimsvc.http.framework import bodies, preferences, schemas
 from claimsvc.http.framework.bodies import parse_body
 from claimsvc.http.framework.content_type import parse
 from claimsvc.http.framework.idempotency import KEY_PATTERN
@@ -257,6 +257,11 @@ PARSERS: dict[str, tuple[int, Callable[[int], Action]]] = {
     **{
         f"idempotency key, {unit!r}": (_LINE, _text(re.compile(KEY_PATTERN).fullmatch, unit, before='"'))
         for unit in (" ", "\\", '\\"', "a", '"', " a")
+    },
+    **{
+        f"Prefer, {unit!r}": (_LINE, _text(lambda text: preferences.parse([text] * 90), unit, before=before))
+        for before in ("", "a", 'a="', "wait=")
+        for unit in (",", ";", " ", "a ", "a; ", '"', "\\", '\\"', "=", 'a="', "wait=1,", "\t,")
     },
     **{f"pattern of codes, {unit!r}": (_LINE, _text(_generated, unit)) for unit in ("A", "9", "가", "A9", "-", "é")},
     **{f"time, {unit!r}": (_LINE, _text(parse_time, unit, before=before)) for before, unit in _TIMES},

@@ -156,3 +156,40 @@ async def test_claims_are_listed_page_by_page(service: Service) -> None:
     assert seen == users
     status, problem, _ = await get(service, "/api/coupons/no-such/claims")
     assert (status, problem["type"]) == (404, "/problems/unknown-coupon")
+
+
+MEGADEAL = {"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100}
+
+
+async def test_a_coupon_has_a_queue_until_it_is_removed(service: Service) -> None:
+    shown = {**MEGADEAL, "order": "fifo"}
+    status, body, headers = await create(service, {"name": "mega", "amount": 100, "queue": MEGADEAL})
+    assert (status, body["queue"]) == (201, shown)
+    assert (await get(service, headers["Location"]))[1]["queue"] == shown
+    url = service.url + headers["Location"]
+    for sent, expected in (
+        ({"paused": False}, shown),
+        ({"queue": {**shown, "max_length": 7}}, {**shown, "max_length": 7}),
+    ):
+        async with service.client.patch(url, json=sent, headers=ADMIN) as response:
+            assert (response.status, (await response.json())["queue"]) == (200, expected)
+    async with service.client.patch(url, json={"queue": None}, headers=ADMIN) as response:
+        assert (await response.json())["queue"] is None
+    assert (await get(service, headers["Location"]))[1]["queue"] is None
+
+
+@pytest.mark.parametrize(
+    ("member", "value"),
+    [
+        *((member, value) for member in MEGADEAL for value in (0, -1, 1.5, "10", True, None)),
+        ("rate_per_second", 1001),
+        ("concurrency", 1001),
+        ("max_wait_seconds", 86_401),
+        ("max_length", 1_000_001),
+        ("order", "lifo"),
+        ("pace", 10),
+    ],
+)
+async def test_a_queue_that_is_not_one_is_refused_at_its_place(service: Service, member: str, value: object) -> None:
+    status, problem, _ = await create(service, {"name": "mega", "amount": 1, "queue": {**MEGADEAL, member: value}})
+    assert (status, problem["errors"][0]["pointer"]) == (400, f"#/queue/{member}")

@@ -145,7 +145,7 @@ async def test_the_document_has_every_status_that_claiming_is_answered_with(serv
 def test_a_status_that_the_document_lacks_is_noticed() -> None:
     claiming = "POST", "/api/coupons/claim"
     assert undocumented(*claiming, 200) is undocumented(*claiming, 201) is None
-    assert undocumented(*claiming, 202) == "POST /api/coupons/claim was answered 202, which is not documented"
+    assert undocumented(*claiming, 203) == "POST /api/coupons/claim was answered 203, which is not documented"
     assert undocumented("HEAD", "/api/coupons/plenty", 200) is None
     assert undocumented("GET", "/api/coupons/plenty", 409) is not None
     assert undocumented("DELETE", "/api/coupons/plenty", 405) is None

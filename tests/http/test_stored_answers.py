@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from claimsvc.domain import Claimed, ClaimOutcome, SoldOut, UnknownCoupon
+from claimsvc.domain import Claimed, ClaimOutcome, Queued, SoldOut, UnknownCoupon
 from claimsvc.domain.outcomes import is_stored, is_stored_for_nothing, rows
 from claimsvc.http import app as app_module
 from claimsvc.http.framework.stored_answers import StoredAnswers
@@ -58,9 +58,9 @@ def test_what_is_remembered_of_callers_is_bounded_and_strangers_then_have_nothin
     assert answers.may_store("eve")
 
 
-def test_of_the_outcomes_of_claiming_only_a_unit_is_something_used_up() -> None:
+def test_of_the_outcomes_of_claiming_only_a_unit_and_a_place_in_a_queue_are_used_up() -> None:
     for kind, row in rows(ClaimOutcome):
-        assert row.uses_up is (kind is Claimed)
+        assert row.uses_up is (kind in (Claimed, Queued))
 
 
 class Asked:

@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import orjson
 
-from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, IdempotencyKey
+from claimsvc.domain import Attempt, ClaimOptions, ClaimOutcome, IdempotencyKey, TicketLease
 from claimsvc.domain.stored_answers import decode, encode
 from claimsvc.errors import ClaimsvcError, InvariantViolatedError
 from claimsvc.ports import AllClaimed, BatchDecisions, Decision, HandedBatch
@@ -106,6 +106,9 @@ def _options(options: ClaimOptions | None) -> Sequence[Any] | None:
     if options is None:
         return None
     key = options.idempotency_key
+    lease = options.ticket
+    # The version before reads five members; it has no tickets.
+    of_ticket = () if lease is None else ((lease.ticket_id, lease.place, lease.token),)
     return (
         options.hold_seconds,
         options.attributes,
@@ -121,14 +124,16 @@ def _options(options: ClaimOptions | None) -> Sequence[Any] | None:
             None if (former := key.former()) is None else former.hex(),
             key.keeps_all,
         ),
+        *of_ticket,
     )
 
 
 def _options_of(written: Sequence[Any] | None) -> ClaimOptions | None:
     if written is None:
         return None
-    hold_seconds, attributes, token, is_final, key = written
-    return ClaimOptions(hold_seconds, None if key is None else _key_of(*key), attributes, token, is_final)
+    hold_seconds, attributes, token, is_final, key, *of_ticket = written
+    lease = TicketLease(*of_ticket[0]) if of_ticket else None
+    return ClaimOptions(hold_seconds, None if key is None else _key_of(*key), attributes, token, is_final, lease)
 
 
 def _key_of(

@@ -8,9 +8,9 @@ from itertools import islice
 
 from claimsvc.claiming.batching import outcome_unknown
 from claimsvc.claiming.strategies.by_type import FirstOfType, Look
-from claimsvc.domain import ClaimOptions, ClaimOutcome, StrategyName
+from claimsvc.domain import ClaimOptions, ClaimOutcome, Coupon, StrategyName
 from claimsvc.errors import UnavailableError
-from claimsvc.ports import Coupons, PendingOutcome, Stages, Strategy
+from claimsvc.ports import Coupons, Joins, PendingOutcome, Stages, Strategy
 
 _CACHED_STRATEGIES = 100_000
 # A coupon's strategy never changes, but a purged coupon may be created anew with another one.
@@ -31,6 +31,19 @@ _USED_SECONDS = 5.0
 _LOOK_ALONG_SECONDS = 0.1
 
 
+class _WithQueue:
+    """How claims of a coupon with a queue are admitted: they wait for their turn, and with a ticket they are made."""
+
+    def __init__(self, strategy: Strategy, joins: Joins) -> None:
+        self._strategy = strategy
+        self._joins = joins
+
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        if options is None or options.ticket is None:
+            return self._joins.join(coupon_name, user_id, options)
+        return self._strategy.claim(coupon_name, user_id, options)
+
+
 class StrategyByCoupon:
     """`ports.AnyClaims`: passes each claim to the strategy of its coupon.
 
@@ -43,17 +56,25 @@ class StrategyByCoupon:
         look: `Admission.look`, for claims that name a type.
         timeout_seconds: longest wait of a claim whose coupon's strategy is not cached. Other claims need no timer
             here: the batcher enforces their deadlines.
+        joins: lets claims wait in queues; None where there are none.
     """
 
     def __init__(
-        self, strategies: Mapping[StrategyName, Strategy], coupons: Coupons, look: Look, *, timeout_seconds: float
+        self,
+        strategies: Mapping[StrategyName, Strategy],
+        coupons: Coupons,
+        look: Look,
+        *,
+        timeout_seconds: float,
+        joins: Joins | None = None,
     ) -> None:
+        self._joins = joins
         self._timeout_seconds = timeout_seconds
         self._strategies = strategies
         self._coupons = coupons
         # By name: the strategy, and until when it is used without reading it again (monotonic seconds).
-        self._known: dict[str, tuple[Strategy, float]] = {}
-        self._unread: dict[str, asyncio.Future[Strategy]] = {}
+        self._known: dict[str, tuple[Strategy | _WithQueue, float]] = {}
+        self._unread: dict[str, asyncio.Future[Strategy | _WithQueue]] = {}
         self._reader: asyncio.Task[None] | None = None
         # The names that were claimed of late, and those of the time before.
         self._used: dict[str, None] = {}
@@ -63,6 +84,8 @@ class StrategyByCoupon:
         self._first_of_type = FirstOfType(self.claim, look, coupons)
 
     def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        if options is not None and options.prefers_ticket and options.ticket is None and self._joins is not None:
+            return self._joins.join(coupon_name, user_id, options)
         strategy, known_until = self._known.get(coupon_name, (None, 0.0))
         left_seconds = known_until - time.monotonic()
         if len(self._used) < _USED_REMEMBERED:
@@ -110,7 +133,7 @@ class StrategyByCoupon:
         except TimeoutError:
             raise outcome_unknown() from None
 
-    def _begin_reading(self, coupon_name: str) -> "asyncio.Future[Strategy]":
+    def _begin_reading(self, coupon_name: str) -> "asyncio.Future[Strategy | _WithQueue]":
         """Read the coupon's strategy, unless it is being read; returns the future of it."""
         unread = self._unread.get(coupon_name)
         if unread is None:
@@ -130,7 +153,7 @@ class StrategyByCoupon:
             along = self._read_along(now)
             try:
                 coupons = await self._coupons.stock(names + along)
-                found = {coupon.name: self._strategies[coupon.strategy] for coupon in coupons}
+                found = {coupon.name: self._strategy_of(coupon) for coupon in coupons}
             except Exception as error:  # noqa: BLE001 - the waiting claims receive it
                 for name in names:
                     self._resolve(name, self._known_for_longer(name) or error)
@@ -143,6 +166,10 @@ class StrategyByCoupon:
                 else:
                     self._known.pop(name, None)
                 self._resolve(name, found.get(name, self._strategies[StrategyName.ROW_LOCK]))
+
+    def _strategy_of(self, coupon: Coupon) -> "Strategy | _WithQueue":
+        strategy = self._strategies[coupon.strategy]
+        return _WithQueue(strategy, self._joins) if coupon.has_queue and self._joins is not None else strategy
 
     def _read_along(self, now: float) -> list[str]:
         """Return names that nobody waits for, but that are used and have not been read for a while."""
@@ -166,19 +193,19 @@ class StrategyByCoupon:
         _, known_until = self._known.get(coupon_name, (None, math.inf))
         return known_until
 
-    def _stop_reading(self, coupon_name: str, unread: "asyncio.Future[Strategy]") -> None:
+    def _stop_reading(self, coupon_name: str, unread: "asyncio.Future[Strategy | _WithQueue]") -> None:
         """Let claims go on with the strategy that was known, unless the coupon was read meanwhile."""
         if self._unread.get(coupon_name) is unread and (strategy := self._known_for_longer(coupon_name)) is not None:
             self._resolve(coupon_name, strategy)
 
-    def _known_for_longer(self, coupon_name: str) -> Strategy | None:
+    def _known_for_longer(self, coupon_name: str) -> "Strategy | _WithQueue | None":
         """Use a known strategy for another second, and return it; None if it is not known."""
         strategy, _ = self._known.get(coupon_name, (None, 0.0))
         if strategy is not None:
             self._known[coupon_name] = strategy, time.monotonic() + _KNOWN_SECONDS
         return strategy
 
-    def _resolve(self, coupon_name: str, result: Strategy | Exception) -> None:
+    def _resolve(self, coupon_name: str, result: "Strategy | _WithQueue | Exception") -> None:
         unread = self._unread.pop(coupon_name, None)
         if unread is None:
             return  # its claims went on with the strategy that was known

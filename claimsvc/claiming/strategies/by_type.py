@@ -18,6 +18,7 @@ from claimsvc.domain import (
     ClaimOutcome,
     HoldContinued,
     KeyReused,
+    Queued,
     Replayed,
     UnknownCoupon,
 )
@@ -34,7 +35,7 @@ _CLAIMED_FIRST = 20
 _MOST_TRIED = 2000
 _MOST_CLAIMED = 100
 # After any other outcome the next coupon is tried.
-_FINAL_OUTCOMES = (Claimed, AlreadyClaimed, HoldContinued, Replayed, KeyReused)
+_FINAL_OUTCOMES = (Claimed, AlreadyClaimed, HoldContinued, Queued, Replayed, KeyReused)
 # Of attempts that are only looked at.
 _NO_ID = "00000000-0000-0000-0000-000000000000"
 

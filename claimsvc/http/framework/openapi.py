@@ -16,6 +16,7 @@ from claimsvc.domain.problems import BAD_REQUEST, QUOTA_EXCEEDED, UNAVAILABLE, P
 from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import Access, Authentication
 from claimsvc.http.framework.idempotency import KEY_PATTERN
+from claimsvc.http.framework.preferences import PREFER
 from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedBody, reason_body
 from claimsvc.http.framework.rate_limit import DOCUMENTED
 from claimsvc.http.framework.refusals import body_of
@@ -40,6 +41,7 @@ If it names the hosts under which it may be changed, as one for development does
 and those from pages of other origins 403."""
 _TAGS = {
     "claims": "Claim coupons, and read, confirm, cancel and redeem claims.",
+    "tickets": "Follow claims that wait in the queue of a coupon.",
     "coupons": "Create, change and read coupons and their claims.",
     "codes": "Add, generate, read, redeem and count unique codes.",
     "operations": "For operators of the service.",
@@ -138,6 +140,7 @@ def _operation(route: Route, references: Schemas, with_tokens: bool) -> dict[str
             *_parameters(route, "path"),
             *_parameters(route, "query"),
             *([_IDEMPOTENCY_KEY] if route.keyed else []),
+            *([_prefer(route)] if route.prefer else []),
         ],
         "responses": _responses(route, references),
     }
@@ -196,6 +199,16 @@ def _parameters(route: Route, place: str) -> list[dict[str, Any]]:
     return found
 
 
+def _prefer(route: Route) -> dict[str, Any]:
+    return {
+        "name": str(PREFER),
+        "in": "header",
+        "required": False,
+        "description": f"{route.prefer} (RFC 7240). Other preferences are ignored.",
+        "schema": {"type": "string"},
+    }
+
+
 def _responses(route: Route, references: Schemas) -> dict[str, Any]:
     found: dict[str, Any] = {str(success.status): _success_response(success, references) for success in route.successes}
     of_status: dict[int, list[Problem]] = defaultdict(list)
@@ -252,6 +265,20 @@ _CLAIM_EXAMPLE = {
     "expires_at": None,
     "code": None,
 }
+_TICKET_EXAMPLE = {
+    "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    "coupon_name": "demo",
+    "user_id": "user-1",
+    "state": "started",
+    "position": 0,
+    "ahead": None,
+    "eta_seconds": None,
+    "stopped": None,
+    "joined_at": "2026-01-02T03:04:05Z",
+    "started_at": "2026-01-02T03:04:15Z",
+    "ended_at": None,
+    "outcome": None,
+}
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
@@ -283,6 +310,8 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
         example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]
+    elif body is schemas.TicketProblemBody:
+        example["ticket"] = _TICKET_EXAMPLE
     elif body is schemas.NotStartedBody:
         example["starts_at"] = "2026-11-27T00:00:00Z"
     elif body is NotEligibleBody:

@@ -45,6 +45,7 @@ _MOST_SLASHES = 32
 _JSON_HEADERS = {**RESPONSE_HEADERS, hdrs.CONTENT_TYPE: "application/json"}
 _OK = Head(200, _JSON_HEADERS)
 _CREATED = Head(201, _JSON_HEADERS)
+_ACCEPTED = Head(202, _JSON_HEADERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +88,7 @@ class Route:
         documented: whether the OpenAPI document lists it.
         for_operators: whether it moves to the port for operators, if there is one.
         streamed: the bodies that its handler accepts as `upload`; None if it has no such parameter.
+        prefer: what its handler heeds in the header `Prefer`, for the OpenAPI document; empty if nothing.
     """
 
     method: str
@@ -103,6 +105,7 @@ class Route:
     for_operators: bool = False
     streamed: Streamed | None = None
     other_successes: tuple[Success, ...] = ()
+    prefer: str = ""
 
     @property
     def successes(self) -> tuple[Success, ...]:
@@ -239,6 +242,13 @@ def ok(body: object) -> Reply:
 def created(body: object, location: str) -> Reply:
     """A reply 201; the body is a dataclass, and `location` the path of the created resource."""
     reply = Reply(_CREATED, dump(body))
+    reply.headers[hdrs.LOCATION] = location
+    return reply
+
+
+def accepted(body: object, location: str) -> Reply:
+    """A reply 202; the body is a dataclass, and `location` the path where the outcome will be found."""
+    reply = Reply(_ACCEPTED, dump(body))
     reply.headers[hdrs.LOCATION] = location
     return reply
 

@@ -13,7 +13,17 @@ from claimsvc.observability.metrics.busiest import OTHER
 
 MOST_COUPONS = 12
 MOST_EVENTS = 40
-OUTCOMES = ("claimed", "already-claimed", "sold-out", "not-open", "lock-busy", "unavailable", "internal-error")
+OUTCOMES = (
+    "claimed",
+    "queued",
+    "already-claimed",
+    "sold-out",
+    "not-open",
+    "queue-full",
+    "lock-busy",
+    "unavailable",
+    "internal-error",
+)
 
 
 @dataclass(frozen=True, slots=True)

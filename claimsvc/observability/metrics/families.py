@@ -10,6 +10,8 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 # 1.6 keep these observations out of the next bucket, which would make quantiles appear up to twice as long.
 BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 0.6, 1.0, 1.6, 2.0, 5.0, 10.0, 20.0)
 _SIZE_BUCKETS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+# A ticket waits for as long as its queue allows: at most a day.
+_TICKET_WAIT_BUCKETS = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 900.0, 3600.0, 14400.0, 86400.0)
 
 
 class Families:
@@ -27,6 +29,11 @@ class Families:
 
         def shared(name: str, text: str, *labels: str) -> Gauge:  # the same for every worker
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="mostrecent")
+
+        def sampled(name: str, text: str, *labels: str) -> Gauge:  # the latest of the workers that run
+            return Gauge(
+                name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livemostrecent"
+            )
 
         def least(name: str, text: str, *labels: str) -> Gauge:  # the minimum over the workers
             return Gauge(name, text, labels, namespace="claimsvc", registry=registry, multiprocess_mode="livemin")
@@ -99,6 +106,26 @@ class Families:
             "invariant_violations_total",
             "Transactions rolled back because an invariant would have been violated.",
         )
+        self.tickets = counter("tickets_total", "Tickets that have ended.", "coupon", "end")
+        self.ticket_wait = histogram(
+            "ticket_wait_seconds", "Time from joining a queue to the start.", "coupon", buckets=_TICKET_WAIT_BUCKETS
+        )
+        self.dispatch_lag = histogram(
+            "ticket_dispatch_lag_seconds", "By how much later than the pace allowed tickets were started."
+        )
+        self.tickets_waiting = sampled("tickets_waiting", "Tickets that wait. The same for every instance.", "coupon")
+        self.longest_wait = sampled("ticket_longest_wait_seconds", "How long the first ticket has waited.", "coupon")
+        self.longest_wait_share = sampled(
+            "ticket_longest_wait_ratio", "How long the first ticket has waited, of what the queue allows.", "coupon"
+        )
+        self.stalled = sampled(
+            "queue_stalled_seconds",
+            "How long tickets have waited without a start, though the queue is not paused and the coupon has started.",
+            "coupon",
+        )
+        self.queues_stopped = sampled("queues_stopped", "Queues in which tickets wait and are not started.", "reason")
+        self.queues_sampled = sampled("queues_sampled_timestamp_seconds", "When the instance read the queues.")
+        self.dead_letters = sampled("dead_letters", "What the service failed to do and an operator decides.", "kind")
         build = Gauge(
             "build_info",
             "Always 1; the labels are the versions.",

@@ -12,11 +12,21 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.openmetrics import exposition as openmetrics
 from prometheus_client.process_collector import ProcessCollector
 
-from claimsvc.domain import ClaimOutcome, Coupon, KeyReused, Replayed, UnknownCoupon
+from claimsvc.domain import (
+    TICKET_ENDS,
+    ClaimOutcome,
+    Coupon,
+    KeyReused,
+    QueueStatus,
+    Replayed,
+    TicketState,
+    UnknownCoupon,
+)
 from claimsvc.domain.outcomes import claim_result_names, name_of, rows
 from claimsvc.errors import LockBusyError
 from claimsvc.observability.metrics.busiest import OTHER, BusiestCoupons
 from claimsvc.observability.metrics.families import Families
+from claimsvc.observability.metrics.queues import QueueGauges
 from claimsvc.observability.metrics.tallies import Flusher, HeldLocks, Tallies, TraceId
 from claimsvc.observability.metrics.workers import WorkersCollector
 
@@ -62,6 +72,9 @@ class Metrics:
         self.objective_routes: set[tuple[str, str]] = set()
         self._request_duration_by = Tallies(families.request_duration, trace_id=trace_id)
         self._quota_decisions_by = Tallies(families.quota_decisions)
+        self._tickets_by = Tallies(families.tickets, lambda labels: [(labels[0], end) for end in TICKET_ENDS])
+        self._ticket_wait_by = Tallies(families.ticket_wait)
+        self._queues = QueueGauges(families, self.coupons)
         self.held_locks = HeldLocks(families.held, self.coupons)
         self._flusher = Flusher(
             (
@@ -74,6 +87,8 @@ class Metrics:
                 self.requests_by,
                 self._request_duration_by,
                 self._quota_decisions_by,
+                self._tickets_by,
+                self._ticket_wait_by,
                 self.held_locks,
             ),
             by_itself=self._shared,
@@ -191,6 +206,22 @@ class Metrics:
         self._quota_decisions_by[quota_name, result].inc()
         self._flusher.changed()
 
+    # ports.TicketObserver
+
+    def ticket_started(self, coupon_name: str, waited_seconds: float) -> None:
+        self._ticket_wait_by[self.coupons.label(coupon_name),].observe(waited_seconds)
+        self._flusher.changed()
+
+    def ticket_ended(self, coupon_name: str, end: TicketState) -> None:
+        self._tickets_by[self.coupons.label(coupon_name), end].inc()
+        self._flusher.changed()
+
+    def dispatched(self, lag_seconds: float) -> None:
+        self.families.dispatch_lag.observe(lag_seconds)
+
+    def queues_sampled(self, statuses: Sequence[QueueStatus]) -> None:
+        self._queues.sampled(statuses)
+
     # ports.StorageObserver
 
     def transaction_ended(self, seconds: float) -> None:
@@ -266,11 +297,19 @@ class Metrics:
 
     def _retire(self, coupon_name: str) -> None:
         """Remove the series of a coupon that is no longer among the busiest."""
-        tallied = (self.claims_by, self.attempts_by, self.wait_by, self.hold_by)
+        tallied = (
+            self.claims_by,
+            self.attempts_by,
+            self.wait_by,
+            self.hold_by,
+            self._tickets_by,
+            self._ticket_wait_by,
+        )
         for tallies in tallied:
             for labels in [labels for labels in tallies if labels[0] == coupon_name]:
                 del tallies[labels]
         self.held_locks.forget(coupon_name)
+        self._queues.forget(coupon_name)
         for metric in (
             self.families.claims,
             self.families.attempts,
@@ -283,5 +322,11 @@ class Metrics:
             self.families.amount,
             self.families.counter_drift,
             self.families.drifts,
+            self.families.tickets,
+            self.families.ticket_wait,
+            self.families.tickets_waiting,
+            self.families.longest_wait,
+            self.families.longest_wait_share,
+            self.families.stalled,
         ):
             metric.remove_by_labels({"coupon": coupon_name})

@@ -25,7 +25,7 @@ SLOW_SECONDS = 0.25
 """The objective of latency: claims decided later are slow. A bound of the histogram, as in `dashboards/rules`."""
 
 # Claims that nothing was decided about; `dashboards/rules/objectives.yml` leaves out the same.
-_UNDECIDED = {"lock-busy", "unavailable", "internal-error", "cancelled", "unknown-coupon"}
+_UNDECIDED = {"lock-busy", "unavailable", "internal-error", "cancelled", "unknown-coupon", "lease-lost"}
 _SERVER_ERROR = 500
 
 

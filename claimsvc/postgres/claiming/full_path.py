@@ -35,6 +35,7 @@ from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_outcomes, names_of
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.claiming.sale import NotForAllError, Sold, Terms, sell
+from claimsvc.postgres.claiming.ticket_ends import end_tickets, found_tickets, has_tickets, lock_tickets
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -165,7 +166,7 @@ class FullPath:
             nonlocal terms
             if in_doubt:
                 await require_none_ended(driver, attempts)
-            if terms is not None and not in_doubt:
+            if terms is not None and not in_doubt and not has_tickets(attempts, batches):
                 try:
                     return await sell(driver, names[0], terms, attempts, batches), terms.types
                 except NotForAllError:
@@ -248,14 +249,14 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, b
             await driver.execute(SETTLE_CODES, coupons)
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
-        results = await _ask(driver, attempts)
+        results = await _ask(driver, attempts, locked=locked)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
     held = await results.held.fetchall()
     dead = [(coupon_name, claim_id) for coupon_name, _, claim_id, *_, is_dead in held if is_dead]
     if locked and dead and await replace_dead_codes(driver, dead):
         async with driver.pipeline():
-            results = await _ask(driver, attempts)
+            results = await _ask(driver, attempts, locked=True)
         held = await results.held.fetchall()
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
     for coupon_name, user_id, claim_id, slot, claimed_at, held_until, code, terms, _ in held:
@@ -270,6 +271,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, b
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await results.listed.fetchall()},
         {(name, user_id) for name, user_id in await results.other_claims.fetchall()},
         {(name, user_id): claims for name, user_id, claims in await results.ended_claims.fetchall()},
+        await found_tickets(results.tickets) if locked else None,
     )
 
 
@@ -283,9 +285,10 @@ class _Results(NamedTuple):
     other_claims: Rows
     stored: Rows | None
     ended_claims: Rows
+    tickets: Rows | None
 
 
-async def _ask(driver: Driver, attempts: Sequence[Attempt]) -> _Results:
+async def _ask(driver: Driver, attempts: Sequence[Attempt], *, locked: bool) -> _Results:
     """Send the queries of a batch in the current pipeline."""
     wanted = Counter(attempt.coupon_name for attempt in attempts)
     claimants = _claimants(attempts)
@@ -298,6 +301,7 @@ async def _ask(driver: Driver, attempts: Sequence[Attempt]) -> _Results:
         other_claims=await driver.execute(HELD_OF_OTHERS, claimants),
         stored=await look_up(driver, *keys),
         ended_claims=await driver.execute(_ENDED_CLAIMS, claimants),
+        tickets=await lock_tickets(driver, attempts) if locked else None,
     )
 
 
@@ -362,6 +366,7 @@ async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str])
             if effects.confirmed:
                 await driver.execute(_CONFIRM, _ids(effects.confirmed))
             await store(driver, effects.answers)
+            await end_tickets(driver, effects.ticket_ends)
             await driver.execute(UPDATE_PLAIN_UNTIL, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
     except (STORED_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:

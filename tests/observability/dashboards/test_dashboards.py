@@ -32,6 +32,8 @@ UNITS = {"s", "percentunit", "reqps", "ops", COUNT, "bytes", "none"}
 
 # The unit of an expression, by the first form that it has.
 _UNITS_OF_FORMS = (
+    (r"claimsvc_ticket_longest_wait_ratio", {"percentunit"}),
+    (r"claimsvc_(ticket_longest_wait|queue_stalled)_seconds", {"s"}),
     (r":left30d|^1 - .*job:claimsvc_balancer|^avg\(", {"percentunit"}),
     (r"^sum\(job:claimsvc_balancer_\w+:rate5m", {"reqps"}),
     (r"^max\(job:claimsvc_claims_failed:ratio_rate5m", {"none"}),  # a burn rate: how many times

@@ -9,15 +9,16 @@ from typing import Any
 
 from aiohttp import hdrs, web
 
-from claimsvc.domain import Caller, IdempotencyKey, QuotaStanding
+from claimsvc.domain import Caller, ClaimOutcome, IdempotencyKey, QuotaStanding
 from claimsvc.http.framework import schemas
 from claimsvc.http.framework.auth import TokenFound, caller_found, caller_soon, given_by, require_acting_for
 from claimsvc.http.framework.bodies import decode_body, parse_body, validate_body
 from claimsvc.http.framework.idempotency import IN_FLIGHT, begin_once, named_key
+from claimsvc.http.framework.preferences import PREFER, PREFERENCE_APPLIED, RESPOND_ASYNC, parse
 from claimsvc.http.framework.rate_limit import over_quota, policy_of, quota_headers, subjects_of
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.framework.stored_answers import bounded_caller
-from claimsvc.http.resources.claims.routes import CLAIM_ACCESS, CLAIM_PATH, begin_claim, claim_reply
+from claimsvc.http.resources.claims.routes import CLAIM_ACCESS, CLAIM_PATH, begin_claim, claim_reply, is_queued
 from claimsvc.http.server.addresses import address_named_in
 from claimsvc.http.server.fast_path import FastPathClaim, FastRoute, Headers
 from claimsvc.http.server.wire import IDEMPOTENCY_KEY
@@ -41,7 +42,7 @@ def fast_claims(app: web.Application) -> FastRoute:
         _GuardedClaim(app, policy, claim, headers, caller, sent, body).begin()
 
     def begin(claim: FastPathClaim, headers: Headers, raw: bytes, caller: Caller) -> None:
-        if IDEMPOTENCY_KEY in headers:
+        if IDEMPOTENCY_KEY in headers or PREFER in headers:
             begin_guarded(claim, headers, raw, caller)
         else:
             body = parse_body(schemas.ClaimCoupon, raw)
@@ -59,7 +60,7 @@ def fast_claims(app: web.Application) -> FastRoute:
 
 
 class _GuardedClaim:
-    """A claim for which its caller, quotas or an idempotency key matter.
+    """A claim for which its caller, quotas, an idempotency key or preferences matter.
 
     Args:
         app: the application.
@@ -71,7 +72,7 @@ class _GuardedClaim:
         body: the validated body.
     """
 
-    __slots__ = ("_app", "_body", "_caller", "_claim", "_headers", "_policy", "_sent")
+    __slots__ = ("_app", "_body", "_caller", "_claim", "_headers", "_policy", "_prefers_ticket", "_sent")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class _GuardedClaim:
         self._caller = caller
         self._sent = sent
         self._body = body
+        self._prefers_ticket = PREFER in headers and parse(headers.getall(PREFER)).respond_async
 
     def begin(self) -> None:
         """Count the request against the quotas, if there are any, and begin the claim."""
@@ -113,7 +115,7 @@ class _GuardedClaim:
     def _begin(self) -> None:
         keys = self._headers.getall(IDEMPOTENCY_KEY, ())
         if not keys:
-            self._claim.wait_for_outcome(self._begin_claim(None), self._body.coupon_name or None)
+            self._wait_for_outcome(self._begin_claim(None), self._body.coupon_name or None)
             return
         key = named_key(
             keys,
@@ -126,14 +128,25 @@ class _GuardedClaim:
         )
         answer = begin_once(self._app, key, bounded_caller(self._caller, self._address()), self._begin_claim)
         if answer is not None:
-            self._claim.wait_for_outcome(answer, self._body.coupon_name or None)
+            self._wait_for_outcome(answer, self._body.coupon_name or None)
         else:
             repeated = PendingOutcome()
             repeated.follow(self._app[IN_FLIGHT].repeat(key))
-            self._claim.wait_for_outcome(repeated)
+            self._wait_for_outcome(repeated)
+
+    def _wait_for_outcome(self, answer: PendingOutcome, coupon_name: str | None = None) -> None:
+        if self._prefers_ticket:
+            # Added first, so it is called before the claim replies.
+            answer.add_done_callback(self._apply_preference)
+        self._claim.wait_for_outcome(answer, coupon_name)
+
+    def _apply_preference(self, answer: "asyncio.Future[ClaimOutcome]") -> None:
+        if not answer.cancelled() and answer.exception() is None and is_queued(answer.result()):
+            self._claim.added = {PREFERENCE_APPLIED: RESPOND_ASYNC, **(self._claim.added or {})}
 
     def _begin_claim(self, key: IdempotencyKey | None) -> PendingOutcome:
-        return begin_claim(self._app[SERVICES].strategy, self._body, key, self._caller.attributes)
+        claims, token = self._app[SERVICES].strategy, self._caller.attributes
+        return begin_claim(claims, self._body, key, token, prefers_ticket=self._prefers_ticket)
 
     def _address(self) -> str | None:
         return address_named_in(self._claim.remote, self._headers, self._app[SERVICES].trusted_proxies)

@@ -24,12 +24,12 @@ from claimsvc.http.resources.queues.schemas import (
 )
 from claimsvc.http.server.observers import REQUEST_ID
 from claimsvc.http.server.response import Reply
-from claimsvc.representations import queues as queue_schemas
+from claimsvc.representations import queue_status
 
 
 async def list_queues(request: web.Request) -> Reply:
     """List the queues in which tickets wait, are started or are dead letters, ordered by coupon."""
-    return ok(queue_schemas.queues_body(await queues.statuses(request.app[SERVICES].tickets, request[CALLER])))
+    return ok(queue_status.queues_body(await queues.statuses(request.app[SERVICES].tickets, request[CALLER])))
 
 
 async def list_tickets(request: web.Request, path: parameters.CouponPath, query: TicketsQuery) -> Reply:
@@ -47,7 +47,7 @@ async def list_tickets(request: web.Request, path: parameters.CouponPath, query:
     if isinstance(found, domain.UnknownCoupon):
         return refused(found, request[REQUEST_ID])
     page, cursor = _page(found, query.limit)
-    body = queue_schemas.TicketPageBody([queue_schemas.listed_ticket_body(each) for each in page], cursor)
+    body = queue_status.TicketPageBody([queue_status.listed_ticket_body(each) for each in page], cursor)
     return with_next_link(request, ok(body), cursor)
 
 
@@ -79,7 +79,7 @@ async def list_dead_letters(request: web.Request, query: TicketPages) -> Reply:
         request.app[SERVICES].tickets, request[CALLER], after=query.after(), limit=query.limit + 1
     )
     page, cursor = _page(found, query.limit)
-    body = queue_schemas.DeadLetterPageBody([queue_schemas.dead_letter_body(each) for each in page], cursor)
+    body = queue_status.DeadLetterPageBody([queue_status.dead_letter_body(each) for each in page], cursor)
     return with_next_link(request, ok(body), cursor)
 
 
@@ -110,9 +110,9 @@ def _page(found: Sequence[domain.Ticket], limit: int) -> tuple[Sequence[domain.T
 def _reply(outcome: Any, request_id: str) -> Reply:
     match outcome:
         case domain.QueueChanged(status):
-            return ok(queue_schemas.status_body(status))
+            return ok(queue_status.status_body(status))
         case domain.TicketRequeued(ticket) | domain.TicketDiscarded(ticket):
-            return ok(queue_schemas.listed_ticket_body(ticket))
+            return ok(queue_status.listed_ticket_body(ticket))
         case domain.Replayed(answer, first_request_id):
             return replayed(_reply(answer, first_request_id))
         case _:
@@ -128,7 +128,7 @@ ROUTES: tuple[Route, ...] = (
         list_queues,
         tag="operations",
         summary="List queues",
-        success=Success(200, "The queues that are in use.", queue_schemas.QueuesBody),
+        success=Success(200, "The queues that are in use.", queue_status.QueuesBody),
         problems=(UNAVAILABLE,),
         access=_READ,
     ),
@@ -138,7 +138,7 @@ ROUTES: tuple[Route, ...] = (
         list_tickets,
         tag="operations",
         summary="List the tickets of a coupon",
-        success=Success(200, "A page of tickets.", queue_schemas.TicketPageBody, headers=NEXT),
+        success=Success(200, "A page of tickets.", queue_status.TicketPageBody, headers=NEXT),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=_READ,
@@ -149,7 +149,7 @@ ROUTES: tuple[Route, ...] = (
         pause_queue,
         tag="operations",
         summary="Pause the queue of a coupon",
-        success=Success(200, "The queue is paused.", queue_schemas.QueueStatusBody),
+        success=Success(200, "The queue is paused.", queue_status.QueueStatusBody),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=_WRITE,
@@ -161,7 +161,7 @@ ROUTES: tuple[Route, ...] = (
         resume_queue,
         tag="operations",
         summary="Resume the queue of a coupon",
-        success=Success(200, "The queue is not paused.", queue_schemas.QueueStatusBody),
+        success=Success(200, "The queue is not paused.", queue_status.QueueStatusBody),
         refusals=(domain.UnknownCoupon,),
         problems=(UNAVAILABLE,),
         access=_WRITE,
@@ -173,7 +173,7 @@ ROUTES: tuple[Route, ...] = (
         list_dead_letters,
         tag="operations",
         summary="List dead letters",
-        success=Success(200, "A page of dead letters.", queue_schemas.DeadLetterPageBody, headers=NEXT),
+        success=Success(200, "A page of dead letters.", queue_status.DeadLetterPageBody, headers=NEXT),
         problems=(UNAVAILABLE,),
         access=_READ,
     ),
@@ -183,7 +183,7 @@ ROUTES: tuple[Route, ...] = (
         requeue_dead_letter,
         tag="operations",
         summary="Try a dead letter again",
-        success=Success(200, "It is tried again.", queue_schemas.ListedTicketBody),
+        success=Success(200, "It is tried again.", queue_status.ListedTicketBody),
         refusals=(domain.UnknownTicket, domain.TicketNotDead),
         problems=(UNAVAILABLE,),
         access=_WRITE,
@@ -195,7 +195,7 @@ ROUTES: tuple[Route, ...] = (
         discard_dead_letter,
         tag="operations",
         summary="Discard a dead letter",
-        success=Success(200, "It is given up.", queue_schemas.ListedTicketBody),
+        success=Success(200, "It is given up.", queue_status.ListedTicketBody),
         refusals=(domain.UnknownTicket, domain.TicketNotDead),
         problems=(UNAVAILABLE,),
         access=_WRITE,

@@ -2,9 +2,11 @@
 
 export const OUTCOMES = {
   claimed: "claimed",
+  queued: "queued",
   "already-claimed": "repeated",
   "sold-out": "sold out",
   "not-open": "not open",
+  "queue-full": "queue full",
   "lock-busy": "gave up",
   unavailable: "failed",
   "internal-error": "broken",

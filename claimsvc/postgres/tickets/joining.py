@@ -1,0 +1,295 @@
+"""Joining the queue of a coupon, and leaving it.
+
+The queue's row is locked first, so `max_length` holds and places are in the order of joining. A batch joins by one
+statement, in one round trip.
+"""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from math import ceil
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+from claimsvc.domain import (
+    USUAL_QUEUE,
+    ClaimOptions,
+    IdempotencyKey,
+    JoinRequest,
+    KeyReused,
+    LeftQueue,
+    Queued,
+    QueueFull,
+    QueueStop,
+    Replayed,
+    Ticket,
+    TicketStarted,
+    TicketState,
+    UnknownCoupon,
+    UnknownTicket,
+)
+from claimsvc.domain.admission import replay
+from claimsvc.domain.pacing import eta_seconds
+from claimsvc.ports import Joined
+from claimsvc.postgres.connections import Driver
+from claimsvc.postgres.database import Database
+from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
+from claimsvc.postgres.tickets.reading import BLOCK, read_tickets
+from claimsvc.postgres.transactions import RestartTransactionError
+
+LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
+
+# Places go on after those of a coupon of the same name that was purged.
+_CREATE_QUEUE = """
+INSERT INTO queues (coupon_name, head, next_place)
+SELECT name, place, place
+FROM coupons CROSS JOIN (
+    SELECT coalesce(max(place) + 1, 0) AS place FROM tickets WHERE coupon_name = %(coupon_name)s
+) AS first
+WHERE name = %(coupon_name)s
+ON CONFLICT DO NOTHING
+RETURNING coupon_name
+"""
+
+_IS_BEFORE_DRAW = """
+coalesce(
+    campaign.queue ->> 'order' = 'draw' AND queue.drawn_at IS NULL AND campaign.starts_at > clock_timestamp(), false
+)
+"""
+
+# Who has a ticket keeps it. Who would be refused at once gets no ticket: what the claim would result in is looked up.
+_JOIN = f"""
+WITH queue AS MATERIALIZED (
+    SELECT queue.waiting, queue.next_place, queue.pace, clock_timestamp() AS now,
+        coalesce((campaign.queue ->> 'max_length')::int, {USUAL_QUEUE.max_length}) AS max_length,
+        coalesce((campaign.queue ->> 'rate_per_second')::int, {USUAL_QUEUE.rate_per_second}) AS rate,
+        coalesce(campaign.per_user_limit, 1) AS per_user_limit,
+        -- A draw is for more than there are units.
+        CASE WHEN {_IS_BEFORE_DRAW} THEN 2147483647 ELSE coupon.remaining_amount - (
+            SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
+        ) END AS units,
+        coupon.remaining_amount = 0 OR coalesce(
+            campaign.archived_at IS NOT NULL OR campaign.paused OR campaign.ends_at <= clock_timestamp()
+                OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
+            false
+        ) AS is_closed,
+        {_IS_BEFORE_DRAW} AS is_before_draw
+    FROM queues AS queue
+    JOIN coupons AS coupon ON coupon.name = queue.coupon_name
+    LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
+    WHERE queue.coupon_name = %(coupon_name)s
+), requested AS (
+    SELECT DISTINCT ON (user_id) user_id, id, options, nth
+    FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[]) WITH ORDINALITY
+        AS request (user_id, id, options, nth)
+    ORDER BY user_id, nth
+), known AS (
+    SELECT requested.*, ticket.id AS ticket_id,
+        queue.is_closed OR (
+            SELECT count(*) FROM (
+                SELECT FROM user_claims
+                WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state = 'active'
+                    AND held_until IS NULL
+                LIMIT queue.per_user_limit
+            ) AS claim
+        ) >= queue.per_user_limit AS is_refused
+    FROM queue CROSS JOIN requested
+    LEFT JOIN LATERAL (
+        SELECT id FROM tickets
+        WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state IN ('waiting', 'started')
+        LIMIT 1
+    ) AS ticket ON true
+), newcomers AS (
+    SELECT user_id, id, options, row_number() OVER (ORDER BY nth) - 1 AS number
+    FROM known WHERE ticket_id IS NULL AND NOT is_refused
+), joined AS (
+    INSERT INTO tickets (coupon_name, place, id, user_id, options, joined_at)
+    SELECT %(coupon_name)s, queue.next_place + number, id, user_id, options, queue.now
+    FROM newcomers CROSS JOIN queue
+    WHERE queue.waiting + number < least(queue.max_length, queue.units)
+    RETURNING user_id, id, place, joined_at
+), counted AS (
+    INSERT INTO ticket_blocks AS block (coupon_name, block, waiting)
+    SELECT %(coupon_name)s, place / {BLOCK}, count(*) FROM joined GROUP BY place / {BLOCK}
+    ON CONFLICT (coupon_name, block) DO UPDATE SET waiting = block.waiting + excluded.waiting
+), grown AS (
+    UPDATE queues AS queue SET
+        waiting = queue.waiting + more.tickets, next_place = queue.next_place + more.tickets,
+        due_at = CASE WHEN queue.waiting > 0 THEN queue.due_at ELSE clock_timestamp() END,
+        paced_at = CASE WHEN queue.waiting > 0 THEN queue.paced_at END,
+        paced_starts = CASE WHEN queue.waiting > 0 THEN queue.paced_starts ELSE 0 END
+    FROM (SELECT count(*) AS tickets FROM joined) AS more
+    WHERE queue.coupon_name = %(coupon_name)s AND more.tickets > 0
+)
+SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
+    CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, queue.pace, queue.rate
+FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
+"""  # noqa: S608 - of constants
+
+_LEAVE = f"""
+WITH gone AS (
+    UPDATE tickets SET state = 'left', ended_at = clock_timestamp()
+    WHERE coupon_name = %(coupon_name)s AND place = %(place)s AND state = 'waiting'
+    RETURNING place
+), counted AS (
+    UPDATE ticket_blocks SET waiting = waiting - 1 FROM gone
+    WHERE coupon_name = %(coupon_name)s AND block = gone.place / {BLOCK}
+)
+UPDATE queues SET waiting = waiting - 1 FROM gone WHERE coupon_name = %(coupon_name)s
+"""  # noqa: S608 - of constants
+
+_PLACE = "SELECT coupon_name, place FROM tickets WHERE id = %(id)s"
+
+
+async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
+    """See `ports.Tickets.join`."""
+    keys = [key for each in requests if (key := _key(each)) is not None]
+
+    async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
+        async with driver.pipeline():
+            await driver.execute("BEGIN", prepare=False)
+            await driver.execute(LOCK_QUEUE, {"coupon_name": coupon_name})
+            stored = await look_up(driver, *keys)
+            if not keys:
+                rows = await driver.execute(_JOIN, _parameters(coupon_name, requests))
+                await driver.execute("COMMIT", prepare=False)
+        if not keys:
+            return await _results(driver, coupon_name, requests, await rows.fetchall())
+        answers = await found(stored)
+        old: dict[int, Joined] = {}
+        for nth, request in enumerate(requests):
+            key = _key(request)
+            if key is not None and (answer := answers.get((key.caller, key.key))) is not None:
+                replayed: Replayed | KeyReused | Queued = replay(answer, key, in_doubt)
+                old[nth] = replayed
+        new = [request for nth, request in enumerate(requests) if nth not in old]
+        rows = await driver.execute(_JOIN, _parameters(coupon_name, new))
+        results = iter(await _results(driver, coupon_name, new, await rows.fetchall()))
+        joined = [old[nth] if nth in old else next(results) for nth in range(len(requests))]
+        try:
+            async with driver.pipeline():
+                await store(driver, _answers(requests, joined, old))
+                await driver.execute("COMMIT", prepare=False)
+        except STORED_BY_ANOTHER as error:
+            raise RestartTransactionError from error
+        return joined
+
+    joined = await database.run_transaction(work)
+    if any(isinstance(each, UnknownCoupon) for each in joined) and await create_queue(database, coupon_name):
+        return await database.run_transaction(work)
+    return joined
+
+
+def _answers(
+    requests: Sequence[JoinRequest], joined: Sequence[Joined | None], old: Mapping[int, Joined]
+) -> list[tuple[IdempotencyKey, Queued]]:
+    answers: dict[tuple[str, str], tuple[IdempotencyKey, Queued]] = {}
+    for nth, (request, result) in enumerate(zip(requests, joined, strict=True)):
+        key = _key(request)
+        if key is not None and nth not in old and isinstance(result, Queued):
+            answers.setdefault((key.caller, key.key), (key, result))
+    return list(answers.values())
+
+
+async def create_queue(database: Database, coupon_name: str) -> bool:
+    """Create the queue of a coupon. Returns whether there is such a coupon."""
+
+    async def work(driver: Driver, in_doubt: bool) -> bool:
+        done = await driver.execute(_CREATE_QUEUE, {"coupon_name": coupon_name})
+        if done.rowcount:
+            return True
+        exists = await driver.execute("SELECT FROM coupons WHERE name = %(coupon_name)s", {"coupon_name": coupon_name})
+        return bool(exists.rowcount)
+
+    return await database.run_transaction(work)
+
+
+def _parameters(coupon_name: str, requests: Sequence[JoinRequest]) -> dict[str, Any]:
+    return {
+        "coupon_name": coupon_name,
+        "user_ids": [each.user_id for each in requests],
+        "ids": [each.ticket_id for each in requests],
+        "options": [None if (written := stored_options(each.options)) is None else Jsonb(written) for each in requests],
+    }
+
+
+async def _results(
+    driver: Driver, coupon_name: str, requests: Sequence[JoinRequest], rows: Sequence[tuple[Any, ...]]
+) -> list[Joined | None]:
+    """Return what each request results in; that of a user who asked twice is the same ticket."""
+    if not rows:
+        return [UnknownCoupon()] * len(requests)
+    by_user = {row[0]: row[1:] for row in rows}
+    old_ids = [ticket_id for ticket_id, *_ in by_user.values() if ticket_id is not None]
+    old = {each.id: each for each in await read_tickets(driver, old_ids)} if old_ids else {}
+    results: list[Joined | None] = []
+    for request in requests:
+        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate = by_user[request.user_id]
+        if ticket_id is not None and ticket_id in old:
+            results.append(Queued(old[ticket_id]))
+        elif new_id is not None:
+            results.append(Queued(_new_ticket(new_id, coupon_name, request.user_id, joined_at, ahead, pace, rate)))
+        elif is_refused:
+            results.append(None)
+        else:
+            results.append(QueueFull(min(60, max(1, ceil(1 / max(pace or rate, 0.01))))))
+    return results
+
+
+def _new_ticket(
+    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int | None, pace: float | None, rate: int
+) -> Ticket:
+    return Ticket(
+        id_,
+        coupon_name,
+        user_id,
+        TicketState.WAITING,
+        joined_at,
+        ahead=ahead,
+        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
+        stopped=QueueStop.NOT_STARTED if ahead is None else None,
+    )
+
+
+async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
+    """See `ports.Tickets.leave`."""
+    places = await database.fetch(_PLACE, {"id": ticket_id})
+    if not places:
+        return UnknownTicket()
+    [(coupon_name, place)] = places
+    which = {"coupon_name": coupon_name, "place": place}
+
+    async def work(driver: Driver, in_doubt: bool) -> Ticket | None:
+        async with driver.pipeline():
+            await driver.execute("BEGIN", prepare=False)
+            await driver.execute(LOCK_QUEUE, which)
+            await driver.execute(_LEAVE, which)
+            await driver.execute("COMMIT", prepare=False)
+        return next(iter(await read_tickets(driver, [ticket_id])), None)
+
+    ticket = await database.run_transaction(work)
+    if ticket is None:
+        return UnknownTicket()
+    return LeftQueue(ticket) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
+
+
+def _key(request: JoinRequest) -> IdempotencyKey | None:
+    return request.options.idempotency_key if request.options is not None else None
+
+
+def stored_options(options: ClaimOptions | None) -> dict[str, Any] | None:
+    """Return the options of a claim as they are stored; None if it is a plain one."""
+    if options is None:
+        return None
+    written = {
+        "hold_seconds": options.hold_seconds,
+        "attributes": dict(options.attributes),
+        "token": {name: list(each) if isinstance(each, tuple) else each for name, each in options.token.items()},
+    }
+    found_ = {name: value for name, value in written.items() if value not in (None, {})}
+    return found_ or None
+
+
+def options_of(written: Mapping[str, Any] | None) -> ClaimOptions:
+    """Return the options of a claim that were stored."""
+    return ClaimOptions(**(written or {}))

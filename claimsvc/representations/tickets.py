@@ -1,0 +1,86 @@
+"""Tickets: showing one, and what became of it."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any
+
+from pydantic import Field
+
+from claimsvc import domain
+from claimsvc.representations.claims import ClaimBody, ClaimWithoutCodeBody, listed_claim_body
+from claimsvc.representations.fields import CouponName, UserId
+
+
+@dataclass(frozen=True, slots=True)
+class TicketClaimedBody:
+    """The ticket's claim was made; `claim` is it, as it is now, without its code if the caller may not see that."""
+
+    claim: ClaimBody | ClaimWithoutCodeBody
+
+
+@dataclass(frozen=True, slots=True)
+class TicketRefusedBody:
+    """The ticket's claim was refused; `problem` is what the claim would have been answered (RFC 9457)."""
+
+    problem: Annotated[
+        dict[str, Any], Field(examples=[{"type": "/problems/sold-out", "title": "Sold out", "status": 409}])
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class TicketBody:
+    """A claim that waits in a queue. `state` is `waiting`, `started`, or one of the ends `claimed`, `refused`,
+    `expired`, `left` and `dead`, which are final. `outcome` is null unless it was claimed or refused."""
+
+    id: Annotated[str, Field(json_schema_extra={"format": "uuid"})]
+    coupon_name: CouponName
+    user_id: UserId
+    state: domain.TicketState
+    position: Annotated[
+        int | None,
+        Field(
+            ge=0, description="its place in the queue, from 1; it never grows; 0 once it is started, null once it ended"
+        ),
+    ]
+    ahead: Annotated[int | None, Field(ge=0, description="how many wait before it; null unless it waits")]
+    eta_seconds: Annotated[
+        float | None,
+        Field(description="in how many seconds it is started at the pace of late; null if that cannot be said"),
+    ]
+    stopped: Annotated[
+        domain.QueueStop | None,
+        Field(description="why no ticket of its queue is started now; null if they are, or if it has ended"),
+    ]
+    joined_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    outcome: TicketClaimedBody | TicketRefusedBody | None
+
+
+def ticket_body(ticket: domain.Ticket, *, shows_code: bool, problem: Any = None) -> TicketBody:
+    """The body of a ticket, to be encoded.
+
+    Args:
+        ticket: the ticket.
+        shows_code: whether the reader may see the code of its claim.
+        problem: the body of the problem with which it was refused; None unless it was.
+    """
+    outcome: TicketClaimedBody | TicketRefusedBody | None = None
+    if ticket.claim is not None:
+        outcome = TicketClaimedBody(listed_claim_body(ticket.claim, shows_code=shows_code))
+    elif problem is not None:
+        outcome = TicketRefusedBody(problem)
+    return TicketBody(
+        ticket.id,
+        ticket.coupon_name,
+        ticket.user_id,
+        ticket.state,
+        ticket.position,
+        ticket.ahead,
+        None if ticket.eta_seconds is None else round(ticket.eta_seconds, 1),
+        ticket.stopped,
+        ticket.joined_at,
+        ticket.started_at,
+        ticket.ended_at,
+        outcome,
+    )
