@@ -70,9 +70,7 @@ def upgrade() -> None:
         postgresql_where=sa.text(_ACTIVE),
     )
     op.create_index("tickets_started_idx", "tickets", ["coupon_name"], postgresql_where=sa.text("state = 'started'"))
-    op.create_index(
-        "tickets_ended_idx", "tickets", ["ended_at"], postgresql_where=sa.text("ended_at IS NOT NULL")
-    )
+    op.create_index("tickets_ended_idx", "tickets", ["ended_at"], postgresql_where=sa.text("ended_at IS NOT NULL"))
     op.create_index("tickets_dead_idx", "tickets", ["ended_at"], postgresql_where=sa.text("state = 'dead'"))
     op.create_table(
         "ticket_blocks",

@@ -325,7 +325,7 @@ class _Pass:
             if self.started:
                 times.append(self.now + lease)
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
-                times.append(self.pace.free_at(queue.rate_per_second) or self.now)
+                times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
         if left:
             times.append(left[0]["joined_at"] + timedelta(seconds=queue.max_wait_seconds))
         elif self.waiting_count:
