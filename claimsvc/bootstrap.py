@@ -27,9 +27,21 @@ from claimsvc.http.server.under_way import UnderWay
 from claimsvc.jobs import Jobs, Schedule, event_loop_watched, repeated
 from claimsvc.jobs.code_counts import HEED_SECONDS, CodeCountUpdater, heed_changes, read_counts, refresh_code_counts
 from claimsvc.observability.console import Live
-from claimsvc.observability.metrics import MeteredStrategy, Metrics
+from claimsvc.observability.metrics import MeteredJoins, MeteredStrategy, Metrics
 from claimsvc.observability.tracing import open_tracing
-from claimsvc.ports import AnyClaims, Counters, Coupons, HealthCheck, Joins, Lock, Quotas, Strategy, Tokens
+from claimsvc.ports import (
+    AnyClaims,
+    Counters,
+    Coupons,
+    HealthCheck,
+    Joins,
+    Lock,
+    Quotas,
+    Strategy,
+    TicketObserver,
+    Tickets,
+    Tokens,
+)
 from claimsvc.postgres import ConnectionSource
 from claimsvc.postgres.fair_source import FairSource
 from claimsvc.postgres.pool import Pool, open_pool
@@ -46,6 +58,7 @@ if TYPE_CHECKING:
 
 _STOCK_SAMPLE_SECONDS = 2.0
 _MEMORY_SAMPLE_SECONDS = 5.0
+_QUEUES_SAMPLE_SECONDS = 3.0
 # Measured with 64 claiming connections beside 100 that search 200,000 coupons: claims' p99 is 1.1 to 1.7 times what it
 # is alone, at 100 to 280 searches a second; with 3 it is twice, and without a rest 4 to 7 times.
 _READS_REST_FACTOR = 8.0
@@ -94,7 +107,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         strategy = _claims(settings, base, redlocks, instance, desk)
         stack.push_async_callback(strategy.drain)
         stack.push_async_callback(desk.drain)
-        await _open_tickets(stack, base, strategy, desk, instance)
+        progress = await _open_tickets(stack, base, strategy, desk, instance)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
         for work in _background(settings, base, code_counters, jobs):
@@ -105,7 +118,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness, progress)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
         await stack.enter_async_context(readiness.watched())
         yield create_app(
@@ -191,6 +204,7 @@ def _background(
         repeated(partial(heed_changes, database.codes, base.code_counts), every_seconds=HEED_SECONDS),
         event_loop_watched(metrics.event_loop_lagged),
         repeated(partial(sample_stock_once, database.coupons, metrics), every_seconds=_STOCK_SAMPLE_SECONDS),
+        repeated(partial(sample_queues_once, database.tickets, metrics), every_seconds=_QUEUES_SAMPLE_SECONDS),
         repeated(base.masters.sample_memory, every_seconds=_MEMORY_SAMPLE_SECONDS),
         jobs.running(Schedule(settings.sweep_seconds, settings.reconcile_seconds, settings.purge_seconds)),
     ]
@@ -220,6 +234,7 @@ def _services(
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
     readiness: Readiness,
+    progress: TicketProgress,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -234,6 +249,7 @@ def _services(
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
         tickets=database.tickets,
+        progress=progress,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,
@@ -317,7 +333,7 @@ def _strategies(
         database.coupons,
         database.admission.look,
         timeout_seconds=settings.claim_timeout_seconds,
-        joins=joins,
+        joins=MeteredJoins(joins, metrics),
     )
 
 
@@ -419,3 +435,8 @@ async def sample_stock_once(coupons: Coupons, metrics: Metrics) -> None:
     if names := metrics.coupons.names():
         for coupon in await coupons.stock(names):
             metrics.stock_sampled(coupon)
+
+
+async def sample_queues_once(tickets: Tickets, observer: TicketObserver) -> None:
+    """Read the state of all queues from the database, and report it."""
+    observer.queues_sampled(await tickets.statuses())

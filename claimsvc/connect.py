@@ -5,7 +5,7 @@ from contextlib import aclosing, asynccontextmanager
 
 from claimsvc import postgres
 from claimsvc.config import DatabaseSettings
-from claimsvc.domain import RowHolder
+from claimsvc.domain import QueueStatus, RowHolder
 from claimsvc.errors import SettingsError, UnavailableError
 from claimsvc.ports import StorageObserver
 
@@ -89,6 +89,12 @@ async def read_row_holders(settings: DatabaseSettings) -> list[RowHolder]:
     """
     async with open_unchecked_repositories(settings) as repositories:
         return await repositories.row_holders.find()
+
+
+async def read_queues(settings: DatabaseSettings) -> list[QueueStatus]:
+    """Read the state of all queues, over a connection likewise. Raises as `read_row_holders`."""
+    async with open_unchecked_repositories(settings) as repositories:
+        return await repositories.tickets.statuses()
 
 
 def connection_limits(settings: DatabaseSettings) -> postgres.ConnectionLimits:

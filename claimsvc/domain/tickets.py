@@ -1,9 +1,10 @@
 """Tickets: claims that wait in the queue of a coupon. Their states, and what joining, reading and leaving result in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 from claimsvc.domain.claims import Claim, ClaimOptions, TicketLease
@@ -19,6 +20,8 @@ class QueueOrder(StrEnum):
     """In which order tickets are started."""
 
     FIFO = "fifo"
+    # Who joins before the coupon starts is drawn by lot at its start; who joins later comes first in, first out.
+    DRAW = "draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +69,9 @@ class TicketState(StrEnum):
         """Whether it never changes again, unless an operator requeues a dead ticket."""
         return self not in (TicketState.WAITING, TicketState.STARTED)
 
+
+STALLED_SECONDS = 10.0
+"""A queue that has started no ticket for longer stands still."""
 
 TICKET_ENDS = tuple(state for state in TicketState if state.is_end)
 
@@ -160,6 +166,79 @@ class QueueStatus:
     oldest_joined_at: datetime | None
     dispatcher: str | None
     dispatched_at: datetime | None
+
+    def waited_seconds(self, now: datetime) -> float:
+        """Return how long the first ticket has waited; 0 if none waits. `now` is by the database's clock."""
+        if not self.waiting or self.oldest_joined_at is None:
+            return 0.0
+        return max(0.0, (now - self.oldest_joined_at).total_seconds())
+
+    def stalled_seconds(self, now: datetime) -> float:
+        """Return for how long tickets have waited and none was started, though nobody wanted that; 0 otherwise.
+
+        A queue starts at least one ticket a second, and a claim ends within seconds. So one that has started none for
+        longer than `STALLED_SECONDS` stands still, even while as many claims are under way as it allows. What stops it
+        by itself is no excuse, because that is over within seconds as well.
+        """
+        if self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED) or self.is_paused:
+            return 0.0
+        waited = self.waited_seconds(now)
+        if self.dispatched_at is None:
+            return waited
+        return max(0.0, min(waited, (now - self.dispatched_at).total_seconds()))
+
+
+def seed_hash(seed: bytes) -> str:
+    """Return what is published of a seed before the draw: its SHA-256 digest, in hex."""
+    return sha256(seed).hexdigest()
+
+
+def draw_entry(ticket_id: str) -> str:
+    """Return the entry of a ticket in a draw, in hex: who has a ticket finds it, nobody else learns of the ticket."""
+    return sha256(ticket_id.encode()).hexdigest()
+
+
+def draw_order(seed: bytes, entries: Iterable[str]) -> list[str]:
+    """Return the entries of a draw in the order in which they were drawn: that of SHA-256 of the seed and the entry.
+
+    Args:
+        seed: as it is published after the draw.
+        entries: see `draw_entry`.
+    """
+    return sorted(entries, key=lambda entry: sha256(seed + bytes.fromhex(entry)).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The draw of a queue with `order: "draw"`.
+
+    Args:
+        seed_hash: the digest of the seed, published when the coupon gets the queue; see `seed_hash`.
+        seed: None until the draw.
+        drawn_at: when the order was drawn; None before that.
+        entries: one page of those that were drawn, in order.
+        position: of the first of them, from 1.
+    """
+
+    coupon_name: str
+    seed_hash: str
+    seed: bytes | None
+    drawn_at: datetime | None
+    entries: Sequence[str]
+    position: int
+
+
+@refusal(
+    "no-draw",
+    404,
+    "No draw",
+    "The coupon has no queue with `order: draw`, or there is no coupon of that name.",
+    "Check the name, and the coupon's `queue`.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class NoDraw(Refusal):
+    """The coupon's order is not drawn by lot."""
 
 
 @dataclass(frozen=True, slots=True)

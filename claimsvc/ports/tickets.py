@@ -7,10 +7,12 @@ from typing import Protocol
 from claimsvc.domain import (
     AuditEntry,
     ClaimOptions,
+    Draw,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    NoDraw,
     QueueChanged,
     Queued,
     QueueFull,
@@ -151,6 +153,16 @@ class Tickets(Protocol):
 
     async def statuses(self, coupon_names: Collection[str] | None = None) -> list[QueueStatus]:
         """Return the state of these queues, or of all in which tickets wait, are started or are dead letters."""
+        ...
+
+    async def draw(self, coupon_name: str, *, after: int, limit: int) -> Draw | NoDraw:
+        """Return how the order of a queue was drawn, or what is published before that.
+
+        Args:
+            coupon_name: the coupon.
+            after: how many of the drawn entries are left out, because an earlier page had them.
+            limit: how many are returned at most.
+        """
         ...
 
     async def pause(

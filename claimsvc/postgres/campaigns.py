@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from secrets import token_bytes
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -19,6 +20,8 @@ from claimsvc.domain import (
     IdempotencyKey,
     KeyReused,
     PeriodIsEmpty,
+    Queue,
+    QueueOrder,
     Replayed,
     StrategyName,
     UnknownCoupon,
@@ -35,6 +38,8 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
+
+_SEED_BYTES = 32
 
 _READ = f"""
 SELECT {COUPON_COLUMNS}, {CAMPAIGN_COLUMNS},
@@ -61,6 +66,12 @@ WITH created AS (
         %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s,
         %(queue)s::jsonb
     FROM created WHERE %(has_terms)s
+), with_draw AS (
+    INSERT INTO queues (coupon_name, seed, head, next_place)
+    SELECT name, %(seed)s::bytea, place, place FROM created CROSS JOIN (
+        SELECT coalesce(max(place) + 1, 0) AS place FROM tickets WHERE coupon_name = %(name)s
+    ) AS first
+    WHERE %(seed)s::bytea IS NOT NULL
 ), audited AS (
     {
     insert_entry(
@@ -100,6 +111,18 @@ ON CONFLICT (coupon_name) DO UPDATE SET
 """
 
 
+# A seed whose hash was published stays.
+_OPEN_DRAW = """
+INSERT INTO queues AS queue (coupon_name, seed, head, next_place)
+SELECT %(name)s, %(seed)s::bytea, coalesce(max(place) + 1, 0), coalesce(max(place) + 1, 0)
+FROM tickets WHERE coupon_name = %(name)s
+HAVING %(seed)s::bytea IS NOT NULL
+ON CONFLICT (coupon_name) DO UPDATE SET seed = coalesce(queue.seed, excluded.seed)
+"""
+# Tickets that wait are started at the pace of the new terms.
+_WAKE_QUEUE = "UPDATE queues SET due_at = clock_timestamp() WHERE coupon_name = %(name)s AND due_at IS NOT NULL"
+
+
 class PostgresCampaigns:
     """`ports.Campaigns` on PostgreSQL.
 
@@ -126,7 +149,7 @@ class PostgresCampaigns:
         terms = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
         terms |= {"rules": _json(terms["rules"]), "queue": _json(terms["queue"])}
         parameters = {"name": name, "amount": amount, "strategy": strategy, "has_terms": campaign != PLAIN, **terms}
-        parameters |= {"actor": actor, "request_id": request_id}
+        parameters |= {"actor": actor, "request_id": request_id, "seed": _seed_of(campaign.queue)}
 
         async def work(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():
@@ -182,6 +205,9 @@ class PostgresCampaigns:
                 if "type" in change:
                     await self._changes.mark(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                seed = _seed_of(change.get("queue"))
+                await driver.execute(_OPEN_DRAW, {"name": name, "seed": seed})
+                await driver.execute(_WAKE_QUEUE, {"name": name})
                 await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
@@ -214,6 +240,11 @@ def _with_changes(entry: AuditEntry, row: Mapping[str, Any], change: Mapping[str
 
 async def _read(driver: Driver, name: str) -> Any:
     return await driver.cursor(row_factory=dict_row).execute(_READ, {"name": name})
+
+
+def _seed_of(queue: Queue | None) -> bytes | None:
+    """Return the seed of a draw; None if the order of the queue is not drawn."""
+    return token_bytes(_SEED_BYTES) if queue is not None and queue.order is QueueOrder.DRAW else None
 
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:

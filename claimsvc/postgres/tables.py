@@ -321,6 +321,12 @@ queues = Table(
     Column("paused", Boolean, nullable=False, server_default=false()),
     # After a failure of the service: until when nothing is started.
     Column("stopped_until", DateTime(timezone=True)),
+    # For `order: "draw"`: decides the order, and is published when it is drawn.
+    Column("seed", LargeBinary),
+    Column("drawn_at", DateTime(timezone=True)),
+    # The first place that was drawn, and how many were.
+    Column("drawn_from", BigInteger),
+    Column("drawn", Integer),
     Column("dispatcher", Text),
     Column("dispatched_at", DateTime(timezone=True)),
     Index("queues_due_idx", "due_at", postgresql_where=text("due_at IS NOT NULL")),

@@ -16,18 +16,20 @@ from uuid import uuid4
 
 from psycopg.rows import dict_row
 
-from claimsvc.domain import MOST_TRIES, USUAL_QUEUE, Queue, StartedTicket, TicketLease
+from claimsvc.domain import MOST_TRIES, USUAL_QUEUE, Queue, QueueOrder, StartedTicket, TicketLease
 from claimsvc.domain.pacing import Pace
 from claimsvc.ports import Dispatched, FailedTry
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import queue_of
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.tickets.drawing import draw
 from claimsvc.postgres.tickets.joining import options_of
 from claimsvc.postgres.tickets.reading import BLOCK
 
 # In one transaction, so that the locks are held for some milliseconds.
 _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
+_EVER = datetime.min.replace(tzinfo=UTC)
 _CLOCK_TOLERANCE = timedelta(milliseconds=200)
 
 _DUE = """
@@ -41,6 +43,7 @@ _DUE_AT = "SELECT clock_timestamp(), min(due_at) FROM queues WHERE due_at IS NOT
 _QUEUES = """
 SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, queue.starts, queue.pace,
     queue.paced_at, queue.paced_starts, queue.stopped_until, queue.due_at, campaign.queue, campaign.starts_at,
+    queue.seed IS NOT NULL AND queue.drawn_at IS NULL AS is_to_draw,
     queue.paused OR coalesce(campaign.paused, false) AS is_paused,
     (
         SELECT count(*) FROM tickets
@@ -172,6 +175,9 @@ class TicketDispatching:
 
         # Leases of a commit in doubt end by themselves: nobody knows which these are.
         passes = await self._database.run_transaction(work)
+        for each in passes:
+            if each.is_to_draw:
+                await draw(self._database, each.name)
         return Dispatched(
             [_started(row, lease, each.now) for each in passes for row, lease in each.started],
             {each.name: (each.due_at - each.now).total_seconds() for each in passes if each.due_at is not None},
@@ -256,6 +262,8 @@ class _Pass:
     due_at: datetime | None = None
     head: int = 0
     waiting_count: int = 0
+    # Whether the order is to be drawn before anybody is started.
+    is_to_draw: bool = False
 
     @property
     def name(self) -> str:
@@ -277,16 +285,18 @@ class _Pass:
         row, now = self.row, self.now
         queue = queue_of(row["queue"]) or USUAL_QUEUE
         max_wait = timedelta(seconds=queue.max_wait_seconds)
+        starts_at = row["starts_at"] or _EVER
         self.pace = Pace(row["starts"], row["pace"], row["paced_at"], row["paced_starts"]).at(
             now, clock_advanced=clock_advanced
         )
-        self.expired = list(takewhile(lambda each: each["joined_at"] + max_wait <= now, self.waiting))
+        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, self.waiting))
         left = self.waiting[len(self.expired) :]
         self.dead = [each for each in self.again if each["tries"] >= MOST_TRIES]
         again = [each for each in self.again if each["tries"] < MOST_TRIES]
         stopped_until = self._stopped_until()
         allowed = self.pace.allowed(queue.rate_per_second, queue.concurrency, row["under_way"])
-        chosen = [] if stopped_until is not None else [*again, *left][:allowed]
+        self.is_to_draw = stopped_until is None and queue.order is QueueOrder.DRAW and row["is_to_draw"]
+        chosen = [] if stopped_until is not None or self.is_to_draw else [*again, *left][:allowed]
         self.started = [(each, TicketLease(each["id"], each["place"], str(uuid4()))) for each in chosen]
         if chosen:
             self.pace = self.pace.started(len(chosen), now)
@@ -327,7 +337,8 @@ class _Pass:
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
                 times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
         if left:
-            times.append(left[0]["joined_at"] + timedelta(seconds=queue.max_wait_seconds))
+            joined_at = max(left[0]["joined_at"], self.row["starts_at"] or _EVER)
+            times.append(joined_at + timedelta(seconds=queue.max_wait_seconds))
         elif self.waiting_count:
             times.append(self.now)  # all that were read are gone
         return min(times, default=None)

@@ -20,6 +20,7 @@ from claimsvc.domain import (
     LeftQueue,
     Queued,
     QueueFull,
+    QueueStop,
     Replayed,
     Ticket,
     TicketStarted,
@@ -50,6 +51,12 @@ ON CONFLICT DO NOTHING
 RETURNING coupon_name
 """
 
+_IS_BEFORE_DRAW = """
+coalesce(
+    campaign.queue ->> 'order' = 'draw' AND queue.drawn_at IS NULL AND campaign.starts_at > clock_timestamp(), false
+)
+"""
+
 # Who has a ticket keeps it. Who would be refused at once gets no ticket: what the claim would result in is looked up.
 _JOIN = f"""
 WITH queue AS MATERIALIZED (
@@ -57,14 +64,16 @@ WITH queue AS MATERIALIZED (
         coalesce((campaign.queue ->> 'max_length')::int, {USUAL_QUEUE.max_length}) AS max_length,
         coalesce((campaign.queue ->> 'rate_per_second')::int, {USUAL_QUEUE.rate_per_second}) AS rate,
         coalesce(campaign.per_user_limit, 1) AS per_user_limit,
-        coupon.remaining_amount - (
+        -- A draw is for more than there are units.
+        CASE WHEN {_IS_BEFORE_DRAW} THEN 2147483647 ELSE coupon.remaining_amount - (
             SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
-        ) AS units,
+        ) END AS units,
         coupon.remaining_amount = 0 OR coalesce(
-            campaign.archived_at IS NOT NULL OR campaign.paused
-                OR campaign.ends_at <= clock_timestamp() OR campaign.starts_at > clock_timestamp(),
+            campaign.archived_at IS NOT NULL OR campaign.paused OR campaign.ends_at <= clock_timestamp()
+                OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
             false
-        ) AS is_closed
+        ) AS is_closed,
+        {_IS_BEFORE_DRAW} AS is_before_draw
     FROM queues AS queue
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
@@ -113,7 +122,7 @@ WITH queue AS MATERIALIZED (
     WHERE queue.coupon_name = %(coupon_name)s AND more.tickets > 0
 )
 SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
-    queue.waiting + joined.place - queue.next_place, queue.pace, queue.rate
+    CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, queue.pace, queue.rate
 FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
 """  # noqa: S608 - of constants
 
@@ -228,7 +237,7 @@ async def _results(
 
 
 def _new_ticket(
-    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int, pace: float | None, rate: int
+    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int | None, pace: float | None, rate: int
 ) -> Ticket:
     return Ticket(
         id_,
@@ -237,7 +246,8 @@ def _new_ticket(
         TicketState.WAITING,
         joined_at,
         ahead=ahead,
-        eta_seconds=eta_seconds(ahead, pace, rate),
+        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
+        stopped=QueueStop.NOT_STARTED if ahead is None else None,
     )
 
 

@@ -23,7 +23,6 @@ from claimsvc.domain import (
     TicketState,
 )
 from claimsvc.observability.metrics import Metrics, read_totals
-from claimsvc.observability.metrics.queues import stalled_seconds, waited_seconds
 
 NOW = datetime.now(UTC)
 
@@ -173,25 +172,25 @@ def test_workers_that_sample_the_same_queues_do_not_add_them_up(tmp_path: Path) 
 @pytest.mark.parametrize("stopped", [QueueStop.PAUSED, QueueStop.NOT_STARTED])
 def test_a_queue_that_is_meant_to_stand_still_is_not_stalled(stopped: QueueStop) -> None:
     still = status(dispatched_at=ago(500), oldest_joined_at=ago(400))
-    assert stalled_seconds(still, datetime.now(UTC)) == pytest.approx(400, abs=5)
-    assert stalled_seconds(replace(still, stopped=stopped), datetime.now(UTC)) == 0
+    assert still.stalled_seconds(datetime.now(UTC)) == pytest.approx(400, abs=5)
+    assert replace(still, stopped=stopped).stalled_seconds(datetime.now(UTC)) == 0
 
 
 def test_a_queue_is_stalled_since_its_last_start_or_since_its_first_ticket_came() -> None:
     now = datetime.now(UTC)
-    assert stalled_seconds(status(oldest_joined_at=ago(400), dispatched_at=ago(20)), now) == pytest.approx(20, abs=5)
-    assert stalled_seconds(status(oldest_joined_at=ago(20), dispatched_at=ago(400)), now) == pytest.approx(20, abs=5)
-    assert stalled_seconds(status(oldest_joined_at=ago(20), dispatched_at=None), now) == pytest.approx(20, abs=5)
-    assert stalled_seconds(status(waiting=0, oldest_joined_at=None, dispatched_at=ago(400)), now) == 0
+    assert status(oldest_joined_at=ago(400), dispatched_at=ago(20)).stalled_seconds(now) == pytest.approx(20, abs=5)
+    assert status(oldest_joined_at=ago(20), dispatched_at=ago(400)).stalled_seconds(now) == pytest.approx(20, abs=5)
+    assert status(oldest_joined_at=ago(20), dispatched_at=None).stalled_seconds(now) == pytest.approx(20, abs=5)
+    assert status(waiting=0, oldest_joined_at=None, dispatched_at=ago(400)).stalled_seconds(now) == 0
     # What stops it by itself is no excuse: it goes on within seconds, or somebody has to look.
     unavailable = status(dispatched_at=ago(20), stopped=QueueStop.UNAVAILABLE)
-    assert stalled_seconds(unavailable, now) == pytest.approx(20, abs=5)
+    assert unavailable.stalled_seconds(now) == pytest.approx(20, abs=5)
 
 
 def test_times_that_a_clock_ahead_has_made_are_not_negative() -> None:
     now = datetime.now(UTC)
     ahead = status(oldest_joined_at=now + timedelta(seconds=2), dispatched_at=now + timedelta(seconds=2))
-    assert waited_seconds(ahead, now) == stalled_seconds(ahead, now) == 0
+    assert ahead.waited_seconds(now) == ahead.stalled_seconds(now) == 0
 
 
 def test_a_claim_that_is_queued_is_decided_and_neither_sold_nor_failed(metrics: Metrics) -> None:
