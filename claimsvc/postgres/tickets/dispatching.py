@@ -346,7 +346,7 @@ class _Pass:
             if self.started:
                 times.append(self.now + lease)
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
-                times.append(self.pace.free_at(queue.rate_per_second) or self.now)
+                times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
         if self.row["is_sold_out"]:
             return min(times, default=None)
         if left:
