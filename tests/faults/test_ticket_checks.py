@@ -35,7 +35,7 @@ def at(seconds: float) -> datetime:
 class World:
     """A history, the tickets and their changes, put together by hand. Moments of the history are small numbers."""
 
-    queue: QueueRow = QueueRow(rate_per_second=2, concurrency=2, max_length=2)
+    queue: QueueRow = field(default_factory=lambda: QueueRow(rate_per_second=2, concurrency=2, max_length=2))
     asked: list[Invocation] = field(default_factory=list)
     rows: dict[str, TicketRow] = field(default_factory=dict)
     claims: list[ClaimRow] = field(default_factory=list)

@@ -31,6 +31,8 @@ _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
 _EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _CLOCK_TOLERANCE = timedelta(milliseconds=200)
+# When a ticket is looked at again that somebody else has locked although its lease has ended.
+_LOCKED = timedelta(milliseconds=500)
 
 _DUE = """
 SELECT coupon_name FROM queues
@@ -55,7 +57,12 @@ SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, q
         SELECT min(coalesce(next_try_at, leased_until)) FROM tickets
         WHERE coupon_name = queue.coupon_name AND state = 'started'
             AND coalesce(next_try_at, leased_until) > clock_timestamp()
-    ) AS next_try_at
+    ) AS next_try_at,
+    (
+        SELECT count(*) FROM tickets
+        WHERE coupon_name = queue.coupon_name AND state = 'started'
+            AND coalesce(next_try_at, leased_until) <= clock_timestamp()
+    ) AS lapsed
 FROM queues AS queue
 JOIN coupons AS coupon ON coupon.name = queue.coupon_name
 LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
@@ -127,7 +134,7 @@ _RENEW = """
 UPDATE tickets SET leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
 FROM unnest(%(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[]) AS held (coupon_name, place, lease)
 WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND tickets.lease = held.lease
-    AND state = 'started'
+    AND state = 'started' AND leased_until > clock_timestamp()
 """
 
 _PUT_BACK = """
@@ -335,14 +342,18 @@ class _Pass:
     ) -> datetime | None:
         """Return when the next ticket may be started or expires, or a lease ends; None if none of these is to come."""
         next_try_at: datetime | None = self.row["next_try_at"]
+        # Of a claim that may still end, or whose transaction is rolled back.
+        is_locked = self.row["lapsed"] > len(self.again)
         has_more = bool(again or self.waiting_count)
         times: list[datetime] = []
         if stopped_until is not None:
-            if (has_more or next_try_at is not None) and stopped_until is not _NEVER:
+            if (has_more or is_locked or next_try_at is not None) and stopped_until is not _NEVER:
                 times.append(stopped_until)
         else:
             if next_try_at is not None:
                 times.append(next_try_at)
+            if is_locked:
+                times.append(self.now + _LOCKED)
             if self.started:
                 times.append(self.now + lease)
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
