@@ -129,7 +129,7 @@ class Trial:
         """Wait for quiet, and check everything."""
         self.history.flush()
         if self.cluster.has_queues:
-            await self._until_all_have_ended()
+            await self.all_have_ended()
         quiet = await self.cluster.quiet(self.cluster.lock_ttl_seconds + _QUIET_SECONDS)
         snapshot = await asyncio.to_thread(self.cluster.snapshot)
         invocations = self.history.invocations
@@ -153,7 +153,7 @@ class Trial:
         if not await self.until(lambda: self.history.joined >= target, timeout_seconds):
             raise ClusterError(f"only {self.history.joined} of {target} joined a queue in {timeout_seconds:.0f} s")
 
-    async def _until_all_have_ended(self) -> None:
+    async def all_have_ended(self) -> None:
         """Wait until no ticket waits or is started, as long as some of them end; what is left, the checks tell."""
         left, since = -1, time.monotonic()
         while (now := await asyncio.to_thread(self.cluster.tickets_left)) and time.monotonic() - since < _STUCK_SECONDS:
