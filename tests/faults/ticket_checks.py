@@ -234,14 +234,21 @@ def _leases(changes: Sequence[Change]) -> list[tuple[datetime, datetime]]:
         until = NEVER
         for before, each in pairwise([Change("", "", ""), *life]):
             if begin is not None and (each.lease != before.lease or each.state != "started"):
-                found.append((begin, min(until, each.ended_at or each.at)))
+                found.append((begin, min(until, _begin(each) or each.ended_at or each.at)))
                 begin = None
-            if each.state == "started" and each.lease and each.leased_until is not None:
-                begin = each.leased_until - _LEASE if begin is None else begin
-                until = each.leased_until
+            if (leased_at := _begin(each)) is not None:
+                begin = leased_at if begin is None else begin
+                until = leased_at + _LEASE
         if begin is not None:
             found.append((begin, until))
     return found
+
+
+def _begin(change: Change) -> datetime | None:
+    """When the lease that a change tells of was given or renewed."""
+    if change.state != "started" or not change.lease or change.leased_until is None:
+        return None
+    return change.leased_until - _LEASE
 
 
 def _most(spans: Iterable[tuple[datetime, datetime]]) -> int:
@@ -277,7 +284,7 @@ def resumed_seconds(changes: Iterable[Change], since: datetime) -> float:
     """How long after a moment the first ticket was claimed that was started after it."""
     begun: set[str] = set()
     for each in changes:
-        if each.state == "started" and each.leased_until is not None and each.leased_until - _LEASE >= since:
+        if (leased_at := _begin(each)) is not None and leased_at >= since:
             begun.add(each.ticket)
         if each.state == "claimed" and each.ticket in begun:
             return ((each.ended_at or each.at) - since).total_seconds()
