@@ -99,9 +99,7 @@ class TicketDesk:
     async def _outcomes(self, coupon_name: str, requests: list[JoinRequest]) -> list[ClaimOutcome]:
         joined = await self._tickets.join(coupon_name, requests)
         refused = [
-            Attempt(request.ticket_id, coupon_name, request.user_id, request.options)
-            for request, outcome in zip(requests, joined, strict=True)
-            if outcome is None
+            _attempt(coupon_name, request) for request, outcome in zip(requests, joined, strict=True) if outcome is None
         ]
         looked = iter(await self._admission.look(refused) if refused else ())
         # None of which reading does not tell may change soon, as a unit that comes back.
@@ -115,6 +113,14 @@ class TicketDesk:
             ticket = await self._tickets.ticket(outcome.answer.ticket.id)
             return outcome if ticket is None else replace(outcome, answer=Queued(ticket))
         return outcome
+
+
+def _attempt(coupon_name: str, request: JoinRequest) -> Attempt:
+    """The claim as reading tells its refusal: without its key, under which no refusal to join is stored."""
+    options = request.options
+    if options is not None and options.idempotency_key is not None:
+        options = replace(options, idempotency_key=None)
+    return Attempt(request.ticket_id, coupon_name, request.user_id, options)
 
 
 def _fail(answer: PendingOutcome, error: BaseException) -> None:
