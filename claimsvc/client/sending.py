@@ -24,6 +24,8 @@ _LONGEST_ANSWER_BYTES = 4 * 1024 * 1024
 # If a server or proxy does not accept a connection within this time, a new attempt is better.
 _CONNECT_SECONDS = 5.0
 _SHOWN_CHARACTERS = 200
+# A stream with nothing to tell gives a sign of life every 15 s.
+_STREAM_SILENCE_SECONDS = 20.0
 
 LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
 """Errors of lost connections. aiohttp's other errors mean answers that are not HTTP."""
@@ -124,8 +126,9 @@ class Sender:
         self._url = str(parsed).rstrip("/")
         self.retries = retries
         self._deadline_seconds = deadline_seconds
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence_seconds
+        self._timeout, self._stream_timeout = (
+            aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence)
+            for silence in (silence_seconds, max(silence_seconds, _STREAM_SILENCE_SECONDS))
         )
         self._connections = connections
         # Streams last for long, and must leave connections for requests.
@@ -186,7 +189,7 @@ class Sender:
             raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
 
     async def _ask(self, request: Request) -> ClientResponse:
-        async with self._begun(request) as response:
+        async with self._begun(request, self._timeout) as response:
             return await _whole(request, response)
 
     @asynccontextmanager
@@ -208,7 +211,7 @@ class Sender:
             return
         self._streams_left -= 1
         try:
-            async with self._begun(request) as response:
+            async with self._begun(request, self._stream_timeout) as response:
                 if response.status == 200 and response.content_type == "text/event-stream":
                     yield _events(request, response)
                 else:
@@ -220,7 +223,9 @@ class Sender:
         finally:
             self._streams_left += 1
 
-    def _begun(self, request: Request) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _begun(
+        self, request: Request, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._opened().request(
             request.method,
             # `encoded`, because yarl would otherwise resolve `..` in the path.
@@ -229,6 +234,7 @@ class Sender:
             headers=request.headers(),
             # A redirect may turn a POST into a GET, and must not send the token to another host.
             allow_redirects=False,
+            timeout=timeout,
         )
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -239,7 +245,6 @@ class Sender:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
             )
         return self._session
 

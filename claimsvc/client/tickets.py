@@ -117,6 +117,8 @@ class Ticket:
         if answer.status != 200:
             return refusal(answer, OF_A_TICKET)
         self._seen, self._end = _read(answer)
+        # The next stream begins with the ticket as it is then.
+        self._last_event_id = ""
         return self
 
     async def wait(self, timeout: float | None = None, *, leave_if_cancelled: bool = True) -> TicketEnd:

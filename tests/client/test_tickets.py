@@ -30,9 +30,11 @@ from claimsvc.client import (
     UnavailableError,
     UnexpectedAnswerError,
     UnknownTicket,
+    sending,
 )
 from claimsvc.client import tickets as module
 from claimsvc.client.events import Event, EventParser
+from claimsvc.http.resources.tickets import watching
 from tests.client.scripted import (
     CLAIM,
     COUPON,
@@ -178,7 +180,10 @@ async def test_an_interrupted_stream_goes_on_where_it_was(interruption: Say | No
     assert [asked.headers.get("Last-Event-ID") for asked in service.asked[1:]] == [None, "e-0", "e-0", "e-0"]
 
 
-async def test_a_stream_that_is_silent_is_opened_again() -> None:
+async def test_a_stream_that_is_silent_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than the service is silent, by far.
+    assert sending._STREAM_SILENCE_SECONDS > watching._BEAT_SECONDS + 2
+    monkeypatch.setattr(sending, "_STREAM_SILENCE_SECONDS", 0.2)
     async with joined(streams(waits(2), then=hangs), streams(CLAIMED), silence_seconds=0.2) as (ticket, service):
         assert await ticket.wait() == Claimed(_CLAIM)
     assert asked_of(service) == ["GET /events"] * 2
