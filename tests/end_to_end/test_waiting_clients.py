@@ -1,12 +1,16 @@
 """`claimsvc.client` against the whole service, where claims wait in queues."""
 
 import asyncio
+import re
 import time
 from collections import Counter
+from pathlib import Path
+from textwrap import indent
 from urllib.parse import urlsplit
 
 import pytest
 
+from claimsvc import client as package
 from claimsvc.client import (
     AlreadyClaimed,
     ClaimClient,
@@ -28,6 +32,7 @@ from tests.support.admin import ADMIN_KEY
 from tests.support.proxy import proxy_to
 from tests.support.waiting import until
 
+PAGE = Path(__file__).parent.parent.parent / "docs" / "client.md"
 MEGADEAL = {"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100, "order": "fifo"}
 
 
@@ -126,6 +131,21 @@ async def test_who_waits_too_long_is_told_so(client: ClaimClient) -> None:
     with pytest.raises(TimeoutError):
         await ann.wait(0.2)
     assert await ann.wait(20) == Expired()
+
+
+async def test_the_example_of_the_documentation_says_what_became_of_a_ticket(
+    client: ClaimClient, capsys: pytest.CaptureFixture[str]
+) -> None:
+    page = PAGE.read_text(encoding="utf-8").partition("## Claims that wait")[2]
+    example = re.search(r"^```python\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    assert example
+    names = dict(vars(package))
+    exec("async def run(client):\n" + indent(example[1], "    "), names)
+    await client.create_coupon("megadeal", 1, queue={**MEGADEAL, "max_length": 1})
+    await names["run"](client)
+    # Among the log's lines.
+    said = re.findall(r"^1 in line, some [0-9.]+ s$|^alice has [0-9a-f-]{36}$", capsys.readouterr().out, re.MULTILINE)
+    assert len(said) == 2
 
 
 async def test_an_interrupted_stream_goes_on(open_service: OpenService, connect: Connect) -> None:
