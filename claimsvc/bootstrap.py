@@ -173,9 +173,8 @@ async def _open_tickets(
     """Start tickets, and tell those who watch them, until `stack` is closed."""
     progress = TicketProgress(base.database.tickets)
     await stack.enter_async_context(progress.running())
-    dispatcher = TicketDispatcher(
-        base.database.tickets, claims, base.metrics, instance=instance, on_change=progress.noticed
-    )
+    tickets = base.database.tickets if base.failpoints is None else base.failpoints.tickets(base.database.tickets)
+    dispatcher = TicketDispatcher(tickets, claims, base.metrics, instance=instance, on_change=progress.noticed)
     desk.on_joined = dispatcher.joined
     await stack.enter_async_context(dispatcher.running())
     return progress

@@ -83,6 +83,8 @@ class QueueStop(StrEnum):
     PAUSED = "paused"
     # The coupon cannot be claimed yet.
     NOT_STARTED = "not-started"
+    # The coupon is sold out: they wait for units that come back.
+    SOLD_OUT = "sold-out"
     # A database or a majority of the masters does not answer; it goes on by itself.
     UNAVAILABLE = "unavailable"
 
@@ -286,6 +288,12 @@ class QueueFull(ClaimOutcome, Refusal):
     retry_seconds: int
 
 
+@outcome("waits-for-units", is_stored=False, seen_as="waits-for-units")
+@dataclass(frozen=True, slots=True)
+class WaitsForUnits(ClaimOutcome):
+    """No unit was left for the ticket, and it waits for one that comes back; it has not ended."""
+
+
 @outcome("lease-lost", is_stored=False, seen_as="lease-lost")
 @dataclass(frozen=True, slots=True)
 class LeaseLost(ClaimOutcome):
@@ -371,8 +379,11 @@ class JoinRequest:
     Args:
         ticket_id: the id that the ticket gets if the user has none that waits.
         options: those of the claim.
+        is_eligible: whether it is known that a claim would be refused for no other reason than that the coupon is
+            sold out, so that it may wait for units that come back.
     """
 
     ticket_id: str
     user_id: str
     options: ClaimOptions | None = None
+    is_eligible: bool = False

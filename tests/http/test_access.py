@@ -82,6 +82,8 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /metrics": ALL,
     "GET /openapi.json": ALL,
     "GET /problems/{slug}": ALL,
+    "GET /queue/{id}": ALL,
+    "GET /queue/{id}/events": ALL,
     "GET /": ALL,
     "GET /docs": ALL,
     "GET /docs/{file}": ALL,

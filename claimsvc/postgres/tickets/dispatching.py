@@ -29,7 +29,7 @@ from claimsvc.postgres.tickets.reading import BLOCK
 # In one transaction, so that the locks are held for some milliseconds.
 _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
-_EVER = datetime.min.replace(tzinfo=UTC)
+_EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _CLOCK_TOLERANCE = timedelta(milliseconds=200)
 
 _DUE = """
@@ -44,6 +44,8 @@ _QUEUES = """
 SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, queue.starts, queue.pace,
     queue.paced_at, queue.paced_starts, queue.stopped_until, queue.due_at, campaign.queue, campaign.starts_at,
     queue.seed IS NOT NULL AND queue.drawn_at IS NULL AS is_to_draw,
+    coalesce(coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NOT NULL AND campaign.archived_at IS NULL
+        AND coalesce(campaign.ends_at > clock_timestamp(), true), false) AS is_sold_out, campaign.ends_at,
     queue.paused OR coalesce(campaign.paused, false) AS is_paused,
     (
         SELECT count(*) FROM tickets
@@ -54,7 +56,9 @@ SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, q
         WHERE coupon_name = queue.coupon_name AND state = 'started'
             AND coalesce(next_try_at, leased_until) > clock_timestamp()
     ) AS next_try_at
-FROM queues AS queue LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
+FROM queues AS queue
+JOIN coupons AS coupon ON coupon.name = queue.coupon_name
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
 WHERE queue.coupon_name = ANY (%(names)s)
 ORDER BY queue.due_at
 """
@@ -129,13 +133,15 @@ WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND 
 _PUT_BACK = """
 WITH failed AS (
     SELECT * FROM unnest(
-        %(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(stop)s::float8[]
-    ) AS failed (coupon_name, place, lease, retry_seconds, stop_seconds)
+        %(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(stop)s::float8[],
+        %(counts)s::bool[]
+    ) AS failed (coupon_name, place, lease, retry_seconds, stop_seconds, counts)
 ), given_up AS (
     UPDATE tickets SET lease = NULL, leased_until = NULL,
         state = CASE WHEN retry_seconds IS NULL THEN 'dead' ELSE 'started' END,
         ended_at = CASE WHEN retry_seconds IS NULL THEN clock_timestamp() END,
-        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds)
+        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds),
+        tries = tries - CASE WHEN counts THEN 0 ELSE 1 END
     FROM failed
     WHERE tickets.coupon_name = failed.coupon_name AND tickets.place = failed.place AND tickets.lease = failed.lease
         AND state = 'started'
@@ -213,6 +219,7 @@ class TicketDispatching:
         """See `ports.Tickets`."""
         parameters = _places([each.ticket for each in failed])
         parameters["retry"] = [each.retry_seconds for each in failed]
+        parameters["counts"] = [each.counts for each in failed]
         parameters["stop"] = [each.stop_seconds for each in failed]
         await self._write_once(_PUT_BACK, parameters)
 
@@ -289,7 +296,9 @@ class _Pass:
         self.pace = Pace(row["starts"], row["pace"], row["paced_at"], row["paced_starts"]).at(
             now, clock_advanced=clock_advanced
         )
-        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, self.waiting))
+        # Who waits for units that come back waits until the coupon ends.
+        may_expire = [] if row["is_sold_out"] else self.waiting
+        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, may_expire))
         left = self.waiting[len(self.expired) :]
         self.dead = [each for each in self.again if each["tries"] >= MOST_TRIES]
         again = [each for each in self.again if each["tries"] < MOST_TRIES]
@@ -309,8 +318,10 @@ class _Pass:
 
     def _stopped_until(self) -> datetime | None:
         """Until when nothing is started; None if that is not stopped."""
+        if self.row["is_sold_out"] and not self.row["is_paused"]:
+            return self.row["ends_at"] or _NEVER
         if self.row["is_paused"]:
-            return datetime.max.replace(tzinfo=UTC)
+            return _NEVER
         until = [self.row[name] for name in ("starts_at", "stopped_until") if self.row[name] is not None]
         return max((each for each in until if each > self.now), default=None)
 
@@ -327,7 +338,7 @@ class _Pass:
         has_more = bool(again or self.waiting_count)
         times: list[datetime] = []
         if stopped_until is not None:
-            if (has_more or next_try_at is not None) and not self.row["is_paused"]:
+            if (has_more or next_try_at is not None) and stopped_until is not _NEVER:
                 times.append(stopped_until)
         else:
             if next_try_at is not None:
@@ -335,7 +346,9 @@ class _Pass:
             if self.started:
                 times.append(self.now + lease)
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
-                times.append(self.pace.free_at(queue.rate_per_second) or self.now)
+                times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
+        if self.row["is_sold_out"]:
+            return min(times, default=None)
         if left:
             joined_at = max(left[0]["joined_at"], self.row["starts_at"] or _EVER)
             times.append(joined_at + timedelta(seconds=queue.max_wait_seconds))

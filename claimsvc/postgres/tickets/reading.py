@@ -48,6 +48,9 @@ _STOPPED = """
         WHEN queue.paused OR campaign.paused THEN 'paused'
         WHEN campaign.starts_at > clock_timestamp() THEN 'not-started'
         WHEN queue.stopped_until > clock_timestamp() THEN 'unavailable'
+        WHEN campaign.waiting_list_seconds IS NOT NULL AND (
+            SELECT remaining_amount = 0 FROM coupons WHERE name = queue.coupon_name
+        ) THEN 'sold-out'
     END
 """
 
