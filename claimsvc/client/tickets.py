@@ -94,7 +94,7 @@ class Ticket:
 
     @property
     def stopped(self) -> str | None:
-        """Why no ticket of its queue is started now: `paused`, `not-started` or `unavailable`; None if they are."""
+        """Why no ticket of its queue is started now, such as `paused` or `sold-out`; None if they are."""
         return self._seen.stopped
 
     @property

@@ -56,7 +56,8 @@ def _with_body(request: dict[str, Any], kind: str, example: Any) -> dict[str, An
     return {**request, **body, "headers": headers}
 
 
-# What an example cannot name, because only the service gives it: an id of a claim or ticket, a code that is claimed, a lock.
+# What an example cannot name, because only the service gives it: an id of a claim or ticket, a code that is claimed,
+# a lock.
 NEEDS_MORE = {
     "GET /api/coupons/claim": "unknown-coupon",
     "PATCH /api/coupons/claim": "unknown-coupon",
@@ -67,9 +68,6 @@ NEEDS_MORE = {
     "POST /api/claims/{id}/unredeem": "unknown-claim",
     "POST /api/codes/{code}/redeem": "code-not-claimed",
     "POST /api/codes/{code}/unredeem": "not-redeemed",
-    "GET /api/tickets/{id}": "unknown-ticket",
-    "GET /api/tickets/{id}/events": "unknown-ticket",
-    "DELETE /api/tickets/{id}": "unknown-ticket",
     "DELETE /api/locks/{coupon_name}": "lock-not-held",
     "GET /api/tickets/{id}": "unknown-ticket",
     "GET /api/tickets/{id}/events": "unknown-ticket",
