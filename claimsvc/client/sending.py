@@ -98,7 +98,7 @@ class ClientResponse:
 
 Events = AsyncGenerator[tuple[Event, ClientResponse], None]
 """Events as they arrive, each with the head of the answer that it is a part of."""
-Streamed = Events | ClientResponse | None
+Streamed = Events | ClientResponse
 
 
 class Sender:
@@ -135,6 +135,11 @@ class Sender:
         self._streams_left = connections // 2
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+
+    @property
+    def has_room_for_stream(self) -> bool:
+        """Whether fewer than half of the connections are streams."""
+        return self._streams_left > 0
 
     async def close(self) -> None:
         """Close the connections. Requests in progress fail."""
@@ -194,11 +199,10 @@ class Sender:
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Streamed]:
-        """Open a stream of server-sent events, in one attempt.
+        """Open a stream of server-sent events, in one attempt. There must be room for it.
 
         Returns:
-            The events, until the stream ends; or the answer, if it is not such a stream; None if half of the
-            connections are streams already, so that none was opened.
+            The events, until the stream ends; or the answer, if it is not such a stream.
 
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: of the classes in `LOST`: the connection could not be made, was
@@ -206,9 +210,6 @@ class Sender:
             UnexpectedAnswerError: an event, or the answer, is too long; or the answer is not HTTP.
             RuntimeError: the sender is closed.
         """
-        if not self._streams_left:
-            yield None
-            return
         self._streams_left -= 1
         try:
             async with self._begun(request, self._stream_timeout) as response:
