@@ -56,7 +56,8 @@ def _with_body(request: dict[str, Any], kind: str, example: Any) -> dict[str, An
     return {**request, **body, "headers": headers}
 
 
-# What an example cannot name, because only the service gives it: an id of a claim or ticket, a code that is claimed, a lock.
+# What an example cannot name, because only the service gives it: an id of a claim or of a ticket, a code that is
+# claimed, a lock.
 NEEDS_MORE = {
     "GET /api/coupons/claim": "unknown-coupon",
     "PATCH /api/coupons/claim": "unknown-coupon",
