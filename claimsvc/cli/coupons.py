@@ -73,13 +73,6 @@ Queue = Annotated[
         """'{"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100}'."""
     ),
 ]
-WaitingListSeconds = Annotated[
-    str | None,
-    typer.Option(
-        metavar="INTEGER",
-        help="Claims may wait for units that come back; each is held so long for the first that waits.",
-    ),
-]
 
 
 @app.command("create")
@@ -102,24 +95,13 @@ def create_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
     queue: Queue = None,
-    waiting_list_seconds: WaitingListSeconds = None,
 ) -> None:
     """Create a coupon. Audited."""
     from claimsvc.application import coupons
 
     check_coupon_name(name)
     rules = _given_rules(
-        starts_at,
-        ends_at,
-        per_user_limit,
-        claims_per_user,
-        coupon_type,
-        benefit,
-        metadata,
-        uses,
-        eligibility,
-        queue,
-        waiting_list_seconds,
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
     )
     campaign = domain.Campaign(**rules, paused=paused)
 
@@ -157,21 +139,10 @@ def change_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
     queue: Queue = None,
-    waiting_list_seconds: WaitingListSeconds = None,
 ) -> None:
     """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
-        starts_at,
-        ends_at,
-        per_user_limit,
-        claims_per_user,
-        coupon_type,
-        benefit,
-        metadata,
-        uses,
-        eligibility,
-        queue,
-        waiting_list_seconds,
+        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
     )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
@@ -236,7 +207,6 @@ def _given_rules(
     uses: int | None,
     eligibility: str | None,
     queue: str | None,
-    waiting_list_seconds: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
 
@@ -246,7 +216,6 @@ def _given_rules(
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
     asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses, "queue": queue}
-    asked |= {"waiting_list_seconds": _integer(waiting_list_seconds)}
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}

@@ -61,16 +61,6 @@ ClaimsPerUser = Annotated[
         examples=[11],
     ),
 ]
-WaitingListSeconds = Annotated[
-    int,
-    Field(
-        ge=1,
-        le=domain.MAX_HOLD_SECONDS,
-        description="a number of seconds from 1 to 86400: once the coupon is sold out, claims that wait in a queue, or "
-        "prefer to, may wait for a unit that comes back, which is held for so long for the first; null if nobody may",
-        examples=[600],
-    ),
-]
 
 
 def _check_size(metadata: dict[str, Any]) -> dict[str, Any]:
@@ -127,7 +117,6 @@ class CreateCoupon(Request):
     uses: Uses = 1
     rules: CouponRules | None = None
     queue: CouponQueue | None = None
-    waiting_list_seconds: WaitingListSeconds | None = None
 
     def campaign(self) -> domain.Campaign:
         """The campaign of the new coupon."""
@@ -143,7 +132,6 @@ class CreateCoupon(Request):
             uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
             queue=self.queue.queue() if self.queue is not None else None,
-            waiting_list_seconds=self.waiting_list_seconds,
         )
 
 
@@ -164,7 +152,6 @@ class ChangeCoupon(Request):
     uses: Uses = 1
     rules: CouponRules | None = None
     queue: CouponQueue | None = None
-    waiting_list_seconds: WaitingListSeconds | None = None
 
     def change(self) -> Mapping[str, Any]:
         """The members that were sent: new values by the field names of `domain.Campaign`, and `amount`."""
@@ -218,7 +205,6 @@ class CampaignBody(CouponBody):
     uses: Uses
     rules: dict[str, Any] | None
     queue: QueueBody | None
-    waiting_list_seconds: WaitingListSeconds | None
     has_allow_list: bool
     has_deny_list: bool
 
@@ -313,7 +299,6 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "queue": queue_body(campaign.queue),
-        "waiting_list_seconds": campaign.waiting_list_seconds,
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,
     }

@@ -158,18 +158,6 @@ async def test_claims_are_listed_page_by_page(service: Service) -> None:
     assert (status, problem["type"]) == (404, "/problems/unknown-coupon")
 
 
-async def test_a_coupon_has_a_waiting_list_until_it_is_removed(service: Service) -> None:
-    status, body, headers = await create(service, {"name": "mega", "amount": 100, "waiting_list_seconds": 600})
-    assert (status, body["waiting_list_seconds"], body["queue"]) == (201, 600, None)
-    for sent, expected in ((60, 60), (None, None)):
-        url, change = service.url + headers["Location"], {"waiting_list_seconds": sent}
-        async with service.client.patch(url, json=change, headers=ADMIN) as response:
-            assert (response.status, (await response.json())["waiting_list_seconds"]) == (200, expected)
-    for wrong in (0, 86_401, 1.5, "60", True):
-        status, problem, _ = await create(service, {"name": "new", "amount": 1, "waiting_list_seconds": wrong})
-        assert (status, problem["errors"][0]["pointer"]) == (400, "#/waiting_list_seconds")
-
-
 MEGADEAL = {"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10, "max_length": 100}
 
 
