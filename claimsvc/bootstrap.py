@@ -218,6 +218,7 @@ def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, readiness: Rea
         lock_admin.look,
         base.database.row_holders.find,
         readiness.report,
+        base.database.tickets.statuses,
         instance=instance,
         pool_size=settings.database_pool_size,
     )
