@@ -283,7 +283,9 @@ class Live:
             self._noted_at = now
             instant = build(is_instant=True)
             self._inspector.consider(instant)
-            self._diagnosis.note(Scene(instant, self._inspector.looked, self._inspector.holders))
+            self._diagnosis.note(
+                Scene(instant, self._inspector.looked, self._inspector.holders, self._queues.shown.rows)
+            )
         verdict = self._judge(picture)
         document = orjson.dumps(
             {
@@ -307,7 +309,9 @@ class Live:
             await self._send(b'event: beat\ndata: {"at":%d}\n\n' % at, now)
 
     def _judge(self, picture: Picture) -> Verdict:
-        verdict = self._diagnosis.judge(picture, self._inspector.looked, self._inspector.holders)
+        verdict = self._diagnosis.judge(
+            picture, self._inspector.looked, self._inspector.holders, self._queues.shown.rows
+        )
         if verdict.kind != self._verdict_kind:
             self._verdict_kind, self._verdict_since = verdict.kind, round(time.time(), 1)
         return verdict

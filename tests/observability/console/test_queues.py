@@ -13,8 +13,12 @@ from playwright.async_api import Browser, expect
 from claimsvc.domain import Queue, QueueStatus, QueueStop
 from claimsvc.errors import UnavailableError
 from claimsvc.observability.console import queues
+from claimsvc.observability.console.diagnosis import judge
+from claimsvc.observability.console.membership import Heard
 from claimsvc.observability.console.queues import MOST_QUEUES, QueueRow, QueueWatch
+from claimsvc.observability.console.verdict import Verdict
 from tests.observability.console.conftest import Open
+from tests.observability.console.summaries import healthy, heard, picture
 from tests.observability.console.watching import Instance
 
 _SLOW = {"rate_per_second": 1, "concurrency": 1, "max_wait_seconds": 60, "max_length": 100}
@@ -110,6 +114,29 @@ async def test_what_cannot_be_read_any_more_stays_and_is_told_to_be_old(
     assert watch.shown.age_seconds == 9
     watch.forget()
     assert (watch.shown.rows, watch.shown.age_seconds) == ((), 0)
+
+
+async def said(look: Look, *told: Heard, **changes: Any) -> Verdict:
+    return judge(picture(*(told or (heard("here"),))), queues=[await row(look, **changes)])
+
+
+async def test_the_sentence_says_that_a_queue_stands_still(look: Look) -> None:
+    stalled = await said(look, dispatched_at=ago(20))
+    assert (stalled.kind, stalled.level) == ("queue-stalled spring", "bad")
+    assert stalled.text == "The queue of spring stands still: 7 claims wait, and none is started."
+    assert stalled.since == pytest.approx(ago(20).timestamp(), abs=5)
+    assert "claimsvc doctor" in stalled.advice
+    assert (await said(look)).level == "quiet"
+    assert (await said(look, dispatched_at=ago(20), stopped=QueueStop.PAUSED)).level == "quiet"
+    # What makes all claims fail comes first.
+    gone = heard("here", health=healthy(postgresql=time.time() - 30))
+    assert (await said(look, gone, dispatched_at=ago(20))).text.startswith("Not ready")
+
+
+async def test_the_sentence_says_that_there_are_dead_letters(look: Look) -> None:
+    dead = await said(look, dead=3)
+    assert (dead.kind, dead.level) == ("given-up", "warning")
+    assert dead.text == "The service has given up 3 claims that waited for spring."
 
 
 def queue_of(message: dict[str, Any], name: str) -> dict[str, Any]:
