@@ -107,7 +107,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         strategy = _claims(settings, base, redlocks, instance, desk)
         stack.push_async_callback(strategy.drain)
         stack.push_async_callback(desk.drain)
-        await _open_tickets(stack, base, strategy, desk, instance)
+        progress = await _open_tickets(stack, base, strategy, desk, instance)
         code_counters = RedisCodeCounters(base.masters.all)
         await stack.enter_async_context(base.code_counts.running(base.database.codes, code_counters))
         for work in _background(settings, base, code_counters, jobs):
@@ -118,7 +118,7 @@ async def application(settings: Settings, development: ForDevelopment | None = N
         await stack.enter_async_context(live.running())
         tokens = await stack.enter_async_context(_open_tokens(settings))
         quotas = await stack.enter_async_context(_open_quotas(settings, base))
-        services = _services(settings, base, strategy, lock_admin, code_counters, readiness)
+        services = _services(settings, base, strategy, lock_admin, code_counters, readiness, progress)
         services = replace(services, live=live, tokens=tokens, quotas=quotas)
         await stack.enter_async_context(readiness.watched())
         yield create_app(
@@ -173,9 +173,8 @@ async def _open_tickets(
     """Start tickets, and tell those who watch them, until `stack` is closed."""
     progress = TicketProgress(base.database.tickets)
     await stack.enter_async_context(progress.running())
-    dispatcher = TicketDispatcher(
-        base.database.tickets, claims, base.metrics, instance=instance, on_change=progress.noticed
-    )
+    tickets = base.database.tickets if base.failpoints is None else base.failpoints.tickets(base.database.tickets)
+    dispatcher = TicketDispatcher(tickets, claims, base.metrics, instance=instance, on_change=progress.noticed)
     desk.on_joined = dispatcher.joined
     await stack.enter_async_context(dispatcher.running())
     return progress
@@ -235,6 +234,7 @@ def _services(
     lock_admin: LockAdmin,
     code_counters: RedisCodeCounters,
     readiness: Readiness,
+    progress: TicketProgress,
 ) -> Services:
     """What the routes need, without what depends on optional settings."""
     database = base.database
@@ -249,6 +249,7 @@ def _services(
         count_codes=partial(read_counts, database.codes, code_counters),
         audience=database.audience,
         tickets=database.tickets,
+        progress=progress,
         lock_admin=lock_admin,
         audit=database.audit_log,
         exports=database.exports,

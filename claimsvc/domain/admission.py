@@ -35,6 +35,7 @@ from claimsvc.domain import (
     TicketLease,
     TooManyClaims,
     UnknownCoupon,
+    WaitsForUnits,
 )
 from claimsvc.domain.outcomes import is_stored
 
@@ -104,10 +105,19 @@ class AnswerRecord:
 
 @dataclass(frozen=True, slots=True)
 class TicketFacts:
-    """A ticket at one moment: whether its claim is still to be made, and the token of its last lease."""
+    """A ticket at one moment.
+
+    Args:
+        is_started: whether its claim is still to be made.
+        lease: the token of its last lease.
+        claim_id: the claim that it has ended with.
+        refusal: the `ClaimOutcome` that it has ended with.
+    """
 
     is_started: bool
     lease: str | None
+    claim_id: str | None = None
+    refusal: Any = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,23 +211,37 @@ class _Batch:
         self._codes = {name: iter(coupon.free_codes) for name, coupon in facts.coupons.items()}
         self._claims = {holder: list(claims) for holder, claims in facts.claims.items()}
         self._answers = dict(facts.answers)
+        self._ended_leases: set[str] = set()
         self._in_doubt = in_doubt
 
     def answer(self, attempt: Attempt) -> ClaimOutcome:
         lease = attempt.options.ticket if attempt.options is not None else None
         if lease is None:
             return self._answer(attempt)
-        is_to_end = True
         if self._facts.tickets is not None:
             ticket = self._facts.tickets.get(lease.ticket_id)
-            if ticket is None or ticket.lease != lease.token:
+            if ticket is None or ticket.lease != lease.token or lease.token in self._ended_leases:
                 return LeaseLost()
-            # A ticket that ended under this lease was ended by this attempt, whose commit was in doubt.
-            is_to_end = ticket.is_started
+            if not ticket.is_started:
+                return self._ended(attempt, ticket)
         outcome = self._answer(attempt)
-        if is_to_end and not isinstance(outcome, _PASSING):
+        if isinstance(outcome, SoldOut) and self._has_waiting_list(attempt):
+            return WaitsForUnits()
+        if not isinstance(outcome, _PASSING):
+            self._ended_leases.add(lease.token)
             self.effects.ticket_ends.append((attempt.coupon_name, lease, outcome))
         return outcome
+
+    def _has_waiting_list(self, attempt: Attempt) -> bool:
+        coupon = self._coupons.get(attempt.coupon_name)
+        return coupon is not None and coupon.campaign.waiting_list_seconds is not None
+
+    def _ended(self, attempt: Attempt, ticket: TicketFacts) -> ClaimOutcome:
+        """Return what a ticket has ended with under this lease: by this attempt, whose commit was in doubt."""
+        own = self._claims.get((attempt.coupon_name, attempt.user_id), ())
+        claimed = [Claimed(_claim(attempt, each)) for each in own if each.id == ticket.claim_id]
+        refusal: ClaimOutcome = LeaseLost() if ticket.refusal is None else ticket.refusal
+        return claimed[0] if claimed else refusal
 
     def _answer(self, attempt: Attempt) -> ClaimOutcome:
         if attempt.options is None or (key := attempt.options.idempotency_key) is None:

@@ -10,6 +10,7 @@ from datetime import datetime
 
 from claimsvc.domain.coupons import Campaign
 from claimsvc.domain.eligibility import EligibilityRules, Source
+from claimsvc.domain.tickets import QueueOrder
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +63,11 @@ def _found(name: str, campaign: Campaign, now: datetime) -> Iterator[tuple[str, 
         most, limit = campaign.claims_per_user, campaign.per_user_limit
         text = f"A user may make {most} claims in all, and so never has {limit} units. Choose at least as many."
         yield "claims_per_user", text
+    if campaign.queue is not None and campaign.queue.order is QueueOrder.DRAW and campaign.starts_at is None:
+        yield (
+            "queue/order",
+            "Only who joins before `starts_at` is drawn by lot, and the coupon has none. Choose a start.",
+        )
 
 
 def _of_rules(

@@ -18,26 +18,28 @@ class Pace:
         per_second: starts a second of late; None before the first second.
         since: when that was computed.
         counted: the starts since then.
+        clock_advanced: by how much the clock was set forward within the last second. So much longer than a second
+            starts count, because some were made before. One that was set back is noticed by starts in the future.
     """
 
     starts: Sequence[datetime] = ()
     per_second: float | None = None
     since: datetime | None = None
     counted: int = 0
+    clock_advanced: timedelta = timedelta(0)
 
     def at(self, now: datetime, *, clock_advanced: timedelta = timedelta(0)) -> "Pace":
         """Return the pace at a moment, without the starts that are a second ago.
 
         Args:
             now: the database's time.
-            clock_advanced: by how much the database's clock was set forward within the last second. One that was set
-                back is noticed by starts in the future.
+            clock_advanced: see `Pace`.
         """
-        starts = [start + clock_advanced if start <= now - clock_advanced else start for start in self.starts]
-        ahead = max(starts, default=now) - now
-        if ahead > timedelta(0):
-            starts = [start - ahead for start in starts]
-        return replace(self, starts=tuple(sorted(start for start in starts if start > now - _SECOND)))
+        # Relative to each other they stay as they were. The last is taken as one of now, so none counts too short.
+        ahead = max(max(self.starts, default=now) - now, timedelta(0))
+        counts_since = now - _SECOND - clock_advanced
+        starts = tuple(sorted(start - ahead for start in self.starts if start - ahead > counts_since))
+        return replace(self, starts=starts, clock_advanced=clock_advanced)
 
     def allowed(self, rate: int, concurrency: int, under_way: int) -> int:
         """Return how many tickets may be started now.
@@ -59,11 +61,16 @@ class Pace:
             of_late = counted / seconds if seconds > 0 else float(counted)
             per_second = of_late if per_second is None else per_second + _WEIGHT * (of_late - per_second)
             since, counted = now, 0
-        return Pace((*self.starts, *(now for _ in range(count))), per_second, since, counted)
+        starts = (*self.starts, *(now for _ in range(count)))
+        return Pace(starts, per_second, since, counted, self.clock_advanced)
 
-    def free_at(self, rate: int) -> datetime | None:
-        """Return when the next ticket may be started; None if one may be at once."""
-        return None if len(self.starts) < rate else self.starts[len(self.starts) - rate] + _SECOND
+    def free_at(self, rate: int, now: datetime) -> datetime | None:
+        """Return when the next ticket may be started, within a second; None if one may be at once."""
+        if len(self.starts) < rate:
+            return None
+        free_at = self.starts[len(self.starts) - rate] + _SECOND
+        # No start counts for more than a second after the clock was found to be set forward.
+        return min(free_at + self.clock_advanced, now + _SECOND)
 
 
 def eta_seconds(ahead: int, per_second: float | None, rate: int) -> float:

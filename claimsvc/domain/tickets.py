@@ -1,9 +1,10 @@
 """Tickets: claims that wait in the queue of a coupon. Their states, and what joining, reading and leaving result in."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from hashlib import sha256
 from typing import Any
 
 from claimsvc.domain.claims import Claim, ClaimOptions, TicketLease
@@ -19,6 +20,8 @@ class QueueOrder(StrEnum):
     """In which order tickets are started."""
 
     FIFO = "fifo"
+    # Who joins before the coupon starts is drawn by lot at its start; who joins later comes first in, first out.
+    DRAW = "draw"
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,8 @@ class QueueStop(StrEnum):
     PAUSED = "paused"
     # The coupon cannot be claimed yet.
     NOT_STARTED = "not-started"
+    # The coupon is sold out: they wait for units that come back.
+    SOLD_OUT = "sold-out"
     # A database or a majority of the masters does not answer; it goes on by itself.
     UNAVAILABLE = "unavailable"
 
@@ -185,6 +190,59 @@ class QueueStatus:
         return max(0.0, min(waited, (now - self.dispatched_at).total_seconds()))
 
 
+def seed_hash(seed: bytes) -> str:
+    """Return what is published of a seed before the draw: its SHA-256 digest, in hex."""
+    return sha256(seed).hexdigest()
+
+
+def draw_entry(ticket_id: str) -> str:
+    """Return the entry of a ticket in a draw, in hex: who has a ticket finds it, nobody else learns of the ticket."""
+    return sha256(ticket_id.encode()).hexdigest()
+
+
+def draw_order(seed: bytes, entries: Iterable[str]) -> list[str]:
+    """Return the entries of a draw in the order in which they were drawn: that of SHA-256 of the seed and the entry.
+
+    Args:
+        seed: as it is published after the draw.
+        entries: see `draw_entry`.
+    """
+    return sorted(entries, key=lambda entry: sha256(seed + bytes.fromhex(entry)).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Draw:
+    """The draw of a queue with `order: "draw"`.
+
+    Args:
+        seed_hash: the digest of the seed, published when the coupon gets the queue; see `seed_hash`.
+        seed: None until the draw.
+        drawn_at: when the order was drawn; None before that.
+        entries: one page of those that were drawn, in order.
+        position: of the first of them, from 1.
+    """
+
+    coupon_name: str
+    seed_hash: str
+    seed: bytes | None
+    drawn_at: datetime | None
+    entries: Sequence[str]
+    position: int
+
+
+@refusal(
+    "no-draw",
+    404,
+    "No draw",
+    "The coupon has no queue with `order: draw`, or there is no coupon of that name.",
+    "Check the name, and the coupon's `queue`.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class NoDraw(Refusal):
+    """The coupon's order is not drawn by lot."""
+
+
 @dataclass(frozen=True, slots=True)
 class QueueProgress:
     """What all tickets of a queue have in common at one moment, for those who watch them.
@@ -228,6 +286,12 @@ class QueueFull(ClaimOutcome, Refusal):
     """No more may wait; `retry_seconds` is when a place is likely to be free."""
 
     retry_seconds: int
+
+
+@outcome("waits-for-units", is_stored=False, seen_as="waits-for-units")
+@dataclass(frozen=True, slots=True)
+class WaitsForUnits(ClaimOutcome):
+    """No unit was left for the ticket, and it waits for one that comes back; it has not ended."""
 
 
 @outcome("lease-lost", is_stored=False, seen_as="lease-lost")
@@ -315,8 +379,11 @@ class JoinRequest:
     Args:
         ticket_id: the id that the ticket gets if the user has none that waits.
         options: those of the claim.
+        is_eligible: whether it is known that a claim would be refused for no other reason than that the coupon is
+            sold out, so that it may wait for units that come back.
     """
 
     ticket_id: str
     user_id: str
     options: ClaimOptions | None = None
+    is_eligible: bool = False

@@ -15,6 +15,7 @@ from claimsvc.http.resources.console.routes import CONSOLE, DEVELOPMENT_ROUTES, 
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.operations.docs import DOCS, Docs
 from claimsvc.http.resources.operations.metrics_page import MetricsPage
+from claimsvc.http.resources.tickets.watching import WATCHERS, Watchers
 from claimsvc.http.routes import OPERATORS_ROUTES, PUBLIC_ROUTES, ROUTES
 from claimsvc.http.runner import KEEPALIVE_SECONDS, UNFINISHED_REQUESTS_BYTES, Runner
 from claimsvc.http.server.unfinished import UnfinishedRequests
@@ -62,16 +63,17 @@ def _application(
     app[STORED_ANSWERS] = StoredAnswers()
     app[DOCS] = Docs()
     app[CONSOLE] = Console()
+    app[WATCHERS] = Watchers()
     app[operations.READINESS] = readiness
     app[operations.METRICS_PAGE] = MetricsPage(services.begin_render_metrics)
     app[operations.SHOWS_OPERATORS_PAGES] = shows_operators_pages
     app[operations.SHOWS_API] = shows_api
-    if services.live is not None:
-        app.on_shutdown.append(_dismiss_viewers)
+    app.on_shutdown.append(_dismiss_viewers)
     return app
 
 
 async def _dismiss_viewers(app: web.Application) -> None:
+    app[WATCHERS].stop()
     if live := app[SERVICES].live:
         await live.dismiss_viewers()
 

@@ -13,6 +13,8 @@ from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
 from claimsvc.http.resources.queues import routes as queues
+from claimsvc.http.resources.tickets import page
+from claimsvc.http.resources.tickets import routes as tickets
 from claimsvc.http.resources.users import claims as users_claims
 from claimsvc.http.resources.users import routes as users
 
@@ -22,6 +24,8 @@ ROUTES: tuple[Route, ...] = (
     *coupons.ROUTES,
     *transitions.ROUTES,
     *redemptions.ROUTES,
+    *tickets.ROUTES,
+    *page.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,

@@ -8,6 +8,7 @@ from claimsvc.http.framework.routing import with_static_lookup
 from claimsvc.http.framework.services import SERVICES
 from claimsvc.http.resources.claims.fast_claims import fast_claims
 from claimsvc.http.resources.operations.routes import READINESS
+from claimsvc.http.resources.tickets.watching import WATCHERS
 from claimsvc.http.server.access_log import AccessLog
 from claimsvc.http.server.addresses import naming_its_client
 from claimsvc.http.server.arrival import READ_BUFFER_BYTES, ConnectionServer
@@ -124,6 +125,7 @@ class Runner(web.AppRunner):
             within_seconds: how long to wait for the connections to close.
         """
         self.app[READINESS].stop()
+        self.app[WATCHERS].stop()
         if live := self.app[SERVICES].live:
             await live.dismiss_viewers()
         if isinstance(self.server, _Server):

@@ -7,16 +7,19 @@ from typing import Protocol
 from claimsvc.domain import (
     AuditEntry,
     ClaimOptions,
+    Draw,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    NoDraw,
     QueueChanged,
     Queued,
     QueueFull,
     QueueProgress,
     QueueStatus,
     Replayed,
+    SoldOut,
     StartedTicket,
     Ticket,
     TicketDiscarded,
@@ -29,7 +32,7 @@ from claimsvc.domain import (
 )
 from claimsvc.ports.claims import PendingOutcome
 
-Joined = Queued | QueueFull | UnknownCoupon | Replayed | KeyReused
+Joined = Queued | QueueFull | SoldOut | UnknownCoupon | Replayed | KeyReused
 """What joining a queue may result in; None where a claim would be refused at once, so that nobody waits for that."""
 
 
@@ -72,11 +75,13 @@ class FailedTry:
         ticket: the ticket.
         retry_seconds: when the claim is tried again; None if it has failed too often, which makes it a dead letter.
         stop_seconds: for how long no further ticket of the queue is started.
+        counts: whether this was a try; false if the claim could not be decided yet.
     """
 
     ticket: StartedTicket
     retry_seconds: float | None
     stop_seconds: float = 0.0
+    counts: bool = True
 
 
 class Tickets(Protocol):
@@ -88,7 +93,8 @@ class Tickets(Protocol):
         Safe to repeat: a user who waits already, or whose claim is under way, gets the same ticket.
 
         Returns:
-            What each request results in.
+            What each request results in. `SoldOut` means that it may wait for units that come back, if a claim would be
+            refused for no other reason.
         """
         ...
 
@@ -151,6 +157,16 @@ class Tickets(Protocol):
 
     async def statuses(self, coupon_names: Collection[str] | None = None) -> list[QueueStatus]:
         """Return the state of these queues, or of all in which tickets wait, are started or are dead letters."""
+        ...
+
+    async def draw(self, coupon_name: str, *, after: int, limit: int) -> Draw | NoDraw:
+        """Return how the order of a queue was drawn, or what is published before that.
+
+        Args:
+            coupon_name: the coupon.
+            after: how many of the drawn entries are left out, because an earlier page had them.
+            limit: how many are returned at most.
+        """
         ...
 
     async def pause(

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, replace
+from secrets import token_bytes
 from typing import Any
 
 from psycopg.rows import dict_row
@@ -19,6 +20,8 @@ from claimsvc.domain import (
     IdempotencyKey,
     KeyReused,
     PeriodIsEmpty,
+    Queue,
+    QueueOrder,
     Replayed,
     StrategyName,
     UnknownCoupon,
@@ -30,11 +33,14 @@ from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, holds_of
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import concluded, look_up
+
+_SEED_BYTES = 32
 
 _READ = f"""
 SELECT {COUPON_COLUMNS}, {CAMPAIGN_COLUMNS},
@@ -56,11 +62,17 @@ WITH created AS (
 ), with_terms AS (
     INSERT INTO campaigns
         (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
-        rules, claims_per_user, queue)
+        rules, claims_per_user, queue, waiting_list_seconds)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
         %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s,
-        %(queue)s::jsonb
+        %(queue)s::jsonb, %(waiting_list_seconds)s
     FROM created WHERE %(has_terms)s
+), with_draw AS (
+    INSERT INTO queues (coupon_name, seed, head, next_place)
+    SELECT name, %(seed)s::bytea, place, place FROM created CROSS JOIN (
+        SELECT coalesce(max(place) + 1, 0) AS place FROM tickets WHERE coupon_name = %(name)s
+    ) AS first
+    WHERE %(seed)s::bytea IS NOT NULL
 ), audited AS (
     {
     insert_entry(
@@ -84,19 +96,34 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    uses, rules, claims_per_user, queue)
+    uses, rules, claims_per_user, queue, waiting_list_seconds)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
     %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s,
-    %(queue)s
+    %(queue)s, %(waiting_list_seconds)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
     benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
-    claims_per_user = excluded.claims_per_user, queue = excluded.queue
+    claims_per_user = excluded.claims_per_user, queue = excluded.queue,
+    waiting_list_seconds = excluded.waiting_list_seconds
+"""
+
+
+# A seed whose hash was published stays.
+_OPEN_DRAW = """
+INSERT INTO queues AS queue (coupon_name, seed, head, next_place)
+SELECT %(name)s, %(seed)s::bytea, coalesce(max(place) + 1, 0), coalesce(max(place) + 1, 0)
+FROM tickets WHERE coupon_name = %(name)s
+HAVING %(seed)s::bytea IS NOT NULL
+ON CONFLICT (coupon_name) DO UPDATE SET seed = coalesce(queue.seed, excluded.seed)
+"""
+# Tickets that wait are started at the pace of the new terms.
+_WAKE_QUEUE = """
+UPDATE queues SET due_at = clock_timestamp() WHERE coupon_name = %(name)s AND (due_at IS NOT NULL OR waiting > 0)
 """
 
 
@@ -126,7 +153,7 @@ class PostgresCampaigns:
         terms = asdict(campaign) | {"benefit": _json(campaign.benefit), "metadata": _json(campaign.metadata)}
         terms |= {"rules": _json(terms["rules"]), "queue": _json(terms["queue"])}
         parameters = {"name": name, "amount": amount, "strategy": strategy, "has_terms": campaign != PLAIN, **terms}
-        parameters |= {"actor": actor, "request_id": request_id}
+        parameters |= {"actor": actor, "request_id": request_id, "seed": _seed_of(campaign.queue)}
 
         async def work(driver: Driver, in_doubt: bool) -> Coupon | CouponExists | Replayed | KeyReused:
             async with driver.pipeline():
@@ -181,7 +208,11 @@ class PostgresCampaigns:
                 await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
                 if "type" in change:
                     await self._changes.mark(driver, [name])
+                await serve_waiting_list(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
+                seed = _seed_of(change.get("queue"))
+                await driver.execute(_OPEN_DRAW, {"name": name, "seed": seed})
+                await driver.execute(_WAKE_QUEUE, {"name": name})
                 await driver.execute(INSERT_ENTRY, parameters_of(_with_changes(entry, row, change)))
                 read = await _read(driver, name)
             [changed] = await read.fetchall()
@@ -214,6 +245,11 @@ def _with_changes(entry: AuditEntry, row: Mapping[str, Any], change: Mapping[str
 
 async def _read(driver: Driver, name: str) -> Any:
     return await driver.cursor(row_factory=dict_row).execute(_READ, {"name": name})
+
+
+def _seed_of(queue: Queue | None) -> bytes | None:
+    """Return the seed of a draw; None if the order of the queue is not drawn."""
+    return token_bytes(_SEED_BYTES) if queue is not None and queue.order is QueueOrder.DRAW else None
 
 
 def _json(value: Mapping[str, Any] | None) -> Jsonb | None:

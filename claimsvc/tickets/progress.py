@@ -213,7 +213,9 @@ class TicketProgress:
             found = {each.id: each for each in await self._tickets.read(_ids(page))}
             for watcher in page:
                 ticket = found.get(watcher.ticket.id)
-                if ticket is None or ticket.state is not watcher.ticket.state:
+                known = watcher.ticket
+                # A draw changes all places.
+                if ticket is None or (ticket.state, ticket.place) != (known.state, known.place):
                     watcher.tell(ticket)
 
 

@@ -14,6 +14,8 @@ _ACTIVE = "state IN ('waiting', 'started')"
 
 def upgrade() -> None:
     op.add_column("campaigns", sa.Column("queue", JSONB))
+    op.add_column("campaigns", sa.Column("waiting_list_seconds", sa.Integer))
+    op.create_check_constraint("campaigns_waiting_list_check", "campaigns", "waiting_list_seconds BETWEEN 1 AND 86400")
     op.create_table(
         "queues",
         sa.Column("coupon_name", sa.Text(collation="C"), nullable=False),
@@ -27,6 +29,10 @@ def upgrade() -> None:
         sa.Column("due_at", sa.DateTime(timezone=True)),
         sa.Column("paused", sa.Boolean, nullable=False, server_default=sa.false()),
         sa.Column("stopped_until", sa.DateTime(timezone=True)),
+        sa.Column("seed", sa.LargeBinary),
+        sa.Column("drawn_at", sa.DateTime(timezone=True)),
+        sa.Column("drawn_from", sa.BigInteger),
+        sa.Column("drawn", sa.Integer),
         sa.Column("dispatcher", sa.Text),
         sa.Column("dispatched_at", sa.DateTime(timezone=True)),
         sa.PrimaryKeyConstraint("coupon_name", name="queues_pkey"),
@@ -87,4 +93,5 @@ def downgrade() -> None:
     op.drop_table("ticket_blocks")
     op.drop_table("tickets")
     op.drop_table("queues")
+    op.drop_column("campaigns", "waiting_list_seconds")
     op.drop_column("campaigns", "queue")

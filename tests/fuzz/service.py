@@ -143,6 +143,7 @@ class MemoryServer:
             count_codes=absent.count,
             audience=stored,
             tickets=absent,
+            progress=absent,
             lock_admin=absent,
             audit=stored,
             exports=absent,

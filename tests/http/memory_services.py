@@ -42,6 +42,7 @@ from claimsvc.domain import (
 from claimsvc.http.framework.services import Services
 from claimsvc.ports import HealthCheck, PendingOutcome
 from tests.http.memory_tickets import MemoryTickets
+from tests.http.ticketed import HeldTickets
 from tests.support.admin import ADMIN_DIGEST
 from tests.support.memory_store import MemoryStore
 
@@ -261,6 +262,7 @@ def memory_services(store: MemoryStore, observations: Observations, **changes: o
             "count_codes": MemoryCodes().count,
             "audience": store,
             "tickets": MemoryTickets(),
+            "progress": HeldTickets(),
             "lock_admin": MemoryLockAdmin(),
             "audit": store,
             "exports": MemoryExports(store),

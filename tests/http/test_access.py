@@ -11,10 +11,11 @@ import orjson
 import pytest
 from aiohttp import hdrs, web
 
-from claimsvc.domain import Claimed, Scope, StrategyName
+from claimsvc.domain import Claimed, Scope, StrategyName, TicketState
 from claimsvc.http.app import create_app
 from claimsvc.identity.tokens import open_tokens
 from tests.http.memory_services import Observations, memory_services
+from tests.http.ticketed import HeldTickets, ended
 from tests.support.admin import ADMIN
 from tests.support.memory_store import MemoryStore
 from tests.support.serving import served
@@ -59,6 +60,9 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /api/codes": {"admin", "codes:read"},
     "GET /api/locks": {"admin", "locks:read"},
     "DELETE /api/locks/{coupon_name}": {"admin", "locks:write"},
+    "GET /api/tickets/{id}": {"ann", "admin", "tickets:read"},
+    "GET /api/tickets/{id}/events": {"ann", "admin", "tickets:read"},
+    "DELETE /api/tickets/{id}": {"ann", "admin", "tickets:write"},
     "GET /api/queues": {"admin", "tickets:read"},
     "GET /api/coupons/{name}/tickets": {"admin", "tickets:read"},
     "POST /api/coupons/{name}/queue/pause": {"admin", "tickets:write"},
@@ -78,6 +82,8 @@ WITH_TOKENS: dict[str, set[str]] = {
     "GET /metrics": ALL,
     "GET /openapi.json": ALL,
     "GET /problems/{slug}": ALL,
+    "GET /queue/{id}": ALL,
+    "GET /queue/{id}/events": ALL,
     "GET /": ALL,
     "GET /docs": ALL,
     "GET /docs/{file}": ALL,
@@ -201,7 +207,9 @@ async def staged(tmp_path: Path, *, with_tokens: bool) -> AsyncIterator[Stage]:
         **{scope: bearer(f"key-for-{scope}") for scope in KEYS},
     }
     async with open_tokens(str(jwks), issuer=ISSUER, audience=AUDIENCE) as tokens:
-        more = {"tokens": tokens if with_tokens else None, "stress": NoStressTests()}
+        # A ticket that has ended, so that its events end, too.
+        held = HeldTickets(ended(TicketState.EXPIRED, id=claimed.claim.id))
+        more = {"tokens": tokens if with_tokens else None, "stress": NoStressTests(), "tickets": held, "progress": held}
         app = create_app(memory_services(store, Observations(), **more))
         async with served(app) as port, aiohttp.ClientSession() as client:
             yield Stage(f"http://127.0.0.1:{port}", client, app, store, claimed.claim.id, credentials)

@@ -8,16 +8,44 @@ from typing import Any
 import aiohttp
 import pytest
 
-from claimsvc.domain import Quota
+from claimsvc.domain import ClaimOptions, Queued, QueueFull, Quota
 from claimsvc.http.app import create_app
 from claimsvc.http.framework.preferences import Preferences, parse
+from claimsvc.ports import PendingOutcome
 from tests.http.gated import ORDINARY
 from tests.http.guarded import both_ways
-from tests.http.memory_services import Observations, memory_services
-from tests.http.ticketed import QueueingStrategy, ticket_id
+from tests.http.memory_services import MemoryStrategy, Observations, memory_services
+from tests.http.ticketed import HeldTickets, ticket_id, waiting
 from tests.support.memory_store import MemoryStore
 from tests.support.serving import served
 from tests.support.token_issuer import Issuer, bearer
+
+
+class QueueingStrategy(MemoryStrategy):
+    """Lets claims of `mega`, and those that prefer it, wait; `mega` has room for two."""
+
+    def __init__(self, store: MemoryStore) -> None:
+        super().__init__(store)
+        self.tickets = HeldTickets()
+
+    def claim(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
+        if coupon_name != "mega" and (options is None or not options.prefers_ticket):
+            return super().claim(coupon_name, user_id, options)
+        self._store.wants.append(options)
+        found = self.tickets.found
+        mine = next(
+            (each for each in found.values() if (each.coupon_name, each.user_id) == (coupon_name, user_id)), None
+        )
+        answer = PendingOutcome()
+        if mine is None and len(found) == 2:
+            answer.set_result(QueueFull(7))
+        else:
+            number = len(found)
+            mine = mine or waiting(number, user_id, id=ticket_id(number), coupon_name=coupon_name)
+            found[mine.id] = mine
+            answer.set_result(Queued(mine))
+        return answer
+
 
 _ASYNC = "Prefer: respond-async\r\n"
 

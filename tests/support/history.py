@@ -16,10 +16,15 @@ import orjson
 
 CLAIM = "claim"
 READ = "read"
+JOIN = "join"
+POLL = "poll"
+LEAVE = "leave"
 
 SOLD_OUT = "sold-out"
 ALREADY_CLAIMED = "already-claimed"
 LOCK_BUSY = "lock-busy"
+QUEUE_FULL = "queue-full"
+TICKET_STARTED = "ticket-started"
 UNAVAILABLE = "unavailable"
 
 _FLUSH_LINES = 512
@@ -32,7 +37,7 @@ class Invocation:
     Args:
         id: unique in its history.
         process: the client that asked; one client asks one thing at a time.
-        operation: `claim`, or `read` of a coupon.
+        operation: `claim`, or `read` of a coupon; `join` its queue, `poll` a ticket, or `leave` with it.
         coupon, user: of whom and what; a read has no user.
         instance: the name of the instance that was asked.
         start, end: monotonic nanoseconds; `end` is 0 while there is no answer.
@@ -43,6 +48,8 @@ class Invocation:
         claim: the id of the claim that came with it.
         remaining, claimants: what a read showed: `remaining_amount`, and how many were in `claimed_by`.
         has_retry_after: whether the answer had that header.
+        ticket: the id of the ticket that was asked for, or that came with the answer.
+        state, position, stopped: what the answer said of it; -1 for a position that it has not.
     """
 
     id: int
@@ -59,6 +66,10 @@ class Invocation:
     remaining: int = -1
     claimants: int = -1
     has_retry_after: bool = False
+    ticket: str = ""
+    state: str = ""
+    position: int = -1
+    stopped: str = ""
 
     @property
     def is_unknown(self) -> bool:
@@ -74,6 +85,11 @@ class Invocation:
     def is_definite(self) -> bool:
         """Whether a claim was decided: made, or refused for a reason that the database knows."""
         return self.operation == CLAIM and self.status in (201, 409)
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the client was told that its claim waits."""
+        return self.operation == JOIN and self.status == 202
 
 
 _BEGINNING = ("id", "process", "operation", "coupon", "user", "instance", "start")
@@ -91,6 +107,7 @@ class History:
         self.invocations: list[Invocation] = []
         self.acknowledged = 0
         self.definite = 0
+        self.joined = 0
         self.path = path
         self._ids = count(1)
         self._file = path.open("wb") if path is not None else None
@@ -109,6 +126,7 @@ class History:
         invocation.status, invocation.problem, invocation.claim = status, problem, claim
         self.acknowledged += invocation.is_acknowledged
         self.definite += invocation.is_definite
+        self.joined += invocation.is_joined
         self._write({"id": invocation.id} | {name: getattr(invocation, name) for name in _END})
 
     def _write(self, line: dict[str, object]) -> None:

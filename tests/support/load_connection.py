@@ -163,3 +163,11 @@ def claim_request(coupon: str, user: str) -> bytes:
 
 def read_request(coupon: str) -> bytes:
     return f"GET /api/coupons/{coupon} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def poll_request(ticket: str) -> bytes:
+    return f"GET /api/tickets/{ticket} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def leave_request(ticket: str) -> bytes:
+    return f"DELETE /api/tickets/{ticket} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()

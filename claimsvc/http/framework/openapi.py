@@ -265,6 +265,20 @@ _CLAIM_EXAMPLE = {
     "expires_at": None,
     "code": None,
 }
+_TICKET_EXAMPLE = {
+    "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90",
+    "coupon_name": "demo",
+    "user_id": "user-1",
+    "state": "started",
+    "position": 0,
+    "ahead": None,
+    "eta_seconds": None,
+    "stopped": None,
+    "joined_at": "2026-01-02T03:04:05Z",
+    "started_at": "2026-01-02T03:04:15Z",
+    "ended_at": None,
+    "outcome": None,
+}
 _OF_A_CLAIM = {
     "already-claimed": {**_CLAIM_EXAMPLE, "state": "active", "ended_at": None},
     "claim-cancelled": {**_CLAIM_EXAMPLE, "state": "cancelled", "ended_at": "2026-01-02T03:09:05Z"},
@@ -296,6 +310,8 @@ def _example(problem: Problem, route: Route) -> dict[str, Any]:
         example["errors"] = [{**in_body, "pointer": "#/amount"}] if route.model("body") else [in_query]
     elif problem.slug in _OF_A_CLAIM:
         example["claim"] = _OF_A_CLAIM[problem.slug]
+    elif body is schemas.TicketProblemBody:
+        example["ticket"] = _TICKET_EXAMPLE
     elif body is schemas.NotStartedBody:
         example["starts_at"] = "2026-11-27T00:00:00Z"
     elif body is NotEligibleBody:

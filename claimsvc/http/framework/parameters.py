@@ -43,19 +43,28 @@ class NewCouponPath(Request):
     name: Annotated[CouponName, Field(examples=["summer-sale"])]
 
 
+# A string, because UUID() would also accept braces, URNs and bare hex, but a claim has one path.
+_Uuid = Annotated[
+    str,
+    Field(
+        pattern=r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
+        description="a UUID with four hyphens",
+        json_schema_extra={"format": "uuid"},
+        examples=["019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90"],
+    ),
+]
+
+
 class ClaimPath(Request):
     """The path of a claim."""
 
-    # A string, because UUID() would also accept braces, URNs and bare hex, but a claim has one path.
-    id: Annotated[
-        str,
-        Field(
-            pattern=r"^[0-9A-Fa-f]{8}(-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}$",
-            description="a UUID with four hyphens",
-            json_schema_extra={"format": "uuid"},
-            examples=["019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90"],
-        ),
-    ]
+    id: _Uuid
+
+
+class TicketPath(Request):
+    """The path of a ticket."""
+
+    id: _Uuid
 
 
 _UserInPath = Annotated[

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from aiohttp import hdrs
@@ -15,7 +16,7 @@ from claimsvc.http.framework.problem_bodies import NotEligibleBody, RowsRefusedB
 from claimsvc.http.server.problems import HEADS, ProblemBody, respond
 from claimsvc.http.server.response import Reply
 from claimsvc.http.server.wire import dump
-from claimsvc.representations.claims import claim_body
+from claimsvc.representations.claims import claim_body, listed_claim_body
 from claimsvc.representations.codes import refused_bodies
 from claimsvc.representations.tickets import TicketBody, ticket_body
 
@@ -25,18 +26,24 @@ _MAX_RETRY_AFTER_SECONDS = 86_400
 # Tickets are read again within a minute, because their queue may become faster.
 _MAX_LOOK_SECONDS = 60.0
 
-# Refusals whose body has members beyond those of every problem: the body's class, and the values of these members.
-_Extended = tuple[type[ProblemBody], Callable[[Any], tuple[object, ...]]]
-_PLAIN: _Extended = (ProblemBody, lambda _: ())
+# Refusals whose body has members beyond those of every problem: the body's class, and the values of these members,
+# of the outcome and the request's id.
+_Extended = tuple[type[ProblemBody], Callable[[Any, str], tuple[object, ...]]]
+_PLAIN: _Extended = (ProblemBody, lambda _, __: ())
 _EXTENDED: Mapping[type[domain.Refusal], _Extended] = {
-    domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome: (claim_body(outcome.claim),)),
-    domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
-    domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
-    domain.ClaimEnded: (schemas.ClaimProblemBody, lambda outcome: (claim_body(outcome.claim),)),
-    domain.NotStarted: (schemas.NotStartedBody, lambda outcome: (outcome.starts_at,)),
-    domain.NotEligible: (NotEligibleBody, lambda outcome: ([reason_body(reason) for reason in outcome.reasons],)),
-    domain.AmountBelowClaimed: (schemas.AmountBelowClaimedBody, lambda outcome: (outcome.claimed,)),
-    domain.RowsRefused: (RowsRefusedBody, lambda outcome: (outcome.refused_count, refused_bodies(outcome))),
+    domain.AlreadyClaimed: (schemas.AlreadyClaimedBody, lambda outcome, _: (claim_body(outcome.claim),)),
+    domain.HoldExpired: (schemas.ClaimProblemBody, lambda outcome, _: (claim_body(outcome.claim),)),
+    domain.AlreadyCancelled: (schemas.ClaimProblemBody, lambda outcome, _: (claim_body(outcome.claim),)),
+    domain.ClaimEnded: (schemas.ClaimProblemBody, lambda outcome, _: (claim_body(outcome.claim),)),
+    domain.TicketStarted: (
+        schemas.TicketProblemBody,
+        # Without its code: who may leave a queue may not see every code.
+        lambda outcome, request_id: (shown_ticket(outcome.ticket, request_id, shows_code=False),),
+    ),
+    domain.NotStarted: (schemas.NotStartedBody, lambda outcome, _: (outcome.starts_at,)),
+    domain.NotEligible: (NotEligibleBody, lambda outcome, _: ([reason_body(reason) for reason in outcome.reasons],)),
+    domain.AmountBelowClaimed: (schemas.AmountBelowClaimedBody, lambda outcome, _: (outcome.claimed,)),
+    domain.RowsRefused: (RowsRefusedBody, lambda outcome, _: (outcome.refused_count, refused_bodies(outcome))),
 }
 
 
@@ -67,9 +74,10 @@ def refused(outcome: domain.Outcome, request_id: str) -> Reply:
 def problem_body(outcome: domain.Outcome, request_id: str) -> ProblemBody:
     """The body of a refusal; see `refused`."""
     problem = problem_of(outcome)
-    kind, values = _EXTENDED.get(type(outcome), _PLAIN)  # type: ignore[arg-type] # keys are classes of outcomes
-    body: ProblemBody = kind(problem.type, problem.title, problem.status, problem.meaning, request_id, *values(outcome))
-    return body
+    # Its keys are classes of outcomes.
+    kind, values = _EXTENDED.get(type(outcome), _PLAIN)  # type: ignore[arg-type]
+    common = problem.type, problem.title, problem.status, problem.meaning, request_id
+    return kind(*common, *values(outcome, request_id))
 
 
 def shown_ticket(ticket: domain.Ticket, request_id: str, *, shows_code: bool) -> TicketBody:
@@ -78,9 +86,11 @@ def shown_ticket(ticket: domain.Ticket, request_id: str, *, shows_code: bool) ->
     Args:
         ticket: the ticket.
         request_id: of the request that reads it, which its problem contains.
-        shows_code: whether the reader may see the code of its claim.
+        shows_code: whether the reader may see the codes of its user's claims.
     """
-    problem = None if ticket.refusal is None else problem_body(ticket.refusal, request_id)
+    problem: Any = None if ticket.refusal is None else problem_body(ticket.refusal, request_id)
+    if not shows_code and isinstance(ticket.refusal, domain.AlreadyClaimed):
+        problem = replace(problem, claim=listed_claim_body(ticket.refusal.claim, shows_code=False))
     return ticket_body(ticket, shows_code=shows_code, problem=problem)
 
 

@@ -21,6 +21,7 @@ from claimsvc.representations.claims import (
 )
 from claimsvc.representations.coupons import ListedCouponBody
 from claimsvc.representations.fields import Attributes, CouponName, CouponType, HoldSeconds, Request, UserId
+from claimsvc.representations.tickets import TicketBody
 
 
 def _either(schema: dict[str, Any]) -> None:
@@ -105,6 +106,13 @@ class ClaimProblemBody(ProblemBody):
     """The claim has ended; `claim` shows its current state."""
 
     claim: ClaimBody
+
+
+@dataclass(frozen=True, slots=True)
+class TicketProblemBody(ProblemBody):
+    """The ticket does not wait any more; `ticket` shows its current state, without a code."""
+
+    ticket: TicketBody
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,6 +43,7 @@ class Services:
         count_codes: counts the codes of a type of coupons (None: of coupons without a type); may be slightly outdated.
         audience: eligibility, and the allow and deny lists.
         tickets: stores queues and the tickets in them.
+        progress: tells those who watch tickets what becomes of them.
         lock_admin: lists locks and releases them by force.
         audit: reads the audit.
         exports: exports claims.
@@ -77,6 +78,7 @@ class Services:
     count_codes: Callable[[str | None], Awaitable[domain.CodeCounts]]
     audience: ports.Audience
     tickets: ports.Tickets
+    progress: ports.Progress
     lock_admin: ports.LockAdmin
     audit: ports.AuditLog
     exports: ports.Exports

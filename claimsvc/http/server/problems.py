@@ -167,8 +167,8 @@ TOO_MANY_VIEWERS = Problem(
     "too-many-viewers",
     503,
     "Too many viewers",
-    "The console of this instance has reached its limit of viewers.",
-    "Retry after `Retry-After` seconds, or open the console of another instance; each console shows all instances.",
+    "As many watch the console, or tickets, of this instance as it allows.",
+    "Retry after `Retry-After` seconds. Until then read the ticket; each instance shows the same console.",
 )
 
 _OF_HTTP = (

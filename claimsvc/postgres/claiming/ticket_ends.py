@@ -10,16 +10,17 @@ from psycopg.types.json import Jsonb
 
 from claimsvc.domain import Attempt, Claim, Claimed, ClaimOutcome, HoldContinued, TicketLease
 from claimsvc.domain.admission import TicketFacts
-from claimsvc.domain.stored_answers import encode
+from claimsvc.domain.stored_answers import decode, encode
 from claimsvc.ports import HandedBatch
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.idempotency import Rows
 
-# Locked, so that the lease cannot change hands before the end is written. A dispatcher skips locked tickets.
+# Locked, so that the lease cannot change hands before the end is written. Whoever gives leases skips locked tickets.
 _LOCK = """
-SELECT ticket.id::text, ticket.state = 'started', ticket.lease::text
+SELECT ticket.id::text, ticket.state = 'started', ticket.lease::text, ticket.claim_id::text, ticket.refusal
 FROM unnest(%(names)s::text[], %(places)s::bigint[]) AS wanted (coupon_name, place)
 JOIN tickets AS ticket ON ticket.coupon_name = wanted.coupon_name AND ticket.place = wanted.place
+ORDER BY ticket.coupon_name, ticket.place
 FOR NO KEY UPDATE OF ticket
 """
 
@@ -65,7 +66,10 @@ async def found_tickets(rows: Rows | None) -> dict[str, TicketFacts]:
     """Return the tickets that were queried, by id."""
     if rows is None:
         return {}
-    return {id_: TicketFacts(is_started, lease) for id_, is_started, lease in await rows.fetchall()}
+    return {
+        id_: TicketFacts(is_started, lease, claim_id, None if refusal is None else decode(refusal))
+        for id_, is_started, lease, claim_id, refusal in await rows.fetchall()
+    }
 
 
 async def end_tickets(driver: Driver, ends: Sequence[tuple[str, TicketLease, ClaimOutcome]]) -> None:

@@ -9,10 +9,12 @@ from collections.abc import Collection, Sequence
 
 from claimsvc.domain import (
     AuditEntry,
+    Draw,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    NoDraw,
     QueueChanged,
     QueueProgress,
     QueueStatus,
@@ -29,7 +31,7 @@ from claimsvc.domain import (
 from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
-from claimsvc.postgres.tickets import joining, operating, reading
+from claimsvc.postgres.tickets import drawing, joining, operating, reading
 from claimsvc.postgres.tickets.dispatching import TicketDispatching
 
 
@@ -86,6 +88,10 @@ class PostgresTickets(TicketDispatching):
     async def statuses(self, coupon_names: Collection[str] | None = None) -> list[QueueStatus]:
         """See `ports.Tickets`."""
         return await reading.statuses(self._reads, coupon_names)
+
+    async def draw(self, coupon_name: str, *, after: int, limit: int) -> Draw | NoDraw:
+        """See `ports.Tickets`."""
+        return await drawing.read_draw(self._reads, coupon_name, after=after, limit=limit)
 
     async def pause(
         self, coupon_name: str, entry: AuditEntry, *, paused: bool, idempotency_key: IdempotencyKey | None = None

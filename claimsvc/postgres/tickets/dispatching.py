@@ -16,18 +16,20 @@ from uuid import uuid4
 
 from psycopg.rows import dict_row
 
-from claimsvc.domain import MOST_TRIES, USUAL_QUEUE, Queue, StartedTicket, TicketLease
+from claimsvc.domain import MOST_TRIES, USUAL_QUEUE, Queue, QueueOrder, StartedTicket, TicketLease
 from claimsvc.domain.pacing import Pace
 from claimsvc.ports import Dispatched, FailedTry
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import queue_of
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.tickets.drawing import draw
 from claimsvc.postgres.tickets.joining import options_of
 from claimsvc.postgres.tickets.reading import BLOCK
 
 # In one transaction, so that the locks are held for some milliseconds.
 _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
+_EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 _CLOCK_TOLERANCE = timedelta(milliseconds=200)
 
 _DUE = """
@@ -41,6 +43,9 @@ _DUE_AT = "SELECT clock_timestamp(), min(due_at) FROM queues WHERE due_at IS NOT
 _QUEUES = """
 SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, queue.starts, queue.pace,
     queue.paced_at, queue.paced_starts, queue.stopped_until, queue.due_at, campaign.queue, campaign.starts_at,
+    queue.seed IS NOT NULL AND queue.drawn_at IS NULL AS is_to_draw,
+    coalesce(coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NOT NULL AND campaign.archived_at IS NULL
+        AND coalesce(campaign.ends_at > clock_timestamp(), true), false) AS is_sold_out, campaign.ends_at,
     queue.paused OR coalesce(campaign.paused, false) AS is_paused,
     (
         SELECT count(*) FROM tickets
@@ -51,7 +56,9 @@ SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, q
         WHERE coupon_name = queue.coupon_name AND state = 'started'
             AND coalesce(next_try_at, leased_until) > clock_timestamp()
     ) AS next_try_at
-FROM queues AS queue LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
+FROM queues AS queue
+JOIN coupons AS coupon ON coupon.name = queue.coupon_name
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
 WHERE queue.coupon_name = ANY (%(names)s)
 ORDER BY queue.due_at
 """
@@ -126,13 +133,15 @@ WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND 
 _PUT_BACK = """
 WITH failed AS (
     SELECT * FROM unnest(
-        %(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(stop)s::float8[]
-    ) AS failed (coupon_name, place, lease, retry_seconds, stop_seconds)
+        %(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(stop)s::float8[],
+        %(counts)s::bool[]
+    ) AS failed (coupon_name, place, lease, retry_seconds, stop_seconds, counts)
 ), given_up AS (
     UPDATE tickets SET lease = NULL, leased_until = NULL,
         state = CASE WHEN retry_seconds IS NULL THEN 'dead' ELSE 'started' END,
         ended_at = CASE WHEN retry_seconds IS NULL THEN clock_timestamp() END,
-        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds)
+        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds),
+        tries = tries - CASE WHEN counts THEN 0 ELSE 1 END
     FROM failed
     WHERE tickets.coupon_name = failed.coupon_name AND tickets.place = failed.place AND tickets.lease = failed.lease
         AND state = 'started'
@@ -172,6 +181,9 @@ class TicketDispatching:
 
         # Leases of a commit in doubt end by themselves: nobody knows which these are.
         passes = await self._database.run_transaction(work)
+        for each in passes:
+            if each.is_to_draw:
+                await draw(self._database, each.name)
         return Dispatched(
             [_started(row, lease, each.now) for each in passes for row, lease in each.started],
             {each.name: (each.due_at - each.now).total_seconds() for each in passes if each.due_at is not None},
@@ -207,6 +219,7 @@ class TicketDispatching:
         """See `ports.Tickets`."""
         parameters = _places([each.ticket for each in failed])
         parameters["retry"] = [each.retry_seconds for each in failed]
+        parameters["counts"] = [each.counts for each in failed]
         parameters["stop"] = [each.stop_seconds for each in failed]
         await self._write_once(_PUT_BACK, parameters)
 
@@ -256,6 +269,8 @@ class _Pass:
     due_at: datetime | None = None
     head: int = 0
     waiting_count: int = 0
+    # Whether the order is to be drawn before anybody is started.
+    is_to_draw: bool = False
 
     @property
     def name(self) -> str:
@@ -277,16 +292,20 @@ class _Pass:
         row, now = self.row, self.now
         queue = queue_of(row["queue"]) or USUAL_QUEUE
         max_wait = timedelta(seconds=queue.max_wait_seconds)
+        starts_at = row["starts_at"] or _EVER
         self.pace = Pace(row["starts"], row["pace"], row["paced_at"], row["paced_starts"]).at(
             now, clock_advanced=clock_advanced
         )
-        self.expired = list(takewhile(lambda each: each["joined_at"] + max_wait <= now, self.waiting))
+        # Who waits for units that come back waits until the coupon ends.
+        may_expire = [] if row["is_sold_out"] else self.waiting
+        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, may_expire))
         left = self.waiting[len(self.expired) :]
         self.dead = [each for each in self.again if each["tries"] >= MOST_TRIES]
         again = [each for each in self.again if each["tries"] < MOST_TRIES]
         stopped_until = self._stopped_until()
         allowed = self.pace.allowed(queue.rate_per_second, queue.concurrency, row["under_way"])
-        chosen = [] if stopped_until is not None else [*again, *left][:allowed]
+        self.is_to_draw = stopped_until is None and queue.order is QueueOrder.DRAW and row["is_to_draw"]
+        chosen = [] if stopped_until is not None or self.is_to_draw else [*again, *left][:allowed]
         self.started = [(each, TicketLease(each["id"], each["place"], str(uuid4()))) for each in chosen]
         if chosen:
             self.pace = self.pace.started(len(chosen), now)
@@ -299,8 +318,10 @@ class _Pass:
 
     def _stopped_until(self) -> datetime | None:
         """Until when nothing is started; None if that is not stopped."""
+        if self.row["is_sold_out"] and not self.row["is_paused"]:
+            return self.row["ends_at"] or _NEVER
         if self.row["is_paused"]:
-            return datetime.max.replace(tzinfo=UTC)
+            return _NEVER
         until = [self.row[name] for name in ("starts_at", "stopped_until") if self.row[name] is not None]
         return max((each for each in until if each > self.now), default=None)
 
@@ -317,7 +338,7 @@ class _Pass:
         has_more = bool(again or self.waiting_count)
         times: list[datetime] = []
         if stopped_until is not None:
-            if (has_more or next_try_at is not None) and not self.row["is_paused"]:
+            if (has_more or next_try_at is not None) and stopped_until is not _NEVER:
                 times.append(stopped_until)
         else:
             if next_try_at is not None:
@@ -325,9 +346,12 @@ class _Pass:
             if self.started:
                 times.append(self.now + lease)
             if has_more and self.row["under_way"] + len(self.started) < queue.concurrency:
-                times.append(self.pace.free_at(queue.rate_per_second) or self.now)
+                times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
+        if self.row["is_sold_out"]:
+            return min(times, default=None)
         if left:
-            times.append(left[0]["joined_at"] + timedelta(seconds=queue.max_wait_seconds))
+            joined_at = max(left[0]["joined_at"], self.row["starts_at"] or _EVER)
+            times.append(joined_at + timedelta(seconds=queue.max_wait_seconds))
         elif self.waiting_count:
             times.append(self.now)  # all that were read are gone
         return min(times, default=None)

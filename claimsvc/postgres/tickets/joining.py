@@ -20,7 +20,9 @@ from claimsvc.domain import (
     LeftQueue,
     Queued,
     QueueFull,
+    QueueStop,
     Replayed,
+    SoldOut,
     Ticket,
     TicketStarted,
     TicketState,
@@ -50,6 +52,12 @@ ON CONFLICT DO NOTHING
 RETURNING coupon_name
 """
 
+_IS_BEFORE_DRAW = """
+coalesce(
+    campaign.queue ->> 'order' = 'draw' AND queue.drawn_at IS NULL AND campaign.starts_at > clock_timestamp(), false
+)
+"""
+
 # Who has a ticket keeps it. Who would be refused at once gets no ticket: what the claim would result in is looked up.
 _JOIN = f"""
 WITH queue AS MATERIALIZED (
@@ -57,26 +65,31 @@ WITH queue AS MATERIALIZED (
         coalesce((campaign.queue ->> 'max_length')::int, {USUAL_QUEUE.max_length}) AS max_length,
         coalesce((campaign.queue ->> 'rate_per_second')::int, {USUAL_QUEUE.rate_per_second}) AS rate,
         coalesce(campaign.per_user_limit, 1) AS per_user_limit,
-        coupon.remaining_amount - (
-            SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
-        ) AS units,
-        coupon.remaining_amount = 0 OR coalesce(
-            campaign.archived_at IS NOT NULL OR campaign.paused
-                OR campaign.ends_at <= clock_timestamp() OR campaign.starts_at > clock_timestamp(),
+        -- A draw and a waiting list are for more than there are units.
+        CASE WHEN {_IS_BEFORE_DRAW} OR campaign.waiting_list_seconds IS NOT NULL THEN 2147483647
+            ELSE coupon.remaining_amount - (
+                SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
+            )
+        END AS units,
+        coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NOT NULL AS is_waiting_list,
+        (coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NULL) OR coalesce(
+            campaign.archived_at IS NOT NULL OR campaign.paused OR campaign.ends_at <= clock_timestamp()
+                OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
             false
-        ) AS is_closed
+        ) AS is_closed,
+        {_IS_BEFORE_DRAW} AS is_before_draw
     FROM queues AS queue
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
     WHERE queue.coupon_name = %(coupon_name)s
 ), requested AS (
-    SELECT DISTINCT ON (user_id) user_id, id, options, nth
-    FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[]) WITH ORDINALITY
-        AS request (user_id, id, options, nth)
+    SELECT DISTINCT ON (user_id) user_id, id, options, is_eligible, nth
+    FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[], %(are_eligible)s::bool[])
+        WITH ORDINALITY AS request (user_id, id, options, is_eligible, nth)
     ORDER BY user_id, nth
 ), known AS (
     SELECT requested.*, ticket.id AS ticket_id,
-        queue.is_closed OR (
+        queue.is_closed OR (queue.is_waiting_list AND NOT is_eligible) OR (
             SELECT count(*) FROM (
                 SELECT FROM user_claims
                 WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state = 'active'
@@ -113,7 +126,8 @@ WITH queue AS MATERIALIZED (
     WHERE queue.coupon_name = %(coupon_name)s AND more.tickets > 0
 )
 SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
-    queue.waiting + joined.place - queue.next_place, queue.pace, queue.rate
+    CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, queue.pace, queue.rate,
+    queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible
 FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
 """  # noqa: S608 - of constants
 
@@ -200,6 +214,7 @@ def _parameters(coupon_name: str, requests: Sequence[JoinRequest]) -> dict[str, 
         "coupon_name": coupon_name,
         "user_ids": [each.user_id for each in requests],
         "ids": [each.ticket_id for each in requests],
+        "are_eligible": [each.is_eligible for each in requests],
         "options": [None if (written := stored_options(each.options)) is None else Jsonb(written) for each in requests],
     }
 
@@ -215,20 +230,20 @@ async def _results(
     old = {each.id: each for each in await read_tickets(driver, old_ids)} if old_ids else {}
     results: list[Joined | None] = []
     for request in requests:
-        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate = by_user[request.user_id]
+        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate, is_to_be_looked_at = by_user[request.user_id]
         if ticket_id is not None and ticket_id in old:
             results.append(Queued(old[ticket_id]))
         elif new_id is not None:
             results.append(Queued(_new_ticket(new_id, coupon_name, request.user_id, joined_at, ahead, pace, rate)))
         elif is_refused:
-            results.append(None)
+            results.append(SoldOut() if is_to_be_looked_at else None)
         else:
             results.append(QueueFull(min(60, max(1, ceil(1 / max(pace or rate, 0.01))))))
     return results
 
 
 def _new_ticket(
-    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int, pace: float | None, rate: int
+    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int | None, pace: float | None, rate: int
 ) -> Ticket:
     return Ticket(
         id_,
@@ -237,7 +252,8 @@ def _new_ticket(
         TicketState.WAITING,
         joined_at,
         ahead=ahead,
-        eta_seconds=eta_seconds(ahead, pace, rate),
+        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
+        stopped=QueueStop.NOT_STARTED if ahead is None else None,
     )
 
 

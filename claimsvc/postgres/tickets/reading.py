@@ -48,11 +48,17 @@ _STOPPED = """
         WHEN queue.paused OR campaign.paused THEN 'paused'
         WHEN campaign.starts_at > clock_timestamp() THEN 'not-started'
         WHEN queue.stopped_until > clock_timestamp() THEN 'unavailable'
+        WHEN campaign.waiting_list_seconds IS NOT NULL AND (
+            SELECT remaining_amount = 0 FROM coupons WHERE name = queue.coupon_name
+        ) THEN 'sold-out'
     END
 """
 
+# The order of those who wait for a draw is not known yet.
+_TO_BE_DRAWN = "coalesce(campaign.queue ->> 'order' = 'draw' AND queue.drawn_at IS NULL, false)"
+
 _READ = f"""
-SELECT {_TICKET}, CASE WHEN ticket.state = 'waiting' THEN {_AHEAD} END AS ahead,
+SELECT {_TICKET}, CASE WHEN ticket.state = 'waiting' AND NOT {_TO_BE_DRAWN} THEN {_AHEAD} END AS ahead,
     CASE WHEN ticket.ended_at IS NULL THEN {_STOPPED} END AS stopped, queue.pace, campaign.queue,
     claim.id::text AS claim_id, claim.user_id AS claimant, claim.state AS claim_state, claim.claimed_at,
     claim.held_until, claim.ended_at AS claim_ended_at, code.code, {CODE_TERMS} AS code_terms
