@@ -48,7 +48,12 @@ MaxLength = Annotated[
 ]
 Order = Annotated[
     domain.QueueOrder,
-    Field(strict=False, description="`fifo`: tickets are started in the order in which they joined", examples=["fifo"]),
+    Field(
+        strict=False,
+        description="`fifo` (tickets are started in the order in which they joined) or `draw` (the order of those who "
+        "join before `starts_at` is drawn by lot)",
+        examples=["fifo"],
+    ),
 ]
 
 

@@ -39,10 +39,12 @@ class TicketBody:
     position: Annotated[
         int | None,
         Field(
-            ge=0, description="its place in the queue, from 1; it never grows; 0 once it is started, null once it ended"
+            ge=0,
+            description="its place in the queue, from 1; it never grows; 0 once it is started, null once it has ended, "
+            "and while the order is still to be drawn",
         ),
     ]
-    ahead: Annotated[int | None, Field(ge=0, description="how many wait before it; null unless it waits")]
+    ahead: Annotated[int | None, Field(ge=0, description="how many wait before it; null unless that is known")]
     eta_seconds: Annotated[
         float | None,
         Field(description="in how many seconds it is started at the pace of late; null if that cannot be said"),

@@ -160,6 +160,7 @@ async def test_the_events_of_the_page_say_what_the_page_says(stage: Stage) -> No
         (waiting(9, eta_seconds=9000), "You are number 10 in the queue", "in about 3 hours."),
         (waiting(9, eta_seconds=None), "You are number 10 in the queue", "9 others are before you."),
         (waiting(9, stopped=QueueStop.PAUSED), "You are number 10 in the queue", "The queue is paused for now."),
+        (waiting(ahead=None, stopped=QueueStop.NOT_STARTED), "You are in the draw", "drawn by lot at the start."),
         (ended(TicketState.REFUSED, refusal=SoldOut()), "You have not got one", "The reason: Sold out."),
     ],
 )

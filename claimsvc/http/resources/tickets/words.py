@@ -16,6 +16,8 @@ _STOPS = {
     QueueStop.NOT_STARTED: "The queue has not started yet. You keep your place.",
     QueueStop.UNAVAILABLE: "We have a problem at the moment. You keep your place, and it goes on by itself.",
 }
+_TO_BE_DRAWN = "The order is drawn by lot at the start. Whoever joins before that has the same chance."
+_NEXT = "Stay on this page, or come back to it: you keep your place. When it is your turn, this page says so."
 _ENDS = {
     TicketState.STARTED: (
         "It is your turn",
@@ -67,10 +69,11 @@ def _lines(ticket: Ticket) -> Sequence[str]:
         return "You have not got one", reason or "It could not be given to you."
     if ticket.state is not TicketState.WAITING:
         return _ENDS[ticket.state]
-    ahead = ticket.ahead or 0
+    if ticket.ahead is None:
+        return "You are in the draw", _TO_BE_DRAWN, _NEXT
+    ahead = ticket.ahead
     before = {0: "Nobody is before you.", 1: "One other is before you."}.get(ahead, f"{ahead:,} others are before you.")
-    next_ = "Stay on this page, or come back to it: you keep your place. When it is your turn, this page says so."
-    return f"You are number {ahead + 1:,} in the queue", f"{before} {_when(ticket)}".strip(), next_
+    return f"You are number {ahead + 1:,} in the queue", f"{before} {_when(ticket)}".strip(), _NEXT
 
 
 def _when(ticket: Ticket) -> str:
