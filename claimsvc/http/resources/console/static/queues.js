@@ -9,6 +9,7 @@ const STATES = {
   empty: "empty",
   paused: "paused",
   "not-started": "not started yet",
+  "sold-out": "sold out: waits for units that come back",
   unavailable: "stopped: a dependency does not answer",
   stalled: "stands still",
 };
