@@ -256,6 +256,7 @@ def _services(
         erasure=database.erasure,
         readiness=readiness,
         observer=base.metrics,
+        ticket_observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,
         api_keys=database.keys,

@@ -330,9 +330,10 @@ class TicketStarted(Refusal):
 @outcome("left-queue")
 @dataclass(frozen=True, slots=True)
 class LeftQueue(Outcome):
-    """The ticket has left its queue: by this request, or by an earlier one."""
+    """The ticket has left its queue: by this request if `is_new`, or by an earlier one."""
 
     ticket: Ticket
+    is_new: bool = False
 
 
 @refusal(
