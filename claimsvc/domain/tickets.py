@@ -182,7 +182,7 @@ class QueueStatus:
         longer than `STALLED_SECONDS` stands still, even while as many claims are under way as it allows. What stops it
         by itself is no excuse, because that is over within seconds as well.
         """
-        if self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED) or self.is_paused:
+        if self.is_paused or self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED, QueueStop.SOLD_OUT):
             return 0.0
         waited = self.waited_seconds(now)
         if self.dispatched_at is None:
@@ -330,9 +330,10 @@ class TicketStarted(Refusal):
 @outcome("left-queue")
 @dataclass(frozen=True, slots=True)
 class LeftQueue(Outcome):
-    """The ticket has left its queue: by this request, or by an earlier one."""
+    """The ticket has left its queue: by this request if `is_new`, or by an earlier one."""
 
     ticket: Ticket
+    is_new: bool = False
 
 
 @refusal(

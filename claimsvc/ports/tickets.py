@@ -1,7 +1,7 @@
 """Queues of coupons, and the tickets that wait in them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from claimsvc.domain import (
@@ -59,12 +59,14 @@ class Dispatched:
         due_seconds: in how many seconds the next ticket of each of these queues may be started. Left out: those in
             which something must happen first, such as the end of a claim that is under way.
         expired: how many tickets have waited too long, by coupon.
+        dead: how many became dead letters, because whoever made their claims for the last time was gone, by coupon.
         lag_seconds: by how much the latest of these starts was later than the pace allowed.
     """
 
     started: Sequence[StartedTicket]
     due_seconds: Mapping[str, float]
     expired: Mapping[str, int]
+    dead: Mapping[str, int] = field(default_factory=dict)
     lag_seconds: float = 0.0
 
 

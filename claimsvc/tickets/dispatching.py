@@ -131,10 +131,11 @@ class TicketDispatcher:
             now = time.monotonic()
             self._due = {name: due for name, due in self._due.items() if due > now and name not in freed}
             self._due |= {name: now + seconds for name, seconds in dispatched.due_seconds.items()}
-            for name, count in dispatched.expired.items():
-                for _ in range(count):
-                    self._observer.ticket_ended(name, TicketState.EXPIRED)
-                self._on_change(name)
+            for end, ended in ((TicketState.EXPIRED, dispatched.expired), (TicketState.DEAD, dispatched.dead)):
+                for name, count in ended.items():
+                    for _ in range(count):
+                        self._observer.ticket_ended(name, end)
+                    self._on_change(name)
             if dispatched.started:
                 self._worked_at = now
                 self._observer.dispatched(dispatched.lag_seconds)

@@ -188,6 +188,7 @@ class TicketDispatching:
             [_started(row, lease, each.now) for each in passes for row, lease in each.started],
             {each.name: (each.due_at - each.now).total_seconds() for each in passes if each.due_at is not None},
             {each.name: len(each.expired) for each in passes if each.expired},
+            {each.name: len(each.dead) for each in passes if each.dead},
             max((each.lag_seconds for each in passes if each.started), default=0.0),
         )
 

@@ -265,18 +265,18 @@ async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted
     [(coupon_name, place)] = places
     which = {"coupon_name": coupon_name, "place": place}
 
-    async def work(driver: Driver, in_doubt: bool) -> Ticket | None:
+    async def work(driver: Driver, in_doubt: bool) -> tuple[Ticket | None, bool]:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_QUEUE, which)
-            await driver.execute(_LEAVE, which)
+            left = await driver.execute(_LEAVE, which)
             await driver.execute("COMMIT", prepare=False)
-        return next(iter(await read_tickets(driver, [ticket_id])), None)
+        return next(iter(await read_tickets(driver, [ticket_id])), None), bool(left.rowcount)
 
-    ticket = await database.run_transaction(work)
+    ticket, is_new = await database.run_transaction(work)
     if ticket is None:
         return UnknownTicket()
-    return LeftQueue(ticket) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
+    return LeftQueue(ticket, is_new) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
 
 
 def _key(request: JoinRequest) -> IdempotencyKey | None:

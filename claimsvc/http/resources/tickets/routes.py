@@ -109,7 +109,8 @@ def stream_of(request: web.Request, ticket: Ticket, events: AsyncIterator[bytes]
 
 async def leave_queue(request: web.Request, path: parameters.TicketPath) -> web.StreamResponse:
     """Leave the queue. The ticket ends as `left`; repeating this changes nothing."""
-    left = await ticket_cases.leave(request.app[SERVICES].tickets, request[CALLER], path.id)
+    services = request.app[SERVICES]
+    left = await ticket_cases.leave(services.tickets, request[CALLER], path.id, services.ticket_observer)
     if isinstance(left, domain.LeftQueue):
         return web.Response(status=204, headers=RESPONSE_HEADERS)
     return Response(refused(left, request[REQUEST_ID]))
