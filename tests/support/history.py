@@ -28,6 +28,7 @@ TICKET_STARTED = "ticket-started"
 UNAVAILABLE = "unavailable"
 
 _FLUSH_LINES = 512
+_DECIDED = {CLAIM: (201, 409), JOIN: (202, 409, 429)}
 
 
 @dataclass(slots=True)
@@ -83,8 +84,8 @@ class Invocation:
 
     @property
     def is_definite(self) -> bool:
-        """Whether a claim was decided: made, or refused for a reason that the database knows."""
-        return self.operation == CLAIM and self.status in (201, 409)
+        """Whether a claim was decided: made, or refused for a reason that the database knows; or it waits."""
+        return self.status in _DECIDED.get(self.operation, ())
 
     @property
     def is_joined(self) -> bool:
@@ -92,8 +93,8 @@ class Invocation:
         return self.operation == JOIN and self.status == 202
 
 
-_BEGINNING = ("id", "process", "operation", "coupon", "user", "instance", "start")
-_END = tuple(field.name for field in fields(Invocation) if field.name not in _BEGINNING)
+_BEGINNING = ("id", "process", "operation", "coupon", "user", "instance", "start", "ticket")
+_END = tuple(field.name for field in fields(Invocation) if field.name not in _BEGINNING[:-1])
 
 
 class History:
@@ -113,9 +114,13 @@ class History:
         self._file = path.open("wb") if path is not None else None
         self._lines: list[bytes] = []
 
-    def begin(self, process: str, operation: str, coupon: str, user: str, instance: str) -> Invocation:
+    def begin(
+        self, process: str, operation: str, coupon: str, user: str, instance: str, ticket: str = ""
+    ) -> Invocation:
         """Note what is about to be sent."""
-        made = Invocation(next(self._ids), process, operation, coupon, user, instance, time.monotonic_ns())
+        made = Invocation(
+            next(self._ids), process, operation, coupon, user, instance, time.monotonic_ns(), ticket=ticket
+        )
         self.invocations.append(made)
         self._write({name: getattr(made, name) for name in _BEGINNING})
         return made
