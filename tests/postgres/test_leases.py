@@ -32,12 +32,12 @@ async def test_a_queue_that_was_created_after_it_could_be_locked_is_not_joined(
     which = {"coupon_name": "spring"}
     request = joining._parameters("spring", [JoinRequest(str(uuid7()), "late")], in_doubt=False)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        await connection.execute(joining._LOCK_TO_JOIN.encode(), which)
+        await connection.execute(joining_all.LOCK_TO_JOIN.encode(), which)
         assert len(await _join(storage, "ada", "ben")) == 2
         # Without the lock it would take a place that is taken, or one too many.
         assert await (await connection.execute(joining._JOIN.encode(), request)).fetchall() == []
         await connection.rollback()
-        await connection.execute(joining._LOCK_TO_JOIN.encode(), which)
+        await connection.execute(joining_all.LOCK_TO_JOIN.encode(), which)
         assert len(await (await connection.execute(joining._JOIN.encode(), request)).fetchall()) == 1
 
 

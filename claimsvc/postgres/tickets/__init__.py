@@ -47,10 +47,11 @@ class PostgresTickets(TicketDispatching):
     def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         super().__init__(database)
         self._reads = reads or database
+        self._joining = joining.Joining(database)
 
     async def join(self, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
         """See `ports.Tickets`."""
-        return await joining.join(self._database, coupon_name, requests)
+        return await self._joining.join(coupon_name, requests)
 
     async def leave(self, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
         """See `ports.Tickets`."""

@@ -23,7 +23,7 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import queue_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.tickets.drawing import draw
-from claimsvc.postgres.tickets.joining import options_of
+from claimsvc.postgres.tickets.options import options_of
 from claimsvc.postgres.tickets.reading import BLOCK
 
 # In one transaction, so that the locks are held for some milliseconds.

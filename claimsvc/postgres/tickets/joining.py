@@ -4,6 +4,7 @@ The queue's row is locked first, so `max_length` holds and places are in the ord
 statement, in one round trip.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
@@ -13,7 +14,6 @@ from psycopg.types.json import Jsonb
 
 from claimsvc.domain import (
     USUAL_QUEUE,
-    ClaimOptions,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
@@ -35,17 +35,12 @@ from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
+from claimsvc.postgres.tickets.joining_all import LOCK_TO_JOIN, join_all
+from claimsvc.postgres.tickets.options import stored_options
 from claimsvc.postgres.tickets.reading import BLOCK, STOPPED, read_tickets
 from claimsvc.postgres.transactions import RestartTransactionError
 
 LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
-
-# The transaction remembers that it has locked the queue. Otherwise another instance, which creates the queue and joins
-# it between this statement and the next, would not be waited for.
-_LOCK_TO_JOIN = """
-SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM queues
-WHERE coupon_name = %(coupon_name)s FOR UPDATE
-"""
 
 # Places go on after those of a coupon of the same name that was purged.
 _CREATE_QUEUE = """
@@ -72,6 +67,9 @@ UPDATE tickets SET state = 'expired', ended_at = clock_timestamp(), lease = NULL
 WHERE coupon_name = %(coupon_name)s AND state IN ('waiting', 'started')
 """
 _FORGET_BLOCKS = "DELETE FROM ticket_blocks WHERE coupon_name = %(coupon_name)s"
+
+_NOT_ALL_SECONDS = 0.5
+_REMEMBERED = 10_000
 
 # Who has a ticket keeps it: after a commit in doubt also one that has ended meanwhile. Whose claim will confirm a hold
 # needs no unit, so nothing but the length of the queue stands in the way; in a batch, these come first. Who would be
@@ -170,14 +168,52 @@ UPDATE queues SET waiting = waiting - 1 FROM gone WHERE coupon_name = %(coupon_n
 _COUPON = "SELECT coupon_name FROM tickets WHERE id = %(id)s"
 
 
-async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
-    """See `ports.Tickets.join`."""
+class Joining:
+    """Lets claims wait in queues.
+
+    Args:
+        database: where statements run.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Until when (monotonic seconds) it is assumed that not all of a batch can join a queue.
+        self._not_all_until: dict[str, float] = {}
+
+    async def join(self, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
+        """See `ports.Tickets.join`."""
+        joined: Mapping[int, Queued] = {}
+        was_in_doubt = False
+
+        async def work(driver: Driver, in_doubt: bool) -> Mapping[int, Queued] | None:
+            nonlocal was_in_doubt
+            was_in_doubt = in_doubt
+            return {} if in_doubt else await join_all(driver, coupon_name, requests)
+
+        now = time.monotonic()
+        if self._not_all_until.get(coupon_name, now) <= now and not any(map(_key, requests)):
+            found = await self._database.run_transaction(work)
+            if found is None:
+                if len(self._not_all_until) >= _REMEMBERED:
+                    self._not_all_until.clear()
+                self._not_all_until[coupon_name] = now + _NOT_ALL_SECONDS
+            joined = found or {}
+        others = [request for number, request in enumerate(requests) if number not in joined]
+        results = iter(await _join(self._database, coupon_name, others, was_in_doubt) if others else ())
+        return [joined[number] if number in joined else next(results) for number in range(len(requests))]
+
+
+async def _join(
+    database: Database, coupon_name: str, requests: Sequence[JoinRequest], was_in_doubt: bool
+) -> list[Joined | None]:
+    """Let these join, whoever they are; see `Joining.join`. A commit that was in doubt may have let them join."""
     keys = [key for each in requests if (key := _key(each)) is not None]
 
     async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
+        in_doubt = in_doubt or was_in_doubt
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            await driver.execute(_LOCK_TO_JOIN, {"coupon_name": coupon_name})
+            await driver.execute(LOCK_TO_JOIN, {"coupon_name": coupon_name})
             stored = await look_up(driver, *keys)
             if not keys:
                 rows = await driver.execute(_JOIN, _parameters(coupon_name, requests, in_doubt))
@@ -350,21 +386,3 @@ async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted
 
 def _key(request: JoinRequest) -> IdempotencyKey | None:
     return request.options.idempotency_key if request.options is not None else None
-
-
-def stored_options(options: ClaimOptions | None) -> dict[str, Any] | None:
-    """Return the options of a claim as they are stored; None if it is a plain one."""
-    if options is None:
-        return None
-    written = {
-        "hold_seconds": options.hold_seconds,
-        "attributes": dict(options.attributes),
-        "token": {name: list(each) if isinstance(each, tuple) else each for name, each in options.token.items()},
-    }
-    found_ = {name: value for name, value in written.items() if value not in (None, {})}
-    return found_ or None
-
-
-def options_of(written: Mapping[str, Any] | None) -> ClaimOptions:
-    """Return the options of a claim that were stored."""
-    return ClaimOptions(**(written or {}))
