@@ -349,6 +349,19 @@ class TicketNotDead(Refusal):
     """The ticket is not a dead letter."""
 
 
+@refusal(
+    "ticket-replaced",
+    409,
+    "The user waits again",
+    "The user has joined the queue again since, and has one ticket at a time, so this dead letter cannot be requeued.",
+    "Discard it.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class TicketReplaced(Refusal):
+    """The user of the dead ticket has another one, which waits or is started."""
+
+
 @outcome("queue-changed")
 @dataclass(frozen=True, slots=True)
 class QueueChanged(Outcome):

@@ -24,6 +24,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketStarted,
     TicketState,
@@ -183,7 +184,7 @@ class Tickets(Protocol):
 
     async def requeue(
         self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+    ) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
         """Try the claim of a dead ticket again at once."""
         ...
 

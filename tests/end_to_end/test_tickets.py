@@ -148,3 +148,24 @@ async def test_the_page_of_a_ticket_follows_it(open_service: OpenService, client
     told = await _follow(client, url, ticket, "queue")
     assert (told[-1]["lines"][0], told[-1]["ended"]) == ("You have got one", True)
     assert "somebody" not in json.dumps(told)
+
+
+async def test_who_waits_for_a_unit_that_comes_back_gets_it_held(
+    open_service: OpenService, client: aiohttp.ClientSession
+) -> None:
+    url = await open_service()
+    await _coupon(client, url, 1, queue=None, waiting_list=True)
+    _, claim, _ = await _claim(client, url, "first")
+    assert (await _claim(client, url, "second"))[0] == 409
+    status, ticket, _ = await _claim(client, url, "second", Prefer="respond-async")
+    assert (status, ticket["position"]) == (202, 1)
+    assert (await _read(client, url, ticket))["stopped"] == "sold-out"
+    following = asyncio.create_task(_follow(client, url, ticket))
+    async with client.delete(f"{url}/api/claims/{claim['id']}") as response:
+        assert response.status == 200
+    last = (await asyncio.wait_for(following, 20))[-1]
+    assert (last["state"], last["outcome"]["claim"]["state"]) == ("claimed", "held")
+    async with client.get(f"{url}/queue/{ticket['id']}") as response:
+        assert "One is held for you" in await response.text()
+    async with client.post(f"{url}/api/claims/{last['outcome']['claim']['id']}/confirm") as response:
+        assert (response.status, (await response.json())["user_id"]) == (200, "second")

@@ -22,6 +22,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketStarted,
     TicketState,
@@ -101,7 +102,7 @@ class PostgresTickets(TicketDispatching):
 
     async def requeue(
         self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+    ) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
         """See `ports.Tickets`."""
         return await operating.requeue(self._database, ticket_id, entry, idempotency_key)
 

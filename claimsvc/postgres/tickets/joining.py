@@ -5,7 +5,6 @@ statement, in one round trip.
 """
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from math import ceil
 from typing import Any
 
@@ -35,7 +34,7 @@ from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
-from claimsvc.postgres.tickets.reading import BLOCK, read_tickets
+from claimsvc.postgres.tickets.reading import BLOCK, STOPPED, read_tickets
 from claimsvc.postgres.transactions import RestartTransactionError
 
 LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
@@ -77,7 +76,7 @@ WITH queue AS MATERIALIZED (
                 OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
             false
         ) AS is_closed,
-        {_IS_BEFORE_DRAW} AS is_before_draw
+        {_IS_BEFORE_DRAW} AS is_before_draw, {STOPPED} AS stopped
     FROM queues AS queue
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
@@ -127,7 +126,7 @@ WITH queue AS MATERIALIZED (
 )
 SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
     CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, queue.pace, queue.rate,
-    queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible
+    queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible, queue.stopped
 FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
 """  # noqa: S608 - of constants
 
@@ -230,31 +229,32 @@ async def _results(
     old = {each.id: each for each in await read_tickets(driver, old_ids)} if old_ids else {}
     results: list[Joined | None] = []
     for request in requests:
-        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate, is_to_be_looked_at = by_user[request.user_id]
+        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate, is_to_be_looked_at, stopped = by_user[
+            request.user_id
+        ]
         if ticket_id is not None and ticket_id in old:
             results.append(Queued(old[ticket_id]))
         elif new_id is not None:
-            results.append(Queued(_new_ticket(new_id, coupon_name, request.user_id, joined_at, ahead, pace, rate)))
+            eta = None if ahead is None or stopped is not None else eta_seconds(ahead, pace, rate)
+            results.append(
+                Queued(
+                    Ticket(
+                        new_id,
+                        coupon_name,
+                        request.user_id,
+                        TicketState.WAITING,
+                        joined_at,
+                        ahead=ahead,
+                        eta_seconds=eta,
+                        stopped=None if stopped is None else QueueStop(stopped),
+                    )
+                )
+            )
         elif is_refused:
             results.append(SoldOut() if is_to_be_looked_at else None)
         else:
             results.append(QueueFull(min(60, max(1, ceil(1 / max(pace or rate, 0.01))))))
     return results
-
-
-def _new_ticket(
-    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int | None, pace: float | None, rate: int
-) -> Ticket:
-    return Ticket(
-        id_,
-        coupon_name,
-        user_id,
-        TicketState.WAITING,
-        joined_at,
-        ahead=ahead,
-        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
-        stopped=QueueStop.NOT_STARTED if ahead is None else None,
-    )
 
 
 async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
