@@ -89,9 +89,9 @@ class QueueStop(StrEnum):
     UNAVAILABLE = "unavailable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class Ticket:
-    """A claim that waits for its turn.
+    """A claim that waits for its turn. Never changed.
 
     Args:
         id: a UUID (version 7) in its usual text form.
@@ -265,7 +265,7 @@ PLACES_IN_A_BLOCK = 256
 
 
 @outcome("queued", seen_as="queued", uses_up=True)
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class Queued(ClaimOutcome):
     """The claim waits in the coupon's queue: by this request, or by an earlier one of the user."""
 
@@ -386,9 +386,11 @@ class TicketDiscarded(Outcome):
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class JoinRequest:
-    """A claim that is to wait in a queue. The id is made by the caller, so that a repetition recognizes its ticket.
+    """A claim that is to wait in a queue. Never changed.
+
+    Its id is made by the caller, so that a repetition recognizes its ticket.
 
     Args:
         ticket_id: the id that the ticket gets if the user has none that waits.

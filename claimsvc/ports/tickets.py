@@ -59,15 +59,19 @@ class Dispatched:
         due_seconds: in how many seconds the next ticket of each of these queues may be started. Left out: those in
             which something must happen first, such as the end of a claim that is under way.
         expired: how many tickets have waited too long, by coupon.
-        dead: how many became dead letters, because whoever made their claims for the last time was gone, by coupon.
         lag_seconds: by how much the latest of these starts was later than the pace allowed.
+        dead: how many tickets have become dead letters, because whoever made their claims stopped too often, by coupon.
+        looked_at: how many queues.
+        skipped: those of `freed` that another instance uses just now: they are to be looked at again soon.
     """
 
     started: Sequence[StartedTicket]
     due_seconds: Mapping[str, float]
     expired: Mapping[str, int]
-    dead: Mapping[str, int] = field(default_factory=dict)
     lag_seconds: float = 0.0
+    dead: Mapping[str, int] = field(default_factory=dict)
+    looked_at: int = 0
+    skipped: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +134,7 @@ class Tickets(Protocol):
         Args:
             instance: the name of this instance, for operators.
             lease_seconds: how long a lease is valid.
-            freed: coupons of which claims of tickets have ended: they are due, too.
+            freed: coupons of which claims of tickets have ended, or that are due by another clock: they are due, too.
         """
         ...
 
