@@ -333,7 +333,8 @@ class LeftQueue(Outcome):
     """The ticket has left its queue: by this request if `is_new`, or by an earlier one."""
 
     ticket: Ticket
-    is_new: bool = False
+    # Repeating the request results in the same.
+    is_new: bool = field(default=False, compare=False)
 
 
 @refusal(

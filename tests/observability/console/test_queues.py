@@ -189,4 +189,6 @@ async def test_the_page_shows_queues_only_where_there_are_any(browser: Browser, 
     await expect(page.locator("#legend")).to_contain_text("queued")
     for heading in await page.locator("#queues thead th").all():
         assert await page.locator(f"#{await heading.get_attribute('aria-describedby')}").text_content()
+    await page.set_viewport_size({"width": 360, "height": 740})
+    assert await page.evaluate("document.documentElement.scrollWidth") <= 360
     assert complaints == []
