@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from claimsvc.domain import PLAIN, JoinRequest, Queue, Queued, StrategyName, TicketState
 from claimsvc.ports import FailedTry
 from claimsvc.postgres import Repositories
-from claimsvc.postgres.tickets import PostgresTickets, joining
+from claimsvc.postgres.tickets import PostgresTickets, joining, joining_all
 from tests.support.waiting import until
 
 _QUEUE = Queue(rate_per_second=1000, concurrency=2, max_wait_seconds=60, max_length=100)

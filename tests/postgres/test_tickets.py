@@ -231,8 +231,8 @@ async def test_a_commit_in_doubt_is_recognized_also_if_the_ticket_has_ended_mean
         await claim(storage, ticket)
 
     async def ends() -> None:
-        [left] = administrate(database_url, "SELECT id::text FROM tickets WHERE state = 'waiting'")
-        assert isinstance(await storage.tickets.leave(str(left[0])), LeftQueue)
+        for (left,) in administrate(database_url, "SELECT id::text FROM tickets WHERE state = 'waiting'"):
+            assert isinstance(await storage.tickets.leave(str(left)), LeftQueue)
 
     request = wish("ada", options)
     [outcome] = await LosesCommits(storage).tickets.join("spring", [request])
