@@ -217,6 +217,7 @@ def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, readiness: Rea
         lock_admin.look,
         base.database.row_holders.find,
         readiness.report,
+        base.database.tickets.statuses,
         instance=instance,
         pool_size=settings.database_pool_size,
     )
@@ -255,6 +256,7 @@ def _services(
         erasure=database.erasure,
         readiness=readiness,
         observer=base.metrics,
+        ticket_observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,
         api_keys=database.keys,

@@ -59,7 +59,7 @@ def purge(
         return
     say(
         f"{'Would delete' if dry_run else 'Deleted'} {report.answers} responses, {report.list_entries} list entries, "
-        f"{report.coupons} coupons, {report.claims} claims and {report.codes} codes."
+        f"{report.coupons} coupons, {report.claims} claims, {report.codes} codes and {report.tickets} tickets."
     )
     if not settings.purge_after_days:
         say("Coupons are kept forever: CLAIMSVC_PURGE_AFTER_DAYS is 0.")

@@ -33,6 +33,6 @@ def erase_user(
         print_json(asdict(erased))
         return
     say(
-        f"{erased.claims} claims of {erased.coupons} coupons now belong to {erased.erased_as}; removed "
-        f"{erased.list_entries} list entries and {erased.answers} stored responses."
+        f"{erased.claims} claims of {erased.coupons} coupons and {erased.tickets} tickets now belong to "
+        f"{erased.erased_as}; removed {erased.list_entries} list entries and {erased.answers} stored responses."
     )

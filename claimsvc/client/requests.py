@@ -34,6 +34,11 @@ class Requests:
         """The pauses between attempts, and their number."""
         return self._sender.retries
 
+    @property
+    def has_room_for_stream(self) -> bool:
+        """Whether fewer than half of the connections are streams."""
+        return self._sender.has_room_for_stream
+
     async def close(self) -> None:
         """Close all connections."""
         await self._sender.close()

@@ -24,6 +24,8 @@ _LONGEST_ANSWER_BYTES = 4 * 1024 * 1024
 # If a server or proxy does not accept a connection within this time, a new attempt is better.
 _CONNECT_SECONDS = 5.0
 _SHOWN_CHARACTERS = 200
+# A stream with nothing to tell gives a sign of life every 15 s.
+_STREAM_SILENCE_SECONDS = 20.0
 
 LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
 """Errors of lost connections. aiohttp's other errors mean answers that are not HTTP."""
@@ -96,7 +98,7 @@ class ClientResponse:
 
 Events = AsyncGenerator[tuple[Event, ClientResponse], None]
 """Events as they arrive, each with the head of the answer that it is a part of."""
-Streamed = Events | ClientResponse | None
+Streamed = Events | ClientResponse
 
 
 class Sender:
@@ -124,14 +126,20 @@ class Sender:
         self._url = str(parsed).rstrip("/")
         self.retries = retries
         self._deadline_seconds = deadline_seconds
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence_seconds
+        self._timeout, self._stream_timeout = (
+            aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence)
+            for silence in (silence_seconds, max(silence_seconds, _STREAM_SILENCE_SECONDS))
         )
         self._connections = connections
         # Streams last for long, and must leave connections for requests.
         self._streams_left = connections // 2
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+
+    @property
+    def has_room_for_stream(self) -> bool:
+        """Whether fewer than half of the connections are streams."""
+        return self._streams_left > 0
 
     async def close(self) -> None:
         """Close the connections. Requests in progress fail."""
@@ -186,16 +194,15 @@ class Sender:
             raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
 
     async def _ask(self, request: Request) -> ClientResponse:
-        async with self._begun(request) as response:
+        async with self._begun(request, self._timeout) as response:
             return await _whole(request, response)
 
     @asynccontextmanager
     async def stream(self, request: Request) -> AsyncIterator[Streamed]:
-        """Open a stream of server-sent events, in one attempt.
+        """Open a stream of server-sent events, in one attempt. There must be room for it.
 
         Returns:
-            The events, until the stream ends; or the answer, if it is not such a stream; None if half of the
-            connections are streams already, so that none was opened.
+            The events, until the stream ends; or the answer, if it is not such a stream.
 
         Raises:
             OSError, TimeoutError, aiohttp.ClientError: of the classes in `LOST`: the connection could not be made, was
@@ -203,12 +210,9 @@ class Sender:
             UnexpectedAnswerError: an event, or the answer, is too long; or the answer is not HTTP.
             RuntimeError: the sender is closed.
         """
-        if not self._streams_left:
-            yield None
-            return
         self._streams_left -= 1
         try:
-            async with self._begun(request) as response:
+            async with self._begun(request, self._stream_timeout) as response:
                 if response.status == 200 and response.content_type == "text/event-stream":
                     yield _events(request, response)
                 else:
@@ -220,7 +224,9 @@ class Sender:
         finally:
             self._streams_left += 1
 
-    def _begun(self, request: Request) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+    def _begun(
+        self, request: Request, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
         return self._opened().request(
             request.method,
             # `encoded`, because yarl would otherwise resolve `..` in the path.
@@ -229,6 +235,7 @@ class Sender:
             headers=request.headers(),
             # A redirect may turn a POST into a GET, and must not send the token to another host.
             allow_redirects=False,
+            timeout=timeout,
         )
 
     def _opened(self) -> aiohttp.ClientSession:
@@ -239,7 +246,6 @@ class Sender:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
             )
         return self._session
 

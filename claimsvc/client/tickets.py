@@ -6,7 +6,6 @@ from asyncio import sleep
 from contextlib import aclosing, suppress
 from dataclasses import replace
 from datetime import datetime
-from itertools import count
 from typing import Any
 
 from claimsvc.client.errors import ClaimClientError
@@ -94,7 +93,7 @@ class Ticket:
 
     @property
     def stopped(self) -> str | None:
-        """Why no ticket of its queue is started now: `paused`, `not-started` or `unavailable`; None if they are."""
+        """Why no ticket of its queue is started now, such as `paused` or `sold-out`; None if they are."""
         return self._seen.stopped
 
     @property
@@ -117,6 +116,8 @@ class Ticket:
         if answer.status != 200:
             return refusal(answer, OF_A_TICKET)
         self._seen, self._end = _read(answer)
+        # The next stream begins with the ticket as it is then.
+        self._last_event_id = ""
         return self
 
     async def wait(self, timeout: float | None = None, *, leave_if_cancelled: bool = True) -> TicketEnd:
@@ -164,26 +165,39 @@ class Ticket:
                 await self.leave()
 
     async def _ended(self) -> TicketEnd:
-        fruitless = 0
-        while self._end is None and fruitless < _MOST_FRUITLESS:
-            before, began = self._seen, asyncio.get_running_loop().time()
-            try:
-                if not await self._watch():
-                    break
-            except LOST as failure:
-                _log.debug("the stream of ticket %s is interrupted: %s", self.id, repr(failure))
-            if self._end is not None:
-                break
+        fruitless = polls = 0
+        while self._end is None:
+            if fruitless < _MOST_FRUITLESS and self._requests.has_room_for_stream:
+                fruitless = await self._watched(fruitless)
+            else:
+                polls += 1
+                await sleep(min(polls, _LONGEST_POLL_SECONDS))
+                found = await self.refresh()
+                if not isinstance(found, Ticket):
+                    self._end = found
+        return self._end
+
+    async def _watched(self, fruitless: int) -> int:
+        """Watch the ticket by one stream, and then pause, unless it has ended.
+
+        Returns:
+            How many streams in a row were fruitless, this one included; the most if no stream helps.
+        """
+        before, began = self._seen, asyncio.get_running_loop().time()
+        try:
+            if not await self._watch():
+                return _MOST_FRUITLESS
+        except LOST as failure:
+            _log.debug("the stream of ticket %s is interrupted: %s", self.id, repr(failure))
+        if self._end is None:
             is_short = asyncio.get_running_loop().time() - began < _SHORT_SECONDS
             fruitless = fruitless + 1 if is_short and self._seen == before else 0
             await sleep(self._requests.retries.pause_seconds(fruitless, None))
-        return self._end or await self._asked()
+        return fruitless
 
     async def _watch(self) -> bool:
         """Follow the ticket by one stream, until that or the ticket ends. Returns whether another stream may help."""
         async with self._requests.stream(f"{self._path}/events", self._last_event_id) as stream:
-            if stream is None:
-                return False
             if isinstance(stream, ClientResponse):
                 slug = stream.problem.slug if stream.problem is not None else None
                 if slug == "unknown-ticket":
@@ -201,16 +215,6 @@ class Ticket:
         if event.name == "ticket":
             text = event.data.decode("utf-8", "replace")
             self._seen, self._end = _read(replace(answer, document=document_of(event.data), start=text[:200]))
-
-    async def _asked(self) -> TicketEnd:
-        for poll in count(1):
-            await sleep(min(poll, _LONGEST_POLL_SECONDS))
-            found = await self.refresh()
-            if not isinstance(found, Ticket):
-                self._end = found
-            if self._end is not None:
-                return self._end
-        raise AssertionError("count() has an end")
 
 
 def _read(answer: ClientResponse) -> tuple[SeenTicket, TicketEnd | None]:

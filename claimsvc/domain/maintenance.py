@@ -5,13 +5,18 @@ from dataclasses import dataclass, fields
 
 @dataclass(slots=True)
 class PurgeReport:
-    """Numbers of removed rows: stored answers, entries of lists, and coupons with their claims and codes."""
+    """Numbers of removed rows: stored answers, entries of lists, coupons with their claims and codes, and tickets.
+
+    Tickets of a removed coupon that have not ended are ended, not removed.
+    """
 
     answers: int = 0
     list_entries: int = 0
     coupons: int = 0
     claims: int = 0
     codes: int = 0
+    tickets: int = 0
+    unfinished_tickets: int = 0
 
     @property
     def rows(self) -> int:
@@ -26,10 +31,11 @@ class PurgeReport:
 
 @dataclass(slots=True)
 class Erased:
-    """A user was erased: the numbers of rows that named the user, and the pseudonym that the claims now have."""
+    """A user was erased: the numbers of rows that named the user, and the pseudonym that they now have."""
 
     erased_as: str
     coupons: int = 0
     claims: int = 0
     list_entries: int = 0
     answers: int = 0
+    tickets: int = 0

@@ -12,6 +12,7 @@ from claimsvc.http.resources.eligibility import routes as eligibility
 from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.queues import draw
 from claimsvc.http.resources.queues import routes as queues
 from claimsvc.http.resources.tickets import page
 from claimsvc.http.resources.tickets import routes as tickets
@@ -26,6 +27,7 @@ ROUTES: tuple[Route, ...] = (
     *redemptions.ROUTES,
     *tickets.ROUTES,
     *page.ROUTES,
+    *draw.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,

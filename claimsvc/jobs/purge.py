@@ -1,4 +1,7 @@
-"""Removes expired answers, replaced lists, handed batches of which no copy is left, and coupons that ended long ago."""
+"""Removes what is no longer needed: expired answers, replaced lists, batches of which no copy is left, ended tickets.
+
+Coupons that ended long ago go, too.
+"""
 
 from collections.abc import AsyncGenerator
 from contextlib import suppress
@@ -21,7 +24,7 @@ async def purge(
     actor: str,
     chunk: int = CHUNK,
 ) -> AsyncGenerator[int, None]:
-    """Make one pass: expired answers, replaced lists, old handed batches, then coupons by name.
+    """Make one pass: expired answers, replaced lists, old handed batches, ended tickets, then coupons by name.
 
     Yields the number of rows of each chunk.
 
@@ -46,6 +49,9 @@ async def purge(
         yield entries
     while batches := await maintenance.purge_fence(limit=chunk):
         yield batches
+    while tickets := await maintenance.purge_tickets(limit=chunk):
+        report.tickets += tickets
+        yield tickets
     after = ""
     failure: ClaimsvcError | None = None
     while after_days and (names := await maintenance.ended_coupons(after=after, limit=_PAGE, for_days=after_days)):

@@ -38,6 +38,14 @@ class Maintenance(Protocol):
         """Forget handed batches of more than a day ago; none of them is decided any more. Returns the number."""
         ...
 
+    async def purge_tickets(self, *, limit: int) -> int:
+        """Remove tickets that ended more than a day ago, but for dead letters.
+
+        Returns:
+            The number of tickets removed.
+        """
+        ...
+
     async def purge_lists(self, *, limit: int) -> int:
         """Remove entries of replaced lists.
 
@@ -53,8 +61,8 @@ class Maintenance(Protocol):
     async def purge_coupon(self, coupon_name: str, *, for_days: int, limit: int, actor: str) -> PurgeReport:
         """Remove claims of a coupon with their codes, then its other rows, and finally the coupon itself.
 
-        Removes nothing unless the coupon ended at least `for_days` days ago. An audit entry is written in the same
-        transaction.
+        Its tickets that have not ended, and dead letters, are ended as expired. Removes nothing unless the coupon ended
+        at least `for_days` days ago. An audit entry is written in the same transaction.
 
         Returns:
             The numbers of rows removed; all 0 if nothing is left to remove.
@@ -62,7 +70,7 @@ class Maintenance(Protocol):
         ...
 
     async def count_purgeable(self) -> PurgeReport:
-        """Count the stored answers and entries of lists that could be removed."""
+        """Count the stored answers, entries of lists and tickets that could be removed."""
         ...
 
     async def count_coupon(self, coupon_name: str) -> PurgeReport:

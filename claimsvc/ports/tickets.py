@@ -1,7 +1,7 @@
 """Queues of coupons, and the tickets that wait in them."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from claimsvc.domain import (
@@ -24,6 +24,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketStarted,
     TicketState,
@@ -59,12 +60,18 @@ class Dispatched:
             which something must happen first, such as the end of a claim that is under way.
         expired: how many tickets have waited too long, by coupon.
         lag_seconds: by how much the latest of these starts was later than the pace allowed.
+        dead: how many tickets have become dead letters, because whoever made their claims stopped too often, by coupon.
+        looked_at: how many queues.
+        skipped: those of `freed` that another instance uses just now: they are to be looked at again soon.
     """
 
     started: Sequence[StartedTicket]
     due_seconds: Mapping[str, float]
     expired: Mapping[str, int]
     lag_seconds: float = 0.0
+    dead: Mapping[str, int] = field(default_factory=dict)
+    looked_at: int = 0
+    skipped: Collection[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +134,7 @@ class Tickets(Protocol):
         Args:
             instance: the name of this instance, for operators.
             lease_seconds: how long a lease is valid.
-            freed: coupons of which claims of tickets have ended: they are due, too.
+            freed: coupons of which claims of tickets have ended, or that are due by another clock: they are due, too.
         """
         ...
 
@@ -181,7 +188,7 @@ class Tickets(Protocol):
 
     async def requeue(
         self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+    ) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
         """Try the claim of a dead ticket again at once."""
         ...
 

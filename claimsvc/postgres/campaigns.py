@@ -121,10 +121,8 @@ FROM tickets WHERE coupon_name = %(name)s
 HAVING %(seed)s::bytea IS NOT NULL
 ON CONFLICT (coupon_name) DO UPDATE SET seed = coalesce(queue.seed, excluded.seed)
 """
-# Tickets that wait are started at the pace of the new terms.
-_WAKE_QUEUE = """
-UPDATE queues SET due_at = clock_timestamp() WHERE coupon_name = %(name)s AND (due_at IS NOT NULL OR waiting > 0)
-"""
+# Tickets that wait, or are tried again, are started at the pace of the new terms.
+_WAKE_QUEUE = "UPDATE queues SET due_at = clock_timestamp() WHERE coupon_name = %(name)s"
 
 
 class PostgresCampaigns:

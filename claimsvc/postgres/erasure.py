@@ -1,9 +1,9 @@
 """Erasing a user. All counts stay the same.
 
-All claims of the user, ended ones included, get one random pseudonym as their user id; entries of lists and stored
-answers that name the user are removed. Each coupon is one transaction that locks the coupon's row, so no claim is
-decided in between. After a failure, run it again. The remaining claims then get another pseudonym: storing the first
-one with the user id would itself be data to erase.
+All claims and tickets of the user, ended ones included, get one random pseudonym as their user id; tickets that have
+not ended leave. Entries of lists and stored answers that name the user are removed. Each coupon is one transaction that
+locks the coupon's row, so no claim is decided in between. After a failure, run it again. The remaining claims then get
+another pseudonym: storing the first one with the user id would itself be data to erase.
 """
 
 from collections.abc import Awaitable, Callable
@@ -15,10 +15,13 @@ from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
+from claimsvc.postgres.tickets.joining import LOCK_QUEUE
+from claimsvc.postgres.tickets.removing import ERASE_TICKETS, PAGE_OF_USER
 
 # Some milliseconds each: a coupon needs a few index look-ups, an answer the search of its JSON.
 _PAGE_COUPONS = 500
 _PAGE_ANSWERS = 2_000
+_PAGE_TICKETS = 5_000
 
 # One look-up by the full key in each version of each list of the coupon. LIMIT, here and below, keeps the planner at
 # index look-ups; see `fast_path`.
@@ -120,6 +123,8 @@ class PostgresErasure:
     async def erase(self, user_id: str, *, actor: str, request_id: str | None = None) -> Erased:
         erased = Erased(f"erased-{uuid4()}")
         parameters = {"user_id": user_id, "erased_as": erased.erased_as, "actor": actor, "request_id": request_id}
+        # First, so that none of them is claimed any more.
+        erased.tickets = await self._erase_tickets(parameters)
         after: str | None = ""
         while after is not None:
             page = await self._page(after, user_id)
@@ -133,7 +138,7 @@ class PostgresErasure:
         # Last, because a claim repeated under its key until now stored an answer that names the user.
         erased.answers = await self._erase_answers(user_id)
         details = {"coupons": erased.coupons, "claims": erased.claims, "list_entries": erased.list_entries}
-        details["answers"] = erased.answers
+        details |= {"answers": erased.answers, "tickets": erased.tickets}
         await self._write(
             lambda driver: driver.execute(
                 INSERT_ENTRY,
@@ -160,6 +165,29 @@ class PostgresErasure:
                 await driver.execute("COMMIT", prepare=False)
             [(claims, list_entries)] = await done.fetchall()
             return claims, list_entries
+
+        return await self._write(work)
+
+    async def _erase_tickets(self, parameters: dict[str, Any]) -> int:
+        count, place = 0, {"after_coupon": "", "after_place": -1}
+        which = {"user_id": parameters["user_id"], "most": _PAGE_TICKETS}
+        while page := await self._database.fetch(PAGE_OF_USER, {**which, **place}):
+            for coupon_name, _, ids in page:
+                if ids:
+                    count += await self._erase_tickets_of(coupon_name, {**parameters, "ids": ids})
+            place = {"after_coupon": page[-1][0], "after_place": page[-1][1]}
+        return count
+
+    async def _erase_tickets_of(self, coupon_name: str, parameters: dict[str, Any]) -> int:
+        async def work(driver: Driver) -> int:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                await driver.execute(LOCK_COUPONS, {"coupon_names": [coupon_name]})
+                await driver.execute(LOCK_QUEUE, {"coupon_name": coupon_name})
+                done = await driver.execute(ERASE_TICKETS.encode(), {**parameters, "coupon_name": coupon_name})
+                await driver.execute("COMMIT", prepare=False)
+            [(tickets,)] = await done.fetchall()
+            return int(tickets)
 
         return await self._write(work)
 

@@ -17,6 +17,8 @@ from claimsvc.postgres.code_changes import TYPES_OF, CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import RETENTION
+from claimsvc.postgres.tickets.joining import LOCK_QUEUE
+from claimsvc.postgres.tickets.removing import COUNT_TICKETS, COUNT_UNFINISHED, END_OF_COUPON, PURGE_TICKETS
 from claimsvc.postgres.transactions import RestartTransactionError
 
 # Walks the index of holds from one coupon to the next, and reads only the earliest hold of each, so the cost depends on
@@ -176,18 +178,25 @@ WITH deleted AS (
         AND NOT EXISTS (SELECT FROM user_claims WHERE coupon_name = %(coupon_name)s)
         AND NOT EXISTS (SELECT FROM codes WHERE coupon_name = %(coupon_name)s)
         AND NOT EXISTS (SELECT FROM eligibility_lists WHERE coupon_name = %(coupon_name)s)
-    RETURNING 1
+        AND NOT EXISTS (
+            SELECT FROM tickets WHERE coupon_name = %(coupon_name)s AND state IN ('waiting', 'started')
+        )
+        AND NOT EXISTS (SELECT FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'dead')
+    RETURNING name
+), blocks AS (
+    DELETE FROM ticket_blocks USING deleted WHERE coupon_name = deleted.name
 )
 SELECT count(*) FROM deleted
 """
 
-_COUNT_COUPON = """
+_COUNT_COUPON = f"""
 SELECT
     (SELECT count(*) FROM eligibility_lists WHERE coupon_name = %(coupon_name)s),
     (SELECT count(*) FROM coupons WHERE name = %(coupon_name)s),
     (SELECT count(*) FROM user_claims WHERE coupon_name = %(coupon_name)s),
-    (SELECT count(*) FROM codes WHERE coupon_name = %(coupon_name)s)
-"""
+    (SELECT count(*) FROM codes WHERE coupon_name = %(coupon_name)s),
+    ({COUNT_UNFINISHED})
+"""  # noqa: S608 - of constants
 
 _T = TypeVar("_T")
 
@@ -240,6 +249,9 @@ class PostgresMaintenance:
     async def purge_fence(self, *, limit: int) -> int:
         return await self._count(PURGE_FENCE, {"most": limit})
 
+    async def purge_tickets(self, *, limit: int) -> int:
+        return await self._count(PURGE_TICKETS, {"most": limit})
+
     async def ended_coupons(self, *, after: str, limit: int, for_days: int) -> list[str]:
         parameters = {"after": after, "most": limit, "days": for_days}
         return [name for (name,) in await self._database.fetch(_ENDED_COUPONS, parameters)]
@@ -251,6 +263,7 @@ class PostgresMaintenance:
             async with driver.pipeline():
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(_LOCK_TO_REMOVE, parameters)
+                await driver.execute(LOCK_QUEUE, parameters)
                 ended = await driver.execute(_CHECK_ENDED, parameters)
             if not ended.rowcount:
                 await driver.execute("ROLLBACK", prepare=False)
@@ -261,13 +274,15 @@ class PostgresMaintenance:
                 await self._changes.mark(driver, [coupon_name])
                 removing = [
                     await driver.execute(statement, parameters)
-                    for statement in (_PURGE_CLAIMS, _PURGE_CODES, _PURGE_LIST, _PURGE_COUPON)
+                    for statement in (_PURGE_CLAIMS, _PURGE_CODES, _PURGE_LIST, END_OF_COUPON, _PURGE_COUPON)
                 ]
-            [(claims, claimed_codes)], [(other_codes,)], [(entries,)], [(coupons,)] = [
+            [(claims, claimed_codes)], [(other_codes,)], [(entries,)], [(tickets,)], [(coupons,)] = [
                 await each.fetchall() for each in removing
             ]
             codes = claimed_codes + other_codes
-            purged = PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=codes)
+            purged = PurgeReport(
+                list_entries=entries, coupons=coupons, claims=claims, codes=codes, unfinished_tickets=tickets
+            )
             async with driver.pipeline():
                 if purged.rows:
                     await driver.execute(INSERT_ENTRY, parameters_of(_purging(coupon_name, purged, for_days, actor)))
@@ -281,11 +296,15 @@ class PostgresMaintenance:
     async def count_purgeable(self) -> PurgeReport:
         [(answers,)] = await self._database.fetch(_COUNT_ANSWERS, {})
         [(entries,)] = await self._database.fetch(_COUNT_LISTS, {})
-        return PurgeReport(answers=answers, list_entries=entries)
+        [(tickets,)] = await self._database.fetch(COUNT_TICKETS, {})
+        return PurgeReport(answers=answers, list_entries=entries, tickets=tickets)
 
     async def count_coupon(self, coupon_name: str) -> PurgeReport:
-        [(entries, coupons, claims, codes)] = await self._database.fetch(_COUNT_COUPON, {"coupon_name": coupon_name})
-        return PurgeReport(list_entries=entries, coupons=coupons, claims=claims, codes=codes)
+        which = {"coupon_name": coupon_name}
+        [(entries, coupons, claims, codes, tickets)] = await self._database.fetch(_COUNT_COUPON, which)
+        return PurgeReport(
+            list_entries=entries, coupons=coupons, claims=claims, codes=codes, unfinished_tickets=tickets
+        )
 
     async def _count(self, statement: str, parameters: dict[str, Any]) -> int:
         async def work(driver: Driver) -> int:
@@ -321,6 +340,7 @@ def _purging(coupon_name: str, purged: PurgeReport, for_days: int, actor: str) -
             "claims": purged.claims,
             "codes": purged.codes,
             "list_entries": purged.list_entries,
+            "unfinished_tickets": purged.unfinished_tickets,
             "is_gone": bool(purged.coupons),
             "over_for_days": for_days,
         },

@@ -26,7 +26,7 @@ from claimsvc.domain import (
     WaitsForUnits,
 )
 from claimsvc.errors import ClaimsvcError, LockBusyError
-from claimsvc.ports import Claims, FailedTry, TicketObserver, Tickets
+from claimsvc.ports import Claims, Dispatched, FailedTry, TicketObserver, Tickets
 
 _log = structlog.get_logger("claimsvc.tickets")
 
@@ -35,6 +35,8 @@ _RENEW_SECONDS = LEASE_SECONDS / 3
 # How often another instance's queues are looked at: one that stops leaves its queues to the others.
 _LOOK_SECONDS = 0.25
 _LOOK_WHILE_IDLE_SECONDS = 1.0
+# How soon queues are looked at again that another instance has locked, at first.
+_LOCKED_OUT_SECONDS = 0.01
 # After this time without any work, this instance looks less often.
 _IDLE_SECONDS = 10.0
 _AFTER_FAILURE_SECONDS = 0.5
@@ -77,6 +79,8 @@ class TicketDispatcher:
         # When the queues that this instance started tickets of are due (monotonic seconds).
         self._due: dict[str, float] = {}
         self._worked_at = 0.0
+        # How long to wait for queues that other instances use just now; 0 if there are none.
+        self._locked_out_seconds = 0.0
 
     def joined(self, coupon_name: str) -> None:
         """Look at once whether tickets can be started, because some have joined."""
@@ -89,7 +93,6 @@ class TicketDispatcher:
     async def _run(self) -> None:
         while True:
             try:
-                await self._put_back_failed()
                 await self._dispatch_all()
             except ClaimsvcError as error:
                 _log.info("tickets could not be started now", error=str(error))
@@ -105,6 +108,8 @@ class TicketDispatcher:
         is_idle = not self._under_way and now - self._worked_at > _IDLE_SECONDS
         look = _LOOK_WHILE_IDLE_SECONDS if is_idle else _LOOK_SECONDS
         wait = min((due - now for due in self._due.values()), default=look)
+        if self._locked_out_seconds:
+            wait = min(wait, self._locked_out_seconds)
         if wait > 0:
             try:
                 async with asyncio.timeout(min(wait, look)):
@@ -115,33 +120,49 @@ class TicketDispatcher:
 
     async def _dispatch_all(self) -> None:
         """Start all tickets that may be started now."""
-        while True:
-            freed, self._freed = self._freed, set()
-            now = time.monotonic()
-            is_due = any(due <= now for due in self._due.values())
-            if not freed and not is_due:
-                due_in = await self._tickets.due_in()
-                if due_in is None or due_in > 0:
+        skipped: set[str] = set()
+        is_locked_out = False
+        try:
+            while True:
+                await self._put_back_failed()
+                freed, self._freed = self._freed, set()
+                now = time.monotonic()
+                # By this process's clock, because the database's may have been set back.
+                freed |= {name for name, due in self._due.items() if due <= now}
+                if not freed:
+                    due_in = await self._tickets.due_in()
+                    if due_in is None or due_in > 0:
+                        return
+                dispatched = await self._dispatch(freed)
+                skipped |= set(dispatched.skipped)
+                if not dispatched.looked_at:
+                    is_locked_out = True
                     return
-            try:
-                dispatched = await self._tickets.dispatch(self._instance, lease_seconds=LEASE_SECONDS, freed=freed)
-            except ClaimsvcError:
-                self._freed |= freed
-                raise
-            now = time.monotonic()
-            self._due = {name: due for name, due in self._due.items() if due > now and name not in freed}
-            self._due |= {name: now + seconds for name, seconds in dispatched.due_seconds.items()}
-            for name, count in dispatched.expired.items():
+        finally:
+            self._freed |= skipped
+            locked_out_seconds = min(2 * self._locked_out_seconds + _LOCKED_OUT_SECONDS, _LOOK_SECONDS)
+            self._locked_out_seconds = locked_out_seconds if skipped or is_locked_out else 0.0
+
+    async def _dispatch(self, freed: set[str]) -> Dispatched:
+        try:
+            dispatched = await self._tickets.dispatch(self._instance, lease_seconds=LEASE_SECONDS, freed=freed)
+        except BaseException:
+            self._freed |= freed
+            raise
+        now = time.monotonic()
+        self._due = {name: due for name, due in self._due.items() if name not in freed}
+        self._due |= {name: now + seconds for name, seconds in dispatched.due_seconds.items()}
+        for ends, end in ((dispatched.expired, TicketState.EXPIRED), (dispatched.dead, TicketState.DEAD)):
+            for name, count in ends.items():
                 for _ in range(count):
-                    self._observer.ticket_ended(name, TicketState.EXPIRED)
+                    self._observer.ticket_ended(name, end)
                 self._on_change(name)
-            if dispatched.started:
-                self._worked_at = now
-                self._observer.dispatched(dispatched.lag_seconds)
-            for ticket in dispatched.started:
-                self._begin(ticket)
-            if not dispatched.due_seconds and not dispatched.started and not dispatched.expired:
-                return
+        if dispatched.started:
+            self._worked_at = now
+            self._observer.dispatched(dispatched.lag_seconds)
+        for ticket in dispatched.started:
+            self._begin(ticket)
+        return dispatched
 
     def _begin(self, ticket: StartedTicket) -> None:
         if ticket.tries == 1:

@@ -136,7 +136,11 @@ class TicketDesk:
 
 
 def _attempt(coupon_name: str, request: JoinRequest) -> Attempt:
-    return Attempt(request.ticket_id, coupon_name, request.user_id, request.options)
+    """The claim as reading tells its refusal: without its key, under which no refusal to join is stored."""
+    options = request.options
+    if options is not None and options.idempotency_key is not None:
+        options = replace(options, idempotency_key=None)
+    return Attempt(request.ticket_id, coupon_name, request.user_id, options)
 
 
 def _fail(answer: PendingOutcome, error: BaseException) -> None:

@@ -45,6 +45,7 @@ def test_sweeping_says_how_many_holds_were_over(variables: dict[str, str], datab
 
 def test_purging_is_counted_first_and_then_done_and_audited(variables: dict[str, str], database_url: str) -> None:
     purged = {"answers": 1, "list_entries": 0, "coupons": 1, "claims": 2, "codes": 0}
+    purged |= {"tickets": 0, "unfinished_tickets": 0}
     told = claimsvc_here("purge", "--dry-run", "--json", **variables)
     assert (told.returncode, json.loads(told.stdout)) == (0, {"dry_run": True, **purged})
     assert ask(database_url, "SELECT count(*) FROM user_claims") == [(2,)]

@@ -149,6 +149,14 @@ def test_dead_letters_are_listed_and_tried_again_once(claimsvc: Run) -> None:
     assert [(each["action"], each["reason"]) for each in json.loads(told)] == [("ticket.requeue", "PostgreSQL is back")]
 
 
+def test_a_dead_letter_whose_user_waits_again_can_only_be_discarded(claimsvc: Run, database_url: str) -> None:
+    asyncio.run(_join(database_url, "eve"))
+    status, told = claimsvc("tickets", "requeue", DEAD, "--reason", "it is back")
+    assert (status, "waits again; discard it" in told) == (1, True)
+    assert claimsvc("tickets", "discard", DEAD, "--reason", "eve waits again", "--yes")[0] == 0
+    assert [each["state"] for each in listed(claimsvc)] == ["waiting", "waiting", "left"]
+
+
 def test_a_dead_letter_is_discarded_only_by_somebody_who_means_it(claimsvc: Run) -> None:
     discard = ("tickets", "discard", DEAD, "--reason", "too late")
     status, told = claimsvc(*discard)

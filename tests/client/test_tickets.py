@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from claimsvc.client import (
     AlreadyClaimed,
@@ -30,9 +31,11 @@ from claimsvc.client import (
     UnavailableError,
     UnexpectedAnswerError,
     UnknownTicket,
+    sending,
 )
 from claimsvc.client import tickets as module
 from claimsvc.client.events import Event, EventParser
+from claimsvc.http.resources.tickets import watching
 from tests.client.scripted import (
     CLAIM,
     COUPON,
@@ -167,6 +170,7 @@ async def test_the_place_is_known_while_it_is_waited_for() -> None:
         await until(lambda: ticket.position == 2, "the ticket is watched")
         assert ticket.end is None
         waiting.cancel()
+        await asyncio.wait([waiting])
 
 
 @pytest.mark.parametrize("interruption", [None, cuts], ids=["ends", "is cut"])
@@ -178,7 +182,10 @@ async def test_an_interrupted_stream_goes_on_where_it_was(interruption: Say | No
     assert [asked.headers.get("Last-Event-ID") for asked in service.asked[1:]] == [None, "e-0", "e-0", "e-0"]
 
 
-async def test_a_stream_that_is_silent_is_opened_again() -> None:
+async def test_a_stream_that_is_silent_is_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Longer than the service is silent, by far.
+    assert sending._STREAM_SILENCE_SECONDS > watching._BEAT_SECONDS + 2
+    monkeypatch.setattr(sending, "_STREAM_SILENCE_SECONDS", 0.2)
     async with joined(streams(waits(2), then=hangs), streams(CLAIMED), silence_seconds=0.2) as (ticket, service):
         assert await ticket.wait() == Claimed(_CLAIM)
     assert asked_of(service) == ["GET /events"] * 2
@@ -228,6 +235,27 @@ async def test_streams_leave_connections_for_requests(pauses: list[float]) -> No
     async with joined(says(200, waits(2)), says(200, CLAIMED), connections=1) as (ticket, service):
         assert await ticket.wait() == Claimed(_CLAIM)
     assert asked_of(service) == ["GET ", "GET "]
+
+
+async def test_a_ticket_without_a_stream_gets_one_as_soon_as_there_is_room(pauses: list[float]) -> None:
+    streamed = [streams(waits(2), then=hangs), streams(CLAIMED)]
+
+    async def say(request: web.Request) -> web.StreamResponse:
+        if request.path.endswith("/events"):
+            return await streamed.pop(0)(request)
+        return await says(202 if request.method == "POST" else 200, waits(1))(request)
+
+    async with scripted(say) as service, ClaimClient(service.url, connections=3) as client:
+        first, second = [await client.claim_async(user_id=user, coupon_name="spring") for user in ("ada", "ben")]
+        assert isinstance(first, Ticket)
+        assert isinstance(second, Ticket)
+        watching = asyncio.create_task(first.wait(leave_if_cancelled=False))
+        await until(lambda: first.position == 2, "the first is watched")
+        waiting = asyncio.create_task(second.wait())
+        await until(lambda: f"GET {_PATH}" in [f"{each.method} {each.path}" for each in service.asked], "it is asked")
+        watching.cancel()
+        await asyncio.wait([watching])
+        assert await waiting == Claimed(_CLAIM)
 
 
 async def test_a_ticket_that_is_no_longer_known_has_ended_unknown(pauses: list[float]) -> None:

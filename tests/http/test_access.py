@@ -47,6 +47,7 @@ WITH_TOKENS: dict[str, set[str]] = {
     "DELETE /api/coupons/{name}/allow-list": {"admin", "coupons:write"},
     "DELETE /api/coupons/{name}/deny-list": {"admin", "coupons:write"},
     "GET /api/coupons": ALL,
+    "GET /api/coupons/{name}/draw": ALL,
     "POST /api/coupons/{name}/codes": {"admin", "codes:write"},
     "POST /api/coupons/{name}/codes/generate": {"admin", "codes:write"},
     "POST /api/codes/{code}/redeem": {"admin", "codes:redeem"},

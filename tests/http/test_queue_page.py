@@ -160,6 +160,13 @@ async def test_the_events_of_the_page_say_what_the_page_says(stage: Stage) -> No
         (waiting(9, eta_seconds=9000), "You are number 10 in the queue", "in about 3 hours."),
         (waiting(9, eta_seconds=None), "You are number 10 in the queue", "9 others are before you."),
         (waiting(9, stopped=QueueStop.PAUSED), "You are number 10 in the queue", "The queue is paused for now."),
+        (
+            ended(TicketState.CLAIMED, claim=replace(CLAIM, state=ClaimState.HELD)),
+            "One is held for you",
+            "Confirm it soon",
+        ),
+        (waiting(9, stopped=QueueStop.SOLD_OUT), "You are number 10 in the queue", "All are taken for now."),
+        (waiting(ahead=None, stopped=QueueStop.NOT_STARTED), "You are in the draw", "drawn by lot at the start."),
         (ended(TicketState.REFUSED, refusal=SoldOut()), "You have not got one", "The reason: Sold out."),
     ],
 )
@@ -173,6 +180,8 @@ def test_the_place_and_the_estimate_are_told_in_plain_words(ticket: Ticket, head
 def test_every_state_and_stop_has_words() -> None:
     for state in TicketState:
         assert words_of(replace(waiting(), state=state)).ended is state.is_end
+    for claim_state in ClaimState:
+        words_of(ended(TicketState.CLAIMED, claim=replace(CLAIM, state=claim_state)))
     for stop in QueueStop:
         assert "keep your place" in " ".join(words_of(waiting(stopped=stop)).lines)
 

@@ -169,6 +169,9 @@ class OneBroken:
     async def purge_fence(self, *, limit: int) -> int:
         return 0
 
+    async def purge_tickets(self, *, limit: int) -> int:
+        return 0
+
     async def purge_lists(self, *, limit: int) -> int:
         return 0
 

@@ -18,12 +18,15 @@ from claimsvc.domain import (
     ClaimOptions,
     IdempotencyKey,
     NewCode,
+    Queued,
     StrategyName,
 )
+from claimsvc.ports import FailedTry
 from claimsvc.postgres import Repositories, erasure
 from tests.support.databases import administrate
 from tests.support.program import claimsvc_here
 from tests.support.storage import attempts, broken_sums, create_coupon, entries_about, kinds
+from tests.support.tickets import QUICK, broken_queues, claim, create_queued, joined, started, state, wish
 
 # Long enough to be found in whatever text there is, and hostile to whatever is made of it.
 USER = "ada'--the\\forgotten%_1"
@@ -122,7 +125,7 @@ async def test_nothing_names_a_user_that_was_forgotten_and_all_counts_are_as_the
 
     [whole] = await entries_about(storage, "user", erased.erased_as, limit=9)
     assert (whole.actor, whole.action, whole.request_id) == (ACTOR, "user.erase", "mine")
-    assert whole.details == {"coupons": 5, "claims": 6, "list_entries": 4, "answers": 3}
+    assert whole.details == {"coupons": 5, "claims": 6, "list_entries": 4, "answers": 3, "tickets": 0}
     of_summer = (await entries_about(storage, "coupon", "summer", limit=9))[0]
     assert of_summer.details == {"erased_as": erased.erased_as, "claims": 2, "list_entries": 0}
 
@@ -131,6 +134,56 @@ async def test_nothing_names_a_user_that_was_forgotten_and_all_counts_are_as_the
     assert len(await entries_about(storage, "coupon", "summer", limit=9)) == 2
     await claimed(storage, USER, "spring")
     assert kinds(await storage.admission.admit(wishes(USER, "spring"))) == ["AlreadyClaimed"]
+
+
+@pytest.mark.parametrize("page", [1, 5_000], ids=["by-ones", "at-once"])
+async def test_tickets_of_a_forgotten_user_leave_or_stay_as_they_ended_without_the_name(
+    storage: Repositories, database_url: str, monkeypatch: pytest.MonkeyPatch, page: int
+) -> None:
+    monkeypatch.setattr(erasure, "_PAGE_TICKETS", page)
+    one_at_once = replace(QUICK, concurrency=1)
+    for name in ("claimed", "refused", "waiting", "started", "dead"):
+        await create_queued(storage, 5, one_at_once, name)
+        await joined(storage, "ben", on=name)
+        for ticket in await started(storage):
+            await claim(storage, ticket)
+    await storage.tickets.pause("waiting", AuditEntry(ACTOR, "queue.pause", "coupon", "waiting"), paused=True)
+    options = ClaimOptions(attributes={"name": USER}, token={"sub": USER})
+    tickets = {}
+    for name in ("claimed", "refused", "waiting", "started", "dead"):
+        [queued] = await storage.tickets.join(name, [wish(USER, options)])
+        assert isinstance(queued, Queued)
+        tickets[name] = queued.ticket
+        if name == "refused":
+            administrate(database_url, "UPDATE coupons SET amount = 1, remaining_amount = 0 WHERE name = 'refused'")
+        if name == "waiting":
+            continue
+        [ticket] = await started(storage, name)
+        if name in ("claimed", "refused"):
+            await claim(storage, ticket)
+        elif name == "dead":
+            await storage.tickets.put_back([FailedTry(ticket, None)])
+        else:
+            under_way = ticket
+    await joined(storage, "eve", on="waiting")
+    assert places_that_name(database_url, USER)["public.tickets"] == 5
+
+    erased = await storage.erasure.erase(USER, actor=ACTOR)
+    assert erased.tickets == 5
+    assert places_that_name(database_url, USER) == {}
+    ends = {name: await state(storage, ticket) for name, ticket in tickets.items()}
+    assert ends == {"claimed": "claimed", "refused": "refused", "waiting": "left", "started": "left", "dead": "left"}
+    assert administrate(
+        database_url, "SELECT user_id, count(*) FROM tickets WHERE user_id <> 'ben' GROUP BY 1 ORDER BY 1"
+    ) == [
+        (erased.erased_as, 5),
+        ("eve", 1),
+    ]
+    assert kinds([*await claim(storage, under_way)]) == ["LeaseLost"]
+    assert broken_queues(database_url) == []
+    [eve] = await joined(storage, "eve", on="waiting")
+    assert eve.position == 1
+    assert (await storage.erasure.erase(USER, actor=ACTOR)).tickets == 0
 
 
 async def test_a_user_who_claims_meanwhile_is_forgotten_by_asking_again_and_no_unit_is_lost(

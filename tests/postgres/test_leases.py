@@ -10,7 +10,7 @@ from uuid_utils.compat import uuid7
 from claimsvc.domain import PLAIN, JoinRequest, Queue, Queued, StrategyName, TicketState
 from claimsvc.ports import FailedTry
 from claimsvc.postgres import Repositories
-from claimsvc.postgres.tickets import PostgresTickets, joining
+from claimsvc.postgres.tickets import PostgresTickets, joining, joining_all
 from tests.support.waiting import until
 
 _QUEUE = Queue(rate_per_second=1000, concurrency=2, max_wait_seconds=60, max_length=100)
@@ -30,14 +30,14 @@ async def test_a_queue_that_was_created_after_it_could_be_locked_is_not_joined(
 ) -> None:
     await _create(storage)
     which = {"coupon_name": "spring"}
-    request = joining._parameters("spring", [JoinRequest(str(uuid7()), "late")])
+    request = joining._parameters("spring", [JoinRequest(str(uuid7()), "late")], in_doubt=False)
     async with await psycopg.AsyncConnection.connect(database_url) as connection:
-        await connection.execute(joining._LOCK_TO_JOIN.encode(), which)
+        await connection.execute(joining_all.LOCK_TO_JOIN.encode(), which)
         assert len(await _join(storage, "ada", "ben")) == 2
         # Without the lock it would take a place that is taken, or one too many.
         assert await (await connection.execute(joining._JOIN.encode(), request)).fetchall() == []
         await connection.rollback()
-        await connection.execute(joining._LOCK_TO_JOIN.encode(), which)
+        await connection.execute(joining_all.LOCK_TO_JOIN.encode(), which)
         assert len(await (await connection.execute(joining._JOIN.encode(), request)).fetchall()) == 1
 
 

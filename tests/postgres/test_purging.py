@@ -1,12 +1,15 @@
 """What nobody asks for any more goes, and nothing else; the sums are right in every snapshot meanwhile."""
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import psycopg
 import pytest
 
 from claimsvc.domain import Ended, PurgeReport, StrategyName, UnknownCoupon
+from claimsvc.ports import FailedTry
 from claimsvc.postgres import Repositories
 from claimsvc.postgres.maintenance import PostgresMaintenance
 from tests.support.databases import administrate
@@ -19,6 +22,7 @@ from tests.support.storage import (
     open_maintenance,
     open_storage,
 )
+from tests.support.tickets import QUICK, broken_queues, claim, create_queued, joined, started
 
 _KEPT = "INSERT INTO idempotent_answers (caller, key, fingerprint, answer, request_id, kept_at) VALUES "
 
@@ -252,3 +256,57 @@ async def test_purging_under_load_by_several_keeps_the_sums_and_refuses_nobody_w
     assert count(database_url, "codes", "code_names", "coupons") == [0, 0, 1]
     [after] = await storage.admission.admit(attempts("late"))
     assert isinstance(after, UnknownCoupon)
+
+
+async def test_tickets_are_removed_a_day_after_their_end_and_dead_letters_are_kept(
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
+) -> None:
+    await create_queued(storage, queue=replace(QUICK, rate_per_second=1))
+    tickets = await joined(storage, *(f"user-{number}" for number in range(9)))
+    for each in tickets[3:]:
+        await storage.tickets.leave(each.id)
+    ages = ["24 hours 1 minute", "25 hours", "9 days", "23 hours 59 minutes", "0 hours", "25 hours"]
+    for each, age in zip(tickets[3:], ages, strict=True):
+        administrate(database_url, f"UPDATE tickets SET ended_at = now() - interval '{age}' WHERE id = '{each.id}'")
+    administrate(database_url, f"UPDATE tickets SET state = 'dead' WHERE id = '{tickets[8].id}'")
+    administrate(database_url, f"UPDATE tickets SET joined_at = now() - interval '9 days' WHERE id = '{tickets[0].id}'")
+    assert (await maintenance.count_purgeable()).tickets == 3
+    assert [await maintenance.purge_tickets(limit=2) for _ in range(3)] == [2, 1, 0]
+    kept = administrate(database_url, "SELECT user_id, state FROM tickets ORDER BY place")
+    assert kept == [
+        *((f"user-{number}", "waiting") for number in range(3)),
+        *((f"user-{number}", "left") for number in (6, 7)),
+        ("user-8", "dead"),
+    ]
+    assert broken_queues(database_url) == []
+    assert [each.position for each in await joined(storage, "user-9")] == [4]
+
+
+async def test_a_purged_coupon_ends_what_waits_for_it_and_dead_letters_chunk_by_chunk(
+    storage: Repositories, maintenance: PostgresMaintenance, database_url: str
+) -> None:
+    await create_queued(storage, 300, replace(QUICK, concurrency=8))
+    await create_queued(storage, name="autumn")
+    await joined(storage, "ada", on="autumn")
+    tickets = await joined(storage, *(f"user-{number}" for number in range(300)))
+    begun = [each for each in await started(storage) if each.coupon_name == "spring"]
+    await claim(storage, begun[0])
+    await storage.tickets.put_back([FailedTry(each, None) for each in begun[1:4]])
+    end(database_url)
+    expected = PurgeReport(coupons=1, claims=1, unfinished_tickets=299)
+    assert await maintenance.count_coupon("spring") == expected
+    first = await maintenance.purge_coupon("spring", for_days=9, limit=7, actor="job:purge")
+    assert (first.unfinished_tickets, first.coupons) == (10, 0)
+    assert broken_queues(database_url) == []
+    report = await purge_all(maintenance)
+    report.add(first)
+    assert report == expected
+    assert administrate(database_url, "SELECT coupon_name FROM queues") == [("autumn",)]
+    assert administrate(database_url, "SELECT DISTINCT coupon_name FROM ticket_blocks") == [("autumn",)]
+    found = await storage.tickets.read([each.id for each in tickets])
+    assert Counter(str(each.state) for each in found) == {"claimed": 1, "expired": 299}
+    assert kinds([*await claim(storage, begun[5])]) == ["LeaseLost"]
+    entries = await entries_about(storage, "coupon", "spring", limit=100)
+    assert sum(entry.details.get("unfinished_tickets", 0) for entry in entries) == 299
+    administrate(database_url, "UPDATE tickets SET ended_at = now() - interval '2 days' WHERE ended_at IS NOT NULL")
+    assert await maintenance.purge_tickets(limit=1000) == 300

@@ -23,16 +23,16 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import queue_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.tickets.drawing import draw
-from claimsvc.postgres.tickets.joining import options_of
+from claimsvc.postgres.tickets.options import options_of
 from claimsvc.postgres.tickets.reading import BLOCK
 
 # In one transaction, so that the locks are held for some milliseconds.
 _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
 _EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-_CLOCK_TOLERANCE = timedelta(milliseconds=200)
 # When a ticket is looked at again that somebody else has locked although its lease has ended.
-_LOCKED = timedelta(milliseconds=500)
+_LOOK_AGAIN = timedelta(milliseconds=100)
+_CLOCK_TOLERANCE = timedelta(milliseconds=200)
 
 _DUE = """
 SELECT coupon_name FROM queues
@@ -40,6 +40,7 @@ WHERE due_at <= clock_timestamp() OR coupon_name = ANY (%(freed)s)
 ORDER BY due_at LIMIT %(most)s
 FOR UPDATE SKIP LOCKED
 """
+_EXISTING = "SELECT coupon_name FROM queues WHERE coupon_name = ANY (%(freed)s)"
 _ALL_DUE = "SELECT coupon_name FROM queues WHERE due_at IS NOT NULL"
 _DUE_AT = "SELECT clock_timestamp(), min(due_at) FROM queues WHERE due_at IS NOT NULL"
 
@@ -131,35 +132,42 @@ FROM unnest(
 WHERE queue.coupon_name = written.coupon_name
 """
 
-_RENEW = """
-UPDATE tickets SET leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
-FROM unnest(%(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[]) AS held (coupon_name, place, lease)
-WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND tickets.lease = held.lease
-    AND state = 'started' AND leased_until > clock_timestamp()
+# A ticket that is locked is ending just now: whoever waited for it could wait in a circle.
+_HELD = """
+    SELECT ticket.coupon_name, ticket.place, held.retry_seconds, held.counts
+    FROM unnest(%(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(counts)s::bool[])
+        AS held (coupon_name, place, lease, retry_seconds, counts)
+    JOIN tickets AS ticket
+        ON ticket.coupon_name = held.coupon_name AND ticket.place = held.place AND ticket.lease = held.lease
+    WHERE ticket.state = 'started'
+    FOR NO KEY UPDATE OF ticket SKIP LOCKED
 """
+_RENEW = f"""
+WITH held AS MATERIALIZED ({_HELD})
+UPDATE tickets SET leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
+FROM held
+WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND leased_until > clock_timestamp()
+"""  # noqa: S608 - of constants
 
-_PUT_BACK = """
-WITH failed AS (
-    SELECT * FROM unnest(
-        %(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(stop)s::float8[],
-        %(counts)s::bool[]
-    ) AS failed (coupon_name, place, lease, retry_seconds, stop_seconds, counts)
-), given_up AS (
+_PUT_BACK = f"""
+WITH held AS MATERIALIZED ({_HELD}), given_up AS (
     UPDATE tickets SET lease = NULL, leased_until = NULL,
         state = CASE WHEN retry_seconds IS NULL THEN 'dead' ELSE 'started' END,
         ended_at = CASE WHEN retry_seconds IS NULL THEN clock_timestamp() END,
         next_try_at = clock_timestamp() + make_interval(secs => retry_seconds),
         tries = tries - CASE WHEN counts THEN 0 ELSE 1 END
-    FROM failed
-    WHERE tickets.coupon_name = failed.coupon_name AND tickets.place = failed.place AND tickets.lease = failed.lease
-        AND state = 'started'
+    FROM held WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place
 )
 UPDATE queues SET due_at = clock_timestamp(),
     stopped_until = CASE WHEN stop.seconds > 0 THEN clock_timestamp() + make_interval(secs => stop.seconds)
         ELSE stopped_until END
-FROM (SELECT coupon_name, max(stop_seconds) AS seconds FROM failed GROUP BY coupon_name) AS stop
+FROM (
+    SELECT coupon_name, max(stop_seconds) AS seconds
+    FROM unnest(%(names)s::text[], %(stop)s::float8[]) AS failed (coupon_name, stop_seconds)
+    GROUP BY coupon_name
+) AS stop
 WHERE queues.coupon_name = stop.coupon_name
-"""
+"""  # noqa: S608 - of constants
 _LOCK_QUEUES = "SELECT FROM queues WHERE coupon_name = ANY (%(names)s) ORDER BY coupon_name FOR UPDATE"
 
 # What was written by the clock before would come too late by as much as it was set back.
@@ -186,32 +194,46 @@ class TicketDispatching:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._clock = _Clock()
+        self._to_draw: list[str] = []
 
     async def dispatch(self, instance: str, *, lease_seconds: float, freed: Collection[str] = ()) -> Dispatched:
         """See `ports.Tickets`."""
         await self._bring_near(lease_seconds)
 
-        async def work(driver: Driver, in_doubt: bool) -> list[_Pass]:
-            await driver.execute("BEGIN", prepare=False)
-            due = await driver.execute(_DUE, {"freed": list(freed), "most": _MOST_QUEUES})
+        async def work(driver: Driver, in_doubt: bool) -> tuple[list[_Pass], set[str]]:
+            async with driver.pipeline():
+                await driver.execute("BEGIN", prepare=False)
+                due = await driver.execute(_DUE, {"freed": list(freed), "most": _MOST_QUEUES})
+                existing = await driver.execute(_EXISTING, {"freed": list(freed)}) if freed else None
             names = [name for (name,) in await due.fetchall()]
+            skipped = {name for (name,) in await existing.fetchall()} - set(names) if existing is not None else set()
             passes = await self._passes(driver, names, lease_seconds) if names else []
             async with driver.pipeline():
                 await _write(driver, passes, instance, lease_seconds)
                 await driver.execute("COMMIT", prepare=False)
-            return passes
+            return passes, skipped
 
+        await self._draw()
         # Leases of a commit in doubt end by themselves: nobody knows which these are.
-        passes = await self._database.run_transaction(work)
-        for each in passes:
-            if each.is_to_draw:
-                await draw(self._database, each.name)
+        passes, skipped = await self._database.run_transaction(work)
+        self._to_draw = [each.name for each in passes if each.is_to_draw]
+        # Leases that are given do not wait for that.
+        if not any(each.started for each in passes):
+            await self._draw()
         return Dispatched(
             [_started(row, lease, each.now) for each in passes for row, lease in each.started],
             {each.name: (each.due_at - each.now).total_seconds() for each in passes if each.due_at is not None},
             {each.name: len(each.expired) for each in passes if each.expired},
             max((each.lag_seconds for each in passes if each.started), default=0.0),
+            dead={each.name: len(each.dead) for each in passes if each.dead},
+            looked_at=len(passes),
+            skipped=skipped,
         )
+
+    async def _draw(self) -> None:
+        """Draw the orders that are to be drawn. They stay due until they are."""
+        while self._to_draw:
+            await draw(self._database, self._to_draw.pop())
 
     async def _passes(self, driver: Driver, names: Sequence[str], lease_seconds: float) -> list["_Pass"]:
         which = {"names": list(names), "most": _MOST_OF_A_QUEUE, "usual": USUAL_QUEUE.concurrency}
@@ -245,13 +267,17 @@ class TicketDispatching:
 
     async def renew(self, tickets: Sequence[StartedTicket], *, lease_seconds: float) -> None:
         """See `ports.Tickets`."""
-        await self._write_once(_RENEW, {**_places(tickets), "lease_seconds": lease_seconds})
+        await self._write_once(
+            _RENEW, {**_places(tickets, [None] * len(tickets), [True] * len(tickets)), "lease_seconds": lease_seconds}
+        )
 
     async def put_back(self, failed: Sequence[FailedTry]) -> None:
         """See `ports.Tickets`."""
-        parameters = _places([each.ticket for each in failed])
-        parameters["retry"] = [each.retry_seconds for each in failed]
-        parameters["counts"] = [each.counts for each in failed]
+        parameters = _places(
+            [each.ticket for each in failed],
+            [each.retry_seconds for each in failed],
+            [each.counts for each in failed],
+        )
         parameters["stop"] = [each.stop_seconds for each in failed]
         await self._write_once(_PUT_BACK, parameters)
 
@@ -385,10 +411,10 @@ class _Pass:
         else:
             if next_try_at is not None:
                 times.append(next_try_at)
-            if self.locked:
-                times.append(self.now + _LOCKED)
             if self.started:
                 times.append(self.now + lease)
+            if self.locked:
+                times.append(self.now + _LOOK_AGAIN)
             if has_more and self.row["under_way"] + self.locked + len(self.started) < queue.concurrency:
                 times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
         if self.row["is_sold_out"]:
@@ -425,11 +451,15 @@ def _started(row: Mapping[str, Any], lease: TicketLease, now: datetime) -> Start
     )
 
 
-def _places(tickets: Sequence[StartedTicket]) -> dict[str, Any]:
+def _places(
+    tickets: Sequence[StartedTicket], retry_seconds: Sequence[float | None], counts: Sequence[bool]
+) -> dict[str, Any]:
     return {
         "names": [each.coupon_name for each in tickets],
         "places": [each.lease.place for each in tickets],
         "leases": [each.lease.token for each in tickets],
+        "retry": retry_seconds,
+        "counts": counts,
     }
 
 

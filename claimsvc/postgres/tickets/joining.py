@@ -4,16 +4,16 @@ The queue's row is locked first, so `max_length` holds and places are in the ord
 statement, in one round trip.
 """
 
+import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 from math import ceil
 from typing import Any
 
+import psycopg
 from psycopg.types.json import Jsonb
 
 from claimsvc.domain import (
     USUAL_QUEUE,
-    ClaimOptions,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
@@ -29,23 +29,18 @@ from claimsvc.domain import (
     UnknownCoupon,
     UnknownTicket,
 )
-from claimsvc.domain.admission import replay
+from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.domain.pacing import eta_seconds
 from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
-from claimsvc.postgres.tickets.reading import BLOCK, read_tickets
+from claimsvc.postgres.tickets.joining_all import LOCK_TO_JOIN, join_all
+from claimsvc.postgres.tickets.options import stored_options
+from claimsvc.postgres.tickets.reading import BLOCK, STOPPED, read_tickets
 from claimsvc.postgres.transactions import RestartTransactionError
 
 LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
-
-# The transaction remembers that it has locked the queue. Otherwise another instance, which creates the queue and joins
-# it between this statement and the next, would not be waited for.
-_LOCK_TO_JOIN = """
-SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM queues
-WHERE coupon_name = %(coupon_name)s FOR UPDATE
-"""
 
 # Places go on after those of a coupon of the same name that was purged.
 _CREATE_QUEUE = """
@@ -65,7 +60,20 @@ coalesce(
 )
 """
 
-# Who has a ticket keeps it. Who would be refused at once gets no ticket: what the claim would result in is looked up.
+# An instance of an earlier version may have purged the coupon without them.
+_END_FORMER = """
+UPDATE tickets SET state = 'expired', ended_at = clock_timestamp(), lease = NULL, leased_until = NULL,
+    next_try_at = NULL
+WHERE coupon_name = %(coupon_name)s AND state IN ('waiting', 'started')
+"""
+_FORGET_BLOCKS = "DELETE FROM ticket_blocks WHERE coupon_name = %(coupon_name)s"
+
+_NOT_ALL_SECONDS = 0.5
+_REMEMBERED = 10_000
+
+# Who has a ticket keeps it: after a commit in doubt also one that has ended meanwhile. Whose claim will confirm a hold
+# needs no unit, so nothing but the length of the queue stands in the way; in a batch, these come first. Who would be
+# refused at once gets no ticket: what the claim would result in is looked up.
 _JOIN = f"""
 WITH queue AS MATERIALIZED (
     SELECT queue.waiting, queue.next_place, queue.pace, clock_timestamp() AS now,
@@ -84,7 +92,7 @@ WITH queue AS MATERIALIZED (
                 OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
             false
         ) AS is_closed,
-        {_IS_BEFORE_DRAW} AS is_before_draw
+        {_IS_BEFORE_DRAW} AS is_before_draw, {STOPPED} AS stopped
     FROM queues AS queue
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
@@ -96,28 +104,35 @@ WITH queue AS MATERIALIZED (
     ORDER BY user_id, nth
 ), known AS (
     SELECT requested.*, ticket.id AS ticket_id,
-        queue.is_closed OR (queue.is_waiting_list AND NOT is_eligible) OR (
-            SELECT count(*) FROM (
-                SELECT FROM user_claims
-                WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state = 'active'
-                    AND held_until IS NULL
-                LIMIT queue.per_user_limit
-            ) AS claim
-        ) >= queue.per_user_limit AS is_refused
+        NOT claimed.is_held AND (
+            queue.is_closed OR (queue.is_waiting_list AND NOT is_eligible)
+            OR claimed.claims >= queue.per_user_limit
+        ) AS is_refused,
+        claimed.is_held
     FROM queue CROSS JOIN requested
+    CROSS JOIN LATERAL (
+        SELECT count(*) AS claims, coalesce(bool_or(held_until > clock_timestamp()), false) AS is_held FROM (
+            SELECT held_until FROM user_claims
+            WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state = 'active'
+            LIMIT 1000
+        ) AS claim
+    ) AS claimed
     LEFT JOIN LATERAL (
         SELECT id FROM tickets
         WHERE coupon_name = %(coupon_name)s AND user_id = requested.user_id AND state IN ('waiting', 'started')
+        UNION ALL
+        SELECT id FROM tickets
+        WHERE %(in_doubt)s AND coupon_name = %(coupon_name)s AND id = requested.id
         LIMIT 1
     ) AS ticket ON true
 ), newcomers AS (
-    SELECT user_id, id, options, row_number() OVER (ORDER BY nth) - 1 AS number
+    SELECT user_id, id, options, is_held, row_number() OVER (ORDER BY is_held DESC, nth) - 1 AS number
     FROM known WHERE ticket_id IS NULL AND NOT is_refused
 ), joined AS (
     INSERT INTO tickets (coupon_name, place, id, user_id, options, joined_at)
     SELECT %(coupon_name)s, queue.next_place + number, id, user_id, options, queue.now
     FROM newcomers CROSS JOIN queue
-    WHERE queue.waiting + number < least(queue.max_length, queue.units)
+    WHERE queue.waiting + number < queue.max_length AND (is_held OR queue.waiting + number < queue.units)
     RETURNING user_id, id, place, joined_at
 ), counted AS (
     INSERT INTO ticket_blocks AS block (coupon_name, block, waiting)
@@ -133,15 +148,15 @@ WITH queue AS MATERIALIZED (
     WHERE queue.coupon_name = %(coupon_name)s AND more.tickets > 0
 )
 SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
-    CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, queue.pace, queue.rate,
-    queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible
+    CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, joined.place,
+    queue.pace, queue.rate, queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible, queue.stopped
 FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
 """  # noqa: S608 - of constants
 
 _LEAVE = f"""
 WITH gone AS (
     UPDATE tickets SET state = 'left', ended_at = clock_timestamp()
-    WHERE coupon_name = %(coupon_name)s AND place = %(place)s AND state = 'waiting'
+    WHERE coupon_name = %(coupon_name)s AND id = %(id)s AND state = 'waiting'
     RETURNING place
 ), counted AS (
     UPDATE ticket_blocks SET waiting = waiting - 1 FROM gone
@@ -150,37 +165,70 @@ WITH gone AS (
 UPDATE queues SET waiting = waiting - 1 FROM gone WHERE coupon_name = %(coupon_name)s
 """  # noqa: S608 - of constants
 
-_PLACE = "SELECT coupon_name, place FROM tickets WHERE id = %(id)s"
+_COUPON = "SELECT coupon_name FROM tickets WHERE id = %(id)s"
 
 
-async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
-    """See `ports.Tickets.join`."""
+class Joining:
+    """Lets claims wait in queues.
+
+    Args:
+        database: where statements run.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Until when (monotonic seconds) it is assumed that not all of a batch can join a queue.
+        self._not_all_until: dict[str, float] = {}
+
+    async def join(self, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
+        """See `ports.Tickets.join`."""
+        joined: Mapping[int, Queued] = {}
+        was_in_doubt = False
+
+        async def work(driver: Driver, in_doubt: bool) -> Mapping[int, Queued] | None:
+            nonlocal was_in_doubt
+            was_in_doubt = in_doubt
+            return {} if in_doubt else await join_all(driver, coupon_name, requests)
+
+        now = time.monotonic()
+        if self._not_all_until.get(coupon_name, now) <= now and not any(map(_key, requests)):
+            found = await self._database.run_transaction(work)
+            if found is None:
+                if len(self._not_all_until) >= _REMEMBERED:
+                    self._not_all_until.clear()
+                self._not_all_until[coupon_name] = now + _NOT_ALL_SECONDS
+            joined = found or {}
+        others = [request for number, request in enumerate(requests) if number not in joined]
+        results = iter(await _join(self._database, coupon_name, others, was_in_doubt) if others else ())
+        return [joined[number] if number in joined else next(results) for number in range(len(requests))]
+
+
+async def _join(
+    database: Database, coupon_name: str, requests: Sequence[JoinRequest], was_in_doubt: bool
+) -> list[Joined | None]:
+    """Let these join, whoever they are; see `Joining.join`. A commit that was in doubt may have let them join."""
     keys = [key for each in requests if (key := _key(each)) is not None]
 
     async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
+        in_doubt = in_doubt or was_in_doubt
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            await driver.execute(_LOCK_TO_JOIN, {"coupon_name": coupon_name})
+            await driver.execute(LOCK_TO_JOIN, {"coupon_name": coupon_name})
             stored = await look_up(driver, *keys)
             if not keys:
-                rows = await driver.execute(_JOIN, _parameters(coupon_name, requests))
+                rows = await driver.execute(_JOIN, _parameters(coupon_name, requests, in_doubt))
                 await driver.execute("COMMIT", prepare=False)
         if not keys:
             return await _results(driver, coupon_name, requests, await rows.fetchall())
         answers = await found(stored)
-        old: dict[int, Joined] = {}
-        for nth, request in enumerate(requests):
-            key = _key(request)
-            if key is not None and (answer := answers.get((key.caller, key.key))) is not None:
-                replayed: Replayed | KeyReused | Queued = replay(answer, key, in_doubt)
-                old[nth] = replayed
-        new = [request for nth, request in enumerate(requests) if nth not in old]
-        rows = await driver.execute(_JOIN, _parameters(coupon_name, new))
-        results = iter(await _results(driver, coupon_name, new, await rows.fetchall()))
-        joined = [old[nth] if nth in old else next(results) for nth in range(len(requests))]
+        new = _first_of_each_key(requests, answers)
+        rows = await driver.execute(_JOIN, _parameters(coupon_name, new, in_doubt))
+        found_ = await _results(driver, coupon_name, new, await rows.fetchall())
+        results = {request.ticket_id: result for request, result in zip(new, found_, strict=True)}
+        joined, stored_ = _with_answers(requests, results, answers, in_doubt)
         try:
             async with driver.pipeline():
-                await store(driver, _answers(requests, joined, old))
+                await store(driver, stored_)
                 await driver.execute("COMMIT", prepare=False)
         except STORED_BY_ANOTHER as error:
             raise RestartTransactionError from error
@@ -192,32 +240,81 @@ async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequ
     return joined
 
 
-def _answers(
-    requests: Sequence[JoinRequest], joined: Sequence[Joined | None], old: Mapping[int, Joined]
-) -> list[tuple[IdempotencyKey, Queued]]:
-    answers: dict[tuple[str, str], tuple[IdempotencyKey, Queued]] = {}
-    for nth, (request, result) in enumerate(zip(requests, joined, strict=True)):
+def _first_of_each_key(
+    requests: Sequence[JoinRequest], answers: Mapping[tuple[str, str], AnswerRecord]
+) -> list[JoinRequest]:
+    """Return the requests whose answers are neither stored nor those of an earlier request with the same key."""
+    known = set(answers)
+    new = []
+    for request in requests:
         key = _key(request)
-        if key is not None and nth not in old and isinstance(result, Queued):
-            answers.setdefault((key.caller, key.key), (key, result))
-    return list(answers.values())
+        if key is None or (key.caller, key.key) not in known:
+            new.append(request)
+        if key is not None:
+            known.add((key.caller, key.key))
+    return new
+
+
+def _with_answers(
+    requests: Sequence[JoinRequest],
+    results: Mapping[str, Joined | None],
+    answers: Mapping[tuple[str, str], AnswerRecord],
+    in_doubt: bool,
+) -> tuple[list[Joined | None], list[tuple[IdempotencyKey, Queued]]]:
+    """Return what each request results in, and the answers to store.
+
+    Args:
+        requests: all of the batch.
+        results: those of the requests that `_first_of_each_key` returned, by their ids.
+        answers: those that were stored before.
+        in_doubt: see `replay`.
+    """
+    joined: list[Joined | None] = []
+    to_store: list[tuple[IdempotencyKey, Queued]] = []
+    known = dict(answers)
+    unanswered: dict[tuple[str, str], Joined | None] = {}
+    for request in requests:
+        key = _key(request)
+        result = results.get(request.ticket_id)
+        if key is not None:
+            name = key.caller, key.key
+            if (answer := known.get(name)) is not None:
+                replayed: Replayed | KeyReused | Queued = replay(answer, key, in_doubt)
+                result = replayed
+            elif isinstance(result, Queued):
+                to_store.append((key, result))
+                known[name] = AnswerRecord(key.fingerprint, result, key.request_id)
+            else:
+                # What repeats a request that was refused is refused as well.
+                result = unanswered.setdefault(name, result)
+        joined.append(result)
+    return joined, to_store
 
 
 async def create_queue(database: Database, coupon_name: str) -> bool:
     """Create the queue of a coupon. Returns whether there is such a coupon."""
 
     async def work(driver: Driver, in_doubt: bool) -> bool:
-        done = await driver.execute(_CREATE_QUEUE, {"coupon_name": coupon_name})
-        if done.rowcount:
-            return True
-        exists = await driver.execute("SELECT FROM coupons WHERE name = %(coupon_name)s", {"coupon_name": coupon_name})
+        which = {"coupon_name": coupon_name}
+        await driver.execute("BEGIN", prepare=False)
+        done = await driver.execute(_CREATE_QUEUE, which)
+        async with driver.pipeline():
+            if done.rowcount:
+                await driver.execute(_END_FORMER, which)
+                await driver.execute(_FORGET_BLOCKS, which)
+            exists = await driver.execute("SELECT FROM coupons WHERE name = %(coupon_name)s", which)
+            await driver.execute("COMMIT", prepare=False)
         return bool(exists.rowcount)
 
-    return await database.run_transaction(work)
+    try:
+        return await database.run_transaction(work)
+    except psycopg.errors.ForeignKeyViolation:
+        return False  # the coupon was purged meanwhile
 
 
-def _parameters(coupon_name: str, requests: Sequence[JoinRequest]) -> dict[str, Any]:
+def _parameters(coupon_name: str, requests: Sequence[JoinRequest], in_doubt: bool) -> dict[str, Any]:
     return {
+        "in_doubt": in_doubt,
         "coupon_name": coupon_name,
         "user_ids": [each.user_id for each in requests],
         "ids": [each.ticket_id for each in requests],
@@ -237,11 +334,28 @@ async def _results(
     old = {each.id: each for each in await read_tickets(driver, old_ids)} if old_ids else {}
     results: list[Joined | None] = []
     for request in requests:
-        ticket_id, is_refused, new_id, joined_at, ahead, pace, rate, is_to_be_looked_at = by_user[request.user_id]
+        ticket_id, is_refused, new_id, joined_at, ahead, place, pace, rate, is_to_be_looked_at, stopped = by_user[
+            request.user_id
+        ]
         if ticket_id is not None and ticket_id in old:
             results.append(Queued(old[ticket_id]))
         elif new_id is not None:
-            results.append(Queued(_new_ticket(new_id, coupon_name, request.user_id, joined_at, ahead, pace, rate)))
+            eta = None if ahead is None or stopped is not None else eta_seconds(ahead, pace, rate)
+            results.append(
+                Queued(
+                    Ticket(
+                        new_id,
+                        coupon_name,
+                        request.user_id,
+                        TicketState.WAITING,
+                        joined_at,
+                        ahead=ahead,
+                        eta_seconds=eta,
+                        stopped=None if stopped is None else QueueStop(stopped),
+                        place=place,
+                    )
+                )
+            )
         elif is_refused:
             results.append(SoldOut() if is_to_be_looked_at else None)
         else:
@@ -249,60 +363,26 @@ async def _results(
     return results
 
 
-def _new_ticket(
-    id_: str, coupon_name: str, user_id: str, joined_at: datetime, ahead: int | None, pace: float | None, rate: int
-) -> Ticket:
-    return Ticket(
-        id_,
-        coupon_name,
-        user_id,
-        TicketState.WAITING,
-        joined_at,
-        ahead=ahead,
-        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
-        stopped=QueueStop.NOT_STARTED if ahead is None else None,
-    )
-
-
 async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
     """See `ports.Tickets.leave`."""
-    places = await database.fetch(_PLACE, {"id": ticket_id})
-    if not places:
+    coupons = await database.fetch(_COUPON, {"id": ticket_id})
+    if not coupons:
         return UnknownTicket()
-    [(coupon_name, place)] = places
-    which = {"coupon_name": coupon_name, "place": place}
+    which = {"coupon_name": coupons[0][0], "id": ticket_id}
 
-    async def work(driver: Driver, in_doubt: bool) -> Ticket | None:
+    async def work(driver: Driver, in_doubt: bool) -> tuple[Ticket | None, bool]:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_QUEUE, which)
-            await driver.execute(_LEAVE, which)
+            left = await driver.execute(_LEAVE, which)
             await driver.execute("COMMIT", prepare=False)
-        return next(iter(await read_tickets(driver, [ticket_id])), None)
+        return next(iter(await read_tickets(driver, [ticket_id])), None), bool(left.rowcount)
 
-    ticket = await database.run_transaction(work)
+    ticket, is_new = await database.run_transaction(work)
     if ticket is None:
         return UnknownTicket()
-    return LeftQueue(ticket) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
+    return LeftQueue(ticket, is_new) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
 
 
 def _key(request: JoinRequest) -> IdempotencyKey | None:
     return request.options.idempotency_key if request.options is not None else None
-
-
-def stored_options(options: ClaimOptions | None) -> dict[str, Any] | None:
-    """Return the options of a claim as they are stored; None if it is a plain one."""
-    if options is None:
-        return None
-    written = {
-        "hold_seconds": options.hold_seconds,
-        "attributes": dict(options.attributes),
-        "token": {name: list(each) if isinstance(each, tuple) else each for name, each in options.token.items()},
-    }
-    found_ = {name: value for name, value in written.items() if value not in (None, {})}
-    return found_ or None
-
-
-def options_of(written: Mapping[str, Any] | None) -> ClaimOptions:
-    """Return the options of a claim that were stored."""
-    return ClaimOptions(**(written or {}))

@@ -7,15 +7,18 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from claimsvc.domain import QueueStop, Ticket, TicketState
+from claimsvc.domain import ClaimState, QueueStop, Ticket, TicketState
 from claimsvc.domain.outcomes import problem_of
 
 _SECONDS = 60
 _STOPS = {
     QueueStop.PAUSED: "The queue is paused for now. You keep your place.",
     QueueStop.NOT_STARTED: "The queue has not started yet. You keep your place.",
+    QueueStop.SOLD_OUT: "All are taken for now. You keep your place: what comes back is given out in order.",
     QueueStop.UNAVAILABLE: "We have a problem at the moment. You keep your place, and it goes on by itself.",
 }
+_TO_BE_DRAWN = "The order is drawn by lot at the start. Whoever joins before that has the same chance."
+_NEXT = "Stay on this page, or come back to it: you keep your place. When it is your turn, this page says so."
 _ENDS = {
     TicketState.STARTED: (
         "It is your turn",
@@ -37,6 +40,14 @@ _ENDS = {
         "We could not finish this",
         "It was your turn, but we had a problem for too long. Somebody looks into it. Come back to this page later.",
     ),
+}
+_CLAIMS = {
+    ClaimState.HELD: (
+        "One is held for you",
+        "Confirm it soon, where you joined the queue: then it is yours. Otherwise somebody else gets it.",
+    ),
+    ClaimState.EXPIRED: ("The one that was held for you has expired", "It was not confirmed in time."),
+    ClaimState.CANCELLED: ("You have given yours back", "You need not wait any more."),
 }
 
 
@@ -65,12 +76,15 @@ def _lines(ticket: Ticket) -> Sequence[str]:
     if ticket.state is TicketState.REFUSED:
         reason = "" if ticket.refusal is None else f"The reason: {problem_of(ticket.refusal).title}."
         return "You have not got one", reason or "It could not be given to you."
+    if ticket.claim is not None and ticket.claim.state in _CLAIMS:
+        return _CLAIMS[ticket.claim.state]
     if ticket.state is not TicketState.WAITING:
         return _ENDS[ticket.state]
-    ahead = ticket.ahead or 0
+    if ticket.ahead is None:
+        return "You are in the draw", _TO_BE_DRAWN, _NEXT
+    ahead = ticket.ahead
     before = {0: "Nobody is before you.", 1: "One other is before you."}.get(ahead, f"{ahead:,} others are before you.")
-    next_ = "Stay on this page, or come back to it: you keep your place. When it is your turn, this page says so."
-    return f"You are number {ahead + 1:,} in the queue", f"{before} {_when(ticket)}".strip(), next_
+    return f"You are number {ahead + 1:,} in the queue", f"{before} {_when(ticket)}".strip(), _NEXT
 
 
 def _when(ticket: Ticket) -> str:

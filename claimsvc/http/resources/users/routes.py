@@ -1,6 +1,6 @@
 """The route that erases a user; it needs a key."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Annotated
 
 from aiohttp import web
@@ -19,20 +19,22 @@ from claimsvc.http.server.response import Reply
 
 @dataclass(frozen=True, slots=True)
 class ErasedBody:
-    """What was erased. `erased_as` replaces the user's id in its claims; the user cannot be identified by it."""
+    """What was erased. `erased_as` replaces the user's id in its claims and tickets; it does not identify the user."""
 
     erased_as: Annotated[str, Field(examples=["erased-8e03978e-40d5-43e8-bc93-6894a57f9324"])]
     coupons: int
     claims: int
     list_entries: int
     answers: int
+    tickets: int
 
 
 async def erase_user(request: web.Request, path: parameters.UserPath) -> Reply:
-    """Erase a user. In its claims, also ended ones, a random name replaces the user's id, so that all counts stay the
-    same. The user's entries in lists and its stored responses are deleted. A repetition erases what was added since."""
+    """Erase a user. In its claims and tickets, also ended ones, a random name replaces the user's id, so that all
+    counts stay the same. Tickets that have not ended leave. The user's entries in lists and its stored responses are
+    deleted. A repetition erases what was added since."""
     erased = await users.erase(request.app[SERVICES].erasure, request[CALLER], path.id, request_id=request[REQUEST_ID])
-    return ok(ErasedBody(erased.erased_as, erased.coupons, erased.claims, erased.list_entries, erased.answers))
+    return ok(ErasedBody(**asdict(erased)))
 
 
 ROUTES: tuple[Route, ...] = (
