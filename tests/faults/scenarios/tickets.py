@@ -300,7 +300,7 @@ class NeverDecided(Anywhere):
             with psycopg.connect(trial.cluster.database_url, autocommit=True) as session:
                 session.execute(_POISON.format(coupon=poisoned).encode())
                 trial.fired()
-                joins = QueuePlan([poisoned, healthy])
+                joins = QueuePlan([poisoned, healthy], repeats=0.0)  # a second ticket would replace a dead one
                 async with trial.load(Plan([], queues=joins, waits=1.0, per_second=100.0)):
                     await trial.joined(200)
                 dead = await dead_letters(trial, poisoned)
