@@ -93,7 +93,8 @@ class TicketDesk:
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if not answer.done():
                 answer.set_result(outcome)
-        if any(isinstance(outcome, Queued) for outcome in outcomes):
+        # Whoever has somebody before them, or is still to be drawn, waits for a time that is known already.
+        if any(isinstance(outcome, Queued) and outcome.ticket.ahead == 0 for outcome in outcomes):
             self.on_joined(coupon_name)
 
     async def _outcomes(self, coupon_name: str, requests: list[JoinRequest]) -> list[ClaimOutcome]:
