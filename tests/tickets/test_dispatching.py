@@ -3,7 +3,7 @@
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import cast
 
@@ -11,7 +11,7 @@ import pytest
 
 from claimsvc.claiming.batching import BatchLimits, WaitingRoom
 from claimsvc.claiming.strategies import RowLockStrategy
-from claimsvc.domain import ClaimOptions, Queue, QueueStatus, TicketState
+from claimsvc.domain import ClaimOptions, Queue, TicketState
 from claimsvc.errors import ClaimsvcError, LockBusyError, UnavailableError
 from claimsvc.ports import Claims, PendingOutcome, Tickets
 from claimsvc.postgres import Repositories
@@ -20,29 +20,9 @@ from claimsvc.tickets.dispatching import TicketDispatcher
 from tests.support.databases import administrate
 from tests.support.observed import Observed
 from tests.support.storage import open_storage
-from tests.support.tickets import broken_queues, create_queued, joined, started, state
+from tests.support.tickets import Seen, broken_queues, create_queued, joined, started, state
 from tests.support.waiting import until
 from tests.tickets.watched_store import WatchedTickets
-
-
-class Seen:
-    """`ports.TicketObserver` that remembers."""
-
-    def __init__(self) -> None:
-        self.started: list[str] = []
-        self.ends: Counter[TicketState] = Counter()
-        self.lags: list[float] = []
-
-    def ticket_started(self, coupon_name: str, waited_seconds: float) -> None:
-        self.started.append(coupon_name)
-
-    def ticket_ended(self, coupon_name: str, end: TicketState) -> None:
-        self.ends[end] += 1
-
-    def dispatched(self, lag_seconds: float) -> None:
-        self.lags.append(lag_seconds)
-
-    def queues_sampled(self, statuses: Sequence[QueueStatus]) -> None: ...
 
 
 class Disturbed:

@@ -39,6 +39,12 @@ from claimsvc.postgres.transactions import RestartTransactionError
 
 LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
 
+# A queue that another transaction makes between this and the statement that joins is not locked: the setting tells.
+_LOCK_TO_JOIN = """
+WITH locked AS MATERIALIZED (SELECT coupon_name FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE)
+SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM locked
+"""
+
 # Places go on after those of a coupon of the same name that was purged.
 _CREATE_QUEUE = """
 INSERT INTO queues (coupon_name, head, next_place)
@@ -88,6 +94,7 @@ WITH queue AS MATERIALIZED (
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
     WHERE queue.coupon_name = %(coupon_name)s
+        AND current_setting('claimsvc.locked_queue', true) = %(coupon_name)s
 ), requested AS (
     SELECT DISTINCT ON (user_id) user_id, id, options, nth
     FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[]) WITH ORDINALITY
@@ -163,7 +170,7 @@ async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequ
     async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            await driver.execute(LOCK_QUEUE, {"coupon_name": coupon_name})
+            await driver.execute(_LOCK_TO_JOIN, {"coupon_name": coupon_name})
             stored = await look_up(driver, *keys)
             if not keys:
                 rows = await driver.execute(_JOIN, _parameters(coupon_name, requests, in_doubt))
