@@ -20,6 +20,7 @@ from claimsvc.postgres.claiming.ticket_ends import _END, _LOCK
 from claimsvc.postgres.migrations import newest_revision
 from claimsvc.postgres.tables import metadata
 from claimsvc.postgres.tickets.joining import _JOIN
+from claimsvc.postgres.tickets.joining_all import _JOIN_ALL
 from tests.support.databases import administrate
 from tests.support.storage import open_storage
 
@@ -127,7 +128,8 @@ def test_the_next_code_is_found_by_one_look_up_whatever_the_table_held_when_it_w
 def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_held_when_they_were_planned(
     database_url: str, rows: int
 ) -> None:
-    join = _numbered(_JOIN, "coupon_name", "user_ids", "ids", "options", "in_doubt")
+    join = _numbered(_JOIN, "coupon_name", "user_ids", "ids", "options", "in_doubt", "are_eligible")
+    join_all = _numbered(_JOIN_ALL, "coupon_name", "user_ids", "ids", "options", "size")
     lock = _numbered(_LOCK, "names", "places")
     end = _numbered(_END, "names", "places", "leases", "states", "claims", "refusals", "count")
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
@@ -140,20 +142,25 @@ def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_
             [rows],
         )
         connection.execute("ANALYZE" if rows else "SELECT 1")
-        connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool) AS {join}")
+        connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool, bool[]) AS {join}")
+        connection.execute(f"PREPARE join_all_ (text, text[], uuid[], jsonb[], int) AS {join_all}")
         connection.execute(f"PREPARE lock_ (text[], bigint[]) AS {lock}")
         connection.execute(f"PREPARE end_ (text[], bigint[], uuid[], text[], uuid[], jsonb[], int) AS {end}")
-        joining = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE join_ ('', '{}', '{}', '{}', false)"))
+        joining, joining_all = (
+            "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE {statement}"))
+            for statement in ("join_ ('', '{}', '{}', '{}', false, '{}')", "join_all_ ('', '{}', '{}', '{}', 1)")
+        )
         ending = "\n".join(
             row[0]
             for statement in ("lock_ ('{}', '{}')", "end_ ('{}', '{}', '{}', '{}', '{}', '{}', 1)")
             for row in connection.execute(f"EXPLAIN EXECUTE {statement}")
         )
     assert "tickets_one_active_per_user" in joining
-    assert "tickets_started_idx" in joining
-    assert "user_claims_one_active_per_slot" in joining
+    for each in (joining, joining_all):
+        assert "tickets_started_idx" in each
+        assert "user_claims_one_active_per_slot" in each
     assert ending.count("tickets_pkey") == 2
-    assert "Seq Scan" not in joining + ending
+    assert "Seq Scan" not in joining + joining_all + ending
 
 
 def _numbered(statement: str, *names: str) -> str:
