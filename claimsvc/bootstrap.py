@@ -173,9 +173,8 @@ async def _open_tickets(
     """Start tickets, and tell those who watch them, until `stack` is closed."""
     progress = TicketProgress(base.database.tickets)
     await stack.enter_async_context(progress.running())
-    dispatcher = TicketDispatcher(
-        base.database.tickets, claims, base.metrics, instance=instance, on_change=progress.noticed
-    )
+    tickets = base.database.tickets if base.failpoints is None else base.failpoints.tickets(base.database.tickets)
+    dispatcher = TicketDispatcher(tickets, claims, base.metrics, instance=instance, on_change=progress.noticed)
     desk.on_joined = dispatcher.joined
     await stack.enter_async_context(dispatcher.running())
     return progress
@@ -218,6 +217,7 @@ def _live(settings: Settings, base: _Base, lock_admin: LockAdmin, readiness: Rea
         lock_admin.look,
         base.database.row_holders.find,
         readiness.report,
+        base.database.tickets.statuses,
         instance=instance,
         pool_size=settings.database_pool_size,
     )
@@ -256,6 +256,7 @@ def _services(
         erasure=database.erasure,
         readiness=readiness,
         observer=base.metrics,
+        ticket_observer=base.metrics,
         begin_render_metrics=base.metrics.begin_render,
         admin_key_digests=settings.admin_keys,
         api_keys=database.keys,

@@ -5,9 +5,12 @@ composition root then does not wrap the parts of the service. Example:
 
     CLAIMSVC_FAILPOINTS=before-commit=exit@3,after-lock=stall:2
 
-Points: `after-lock` (locks were just taken), `before-commit` (a transaction of claims is written but not committed),
-`after-commit` (it is committed, but the result was not received), `before-reply` (a claim is decided, but its answer
-was not sent).
+Points of a claim: `after-lock` (locks were just taken), `before-commit` (a transaction of claims is written but not
+committed), `after-commit` (it is committed, but the result was not received), `before-reply` (a claim is decided, but
+its answer was not sent). The two around the commit are reached by transactions of tickets, too.
+
+Points of a ticket: `after-lease` (tickets are leased, their claims have not begun), `before-end` (a claim and the end
+of its ticket are written but not committed), `after-end` (they are committed, but the result was not received).
 
 Actions: `exit` (the process ends immediately, as by `kill -9`), `stop` (the process stops, as by SIGSTOP, until
 SIGCONT), `stall:SECONDS` (the event loop hangs), `wait:SECONDS` (only this claim or batch waits). With `@n` the action
@@ -19,23 +22,29 @@ import os
 import re
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import psycopg
 import structlog
 
 from claimsvc.domain import ClaimOptions, ClaimOutcome
 from claimsvc.errors import SettingsError
-from claimsvc.ports import AnyClaims, Lease, Lock, PendingOutcome
+from claimsvc.ports import AnyClaims, Dispatched, Lease, Lock, PendingOutcome, Tickets
 
 AFTER_LOCK = "after-lock"
 BEFORE_COMMIT = "before-commit"
 AFTER_COMMIT = "after-commit"
 BEFORE_REPLY = "before-reply"
-POINTS = (AFTER_LOCK, BEFORE_COMMIT, AFTER_COMMIT, BEFORE_REPLY)
+AFTER_LEASE = "after-lease"
+BEFORE_END = "before-end"
+AFTER_END = "after-end"
+POINTS = (AFTER_LOCK, BEFORE_COMMIT, AFTER_COMMIT, BEFORE_REPLY, AFTER_LEASE, BEFORE_END, AFTER_END)
+
+# What only `claimsvc.postgres.claiming.ticket_ends` says. A scenario fails if that point is never reached.
+_WRITES_ENDS = b"SET state = claimed.state"
 
 EXIT_FAILPOINT = 70  # EX_SOFTWARE of sysexits.h
 
@@ -111,6 +120,10 @@ class Failpoints:
         """Wrap a lock so that it reaches `after-lock`."""
         return _FailingLock(lock, self)
 
+    def tickets(self, tickets: Tickets) -> Tickets:
+        """Wrap the store of tickets so that it reaches `after-lease`."""
+        return cast("Tickets", _FailingTickets(tickets, self))
+
     def claims(self, claims: AnyClaims) -> AnyClaims:
         """Wrap the strategies so that they reach `before-reply`."""
         return _FailingClaims(claims, self)
@@ -120,17 +133,27 @@ class Failpoints:
         failpoints = self
 
         class Connection(psycopg.AsyncConnection[Any]):
-            # Transactions of claims are the only ones in a pipeline whose COMMIT is a statement of the service.
+            # Only transactions of claims and of tickets have a COMMIT of the service's own in a pipeline.
+            _writes_ends = False
 
             async def execute(self, query: Any, *arguments: Any, **options: Any) -> Any:
-                if query == "COMMIT":
+                if query == "BEGIN":
+                    self._writes_ends = False
+                elif query == "COMMIT":
+                    if self._writes_ends:
+                        await failpoints.reach(BEFORE_END)
                     await failpoints.reach(BEFORE_COMMIT)
+                elif _WRITES_ENDS in (query if isinstance(query, bytes) else str(query).encode()):
+                    self._writes_ends = True
                 return await super().execute(query, *arguments, **options)
 
             @asynccontextmanager
             async def pipeline(self) -> AsyncIterator[Any]:
                 async with super().pipeline() as opened:
                     yield opened
+                writes_ends, self._writes_ends = self._writes_ends, False
+                if writes_ends:
+                    await failpoints.reach(AFTER_END)
                 await failpoints.reach(AFTER_COMMIT)
 
         return Connection.connect(*args, **options)
@@ -155,6 +178,23 @@ class _FailingLock:
             if lease.coupon_names:
                 await self._failpoints.reach(AFTER_LOCK)
             yield lease
+
+
+class _FailingTickets:
+    """`ports.Tickets`: leases tickets and fails; everything else is the store's."""
+
+    def __init__(self, tickets: Tickets, failpoints: Failpoints) -> None:
+        self._tickets = tickets
+        self._failpoints = failpoints
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._tickets, name)
+
+    async def dispatch(self, instance: str, *, lease_seconds: float, freed: Collection[str] = ()) -> Dispatched:
+        dispatched = await self._tickets.dispatch(instance, lease_seconds=lease_seconds, freed=freed)
+        if dispatched.started:
+            await self._failpoints.reach(AFTER_LEASE)
+        return dispatched
 
 
 class _FailingClaims:

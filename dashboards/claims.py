@@ -17,8 +17,8 @@ _LATENCY_SECONDS = 0.25
 _CLAIMING = 'HERE, route="/api/coupons/claim", method="POST"'
 FAILED = "lock-busy|unavailable|internal-error"
 """Outcomes that are failures of the service: answered with a 5xx."""
-EXCLUDED = "cancelled|unknown-coupon|lease-lost"
-"""Outcomes that count for no objective: nobody waited any more, no coupon has the name, or another instance decides."""
+EXCLUDED = "cancelled|unknown-coupon|lease-lost|waits-for-units"
+"""Outcomes that count for no objective: nobody waits any more, no coupon has the name, or the ticket is undecided."""
 BY_STOCK = "claimed|already-claimed|hold-continued|sold-out|replayed|key-reused|queued"
 """Outcomes that the stock, the user's claims or the idempotency key decided, and the answer that a claim waits.
 

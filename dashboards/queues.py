@@ -74,8 +74,8 @@ def _stopped() -> list[Panel]:
     return [
         graph(
             "Time without a start",
-            "For how long have tickets waited and none was started, though nobody paused the queue and the coupon has"
-            " started? More than some seconds: dispatching is stalled.",
+            "For how long have tickets waited and none was started, though nobody paused the queue, and the coupon has"
+            " started and is not sold out? More than some seconds: dispatching is stalled.",
             "s",
             _greatest("claimsvc_queue_stalled_seconds{COUPON}"),
             width=6,
@@ -83,8 +83,8 @@ def _stopped() -> list[Panel]:
         graph(
             "Queues stopped, by reason",
             "In how many queues do tickets wait and none is started, and why? paused: by an operator. not-started: the"
-            " coupon starts later. unavailable: PostgreSQL or a majority of the masters does not answer; they go on by"
-            " themselves.",
+            " coupon starts later. sold-out: they wait for units that come back. unavailable: PostgreSQL or a majority"
+            " of the masters does not answer; they go on by themselves.",
             COUNT,
             Query("max by (reason) (claimsvc_queues_stopped{HERE})", "{{reason}}"),
             width=6,

@@ -2,12 +2,18 @@
 
 import asyncio
 import time
+from collections.abc import Collection
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from claimsvc import failpoints as failpoints_module
 from claimsvc.config import Settings
 from claimsvc.errors import SettingsError
 from claimsvc.failpoints import AFTER_LOCK, BEFORE_COMMIT, Failpoints
+from claimsvc.ports import Tickets
+from claimsvc.postgres.claiming import ticket_ends
 
 
 def test_there_are_none_unless_they_are_asked_for() -> None:
@@ -52,3 +58,33 @@ async def test_a_stall_holds_up_the_whole_event_loop_and_a_wait_does_not() -> No
         await asyncio.sleep(0)
         assert reached.done() != turns_meanwhile
         await reached
+
+
+class _Leases:
+    """`ports.Tickets`, as far as a dispatcher has leased something or nothing."""
+
+    def __init__(self, *leased: int) -> None:
+        self._leased = iter(leased)
+
+    async def dispatch(self, instance: str, *, lease_seconds: float, freed: Collection[str] = ()) -> Any:
+        return SimpleNamespace(started=["ticket"] * next(self._leased))
+
+    async def due_in(self) -> float | None:
+        return 7.0
+
+
+async def test_a_lease_is_followed_by_its_failpoint_and_none_by_nothing() -> None:
+    failpoints = Failpoints.parse(("after-lease=wait:0.05@1",))
+    assert failpoints is not None
+    tickets = failpoints.tickets(cast("Tickets", _Leases(0, 2)))
+    waits = []
+    for _ in range(2):
+        started = time.monotonic()
+        await tickets.dispatch("here", lease_seconds=5)
+        waits.append(time.monotonic() - started >= 0.05)
+    assert waits == [False, True]
+    assert await tickets.due_in() == 7.0
+
+
+def test_the_ends_of_tickets_are_known_by_what_their_statement_says() -> None:
+    assert ticket_ends._END.encode().count(failpoints_module._WRITES_ENDS) == 1

@@ -15,6 +15,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketState,
     UnknownCoupon,
@@ -142,7 +143,7 @@ async def requeue(
     *,
     key: IdempotencyKey | None = None,
     request_id: str | None = None,
-) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
     """Try the claim of a dead ticket again, as if it had not failed before.
 
     Args:

@@ -8,9 +8,10 @@ from claimsvc.domain import (
     Scope,
     Ticket,
     TicketStarted,
+    TicketState,
     UnknownTicket,
 )
-from claimsvc.ports import Progress, Tickets
+from claimsvc.ports import Progress, TicketObserver, Tickets
 
 
 async def get(tickets: Tickets, caller: Caller, ticket_id: str) -> Ticket | UnknownTicket | NotYourClaim:
@@ -57,7 +58,7 @@ async def changed(progress: Progress, ticket: Ticket, *, within_seconds: float) 
 
 
 async def leave(
-    tickets: Tickets, caller: Caller, ticket_id: str
+    tickets: Tickets, caller: Caller, ticket_id: str, observer: TicketObserver | None = None
 ) -> LeftQueue | TicketStarted | UnknownTicket | NotYourClaim:
     """Take a waiting ticket out of its queue. Safe to repeat.
 
@@ -65,6 +66,7 @@ async def leave(
         tickets: reads and changes tickets.
         caller: the ticket's user, or a caller with the scope `tickets:write`; anybody, where no tokens are configured.
         ticket_id: the ticket.
+        observer: receives the ticket's end, unless it had ended before.
 
     Raises:
         UnavailableError: the database does not answer in time.
@@ -76,7 +78,10 @@ async def leave(
             return UnknownTicket()
         if not _is_of(caller, ticket, Scope.TICKETS_WRITE):
             return NotYourClaim()
-    return await tickets.leave(ticket_id.lower())
+    left = await tickets.leave(ticket_id.lower())
+    if isinstance(left, LeftQueue) and left.is_new and observer is not None:
+        observer.ticket_ended(left.ticket.coupon_name, TicketState.LEFT)
+    return left
 
 
 def _is_of(caller: Caller, ticket: Ticket, scope: Scope) -> bool:

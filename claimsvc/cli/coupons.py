@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 _PAGE = 1000
 # The options that are JSON.
-_OF_JSON = frozenset({"benefit", "metadata", "rules", "queue"})
+_OF_JSON = frozenset({"benefit", "metadata", "rules", "queue", "waiting_list"})
 
 app = typer.Typer(help="Create, change and look up coupons, directly in the database.", no_args_is_help=True)
 
@@ -74,6 +74,14 @@ Queue = Annotated[
     ),
 ]
 
+WaitingList = Annotated[
+    str | None,
+    typer.Option(
+        help="Lets claims wait for units that come back once the coupon is sold out, and holds these for so long, as "
+        """JSON, such as '{"hold_seconds": 600}'."""
+    ),
+]
+
 
 @app.command("create")
 def create_coupon(
@@ -95,13 +103,24 @@ def create_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
     queue: Queue = None,
+    waiting_list: WaitingList = None,
 ) -> None:
     """Create a coupon. Audited."""
     from claimsvc.application import coupons
 
     check_coupon_name(name)
     rules = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
+        starts_at,
+        ends_at,
+        per_user_limit,
+        claims_per_user,
+        coupon_type,
+        benefit,
+        metadata,
+        uses,
+        eligibility,
+        queue,
+        waiting_list,
     )
     campaign = domain.Campaign(**rules, paused=paused)
 
@@ -139,10 +158,21 @@ def change_coupon(
     uses: Uses = None,
     eligibility: Rules = None,
     queue: Queue = None,
+    waiting_list: WaitingList = None,
 ) -> None:
     """Change a coupon. Omitted options keep their values; 'none' removes a value that may be absent. Audited."""
     change = _given_rules(
-        starts_at, ends_at, per_user_limit, claims_per_user, coupon_type, benefit, metadata, uses, eligibility, queue
+        starts_at,
+        ends_at,
+        per_user_limit,
+        claims_per_user,
+        coupon_type,
+        benefit,
+        metadata,
+        uses,
+        eligibility,
+        queue,
+        waiting_list,
     )
     change |= {field: value for field, value in (("amount", amount), ("paused", paused)) if value is not None}
     if not change:
@@ -207,6 +237,7 @@ def _given_rules(
     uses: int | None,
     eligibility: str | None,
     queue: str | None,
+    waiting_list: str | None,
 ) -> dict[str, Any]:
     """The given values by the names of `domain.Campaign`, validated as the API validates them.
 
@@ -216,6 +247,7 @@ def _given_rules(
     asked: dict[str, Any] = {"starts_at": starts_at, "ends_at": ends_at, "type": coupon_type}
     asked |= {"benefit": benefit, "metadata": metadata, "per_user_limit": per_user_limit, "rules": eligibility}
     asked |= {"claims_per_user": _integer(claims_per_user), "uses": uses, "queue": queue}
+    asked["waiting_list"] = waiting_list
     given = {field: None if value == "none" else value for field, value in asked.items() if value is not None}
     if not given:
         return {}

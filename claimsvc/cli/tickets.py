@@ -196,6 +196,8 @@ def _pause(name: str, reason: str, *, paused: bool) -> None:
 def _refused(outcome: domain.Outcome, ticket_id: str) -> Exception:
     if isinstance(outcome, domain.TicketNotDead):
         return refusal_error(outcome, f"{ticket_id} is not a dead letter")
+    if isinstance(outcome, domain.TicketReplaced):
+        return refusal_error(outcome, f"the user of {ticket_id} waits again; discard it")
     return refusal_error(outcome, f"there is no ticket {ticket_id}, or it ended more than a day ago")
 
 

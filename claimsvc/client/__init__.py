@@ -9,3 +9,5 @@ from claimsvc.client.client import WithoutType as WithoutType
 from claimsvc.client.errors import *
 from claimsvc.client.outcomes import *
 from claimsvc.client.retries import Retries as Retries
+from claimsvc.client.tickets import AsyncClaimOutcome as AsyncClaimOutcome
+from claimsvc.client.tickets import Ticket as Ticket

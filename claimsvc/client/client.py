@@ -1,14 +1,12 @@
 """The client: one method for each request, which returns one of its outcomes."""
 
 import copy
-import uuid
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import datetime
 from enum import Enum
 from typing import Any, Final, Never, Self
-from urllib.parse import quote, urlencode
 
-from claimsvc.client.errors import ProblemError, UnknownCouponError
+from claimsvc.client.errors import UnknownCouponError
 from claimsvc.client.outcomes import (
     Cancelled,
     CancelOutcome,
@@ -21,26 +19,30 @@ from claimsvc.client.outcomes import (
     CouponCreated,
     CreateOutcome,
     HoldContinued,
+    Queued,
     Refused,
     UnknownClaim,
     UnknownCoupon,
+    UnknownTicket,
 )
-from claimsvc.client.reading import claim_of, coupon_of, page_of
+from claimsvc.client.reading import claim_of, coupon_of
 from claimsvc.client.refusals import (
     OF_A_CLAIM,
     OF_A_COUPON,
+    OF_A_TICKET,
     OF_CANCELLING,
     OF_CLAIMING,
     OF_CONFIRMING,
     OF_CREATING,
     refusal,
 )
+from claimsvc.client.requests import Requests, quoted
 from claimsvc.client.retries import Retries
-from claimsvc.client.sending import ClientResponse, Request, Sender
+from claimsvc.client.sending import ClientResponse, Sender
+from claimsvc.client.tickets import AsyncClaimOutcome, Ticket
 
-_NOT_IN_A_KEY = '"\\'
-_LONGEST_KEY = 255
 _LARGEST_PAGE = 100  # the limit of the API
+_ASYNC = {"Prefer": "respond-async"}
 
 
 class WithoutType(Enum):
@@ -83,14 +85,14 @@ class ClaimClient:
         connections: int = 100,
         retries: Retries | None = None,
     ) -> None:
-        self._sender = Sender(
+        sender = Sender(
             url,
             retries=retries or Retries(),
             deadline_seconds=deadline_seconds,
             silence_seconds=silence_seconds,
             connections=connections,
         )
-        self._token = token
+        self._requests = Requests(sender, token)
 
     async def __aenter__(self) -> Self:
         return self
@@ -100,12 +102,12 @@ class ClaimClient:
 
     async def close(self) -> None:
         """Close all connections. Requests in progress fail. Closing again has no effect."""
-        await self._sender.close()
+        await self._requests.close()
 
     def with_token(self, token: str | None) -> Self:
         """Return a client with another token. Both share their connections and are closed together."""
         other = copy.copy(self)
-        other._token = token
+        other._requests = self._requests.with_token(token)
         return other
 
     async def claim(
@@ -119,7 +121,7 @@ class ClaimClient:
         key: str | None = None,
         request_id: str | None = None,
     ) -> ClaimOutcome:
-        """Claim one unit of a coupon for a user.
+        """Claim one unit of a coupon for a user. If the coupon has a queue, the claim waits there: `Queued`.
 
         Args:
             unnamed: nothing. A user and a coupon are both text, so swapping them would not be noticed.
@@ -138,19 +140,47 @@ class ClaimClient:
             ValueError: the key has characters that are not allowed, or too many; or not exactly one of `coupon_name`
                 and `coupon_type` is given.
         """
-        if unnamed or user_id is None:
-            raise TypeError('claim() takes named arguments: claim(user_id="user-1", coupon_name="summer-sale")')
-        if (coupon_name is None) is (coupon_type is None):
-            raise ValueError('give either coupon_name, such as "summer-sale", or coupon_type: a type, or WITHOUT_TYPE')
-        optional = {"coupon_name": coupon_name, "attributes": attributes, "hold_seconds": hold_seconds}
-        body = {"user_id": user_id, **{member: value for member, value in optional.items() if value is not None}}
-        if coupon_type is not None:
-            body["type"] = coupon_type.value if isinstance(coupon_type, WithoutType) else coupon_type
-        answer = await self._post("/api/coupons/claim", body, key, request_id)
-        if answer.status == 201:
-            return Claimed(answer.read(claim_of), **answer.about())
-        if answer.status == 200:
-            return HoldContinued(answer.read(claim_of), **answer.about())
+        body = _claim_of(unnamed, user_id, coupon_name, coupon_type, attributes, hold_seconds)
+        return self._claimed(await self._requests.post("/api/coupons/claim", body, key, request_id))
+
+    async def claim_async(
+        self,
+        *unnamed: Never,
+        user_id: str | None = None,
+        coupon_name: str | None = None,
+        coupon_type: str | WithoutType | None = None,
+        attributes: Mapping[str, str | int | float | bool] | None = None,
+        hold_seconds: int | None = None,
+        key: str | None = None,
+        request_id: str | None = None,
+    ) -> AsyncClaimOutcome:
+        """Let a claim wait in the coupon's queue, and return its `Ticket` at once, which is then waited for.
+
+        A claim that would be refused at once is refused. A user who waits already gets the same ticket, at its place.
+
+        Args:
+            unnamed, user_id, coupon_name, coupon_type, attributes, hold_seconds, key, request_id: see `claim`.
+
+        Raises:
+            ClaimClientError, TypeError, ValueError: see `claim`.
+        """
+        body = _claim_of(unnamed, user_id, coupon_name, coupon_type, attributes, hold_seconds)
+        outcome = self._claimed(await self._requests.post("/api/coupons/claim", body, key, request_id, _ASYNC))
+        return outcome.ticket if isinstance(outcome, Queued) else outcome
+
+    async def ticket(self, ticket_id: str, *, request_id: str | None = None) -> Ticket | UnknownTicket | Refused:
+        """Read a ticket, such as one that an earlier run of the program has got."""
+        answer = await self._requests.send("GET", f"/api/tickets/{quoted(ticket_id)}", request_id)
+        return Ticket(self._requests, answer) if answer.status == 200 else refusal(answer, OF_A_TICKET)
+
+    def _claimed(self, answer: ClientResponse) -> ClaimOutcome:
+        match answer.status:
+            case 201:
+                return Claimed(answer.read(claim_of), **answer.about())
+            case 200:
+                return HoldContinued(answer.read(claim_of), **answer.about())
+            case 202:
+                return Queued(Ticket(self._requests, answer), **answer.about())
         return refusal(answer, OF_CLAIMING)
 
     async def confirm(self, claim_id: str, *, key: str | None = None, request_id: str | None = None) -> ConfirmOutcome:
@@ -165,7 +195,7 @@ class ClaimClient:
             ClaimClientError: see `claimsvc.client.errors`.
             ValueError: see `claim`.
         """
-        answer = await self._post(f"/api/claims/{_quoted(claim_id)}/confirm", None, key, request_id)
+        answer = await self._requests.post(f"/api/claims/{quoted(claim_id)}/confirm", None, key, request_id)
         if answer.status == 200:
             return Confirmed(answer.read(claim_of), **answer.about())
         return refusal(answer, OF_CONFIRMING)
@@ -183,14 +213,14 @@ class ClaimClient:
         """
         # In the body and not in the query, which proxies may log.
         body = {"reason": reason} if reason is not None else None
-        answer = await self._send("DELETE", f"/api/claims/{_quoted(claim_id)}", request_id, body=body)
+        answer = await self._requests.send("DELETE", f"/api/claims/{quoted(claim_id)}", request_id, body=body)
         if answer.status == 200:
             return Cancelled(answer.read(claim_of), **answer.about())
         return refusal(answer, OF_CANCELLING)
 
     async def claim_by_id(self, claim_id: str, *, request_id: str | None = None) -> Claim | UnknownClaim | Refused:
         """Read a claim."""
-        answer = await self._send("GET", f"/api/claims/{_quoted(claim_id)}", request_id)
+        answer = await self._requests.send("GET", f"/api/claims/{quoted(claim_id)}", request_id)
         return answer.read(claim_of) if answer.status == 200 else refusal(answer, OF_A_CLAIM)
 
     async def claims(
@@ -207,7 +237,8 @@ class ClaimClient:
             UnknownCouponError: there is no such coupon.
             ClaimClientError: see `claimsvc.client.errors`.
         """
-        async for page in self._pages(f"/api/coupons/{_quoted(coupon_name)}/claims", {"limit": page_size}, request_id):
+        path = f"/api/coupons/{quoted(coupon_name)}/claims"
+        async for page in self._requests.pages(path, {"limit": page_size}, request_id):
             if isinstance(page, UnknownCoupon):
                 raise UnknownCouponError(coupon_name)
             for claim in page:
@@ -239,37 +270,15 @@ class ClaimClient:
         if isinstance(states, str):
             raise TypeError('states must be several: claims_of_user(states=["active"])')
         query = {"limit": page_size} | ({"state": state} if (state := ",".join(states)) else {})
-        path = f"/api/users/{_quoted(user_id) if user_id is not None else 'me'}/claims"
-        async for page in self._pages(path, query, request_id):
+        path = f"/api/users/{quoted(user_id) if user_id is not None else 'me'}/claims"
+        async for page in self._requests.pages(path, query, request_id):
             if not isinstance(page, UnknownCoupon):
                 for claim in page:
                     yield claim
 
-    async def _pages(
-        self, path: str, query: Mapping[str, int | str], request_id: str | None
-    ) -> AsyncGenerator[list[Claim] | UnknownCoupon, None]:
-        """Read the pages of a list of claims; `UnknownCoupon` ends it."""
-        cursor: str | None = None
-        while True:
-            asked = {**query, "cursor": cursor} if cursor is not None else query
-            answer = await self._send("GET", f"{path}?{urlencode(asked)}", request_id)
-            if answer.status != 200:
-                refused = refusal(answer, OF_A_COUPON)
-                if not isinstance(refused, UnknownCoupon):
-                    raise ProblemError(refused.problem)
-                yield refused
-                return
-            page, next_cursor = answer.read(page_of)
-            yield page
-            if next_cursor is None:
-                return
-            if next_cursor == cursor:
-                raise answer.unexpected("the cursor of the next page is that of this page")
-            cursor = next_cursor
-
     async def coupon(self, name: str, *, request_id: str | None = None) -> Coupon | UnknownCoupon | Refused:
         """Read a coupon, with its first claimants."""
-        answer = await self._send("GET", f"/api/coupons/{_quoted(name)}", request_id)
+        answer = await self._requests.send("GET", f"/api/coupons/{quoted(name)}", request_id)
         return answer.read(coupon_of) if answer.status == 200 else refusal(answer, OF_A_COUPON)
 
     async def create_coupon(
@@ -287,6 +296,7 @@ class ClaimClient:
         benefit: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         rules: Mapping[str, Any] | None = None,
+        queue: Mapping[str, Any] | None = None,
         key: str | None = None,
         request_id: str | None = None,
     ) -> CreateOutcome:
@@ -302,6 +312,8 @@ class ClaimClient:
             paused: create it paused, so that it cannot be claimed yet.
             per_user_limit: most units that one user may have at a time.
             claims_per_user: most claims that one user may make in all, ended ones included.
+            queue: lets its claims wait: `{"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10,
+                "max_length": 100}`.
             coupon_type: groups coupons.
             benefit: what the coupon is worth, such as `{"percent_off": 15}`.
             metadata: any data of yours.
@@ -324,44 +336,30 @@ class ClaimClient:
             "benefit": benefit,
             "metadata": metadata,
             "rules": rules,
+            "queue": queue,
         }
         given = {member: value for member, value in optional.items() if value is not None}
-        answer = await self._post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)
+        answer = await self._requests.post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)
         if answer.status == 201:
             return CouponCreated(answer.read(coupon_of), **answer.about())
         return refusal(answer, OF_CREATING)
 
-    async def _post(
-        self, path: str, body: Mapping[str, Any] | None, key: str | None, request_id: str | None
-    ) -> ClientResponse:
-        return await self._send("POST", path, request_id, key=_checked(key), body=body)
 
-    async def _send(
-        self,
-        method: str,
-        path: str,
-        request_id: str | None,
-        *,
-        key: str | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> ClientResponse:
-        # The same for all attempts, so that they can be found together in the service's log.
-        request_id = request_id or str(uuid.uuid4())
-        return await self._sender.send(Request(method, path, request_id, self._token, key, body))
-
-
-def _quoted(part: str) -> str:
-    return quote(part, safe="")
-
-
-def _checked(key: str | None) -> str:
-    """Return the key if it is a string of RFC 9651 that needs no escaping; a new key for None.
-
-    Raises:
-        ValueError: the key is invalid.
-    """
-    if key is None:
-        return str(uuid.uuid4())
-    if not 1 <= len(key) <= _LONGEST_KEY or not all("!" <= each <= "~" and each not in _NOT_IN_A_KEY for each in key):
-        raise ValueError('an Idempotency-Key is 1 to 255 visible ASCII characters other than " and \\')
-    return key
+def _claim_of(
+    unnamed: tuple[Never, ...],
+    user_id: str | None,
+    coupon_name: str | None,
+    coupon_type: str | WithoutType | None,
+    attributes: Mapping[str, str | int | float | bool] | None,
+    hold_seconds: int | None,
+) -> dict[str, Any]:
+    """The body of a claim; raises as `ClaimClient.claim`."""
+    if unnamed or user_id is None:
+        raise TypeError('claim() takes named arguments: claim(user_id="user-1", coupon_name="summer-sale")')
+    if (coupon_name is None) is (coupon_type is None):
+        raise ValueError('give either coupon_name, such as "summer-sale", or coupon_type: a type, or WITHOUT_TYPE')
+    optional = {"coupon_name": coupon_name, "attributes": attributes, "hold_seconds": hold_seconds}
+    body = {"user_id": user_id, **{member: value for member, value in optional.items() if value is not None}}
+    if coupon_type is not None:
+        body["type"] = coupon_type.value if isinstance(coupon_type, WithoutType) else coupon_type
+    return body

@@ -3,9 +3,12 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from claimsvc.client.errors import Problem
+
+if TYPE_CHECKING:
+    from claimsvc.client.tickets import Ticket
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Coupon:
         claims_per_user: most claims that one user may make in all, ended ones included; None if an older service does
             not say it.
         benefit: what the coupon is worth.
+        queue: the queue in which its claims wait; None if they are decided at once.
         more: members of the answer that this client does not know.
     """
 
@@ -61,12 +65,40 @@ class Coupon:
     type: str | None = None
     benefit: Mapping[str, Any] | None = field(default=None, hash=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    queue: Mapping[str, Any] | None = field(default=None, hash=False)
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property
     def claimed_count(self) -> int:
         """How many units are claimed or held. If `claimed_by` is shorter, `ClaimClient.claims` reads all claims."""
         return self.amount - self.remaining_amount
+
+
+@dataclass(frozen=True, slots=True)
+class SeenTicket:
+    """A claim that waits in the queue of a coupon, as it was seen at one moment.
+
+    Args:
+        state: `waiting`, `started`, or one of its ends: `claimed`, `refused`, `expired`, `left`, `dead`.
+        position: its place in the queue, from 1; 0 once its claim has begun; None once it has ended.
+        ahead: how many wait before it.
+        eta_seconds: in how many seconds its claim begins, at the pace of late; None if that cannot be said.
+        stopped: why no ticket of its queue is started now; None if they are.
+        more: members of the answer that this client does not know.
+    """
+
+    id: str
+    coupon_name: str
+    user_id: str
+    state: str
+    joined_at: datetime
+    position: int | None = None
+    ahead: int | None = None
+    eta_seconds: float | None = None
+    stopped: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +132,50 @@ class HoldContinued(Outcome):
     """The user already held this unit. A request for a hold leaves it unchanged; a request for a claim confirms it."""
 
     claim: Claim
+
+
+@dataclass(frozen=True, slots=True)
+class Queued(Outcome):
+    """The claim waits in the coupon's queue, by this request or an earlier one of the user: `await ticket.wait()`."""
+
+    ticket: "Ticket"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFull(Refusal):
+    """No more may wait for the coupon; a place is likely to be free in `retry_after_seconds`.
+
+    The client does not retry: send a new request then.
+    """
+
+    retry_after_seconds: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Expired(Outcome):
+    """The ticket has waited for as long as its queue allows. Its claim was not begun."""
+
+
+@dataclass(frozen=True, slots=True)
+class Left(Outcome):
+    """The ticket has left its queue, by `Ticket.leave` or by an operator."""
+
+
+@dataclass(frozen=True, slots=True)
+class Dead(Outcome):
+    """The service has failed too often to decide the claim. An operator may have it tried again."""
+
+
+@dataclass(frozen=True, slots=True)
+class UnknownTicket(Refusal):
+    """No ticket has this id, or it ended more than a day ago."""
+
+
+@dataclass(frozen=True, slots=True)
+class TicketStarted(Refusal):
+    """The ticket cannot leave: its claim has begun or ended."""
+
+    ticket: SeenTicket
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,9 +285,8 @@ class CouponExists(Refusal):
     """A coupon with this name already exists; it was not changed."""
 
 
-ClaimOutcome = (
-    Claimed
-    | HoldContinued
+ClaimRefusal = (
+    QueueFull
     | AlreadyClaimed
     | SoldOut
     | TooManyClaims
@@ -223,6 +298,9 @@ ClaimOutcome = (
     | KeyReused
     | Refused
 )
+ClaimOutcome = Claimed | HoldContinued | Queued | ClaimRefusal
+TicketEnd = Claimed | ClaimRefusal | Expired | Left | Dead | UnknownTicket
+LeaveOutcome = Left | TicketStarted | UnknownTicket | Refused
 ConfirmOutcome = Confirmed | HoldExpired | ClaimCancelled | UnknownClaim | KeyReused | Refused
 CancelOutcome = Cancelled | HoldExpired | UnknownClaim | Refused
 CreateOutcome = CouponCreated | CouponExists | KeyReused | Refused

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from claimsvc.client.errors import Problem
-from claimsvc.client.outcomes import Claim, Coupon
+from claimsvc.client.outcomes import Claim, Coupon, SeenTicket
 
 _Kind = TypeVar("_Kind")
 
@@ -36,6 +36,12 @@ class Members:
         if value is not None and (not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool)):
             raise ValueError(f"`{name}` is not of type {kind.__name__}")
         return value
+
+    def maybe_number(self, name: str) -> float | None:
+        """Read a number that may be missing or null."""
+        kind = int if isinstance(self.rest.get(name), int) else float
+        value = self.maybe(name, kind)
+        return None if value is None else float(value)
 
     def time(self, name: str) -> datetime:
         """Read a required time."""
@@ -92,8 +98,30 @@ def coupon_of(document: object) -> Coupon:
         type=members.maybe("type", str),
         benefit=members.maybe("benefit", dict),
         metadata=members.maybe("metadata", dict) or {},
+        queue=members.maybe("queue", dict),
         more=members.rest,
     )
+
+
+def ticket_of(document: object) -> tuple[SeenTicket, Mapping[str, Any] | None]:
+    """Parse a ticket, and its member `outcome`."""
+    members = Members(document)
+    outcome: Mapping[str, Any] | None = members.maybe("outcome", dict)
+    ticket = SeenTicket(
+        id=members.take("id", str),
+        coupon_name=members.take("coupon_name", str),
+        user_id=members.take("user_id", str),
+        state=members.take("state", str),
+        joined_at=members.time("joined_at"),
+        position=members.maybe("position", int),
+        ahead=members.maybe("ahead", int),
+        eta_seconds=members.maybe_number("eta_seconds"),
+        stopped=members.maybe("stopped", str),
+        started_at=members.maybe_time("started_at"),
+        ended_at=members.maybe_time("ended_at"),
+        more=members.rest,
+    )
+    return ticket, outcome
 
 
 def page_of(document: object) -> tuple[list[Claim], str | None]:

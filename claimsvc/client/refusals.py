@@ -8,16 +8,18 @@ from typing import Any, TypeVar, get_args
 from claimsvc.client.errors import BadRequestError, ForbiddenError, Problem, ServiceFailedError, UnauthorizedError
 from claimsvc.client.outcomes import (
     CancelOutcome,
-    ClaimOutcome,
+    ClaimRefusal,
     ConfirmOutcome,
     CreateOutcome,
+    LeaveOutcome,
     Outcome,
     Refusal,
     Refused,
     UnknownClaim,
     UnknownCoupon,
+    UnknownTicket,
 )
-from claimsvc.client.reading import Members, claim_of
+from claimsvc.client.reading import Members, claim_of, ticket_of
 from claimsvc.client.sending import ClientResponse
 
 _T = TypeVar("_T")
@@ -70,6 +72,7 @@ def _reader(kind: type[Outcome]) -> Callable[[ClientResponse], Any]:
 
 _FIELDS: Mapping[str, Callable[[ClientResponse], Any]] = {
     "claim": lambda answer: answer.read(lambda document: claim_of(Members(document).take("claim", dict))),
+    "ticket": lambda answer: answer.read(lambda document: ticket_of(Members(document).take("ticket", dict)))[0],
     "starts_at": lambda answer: answer.read(lambda document: Members(document).time("starts_at")),
     "retry_after_seconds": lambda answer: answer.retry_after_seconds,
     "reasons": lambda answer: tuple(answer.read(lambda document: Members(document).take("reasons", list))),
@@ -90,7 +93,9 @@ def _refusals(outcomes: Any) -> Refusals[Any]:
 
 OF_A_COUPON: Refusals[UnknownCoupon] = _refusals(UnknownCoupon)
 OF_A_CLAIM: Refusals[UnknownClaim] = _refusals(UnknownClaim)
-OF_CLAIMING: Refusals[ClaimOutcome] = _refusals(ClaimOutcome)
+OF_A_TICKET: Refusals[UnknownTicket] = _refusals(UnknownTicket)
+OF_LEAVING: Refusals[LeaveOutcome] = _refusals(LeaveOutcome)
+OF_CLAIMING: Refusals[ClaimRefusal] = _refusals(ClaimRefusal)
 OF_CONFIRMING: Refusals[ConfirmOutcome] = _refusals(ConfirmOutcome)
 OF_CANCELLING: Refusals[CancelOutcome] = _refusals(CancelOutcome)
 OF_CREATING: Refusals[CreateOutcome] = _refusals(CreateOutcome)

@@ -6,7 +6,7 @@ has a key under which the service replays its first answer.
 | result of the attempt | retried? |
 |---|---|
 | the connection could not be made, was lost, or was silent for too long | yes |
-| 408, 429, 502, 503, 504: nothing was decided, or a proxy lost the answer | yes |
+| 408, 429, 502, 503, 504: nothing was decided, or a proxy lost the answer | yes, unless it is `queue-full` |
 | 409 `key-in-flight`: an earlier attempt is still in progress | yes |
 | any other answer | no |
 """
@@ -18,6 +18,8 @@ from email.utils import parsedate_to_datetime
 
 _STATUSES = frozenset({408, 429, 502, 503, 504})
 _PROBLEMS = frozenset({"key-in-flight"})
+# Whoever asks decides whether to wait for a place.
+_DECISIONS = frozenset({"queue-full"})
 # A larger power of two overflows a float. The pause has reached its limit long before.
 _MOST_DOUBLINGS = 60
 # More characters than a date has, and fewer digits than overflow a float.
@@ -55,7 +57,7 @@ class Retries:
 
 def is_transient(status: int, slug: str | None) -> bool:
     """Whether a later attempt may get a different answer. `slug` is that of the problem, if the answer is one."""
-    return status in _STATUSES or slug in _PROBLEMS
+    return slug not in _DECISIONS and (status in _STATUSES or slug in _PROBLEMS)
 
 
 def advised_seconds(retry_after: str | None) -> float | None:

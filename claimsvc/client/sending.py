@@ -3,8 +3,9 @@
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from dataclasses import dataclass, field
 from itertools import count
 from typing import Any, TypeVar
 
@@ -12,6 +13,7 @@ import aiohttp
 from yarl import URL
 
 from claimsvc.client.errors import Problem, UnavailableError, UnexpectedAnswerError
+from claimsvc.client.events import Event, EventParser
 from claimsvc.client.reading import document_of, problem_of
 from claimsvc.client.retries import Retries, advised_seconds, is_transient
 
@@ -22,9 +24,11 @@ _LONGEST_ANSWER_BYTES = 4 * 1024 * 1024
 # If a server or proxy does not accept a connection within this time, a new attempt is better.
 _CONNECT_SECONDS = 5.0
 _SHOWN_CHARACTERS = 200
+# A stream with nothing to tell gives a sign of life every 15 s.
+_STREAM_SILENCE_SECONDS = 20.0
 
-# Errors of lost connections. aiohttp's other errors mean answers that are not HTTP.
-_LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
+LOST = (aiohttp.ClientConnectionError, aiohttp.ClientPayloadError, OSError, TimeoutError)
+"""Errors of lost connections. aiohttp's other errors mean answers that are not HTTP."""
 # Subclasses of connection errors for which a retry cannot help.
 _HOPELESS = (aiohttp.ClientConnectorCertificateError, aiohttp.ClientSSLError)
 
@@ -33,7 +37,10 @@ _log = logging.getLogger("claimsvc.client")
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """A request, the same in each attempt. `path` is already quoted; a `token` or `key` of None is not sent."""
+    """A request, the same in each attempt. `path` is already quoted; a `token` or `key` of None is not sent.
+
+    `more` are further headers.
+    """
 
     method: str
     path: str
@@ -41,6 +48,7 @@ class Request:
     token: str | None = None
     key: str | None = None
     body: Mapping[str, Any] | None = None
+    more: Mapping[str, str] = field(default_factory=dict)
 
     def headers(self) -> dict[str, str]:
         """Return the headers of the request."""
@@ -51,7 +59,7 @@ class Request:
             headers["Idempotency-Key"] = f'"{self.key}"'
         if self.body is not None:
             headers["Content-Type"] = "application/json"
-        return headers
+        return {**headers, **self.more}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +96,11 @@ class ClientResponse:
         )
 
 
+Events = AsyncGenerator[tuple[Event, ClientResponse], None]
+"""Events as they arrive, each with the head of the answer that it is a part of."""
+Streamed = Events | ClientResponse
+
+
 class Sender:
     """Sends requests to one service. Several tasks may use it concurrently.
 
@@ -111,14 +124,22 @@ class Sender:
         if parsed.user or parsed.password or parsed.query_string or parsed.fragment:
             raise ValueError("the URL must have no user, query or fragment; pass a token as `token`")
         self._url = str(parsed).rstrip("/")
-        self._retries = retries
+        self.retries = retries
         self._deadline_seconds = deadline_seconds
-        self._timeout = aiohttp.ClientTimeout(
-            total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence_seconds
+        self._timeout, self._stream_timeout = (
+            aiohttp.ClientTimeout(total=None, sock_connect=min(_CONNECT_SECONDS, silence_seconds), sock_read=silence)
+            for silence in (silence_seconds, max(silence_seconds, _STREAM_SILENCE_SECONDS))
         )
         self._connections = connections
+        # Streams last for long, and must leave connections for requests.
+        self._streams_left = connections // 2
         self._session: aiohttp.ClientSession | None = None
         self._is_closed = False
+
+    @property
+    def has_room_for_stream(self) -> bool:
+        """Whether fewer than half of the connections are streams."""
+        return self._streams_left > 0
 
     async def close(self) -> None:
         """Close the connections. Requests in progress fail."""
@@ -141,11 +162,11 @@ class Sender:
             if answer is not None and not is_transient(answer.status, _slug(answer.problem)):
                 return answer
             advised = answer.retry_after_seconds if answer is not None else None
-            pause = self._retries.pause_seconds(retry, advised)
+            pause = self.retries.pause_seconds(retry, advised)
             reason = _reason(answer, failure)
             if (
                 isinstance(failure, _HOPELESS)
-                or (self._retries.most is not None and retry >= self._retries.most)
+                or (self.retries.most is not None and retry >= self.retries.most)
                 or clock() + pause >= deadline
             ):
                 raise UnavailableError(
@@ -165,7 +186,7 @@ class Sender:
         try:
             async with asyncio.timeout_at(deadline):
                 return await self._ask(request), None
-        except _LOST as failure:
+        except LOST as failure:
             if self._is_closed:
                 raise RuntimeError("the client is closed") from failure
             return None, failure
@@ -173,7 +194,40 @@ class Sender:
             raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
 
     async def _ask(self, request: Request) -> ClientResponse:
-        async with self._opened().request(
+        async with self._begun(request, self._timeout) as response:
+            return await _whole(request, response)
+
+    @asynccontextmanager
+    async def stream(self, request: Request) -> AsyncIterator[Streamed]:
+        """Open a stream of server-sent events, in one attempt. There must be room for it.
+
+        Returns:
+            The events, until the stream ends; or the answer, if it is not such a stream.
+
+        Raises:
+            OSError, TimeoutError, aiohttp.ClientError: of the classes in `LOST`: the connection could not be made, was
+                lost, or was silent for too long. The events raise the same.
+            UnexpectedAnswerError: an event, or the answer, is too long; or the answer is not HTTP.
+            RuntimeError: the sender is closed.
+        """
+        self._streams_left -= 1
+        try:
+            async with self._begun(request, self._stream_timeout) as response:
+                if response.status == 200 and response.content_type == "text/event-stream":
+                    yield _events(request, response)
+                else:
+                    yield await _whole(request, response)
+        except LOST:
+            raise
+        except aiohttp.ClientError as failure:
+            raise UnexpectedAnswerError(f"{self._url} does not answer in HTTP: {failure}") from failure
+        finally:
+            self._streams_left += 1
+
+    def _begun(
+        self, request: Request, timeout: aiohttp.ClientTimeout
+    ) -> AbstractAsyncContextManager[aiohttp.ClientResponse]:
+        return self._opened().request(
             request.method,
             # `encoded`, because yarl would otherwise resolve `..` in the path.
             URL(self._url + request.path, encoded=True),
@@ -181,22 +235,8 @@ class Sender:
             headers=request.headers(),
             # A redirect may turn a POST into a GET, and must not send the token to another host.
             allow_redirects=False,
-        ) as response:
-            body = bytearray()
-            async for chunk in response.content.iter_any():
-                body += chunk
-                if len(body) > _LONGEST_ANSWER_BYTES:
-                    raise UnexpectedAnswerError(f"the answer is longer than {_LONGEST_ANSWER_BYTES} bytes")
-            document = document_of(bytes(body))
-            return ClientResponse(
-                response.status,
-                document,
-                problem_of(response.status, document) if response.status >= 400 else None,
-                response.headers.get("X-Request-ID", request.request_id),
-                response.headers.get("Idempotency-Replayed") == "true",
-                advised_seconds(response.headers.get("Retry-After")),
-                bytes(body[:_SHOWN_CHARACTERS]).decode("utf-8", "replace"),
-            )
+            timeout=timeout,
+        )
 
     def _opened(self) -> aiohttp.ClientSession:
         """Return the session. It is created here, because that needs a running event loop."""
@@ -206,9 +246,42 @@ class Sender:
             self._session = aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=self._connections),
                 cookie_jar=aiohttp.DummyCookieJar(),
-                timeout=self._timeout,
             )
         return self._session
+
+
+async def _whole(request: Request, response: aiohttp.ClientResponse) -> ClientResponse:
+    body = bytearray()
+    async for chunk in response.content.iter_any():
+        body += chunk
+        if len(body) > _LONGEST_ANSWER_BYTES:
+            raise UnexpectedAnswerError(f"the answer is longer than {_LONGEST_ANSWER_BYTES} bytes")
+    return _answer(request, response, bytes(body))
+
+
+def _answer(request: Request, response: aiohttp.ClientResponse, body: bytes) -> ClientResponse:
+    document = document_of(body)
+    return ClientResponse(
+        response.status,
+        document,
+        problem_of(response.status, document) if response.status >= 400 else None,
+        response.headers.get("X-Request-ID", request.request_id),
+        response.headers.get("Idempotency-Replayed") == "true",
+        advised_seconds(response.headers.get("Retry-After")),
+        body[:_SHOWN_CHARACTERS].decode("utf-8", "replace"),
+    )
+
+
+async def _events(request: Request, response: aiohttp.ClientResponse) -> Events:
+    answer = _answer(request, response, b"")
+    parser = EventParser()
+    async for chunk in response.content.iter_any():
+        try:
+            events = list(parser.feed(chunk))
+        except ValueError as error:
+            raise answer.unexpected(str(error)) from error
+        for event in events:
+            yield event, answer
 
 
 def _slug(problem: Problem | None) -> str | None:

@@ -35,6 +35,7 @@ from claimsvc.domain import (
     TicketLease,
     TooManyClaims,
     UnknownCoupon,
+    WaitsForUnits,
 )
 from claimsvc.domain.outcomes import is_stored
 
@@ -224,10 +225,16 @@ class _Batch:
             if not ticket.is_started:
                 return self._ended(attempt, ticket)
         outcome = self._answer(attempt)
+        if isinstance(outcome, SoldOut) and self._has_waiting_list(attempt):
+            return WaitsForUnits()
         if not isinstance(outcome, _PASSING):
             self._ended_leases.add(lease.token)
             self.effects.ticket_ends.append((attempt.coupon_name, lease, outcome))
         return outcome
+
+    def _has_waiting_list(self, attempt: Attempt) -> bool:
+        coupon = self._coupons.get(attempt.coupon_name)
+        return coupon is not None and coupon.campaign.waiting_list_seconds is not None
 
     def _ended(self, attempt: Attempt, ticket: TicketFacts) -> ClaimOutcome:
         """Return what a ticket has ended with under this lease: by this attempt, whose commit was in doubt."""

@@ -69,6 +69,8 @@ class Campaign:
         claims_per_user: how many claims a user may make in all, ended ones included; None for the default, see
             `most_claims`.
         queue: the queue in which its claims wait; None if they are decided at once.
+        waiting_list_seconds: for how long a unit that comes back is held for who waits for it; None if nobody may wait
+            once the coupon is sold out.
         type: the group of coupons it belongs to.
         benefit: what it is worth, in the form of the API's `Benefit`.
         metadata: arbitrary data of its owner.
@@ -92,6 +94,7 @@ class Campaign:
     has_deny_list: bool = False
     claims_per_user: int | None = None
     queue: Queue | None = None
+    waiting_list_seconds: int | None = None
 
     @property
     def most_claims(self) -> int:

@@ -83,13 +83,15 @@ class QueueStop(StrEnum):
     PAUSED = "paused"
     # The coupon cannot be claimed yet.
     NOT_STARTED = "not-started"
+    # The coupon is sold out: they wait for units that come back.
+    SOLD_OUT = "sold-out"
     # A database or a majority of the masters does not answer; it goes on by itself.
     UNAVAILABLE = "unavailable"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class Ticket:
-    """A claim that waits for its turn.
+    """A claim that waits for its turn. Never changed.
 
     Args:
         id: a UUID (version 7) in its usual text form.
@@ -180,7 +182,7 @@ class QueueStatus:
         longer than `STALLED_SECONDS` stands still, even while as many claims are under way as it allows. What stops it
         by itself is no excuse, because that is over within seconds as well.
         """
-        if self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED) or self.is_paused:
+        if self.is_paused or self.stopped in (QueueStop.PAUSED, QueueStop.NOT_STARTED, QueueStop.SOLD_OUT):
             return 0.0
         waited = self.waited_seconds(now)
         if self.dispatched_at is None:
@@ -263,7 +265,7 @@ PLACES_IN_A_BLOCK = 256
 
 
 @outcome("queued", seen_as="queued", uses_up=True)
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class Queued(ClaimOutcome):
     """The claim waits in the coupon's queue: by this request, or by an earlier one of the user."""
 
@@ -284,6 +286,12 @@ class QueueFull(ClaimOutcome, Refusal):
     """No more may wait; `retry_seconds` is when a place is likely to be free."""
 
     retry_seconds: int
+
+
+@outcome("waits-for-units", is_stored=False, seen_as="waits-for-units")
+@dataclass(frozen=True, slots=True)
+class WaitsForUnits(ClaimOutcome):
+    """No unit was left for the ticket, and it waits for one that comes back; it has not ended."""
 
 
 @outcome("lease-lost", is_stored=False, seen_as="lease-lost")
@@ -322,9 +330,11 @@ class TicketStarted(Refusal):
 @outcome("left-queue")
 @dataclass(frozen=True, slots=True)
 class LeftQueue(Outcome):
-    """The ticket has left its queue: by this request, or by an earlier one."""
+    """The ticket has left its queue: by this request if `is_new`, or by an earlier one."""
 
     ticket: Ticket
+    # Repeating the request results in the same.
+    is_new: bool = field(default=False, compare=False)
 
 
 @refusal(
@@ -338,6 +348,19 @@ class LeftQueue(Outcome):
 @dataclass(frozen=True, slots=True)
 class TicketNotDead(Refusal):
     """The ticket is not a dead letter."""
+
+
+@refusal(
+    "ticket-replaced",
+    409,
+    "The user waits again",
+    "The user has joined the queue again since, and has one ticket at a time, so this dead letter cannot be requeued.",
+    "Discard it.",
+    is_stored=False,
+)
+@dataclass(frozen=True, slots=True)
+class TicketReplaced(Refusal):
+    """The user of the dead ticket has another one, which waits or is started."""
 
 
 @outcome("queue-changed")
@@ -364,15 +387,20 @@ class TicketDiscarded(Outcome):
     ticket: Ticket
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, unsafe_hash=True)  # not frozen: see `Claim`
 class JoinRequest:
-    """A claim that is to wait in a queue. The id is made by the caller, so that a repetition recognizes its ticket.
+    """A claim that is to wait in a queue. Never changed.
+
+    Its id is made by the caller, so that a repetition recognizes its ticket.
 
     Args:
         ticket_id: the id that the ticket gets if the user has none that waits.
         options: those of the claim.
+        is_eligible: whether it is known that a claim would be refused for no other reason than that the coupon is
+            sold out, so that it may wait for units that come back.
     """
 
     ticket_id: str
     user_id: str
     options: ClaimOptions | None = None
+    is_eligible: bool = False

@@ -12,7 +12,9 @@ from claimsvc.http.resources.eligibility import routes as eligibility
 from claimsvc.http.resources.exports import routes as exports
 from claimsvc.http.resources.locks import routes as locks
 from claimsvc.http.resources.operations import routes as operations
+from claimsvc.http.resources.queues import draw
 from claimsvc.http.resources.queues import routes as queues
+from claimsvc.http.resources.tickets import page
 from claimsvc.http.resources.tickets import routes as tickets
 from claimsvc.http.resources.users import claims as users_claims
 from claimsvc.http.resources.users import routes as users
@@ -24,6 +26,8 @@ ROUTES: tuple[Route, ...] = (
     *transitions.ROUTES,
     *redemptions.ROUTES,
     *tickets.ROUTES,
+    *page.ROUTES,
+    *draw.ROUTES,
     *codes.ROUTES,
     *eligibility.ROUTES,
     *locks.ROUTES,

@@ -19,10 +19,12 @@ from claimsvc.domain import (
     QueueProgress,
     QueueStatus,
     Replayed,
+    SoldOut,
     StartedTicket,
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketStarted,
     TicketState,
@@ -31,7 +33,7 @@ from claimsvc.domain import (
 )
 from claimsvc.ports.claims import PendingOutcome
 
-Joined = Queued | QueueFull | UnknownCoupon | Replayed | KeyReused
+Joined = Queued | QueueFull | SoldOut | UnknownCoupon | Replayed | KeyReused
 """What joining a queue may result in; None where a claim would be refused at once, so that nobody waits for that."""
 
 
@@ -80,11 +82,13 @@ class FailedTry:
         ticket: the ticket.
         retry_seconds: when the claim is tried again; None if it has failed too often, which makes it a dead letter.
         stop_seconds: for how long no further ticket of the queue is started.
+        counts: whether this was a try; false if the claim could not be decided yet.
     """
 
     ticket: StartedTicket
     retry_seconds: float | None
     stop_seconds: float = 0.0
+    counts: bool = True
 
 
 class Tickets(Protocol):
@@ -96,7 +100,8 @@ class Tickets(Protocol):
         Safe to repeat: a user who waits already, or whose claim is under way, gets the same ticket.
 
         Returns:
-            What each request results in.
+            What each request results in. `SoldOut` means that it may wait for units that come back, if a claim would be
+            refused for no other reason.
         """
         ...
 
@@ -183,7 +188,7 @@ class Tickets(Protocol):
 
     async def requeue(
         self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+    ) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
         """Try the claim of a dead ticket again at once."""
         ...
 

@@ -33,6 +33,7 @@ from claimsvc.postgres.audit import INSERT_ENTRY, insert_entry, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, holds_of
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import CAMPAIGN_COLUMNS, COUPON_COLUMNS, TERMS, campaign_of, coupon_of
@@ -61,10 +62,10 @@ WITH created AS (
 ), with_terms AS (
     INSERT INTO campaigns
         (coupon_name, starts_at, ends_at, paused, per_user_limit, had_higher_limit, type, benefit, metadata, uses,
-        rules, claims_per_user, queue)
+        rules, claims_per_user, queue, waiting_list_seconds)
     SELECT name, %(starts_at)s, %(ends_at)s, %(paused)s, %(per_user_limit)s, %(per_user_limit)s > 1, %(type)s,
         %(benefit)s::jsonb, %(metadata)s::jsonb, %(uses)s, %(rules)s::jsonb, %(claims_per_user)s,
-        %(queue)s::jsonb
+        %(queue)s::jsonb, %(waiting_list_seconds)s
     FROM created WHERE %(has_terms)s
 ), with_draw AS (
     INSERT INTO queues (coupon_name, seed, head, next_place)
@@ -95,19 +96,20 @@ WHERE name = %(name)s
 _CHANGE_TERMS = """
 INSERT INTO campaigns AS old
     (coupon_name, starts_at, ends_at, paused, archived_at, per_user_limit, had_higher_limit, type, benefit, metadata,
-    uses, rules, claims_per_user, queue)
+    uses, rules, claims_per_user, queue, waiting_list_seconds)
 VALUES (
     %(name)s, %(starts_at)s, %(ends_at)s, %(paused)s,
     CASE WHEN %(archived)s THEN clock_timestamp() END, %(per_user_limit)s, %(per_user_limit)s > 1,
     %(type)s, %(benefit)s, %(metadata)s, %(uses)s, %(rules)s, %(claims_per_user)s,
-    %(queue)s
+    %(queue)s, %(waiting_list_seconds)s
 )
 ON CONFLICT (coupon_name) DO UPDATE SET
     starts_at = excluded.starts_at, ends_at = excluded.ends_at, paused = excluded.paused,
     archived_at = coalesce(old.archived_at, excluded.archived_at), per_user_limit = excluded.per_user_limit,
     had_higher_limit = old.had_higher_limit OR excluded.had_higher_limit, type = excluded.type,
     benefit = excluded.benefit, metadata = excluded.metadata, uses = excluded.uses, rules = excluded.rules,
-    claims_per_user = excluded.claims_per_user, queue = excluded.queue
+    claims_per_user = excluded.claims_per_user, queue = excluded.queue,
+    waiting_list_seconds = excluded.waiting_list_seconds
 """
 
 
@@ -204,6 +206,7 @@ class PostgresCampaigns:
                 await driver.execute(_CHANGE_TERMS, {"name": name, **terms})
                 if "type" in change:
                     await self._changes.mark(driver, [name])
+                await serve_waiting_list(driver, [name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 seed = _seed_of(change.get("queue"))
                 await driver.execute(_OPEN_DRAW, {"name": name, "seed": seed})

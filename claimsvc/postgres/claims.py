@@ -32,6 +32,7 @@ from claimsvc.postgres.claiming.code_pool import CANCEL, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD, replace_dead_codes
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.code_changes import COUNTED_TYPES, CodeChanges
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -200,6 +201,7 @@ class PostgresClaims:
                 if code_can_expire and statement is _CONFIRM:
                     await replace_dead_codes(driver, [(coupon_name, claim_id)])
                 await driver.execute(statement, parameters | claim)
+                await serve_waiting_list(driver, coupons["coupon_names"])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 if has_codes:
                     await self._changes.mark(driver, [coupon_name])

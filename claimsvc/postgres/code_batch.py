@@ -15,6 +15,7 @@ from claimsvc.domain import MAX_CODE_TYPES, AuditEntry, NewCode, OpenTerms, RowR
 from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.transactions import RestartTransactionError
 
@@ -146,6 +147,7 @@ class CodeBatch:
             await driver.execute(_GROW, coupon)
             [(coupon_type,)] = await (await driver.execute(_ENABLE_CODES, coupon)).fetchall()
             self.counted = {coupon_type, *self._types}
+            await serve_waiting_list(driver, coupons["coupon_names"])
             await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
             await driver.execute(INSERT_ENTRY, parameters_of(entry))
 

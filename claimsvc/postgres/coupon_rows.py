@@ -14,7 +14,8 @@ CAMPAIGN_COLUMNS = """campaign.starts_at, campaign.ends_at, coalesce(campaign.pa
     campaign.archived_at, coalesce(campaign.per_user_limit, 1) AS per_user_limit, campaign.type, campaign.benefit,
     coalesce(campaign.metadata, '{}') AS metadata, coalesce(campaign.uses, 1) AS uses,
     campaign.rules, campaign.allow_version IS NOT NULL AS has_allow_list,
-    campaign.deny_version IS NOT NULL AS has_deny_list, campaign.claims_per_user, campaign.queue"""
+    campaign.deny_version IS NOT NULL AS has_deny_list, campaign.claims_per_user, campaign.queue,
+    campaign.waiting_list_seconds"""
 """The columns of `Campaign`; `campaign` is the coupon's row in `campaigns`, or NULL."""
 
 TERMS = tuple(field.name for field in fields(Campaign))

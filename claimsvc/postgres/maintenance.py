@@ -12,6 +12,7 @@ from claimsvc.postgres.audit import INSERT_ENTRY, parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS, PURGE_FENCE
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.code_changes import TYPES_OF, CodeChanges
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
@@ -227,6 +228,7 @@ class PostgresMaintenance:
                 await driver.execute("BEGIN", prepare=False)
                 await driver.execute(LOCK_COUPONS, coupons)
                 settled = await driver.execute(SETTLE_HOLDS, coupons)
+                await serve_waiting_list(driver, [coupon_name])
                 await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
                 types = await driver.execute(TYPES_OF, coupons)
                 await self._changes.mark(driver, [coupon_name])

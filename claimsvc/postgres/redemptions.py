@@ -44,6 +44,7 @@ from claimsvc.postgres.audit import parameters_of
 from claimsvc.postgres.claiming.fast_path_window import UPDATE_PLAIN_UNTIL
 from claimsvc.postgres.claiming.fence import LOCK_COUPONS
 from claimsvc.postgres.claiming.holds import SETTLE_HOLD
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.claims import claim_of
 from claimsvc.postgres.code_changes import CodeChanges
 from claimsvc.postgres.code_rows import READ_CODE, code_of, find_code, refusal_of
@@ -232,6 +233,7 @@ async def _begin(
         coupons = {"coupon_names": [subject.coupon_name]}
         await driver.execute(LOCK_COUPONS, coupons)
         await driver.execute(SETTLE_HOLD, {"coupon_name": subject.coupon_name, "id": subject.claim_id})
+        await serve_waiting_list(driver, coupons["coupon_names"])
         await driver.execute(UPDATE_PLAIN_UNTIL, coupons)
     await driver.execute(subject.statements.lock_code.encode(), parameters)
     stored = await look_up(driver, idempotency_key)

@@ -153,6 +153,9 @@ campaigns = Table(
     Column("claims_per_user", Integer),
     # The queue in which its claims wait, in the form of `dataclasses.asdict`; NULL if they are decided at once.
     Column("queue", JSONB),
+    # For how long a unit that comes back is held for who waits for it; NULL if nobody may wait for that.
+    Column("waiting_list_seconds", Integer),
+    CheckConstraint("waiting_list_seconds BETWEEN 1 AND 86400", name="waiting_list"),
     CheckConstraint("starts_at < ends_at", name="period"),
     CheckConstraint("per_user_limit BETWEEN 1 AND 1000", name="per_user_limit"),
     CheckConstraint("claims_per_user BETWEEN 1 AND 1000000", name="claims_per_user"),

@@ -24,7 +24,14 @@ from claimsvc.representations.fields import (
     UserId,
     bytes_of_jsonb,
 )
-from claimsvc.representations.queues import CouponQueue, QueueBody, queue_body
+from claimsvc.representations.queues import (
+    CouponQueue,
+    QueueBody,
+    WaitingList,
+    WaitingListBody,
+    queue_body,
+    waiting_list_body,
+)
 from claimsvc.representations.rules import CouponRules, rules_body
 from claimsvc.representations.times import EndsAt, StartsAt
 
@@ -117,6 +124,7 @@ class CreateCoupon(Request):
     uses: Uses = 1
     rules: CouponRules | None = None
     queue: CouponQueue | None = None
+    waiting_list: WaitingList | None = None
 
     def campaign(self) -> domain.Campaign:
         """The campaign of the new coupon."""
@@ -132,6 +140,7 @@ class CreateCoupon(Request):
             uses=self.uses,
             rules=self.rules.rules() if self.rules is not None else None,
             queue=self.queue.queue() if self.queue is not None else None,
+            waiting_list_seconds=self.waiting_list.hold_seconds if self.waiting_list is not None else None,
         )
 
 
@@ -152,6 +161,7 @@ class ChangeCoupon(Request):
     uses: Uses = 1
     rules: CouponRules | None = None
     queue: CouponQueue | None = None
+    waiting_list: WaitingList | None = None
 
     def change(self) -> Mapping[str, Any]:
         """The members that were sent: new values by the field names of `domain.Campaign`, and `amount`."""
@@ -162,6 +172,9 @@ class ChangeCoupon(Request):
             given["rules"] = self.rules.rules()
         if self.queue is not None:
             given["queue"] = self.queue.queue()
+        if "waiting_list" in given:
+            given["waiting_list_seconds"] = None if self.waiting_list is None else self.waiting_list.hold_seconds
+            del given["waiting_list"]
         return given
 
 
@@ -205,6 +218,7 @@ class CampaignBody(CouponBody):
     uses: Uses
     rules: dict[str, Any] | None
     queue: QueueBody | None
+    waiting_list: WaitingListBody | None
     has_allow_list: bool
     has_deny_list: bool
 
@@ -299,6 +313,7 @@ def _values(coupon: domain.Coupon, campaign: domain.Campaign) -> dict[str, Any]:
         "uses": campaign.uses,
         "rules": rules_body(campaign.rules),
         "queue": queue_body(campaign.queue),
+        "waiting_list": waiting_list_body(campaign.waiting_list_seconds),
         "has_allow_list": campaign.has_allow_list,
         "has_deny_list": campaign.has_deny_list,
     }

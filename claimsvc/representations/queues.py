@@ -1,9 +1,9 @@
 """Queues of coupons: giving a coupon one, and showing it."""
 
 from dataclasses import dataclass
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from claimsvc import domain
 from claimsvc.representations.fields import MAX_ENTRIES, Request, at_most
@@ -48,7 +48,12 @@ MaxLength = Annotated[
 ]
 Order = Annotated[
     domain.QueueOrder,
-    Field(strict=False, description="`fifo`: tickets are started in the order in which they joined", examples=["fifo"]),
+    Field(
+        strict=False,
+        description="`fifo` (tickets are started in the order in which they joined) or `draw` (the order of those who "
+        "join before `starts_at` is drawn by lot)",
+        examples=["fifo"],
+    ),
 ]
 
 
@@ -74,6 +79,49 @@ CouponQueue = Annotated[
     ),
     at_most(MAX_ENTRIES),
 ]
+
+
+class WaitingListSettings(Request):
+    """Lets claims of a sold-out coupon wait for units that come back."""
+
+    hold_seconds: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=domain.MAX_HOLD_SECONDS,
+            description=f"an integer from 1 to {domain.MAX_HOLD_SECONDS}: for how long a unit that comes back is held "
+            "for the first who waits, who confirms the claim in that time",
+            examples=[600],
+        ),
+    ] = 600
+
+
+def _settings_of(value: Any) -> Any:
+    """Take `true` for the usual settings."""
+    return {} if value is True else value
+
+
+WaitingList = Annotated[
+    WaitingListSettings,
+    BeforeValidator(_settings_of),
+    Field(
+        description="an object with `hold_seconds`, or true for 600 of them",
+        examples=[{"hold_seconds": 600}],
+    ),
+    at_most(MAX_ENTRIES),
+]
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingListBody:
+    """The waiting list of a coupon: once it is sold out, claims may wait for units that come back."""
+
+    hold_seconds: Annotated[int, Field(ge=1, le=domain.MAX_HOLD_SECONDS, examples=[600])]
+
+
+def waiting_list_body(hold_seconds: int | None) -> WaitingListBody | None:
+    """The body of a coupon's waiting list; None if it has none."""
+    return None if hold_seconds is None else WaitingListBody(hold_seconds)
 
 
 @dataclass(frozen=True, slots=True)

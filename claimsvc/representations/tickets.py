@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, cast
 
 from pydantic import Field
 
@@ -39,10 +39,12 @@ class TicketBody:
     position: Annotated[
         int | None,
         Field(
-            ge=0, description="its place in the queue, from 1; it never grows; 0 once it is started, null once it ended"
+            ge=0,
+            description="its place in the queue, from 1; it never grows; 0 once it is started, null once it has ended, "
+            "and while the order is still to be drawn",
         ),
     ]
-    ahead: Annotated[int | None, Field(ge=0, description="how many wait before it; null unless it waits")]
+    ahead: Annotated[int | None, Field(ge=0, description="how many wait before it; null unless that is known")]
     eta_seconds: Annotated[
         float | None,
         Field(description="in how many seconds it is started at the pace of late; null if that cannot be said"),
@@ -65,22 +67,24 @@ def ticket_body(ticket: domain.Ticket, *, shows_code: bool, problem: Any = None)
         shows_code: whether the reader may see the code of its claim.
         problem: the body of the problem with which it was refused; None unless it was.
     """
-    outcome: TicketClaimedBody | TicketRefusedBody | None = None
+    outcome: Any = None
     if ticket.claim is not None:
-        outcome = TicketClaimedBody(listed_claim_body(ticket.claim, shows_code=shows_code))
+        outcome = {"claim": listed_claim_body(ticket.claim, shows_code=shows_code)}
     elif problem is not None:
-        outcome = TicketRefusedBody(problem)
-    return TicketBody(
-        ticket.id,
-        ticket.coupon_name,
-        ticket.user_id,
-        ticket.state,
-        ticket.position,
-        ticket.ahead,
-        None if ticket.eta_seconds is None else round(ticket.eta_seconds, 1),
-        ticket.stopped,
-        ticket.joined_at,
-        ticket.started_at,
-        ticket.ended_at,
-        outcome,
-    )
+        outcome = {"problem": problem}
+    # Not a `TicketBody`: it is made for each claim that waits, and encoded in a third of the time.
+    body: Any = {
+        "id": ticket.id,
+        "coupon_name": ticket.coupon_name,
+        "user_id": ticket.user_id,
+        "state": ticket.state,
+        "position": ticket.position,
+        "ahead": ticket.ahead,
+        "eta_seconds": None if ticket.eta_seconds is None else round(ticket.eta_seconds, 1),
+        "stopped": ticket.stopped,
+        "joined_at": ticket.joined_at,
+        "started_at": ticket.started_at,
+        "ended_at": ticket.ended_at,
+        "outcome": outcome,
+    }
+    return cast("TicketBody", body)

@@ -23,6 +23,7 @@ from claimsvc.domain import (
     Paused,
     StartedTicket,
     TicketState,
+    WaitsForUnits,
 )
 from claimsvc.errors import ClaimsvcError, LockBusyError
 from claimsvc.ports import Claims, Dispatched, FailedTry, TicketObserver, Tickets
@@ -42,6 +43,8 @@ _AFTER_FAILURE_SECONDS = 0.5
 _LONGEST_RETRY_SECONDS = 60.0
 # For how long a queue is stopped after a failure, so that an outage uses up few tries.
 _STOP_SECONDS = 1.0
+# A unit that comes back is given to the ticket in the same transaction; this is for those that were added meanwhile.
+_UNITS_SECONDS = 60.0
 
 
 class TicketDispatcher:
@@ -179,7 +182,9 @@ class TicketDispatcher:
             return
         outcome = claim.result()
         if isinstance(outcome, Paused | NotStarted):
-            self._failed.append(FailedTry(ticket, retry_seconds=1.0))
+            self._failed.append(FailedTry(ticket, retry_seconds=1.0, counts=False))
+        elif isinstance(outcome, WaitsForUnits):
+            self._failed.append(FailedTry(ticket, retry_seconds=_UNITS_SECONDS, counts=False))
         elif not isinstance(outcome, LeaseLost):
             is_claimed = isinstance(outcome, Claimed | HoldContinued)
             self._observer.ticket_ended(ticket.coupon_name, TicketState.CLAIMED if is_claimed else TicketState.REFUSED)

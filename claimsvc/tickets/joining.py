@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from uuid_utils import uuid7
 
-from claimsvc.domain import ClaimOptions, ClaimOutcome, JoinRequest, Queued, QueueFull, Replayed
+from claimsvc.domain import ClaimOptions, ClaimOutcome, JoinRequest, Queued, QueueFull, Replayed, SoldOut
 from claimsvc.domain.claims import Attempt
 from claimsvc.errors import ClaimsvcError, UnavailableError
 from claimsvc.ports import Admission, Joined, PendingOutcome, Tickets
@@ -95,20 +95,39 @@ class TicketDesk:
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if not answer.done():
                 answer.set_result(outcome)
-        if any(isinstance(outcome, Queued) for outcome in outcomes):
+        # Whoever has somebody before them, or is still to be drawn, waits for a time that is known already.
+        if any(isinstance(outcome, Queued) and outcome.ticket.ahead == 0 for outcome in outcomes):
             self.on_joined(coupon_name)
 
     async def _outcomes(self, coupon_name: str, requests: list[JoinRequest]) -> list[ClaimOutcome]:
         joined = await self._tickets.join(coupon_name, requests)
+        if any(isinstance(outcome, SoldOut) for outcome in joined):
+            joined = await self._join_waiting_list(coupon_name, requests, joined)
         refused = [
-            Attempt(request.ticket_id, coupon_name, request.user_id, request.options)
-            for request, outcome in zip(requests, joined, strict=True)
-            if outcome is None
+            _attempt(coupon_name, request) for request, outcome in zip(requests, joined, strict=True) if outcome is None
         ]
         looked = iter(await self._admission.look(refused) if refused else ())
         # None of which reading does not tell may change soon, as a unit that comes back.
         return [
             (next(looked) or QueueFull(1)) if outcome is None else await self._current(outcome) for outcome in joined
+        ]
+
+    async def _join_waiting_list(
+        self, coupon_name: str, requests: list[JoinRequest], joined: list[Joined | None]
+    ) -> list[Joined | None]:
+        """Let those wait for units that come back whose claims would be refused for no other reason."""
+        ask = [request for request, outcome in zip(requests, joined, strict=True) if isinstance(outcome, SoldOut)]
+        looked = await self._admission.look([_attempt(coupon_name, request) for request in ask])
+        eligible = [
+            replace(request, is_eligible=True)
+            for request, outcome in zip(ask, looked, strict=True)
+            if isinstance(outcome, SoldOut)
+        ]
+        waiting = await self._tickets.join(coupon_name, eligible) if eligible else []
+        found = dict(zip([request.ticket_id for request in eligible], waiting, strict=True))
+        return [
+            found.get(request.ticket_id) if isinstance(outcome, SoldOut) else outcome
+            for request, outcome in zip(requests, joined, strict=True)
         ]
 
     async def _current(self, outcome: Joined) -> ClaimOutcome:
@@ -117,6 +136,14 @@ class TicketDesk:
             ticket = await self._tickets.ticket(outcome.answer.ticket.id)
             return outcome if ticket is None else replace(outcome, answer=Queued(ticket))
         return outcome
+
+
+def _attempt(coupon_name: str, request: JoinRequest) -> Attempt:
+    """The claim as reading tells its refusal: without its key, under which no refusal to join is stored."""
+    options = request.options
+    if options is not None and options.idempotency_key is not None:
+        options = replace(options, idempotency_key=None)
+    return Attempt(request.ticket_id, coupon_name, request.user_id, options)
 
 
 def _fail(answer: PendingOutcome, error: BaseException) -> None:

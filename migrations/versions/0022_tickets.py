@@ -14,6 +14,8 @@ _ACTIVE = "state IN ('waiting', 'started')"
 
 def upgrade() -> None:
     op.add_column("campaigns", sa.Column("queue", JSONB))
+    op.add_column("campaigns", sa.Column("waiting_list_seconds", sa.Integer))
+    op.create_check_constraint("campaigns_waiting_list_check", "campaigns", "waiting_list_seconds BETWEEN 1 AND 86400")
     op.create_table(
         "queues",
         sa.Column("coupon_name", sa.Text(collation="C"), nullable=False),
@@ -91,4 +93,5 @@ def downgrade() -> None:
     op.drop_table("ticket_blocks")
     op.drop_table("tickets")
     op.drop_table("queues")
+    op.drop_column("campaigns", "waiting_list_seconds")
     op.drop_column("campaigns", "queue")

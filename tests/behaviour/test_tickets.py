@@ -186,10 +186,11 @@ async def test_a_key_has_one_effect_while_it_waits_and_after(open_one: Open, dat
     opened = [await open_one() for _ in range(2)]
     await create_queued(opened[0].storage, 20, QUEUE)
     found = await claim_all(opened, ["ada"] * 20, keyed("k"))
-    ids = {each.ticket.id for each in found if isinstance(each, Queued)}
-    ids |= {each.answer.ticket.id for each in found if isinstance(each, Replayed)}
-    assert len(ids) == 1
-    [ended] = await ends_of(opened[0].storage, tickets_of(found[:1]) if isinstance(found[0], Queued) else [])
+    queued = [each.answer if isinstance(each, Replayed) else each for each in found]
+    tickets = tickets_of([each for each in queued if isinstance(each, ClaimOutcome)])
+    ids = {each.id for each in tickets}
+    assert (len(tickets), len(ids)) == (20, 1)
+    [ended] = await ends_of(opened[0].storage, tickets[:1])
     assert ended.state is TicketState.CLAIMED
     again = await opened[1].claims.claim("spring", "ada", keyed("k"))
     assert isinstance(again, Replayed)

@@ -1,5 +1,6 @@
 """A service that says what a test tells it to, one answer after the other, and remembers what it was asked."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -16,6 +17,20 @@ CLAIM = {
     "user_id": "ada",
     "state": "active",
     "claimed_at": "2026-11-21T02:28:17.951077Z",
+}
+TICKET = {
+    "id": "019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e91",
+    "coupon_name": "spring",
+    "user_id": "ada",
+    "state": "waiting",
+    "position": 3,
+    "ahead": 2,
+    "eta_seconds": 4,
+    "stopped": None,
+    "joined_at": "2026-11-21T02:28:17Z",
+    "started_at": None,
+    "ended_at": None,
+    "outcome": None,
 }
 COUPON = {
     "name": "spring",
@@ -92,6 +107,27 @@ def refuses(slug: str, status: int, *, retry_after: str | None = None, **members
     """An answer that is a problem."""
     headers = {} if retry_after is None else {"Retry_After": retry_after}
     return says(status, problem(slug, status, **members), **headers)
+
+
+def streams(*events: Mapping[str, object], then: Say | None = None) -> Say:
+    """A stream of events of a ticket, each with an id of its own; then it ends, or what `then` does comes after."""
+
+    async def say(request: web.Request) -> web.StreamResponse:
+        stream = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await stream.prepare(request)
+        for number, event in enumerate(events):
+            await stream.write(f": ping\n\nid: e-{number}\nevent: ticket\ndata: {json.dumps(event)}\n\n".encode())
+        if then is not None:
+            await then(request)
+        return stream
+
+    return say
+
+
+async def hangs(_: web.Request) -> web.StreamResponse:
+    """Nothing more, for far longer than any test lasts."""
+    await asyncio.sleep(3600)
+    return web.Response()
 
 
 async def cuts(request: web.Request) -> web.StreamResponse:

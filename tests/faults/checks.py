@@ -7,12 +7,25 @@ moment of its call, and a moment of each row's interval, that agree with it.
 
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from tests.support.cluster_state import ClaimRow, Quiet, Snapshot
-from tests.support.history import ALREADY_CLAIMED, CLAIM, LOCK_BUSY, READ, SOLD_OUT, UNAVAILABLE, Invocation
+from tests.support.history import (
+    ALREADY_CLAIMED,
+    CLAIM,
+    JOIN,
+    LEAVE,
+    LOCK_BUSY,
+    POLL,
+    QUEUE_FULL,
+    READ,
+    SOLD_OUT,
+    TICKET_STARTED,
+    UNAVAILABLE,
+    Invocation,
+)
 
 LOST = "lost"
 PHANTOM = "phantom"
@@ -44,11 +57,15 @@ class Violation:
         return f"{self.kind}: {self.text}"
 
 
-def check_all(invocations: Sequence[Invocation], snapshot: Snapshot) -> list[Violation]:
-    """The set check, the interval check, and what every answer must be."""
+def check_all(invocations: Sequence[Invocation], snapshot: Snapshot, queued: Collection[str] = ()) -> list[Violation]:
+    """The set check, the interval check, and what every answer must be.
+
+    The claims of `queued` coupons are those of tickets, which `ticket_checks` checks.
+    """
+    others = Snapshot(snapshot.coupons, [row for row in snapshot.claims if row.coupon not in queued])
     return [
         *check_database(snapshot),
-        *check_sets(invocations, snapshot),
+        *check_sets(invocations, others),
         *check_intervals(invocations, snapshot),
         *check_answers(invocations),
     ]
@@ -225,6 +242,16 @@ def check_answers(invocations: Iterable[Invocation]) -> list[Violation]:
         (CLAIM, 503, UNAVAILABLE),
         (READ, 200, ""),
         (READ, 503, UNAVAILABLE),
+        (JOIN, 202, ""),
+        (JOIN, 409, SOLD_OUT),
+        (JOIN, 409, ALREADY_CLAIMED),
+        (JOIN, 429, QUEUE_FULL),
+        (JOIN, 503, UNAVAILABLE),
+        (POLL, 200, ""),
+        (POLL, 503, UNAVAILABLE),
+        (LEAVE, 204, ""),
+        (LEAVE, 409, TICKET_STARTED),
+        (LEAVE, 503, UNAVAILABLE),
     }
     for each in invocations:
         if each.problem == "garbled":

@@ -6,12 +6,16 @@ switch for it.
 
 import sys
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from itertools import count
 
 from claimsvc.__main__ import main
-from claimsvc.domain import Attempt, SoldOut
-from claimsvc.ports import Decision
+from claimsvc.domain import Attempt, JoinRequest, Queued, SoldOut, Ticket, TicketState
+from claimsvc.domain.pacing import Pace
+from claimsvc.ports import Decision, Joined
 from claimsvc.postgres.claiming import fast_path
 from claimsvc.postgres.claiming.dispatcher import Dispatcher
+from claimsvc.postgres.tickets import PostgresTickets, joining
 
 _EVERY = 20
 
@@ -59,10 +63,65 @@ def refuse_too_early() -> None:
     Dispatcher.admit = admit_most  # type: ignore[method-assign]
 
 
+def forget_the_pace() -> None:
+    """As many tickets are started as may be under way at once."""
+
+    def allowed(self: Pace, rate: int, concurrency: int, under_way: int) -> int:
+        return max(0, concurrency - under_way)
+
+    Pace.allowed = allowed  # type: ignore[method-assign]
+
+
+def forget_the_concurrency() -> None:
+    """As many tickets are under way at once as may be started in a second."""
+
+    def allowed(self: Pace, rate: int, concurrency: int, under_way: int) -> int:
+        return max(0, rate - len(self.starts))
+
+    Pace.allowed = allowed  # type: ignore[method-assign]
+
+
+def forget_the_length() -> None:
+    """Any number waits."""
+    joining._JOIN = _without(joining._JOIN, "queue.waiting + number < least(queue.max_length, queue.units)")
+
+
+def forget_some_joins() -> None:
+    """Every 20th who joins is told of a ticket that is not stored."""
+    join = PostgresTickets.join
+    seen = count(1)
+
+    async def join_most(
+        self: PostgresTickets, coupon_name: str, requests: Sequence[JoinRequest]
+    ) -> list[Joined | None]:
+        stored = [each for each in requests if next(seen) % _EVERY]
+        results = iter(await join(self, coupon_name, stored) if stored else ())
+        return [next(results) if each in stored else Queued(_imagined(coupon_name, each)) for each in requests]
+
+    PostgresTickets.join = join_most  # type: ignore[method-assign]
+
+
+def _imagined(coupon_name: str, request: JoinRequest) -> Ticket:
+    return Ticket(request.ticket_id, coupon_name, request.user_id, TicketState.WAITING, datetime.now(UTC), ahead=0)
+
+
+def tell_any_place() -> None:
+    """Every answer about a ticket that waits tells one place more than the last one did."""
+    told = count(1)
+    Ticket.position = property(  # type: ignore[assignment, method-assign]
+        lambda self: 0 if self.state is TicketState.STARTED else None if self.ahead is None else next(told)
+    )
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "sell-without-looking": sell_without_looking,
     "forget-who-holds-one": forget_who_holds_one,
     "refuse-too-early": refuse_too_early,
+    "forget-the-pace": forget_the_pace,
+    "forget-the-concurrency": forget_the_concurrency,
+    "forget-the-length": forget_the_length,
+    "forget-some-joins": forget_some_joins,
+    "tell-any-place": tell_any_place,
 }
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ class Totals:
     falsely_refused: int
     unavailable_seconds: float
     held: bool
+    tickets: int = 0
+    starts: int = 0
 
 
 def totals(rows: Sequence[Row]) -> Totals:
@@ -38,13 +40,18 @@ def totals(rows: Sequence[Row]) -> Totals:
         falsely_refused=sum(row.falsely_refused for row in rows),
         unavailable_seconds=max((row.unavailable_seconds for row in rows), default=0.0),
         held=all(row.held for row in rows),
+        tickets=sum(row.tickets for row in rows),
+        starts=sum(row.starts for row in rows),
     )
 
 
 def print_table(rows: Sequence[Row], console: Console) -> None:
     """A line for each scenario, over all its runs, and one for all."""
     table = Table("#", "fault", box=None, pad_edge=False)
-    for heading in ("runs", "fired", "tried", "acknowledged", "lost", "oversold", "phantom", "refused", "unavailable"):
+    for heading in (
+        *("runs", "fired", "tried", "acknowledged", "tickets", "starts"),
+        *("lost", "oversold", "phantom", "refused", "unavailable"),
+    ):
         table.add_column(heading, justify="right")
     table.add_column("")
     for (fault, name), found in by_scenario(rows).items():
@@ -55,9 +62,9 @@ def print_table(rows: Sequence[Row], console: Console) -> None:
 
 
 def _cells(told: Totals) -> list[str]:
-    counts = (told.runs, told.fired, told.tried, told.acknowledged, told.lost, told.oversold, told.phantom)
+    counts = (told.runs, told.fired, told.tried, told.acknowledged, told.tickets, told.starts)
     return [
-        *(f"{count:,}" for count in (*counts, told.falsely_refused)),
+        *(f"{count:,}" for count in (*counts, told.lost, told.oversold, told.phantom, told.falsely_refused)),
         f"{told.unavailable_seconds:.1f} s",
         "held" if told.held else "DID NOT HOLD",
     ]
@@ -88,6 +95,8 @@ def document(rows: Sequence[Row], skipped: Mapping[str, str], seed: int) -> dict
                 "fired": row.fired,
                 "tried": row.tried,
                 "acknowledged": row.acknowledged,
+                "tickets": row.tickets,
+                "starts": row.starts,
                 "lost": row.lost,
                 "oversold": row.oversold,
                 "phantom": row.phantom,

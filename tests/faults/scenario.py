@@ -30,9 +30,10 @@ from pathlib import Path
 from typing import Protocol, Self, TypeVar
 
 from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, OVERSOLD, PHANTOM, UNEXPECTED, Violation
+from tests.faults.ticket_checks import starts
 from tests.faults.trial import Trial
 from tests.support.cluster import Cluster, open_cluster
-from tests.support.history import History
+from tests.support.history import CLAIM, JOIN, History
 from tests.support.instance import SERVICE
 
 
@@ -45,11 +46,12 @@ class Row:
         name: the scenario's.
         seed: it ran with.
         fired: how often the fault was there.
-        tried, acknowledged: claims that were asked for, and those that were answered 201.
+        tried, acknowledged: claims that were asked for, and those that were answered 201, or 202 where they wait.
         unavailable_seconds: the longest stretch under load in which no claim was decided.
         seconds: how long it took.
         violations: what did not hold.
         notes: what else is worth knowing.
+        tickets, starts: tickets of queues, and how often claims of them were begun.
     """
 
     fault: str
@@ -62,6 +64,8 @@ class Row:
     seconds: float
     violations: tuple[Violation, ...] = ()
     notes: tuple[str, ...] = ()
+    tickets: int = 0
+    starts: int = 0
 
     @classmethod
     def broken(cls, fault: str, name: str, reason: str, seconds: float) -> Self:
@@ -221,12 +225,14 @@ class Context:
                     of.name,
                     seed,
                     trial.times_fired,
-                    sum(each.operation == "claim" for each in history.invocations),
-                    history.acknowledged,
+                    sum(each.operation in (CLAIM, JOIN) for each in history.invocations),
+                    history.acknowledged + history.joined,
                     trial.unavailable_seconds(),
                     time.monotonic() - began,
                     tuple(trial.violations),
                     tuple(trial.notes),
+                    len(trial.tickets.tickets) if trial.tickets is not None else 0,
+                    len(starts(trial.tickets.changes)) if trial.tickets is not None else 0,
                 )
                 await asyncio.to_thread(cluster.close_instances)
             path.unlink(missing_ok=True)

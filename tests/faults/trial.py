@@ -3,17 +3,18 @@
 import asyncio
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import AbstractContextManager, AsyncExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
-from tests.faults import checks
+from tests.faults import checks, ticket_checks
 from tests.faults.checks import UNEXPECTED, Violation
 from tests.support.cluster import Cluster
 from tests.support.history import History
 from tests.support.instance import ClusterError, Instance
 from tests.support.load import Load, Plan
+from tests.support.ticket_log import Tickets
 from tests.support.waiting import comes_about
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ RECOVERY_SECONDS = 5.0
 _PROGRESS_SECONDS = 60.0
 # What is under way when the load ends is over by then, whatever has timed out meanwhile.
 _QUIET_SECONDS = 15.0
+# Longer than a lease, and than the longest back-off after a few tries.
+_STUCK_SECONDS = 30.0
 
 
 _T = TypeVar("_T")
@@ -57,6 +60,11 @@ class Trial:
         self.full = full
         self._per_second = per_second
         self.times_fired = 0
+        self.tickets: Tickets | None = None
+        # Run once all tickets have been read.
+        self.conclusions: list[Callable[[Tickets], None]] = []
+        # By how many seconds PostgreSQL's clock was wrong at one time or another.
+        self.clock_offsets: list[float] = []
         self.violations: list[Violation] = []
         self.notes: list[str] = []
         self.resources = AsyncExitStack()
@@ -120,12 +128,35 @@ class Trial:
     async def finish(self) -> None:
         """Wait for quiet, and check everything."""
         self.history.flush()
+        if self.cluster.has_queues:
+            await self.all_have_ended()
         quiet = await self.cluster.quiet(self.cluster.lock_ttl_seconds + _QUIET_SECONDS)
         snapshot = await asyncio.to_thread(self.cluster.snapshot)
         invocations = self.history.invocations
         self.violations += checks.check_quiet(quiet)
-        self.violations += checks.check_all(invocations, snapshot)
+        queued: Collection[str] = ()
+        if self.cluster.has_queues:
+            self.tickets = await asyncio.to_thread(self.cluster.tickets, self.clock_offsets)
+            queued = self.tickets.queues
+            self.violations += ticket_checks.check_tickets(invocations, snapshot.claims, self.tickets)
+            for conclude in self.conclusions:
+                conclude(self.tickets)
+        self.violations += checks.check_all(invocations, snapshot, queued)
         if self._healed_at is not None:
             self.violations += checks.check_recovery(
                 invocations, self._healed_at, self.cluster.lock_ttl_seconds + RECOVERY_SECONDS
             )
+
+    async def joined(self, more: int, timeout_seconds: float = _PROGRESS_SECONDS) -> None:
+        """Wait until so many more requests were told that they wait."""
+        target = self.history.joined + more
+        if not await self.until(lambda: self.history.joined >= target, timeout_seconds):
+            raise ClusterError(f"only {self.history.joined} of {target} joined a queue in {timeout_seconds:.0f} s")
+
+    async def all_have_ended(self) -> None:
+        """Wait until no ticket waits or is started, as long as some of them end; what is left, the checks tell."""
+        left, since = -1, time.monotonic()
+        while (now := await asyncio.to_thread(self.cluster.tickets_left)) and time.monotonic() - since < _STUCK_SECONDS:
+            if now != left:
+                left, since = now, time.monotonic()
+            await asyncio.sleep(0.2)

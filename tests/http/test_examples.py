@@ -56,7 +56,7 @@ def _with_body(request: dict[str, Any], kind: str, example: Any) -> dict[str, An
     return {**request, **body, "headers": headers}
 
 
-# What an example cannot name, because only the service gives it: an id of a claim, a code that is claimed, a lock.
+# What an example cannot name, because only the service gives it: ids of claims and tickets, claimed codes, locks.
 NEEDS_MORE = {
     "GET /api/coupons/claim": "unknown-coupon",
     "PATCH /api/coupons/claim": "unknown-coupon",
@@ -68,6 +68,10 @@ NEEDS_MORE = {
     "POST /api/codes/{code}/redeem": "code-not-claimed",
     "POST /api/codes/{code}/unredeem": "not-redeemed",
     "DELETE /api/locks/{coupon_name}": "lock-not-held",
+    "GET /api/tickets/{id}": "unknown-ticket",
+    "GET /api/tickets/{id}/events": "unknown-ticket",
+    "DELETE /api/tickets/{id}": "unknown-ticket",
+    "GET /api/coupons/{name}/draw": "no-draw",
     "POST /api/dead-letters/{id}/requeue": "unknown-ticket",
     "DELETE /api/dead-letters/{id}": "unknown-ticket",
     "GET /api/users/me/claims": "forbidden",

@@ -81,8 +81,8 @@ def test_the_pages_have_the_consoles_colours() -> None:
     of_console = [
         dict(re.findall(r"(--[\w-]+): ([^;]+);", part)) for part in console.split("prefers-color-scheme: dark")
     ]
-    for name in ("pages.css", "docs.css"):
-        style = (files("claimsvc.http.resources.operations") / "static" / name).read_text()
+    for room, name in (("framework", "pages.css"), ("resources.operations", "docs.css")):
+        style = (files(f"claimsvc.http.{room}") / "static" / name).read_text()
         parts = re.split(r"prefers-color-scheme: dark|html\.dark-mode \{\n", style, maxsplit=1)
         assert len(parts) == 2
         for ours, theirs in zip(parts, of_console, strict=True):

@@ -296,6 +296,15 @@ async def test_watchers_go_when_the_service_stops() -> None:
         assert time.monotonic() - began < 5
 
 
+async def test_an_instance_that_stops_takes_no_watchers(stage: Stage) -> None:
+    await stage.held.put(waiting(3))
+    stage.app[WATCHERS].stop()
+    async with stage.events() as response:
+        assert (response.status, (await response.json(content_type=None))["type"]) == (503, "/problems/unavailable")
+    status, _, headers = await asyncio.wait_for(stage.get(Prefer="wait=10"), 5)
+    assert (status, "Preference-Applied" in headers) == (200, False)
+
+
 async def test_a_head_has_no_events(stage: Stage) -> None:
     await stage.held.put(waiting(3))
     async with stage.client.head(f"{stage.url}/api/tickets/{ticket_id()}/events") as response:

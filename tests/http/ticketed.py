@@ -21,9 +21,10 @@ def ticket_id(number: int = 1) -> str:
     return f"019b2c5e-7a31-7c42-9f0e-{number:012x}"
 
 
-def waiting(ahead: int = 0, user_id: str = "ann", **changes: Any) -> Ticket:
+def waiting(ahead: int | None = 0, user_id: str = "ann", **changes: Any) -> Ticket:
     """A ticket of the coupon `mega` that waits, unless it is changed."""
-    found = Ticket(ticket_id(), "mega", user_id, TicketState.WAITING, AT, ahead=ahead, eta_seconds=0.25 * (ahead + 1))
+    eta = None if ahead is None else 0.25 * (ahead + 1)
+    found = Ticket(ticket_id(), "mega", user_id, TicketState.WAITING, AT, ahead=ahead, eta_seconds=eta)
     return replace(found, **changes)
 
 

@@ -124,10 +124,10 @@ def test_the_next_code_is_found_by_one_look_up_whatever_the_table_held_when_it_w
 
 
 @pytest.mark.parametrize("rows", [0, 20_000])
-def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_held_when_they_were_planned(
+def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_held_when_planned(
     database_url: str, rows: int
 ) -> None:
-    join = _numbered(_JOIN, "coupon_name", "user_ids", "ids", "options", "in_doubt")
+    join = _numbered(_JOIN, "coupon_name", "user_ids", "ids", "options", "are_eligible", "in_doubt")
     lock = _numbered(_LOCK, "names", "places")
     end = _numbered(_END, "names", "places", "leases", "states", "claims", "refusals", "count")
     options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
@@ -140,10 +140,12 @@ def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_
             [rows],
         )
         connection.execute("ANALYZE" if rows else "SELECT 1")
-        connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool) AS {join}")
+        connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool[], bool) AS {join}")
         connection.execute(f"PREPARE lock_ (text[], bigint[]) AS {lock}")
         connection.execute(f"PREPARE end_ (text[], bigint[], uuid[], text[], uuid[], jsonb[], int) AS {end}")
-        joining = "\n".join(row[0] for row in connection.execute("EXPLAIN EXECUTE join_ ('', '{}', '{}', '{}', false)"))
+        joining = "\n".join(
+            row[0] for row in connection.execute("EXPLAIN EXECUTE join_ ('', '{}', '{}', '{}', '{}', false)")
+        )
         ending = "\n".join(
             row[0]
             for statement in ("lock_ ('{}', '{}')", "end_ ('{}', '{}', '{}', '{}', '{}', '{}', 1)")

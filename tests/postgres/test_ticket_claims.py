@@ -22,6 +22,7 @@ from claimsvc.domain import (
     StartedTicket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketState,
     UnknownTicket,
@@ -251,7 +252,7 @@ async def test_a_user_who_waits_again_keeps_that_ticket_and_the_dead_one_stays_d
     await storage.tickets.put_back([FailedTry(ticket, None)])
     [new] = await joined(storage, "ada")
     assert new.id != ticket.lease.ticket_id
-    assert await storage.tickets.requeue(ticket.lease.ticket_id, ENTRY) == TicketNotDead()
+    assert await storage.tickets.requeue(ticket.lease.ticket_id, ENTRY) == TicketReplaced()
     assert await state(storage, ticket) == "dead"
     await storage.tickets.leave(new.id)
     key = keyed("again").idempotency_key

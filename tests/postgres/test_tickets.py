@@ -244,8 +244,8 @@ async def test_a_commit_in_doubt_is_recognized_also_if_the_ticket_has_ended_mean
         await claim(storage, ticket)
 
     async def ends() -> None:
-        [left] = administrate(database_url, "SELECT id::text FROM tickets WHERE state = 'waiting'")
-        assert isinstance(await storage.tickets.leave(str(left[0])), LeftQueue)
+        for (left,) in administrate(database_url, "SELECT id::text FROM tickets WHERE state = 'waiting'"):
+            assert isinstance(await storage.tickets.leave(str(left)), LeftQueue)
 
     request = wish("ada", options)
     [outcome] = await LosesCommits(storage).tickets.join("spring", [request])
@@ -301,7 +301,7 @@ async def test_whoever_leaves_makes_way_for_those_behind(storage: Repositories, 
     left = await storage.tickets.leave(tickets[4].id)
     assert isinstance(left, LeftQueue)
     assert (left.ticket.state, left.ticket.position) == (TicketState.LEFT, None)
-    assert await storage.tickets.leave(tickets[4].id) == left
+    assert await storage.tickets.leave(tickets[4].id) == replace(left, is_new=False)
     found = {each.id: each.position for each in await storage.tickets.read([each.id for each in tickets])}
     assert [found[each.id] for each in tickets] == [1, 2, 3, 4, None, 5, 6, 7, 8, 9]
     # Who comes back waits behind the others.

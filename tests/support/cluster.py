@@ -23,6 +23,7 @@ from claimsvc.embedded import (
 from tests.support.admin import ADMIN, ADMIN_DIGEST
 from tests.support.cluster_state import JOB_LOCKS, LOCK_KEYS, Quiet, Snapshot, series, take_snapshot
 from tests.support.instance import SERVICE, Instance
+from tests.support.ticket_log import Tickets, left_of, log_tickets, read_tickets
 
 _HTTP_SECONDS = 5.0
 _TEMPLATE = "cluster_template"
@@ -44,6 +45,7 @@ class Cluster:
         self.folder = folder
         self.instances: list[Instance] = []
         self._database = ""
+        self._logged = ""
         self._coupons = 0
         with self._administration() as connection:
             connection.execute(f"CREATE DATABASE {_TEMPLATE}".encode())
@@ -105,12 +107,18 @@ class Cluster:
         self.instances.append(Instance(name, ours | dict(settings or {}), log, command))
         return self.instances[-1]
 
-    async def create_coupon(self, amount: int, strategy: str = "redlock", name: str = "") -> str:
-        """A coupon, made over HTTP by an instance that runs. The result is its name."""
+    async def create_coupon(
+        self, amount: int, strategy: str = "redlock", name: str = "", queue: Mapping[str, int] | None = None
+    ) -> str:
+        """A coupon, made over HTTP by an instance that runs; with a queue if one is given. The result is its name."""
         self._coupons += 1
         name = name or f"coupon-{self._coupons:04d}"
         instance = next(each for each in self.instances if each.running and not each.is_paused)
-        body = json.dumps({"name": name, "amount": amount, "strategy": strategy}).encode()
+        asked: dict[str, object] = {"name": name, "amount": amount, "strategy": strategy}
+        if queue is not None:
+            self._log_tickets()
+            asked["queue"] = dict(queue)
+        body = json.dumps(asked).encode()
         request = urllib.request.Request(
             f"{instance.url}/api/coupons",
             data=body,
@@ -118,6 +126,24 @@ class Cluster:
         )
         await asyncio.to_thread(lambda: urllib.request.urlopen(request, timeout=_HTTP_SECONDS).close())
         return name
+
+    @property
+    def has_queues(self) -> bool:
+        """Whether a coupon with a queue was made."""
+        return self._logged == self._database
+
+    def _log_tickets(self) -> None:
+        if not self.has_queues:
+            log_tickets(self.database_url)
+            self._logged = self._database
+
+    def tickets(self, clock_offsets: Sequence[float] = ()) -> Tickets:
+        """All tickets, and all that became of them; see `ticket_log.read_tickets`."""
+        return read_tickets(self.database_url, clock_offsets)
+
+    def tickets_left(self) -> int:
+        """How many tickets have not ended."""
+        return left_of(self.database_url)
 
     def snapshot(self) -> Snapshot:
         """All coupons and claims, as the database has them in one moment."""

@@ -16,13 +16,19 @@ import orjson
 
 CLAIM = "claim"
 READ = "read"
+JOIN = "join"
+POLL = "poll"
+LEAVE = "leave"
 
 SOLD_OUT = "sold-out"
 ALREADY_CLAIMED = "already-claimed"
 LOCK_BUSY = "lock-busy"
+QUEUE_FULL = "queue-full"
+TICKET_STARTED = "ticket-started"
 UNAVAILABLE = "unavailable"
 
 _FLUSH_LINES = 512
+_DECIDED = {CLAIM: (201, 409), JOIN: (202, 409, 429)}
 
 
 @dataclass(slots=True)
@@ -32,7 +38,7 @@ class Invocation:
     Args:
         id: unique in its history.
         process: the client that asked; one client asks one thing at a time.
-        operation: `claim`, or `read` of a coupon.
+        operation: `claim`, or `read` of a coupon; `join` its queue, `poll` a ticket, or `leave` with it.
         coupon, user: of whom and what; a read has no user.
         instance: the name of the instance that was asked.
         start, end: monotonic nanoseconds; `end` is 0 while there is no answer.
@@ -43,6 +49,8 @@ class Invocation:
         claim: the id of the claim that came with it.
         remaining, claimants: what a read showed: `remaining_amount`, and how many were in `claimed_by`.
         has_retry_after: whether the answer had that header.
+        ticket: the id of the ticket that was asked for, or that came with the answer.
+        state, position, stopped: what the answer said of it; -1 for a position that it has not.
     """
 
     id: int
@@ -59,6 +67,10 @@ class Invocation:
     remaining: int = -1
     claimants: int = -1
     has_retry_after: bool = False
+    ticket: str = ""
+    state: str = ""
+    position: int = -1
+    stopped: str = ""
 
     @property
     def is_unknown(self) -> bool:
@@ -72,12 +84,17 @@ class Invocation:
 
     @property
     def is_definite(self) -> bool:
-        """Whether a claim was decided: made, or refused for a reason that the database knows."""
-        return self.operation == CLAIM and self.status in (201, 409)
+        """Whether a claim was decided: made, or refused for a reason that the database knows; or it waits."""
+        return self.status in _DECIDED.get(self.operation, ())
+
+    @property
+    def is_joined(self) -> bool:
+        """Whether the client was told that its claim waits."""
+        return self.operation == JOIN and self.status == 202
 
 
-_BEGINNING = ("id", "process", "operation", "coupon", "user", "instance", "start")
-_END = tuple(field.name for field in fields(Invocation) if field.name not in _BEGINNING)
+_BEGINNING = ("id", "process", "operation", "coupon", "user", "instance", "start", "ticket")
+_END = tuple(field.name for field in fields(Invocation) if field.name not in _BEGINNING[:-1])
 
 
 class History:
@@ -91,14 +108,19 @@ class History:
         self.invocations: list[Invocation] = []
         self.acknowledged = 0
         self.definite = 0
+        self.joined = 0
         self.path = path
         self._ids = count(1)
         self._file = path.open("wb") if path is not None else None
         self._lines: list[bytes] = []
 
-    def begin(self, process: str, operation: str, coupon: str, user: str, instance: str) -> Invocation:
+    def begin(
+        self, process: str, operation: str, coupon: str, user: str, instance: str, ticket: str = ""
+    ) -> Invocation:
         """Note what is about to be sent."""
-        made = Invocation(next(self._ids), process, operation, coupon, user, instance, time.monotonic_ns())
+        made = Invocation(
+            next(self._ids), process, operation, coupon, user, instance, time.monotonic_ns(), ticket=ticket
+        )
         self.invocations.append(made)
         self._write({name: getattr(made, name) for name in _BEGINNING})
         return made
@@ -109,6 +131,7 @@ class History:
         invocation.status, invocation.problem, invocation.claim = status, problem, claim
         self.acknowledged += invocation.is_acknowledged
         self.definite += invocation.is_definite
+        self.joined += invocation.is_joined
         self._write({"id": invocation.id} | {name: getattr(invocation, name) for name in _END})
 
     def _write(self, line: dict[str, object]) -> None:

@@ -1,4 +1,4 @@
-"""The load: clients that claim, claim again, ask anew after an unknown answer, and read, all of it recorded."""
+"""The load: clients that claim, ask anew after an unknown answer, wait in queues, and read, all of it recorded."""
 
 import asyncio
 import random
@@ -12,9 +12,19 @@ from typing import Self
 
 import orjson
 
-from tests.support.history import ALREADY_CLAIMED, CLAIM, READ, History, Invocation
+from tests.support.history import ALREADY_CLAIMED, CLAIM, JOIN, LEAVE, POLL, READ, History, Invocation
 from tests.support.instance import Instance
-from tests.support.load_connection import Answer, NoAnswerError, Wire, claim_request, connect, read_request
+from tests.support.load_connection import (
+    Answer,
+    NoAnswerError,
+    Wire,
+    claim_request,
+    connect,
+    leave_request,
+    poll_request,
+    read_request,
+)
+from tests.support.load_tickets import QueuePlan, Waiters
 
 _CONNECT_SECONDS = 2.0
 _RECONNECT_PAUSE_SECONDS = 0.05
@@ -38,6 +48,8 @@ class Plan:
         asks_again: how often a user asks again, at whatever instance, after an answer that decided nothing.
         pause_seconds: how long it waits before that.
         moves: how often a client changes to another instance by itself, so that one that was away is used again.
+        queues: what is done with coupons that have queues, and are not among `coupons`; None without any.
+        waits: the part of requests that is about queues.
     """
 
     coupons: Sequence[str]
@@ -53,6 +65,8 @@ class Plan:
     asks_again: int = 200
     pause_seconds: float = 0.1
     moves: float = 0.01
+    queues: QueuePlan | None = None
+    waits: float = 0.2
 
 
 class Client:
@@ -115,6 +129,38 @@ class Client:
             self._history.end(made, answer.status, problem)
         return made
 
+    async def join(self, coupon: str, user: str, timeout_seconds: float = 10.0) -> Invocation:
+        """Claim a coupon with a queue, and record which ticket that came to."""
+        made = self._history.begin(self.name, JOIN, coupon, user, self._targets[self._target].name)
+        return await self._ask_ticket(made, claim_request(coupon, user), timeout_seconds)
+
+    async def poll(self, coupon: str, user: str, ticket: str, timeout_seconds: float = 10.0) -> Invocation:
+        """Read a ticket, and record what it showed."""
+        made = self._history.begin(self.name, POLL, coupon, user, self._targets[self._target].name, ticket)
+        return await self._ask_ticket(made, poll_request(ticket), timeout_seconds)
+
+    async def leave(self, coupon: str, user: str, ticket: str, timeout_seconds: float = 10.0) -> Invocation:
+        """Leave a queue, and record whether that was still possible."""
+        made = self._history.begin(self.name, LEAVE, coupon, user, self._targets[self._target].name, ticket)
+        return await self._ask_ticket(made, leave_request(ticket), timeout_seconds)
+
+    async def _ask_ticket(self, made: Invocation, request: bytes, timeout_seconds: float) -> Invocation:
+        answer = await self._ask(made, request, timeout_seconds, "timeout")
+        if answer is not None:
+            claim, problem = "", ""
+            with suppress(ValueError, KeyError, TypeError):
+                told = orjson.loads(answer.body)
+                if answer.status >= 400:
+                    problem = told["type"].rpartition("/")[2]
+                    claim = told["claim"]["id"] if problem == ALREADY_CLAIMED else ""
+                    told = told.get("ticket")
+                if told is not None:
+                    made.ticket, made.state, made.stopped = told["id"], told["state"], told["stopped"] or ""
+                    made.position = -1 if told["position"] is None else told["position"]
+                    claim = ((told["outcome"] or {}).get("claim") or {}).get("id", claim)
+            self._history.end(made, answer.status, problem, claim)
+        return made
+
     def move(self) -> None:
         """Ask the next instance from now on."""
         self.close()
@@ -168,6 +214,7 @@ class Load:
         self._weights = list(accumulate(plan.weights or [1.0] * len(plan.coupons)))
         self._recent: list[tuple[str, str]] = []
         self._twin: tuple[str, str] | None = None
+        self._waiters = None if plan.queues is None else Waiters(plan.queues, name)
         self._slot = 0.0
         self._stopping = False
         self._tasks: list[asyncio.Task[None]] = []
@@ -197,7 +244,9 @@ class Load:
                 await self._pace()
                 if rng.random() < self.plan.moves:
                     client.move()
-                if rng.random() < self.plan.reads:
+                if self._waiters is not None and rng.random() < self.plan.waits:
+                    await self._waiters.act(client, rng, self.plan.timeout_seconds)
+                elif rng.random() < self.plan.reads:
                     if (await client.read(self._pick(rng), self.plan.timeout_seconds)).status == 0:
                         client.move()
                 else:

@@ -13,6 +13,7 @@ from typing import cast
 
 _HEADERS_END = b"\r\n\r\n"
 _LENGTH = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
+_NO_CONTENT = b"204"
 # Loopback tells of a reset within microseconds; a busy machine may need longer to let us look.
 _RESET_SECONDS = 0.05
 _TCP_CLOSE = 7  # of Linux' tcp_states.h: what a connection is in after a reset
@@ -61,9 +62,10 @@ class Wire(asyncio.Protocol):
             return
         length = _LENGTH.search(data, 0, end)
         body_at = end + len(_HEADERS_END)
-        if length is None:
+        body = int(length[1]) if length is not None else 0
+        if length is None and data[9:12] != _NO_CONTENT:
             self._fail("garbled")
-        elif len(data) < body_at + int(length[1]):
+        elif len(data) < body_at + body:
             self._received = data
         else:
             self._received = b""
@@ -163,3 +165,11 @@ def claim_request(coupon: str, user: str) -> bytes:
 
 def read_request(coupon: str) -> bytes:
     return f"GET /api/coupons/{coupon} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def poll_request(ticket: str) -> bytes:
+    return f"GET /api/tickets/{ticket} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()
+
+
+def leave_request(ticket: str) -> bytes:
+    return f"DELETE /api/tickets/{ticket} HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n".encode()

@@ -50,6 +50,7 @@ class Services:
         erasure: erases users.
         readiness: whether this instance may be sent requests.
         observer: receives each request that was answered.
+        ticket_observer: receives the ends of tickets that leave; None if nobody asks.
         begin_render_metrics: takes an `Accept` header, in the event loop; returns what renders the metrics, in
             a thread, and returns them with their content type.
         admin_key_digests: SHA-256 digests, in lower-case hex, of keys with every scope.
@@ -85,6 +86,7 @@ class Services:
     erasure: ports.Erasure
     readiness: Readiness
     observer: HttpObserver = field(default_factory=NoObserver)
+    ticket_observer: ports.TicketObserver | None = None
     begin_render_metrics: Callable[[str], Callable[[], tuple[bytes, str]]]
     admin_key_digests: tuple[str, ...]
     api_keys: ports.ApiKeys

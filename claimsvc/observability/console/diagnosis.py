@@ -6,7 +6,7 @@ has ended. Where the figures show no single cause, it reports what is known.
 """
 
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from claimsvc.domain import RowHolder
 from claimsvc.observability.console.failures import (
@@ -23,7 +23,9 @@ from claimsvc.observability.console.failures import (
 from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.outages import master_down, not_ready, quiet, silent, some_not_ready
 from claimsvc.observability.console.picture import Picture
+from claimsvc.observability.console.queues import QueueRow
 from claimsvc.observability.console.slowness import busy, contended, hot, queueing, slow
+from claimsvc.observability.console.standstill import given_up, queue_stalled
 from claimsvc.observability.console.verdict import Check, Scene, Verdict
 
 # Of the last ten seconds, in so many a cause must have been there before it is said, and so few end it.
@@ -40,12 +42,14 @@ _CHECKS: tuple[Check, ...] = (
     stranger,
     gave_up,
     unavailable,
+    queue_stalled,
     some_not_ready,
     long_held,
     silent,
     slow,
     queueing,
     master_down,
+    given_up,
     gave_up_before,
     contended,
     hot,
@@ -53,15 +57,21 @@ _CHECKS: tuple[Check, ...] = (
 )
 
 
-def judge(picture: Picture, looked: LockInspection | None = None, holders: tuple[RowHolder, ...] = ()) -> Verdict:
+def judge(
+    picture: Picture,
+    looked: LockInspection | None = None,
+    holders: tuple[RowHolder, ...] = (),
+    queues: Sequence[QueueRow] = (),
+) -> Verdict:
     """Return the first verdict that applies, as if each cause had lasted long enough.
 
     Args:
         picture: the merged figures.
         looked: the masters' state of the lock that `suspect` named, if they were asked.
         holders: sessions that hold the rows of coupons in PostgreSQL, if it was asked.
+        queues: those that are shown.
     """
-    return _first(Scene(picture, looked, holders))
+    return _first(Scene(picture, looked, holders, queues))
 
 
 def _first(scene: Scene) -> Verdict:
@@ -91,6 +101,12 @@ class Diagnosis:
         stays = {kind for kind in self._settled if seen[kind] > _FEW_SECONDS}
         self._settled = stays | {kind for kind, seconds in seen.items() if seconds >= _MOST_SECONDS}
 
-    def judge(self, picture: Picture, looked: LockInspection | None, holders: tuple[RowHolder, ...]) -> Verdict:
+    def judge(
+        self,
+        picture: Picture,
+        looked: LockInspection | None,
+        holders: tuple[RowHolder, ...],
+        queues: Sequence[QueueRow] = (),
+    ) -> Verdict:
         """Return the first verdict that applies; see `judge`."""
-        return _first(Scene(picture, looked, holders, self._settled.__contains__))
+        return _first(Scene(picture, looked, holders, queues, self._settled.__contains__))

@@ -25,6 +25,7 @@ from claimsvc.observability.console.inspection import FindHolders, Inspector, Lo
 from claimsvc.observability.console.membership import Heard, Membership
 from claimsvc.observability.console.merge import PictureBuilder
 from claimsvc.observability.console.picture import Picture, StressTest
+from claimsvc.observability.console.queues import QueueWatch, ReadQueues
 from claimsvc.observability.console.relay import Relay
 from claimsvc.observability.console.summary import Summary, Window
 from claimsvc.observability.console.verdict import Scene, Verdict
@@ -75,6 +76,7 @@ class Live:
         look: reads a coupon's lock from the masters. Called at most once a second, and only while there are viewers.
         find_holders: finds sessions of PostgreSQL that hold rows of coupons. Called likewise.
         readiness: tells the state of each of `DEPENDENCIES`.
+        queues: reads the state of all queues. Called once a second, and only while there are viewers.
         instance: this instance's unique name, with which the tokens of its locks begin.
         pool_size: most connections to PostgreSQL.
         most_viewers: further viewers are refused.
@@ -89,6 +91,7 @@ class Live:
         look: Look,
         find_holders: FindHolders,
         readiness: Report,
+        queues: ReadQueues,
         *,
         instance: str,
         pool_size: int,
@@ -105,6 +108,7 @@ class Live:
         self._read_stock = stock
         self._inspector = Inspector(look, find_holders)
         self._health = HealthWatch(readiness, DEPENDENCIES)
+        self._queues = QueueWatch(queues, _shown)
         self._events = Events()
         self._window = Window(instance, _shown(instance), pool_size)
         self._relay = Relay(masters, self._hear)
@@ -185,6 +189,7 @@ class Live:
                 self._check_health,
                 partial(self._while_watched, self._inspector.look_at_lock),
                 partial(self._while_watched, self._inspector.look_at_rows),
+                partial(self._while_watched, self._queues.look),
             )
         ]
         try:
@@ -239,6 +244,7 @@ class Live:
         self._frame, self._stock = None, {}
         self._diagnosis = Diagnosis()
         self._inspector.forget()
+        self._queues.forget()
 
     async def _check_health(self) -> None:
         """Follow readiness, watched or not, so that a viewer who comes later is told since when it has been so."""
@@ -277,13 +283,16 @@ class Live:
             self._noted_at = now
             instant = build(is_instant=True)
             self._inspector.consider(instant)
-            self._diagnosis.note(Scene(instant, self._inspector.looked, self._inspector.holders))
+            self._diagnosis.note(
+                Scene(instant, self._inspector.looked, self._inspector.holders, self._queues.shown.rows)
+            )
         verdict = self._judge(picture)
         document = orjson.dumps(
             {
                 "verdict": verdict,
                 "verdict_since": self._verdict_since if verdict.since is None else verdict.since,
                 "picture": picture,
+                "queues": self._queues.shown,
                 "viewers": len(self._viewers),
                 "stress_test": self.stress_test,
                 "scenarios": self.scenarios,
@@ -300,7 +309,9 @@ class Live:
             await self._send(b'event: beat\ndata: {"at":%d}\n\n' % at, now)
 
     def _judge(self, picture: Picture) -> Verdict:
-        verdict = self._diagnosis.judge(picture, self._inspector.looked, self._inspector.holders)
+        verdict = self._diagnosis.judge(
+            picture, self._inspector.looked, self._inspector.holders, self._queues.shown.rows
+        )
         if verdict.kind != self._verdict_kind:
             self._verdict_kind, self._verdict_since = verdict.kind, round(time.time(), 1)
         return verdict

@@ -1,11 +1,12 @@
 """A sentence about the state of the service, and what it is judged from."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 from claimsvc.domain import RowHolder
 from claimsvc.observability.console.locks import LockInspection
 from claimsvc.observability.console.picture import Picture
+from claimsvc.observability.console.queues import QueueRow
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +44,14 @@ class Scene:
         picture: the merged figures.
         looked: the masters' state of a lock that the figures do not explain, if they were asked.
         holders: sessions that hold the rows of coupons in PostgreSQL, if it was asked.
+        queues: those that are shown.
         is_settled: whether a cause, by its `Verdict.kind`, has been there for most of the last ten seconds.
     """
 
     picture: Picture
     looked: LockInspection | None = None
     holders: tuple[RowHolder, ...] = ()
+    queues: Sequence[QueueRow] = ()
     is_settled: Callable[[str], bool] = field(default=_always)
 
 

@@ -120,7 +120,7 @@ class Families:
         )
         self.stalled = sampled(
             "queue_stalled_seconds",
-            "How long tickets have waited without a start, though the queue is not paused and the coupon has started.",
+            "How long tickets have waited without a start, though the queue is not stopped on purpose.",
             "coupon",
         )
         self.queues_stopped = sampled("queues_stopped", "Queues in which tickets wait and are not started.", "reason")

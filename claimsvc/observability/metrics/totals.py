@@ -24,8 +24,12 @@ LATENCY_BOUNDS = (*BUCKETS, float("inf"))
 SLOW_SECONDS = 0.25
 """The objective of latency: claims decided later are slow. A bound of the histogram, as in `dashboards/rules`."""
 
-# Claims that nothing was decided about; `dashboards/rules/objectives.yml` leaves out the same.
-_UNDECIDED = {"lock-busy", "unavailable", "internal-error", "cancelled", "unknown-coupon", "lease-lost"}
+# Claims that nothing was decided about; `dashboards/rules/objectives.yml` leaves out the same. The last two are no
+# answers to anybody: another instance decides the ticket, or it waits on.
+_UNDECIDED = {
+    *("lock-busy", "unavailable", "internal-error", "cancelled", "unknown-coupon"),
+    *("lease-lost", "waits-for-units"),
+}
 _SERVER_ERROR = 500
 
 

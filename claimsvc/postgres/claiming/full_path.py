@@ -36,6 +36,7 @@ from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.claiming.sale import NotForAllError, Sold, Terms, sell
 from claimsvc.postgres.claiming.ticket_ends import end_tickets, found_tickets, has_tickets, lock_tickets
+from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -52,7 +53,8 @@ SELECT coupon.name, coupon.remaining_amount, clock_timestamp(),
     campaign.starts_at, campaign.ends_at, coalesce(campaign.paused, false), campaign.archived_at,
     coalesce(campaign.per_user_limit, 1), campaign.rules, campaign.allow_version IS NOT NULL,
     campaign.deny_version IS NOT NULL, campaign.type, coalesce(campaign.has_codes, false),
-    campaign.claims_per_user, campaign.code_types, campaign.xmin::text, coalesce(campaign.had_higher_limit, false)
+    campaign.claims_per_user, campaign.code_types, campaign.xmin::text, coalesce(campaign.had_higher_limit, false),
+    campaign.waiting_list_seconds
 FROM coupons AS coupon LEFT JOIN campaigns AS campaign ON campaign.coupon_name = coupon.name
 WHERE coupon.name = ANY (%(coupon_names)s)
 """
@@ -247,6 +249,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, b
             await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
             await driver.execute(SETTLE_HOLDS_OF, _claimants(attempts))
             await driver.execute(SETTLE_CODES, coupons)
+            await serve_waiting_list(driver, coupons["coupon_names"])
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
         results = await _ask(driver, attempts, locked=locked)
@@ -328,6 +331,7 @@ def _coupon_facts(
     code_types: Sequence[str] | None,
     version: str | None,
     had_higher_limit: bool,
+    waiting_list_seconds: int | None,
 ) -> CouponFacts:
     campaign = Campaign(
         starts_at=starts_at,
@@ -340,6 +344,7 @@ def _coupon_facts(
         has_allow_list=has_allow_list,
         has_deny_list=has_deny_list,
         claims_per_user=claims_per_user,
+        waiting_list_seconds=waiting_list_seconds,
     )
     return CouponFacts(
         remaining_amount,
@@ -367,6 +372,7 @@ async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str])
                 await driver.execute(_CONFIRM, _ids(effects.confirmed))
             await store(driver, effects.answers)
             await end_tickets(driver, effects.ticket_ends)
+            await serve_waiting_list(driver, coupon_names)
             await driver.execute(UPDATE_PLAIN_UNTIL, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
     except (STORED_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:

@@ -22,6 +22,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketStarted,
     TicketState,
@@ -46,10 +47,11 @@ class PostgresTickets(TicketDispatching):
     def __init__(self, database: Database, *, reads: Database | None = None) -> None:
         super().__init__(database)
         self._reads = reads or database
+        self._joining = joining.Joining(database)
 
     async def join(self, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
         """See `ports.Tickets`."""
-        return await joining.join(self._database, coupon_name, requests)
+        return await self._joining.join(coupon_name, requests)
 
     async def leave(self, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
         """See `ports.Tickets`."""
@@ -101,7 +103,7 @@ class PostgresTickets(TicketDispatching):
 
     async def requeue(
         self, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-    ) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+    ) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
         """See `ports.Tickets`."""
         return await operating.requeue(self._database, ticket_id, entry, idempotency_key)
 

@@ -23,13 +23,14 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.coupon_rows import queue_of
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.tickets.drawing import draw
-from claimsvc.postgres.tickets.joining import options_of
+from claimsvc.postgres.tickets.options import options_of
 from claimsvc.postgres.tickets.reading import BLOCK
 
 # In one transaction, so that the locks are held for some milliseconds.
 _MOST_QUEUES = 64
 _MOST_OF_A_QUEUE = 256
-_EVER = datetime.min.replace(tzinfo=UTC)
+_EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
+# When a ticket is looked at again that somebody else has locked although its lease has ended.
 _LOOK_AGAIN = timedelta(milliseconds=100)
 _CLOCK_TOLERANCE = timedelta(milliseconds=200)
 
@@ -40,28 +41,33 @@ ORDER BY due_at LIMIT %(most)s
 FOR UPDATE SKIP LOCKED
 """
 _EXISTING = "SELECT coupon_name FROM queues WHERE coupon_name = ANY (%(freed)s)"
+_ALL_DUE = "SELECT coupon_name FROM queues WHERE due_at IS NOT NULL"
 _DUE_AT = "SELECT clock_timestamp(), min(due_at) FROM queues WHERE due_at IS NOT NULL"
 
 _QUEUES = """
 SELECT queue.coupon_name, clock_timestamp() AS now, queue.waiting, queue.head, queue.starts, queue.pace,
     queue.paced_at, queue.paced_starts, queue.stopped_until, queue.due_at, campaign.queue, campaign.starts_at,
     queue.seed IS NOT NULL AND queue.drawn_at IS NULL AS is_to_draw,
+    coalesce(coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NOT NULL AND campaign.archived_at IS NULL
+        AND coalesce(campaign.ends_at > clock_timestamp(), true), false) AS is_sold_out, campaign.ends_at,
     queue.paused OR coalesce(campaign.paused, false) AS is_paused,
     (
         SELECT count(*) FROM tickets
         WHERE coupon_name = queue.coupon_name AND state = 'started' AND leased_until > clock_timestamp()
     ) AS under_way,
     (
-        SELECT count(*) FROM tickets
-        WHERE coupon_name = queue.coupon_name AND state = 'started'
-            AND coalesce(next_try_at, leased_until) <= clock_timestamp()
-    ) AS overdue,
-    (
         SELECT min(coalesce(next_try_at, leased_until)) FROM tickets
         WHERE coupon_name = queue.coupon_name AND state = 'started'
             AND coalesce(next_try_at, leased_until) > clock_timestamp()
-    ) AS next_try_at
-FROM queues AS queue LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
+    ) AS next_try_at,
+    (
+        SELECT count(*) FROM tickets
+        WHERE coupon_name = queue.coupon_name AND state = 'started'
+            AND coalesce(next_try_at, leased_until) <= clock_timestamp()
+    ) AS lapsed
+FROM queues AS queue
+JOIN coupons AS coupon ON coupon.name = queue.coupon_name
+LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
 WHERE queue.coupon_name = ANY (%(names)s)
 ORDER BY queue.due_at
 """
@@ -128,9 +134,9 @@ WHERE queue.coupon_name = written.coupon_name
 
 # A ticket that is locked is ending just now: whoever waited for it could wait in a circle.
 _HELD = """
-    SELECT ticket.coupon_name, ticket.place, held.retry_seconds
-    FROM unnest(%(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[])
-        AS held (coupon_name, place, lease, retry_seconds)
+    SELECT ticket.coupon_name, ticket.place, held.retry_seconds, held.counts
+    FROM unnest(%(names)s::text[], %(places)s::bigint[], %(leases)s::uuid[], %(retry)s::float8[], %(counts)s::bool[])
+        AS held (coupon_name, place, lease, retry_seconds, counts)
     JOIN tickets AS ticket
         ON ticket.coupon_name = held.coupon_name AND ticket.place = held.place AND ticket.lease = held.lease
     WHERE ticket.state = 'started'
@@ -139,7 +145,8 @@ _HELD = """
 _RENEW = f"""
 WITH held AS MATERIALIZED ({_HELD})
 UPDATE tickets SET leased_until = clock_timestamp() + make_interval(secs => %(lease_seconds)s)
-FROM held WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place
+FROM held
+WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place AND leased_until > clock_timestamp()
 """  # noqa: S608 - of constants
 
 _PUT_BACK = f"""
@@ -147,7 +154,8 @@ WITH held AS MATERIALIZED ({_HELD}), given_up AS (
     UPDATE tickets SET lease = NULL, leased_until = NULL,
         state = CASE WHEN retry_seconds IS NULL THEN 'dead' ELSE 'started' END,
         ended_at = CASE WHEN retry_seconds IS NULL THEN clock_timestamp() END,
-        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds)
+        next_try_at = clock_timestamp() + make_interval(secs => retry_seconds),
+        tries = tries - CASE WHEN counts THEN 0 ELSE 1 END
     FROM held WHERE tickets.coupon_name = held.coupon_name AND tickets.place = held.place
 )
 UPDATE queues SET due_at = clock_timestamp(),
@@ -161,6 +169,19 @@ FROM (
 WHERE queues.coupon_name = stop.coupon_name
 """  # noqa: S608 - of constants
 _LOCK_QUEUES = "SELECT FROM queues WHERE coupon_name = ANY (%(names)s) ORDER BY coupon_name FOR UPDATE"
+
+# What was written by the clock before would come too late by as much as it was set back.
+_BRING_NEAR = """
+WITH near AS (
+    UPDATE tickets SET next_try_at = CASE WHEN next_try_at IS NOT NULL THEN least(next_try_at, clock_timestamp()) END,
+        leased_until = CASE WHEN leased_until IS NOT NULL THEN
+            least(leased_until, clock_timestamp() + make_interval(secs => %(lease_seconds)s)) END
+    WHERE state = 'started' AND coupon_name = ANY (%(names)s)
+)
+UPDATE queues SET due_at = clock_timestamp(),
+    stopped_until = CASE WHEN stopped_until <= clock_timestamp() THEN stopped_until END
+WHERE coupon_name = ANY (%(names)s)
+"""
 
 
 class TicketDispatching:
@@ -177,6 +198,7 @@ class TicketDispatching:
 
     async def dispatch(self, instance: str, *, lease_seconds: float, freed: Collection[str] = ()) -> Dispatched:
         """See `ports.Tickets`."""
+        await self._bring_near(lease_seconds)
 
         async def work(driver: Driver, in_doubt: bool) -> tuple[list[_Pass], set[str]]:
             async with driver.pipeline():
@@ -231,15 +253,31 @@ class TicketDispatching:
         """See `ports.Tickets`."""
         [(now, due_at)] = await self._database.fetch(_DUE_AT)
         self._clock.advanced(now)
-        return None if due_at is None else (due_at - now).total_seconds()
+        if due_at is None:
+            return None
+        return 0.0 if self._clock.was_set_back else (due_at - now).total_seconds()
+
+    async def _bring_near(self, lease_seconds: float) -> None:
+        """Correct the times of queues and leases that lie ahead, if the database's clock was set back."""
+        if not self._clock.was_set_back:
+            return
+        names = [name for (name,) in await self._database.fetch(_ALL_DUE)]
+        await self._write_once(_BRING_NEAR, {"names": names, "lease_seconds": lease_seconds})
+        self._clock.was_set_back = False
 
     async def renew(self, tickets: Sequence[StartedTicket], *, lease_seconds: float) -> None:
         """See `ports.Tickets`."""
-        await self._write_once(_RENEW, {**_places(tickets, [None] * len(tickets)), "lease_seconds": lease_seconds})
+        await self._write_once(
+            _RENEW, {**_places(tickets, [None] * len(tickets), [True] * len(tickets)), "lease_seconds": lease_seconds}
+        )
 
     async def put_back(self, failed: Sequence[FailedTry]) -> None:
         """See `ports.Tickets`."""
-        parameters = _places([each.ticket for each in failed], [each.retry_seconds for each in failed])
+        parameters = _places(
+            [each.ticket for each in failed],
+            [each.retry_seconds for each in failed],
+            [each.counts for each in failed],
+        )
         parameters["stop"] = [each.stop_seconds for each in failed]
         await self._write_once(_PUT_BACK, parameters)
 
@@ -257,9 +295,11 @@ class TicketDispatching:
 
 
 class _Clock:
-    """Notices that the database's clock was set forward: it then went faster than this process's."""
+    """Notices that the database's clock was set: forward, if it went faster than this process's; or back."""
 
     def __init__(self) -> None:
+        # Stays true until it has been seen to.
+        self.was_set_back = False
         self._read: tuple[datetime, float] | None = None
         self._advanced = timedelta(0)
         self._noticed_at = 0.0
@@ -269,8 +309,11 @@ class _Clock:
         here = time.monotonic()
         if self._read is not None:
             advanced = now - self._read[0] - timedelta(seconds=here - self._read[1])
+            # A late answer makes it seem slow, but never lets it go back.
+            self.was_set_back = self.was_set_back or now < self._read[0]
             if advanced > _CLOCK_TOLERANCE:
-                self._advanced, self._noticed_at = advanced, here
+                # It is known as exactly as answers take the same time: too much only delays some starts.
+                self._advanced, self._noticed_at = advanced + _CLOCK_TOLERANCE, here
         self._read = now, here
         return self._advanced if here < self._noticed_at + 1 else timedelta(0)
 
@@ -307,6 +350,11 @@ class _Pass:
         due_at: datetime | None = self.row["due_at"]
         return 0.0 if due_at is None else max(0.0, (self.now - due_at).total_seconds())
 
+    @property
+    def locked(self) -> int:
+        """How many are locked although their leases have ended: by claims that end now, or are rolled back."""
+        return max(0, int(self.row["lapsed"]) - len(self.again))
+
     def plan(self, clock_advanced: timedelta, lease: timedelta) -> None:
         """Decide who is started, who is expired, and when the queue is due again."""
         row, now = self.row, self.now
@@ -316,12 +364,14 @@ class _Pass:
         self.pace = Pace(row["starts"], row["pace"], row["paced_at"], row["paced_starts"]).at(
             now, clock_advanced=clock_advanced
         )
-        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, self.waiting))
+        # Who waits for units that come back waits until the coupon ends.
+        may_expire = [] if row["is_sold_out"] else self.waiting
+        self.expired = list(takewhile(lambda each: max(each["joined_at"], starts_at) + max_wait <= now, may_expire))
         left = self.waiting[len(self.expired) :]
         self.dead = [each for each in self.again if each["tries"] >= MOST_TRIES]
         again = [each for each in self.again if each["tries"] < MOST_TRIES]
         stopped_until = self._stopped_until()
-        allowed = self.pace.allowed(queue.rate_per_second, queue.concurrency, row["under_way"])
+        allowed = self.pace.allowed(queue.rate_per_second, queue.concurrency, row["under_way"] + self.locked)
         self.is_to_draw = stopped_until is None and queue.order is QueueOrder.DRAW and row["is_to_draw"]
         chosen = [] if stopped_until is not None or self.is_to_draw else [*again, *left][:allowed]
         self.started = [(each, TicketLease(each["id"], each["place"], str(uuid4()))) for each in chosen]
@@ -336,8 +386,10 @@ class _Pass:
 
     def _stopped_until(self) -> datetime | None:
         """Until when nothing is started; None if that is not stopped."""
+        if self.row["is_sold_out"] and not self.row["is_paused"]:
+            return self.row["ends_at"] or _NEVER
         if self.row["is_paused"]:
-            return datetime.max.replace(tzinfo=UTC)
+            return _NEVER
         until = [self.row[name] for name in ("starts_at", "stopped_until") if self.row[name] is not None]
         return max((each for each in until if each > self.now), default=None)
 
@@ -351,22 +403,22 @@ class _Pass:
     ) -> datetime | None:
         """Return when the next ticket may be started or expires, or a lease ends; None if none of these is to come."""
         next_try_at: datetime | None = self.row["next_try_at"]
-        # Locked by their claims, or more than were read.
-        is_some_unseen = self.row["overdue"] > len(self.again)
-        has_more = bool(again or self.waiting_count or is_some_unseen)
+        has_more = bool(again or self.waiting_count)
         times: list[datetime] = []
         if stopped_until is not None:
-            if (has_more or next_try_at is not None) and not self.row["is_paused"]:
+            if (has_more or self.locked or next_try_at is not None) and stopped_until is not _NEVER:
                 times.append(stopped_until)
         else:
             if next_try_at is not None:
                 times.append(next_try_at)
             if self.started:
                 times.append(self.now + lease)
-            if is_some_unseen:
+            if self.locked:
                 times.append(self.now + _LOOK_AGAIN)
-            if (again or self.waiting_count) and self.row["under_way"] + len(self.started) < queue.concurrency:
+            if has_more and self.row["under_way"] + self.locked + len(self.started) < queue.concurrency:
                 times.append(self.pace.free_at(queue.rate_per_second, self.now) or self.now)
+        if self.row["is_sold_out"]:
+            return min(times, default=None)
         if left:
             joined_at = max(left[0]["joined_at"], self.row["starts_at"] or _EVER)
             times.append(joined_at + timedelta(seconds=queue.max_wait_seconds))
@@ -399,12 +451,15 @@ def _started(row: Mapping[str, Any], lease: TicketLease, now: datetime) -> Start
     )
 
 
-def _places(tickets: Sequence[StartedTicket], retry_seconds: Sequence[float | None]) -> dict[str, Any]:
+def _places(
+    tickets: Sequence[StartedTicket], retry_seconds: Sequence[float | None], counts: Sequence[bool]
+) -> dict[str, Any]:
     return {
         "names": [each.coupon_name for each in tickets],
         "places": [each.lease.place for each in tickets],
         "leases": [each.lease.token for each in tickets],
         "retry": retry_seconds,
+        "counts": counts,
     }
 
 

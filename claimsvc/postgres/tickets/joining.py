@@ -4,6 +4,7 @@ The queue's row is locked first, so `max_length` holds and places are in the ord
 statement, in one round trip.
 """
 
+import time
 from collections.abc import Mapping, Sequence
 from math import ceil
 from typing import Any
@@ -13,7 +14,6 @@ from psycopg.types.json import Jsonb
 
 from claimsvc.domain import (
     USUAL_QUEUE,
-    ClaimOptions,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
@@ -22,6 +22,7 @@ from claimsvc.domain import (
     QueueFull,
     QueueStop,
     Replayed,
+    SoldOut,
     Ticket,
     TicketStarted,
     TicketState,
@@ -34,16 +35,12 @@ from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
-from claimsvc.postgres.tickets.reading import BLOCK, read_tickets
+from claimsvc.postgres.tickets.joining_all import LOCK_TO_JOIN, join_all
+from claimsvc.postgres.tickets.options import stored_options
+from claimsvc.postgres.tickets.reading import BLOCK, STOPPED, read_tickets
 from claimsvc.postgres.transactions import RestartTransactionError
 
 LOCK_QUEUE = "SELECT FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE"
-
-# A queue that another transaction makes between this and the statement that joins is not locked: the setting tells.
-_LOCK_TO_JOIN = """
-WITH locked AS MATERIALIZED (SELECT coupon_name FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE)
-SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM locked
-"""
 
 # Places go on after those of a coupon of the same name that was purged.
 _CREATE_QUEUE = """
@@ -71,6 +68,9 @@ WHERE coupon_name = %(coupon_name)s AND state IN ('waiting', 'started')
 """
 _FORGET_BLOCKS = "DELETE FROM ticket_blocks WHERE coupon_name = %(coupon_name)s"
 
+_NOT_ALL_SECONDS = 0.5
+_REMEMBERED = 10_000
+
 # Who has a ticket keeps it: after a commit in doubt also one that has ended meanwhile. Whose claim will confirm a hold
 # needs no unit, so nothing but the length of the queue stands in the way; in a batch, these come first. Who would be
 # refused at once gets no ticket: what the claim would result in is looked up.
@@ -80,29 +80,34 @@ WITH queue AS MATERIALIZED (
         coalesce((campaign.queue ->> 'max_length')::int, {USUAL_QUEUE.max_length}) AS max_length,
         coalesce((campaign.queue ->> 'rate_per_second')::int, {USUAL_QUEUE.rate_per_second}) AS rate,
         coalesce(campaign.per_user_limit, 1) AS per_user_limit,
-        -- A draw is for more than there are units.
-        CASE WHEN {_IS_BEFORE_DRAW} THEN 2147483647 ELSE coupon.remaining_amount - (
-            SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
-        ) END AS units,
-        coupon.remaining_amount = 0 OR coalesce(
+        -- A draw and a waiting list are for more than there are units.
+        CASE WHEN {_IS_BEFORE_DRAW} OR campaign.waiting_list_seconds IS NOT NULL THEN 2147483647
+            ELSE coupon.remaining_amount - (
+                SELECT count(*) FROM tickets WHERE coupon_name = %(coupon_name)s AND state = 'started'
+            )
+        END AS units,
+        coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NOT NULL AS is_waiting_list,
+        (coupon.remaining_amount = 0 AND campaign.waiting_list_seconds IS NULL) OR coalesce(
             campaign.archived_at IS NOT NULL OR campaign.paused OR campaign.ends_at <= clock_timestamp()
                 OR (campaign.starts_at > clock_timestamp() AND NOT {_IS_BEFORE_DRAW}),
             false
         ) AS is_closed,
-        {_IS_BEFORE_DRAW} AS is_before_draw
+        {_IS_BEFORE_DRAW} AS is_before_draw, {STOPPED} AS stopped
     FROM queues AS queue
     JOIN coupons AS coupon ON coupon.name = queue.coupon_name
     LEFT JOIN campaigns AS campaign ON campaign.coupon_name = queue.coupon_name
-    WHERE queue.coupon_name = %(coupon_name)s
-        AND current_setting('claimsvc.locked_queue', true) = %(coupon_name)s
+    WHERE queue.coupon_name = %(coupon_name)s AND current_setting('claimsvc.locked_queue', true) = %(coupon_name)s
 ), requested AS (
-    SELECT DISTINCT ON (user_id) user_id, id, options, nth
-    FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[]) WITH ORDINALITY
-        AS request (user_id, id, options, nth)
+    SELECT DISTINCT ON (user_id) user_id, id, options, is_eligible, nth
+    FROM unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[], %(are_eligible)s::bool[])
+        WITH ORDINALITY AS request (user_id, id, options, is_eligible, nth)
     ORDER BY user_id, nth
 ), known AS (
     SELECT requested.*, ticket.id AS ticket_id,
-        NOT claimed.is_held AND (queue.is_closed OR claimed.claims >= queue.per_user_limit) AS is_refused,
+        NOT claimed.is_held AND (
+            queue.is_closed OR (queue.is_waiting_list AND NOT is_eligible)
+            OR claimed.claims >= queue.per_user_limit
+        ) AS is_refused,
         claimed.is_held
     FROM queue CROSS JOIN requested
     CROSS JOIN LATERAL (
@@ -144,7 +149,7 @@ WITH queue AS MATERIALIZED (
 )
 SELECT known.user_id, known.ticket_id::text, known.is_refused, joined.id::text, joined.joined_at,
     CASE WHEN NOT queue.is_before_draw THEN queue.waiting + joined.place - queue.next_place END, joined.place,
-    queue.pace, queue.rate
+    queue.pace, queue.rate, queue.is_waiting_list AND NOT queue.is_closed AND NOT known.is_eligible, queue.stopped
 FROM known CROSS JOIN queue LEFT JOIN joined ON joined.user_id = known.user_id
 """  # noqa: S608 - of constants
 
@@ -163,14 +168,52 @@ UPDATE queues SET waiting = waiting - 1 FROM gone WHERE coupon_name = %(coupon_n
 _COUPON = "SELECT coupon_name FROM tickets WHERE id = %(id)s"
 
 
-async def join(database: Database, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
-    """See `ports.Tickets.join`."""
+class Joining:
+    """Lets claims wait in queues.
+
+    Args:
+        database: where statements run.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        # Until when (monotonic seconds) it is assumed that not all of a batch can join a queue.
+        self._not_all_until: dict[str, float] = {}
+
+    async def join(self, coupon_name: str, requests: Sequence[JoinRequest]) -> list[Joined | None]:
+        """See `ports.Tickets.join`."""
+        joined: Mapping[int, Queued] = {}
+        was_in_doubt = False
+
+        async def work(driver: Driver, in_doubt: bool) -> Mapping[int, Queued] | None:
+            nonlocal was_in_doubt
+            was_in_doubt = in_doubt
+            return {} if in_doubt else await join_all(driver, coupon_name, requests)
+
+        now = time.monotonic()
+        if self._not_all_until.get(coupon_name, now) <= now and not any(map(_key, requests)):
+            found = await self._database.run_transaction(work)
+            if found is None:
+                if len(self._not_all_until) >= _REMEMBERED:
+                    self._not_all_until.clear()
+                self._not_all_until[coupon_name] = now + _NOT_ALL_SECONDS
+            joined = found or {}
+        others = [request for number, request in enumerate(requests) if number not in joined]
+        results = iter(await _join(self._database, coupon_name, others, was_in_doubt) if others else ())
+        return [joined[number] if number in joined else next(results) for number in range(len(requests))]
+
+
+async def _join(
+    database: Database, coupon_name: str, requests: Sequence[JoinRequest], was_in_doubt: bool
+) -> list[Joined | None]:
+    """Let these join, whoever they are; see `Joining.join`. A commit that was in doubt may have let them join."""
     keys = [key for each in requests if (key := _key(each)) is not None]
 
     async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
+        in_doubt = in_doubt or was_in_doubt
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
-            await driver.execute(_LOCK_TO_JOIN, {"coupon_name": coupon_name})
+            await driver.execute(LOCK_TO_JOIN, {"coupon_name": coupon_name})
             stored = await look_up(driver, *keys)
             if not keys:
                 rows = await driver.execute(_JOIN, _parameters(coupon_name, requests, in_doubt))
@@ -275,6 +318,7 @@ def _parameters(coupon_name: str, requests: Sequence[JoinRequest], in_doubt: boo
         "coupon_name": coupon_name,
         "user_ids": [each.user_id for each in requests],
         "ids": [each.ticket_id for each in requests],
+        "are_eligible": [each.is_eligible for each in requests],
         "options": [None if (written := stored_options(each.options)) is None else Jsonb(written) for each in requests],
     }
 
@@ -290,10 +334,13 @@ async def _results(
     old = {each.id: each for each in await read_tickets(driver, old_ids)} if old_ids else {}
     results: list[Joined | None] = []
     for request in requests:
-        ticket_id, is_refused, new_id, joined_at, ahead, place, pace, rate = by_user[request.user_id]
+        ticket_id, is_refused, new_id, joined_at, ahead, place, pace, rate, is_to_be_looked_at, stopped = by_user[
+            request.user_id
+        ]
         if ticket_id is not None and ticket_id in old:
             results.append(Queued(old[ticket_id]))
         elif new_id is not None:
+            eta = None if ahead is None or stopped is not None else eta_seconds(ahead, pace, rate)
             results.append(
                 Queued(
                     Ticket(
@@ -303,14 +350,14 @@ async def _results(
                         TicketState.WAITING,
                         joined_at,
                         ahead=ahead,
-                        eta_seconds=None if ahead is None else eta_seconds(ahead, pace, rate),
-                        stopped=QueueStop.NOT_STARTED if ahead is None else None,
+                        eta_seconds=eta,
+                        stopped=None if stopped is None else QueueStop(stopped),
                         place=place,
                     )
                 )
             )
         elif is_refused:
-            results.append(None)
+            results.append(SoldOut() if is_to_be_looked_at else None)
         else:
             results.append(QueueFull(min(60, max(1, ceil(1 / max(pace or rate, 0.01))))))
     return results
@@ -323,37 +370,19 @@ async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted
         return UnknownTicket()
     which = {"coupon_name": coupons[0][0], "id": ticket_id}
 
-    async def work(driver: Driver, in_doubt: bool) -> Ticket | None:
+    async def work(driver: Driver, in_doubt: bool) -> tuple[Ticket | None, bool]:
         async with driver.pipeline():
             await driver.execute("BEGIN", prepare=False)
             await driver.execute(LOCK_QUEUE, which)
-            await driver.execute(_LEAVE, which)
+            left = await driver.execute(_LEAVE, which)
             await driver.execute("COMMIT", prepare=False)
-        return next(iter(await read_tickets(driver, [ticket_id])), None)
+        return next(iter(await read_tickets(driver, [ticket_id])), None), bool(left.rowcount)
 
-    ticket = await database.run_transaction(work)
+    ticket, is_new = await database.run_transaction(work)
     if ticket is None:
         return UnknownTicket()
-    return LeftQueue(ticket) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
+    return LeftQueue(ticket, is_new) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
 
 
 def _key(request: JoinRequest) -> IdempotencyKey | None:
     return request.options.idempotency_key if request.options is not None else None
-
-
-def stored_options(options: ClaimOptions | None) -> dict[str, Any] | None:
-    """Return the options of a claim as they are stored; None if it is a plain one."""
-    if options is None:
-        return None
-    written = {
-        "hold_seconds": options.hold_seconds,
-        "attributes": dict(options.attributes),
-        "token": {name: list(each) if isinstance(each, tuple) else each for name, each in options.token.items()},
-    }
-    found_ = {name: value for name, value in written.items() if value not in (None, {})}
-    return found_ or None
-
-
-def options_of(written: Mapping[str, Any] | None) -> ClaimOptions:
-    """Return the options of a claim that were stored."""
-    return ClaimOptions(**(written or {}))

@@ -12,6 +12,7 @@ from claimsvc.domain import (
     Ticket,
     TicketDiscarded,
     TicketNotDead,
+    TicketReplaced,
     TicketRequeued,
     TicketState,
     UnknownCoupon,
@@ -24,7 +25,7 @@ from claimsvc.postgres.idempotency import concluded, look_up
 from claimsvc.postgres.tickets.joining import LOCK_QUEUE, create_queue
 from claimsvc.postgres.tickets.reading import read_statuses, read_tickets
 
-_Changed = TypeVar("_Changed", TicketRequeued | TicketNotDead, TicketDiscarded | TicketNotDead)
+_Changed = TypeVar("_Changed", TicketRequeued | TicketNotDead | TicketReplaced, TicketDiscarded | TicketNotDead)
 
 _PAUSE = """
 UPDATE queues SET paused = %(paused)s, due_at = CASE WHEN %(paused)s THEN due_at ELSE clock_timestamp() END
@@ -80,11 +81,13 @@ async def pause(
 
 async def requeue(
     database: Database, ticket_id: str, entry: AuditEntry, idempotency_key: IdempotencyKey | None = None
-) -> TicketRequeued | TicketNotDead | UnknownTicket | Replayed | KeyReused:
+) -> TicketRequeued | TicketNotDead | TicketReplaced | UnknownTicket | Replayed | KeyReused:
     """See `ports.Tickets.requeue`."""
 
-    def outcome(ticket: Ticket, *, is_changed: bool) -> TicketRequeued | TicketNotDead:
-        return TicketRequeued(ticket) if is_changed else TicketNotDead()
+    def outcome(ticket: Ticket, *, is_changed: bool) -> TicketRequeued | TicketNotDead | TicketReplaced:
+        if is_changed:
+            return TicketRequeued(ticket)
+        return TicketReplaced() if ticket.state is TicketState.DEAD else TicketNotDead()
 
     return await _change_dead(database, ticket_id, _REQUEUE, outcome, entry, idempotency_key)
 

@@ -43,11 +43,14 @@ _TICKET = """
     ticket.id::text, ticket.coupon_name, ticket.user_id, ticket.state, ticket.joined_at, ticket.tries,
     ticket.started_at, ticket.ended_at, ticket.refusal, ticket.place
 """
-_STOPPED = """
+STOPPED = """
     CASE
         WHEN queue.paused OR campaign.paused THEN 'paused'
         WHEN campaign.starts_at > clock_timestamp() THEN 'not-started'
         WHEN queue.stopped_until > clock_timestamp() THEN 'unavailable'
+        WHEN campaign.waiting_list_seconds IS NOT NULL AND (
+            SELECT remaining_amount = 0 FROM coupons WHERE name = queue.coupon_name
+        ) THEN 'sold-out'
     END
 """
 
@@ -56,7 +59,7 @@ _TO_BE_DRAWN = "coalesce(campaign.queue ->> 'order' = 'draw' AND queue.drawn_at 
 
 _READ = f"""
 SELECT {_TICKET}, CASE WHEN ticket.state = 'waiting' AND NOT {_TO_BE_DRAWN} THEN {_AHEAD} END AS ahead,
-    CASE WHEN ticket.ended_at IS NULL THEN {_STOPPED} END AS stopped, queue.pace, campaign.queue,
+    CASE WHEN ticket.ended_at IS NULL THEN {STOPPED} END AS stopped, queue.pace, campaign.queue,
     claim.id::text AS claim_id, claim.user_id AS claimant, claim.state AS claim_state, claim.claimed_at,
     claim.held_until, claim.ended_at AS claim_ended_at, code.code, {CODE_TERMS} AS code_terms
 FROM tickets AS ticket
@@ -86,7 +89,7 @@ ORDER BY ended_at, id LIMIT %(limit)s
 """  # noqa: S608 - of constants
 
 _STATUSES = f"""
-SELECT queue.coupon_name, campaign.queue, queue.waiting, queue.pace, {_STOPPED} AS stopped, queue.paused,
+SELECT queue.coupon_name, campaign.queue, queue.waiting, queue.pace, {STOPPED} AS stopped, queue.paused,
     queue.dispatcher, queue.dispatched_at, coalesce(dead.tickets, 0) AS dead,
     (SELECT count(*) FROM tickets WHERE coupon_name = queue.coupon_name AND state = 'started') AS started,
     (
@@ -105,7 +108,7 @@ ORDER BY queue.coupon_name
 
 
 _PROGRESS = f"""
-SELECT queue.coupon_name, queue.pace, campaign.queue, {_STOPPED} AS stopped, (
+SELECT queue.coupon_name, queue.pace, campaign.queue, {STOPPED} AS stopped, (
     SELECT coalesce(jsonb_object_agg(block.block, block.waiting), '{{}}') FROM ticket_blocks AS block
     WHERE block.coupon_name = queue.coupon_name
 ) AS blocks

@@ -29,6 +29,7 @@ _SHOTS = {
     "console-phone": {"color_scheme": "light", "viewport": {"width": 360, "height": 780}},
 }
 _WATCHED_SECONDS = 20.0
+_QUEUE = {"rate_per_second": 3, "concurrency": 5, "max_wait_seconds": 600, "max_length": 1000}
 
 
 async def shoot(services: EmbeddedServices) -> None:
@@ -38,6 +39,7 @@ async def shoot(services: EmbeddedServices) -> None:
         instances = [await _start(stack, settings, f"app-{number}:7") for number in (1, 2, 3)]
         for name, amount in (("SUMMER", 20_000), ("WELCOME-10", 400), ("VIP", 60), ("NEWSLETTER", 5_000)):
             await instances[0].create(name, amount)
+        await instances[0].create("MEGADEAL", 5_000, queue=_QUEUE)
         playwright = await stack.enter_async_context(async_playwright())
         browser = await playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
         stack.push_async_callback(browser.close)
@@ -46,10 +48,13 @@ async def shoot(services: EmbeddedServices) -> None:
         await stack.enter_async_context(instances[0].claiming("WELCOME-10", 1))
         await stack.enter_async_context(instances[1].claiming("VIP", 1))
         await stack.enter_async_context(instances[2].claiming("NEWSLETTER", 1))
+        await instances[2].claim("MEGADEAL", 400)
         for name, options in _SHOTS.items():
             page = await _open(browser, instances[0], options)
             await asyncio.sleep(_WATCHED_SECONDS)
             await page.screenshot(path=FOLDER / f"{name}.png")
+            if name == "console-light":
+                await page.locator("#queues-card").screenshot(path=FOLDER / "console-queues.png")
             await page.close()
 
 

@@ -26,8 +26,10 @@ class Instance:
     live: Live
     client: aiohttp.ClientSession
 
-    async def create(self, name: str, amount: int, strategy: str = "redlock") -> None:
-        body = {"name": name, "amount": amount, "strategy": strategy}
+    async def create(
+        self, name: str, amount: int, strategy: str = "redlock", queue: dict[str, int] | None = None
+    ) -> None:
+        body = {"name": name, "amount": amount, "strategy": strategy} | ({} if queue is None else {"queue": queue})
         async with self.client.post(f"{self.url}/api/coupons", json=body, headers=ADMIN) as answer:
             assert answer.status == 201
 

@@ -25,6 +25,9 @@ DRIFTING = "drifting"
 SOLD_OUT = "scarce"
 """Has no units left, and its lock is held by nobody of ours either."""
 
+QUEUED = "in-line"
+"""Has a queue that more join than it serves, so that some of its tickets expire."""
+
 PAUSED = "halted"
 """Somebody has paused it."""
 
@@ -32,6 +35,7 @@ SERIES = re.compile(r"(?<![\w:])(?:claimsvc_\w+|job\w*:[\w:]+|up)(?![\w:])")
 """The series that an expression of a rule asks for."""
 
 _DRIFT_UNITS = 7
+_QUEUE = {"rate_per_second": 5, "concurrency": 5, "max_wait_seconds": 4, "max_length": 1000}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +102,8 @@ async def _trouble(watched: WatchedCluster) -> AsyncIterator[None]:
     """Everything that the metrics tell of has just happened, and load goes on.
 
     The stress test has passed; four workers want one coupon; locks were lost; a counter has drifted; a stranger holds
-    two locks, so that claims of one coupon give up with stock left; and one of three masters hangs.
+    two locks, so that claims of one coupon give up with stock left; a queue is longer than it serves; and one of three
+    masters hangs.
     """
     cluster, prometheus = watched.cluster, watched.prometheus
     await cluster.create_coupon(10_000_000, name=HOT)
@@ -108,11 +113,17 @@ async def _trouble(watched: WatchedCluster) -> AsyncIterator[None]:
     await cluster.create_coupon(20, name=SOLD_OUT)
     await cluster.create_coupon(10_000, name=PAUSED)
     await watched.change(PAUSED, paused=True)
-    async with watched.load([HOT, "by-row", SOLD_OUT, PAUSED], clients=12, per_second=240):
+    await cluster.create_coupon(10_000_000, name=QUEUED)
+    await watched.change(QUEUED, queue=_QUEUE)
+    async with (
+        watched.queueing(QUEUED, per_second=15),
+        watched.load([HOT, "by-row", SOLD_OUT, PAUSED], clients=12, per_second=240),
+    ):
         async with watched.load([HELD, DRIFTING], clients=24, per_second=60):
             for coupon in (HELD, DRIFTING):  # until every instance has a label for them
                 claimed = f'claimsvc_claims_total{{coupon="{coupon}", outcome="claimed"}}'
                 await prometheus.until(f"count({claimed} >= 5) == {len(watched.instances)}")
+        await prometheus.until(f'claimsvc_tickets_total{{coupon="{QUEUED}", end="expired"}} > 0')
         await _drift(watched)
         while not await watched.query("sum(claimsvc_lock_lost_total) > 0"):
             forget_keys(cluster.masters)

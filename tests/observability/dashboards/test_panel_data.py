@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from dashboards.panels import COUNT
-from tests.observability.dashboards.contention import DRIFTING, HELD, HOT, PAUSED, SOLD_OUT, Seen
+from tests.observability.dashboards.contention import DRIFTING, HELD, HOT, PAUSED, QUEUED, SOLD_OUT, Seen
 from tests.observability.dashboards.panels import Panel
 from tests.observability.dashboards.prometheus import Sample, needs_prometheus
 from tests.observability.dashboards.watched_cluster import on_the_cluster
@@ -47,6 +47,7 @@ _PLAUSIBLE_IN = {
     "Memory by master": (1e-6, 0.5),  # of the machine, for want of a maxmemory
     "Redis memory used": (1e-6, 0.5),
     "Youngest instance": (1, 600),
+    "Longest wait, of what is allowed": (0, 1.5),  # whoever expires is noticed a moment later
 }
 
 NOT_FOR_SOLD_OUT = {
@@ -176,3 +177,20 @@ async def test_a_coupon_that_is_paused_is_shown_and_does_not_count_as_failing(se
     [refused] = claims["Refused by their rules, by coupon"].samples
     assert (refused.labels["coupon"], refused.labels["outcome"]) == (PAUSED, "paused")
     assert not claims["Claims by outcome"].of(outcome="internal-error") > 0  # there may be none at all
+
+
+async def test_a_queue_is_shown_with_what_waits_how_fast_it_is_started_and_what_expires(seen: Seen) -> None:
+    claims = dashboard(seen, "claims")
+    # Whatever instance says it: all read the same, and it is not added up.
+    assert 5 < claims["Tickets waiting"].of(coupon=QUEUED) < 100
+    assert 1 < claims["Tickets started"].of(coupon=QUEUED) < 6
+    assert 2 < claims["Longest wait in a queue"].of(coupon=QUEUED) < 6
+    assert 0.5 < claims["Longest wait, of what is allowed"].of(coupon=QUEUED) < 1.5
+    assert claims["Ends of tickets"].of(end="expired") > 0.5
+    assert claims["Ends of tickets"].of(end="claimed") > 1
+    assert claims["Time without a start"].of(coupon=QUEUED) < 5
+    assert claims["Dead letters"].of(kind="ticket") == claims["Queues stopped, by reason"].of() == 0
+    assert claims["Claims by outcome"].of(outcome="queued") > 5
+    assert {each.labels["coupon"] for each in seen.recorded["job_coupon:claimsvc_tickets_expired:ratio_rate90s"]} >= {
+        QUEUED
+    }

@@ -8,12 +8,15 @@ import sys
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from itertools import count
 from pathlib import Path
 
+import aiohttp
 import pytest
 import redis
 
+from claimsvc.background import in_background
 from claimsvc.embedded import free_port
 from claimsvc.prober import COUPON
 from tests.observability.dashboards.prometheus import JOB, Prometheus, Sample, open_prometheus
@@ -97,6 +100,21 @@ class WatchedCluster:
         # They connect anew now and then: of connections that are made together, one worker may accept all.
         plan = Plan(coupons, clients=clients, per_second=per_second, repeats=0.05, moves=0.1)
         return Load(self.instances, plan, History(), random.Random(6), name=f"u{os.urandom(3).hex()}")
+
+    def queueing(self, coupon: str, *, per_second: float) -> AbstractAsyncContextManager[None]:
+        """Users who join the coupon's queue at the instances by turns, each once, for as long as the context lasts."""
+
+        async def join() -> None:
+            run = os.urandom(3).hex()
+            async with aiohttp.ClientSession() as session:
+                for number in count():
+                    url = self.instances[number % len(self.instances)].url
+                    body = {"coupon_name": coupon, "user_id": f"{run}-{number}"}
+                    async with session.post(f"{url}/api/coupons/claim", json=body) as answer:
+                        assert answer.status == 202, await answer.text()
+                    await asyncio.sleep(1 / per_second)
+
+        return in_background(join())
 
     @contextmanager
     def held_by_a_stranger(self, coupon: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from claimsvc.bootstrap import migrate
 from tests.observability.dashboards.runbook import entries
+from tests.observability.drills.queues import dead_letter, queue_held, tickets_expire
 from tests.observability.drills.stack import COUPON, Stack
 from tests.support.injectors import disk
 from tests.support.injectors.masters import HUNG
@@ -252,5 +253,18 @@ DRILLS = (
         _bad_deployment,
         "ClaimsvcMostNotReady",
         "postgresql: .*schema.*claimsvc migrate",
+    ),
+    Drill(
+        "A queue's row is locked by another session",
+        queue_held,
+        "ClaimsvcQueueStalled",
+        "queue in-line: .* none has been started for",
+    ),
+    Drill("More users join a queue than it serves", tickets_expire, "ClaimsvcTicketsExpire", "^in-line "),
+    Drill(
+        "The service has given up a claim of a queue",
+        dead_letter,
+        "ClaimsvcDeadLetters",
+        "dead letters: .*given up the claims of 1 ticket",
     ),
 )

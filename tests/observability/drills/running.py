@@ -94,10 +94,14 @@ async def _printed(drill: Drill, stack: Stack) -> str:
 
 
 def _essence(printed: str) -> str:
-    """The first line that says what is wrong, or the first one, without what differs from run to run."""
+    """The first line that says what is wrong, the first row of a table, or the first line.
+
+    Without what differs from run to run.
+    """
     if printed.startswith("{"):  # of `/readyz?verbose`
         checks = json.loads(printed).get("checks", {})
         return "; ".join(f"{name}: {check['detail']}" for name, check in checks.items() if check["status"] != "ok")
     lines = [" ".join(line.split()) for line in without_what_changes(printed).splitlines() if line.strip()]
     wrong = [line for line in lines if line.startswith("wrong")]
-    return (wrong or lines or [""])[0]
+    rows = [line for line in lines[1:] if re.search(r"\w", line)] if lines and lines[0].startswith("coupon ") else []
+    return (wrong or rows or lines or [""])[0]

@@ -233,6 +233,9 @@ _CHANGING = (
     (re.compile(r"127\.0\.0\.1:\d+|port \d+|\('127\.0\.0\.1', \d+\)"), "HOST:PORT"),
     (re.compile(r" ?\(request [0-9a-f-]+, sent \d+ times\)| ?\(\d+ ms\)"), ""),
     (re.compile(r"\bfaults_[0-9a-f]+"), "claimsvc"),
+    (re.compile(r"\bin-line-[0-9a-f]+"), "in-line"),
+    (re.compile(r"\b[\w.-]+:\d+:[0-9a-f]{8}\b"), "INSTANCE"),
+    (re.compile(r"\b\d{4}-\d\d-\d\d \d\d:\d\d:\d\d\b"), "TIME"),
 )
 
 

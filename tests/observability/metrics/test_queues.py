@@ -21,6 +21,7 @@ from claimsvc.domain import (
     StrategyName,
     Ticket,
     TicketState,
+    WaitsForUnits,
 )
 from claimsvc.observability.metrics import Metrics, read_totals
 
@@ -169,7 +170,7 @@ def test_workers_that_sample_the_same_queues_do_not_add_them_up(tmp_path: Path) 
     assert first.name.startswith("gauge_live"), "prometheus_client's mark_process_dead removes it"
 
 
-@pytest.mark.parametrize("stopped", [QueueStop.PAUSED, QueueStop.NOT_STARTED])
+@pytest.mark.parametrize("stopped", [QueueStop.PAUSED, QueueStop.NOT_STARTED, QueueStop.SOLD_OUT])
 def test_a_queue_that_is_meant_to_stand_still_is_not_stalled(stopped: QueueStop) -> None:
     still = status(dispatched_at=ago(500), oldest_joined_at=ago(400))
     assert still.stalled_seconds(datetime.now(UTC)) == pytest.approx(400, abs=5)
@@ -195,12 +196,13 @@ def test_times_that_a_clock_ahead_has_made_are_not_negative() -> None:
 
 def test_a_claim_that_is_queued_is_decided_and_neither_sold_nor_failed(metrics: Metrics) -> None:
     ticket = Ticket("0190", "spring", "ada", TicketState.WAITING, NOW)
-    for outcome in (Queued(ticket), QueueFull(3), LeaseLost()):
+    for outcome in (Queued(ticket), QueueFull(3), LeaseLost(), WaitsForUnits()):
         metrics.claim_ended("spring", StrategyName.REDLOCK, outcome, 0.01)
     totals = read_totals(metrics)
     numbers = totals.coupons["spring"]
-    assert {name: count for name, count in numbers.items() if count} == {"queued": 1, "queue-full": 1, "lease-lost": 1}
-    # Nobody gets an answer by a lease that was lost: whoever has it now decides.
+    expected = dict.fromkeys(("queued", "queue-full", "lease-lost", "waits-for-units"), 1)
+    assert {name: count for name, count in numbers.items() if count} == expected
+    # Nobody gets an answer by the last two: who has the lease now decides, or the ticket waits on.
     assert totals.process["decided"] == 2
     assert totals.process["slow"] == 0
     seen = lines(metrics)

@@ -34,6 +34,17 @@ class Service:
 
         return sorted(await asyncio.gather(*map(one, range(users))))
 
+    async def leave(self, name: str, user: str) -> list[int]:
+        """Join, and leave twice."""
+        body = {"coupon_name": name, "user_id": user}
+        async with self._client.post("/api/coupons/claim", json=body) as answer:
+            location = answer.headers["Location"]
+        statuses = []
+        for _ in range(2):
+            async with self._client.delete(location) as answer:
+                statuses.append(answer.status)
+        return statuses
+
     async def metrics(self) -> dict[str, float]:
         async with self._client.get("/metrics") as answer:
             text = await answer.text()
@@ -99,3 +110,11 @@ async def test_tickets_that_expire_are_told(service: Service) -> None:
             seen = await service.metrics()
     assert seen[expired] >= 7
     await service.tells('claimsvc_dead_letters{kind="ticket"}', 0)
+
+
+async def test_a_ticket_that_leaves_is_counted_once(service: Service) -> None:
+    await service.create("spring", 100, queue(rate_per_second=1))
+    assert await service.claim("spring", 5) == [202] * 5
+    assert await service.leave("spring", "eve") == [204, 204]
+    await service.tells('claimsvc_tickets_total{coupon="spring",end="claimed"}', 5)
+    assert (await service.metrics())['claimsvc_tickets_total{coupon="spring",end="left"}'] == 1

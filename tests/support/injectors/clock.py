@@ -1,4 +1,4 @@
-"""A master whose wall clock jumps while it runs. Valkey expires keys by that clock."""
+"""A server whose wall clock jumps while it runs. Valkey expires keys by that clock, and PostgreSQL tells the time."""
 
 import mmap
 import shutil
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
-from claimsvc.embedded import ValkeyServer
+from claimsvc.embedded import PostgresServer, ValkeyServer
 from claimsvc.embedded.programs import ValkeyProgram
 from tests.support.injectors.masters import client_of
 
@@ -43,19 +43,39 @@ def jumping_clock(master: ValkeyServer, folder: Path) -> Iterator[JumpingClock]:
     Args:
         folder: an existing one that the servers can reach.
     """
-    shim, offsets, program = (folder / f"clock-{master.port}{suffix}" for suffix in (".so", "", ".sh"))
+    honest = master._program
+    with _clock(folder, master.port, honest.server) as (program, clock):
+        _restart_as(master, replace(honest, server=program))
+        try:
+            yield clock
+        finally:
+            _restart_as(master, honest)
+
+
+@contextmanager
+def jumping_clock_of_postgres(server: PostgresServer, folder: Path) -> Iterator[JumpingClock]:
+    """The same for PostgreSQL, and all of its sessions."""
+    honest = server._programs
+    with _clock(folder, server.port, honest.postgres) as (program, clock):
+        for programs in (replace(honest, postgres=program), honest):
+            server.stop()
+            server._programs = programs
+            server.start()
+            if programs is not honest:
+                yield clock
+
+
+@contextmanager
+def _clock(folder: Path, port: int, honest: Path) -> Iterator[tuple[Path, JumpingClock]]:
+    """A program that is another one under a clock of its own, and that clock."""
+    shim, offsets, program = (folder / f"clock-{port}{suffix}" for suffix in (".so", "", ".sh"))
     subprocess.run(["gcc", "-O2", "-Wall", "-shared", "-fPIC", "-o", shim, _SOURCE], check=True)
     offsets.write_bytes(_OFFSET.pack(0))
-    honest = master._program
-    program.write_text(f'#!/bin/sh\nLD_PRELOAD={shim} FAULT_CLOCK_FILE={offsets} exec {honest.server} "$@"\n')
+    program.write_text(f'#!/bin/sh\nLD_PRELOAD={shim} FAULT_CLOCK_FILE={offsets} exec {honest} "$@"\n')
     for path, mode in ((shim, 0o755), (offsets, 0o644), (program, 0o755)):
         path.chmod(mode)
     with offsets.open("r+b") as file, mmap.mmap(file.fileno(), _OFFSET.size) as memory:
-        _restart_as(master, replace(honest, server=program))
-        try:
-            yield JumpingClock(memory)
-        finally:
-            _restart_as(master, honest)
+        yield program, JumpingClock(memory)
 
 
 def _restart_as(master: ValkeyServer, program: ValkeyProgram) -> None:

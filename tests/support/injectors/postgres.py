@@ -72,6 +72,15 @@ def rows_held(url: str, coupon_names: Sequence[str]) -> Iterator[None]:
 
 
 @contextmanager
+def queues_held(url: str, coupon_names: Sequence[str]) -> Iterator[None]:
+    """Another session holds the row locks of the queues of these coupons."""
+    held = "SELECT FROM queues WHERE coupon_name = ANY (%s) ORDER BY coupon_name FOR UPDATE"
+    with connect(url) as session, session.transaction():
+        session.execute(held, [list(coupon_names)])
+        yield
+
+
+@contextmanager
 def every_connection_taken(url: str) -> Iterator[Callable[[], int]]:
     """Take every connection that PostgreSQL has left, and each one that becomes free, until this is left.
 

@@ -42,6 +42,7 @@ _FILES = (
     "charts.js",
     "coupons.js",
     "panels.js",
+    "queues.js",
     "dom.js",
 )
 _EVENT_STREAM = {

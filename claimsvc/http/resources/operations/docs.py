@@ -1,7 +1,7 @@
 """Swagger UI, served from this package: nothing is loaded from other hosts, and the page has no inline scripts.
 
 `static` holds the files of swagger-ui-dist 5.35.0 that are needed, unchanged, with LICENSE and NOTICE; `index.html`,
-`docs.css`, `pages.css` and `start.js` belong to this project.
+`docs.css` and `start.js` belong to this project.
 """
 
 from aiohttp import web

@@ -1,38 +1,15 @@
-"""Small pages for people: what runs here, and what a problem means. They look like the console, in light and dark.
-
-Their style is in the page, as each is one answer, and the port for operators has no folder of files but the console's.
-"""
+"""Small pages for people: what runs here, and what a problem means."""
 
 import re
-from base64 import b64encode
-from functools import cache
-from hashlib import sha256
 from html import escape
-from importlib.resources import files
 
-from aiohttp import hdrs, web
+from aiohttp import web
 
 from claimsvc.domain.problems import Problem
-from claimsvc.http.server.wire import RESPONSE_HEADERS
+from claimsvc.http.framework.small_pages import small_page
 
 # A host that is shown in an example command; any other name is not.
 _HOST = re.compile(r"[A-Za-z0-9.-]{1,253}(:\d{1,5})?|\[[0-9A-Fa-f:.]{2,45}\](:\d{1,5})?")
-_PAGE = """<!DOCTYPE html>
-<html lang="en">
-  <head>
-    <meta charset="utf-8">
-    <meta name="viewport" content="width=device-width, initial-scale=1">
-    <meta name="color-scheme" content="light dark">
-    <title>{title}</title>
-    <style>{style}</style>
-  </head>
-  <body>
-    <main>
-{body}
-    </main>
-  </body>
-</html>
-"""
 _CLAIM = """curl -X POST http://{host}/api/coupons/claim -H 'Content-Type: application/json' \\
   -d '{{"user_id": "user-1", "coupon_name": "demo"}}'"""
 
@@ -78,12 +55,12 @@ def home(host: str, *, has_api: bool, has_operators_pages: bool) -> web.Response
         ]
     if not has_operators_pages:
         body.append("      <p>The console and the metrics are on the port for operators.</p>")
-    return _respond("claimsvc", "\n".join(body))
+    return small_page("claimsvc", "\n".join(body))
 
 
 def explanation(problem: Problem) -> web.Response:
     """The page of a problem type."""
-    return _respond(
+    return small_page(
         f"{problem.title} - claimsvc",
         f'      <p class="status">Problem <code>{escape(problem.slug)}</code>, status {problem.status}</p>\n'
         f"      <h1>{escape(problem.title)}</h1>\n"
@@ -92,24 +69,3 @@ def explanation(problem: Problem) -> web.Response:
         f"      <p>{escape(problem.advice)}</p>\n"
         '      <p class="back"><a href="/docs">The API</a></p>',
     )
-
-
-def _respond(title: str, body: str) -> web.Response:
-    style, policy = _style()
-    page = _PAGE.format(title=escape(title), style=style, body=body)
-    headers = {
-        **RESPONSE_HEADERS,
-        hdrs.CACHE_CONTROL: "no-cache",
-        "Content-Security-Policy": policy,
-        "Referrer-Policy": "no-referrer",
-    }
-    return web.Response(text=page, content_type="text/html", headers=headers)
-
-
-@cache
-def _style() -> tuple[str, str]:
-    """The style of all pages, and the policy that allows it alone."""
-    style = (files("claimsvc.http.resources.operations") / "static" / "pages.css").read_text(encoding="utf-8")
-    digest = b64encode(sha256(style.encode()).digest()).decode()
-    rest = "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-    return style, f"default-src 'none'; style-src 'sha256-{digest}'; {rest}"

@@ -9,6 +9,7 @@ from claimsvc import domain
 from claimsvc.application import tickets as ticket_cases
 from claimsvc.domain import Caller, Scope, Ticket
 from claimsvc.domain.problems import UNAVAILABLE
+from claimsvc.errors import UnavailableError
 from claimsvc.http.framework import parameters
 from claimsvc.http.framework.auth import users_and
 from claimsvc.http.framework.preferences import PREFERENCE_APPLIED, preferences_of
@@ -88,12 +89,15 @@ def stream_of(request: web.Request, ticket: Ticket, events: AsyncIterator[bytes]
 
     Raises:
         RefusedError: too many watch already.
+        UnavailableError: the instance is stopping.
     """
     if ticket.state.is_end and request.headers.get(_LAST_EVENT_ID) == event_id(ticket):
         return web.Response(status=204, headers=RESPONSE_HEADERS)
     if request.method == hdrs.METH_HEAD:
         return web.StreamResponse(headers=EVENT_STREAM)
     watchers, address = request.app[WATCHERS], CLIENT.get()
+    if watchers.is_stopping:
+        raise UnavailableError("this instance is stopping", dependency="claimsvc")
     if watchers.is_full_for(address):
         raise problems.RefusedError(
             problems.TOO_MANY_VIEWERS,
@@ -105,7 +109,8 @@ def stream_of(request: web.Request, ticket: Ticket, events: AsyncIterator[bytes]
 
 async def leave_queue(request: web.Request, path: parameters.TicketPath) -> web.StreamResponse:
     """Leave the queue. The ticket ends as `left`; repeating this changes nothing."""
-    left = await ticket_cases.leave(request.app[SERVICES].tickets, request[CALLER], path.id)
+    services = request.app[SERVICES]
+    left = await ticket_cases.leave(services.tickets, request[CALLER], path.id, services.ticket_observer)
     if isinstance(left, domain.LeftQueue):
         return web.Response(status=204, headers=RESPONSE_HEADERS)
     return Response(refused(left, request[REQUEST_ID]))

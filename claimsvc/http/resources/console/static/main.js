@@ -3,11 +3,13 @@
 import { CouponTable } from "./coupons.js";
 import { byId, mark, say } from "./dom.js";
 import { describeAges, Figures, StressPanel, Surroundings, VerdictPanel } from "./panels.js";
+import { QueuePanel } from "./queues.js";
 import { Stream } from "./stream.js";
 
 const verdict = new VerdictPanel();
 const figures = new Figures();
 const coupons = new CouponTable();
+const queues = new QueuePanel();
 const surroundings = new Surroundings();
 const stress = new StressPanel();
 const calm = matchMedia("(prefers-reduced-motion: reduce)");
@@ -32,8 +34,9 @@ function show() {
   if (!isOld) verdict.update(last.verdict, now, last.verdict_since * 1000, at);
   figures.update(picture, now);
   coupons.update(picture.coupons, picture.instances, now);
+  queues.update(last.queues, picture.instances, at);
   surroundings.update(picture, at);
-  if (!isOld) say(byId("ages"), describeAges(picture, 0, at));
+  if (!isOld) say(byId("ages"), describeAges(picture, last.queues, 0, at));
   stress.update(last.scenarios, last.stress_test);
   byId("scope").hidden = picture.hears_others;
   say(byId("scope"), "Redis does not answer, so other instances cannot be reached: the figures are those of this process only.");
@@ -67,7 +70,7 @@ function changed(state, age) {
   isOld = state !== "live" && age > 3000 && last !== null;
   mark(document.body, "old", String(isOld));
   if (isOld) {
-    say(byId("ages"), describeAges(last.picture, age, performance.now() + clock));
+    say(byId("ages"), describeAges(last.picture, last.queues, age, performance.now() + clock));
     const text = `This page is cut off from the service: the data below is old, by ${seconds} s.`;
     const advice = "The page reconnects automatically when the service answers.";
     verdict.update({ kind: "old", level: "warning", text, evidence: "", advice }, performance.now(), null, null);

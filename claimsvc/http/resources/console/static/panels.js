@@ -50,11 +50,12 @@ export class VerdictPanel {
 }
 
 /** How old everything is that the page shows, in words. `connectionAge` is the time since the last message (milliseconds). */
-export function describeAges({ instances, stock_age_seconds, hears_others }, connectionAge, at) {
+export function describeAges({ instances, stock_age_seconds, hears_others }, queues, connectionAge, at) {
   const seconds = Math.round(connectionAge / 1000);
   if (seconds >= 3) return `Everything on this page is ${age(seconds)} old: nothing has been received since.`;
   const old = [];
   if (stock_age_seconds) old.push(`the stock is ${age(stock_age_seconds)} old`);
+  if (queues.age_seconds) old.push(`the queues are ${age(queues.age_seconds)} old`);
   for (const [place, instance] of instances.entries()) {
     if (instance.silent_seconds) old.push(`the last of ${letter(place)} is ${age(instance.silent_seconds)} old`);
     const checked = Object.values(instance.health).map((state) => at / 1000 - state.checked_at);
@@ -146,7 +147,7 @@ export class Figures {
 }
 
 /** A table. Its rows consist of `[text, class, data]` for each column after the first. */
-class PlainTable {
+export class PlainTable {
   #body;
   #labels;
   #rows = new Map();
