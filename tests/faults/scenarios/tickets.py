@@ -56,7 +56,7 @@ class Waiting(Anywhere):
     instances = 3
     times = 2
     times_in_full = 20
-    joins_between = 100
+    joins_between = 50
     settings: Mapping[str, str] = MappingProxyType({})
 
     async def run(self, context: Context, rng: random.Random) -> Row:
@@ -71,10 +71,10 @@ class Waiting(Anywhere):
             fast = [await trial.cluster.create_coupon(PLENTY, each, queue=queue) for each in STRATEGIES]
             slow = await trial.cluster.create_coupon(PLENTY, queue=SLOW)
             joins = QueuePlan([*fast, *fast, slow])
-            more = self.joins_between * (10 if context.alone else 1)
+            more = self.joins_between * (20 if context.alone else 1)
             async with trial.load(Plan([], queues=joins, waits=1.0, timeout_seconds=15.0)):
                 await trial.joined(more)
-                for _ in range(self.times_in_full if context.full else self.times):
+                for _ in range(self.times_in_full if context.full else self.times if context.alone else 1):
                     await self.hurt(trial, fast, rng)
                     await trial.joined(rng.randrange(more // 2, more))
                 await self.heal(trial)
@@ -150,7 +150,7 @@ class DiesAfterEnds(_Dies):
 class DiesAnywhere(_Dies):
     """The commits of those who join, lease, renew and put back are among these."""
 
-    name = "an instance dies before or after any commit, tickets waiting"
+    name, quick = "an instance dies before or after any commit, tickets waiting", False
     points = (BEFORE_COMMIT, AFTER_COMMIT)
 
 
@@ -175,7 +175,7 @@ class _Stops(Waiting):
 
 @scenario
 class StopsAfterLeases(_Stops):
-    name = "a dispatcher stops between leases and claims, past the leases"
+    name, quick = "a dispatcher stops between leases and claims, past the leases", False
     points = (AFTER_LEASE,)
 
 
@@ -193,7 +193,7 @@ class StopsAfterEnds(_Stops):
 
 @scenario
 class KilledWhileTheyWait(Waiting):
-    name = "dispatchers are killed and stopped at random moments"
+    name, quick = "dispatchers are killed and stopped at random moments", False
     times, times_in_full = 3, 50
 
     async def hurt(self, trial: Trial, coupons: list[str], rng: random.Random) -> None:
@@ -229,7 +229,7 @@ class PostgresClockJumps(Waiting):
 
     name = "PostgreSQL's clock jumps by a minute, tickets waiting"
     own_servers = True
-    times, times_in_full = 2, 30
+    times, times_in_full = 1, 15
     _clock: clock.JumpingClock
 
     def needs(self) -> str | None:
@@ -241,12 +241,14 @@ class PostgresClockJumps(Waiting):
 
     async def hurt(self, trial: Trial, coupons: list[str], rng: random.Random) -> None:
         seconds = trial.clock_offsets[trial.times_fired % 2]
-        self._clock.jump_to(seconds)
-        await asyncio.sleep(rng.uniform(1.0, 2.0))
-        await trial.joined(self.joins_between)
-        off = await asyncio.to_thread(number, trial.cluster.database_url, _CLOCK) - time.time()
-        trial.fired(abs(off - seconds) < _JUMP_SECONDS / 2)
-        self._clock.jump_to(0)
+        for seconds in trial.clock_offsets:
+            self._clock.jump_to(seconds)
+            await asyncio.sleep(rng.uniform(1.0, 2.0))
+            await trial.joined(self.joins_between)
+            off = await asyncio.to_thread(number, trial.cluster.database_url, _CLOCK) - time.time()
+            trial.fired(abs(off - seconds) < _JUMP_SECONDS / 2)
+            self._clock.jump_to(0)
+            await asyncio.sleep(rng.uniform(0.5, 1.5))
 
 
 @scenario
