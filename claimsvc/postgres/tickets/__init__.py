@@ -31,7 +31,6 @@ from claimsvc.domain import (
     UnknownTicket,
 )
 from claimsvc.ports import Joined
-from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.tickets import drawing, joining, operating, reading
 from claimsvc.postgres.tickets.dispatching import TicketDispatching
