@@ -28,13 +28,11 @@ from tests.support.injectors.masters import HUNG, REFUSED
 from tests.support.injectors.postgres import number, stop_immediately
 from tests.support.instance import Instance
 from tests.support.load import Plan
-from tests.support.load_tickets import QueuePlan
+from tests.support.load_tickets import QUEUE, QueuePlan
 from tests.support.ticket_log import Tickets
 
 STRATEGIES = ("redlock", "row_lock", "counter")
-# Nobody expires, so that every ticket shows whether it was lost.
-FAST: Mapping[str, int] = {"rate_per_second": 200, "concurrency": 16, "max_wait_seconds": 3600, "max_length": 500}
-_FAST_ALONE: Mapping[str, int] = {**FAST, "rate_per_second": 500, "concurrency": 64, "max_length": 2000}
+_QUEUE_ALONE: Mapping[str, int] = {**QUEUE, "rate_per_second": 500, "concurrency": 64, "max_length": 2000}
 # Nearly seed 000's own: some expire, and many find it full.
 SLOW: Mapping[str, int] = {"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 2, "max_length": 25}
 _TTL_SECONDS = 2.0
@@ -67,7 +65,7 @@ class Waiting(Anywhere):
         ) as trial:
             await self.prepare(trial)
             await trial.cluster.start(self.instances - count, settings)
-            queue = _FAST_ALONE if context.alone else FAST
+            queue = _QUEUE_ALONE if context.alone else QUEUE
             fast = [await trial.cluster.create_coupon(PLENTY, each, queue=queue) for each in STRATEGIES]
             slow = await trial.cluster.create_coupon(PLENTY, queue=SLOW)
             joins = QueuePlan([*fast, *fast, slow])
@@ -297,12 +295,12 @@ class NeverDecided(Anywhere):
 
     async def run(self, context: Context, rng: random.Random) -> Row:
         async with context.trial(self, rng, instances=2, command=("tests.faults.impatient", "serve")) as trial:
-            poisoned = await trial.cluster.create_coupon(PLENTY, "row_lock", queue=FAST)
-            healthy = await trial.cluster.create_coupon(PLENTY, queue=FAST)
+            poisoned = await trial.cluster.create_coupon(PLENTY, "row_lock", queue=QUEUE)
+            healthy = await trial.cluster.create_coupon(PLENTY, queue=QUEUE)
             with psycopg.connect(trial.cluster.database_url, autocommit=True) as session:
                 session.execute(_POISON.format(coupon=poisoned).encode())
                 trial.fired()
-                joins = QueuePlan([poisoned, healthy])
+                joins = QueuePlan([poisoned, healthy], repeats=0.0)  # a second ticket would replace a dead one
                 async with trial.load(Plan([], queues=joins, waits=1.0, per_second=100.0)):
                     await trial.joined(200)
                 dead = await dead_letters(trial, poisoned)

@@ -376,7 +376,9 @@ class TicketLane(Lane):
         act = self.scenario.act
         stocks = await self._settled_stocks(run)
         run.broken += violations_on_record(stocks, run.claimants)
-        run.broken += violations_of_tickets(await self._records.tickets(run.names), run.told, act, in_the_end=False)
+        if act is not Act.START:
+            found = await self._records.tickets(run.names)
+            run.broken += violations_of_tickets(found, run.told, act, in_the_end=False)
         await self._revive(point)
         run.broken += [f"I12: {each}" for each in await self._what_is_left_behind(run, point)]
         told = run.told if act is Act.START else await self._ask_again(run)
@@ -387,8 +389,8 @@ class TicketLane(Lane):
         await self._settled_stocks(run)
         run.broken += violations_on_record(await self._records.stocks(run.names), run.claimants)
         tickets = await self._records.tickets(run.names)
-        run.broken += violations_of_tickets(tickets, run.told, act, in_the_end=True)
-        run.broken += violations_of_tickets(tickets, told, act, in_the_end=True)
+        for answers in () if act is Act.START else (run.told, told):
+            run.broken += violations_of_tickets(tickets, answers, act, in_the_end=True)
         run.broken += violations_of_ends(tickets, await self._records.stocks(run.names), run.claimants, told, act)
         await self._conclude(run)
 

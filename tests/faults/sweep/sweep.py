@@ -37,9 +37,9 @@ from tests.faults.sweep.claims import (
     Scenario,
 )
 from tests.faults.sweep.lane import Lane, Point, Result, open_lane
+from tests.faults.sweep.leases import SHORT_LEASE_SECONDS
 from tests.faults.sweep.service import Zygote, open_zygote
 from tests.faults.sweep.work import Await, AwaitMode
-from tests.faults.sweep.zygote import SHORT_LEASE_SECONDS
 
 AnyMode = Mode | AwaitMode
 
