@@ -6,7 +6,6 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
@@ -15,13 +14,40 @@ from rich.console import Console
 
 from stress_test.document import document, document_of_all
 from stress_test.errors import EXIT_PASSED, EXIT_VIOLATED, StressTestError, UsageError
+from stress_test.history import QueuePlan
+from stress_test.options import (
+    DEFAULT_URL,
+    AdminKey,
+    Claims,
+    ClaimsEach,
+    Concurrency,
+    Connections,
+    Coupons,
+    Duration,
+    Grace,
+    JsonFile,
+    Late,
+    MaxLength,
+    MaxUnknown,
+    MaxWait,
+    Pace,
+    Plentiful,
+    Quiet,
+    Quota,
+    Rate,
+    Rounds,
+    Seed,
+    StartsIn,
+    SustainedConnections,
+    Timeout,
+    Urls,
+    Users,
+)
 from stress_test.report import print_report, progress_bar
 from stress_test.runner import Run, Target, run_scenario
-from stress_test.scenarios import SCENARIOS, SUSTAINED_CONNECTIONS, Sizes
+from stress_test.scenarios import SCENARIOS, Sizes
 
 DEFAULT_SCENARIO = "flash-sale"
-DEFAULT_URL = "http://127.0.0.1:8080"
-_MAX_AMOUNT = 2**31 - 1  # the limit of the contract
 
 # A paragraph is one line, because typer keeps line ends; \b keeps the spaces of a list.
 _HELP = (
@@ -43,43 +69,6 @@ app = typer.Typer(
     help=_HELP,
 )
 
-Urls = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--url",
-        envvar="URL",
-        help="URL of an instance; repeat it to distribute claims over several.",
-        show_default=DEFAULT_URL,
-    ),
-]
-AdminKey = Annotated[
-    str, typer.Option(envvar="CLAIMSVC_ADMIN_KEY", help="Key for creating the coupons.", show_default=False)
-]
-Rounds = Annotated[int, typer.Option(min=1, max=10_000, help="Number of rounds, each with new coupons.")]
-Connections = Annotated[
-    int | None,
-    typer.Option(min=1, help="Most open connections; claims wait for one.", show_default="one for every claim"),
-]
-SustainedConnections = Annotated[
-    int | None,
-    typer.Option(min=1, help="Most open connections; claims wait for one.", show_default=str(SUSTAINED_CONNECTIONS)),
-]
-Timeout = Annotated[float, typer.Option(min=0.1, help="Timeout of a request, in seconds.")]
-JsonFile = Annotated[Path | None, typer.Option("--json", dir_okay=False, help="Also write the result to this file.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print only the verdict.")]
-Claims = Annotated[int, typer.Option(min=1, help="Number of claims, sent together.")]
-ClaimsEach = Annotated[int, typer.Option(min=1, help="Number of claims on each coupon.")]
-Quota = Annotated[int, typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.")]
-Plentiful = Annotated[
-    int | None,
-    typer.Option(min=1, max=_MAX_AMOUNT, help="Units of each coupon.", show_default="one for every claim"),
-]
-Coupons = Annotated[int, typer.Option(min=1, max=10_000, help="Number of coupons that are claimed concurrently.")]
-Seed = Annotated[int | None, typer.Option(help="Seed of the order of claims.", show_default="random")]
-Rate = Annotated[float, typer.Option(min=0.1, max=100_000, help="Claims sent per second, whether answered or not.")]
-Duration = Annotated[float, typer.Option(min=0.1, help="How long claims are sent, in seconds.")]
-MaxUnknown = Annotated[int, typer.Option(min=0, help="Claims per round that may end in 5xx or without an answer.")]
-
 
 def _target(
     urls: list[str] | None,
@@ -88,6 +77,7 @@ def _target(
     connections: int | None,
     timeout: float,
     max_unknown: int = 0,
+    grace: float = 5.0,
 ) -> Target:
     """Check the options that typer cannot check.
 
@@ -110,7 +100,7 @@ def _target(
         )
     if not (admin_key.isascii() and admin_key.isprintable()) or " " in admin_key:
         raise UsageError("The admin key has a character that HTTP headers cannot have: check CLAIMSVC_ADMIN_KEY.")
-    return Target(cleaned, admin_key, rounds, connections, timeout, max_unknown)
+    return Target(cleaned, admin_key, rounds, connections, timeout, max_unknown, grace)
 
 
 def _run(name: str, sizes: Sizes, target: Target, json_file: Path | None, quiet: bool) -> None:
@@ -242,6 +232,63 @@ def sustained(
     target = _target(urls, admin_key, rounds, connections, timeout, max_unknown)
     sizes = Sizes(quota=quota, coupons=coupons, rate=rate, duration_seconds=duration)
     _run("sustained", sizes, target, json_file, quiet)
+
+
+@app.command()
+def queue(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    claims: Users = 500,
+    quota: Quota = 50,
+    rate: Pace = 10,
+    concurrency: Concurrency = 5,
+    max_wait: MaxWait = 10,
+    max_length: MaxLength = 100,
+    grace: Grace = 5.0,
+    max_unknown: MaxUnknown = 0,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Many users join a queue at once, each tenth twice: no more than may wait do, all at the pace and in order.
+
+    Every ticket has one end, and exactly as many units are given as tickets are claimed.
+    """
+    target = _target(urls, admin_key, rounds, connections, timeout, max_unknown, grace)
+    plan = QueuePlan(rate, concurrency, max_wait, max_length)
+    _run("queue", Sizes(claims=claims, quota=quota, queue=plan), target, json_file, quiet)
+
+
+@app.command()
+def draw(
+    urls: Urls = None,
+    admin_key: AdminKey = "",
+    claims: Users = 300,
+    late: Late = 50,
+    quota: Quota = 320,
+    starts_in: StartsIn = 5.0,
+    rate: Pace = 50,
+    concurrency: Concurrency = 10,
+    max_wait: MaxWait = 60,
+    max_length: MaxLength = 1000,
+    grace: Grace = 5.0,
+    max_unknown: MaxUnknown = 0,
+    rounds: Rounds = 1,
+    connections: Connections = None,
+    timeout: Timeout = 30.0,
+    json_file: JsonFile = None,
+    quiet: Quiet = False,
+) -> None:
+    """Users join before the start of a coupon and are drawn by lot: the order is the one of the published seed.
+
+    The digest of the seed is read before anybody joins; those who join after the start come after those drawn.
+    """
+    target = _target(urls, admin_key, rounds, connections, timeout, max_unknown, grace)
+    plan = QueuePlan(rate, concurrency, max_wait, max_length, "draw")
+    sizes = Sizes(claims=claims, quota=quota, queue=plan, late=late, starts_in_seconds=starts_in)
+    _run("draw", sizes, target, json_file, quiet)
 
 
 @app.command("all")

@@ -2,24 +2,17 @@
 
 import asyncio
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
 from itertools import count
 from urllib.parse import quote
 
 import aiohttp
 
+from stress_test.answers import Answer, answer_of, claim_seen, no_answer
 from stress_test.errors import ServiceUnavailableError, UsageError
-from stress_test.history import (
-    ALREADY_CLAIMED,
-    CLAIMED,
-    CLAIMED_UNREADABLY,
-    NO_ANSWER,
-    ClaimSeen,
-    CouponPlan,
-    CouponState,
-)
+from stress_test.history import ClaimSeen, CouponPlan, CouponState
 
 # Concurrent requests for creating coupons and reading back; claims use a separate pool.
 CONTROL_CONNECTIONS = 32
@@ -32,67 +25,6 @@ _READ_RETRY_SECONDS = 0.5
 
 class ReadBackError(Exception):
     """The service could not be read in spite of retries."""
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """The result of one claim request."""
-
-    outcome: str
-    claim: ClaimSeen | None = None
-
-
-def claim_seen(payload: object) -> ClaimSeen | None:
-    """Parse a claim from a JSON value; None if it is not one."""
-    if not isinstance(payload, dict):
-        return None
-    texts = [payload.get(key) for key in ("id", "coupon_name", "user_id", "claimed_at")]
-    if not all(isinstance(text, str) for text in texts):
-        return None
-    claim_id, coupon_name, user_id, claimed_at = map(str, texts)
-    try:
-        moment = datetime.fromisoformat(claimed_at)
-    except ValueError:
-        return None
-    # Times without an offset cannot be compared with others.
-    return ClaimSeen(claim_id, coupon_name, user_id, moment) if moment.tzinfo else None
-
-
-def answer_of(status: int, body: bytes) -> Answer:
-    """Classify a response.
-
-    Args:
-        status: the HTTP status.
-        body: the complete body.
-    """
-    try:
-        payload = json.loads(body)
-    except ValueError:
-        payload = None
-    if status == 201:
-        claim = claim_seen(payload)
-        return Answer(CLAIMED, claim) if claim else Answer(CLAIMED_UNREADABLY)
-    if isinstance(payload, dict) and isinstance(payload.get("type"), str):
-        problem = payload["type"].rstrip("/").rpartition("/")[2]
-        outcome = f"{status} {problem}"
-        return Answer(outcome, claim_seen(payload.get("claim")) if outcome == ALREADY_CLAIMED else None)
-    return Answer(str(status))
-
-
-def no_answer(failure: Exception) -> Answer:
-    """Classify an error that prevented a response."""
-    match failure:
-        case TimeoutError():
-            kind = "timeout"
-        case aiohttp.ClientConnectorError():
-            kind = "not-connected"
-        case aiohttp.ServerDisconnectedError():
-            kind = "disconnected"
-        case OSError():
-            kind = "reset"
-        case _:
-            kind = "garbled"
-    return Answer(NO_ANSWER + kind)
 
 
 def claim_body(user_id: str, coupon_name: str) -> bytes:
@@ -120,6 +52,27 @@ async def send_claim(session: aiohttp.ClientSession, url: str, body: bytes) -> A
         return no_answer(failure)
 
 
+def items_of(path: str, page: Mapping[str, object], name: str) -> list[object]:
+    """Return the items of a page.
+
+    Raises:
+        ReadBackError: it has no such list.
+    """
+    items = page.get(name)
+    if not isinstance(items, list):
+        raise ReadBackError(f"GET {path} has no {name}")
+    return items
+
+
+def _coupon_body(coupon: CouponPlan) -> Mapping[str, object]:
+    body: dict[str, object] = {"name": coupon.name, "amount": coupon.amount}
+    if coupon.queue is not None:
+        body["queue"] = asdict(coupon.queue)
+    if coupon.starts_in_seconds is not None:
+        body["starts_at"] = (datetime.now(UTC) + timedelta(seconds=coupon.starts_in_seconds)).isoformat()
+    return body
+
+
 class ServiceClient:
     """Creates coupons and reads them back, from the instances in turn."""
 
@@ -128,11 +81,11 @@ class ServiceClient:
         Args:
             session: its timeout applies to each request.
             urls: of the instances, without a trailing slash.
-            admin_key: sent as a bearer token only when coupons are created.
+            admin_key: sent as a bearer token only where the contract requires one.
         """
         self._session = session
         self._urls = urls
-        self._admin_key = admin_key
+        self._authorization = {"Authorization": f"Bearer {admin_key}"}
         self._turn = count()
         # The session's own limit would not do: the time a request waits for a connection counts towards its timeout.
         self._bound = asyncio.Semaphore(CONTROL_CONNECTIONS)
@@ -151,8 +104,8 @@ class ServiceClient:
         try:
             async with self._session.post(
                 url,
-                json={"name": coupon.name, "amount": coupon.amount},
-                headers={"Authorization": f"Bearer {self._admin_key}"},
+                json=_coupon_body(coupon),
+                headers=self._authorization,
                 allow_redirects=False,
             ) as response:
                 status, body = response.status, await response.read()
@@ -209,44 +162,48 @@ class ServiceClient:
 
     async def _read_claims(self, path: str) -> tuple[ClaimSeen, ...]:
         claims: list[ClaimSeen] = []
-        cursor: object = None
-        seen: set[object] = set()
-        while True:
-            query = f"?limit={_PAGE_LIMIT}" + (f"&cursor={quote(str(cursor), safe='')}" if cursor else "")
-            page = await self._read_object(path + query)
-            items = page.get("items")
-            if not isinstance(items, list):
-                raise ReadBackError(f"GET {path} has no items")
-            for item in items:
+        async for page in self.pages(path):
+            for item in items_of(path, page, "items"):
                 claim = claim_seen(item)
                 if claim is None:
                     raise ReadBackError(f"GET {path} lists an item that is not a claim: {item!r:.100}")
                 claims.append(claim)
+        return tuple(claims)
+
+    async def pages(self, path: str, *, as_admin: bool = False) -> AsyncIterator[Mapping[str, object]]:
+        """Read all pages of a list."""
+        cursor: object = None
+        seen: set[object] = set()
+        while True:
+            query = f"?limit={_PAGE_LIMIT}" + (f"&cursor={quote(str(cursor), safe='')}" if cursor else "")
+            page = await self._read_object(path + query, as_admin=as_admin)
+            yield page
             cursor = page.get("next_cursor")
             if cursor is None:
-                return tuple(claims)
+                return
             if cursor in seen:
                 raise ReadBackError(f"GET {path} returns the same cursor again, so it never ends")
             seen.add(cursor)
 
-    async def _read_object(self, path: str) -> Mapping[str, object]:
-        payload = await self._read(path)
+    async def _read_object(self, path: str, *, as_admin: bool = False) -> Mapping[str, object]:
+        payload = await self._read(path, as_admin=as_admin)
         if not isinstance(payload, dict):
             raise ReadBackError(
                 f"GET {path} answers with 404" if payload is None else f"GET {path} does not return a JSON object"
             )
         return payload
 
-    async def _read(self, path: str) -> object:
+    async def _read(self, path: str, *, as_admin: bool = False) -> object:
         """Return the JSON value at a path; None for 404. Any other result is retried at the next instance."""
         reason = ""
+        headers = self._authorization if as_admin else None
         for attempt in range(_READ_ATTEMPTS):
             if attempt:
                 await asyncio.sleep(_READ_RETRY_SECONDS)
             try:
                 async with (
                     self._bound,
-                    self._session.get(self._url(path), allow_redirects=False) as response,
+                    self._session.get(self._url(path), headers=headers, allow_redirects=False) as response,
                 ):
                     body = await response.read()
                     if response.status == 404:

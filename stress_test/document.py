@@ -8,7 +8,8 @@ A document is an object with these members. `outcomes`, `histogram` and `violati
     parameters          claims (of each coupon, or null), quota (null: one for every claim), coupons, rate
                         (claims per second, null: all at once), duration_seconds (of the schedule, or null),
                         seed, rounds, connections (null: the scenario's own number), timeout_seconds,
-                        max_unknown
+                        max_unknown, queue (that of the coupon, or null), late (users who join after a draw),
+                        starts_in_seconds (null: at once), grace_seconds
     url, urls           of the first instance; of all of them
     started_at          RFC 3339, UTC
     duration_seconds    of the run, including set-up and read-back
@@ -19,7 +20,8 @@ A document is an object with these members. `outcomes`, `histogram` and `violati
     violations          round (from 1), expectation, coupon_name, sentence
     rounds              round, coupon_names, duration_seconds (release to last answer), outcomes (counts),
                         read_back (by coupon: coupon_name, amount, remaining_amount, claims (how many are
-                        recorded), claimed_by; null if it failed), notes, passed
+                        recorded), claimed_by; null if it failed), tickets (by
+                        coupon: how many ended in each state; null without a queue), notes, passed
 
 The scenario `all` gives `{schema_version, scenario: "all", passed, runs: [documents]}`.
 """
@@ -30,6 +32,7 @@ from dataclasses import asdict, dataclass
 
 from stress_test.latency import Quantiles, histogram, quantiles
 from stress_test.runner import Round, Run
+from stress_test.verification import ends_of
 
 SCHEMA_VERSION = 1
 
@@ -92,6 +95,7 @@ def _round(number: int, one: Round) -> dict[str, object]:
             }
             for history, state in zip(one.histories, one.states, strict=True)
         ],
+        "tickets": [None if each is None else dict(sorted(ends_of(each).items())) for each in one.tickets],
         "notes": list(one.notes),
         "passed": not one.violations,
     }
@@ -115,6 +119,10 @@ def document(run: Run) -> dict[str, object]:
             "connections": target.connections,
             "timeout_seconds": target.timeout_seconds,
             "max_unknown": target.max_unknown,
+            "queue": None if sizes.queue is None else asdict(sizes.queue),
+            "late": sizes.late,
+            "starts_in_seconds": sizes.starts_in_seconds,
+            "grace_seconds": target.grace_seconds,
         },
         "url": target.urls[0],
         "urls": list(target.urls),

@@ -37,14 +37,14 @@ class Violation:
     sentence: str
 
 
-def _some(names: Iterable[str]) -> str:
+def some(names: Iterable[str]) -> str:
     ordered = sorted(set(names))
     shown = ", ".join(ordered[:_NAMES_SHOWN])
     more = len(ordered) - _NAMES_SHOWN
     return f"{shown} and {more} more" if more > 0 else shown
 
 
-def _outcomes(counts: Mapping[str, int]) -> str:
+def outcomes_in_words(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{number} x {outcome}" for outcome, number in sorted(counts.items()) if number)
 
 
@@ -59,7 +59,7 @@ def exact_outcomes(history: History) -> str | None:
     expected = Counter(history.coupon.expected)
     if seen == expected:
         return None
-    return f"expected {_outcomes(expected)}; got {_outcomes(seen)}"
+    return f"expected {outcomes_in_words(expected)}; got {outcomes_in_words(seen)}"
 
 
 def only_contract_answers(history: History) -> str | None:
@@ -72,14 +72,14 @@ def only_contract_answers(history: History) -> str | None:
             if outcome == CLAIMED_UNREADABLY or not (outcome in allowed or is_unknown(outcome))
         }
     )
-    return f"answers outside the contract: {_outcomes(foreign)}" if foreign else None
+    return f"answers outside the contract: {outcomes_in_words(foreign)}" if foreign else None
 
 
 def one_success_per_user(history: History) -> str | None:
     """No user gets 201 twice."""
     winners = Counter(attempt.user_id for attempt in history.with_outcome(CLAIMED))
     doubled = [user for user, number in winners.items() if number > 1]
-    return f"users answered 201 more than once ({len(doubled)}): {_some(doubled)}" if doubled else None
+    return f"users answered 201 more than once ({len(doubled)}): {some(doubled)}" if doubled else None
 
 
 def no_more_successes_than_stock(history: History) -> str | None:
@@ -98,7 +98,7 @@ def answers_name_their_asker(history: History) -> str | None:
         if attempt.claim is not None
         and (attempt.claim.user_id, attempt.claim.coupon_name) != (attempt.user_id, attempt.coupon_name)
     ]
-    return f"answers with a claim of another user or coupon ({len(wrong)}), asked by: {_some(wrong)}" if wrong else None
+    return f"answers with a claim of another user or coupon ({len(wrong)}), asked by: {some(wrong)}" if wrong else None
 
 
 def already_claimed_was_true(history: History) -> str | None:
@@ -120,7 +120,7 @@ def already_claimed_was_true(history: History) -> str | None:
     ]
     if not wrong:
         return None
-    return f"already-claimed answers without the user's own claim behind them ({len(wrong)}): {_some(wrong)}"
+    return f"already-claimed answers without the user's own claim behind them ({len(wrong)}): {some(wrong)}"
 
 
 def sold_out_was_possible(history: History) -> str | None:
@@ -133,7 +133,7 @@ def sold_out_was_possible(history: History) -> str | None:
     ]
     if not early:
         return None
-    return f"sold-out answers before the stock can have been gone ({len(early)}): {_some(early)}"
+    return f"sold-out answers before the stock can have been gone ({len(early)}): {some(early)}"
 
 
 # Comparisons of the answers with what was read back.
@@ -182,7 +182,7 @@ def nothing_lost(history: History, state: CouponState) -> str | None:
         by_id = state.claims_by_id.get(attempt.claim.id, attempt.claim)
         if listed.get(attempt.claim.id) != attempt.user_id or by_id is None or by_id.user_id != attempt.user_id:
             lost.append(attempt.user_id)
-    return f"lost: claims answered 201 that cannot be read back ({len(lost)}), of: {_some(lost)}" if lost else None
+    return f"lost: claims answered 201 that cannot be read back ({len(lost)}), of: {some(lost)}" if lost else None
 
 
 def no_phantoms(history: History, state: CouponState) -> str | None:
@@ -191,14 +191,14 @@ def no_phantoms(history: History, state: CouponState) -> str | None:
     phantoms = [claim.user_id for claim in state.claims if claim.user_id not in candidates]
     if not phantoms:
         return None
-    return f"phantom claims, of users who sent none or were refused ({len(phantoms)}): {_some(phantoms)}"
+    return f"phantom claims, of users who sent none or were refused ({len(phantoms)}): {some(phantoms)}"
 
 
 def one_claim_per_user(history: History, state: CouponState) -> str | None:
     """No user is in the coupon's list twice."""
     recorded = Counter(claim.user_id for claim in state.claims)
     doubled = [user for user, number in recorded.items() if number > 1]
-    return f"users with more than one claim recorded ({len(doubled)}): {_some(doubled)}" if doubled else None
+    return f"users with more than one claim recorded ({len(doubled)}): {some(doubled)}" if doubled else None
 
 
 def claimed_by_is_the_winners(history: History, state: CouponState) -> str | None:
@@ -211,7 +211,7 @@ def claimed_by_is_the_winners(history: History, state: CouponState) -> str | Non
     expected_length = min(len(claimed_at), CLAIMED_BY_LIMIT)
     if len(shown) != expected_length or len(set(shown)) != len(shown) or not set(shown) <= claimed_at.keys():
         differing = set(shown) ^ claimed_at.keys() if len(claimed_at) <= CLAIMED_BY_LIMIT else set[str]()
-        detail = f", differing in {_some(differing)}" if differing else ""
+        detail = f", differing in {some(differing)}" if differing else ""
         return f"claimed_by holds {len(shown)} users where {expected_length} winners are expected{detail}"
     moments = [claimed_at[user] for user in shown]
     newest_shown_first = any(earlier > later for earlier, later in pairwise(moments))

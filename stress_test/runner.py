@@ -10,17 +10,14 @@ from time import perf_counter
 
 import aiohttp
 
-from stress_test.client import (
-    CONTROL_CONNECTIONS,
-    ReadBackError,
-    ServiceClient,
-    claim_body,
-    send_claim,
-)
+from stress_test.client import CONTROL_CONNECTIONS, claim_body, send_claim
 from stress_test.connections import WarmSession, warm_session
-from stress_test.expectations import Violation, judge
-from stress_test.history import CLAIMED, Attempt, CouponPlan, CouponState, History, is_unknown
+from stress_test.expectations import Violation
+from stress_test.history import Attempt, CouponPlan, CouponState, History
 from stress_test.scenarios import Plan, PlannedClaim, Scenario, Sizes, make_plan
+from stress_test.ticket_client import TicketClient
+from stress_test.tickets import TicketHistory
+from stress_test.verification import notes_of, promised_draw, unknowns, verify
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +32,7 @@ class Target:
         timeout_seconds: of each request.
         max_unknown: how many claims of a round may end without a definite answer, in scenarios that do not fix their
             outcomes.
+        grace_seconds: how much longer than `max_wait_seconds` a ticket of a queue may take to end.
     """
 
     urls: tuple[str, ...]
@@ -43,6 +41,7 @@ class Target:
     connections: int | None = None
     timeout_seconds: float = 30.0
     max_unknown: int = 0
+    grace_seconds: float = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +51,7 @@ class Round:
     Args:
         histories: by coupon.
         states: of the histories' coupons; None if one could not be read back.
+        tickets: of the histories' coupons; None for one without a queue, or that could not be read.
         claiming_seconds: from the release to the last answer.
         violations: of expectations.
         notes: observations that are not violations.
@@ -59,6 +59,7 @@ class Round:
 
     histories: tuple[History, ...]
     states: tuple[CouponState | None, ...]
+    tickets: tuple[TicketHistory | None, ...]
     claiming_seconds: float
     violations: tuple[Violation, ...]
     notes: tuple[str, ...]
@@ -105,7 +106,7 @@ async def _claim(
     answer = await send_claim(warm.session, url, body)
     finished = perf_counter()
     progress.answered()
-    return Attempt(planned.user_id, planned.coupon_name, started, finished, answer.outcome, answer.claim)
+    return Attempt(planned.user_id, planned.coupon_name, started, finished, answer.outcome, answer.claim, answer.ticket)
 
 
 async def _release_together(
@@ -159,32 +160,13 @@ def _histories(coupons: Sequence[CouponPlan], attempts: Sequence[Attempt]) -> tu
     return tuple(History(coupon, tuple(by_coupon[coupon.name])) for coupon in coupons)
 
 
-async def _read_back(client: ServiceClient, history: History) -> CouponState | Violation:
-    ids = [attempt.claim.id for attempt in history.with_outcome(CLAIMED) if attempt.claim is not None]
-    try:
-        return await client.read_back(history.coupon.name, ids)
-    except ReadBackError as failure:
-        return Violation("read-back", history.coupon.name, str(failure))
-
-
-def _unknowns(histories: Sequence[History], states: Sequence[CouponState | Violation]) -> tuple[int, int]:
-    """Return how many claims got no definite answer, and how many of their users have a recorded claim."""
-    unknown = found = 0
-    for history, state in zip(histories, states, strict=True):
-        users = [attempt.user_id for attempt in history.attempts if is_unknown(attempt.outcome)]
-        unknown += len(users)
-        if isinstance(state, CouponState):
-            answered = {attempt.user_id for attempt in history.with_outcome(CLAIMED)}
-            found += len((set(users) - answered) & {claim.user_id for claim in state.claims})
-    return unknown, found
-
-
-async def _run_round(client: ServiceClient, plan: Plan, target: Target, progress: Progress) -> Round:
+async def _run_round(client: TicketClient, plan: Plan, target: Target, progress: Progress) -> Round:
     connections = min(target.connections or plan.connections, len(plan.claims))
     progress.expect(len(plan.claims))
     progress.stage("creating coupons")
     for coupon in plan.coupons:
         await client.create_coupon(coupon)
+    promised = [await promised_draw(client, coupon) for coupon in plan.coupons]
     progress.stage("opening connections")
     async with warm_session(target.urls, connections, target.timeout_seconds) as warm:
         progress.stage("claiming")
@@ -194,23 +176,27 @@ async def _run_round(client: ServiceClient, plan: Plan, target: Target, progress
         late = warm.opened_late
     progress.stage("reading back")
     histories = _histories(plan.coupons, attempts)
-    states = await asyncio.gather(*(_read_back(client, history) for history in histories))
-    violations: list[Violation] = []
-    for history, state in zip(histories, states, strict=True):
-        if isinstance(state, Violation):
-            violations += [*judge(history, None), state]
-        else:
-            violations += judge(history, state)
+    verified = await asyncio.gather(
+        *(
+            verify(client, history, each, target.grace_seconds)
+            for history, each in zip(histories, promised, strict=True)
+        )
+    )
+    violations = [violation for one in verified for violation in one.violations]
     notes = [f"connections opened during the claims, included in their latencies: {late}"] if late else []
-    unknown, found = _unknowns(histories, states)
-    if unknown:
-        notes.append(f"claims without a definite answer: {unknown}; of these recorded: {found}")
-        if unknown > target.max_unknown and all(coupon.expected is None for coupon in plan.coupons):
-            sentence = f"claims without a definite answer: {unknown}, allowed: {target.max_unknown}"
-            violations.append(Violation("definite-answers", plan.coupons[0].name, sentence))
-    claiming_seconds = max(attempt.finished_seconds for attempt in attempts) - released_at
-    read = tuple(None if isinstance(state, Violation) else state for state in states)
-    return Round(histories, read, claiming_seconds, tuple(violations), tuple(notes))
+    notes += notes_of(histories, verified)
+    unknown, _ = unknowns(histories, verified)
+    if unknown > target.max_unknown and all(coupon.expected is None for coupon in plan.coupons):
+        sentence = f"claims without a definite answer: {unknown}, allowed: {target.max_unknown}"
+        violations.append(Violation("definite-answers", plan.coupons[0].name, sentence))
+    return Round(
+        histories,
+        tuple(one.state for one in verified),
+        tuple(one.tickets for one in verified),
+        max(attempt.finished_seconds for attempt in attempts) - released_at,
+        tuple(violations),
+        tuple(notes),
+    )
 
 
 async def run_scenario(
@@ -242,7 +228,7 @@ async def run_scenario(
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=target.timeout_seconds),
     ) as session:
-        client = ServiceClient(session, target.urls, target.admin_key)
+        client = TicketClient(session, target.urls, target.admin_key)
         for _ in range(target.rounds):
             plan = make_plan(scenario, sizes, make_token())
             rounds.append(await _run_round(client, plan, target, progress))

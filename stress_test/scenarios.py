@@ -5,12 +5,16 @@ from dataclasses import dataclass
 from random import Random
 
 from stress_test.errors import UsageError
-from stress_test.history import ALREADY_CLAIMED, CLAIMED, SOLD_OUT, CouponPlan
+from stress_test.history import ALREADY_CLAIMED, CLAIMED, SOLD_OUT, CouponPlan, QueuePlan
 
 # All claims are kept in memory until the end; this number needs some hundred megabytes.
 MAX_CLAIMS = 500_000
 # Default connections of `sustained`: enough for 500 claims/s at half a second each.
 SUSTAINED_CONNECTIONS = 250
+# So many users of a queue ask twice at once: each n-th.
+ASKS_TWICE = 10
+# After the start of a draw, so that a clock that is some tenths of a second late does not matter.
+_LATE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +28,9 @@ class Sizes:
         rate: claims per second.
         duration_seconds: how long claims are sent.
         seed: of the order of claims.
+        queue: of the coupon.
+        late: users who join after the draw.
+        starts_in_seconds: from the creation of the coupon to its start, and so to the draw.
     """
 
     claims: int = 0
@@ -32,6 +39,9 @@ class Sizes:
     rate: float = 0.0
     duration_seconds: float = 0.0
     seed: int = 0
+    queue: QueuePlan | None = None
+    late: int = 0
+    starts_in_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,13 +125,39 @@ def _sustained(sizes: Sizes, token: str) -> Plan:
     return Plan(coupons, claims, connections=min(total, SUSTAINED_CONNECTIONS))
 
 
+def _queue(sizes: Sizes, token: str) -> Plan:
+    """Many users join the queue of one coupon at the same time, and some of them ask twice."""
+    name = f"queue-{token}"
+    quota = sizes.claims if sizes.quota is None else sizes.quota
+    # The second request is right behind the first: with several URLs, it goes to another instance.
+    claims = tuple(
+        PlannedClaim(f"user-{token}-{number:06}", name)
+        for number in range(sizes.claims)
+        for _ in range(1 if number % ASKS_TWICE else 2)
+    )
+    return Plan((CouponPlan(name, quota, queue=sizes.queue),), claims, connections=len(claims))
+
+
+def _draw(sizes: Sizes, token: str) -> Plan:
+    """Many users join a queue before the start of its coupon, when their order is drawn by lot, and some join later."""
+    name = f"draw-{token}"
+    total = sizes.claims + sizes.late
+    coupon = CouponPlan(name, total if sizes.quota is None else sizes.quota, None, sizes.queue, sizes.starts_in_seconds)
+    late_seconds = (sizes.starts_in_seconds or 0.0) + _LATE_SECONDS
+    claims = tuple(
+        PlannedClaim(f"user-{token}-{number:06}", name, 0.0 if number < sizes.claims else late_seconds)
+        for number in range(total)
+    )
+    return Plan((coupon,), claims, connections=total)
+
+
 def make_plan(scenario: Scenario, sizes: Sizes, token: str) -> Plan:
     """Make the plan of one round.
 
     Raises:
         UsageError: the sizes need more than `MAX_CLAIMS` claims.
     """
-    total = sizes.claims * sizes.coupons
+    total = sizes.claims * sizes.coupons + sizes.late
     if total > MAX_CLAIMS:
         raise UsageError(_too_many(total))
     return scenario.plan(sizes, token)
@@ -137,5 +173,11 @@ _ALL = (
     Scenario("stampede", Sizes(claims=1000, quota=1), _herd("stampede")),
     Scenario("many-coupons", Sizes(claims=50, quota=5, coupons=20), _many_coupons),
     Scenario("sustained", Sizes(rate=200.0, duration_seconds=10.0), _sustained),
+    Scenario("queue", Sizes(claims=500, quota=50, queue=QueuePlan(10, 5, 10, 100)), _queue),
+    Scenario(
+        "draw",
+        Sizes(claims=300, quota=320, queue=QueuePlan(50, 10, 60, 1000, "draw"), late=50, starts_in_seconds=5.0),
+        _draw,
+    ),
 )
 SCENARIOS: Mapping[str, Scenario] = {scenario.name: scenario for scenario in _ALL}

@@ -297,6 +297,7 @@ class ClaimClient:
         metadata: Mapping[str, Any] | None = None,
         rules: Mapping[str, Any] | None = None,
         queue: Mapping[str, Any] | None = None,
+        waiting_list: Mapping[str, Any] | bool | None = None,
         key: str | None = None,
         request_id: str | None = None,
     ) -> CreateOutcome:
@@ -314,6 +315,8 @@ class ClaimClient:
             claims_per_user: most claims that one user may make in all, ended ones included.
             queue: lets its claims wait: `{"rate_per_second": 10, "concurrency": 5, "max_wait_seconds": 10,
                 "max_length": 100}`.
+            waiting_list: lets claims wait for units that come back once it is sold out, each held for as many seconds:
+                `{"hold_seconds": 600}`, or True for these.
             coupon_type: groups coupons.
             benefit: what the coupon is worth, such as `{"percent_off": 15}`.
             metadata: any data of yours.
@@ -337,6 +340,7 @@ class ClaimClient:
             "metadata": metadata,
             "rules": rules,
             "queue": queue,
+            "waiting_list": waiting_list or None,
         }
         given = {member: value for member, value in optional.items() if value is not None}
         answer = await self._requests.post("/api/coupons", {"name": name, "amount": amount, **given}, key, request_id)

@@ -47,6 +47,7 @@ class Coupon:
             not say it.
         benefit: what the coupon is worth.
         queue: the queue in which its claims wait; None if they are decided at once.
+        waiting_list: how claims wait for units that come back once it is sold out; None if they do not.
         more: members of the answer that this client does not know.
     """
 
@@ -66,6 +67,7 @@ class Coupon:
     benefit: Mapping[str, Any] | None = field(default=None, hash=False)
     metadata: Mapping[str, Any] = field(default_factory=dict, hash=False)
     queue: Mapping[str, Any] | None = field(default=None, hash=False)
+    waiting_list: Mapping[str, Any] | None = field(default=None, hash=False)
     more: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     @property

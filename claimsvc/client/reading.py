@@ -99,6 +99,7 @@ def coupon_of(document: object) -> Coupon:
         benefit=members.maybe("benefit", dict),
         metadata=members.maybe("metadata", dict) or {},
         queue=members.maybe("queue", dict),
+        waiting_list=members.maybe("waiting_list", dict),
         more=members.rest,
     )
 

@@ -260,6 +260,7 @@ async def _create_demo_coupon(settings: Settings) -> None:
 def _print_welcome(console: Console, url: str, key: str, environment: Path, kept: str) -> None:
     # Claims are kept between runs, so each example needs a new user.
     user_id = f"alice-{secrets.token_hex(2)}"
+    wave = secrets.token_hex(2)
     console.print(f"""
 [bold green]claimsvc is ready.[/] Open
   {url}/console   live figures, and buttons that start a stress test
@@ -273,7 +274,14 @@ Claim the coupon [bold]{_DEMO_COUPON}[/]:
 
 Create a coupon, with the admin key [bold]{key}[/]:
   curl -X POST {url}/api/coupons -H 'Authorization: Bearer {key}' \\
-    -H 'Content-Type: application/json' -d '{{"name": "summer-{secrets.token_hex(2)}", "amount": 10}}'
+    -H 'Content-Type: application/json' -d '{{"name": "summer-{wave}", "amount": 10}}'
+
+Try a ticket, for a claim that waits in a queue. Open {url}/queue/ and its id to watch it:
+  curl -X POST {url}/api/coupons -H 'Authorization: Bearer {key}' \\
+    -H 'Content-Type: application/json' -d '{{"name": "mega-{wave}", "amount": 1000, "queue":
+      {{"rate_per_second": 1, "concurrency": 5, "max_wait_seconds": 600, "max_length": 100}}}}'
+  for n in $(seq 30); do curl -X POST {url}/api/coupons/claim -H 'Content-Type: application/json' \\
+    -d '{{"user_id": "user-'$n'", "coupon_name": "mega-{wave}"}}'; echo; done
 
 Inspect it from another terminal:
   . {shlex.quote(str(environment))}  # contains passwords; only you can read it

@@ -148,10 +148,29 @@ async def test_the_line_of_a_claim_says_where_its_time_went(
 @pytest.mark.parametrize("instances", [1, 3])
 @pytest.mark.parametrize("scenario", ["flash-sale", "double-dip"])
 async def test_the_stress_test_finds_nothing_wrong(open_service: OpenService, scenario: str, instances: int) -> None:
+    await _stress(open_service, instances, scenario, "--rounds", "5")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["queue"],
+        ["queue", "--claims", "200", "--quota", "200", "--max-length", "40", "--rate", "20", "--max-wait", "4"],
+        ["draw", "--claims", "200", "--late", "30", "--quota", "210"],
+    ],
+    ids=["more users than units", "more users than places", "a draw"],
+)
+async def test_the_stress_test_finds_nothing_wrong_with_queues(open_service: OpenService, arguments: list[str]) -> None:
+    # The whole machine may be busy with other tests.
+    await _stress(open_service, 3, *arguments, "--grace", "20")
+
+
+async def _stress(open_service: OpenService, instances: int, *arguments: str) -> None:
     urls = [await open_service() for _ in range(instances)]
-    arguments = [part for url in urls for part in ("--url", url)]
     program = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "stress_test", scenario, "--rounds", "5", *arguments),
+        *(sys.executable, "-m", "stress_test", *arguments),
+        *(part for url in urls for part in ("--url", url)),
         env={**os.environ, "CLAIMSVC_ADMIN_KEY": ADMIN_KEY},
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -15,6 +15,7 @@ from claimsvc.client import (
     AlreadyClaimed,
     ClaimClient,
     Claimed,
+    Confirmed,
     Coupon,
     CouponCreated,
     Expired,
@@ -74,6 +75,31 @@ async def test_a_claim_waits_and_is_made(client: ClaimClient) -> None:
     assert await client.claim_async(user_id="ben", coupon_name="mega") == SoldOut()
     assert await client.claim_async(user_id="ben", coupon_name="none") == UnknownCoupon()
     assert await client.ticket("019b2c5e-7a31-7c42-9f0e-2d4b8a6c1e90") == UnknownTicket()
+
+
+async def test_who_waits_for_a_unit_that_comes_back_confirms_it(client: ClaimClient) -> None:
+    await client.create_coupon("mega", 1, waiting_list={"hold_seconds": 60})
+    found = await client.coupon("mega")
+    assert isinstance(found, Coupon)
+    assert found.waiting_list == {"hold_seconds": 60}
+    first = await client.claim(user_id="ann", coupon_name="mega")
+    assert isinstance(first, Claimed)
+    assert await client.claim(user_id="ben", coupon_name="mega") == SoldOut()
+
+    ticket = await joined(client, "ben")
+    assert (ticket.position, ticket.stopped) == (1, "sold-out")
+    await client.cancel(first.claim.id)
+    end = await ticket.wait(20)
+    assert isinstance(end, Claimed)
+    assert (end.claim.user_id, end.claim.state) == ("ben", "held")
+    assert isinstance(await client.confirm(end.claim.id), Confirmed)
+
+    await client.create_coupon("usual", 1, waiting_list=True)
+    await client.create_coupon("none", 1, waiting_list=False)
+    usual, none = await client.coupon("usual"), await client.coupon("none")
+    assert isinstance(usual, Coupon)
+    assert isinstance(none, Coupon)
+    assert (usual.waiting_list, none.waiting_list) == ({"hold_seconds": 600}, None)
 
 
 async def test_a_claim_of_any_coupon_may_wait_if_it_prefers_to(client: ClaimClient) -> None:

@@ -54,6 +54,10 @@ def test_dev_prints_a_claim_that_works_and_keeps_its_data(start: Starter, state_
         key = program.eventually_prints(r"Bearer ([A-Za-z0-9_-]+)")
         assert call(url, "POST", "/api/coupons/claim", claim)[0] == 201
         assert call(url, "POST", "/api/coupons", {"name": f"by-{key[:8]}", "amount": 1}, key)[0] in (201, 409)
+        mega = json.loads(program.eventually_prints(r"(\{\"name\": \"mega-[^}]*\}\})"))
+        assert call(url, "POST", "/api/coupons", mega, key)[0] == 201
+        queued = call(url, "POST", "/api/coupons/claim", {"user_id": "user-1", "coupon_name": mega["name"]})
+        assert (queued[0], call(url, "GET", f"/queue/{json.loads(queued[1])['id']}")[0]) == (202, 200)
         remaining.append(json.loads(call(url, "GET", "/api/coupons/demo")[1])["remaining_amount"])
         key_file = state_dir / "admin-key"
         assert (key_file.read_text().strip(), key_file.stat().st_mode & 0o777) == (key, 0o600)

@@ -4,9 +4,18 @@ from collections import Counter
 
 import pytest
 
-from stress_test.client import answer_of, no_answer
+from stress_test.answers import answer_of, no_answer
 from stress_test.errors import UsageError
-from stress_test.history import ALREADY_CLAIMED, CLAIMED, CLAIMED_UNREADABLY, SOLD_OUT
+from stress_test.history import (
+    ALREADY_CLAIMED,
+    CLAIMED,
+    CLAIMED_UNREADABLY,
+    QUEUE_FULL,
+    QUEUED,
+    QUEUED_UNREADABLY,
+    SOLD_OUT,
+    QueuePlan,
+)
 from stress_test.scenarios import MAX_CLAIMS, SCENARIOS, Sizes, make_plan
 
 
@@ -54,6 +63,19 @@ def test_a_sustained_run_spaces_its_claims_evenly_on_plentiful_stock() -> None:
     assert len({claim.user_id for claim in plan.claims}) == 10
 
 
+def test_of_those_who_join_a_queue_each_tenth_asks_twice_in_a_row() -> None:
+    plan = make_plan(SCENARIOS["queue"], SCENARIOS["queue"].defaults, "aa")
+    users = [claim.user_id for claim in plan.claims]
+    assert (len(users), len(set(users)), users[0]) == (550, 500, users[1])
+    assert plan.coupons[0].queue == QueuePlan(10, 5, 10, 100, "fifo")
+
+
+def test_those_who_are_late_for_a_draw_join_after_its_start() -> None:
+    plan = make_plan(SCENARIOS["draw"], SCENARIOS["draw"].defaults, "aa")
+    assert Counter(claim.due_seconds for claim in plan.claims) == {0.0: 300, 5.5: 50}
+    assert (plan.coupons[0].starts_in_seconds, plan.coupons[0].amount) == (5.0, 320)
+
+
 @pytest.mark.parametrize(
     ("name", "sizes"),
     [
@@ -75,6 +97,17 @@ def test_a_round_too_large_to_keep_is_refused(name: str, sizes: Sizes) -> None:
         (409, b"<html>", "409"),
         (503, b'{"type": "/problems/lock-busy"}', "503 lock-busy"),
         (502, b"", "502"),
+        (429, b'{"type": "/problems/queue-full"}', QUEUE_FULL),
+        (
+            202,
+            b'{"id":"1","coupon_name":"c","user_id":"u","state":"waiting","joined_at":"2026-01-01"}',
+            QUEUED_UNREADABLY,
+        ),
+        (
+            202,
+            b'{"id":"1","coupon_name":"c","user_id":"u","state":"waiting","joined_at":"2026-01-01T00:00:00Z"}',
+            QUEUED,
+        ),
         (201, b"{}", CLAIMED_UNREADABLY),
         (201, b"", CLAIMED_UNREADABLY),
         (201, b'{"id":"1","coupon_name":"c","user_id":"u","claimed_at":"yesterday"}', CLAIMED_UNREADABLY),

@@ -2,137 +2,18 @@
 
 import asyncio
 import json
-import os
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, ClassVar
-from uuid import uuid4
+from typing import ClassVar
 
 import pytest
 from aiohttp import web
 
-import stress_test
 from stress_test.errors import ServiceUnavailableError, UsageError
 from stress_test.history import CLAIMED, SOLD_OUT
 from stress_test.runner import Target, run_scenario
 from stress_test.scenarios import SCENARIOS, Sizes
-
-ADMIN_KEY = "an-admin-key-of-this-test"
-PAGE_LIMIT = 100
-CLAIMED_BY_LIMIT = 1000
-Claim = dict[str, str]
-
-
-@dataclass
-class Coupon:
-    amount: int
-    remaining: int
-    claims: list[Claim] = field(default_factory=list)
-
-
-def problem(status: int, name: str, **members: Any) -> web.Response:
-    return web.json_response(
-        {"type": f"/problems/{name}", **members}, status=status, content_type="application/problem+json"
-    )
-
-
-class HonestService:
-    """Keeps the HTTP contract in memory, where one event loop decides everything; mutants override a step of it."""
-
-    def __init__(self) -> None:
-        self.coupons: dict[str, Coupon] = {}
-        self.warm_peers: list[object] = []
-        self.claim_peers: list[object] = []
-        self.claim_ports: list[int] = []
-
-    def app(self) -> web.Application:
-        app = web.Application()
-        app.add_routes(
-            [
-                web.get("/livez", self.livez),
-                web.post("/api/coupons", self.create),
-                web.post("/api/coupons/claim", self.claim),
-                web.get("/api/coupons/{name}", self.show),
-                web.get("/api/coupons/{name}/claims", self.listing),
-                web.get("/api/claims/{id}", self.show_claim),
-            ]
-        )
-        return app
-
-    async def livez(self, request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        self.warm_peers.append(request.transport.get_extra_info("peername"))
-        return web.json_response({})
-
-    async def create(self, request: web.Request) -> web.StreamResponse:
-        if request.headers.get("Authorization") != f"Bearer {ADMIN_KEY}":
-            return problem(401, "unauthorized")
-        body = await request.json()
-        self.coupons[body["name"]] = Coupon(body["amount"], body["amount"])
-        return web.json_response(body, status=201)
-
-    async def claim(self, request: web.Request) -> web.StreamResponse:
-        assert request.transport is not None
-        self.claim_peers.append(request.transport.get_extra_info("peername"))
-        self.claim_ports.append(request.transport.get_extra_info("sockname")[1])
-        body = await request.json()
-        return await self.decide(request, body["coupon_name"], body["user_id"])
-
-    async def decide(self, request: web.Request, name: str, user: str) -> web.StreamResponse:
-        coupon = self.coupons[name]
-        held = self.held(coupon, user)
-        if held is not None:
-            return problem(409, "already-claimed", claim=held)
-        if not self.in_stock(coupon):
-            return problem(409, "sold-out")
-        coupon.remaining -= 1
-        return web.json_response(self.record(coupon, name, user), status=201)
-
-    def held(self, coupon: Coupon, user: str) -> Claim | None:
-        return next((claim for claim in coupon.claims if claim["user_id"] == user), None)
-
-    def in_stock(self, coupon: Coupon) -> bool:
-        return coupon.remaining > 0
-
-    def record(self, coupon: Coupon, name: str, user: str) -> Claim:
-        claim = {
-            "id": str(uuid4()),
-            "coupon_name": name,
-            "user_id": user,
-            "state": "active",
-            "claimed_at": datetime.now(UTC).isoformat(),
-        }
-        coupon.claims.append(claim)
-        return claim
-
-    async def show(self, request: web.Request) -> web.StreamResponse:
-        coupon = self.coupons[request.match_info["name"]]
-        return web.json_response(
-            {
-                "name": request.match_info["name"],
-                "amount": coupon.amount,
-                "remaining_amount": coupon.remaining,
-                "claimed_by": [claim["user_id"] for claim in coupon.claims[:CLAIMED_BY_LIMIT]],
-            }
-        )
-
-    async def listing(self, request: web.Request) -> web.StreamResponse:
-        claims = self.coupons[request.match_info["name"]].claims
-        start = int(request.query.get("cursor", "0"))
-        end = start + min(int(request.query["limit"]), PAGE_LIMIT)
-        following = str(end) if end < len(claims) else None
-        return web.json_response({"items": claims[start:end], "next_cursor": following})
-
-    async def show_claim(self, request: web.Request) -> web.StreamResponse:
-        for coupon in self.coupons.values():
-            for claim in coupon.claims:
-                if claim["id"] == request.match_info["id"]:
-                    return web.json_response(claim)
-        return problem(404, "unknown-claim")
+from tests.stress_test.honest_service import ADMIN_KEY, Claim, Coupon, HonestService, problem, serving, stress
+from tests.stress_test.queue_service import QueueService
 
 
 class OversellsByOne(HonestService):
@@ -211,43 +92,6 @@ class HoldsTheFirst(HonestService):
         return await super().decide(request, name, user)
 
 
-@asynccontextmanager
-async def serving(service: HonestService, instances: int = 1) -> AsyncIterator[list[str]]:
-    """The service on that many free ports, as URLs."""
-    runner = web.AppRunner(service.app(), access_log=None)
-    await runner.setup()
-    try:
-        for _ in range(instances):
-            await web.TCPSite(runner, "127.0.0.1", 0, backlog=1024).start()
-        yield [f"http://{host}:{port}" for host, port in runner.addresses]
-    finally:
-        await runner.cleanup()
-
-
-@dataclass
-class Ended:
-    status: int | None
-    out: str
-    err: str
-
-
-async def stress(*arguments: str, **environment: str) -> Ended:
-    """Run the command line in a process of its own, with only the given settings."""
-    inherited = {name: os.environ[name] for name in ("PATH", "HOME", "VIRTUAL_ENV") if name in os.environ}
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "stress_test",
-        *arguments,
-        cwd=Path(stress_test.__file__).parents[1],
-        env={**inherited, "PYTHONIOENCODING": "utf-8", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    out, err = await process.communicate()
-    return Ended(process.returncode, out.decode(), err.decode())
-
-
 def a_target(*urls: str, admin_key: str = ADMIN_KEY, connections: int | None = None) -> Target:
     return Target(urls, admin_key, connections=connections)
 
@@ -279,9 +123,10 @@ async def test_the_default_run_passes_an_honest_service_and_shows_what_it_saw(tm
     assert ADMIN_KEY not in file.read_text()
 
 
+@pytest.mark.slow
 async def test_every_scenario_passes_an_honest_service(tmp_path: Path) -> None:
     file = tmp_path / "result.json"
-    async with serving(HonestService()) as [url]:
+    async with serving(QueueService()) as [url]:
         ended = await stress("all", "--duration", "0.5", "--url", url, "--admin-key", ADMIN_KEY, "--json", str(file))
     assert (ended.status, ended.err) == (0, ""), ended.out
     result = json.loads(file.read_text())
