@@ -12,7 +12,8 @@ from claimsvc.domain.pacing import Pace
 from claimsvc.postgres.coupon_rows import queue_of
 
 _EVER, _NEVER = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-# When a ticket is looked at again that somebody else has locked although its lease has ended.
+# When a ticket is looked at again that somebody else has locked although its lease has ended, and a queue of which
+# nothing could be done although it was due.
 _LOOK_AGAIN = timedelta(milliseconds=100)
 
 
@@ -80,7 +81,10 @@ class QueuePass:
         left = left[newly_started:]
         self.waiting_count = row["waiting"] - len(gone)
         self.head = left[0]["place"] if left else gone[-1]["place"] + 1 if gone else row["head"]
-        self.due_at = self._due(queue, left, again[len(chosen) :], stopped_until, lease)
+        due_at = self._due(queue, left, again[len(chosen) :], stopped_until, lease)
+        if due_at is not None and due_at <= now and not (gone or chosen or self.dead or self.is_to_draw):
+            due_at = now + _LOOK_AGAIN  # whatever it waits for, it does not run in circles
+        self.due_at = due_at
 
     def _stopped_until(self) -> datetime | None:
         """Until when nothing is started; None if that is not stopped."""
