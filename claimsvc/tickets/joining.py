@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Callable
 from dataclasses import replace
 
 from uuid_utils import uuid7
@@ -37,7 +38,7 @@ class TicketDesk:
         self._transactions = asyncio.Semaphore(_TRANSACTIONS)
         self._draining = False
         # Called with the coupon when tickets have joined.
-        self.on_joined = _ignore
+        self.on_joined: Callable[[str], None] = _ignore
 
     def join(self, coupon_name: str, user_id: str, options: ClaimOptions | None = None) -> PendingOutcome:
         """See `ports.Joins`."""
@@ -61,16 +62,17 @@ class TicketDesk:
     async def _join_all(self, coupon_name: str) -> None:
         """Join batch after batch, until none wait. What arrives meanwhile joins with the next."""
         try:
-            while batch := self._take(coupon_name):
+            while coupon_name in self._waiting:
                 async with self._transactions:
-                    await self._join(coupon_name, batch)
+                    if batch := self._take(coupon_name, _MOST_AT_ONCE):
+                        await self._join(coupon_name, batch)
         finally:
             del self._tasks[coupon_name]
             # After an unexpected end, nobody waits for ever.
-            for _, answer in self._take(coupon_name, most=None):
+            for _, answer in self._take(coupon_name, None) if coupon_name in self._waiting else ():
                 _fail(answer, UnavailableError("this instance is stopping", dependency="claimsvc"))
 
-    def _take(self, coupon_name: str, most: int | None = _MOST_AT_ONCE) -> list[_Waiting]:
+    def _take(self, coupon_name: str, most: int | None) -> list[_Waiting]:
         waiting = self._waiting[coupon_name]
         taken, rest = waiting[:most], waiting[len(waiting[:most]) :]
         self._count -= len(taken)
@@ -93,7 +95,8 @@ class TicketDesk:
         for (_, answer), outcome in zip(batch, outcomes, strict=True):
             if not answer.done():
                 answer.set_result(outcome)
-        if any(isinstance(outcome, Queued) for outcome in outcomes):
+        # Whoever has somebody before them, or is still to be drawn, waits for a time that is known already.
+        if any(isinstance(outcome, Queued) and outcome.ticket.ahead == 0 for outcome in outcomes):
             self.on_joined(coupon_name)
 
     async def _outcomes(self, coupon_name: str, requests: list[JoinRequest]) -> list[ClaimOutcome]:

@@ -8,8 +8,8 @@ each place less often.
 import asyncio
 import time
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -78,6 +78,12 @@ class TicketProgress:
         self._tickets = tickets
         self._waiting: defaultdict[_Block, set[_Watcher]] = defaultdict(set)
         self._started: set[_Watcher] = set()
+        # Those whose tickets are to be looked for among those that wait, because they are new; and those that were not
+        # found there, until it is told what became of them.
+        self._new: set[_Watcher] = set()
+        self._gone: set[_Watcher] = set()
+        # How many watch tickets of each coupon.
+        self._watched: Counter[str] = Counter()
         self._known: dict[str, _Known] = {}
         self._wake = asyncio.Event()
         self._soon = False
@@ -88,7 +94,7 @@ class TicketProgress:
 
     def noticed(self, coupon_name: str) -> None:
         """Look soon, because tickets of a coupon have started or ended in this instance."""
-        if not self._soon and any(name == coupon_name for name in self._names()):
+        if not self._soon and coupon_name in self._watched:
             self._soon = True
             self._wake.set()
 
@@ -99,6 +105,8 @@ class TicketProgress:
         watcher = _Watcher(ticket, asyncio.get_running_loop().create_future(), time.monotonic() + _interval(ticket))
         watchers = self._started if ticket.state is TicketState.STARTED else self._waiting[_block_of(ticket)]
         watchers.add(watcher)
+        self._new.add(watcher)
+        self._watched[ticket.coupon_name] += 1
         self._wake.set()
         try:
             async with asyncio.timeout(within_seconds):
@@ -106,12 +114,13 @@ class TicketProgress:
         except TimeoutError:
             return self._now(ticket)
         finally:
-            watchers.discard(watcher)
+            for each in (watchers, self._new, self._gone):
+                each.discard(watcher)
+            self._watched[ticket.coupon_name] -= 1
+            if not self._watched[ticket.coupon_name]:
+                del self._watched[ticket.coupon_name]
             if not watchers and watchers is not self._started:
                 self._waiting.pop(_block_of(ticket), None)
-
-    def _names(self) -> set[str]:
-        return {name for name, _ in self._waiting} | {each.ticket.coupon_name for each in self._started}
 
     def _now(self, ticket: Ticket) -> Ticket:
         """Return a ticket with its place as far as it is known."""
@@ -153,20 +162,26 @@ class TicketProgress:
 
     async def _look(self) -> None:
         names = {name for name, _ in self._waiting}
-        gone = [*self._started]
+        new, self._new = self._new, set()
         if names:
-            progress = await self._tickets.progress(names)
-            changed = self._changed(progress)
-            places = await self._tickets.places(changed) if changed else {}
+            try:
+                progress = await self._tickets.progress(names)
+                changed = self._changed(progress)
+                places = await self._tickets.places(changed) if changed else {}
+            except BaseException:
+                self._new |= new
+                raise
             self._learn(progress, places)
-            gone += [
-                each
-                for block in changed
-                for each in self._waiting.get(block, ())
-                if (known := self._known.get(block[0])) is None or known.ahead(each.ticket.place) is None
-            ]
+            watchers = new.union(*(self._waiting.get(block, ()) for block in changed)) - self._started
+            self._gone |= {
+                each for each in watchers if not self._is_known_to_wait(each.ticket) and not each.news.done()
+            }
             self._tell_places()
-        await self._tell_gone(gone)
+        await self._tell_gone([*self._started, *self._gone])
+
+    def _is_known_to_wait(self, ticket: Ticket) -> bool:
+        known = self._known.get(ticket.coupon_name)
+        return known is not None and known.ahead(ticket.place) is not None
 
     def _changed(self, progress: Mapping[str, QueueProgress]) -> list[_Block]:
         """Return the watched blocks of which the places are to be read again."""
@@ -208,19 +223,16 @@ class TicketProgress:
 
     async def _tell_gone(self, watchers: Sequence[_Watcher]) -> None:
         """Tell what became of tickets that were started, or do not wait any more."""
-        for first in range(0, len(watchers), _READ_AT_ONCE):
-            page = watchers[first : first + _READ_AT_ONCE]
-            found = {each.id: each for each in await self._tickets.read(_ids(page))}
-            for watcher in page:
-                ticket = found.get(watcher.ticket.id)
-                known = watcher.ticket
-                # A draw changes all places.
-                if ticket is None or (ticket.state, ticket.place) != (known.state, known.place):
-                    watcher.tell(ticket)
-
-
-def _ids(watchers: Iterable[_Watcher]) -> list[str]:
-    return list({each.ticket.id for each in watchers})
+        ids = list({each.ticket.id for each in watchers})
+        found: dict[str, Ticket] = {}
+        for first in range(0, len(ids), _READ_AT_ONCE):
+            found |= {each.id: each for each in await self._tickets.read(ids[first : first + _READ_AT_ONCE])}
+        self._gone.difference_update(watchers)
+        for watcher in watchers:
+            ticket, known = found.get(watcher.ticket.id), watcher.ticket
+            # A draw changes all places.
+            if ticket is None or (ticket.state, ticket.place) != (known.state, known.place):
+                watcher.tell(ticket)
 
 
 def _block_of(ticket: Ticket) -> _Block:

@@ -42,6 +42,7 @@ CODES = "codes"
 RULES = "rules"
 TWO_PER_USER = "2 per user"
 HOLD = "hold"
+QUEUE = "joining a queue"
 TOKEN_SEEN = "token seen before"
 TOKEN_NEW = "token never seen"
 
@@ -105,7 +106,7 @@ class Contestant:
     @property
     def expected(self) -> str:
         """The outcome that counts."""
-        return "409 sold-out" if self.sold_out else "201"
+        return "409 sold-out" if self.sold_out else self.feature.expected
 
     @property
     def is_kept(self) -> bool:
@@ -274,6 +275,7 @@ def _features() -> tuple[Contestant, ...]:
         Contestant(RULES, one, feature=features.RULES),
         Contestant(TWO_PER_USER, one, feature=features.TWO_PER_USER),
         Contestant(HOLD, one, feature=features.HOLD),
+        Contestant(QUEUE, one, feature=features.QUEUE),
         Contestant(TOKEN_SEEN, verifying, feature=features.TOKEN_SEEN, users=_USERS_SEEN),
         Contestant(TOKEN_NEW, verifying, feature=features.TOKEN_NEW),
     )

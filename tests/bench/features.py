@@ -15,6 +15,7 @@ class Feature:
         idempotency_keys: whether each claim has an `Idempotency-Key` of its own.
         claims_per_user: how many claims in a row each user makes.
         codes: whether each unit has a code.
+        expected: the outcome that counts.
         tokens: whether users have tokens, and whether the service has verified each of them before (`seen`).
     """
 
@@ -23,6 +24,7 @@ class Feature:
     idempotency_keys: bool = False
     claims_per_user: int = 1
     codes: bool = False
+    expected: str = "201"
     tokens: Literal["none", "seen", "new"] = "none"
 
 
@@ -36,5 +38,10 @@ RULES = Feature(
 )
 TWO_PER_USER = Feature(coupon={"per_user_limit": 2}, claims_per_user=2)
 HOLD = Feature(claim={"hold_seconds": 600})
+# Hardly any is started: it is joining that is measured.
+QUEUE = Feature(
+    coupon={"queue": {"rate_per_second": 1, "concurrency": 1, "max_wait_seconds": 86_400, "max_length": 1_000_000}},
+    expected="202",
+)
 TOKEN_SEEN = Feature(tokens="seen")
 TOKEN_NEW = Feature(tokens="new")

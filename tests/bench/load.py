@@ -133,7 +133,7 @@ class Load:
     def answered(self, target: int, sent_at: float, answer: bytes) -> bool:
         """Count an answer; whether the connection is to ask again."""
         status = answer[9:12]
-        found = "201" if status == b"201" else outcome(status, answer)
+        found = status.decode() if status in {b"201", b"202"} else outcome(status, answer)
         self._outcomes[found] += 1
         if self._timing:
             self._latencies.append(time.perf_counter() - sent_at)

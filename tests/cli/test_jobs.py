@@ -61,7 +61,7 @@ def test_coupons_stay_unless_it_is_said_for_how_long(variables: dict[str, str], 
     told = claimsvc_here("purge", **{**variables, "CLAIMSVC_PURGE_AFTER_DAYS": "0"})
     assert told.returncode == 0
     assert told.stdout.splitlines() == [
-        "Deleted 1 responses, 0 list entries, 0 coupons, 0 claims and 0 codes.",
+        "Deleted 1 responses, 0 list entries, 0 coupons, 0 claims, 0 codes and 0 tickets.",
         "Coupons are kept forever: CLAIMSVC_PURGE_AFTER_DAYS is 0.",
     ]
     assert ask(database_url, "SELECT count(*) FROM user_claims") == [(2,)]

@@ -158,6 +158,8 @@ def _finish(rows: list[Row], chosen: Sequence[Scenario], seed: int, json_file: P
         f"{told.tried:,} claims tried, {told.acknowledged:,} acknowledged; {told.lost} lost, {told.oversold} oversold, "
         f"{told.phantom} phantom, {told.falsely_refused} falsely refused"
     )
+    if told.tickets:
+        console.print(f"{told.tickets:,} tickets, {told.starts:,} starts")
     json_file.parent.mkdir(parents=True, exist_ok=True)
     json_file.write_bytes(orjson.dumps(document(rows, skipped, seed), option=orjson.OPT_INDENT_2))
     console.print(f"Written: {json_file}")

@@ -10,12 +10,12 @@ from datetime import UTC, datetime
 from itertools import count
 
 from claimsvc.__main__ import main
-from claimsvc.domain import Attempt, JoinRequest, Queued, SoldOut, Ticket, TicketState
+from claimsvc.domain import USUAL_QUEUE, Attempt, JoinRequest, Queued, SoldOut, Ticket, TicketState
 from claimsvc.domain.pacing import Pace
 from claimsvc.ports import Decision, Joined
 from claimsvc.postgres.claiming import fast_path
 from claimsvc.postgres.claiming.dispatcher import Dispatcher
-from claimsvc.postgres.tickets import PostgresTickets, joining
+from claimsvc.postgres.tickets import PostgresTickets, joining, joining_all
 
 _EVERY = 20
 
@@ -83,7 +83,9 @@ def forget_the_concurrency() -> None:
 
 def forget_the_length() -> None:
     """Any number waits."""
-    joining._JOIN = _without(joining._JOIN, "queue.waiting + number < least(queue.max_length, queue.units)")
+    most = f"coalesce((campaign.queue ->> 'max_length')::int, {USUAL_QUEUE.max_length})"
+    joining_all._JOIN_ALL = _without(joining_all._JOIN_ALL, f"queue.waiting + %(size)s <= {most}")
+    joining._JOIN = _without(joining._JOIN, "queue.waiting + number < queue.max_length")
 
 
 def forget_some_joins() -> None:

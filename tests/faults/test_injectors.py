@@ -73,6 +73,22 @@ def test_a_clock_that_jumps_forward_expires_keys_and_backward_keeps_them(own: Em
     assert clock.time_of(master) == pytest.approx(time.time(), abs=5)
 
 
+def test_the_clock_of_postgres_jumps_for_sessions_that_are_open(own: EmbeddedServices) -> None:
+    if reason := clock.why_not():
+        pytest.skip(reason)
+    assert own.postgres is not None
+    query = "SELECT extract(epoch FROM clock_timestamp())::bigint"
+    with clock.jumping_clock_of_postgres(own.postgres, own.state_dir) as its_clock:
+        with postgres.connect(own.postgres.url) as session:
+            for seconds in (60, -60, 0):
+                its_clock.jump_to(seconds)
+                row = session.execute(query.encode()).fetchone()
+                assert row is not None
+                assert int(str(row[0])) - time.time() == pytest.approx(seconds, abs=5)
+        its_clock.jump_to(60)
+    assert postgres.number(own.postgres.url, query) == pytest.approx(time.time(), abs=5)
+
+
 async def test_a_cut_wire_swallows_packets_and_a_mended_one_delivers_them() -> None:
     if reason := namespaces.why_not():
         pytest.skip(reason)

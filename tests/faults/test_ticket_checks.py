@@ -1,13 +1,13 @@
 """The checks of tickets by themselves: each kind of wrong history goes red, and a right one does not."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from claimsvc.domain import MOST_TRIES
 from claimsvc.tickets.dispatching import LEASE_SECONDS
-from tests.faults.checks import DUPLICATE, LOST, PHANTOM
+from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, PHANTOM
 from tests.faults.ticket_checks import (
     NOT_ENDED,
     PLACE_GREW,
@@ -157,7 +157,21 @@ def test_a_claim_whose_ticket_ended_otherwise_is_a_phantom() -> None:
     world.claimed("ada")
     world.changes[-1] = Change("spring", "ticket-ada", "refused", ended_at=at(2), at=at(2))
     world.row("ada", "refused")
-    assert world.kinds() == {PHANTOM}
+    assert world.kinds() == {PHANTOM, FALSELY_REFUSED}
+
+
+@pytest.mark.parametrize(
+    ("refusal", "is_right"), [("already-claimed", True), ("sold-out", False), ("paused", False), ("", False)]
+)
+def test_a_ticket_is_refused_for_what_is_true(refusal: str, is_right: bool) -> None:
+    world = World()
+    world.joined("ada")
+    world.claimed("ada")
+    # A second ticket of hers.
+    again = [replace(each, ticket="ticket-2") for each in world.changes]
+    world.changes += [*again[:2], replace(again[2], state="refused")]
+    world.rows["again"] = TicketRow("ticket-2", "spring", "ada", "refused", 1, refusal=refusal)
+    assert world.kinds() == (set() if is_right else {FALSELY_REFUSED})
 
 
 def test_a_claimed_ticket_without_its_claim_is_lost() -> None:

@@ -5,15 +5,15 @@ I7 each ends once and for good, I14 the pace, I15 places and lengths, I17 dead l
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import chain, pairwise
 
 from claimsvc.domain import MOST_TRIES, TICKET_ENDS
 from claimsvc.tickets.dispatching import LEASE_SECONDS
-from tests.faults.checks import DUPLICATE, LOST, PHANTOM, Violation
+from tests.faults.checks import DUPLICATE, FALSELY_REFUSED, LOST, PHANTOM, Violation
 from tests.support.cluster_state import ClaimRow
-from tests.support.history import ALREADY_CLAIMED, JOIN, LEAVE, POLL, TICKET_STARTED, Invocation
+from tests.support.history import ALREADY_CLAIMED, JOIN, LEAVE, POLL, SOLD_OUT, TICKET_STARTED, Invocation
 from tests.support.ticket_log import NEVER, Change, QueueRow, TicketRow, Tickets
 
 NOT_ENDED = "not ended"
@@ -39,12 +39,15 @@ _STAGES = {"waiting": 0, "started": 1}
 _LAST_STAGE = 2
 
 
-def check_tickets(invocations: Sequence[Invocation], claims: Sequence[ClaimRow], found: Tickets) -> list[Violation]:
-    """All checks of tickets; `claims` are the active ones of all coupons."""
+def check_tickets(
+    invocations: Sequence[Invocation], claims: Sequence[ClaimRow], found: Tickets, sold_out: Collection[str] = ()
+) -> list[Violation]:
+    """All checks of tickets; `claims` are the active ones of all coupons, of which some are sold out."""
     asked = [each for each in invocations if each.operation in (JOIN, POLL, LEAVE)]
     changes = by_queue(found.changes)
     return [
         *check_ends(found.tickets),
+        *check_refusals(found.tickets, claims, sold_out),
         *check_claims(found.tickets, [each for each in claims if each.coupon in found.queues]),
         *check_joins(asked, found.tickets),
         *check_answers_of_tickets(asked, found.tickets),
@@ -95,6 +98,19 @@ def check_claims(tickets: Iterable[TicketRow], claims: Sequence[ClaimRow]) -> li
         for row in claims
         if row.id not in made
     ]
+
+
+def check_refusals(
+    tickets: Iterable[TicketRow], claims: Iterable[ClaimRow], sold_out: Collection[str]
+) -> list[Violation]:
+    """I9: whoever was refused has a claim by another ticket, or the coupon is sold out. No unit ever comes back."""
+    holders = {(row.coupon, row.user) for row in claims}
+    found = []
+    for each in tickets:
+        is_true = {ALREADY_CLAIMED: (each.coupon, each.user) in holders, SOLD_OUT: each.coupon in sold_out}
+        if each.state == "refused" and not is_true.get(each.refusal, False):
+            found.append(Violation(FALSELY_REFUSED, f"{_name(each)} was refused: {each.refusal}"))
+    return found
 
 
 def check_joins(asked: Iterable[Invocation], tickets: Sequence[TicketRow]) -> list[Violation]:

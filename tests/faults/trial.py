@@ -138,7 +138,12 @@ class Trial:
         if self.cluster.has_queues:
             self.tickets = await asyncio.to_thread(self.cluster.tickets, self.clock_offsets)
             queued = self.tickets.queues
-            self.violations += ticket_checks.check_tickets(invocations, snapshot.claims, self.tickets)
+            self.violations += ticket_checks.check_tickets(
+                invocations,
+                snapshot.claims,
+                self.tickets,
+                {each.name for each in snapshot.coupons.values() if not each.remaining},
+            )
             for conclude in self.conclusions:
                 conclude(self.tickets)
         self.violations += checks.check_all(invocations, snapshot, queued)

@@ -7,10 +7,12 @@ from datetime import UTC, datetime, timedelta
 from claimsvc.domain import (
     USUAL_QUEUE,
     AuditEntry,
+    Draw,
     IdempotencyKey,
     JoinRequest,
     KeyReused,
     LeftQueue,
+    NoDraw,
     QueueChanged,
     QueueStatus,
     QueueStop,
@@ -50,6 +52,9 @@ class MemoryTickets:
     ) -> list[Ticket]:
         found = [each for each in self.found.values() if each.coupon_name == coupon_name and each.state in states]
         return _after(found, after)[:limit]
+
+    async def draw(self, coupon_name: str, *, after: int, limit: int) -> Draw | NoDraw:
+        return NoDraw()
 
     async def leave(self, ticket_id: str) -> LeftQueue | TicketStarted | UnknownTicket:
         return UnknownTicket()

@@ -16,8 +16,11 @@ from sqlalchemy import create_engine
 from claimsvc.errors import UnavailableError
 from claimsvc.postgres.claiming.code_pool import FREE_CODES, GIVE_CODES, SETTLE_CODES
 from claimsvc.postgres.claiming.fast_path import _ADMIT, _SELL
+from claimsvc.postgres.claiming.ticket_ends import _END, _LOCK
 from claimsvc.postgres.migrations import newest_revision
 from claimsvc.postgres.tables import metadata
+from claimsvc.postgres.tickets.joining import _JOIN
+from claimsvc.postgres.tickets.joining_all import _JOIN_ALL
 from tests.support.databases import administrate
 from tests.support.storage import open_storage
 
@@ -35,10 +38,12 @@ def test_every_unique_key_contains_the_coupon_so_that_tables_can_be_distributed_
         """
         SELECT indexrelid::regclass::text, array_agg(attname::text) FROM pg_index
         JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY (indkey::int[])
-        WHERE indisunique AND indrelid IN ('coupons'::regclass, 'user_claims'::regclass) GROUP BY 1
+        WHERE indisunique AND indrelid = ANY (
+            ARRAY['coupons', 'user_claims', 'queues', 'tickets', 'ticket_blocks']::regclass[]
+        ) GROUP BY 1
         """,
     )
-    assert len(keys) == 3
+    assert len(keys) == 7
     for name, columns in keys:
         assert isinstance(columns, list)
         assert {"name", "coupon_name"} & set(columns), f"{name} is unique without the coupon"
@@ -117,6 +122,45 @@ def test_the_next_code_is_found_by_one_look_up_whatever_the_table_held_when_it_w
     assert "using codes_expiry_idx" in settling
     assert "using codes_free_idx" not in settling + giving
     assert "Seq Scan" not in plan + giving + settling
+
+
+@pytest.mark.parametrize("rows", [0, 20_000])
+def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_held_when_they_were_planned(
+    database_url: str, rows: int
+) -> None:
+    join = _numbered(_JOIN, "coupon_name", "user_ids", "ids", "options", "in_doubt", "are_eligible")
+    join_all = _numbered(_JOIN_ALL, "coupon_name", "user_ids", "ids", "options", "size")
+    lock = _numbered(_LOCK, "names", "places")
+    end = _numbered(_END, "names", "places", "leases", "states", "claims", "refusals", "count")
+    options = "-c plan_cache_mode=force_generic_plan -c enable_seqscan=off"
+    with psycopg.connect(database_url.replace("+psycopg", ""), autocommit=True, options=options) as connection:
+        connection.execute("INSERT INTO coupons (name, amount, remaining_amount) VALUES ('spring', 100000, 100000)")
+        connection.execute(
+            "INSERT INTO tickets (coupon_name, place, id, user_id, joined_at, state, ended_at)"
+            " SELECT 'spring', i, gen_random_uuid(), 'u' || i, now(), CASE WHEN mod(i, 2) = 0 THEN 'waiting'"
+            " ELSE 'left' END, CASE WHEN mod(i, 2) = 1 THEN now() END FROM generate_series(1, %s) AS i",
+            [rows],
+        )
+        connection.execute("ANALYZE" if rows else "SELECT 1")
+        connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool, bool[]) AS {join}")
+        connection.execute(f"PREPARE join_all_ (text, text[], uuid[], jsonb[], int) AS {join_all}")
+        connection.execute(f"PREPARE lock_ (text[], bigint[]) AS {lock}")
+        connection.execute(f"PREPARE end_ (text[], bigint[], uuid[], text[], uuid[], jsonb[], int) AS {end}")
+        joining, joining_all = (
+            "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE {statement}"))
+            for statement in ("join_ ('', '{}', '{}', '{}', false, '{}')", "join_all_ ('', '{}', '{}', '{}', 1)")
+        )
+        ending = "\n".join(
+            row[0]
+            for statement in ("lock_ ('{}', '{}')", "end_ ('{}', '{}', '{}', '{}', '{}', '{}', 1)")
+            for row in connection.execute(f"EXPLAIN EXECUTE {statement}")
+        )
+    assert "tickets_one_active_per_user" in joining
+    for each in (joining, joining_all):
+        assert "tickets_started_idx" in each
+        assert "user_claims_one_active_per_slot" in each
+    assert ending.count("tickets_pkey") == 2
+    assert "Seq Scan" not in joining + joining_all + ending
 
 
 def _numbered(statement: str, *names: str) -> str:

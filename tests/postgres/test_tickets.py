@@ -73,6 +73,19 @@ async def test_who_asks_on_several_connections_at_once_has_one_ticket(database_u
     assert administrate(database_url, "SELECT count(*) FROM tickets") == [(2,)]
 
 
+async def test_the_first_that_join_do_so_one_after_another_though_there_is_no_queue_yet(database_url: str) -> None:
+    async with open_storage(database_url) as (one, _), open_storage(database_url) as (other, _):
+        for number in range(12):
+            name = f"coupon-{number}"
+            await create_queued(one, name=name)
+            found = await asyncio.gather(
+                *(joined(each, "ada", f"user-{n}", on=name) for n, each in enumerate((one, other, one, other)))
+            )
+            assert len({ada.id for ada, _ in found}) == 1
+            assert sorted(own.position or 0 for _, own in found) == [2, 3, 4, 5]
+    assert broken_queues(database_url) == []
+
+
 @pytest.mark.parametrize("batch", [1, 7])
 async def test_no_more_join_at_once_than_the_queue_is_long(database_url: str, batch: int) -> None:
     async with open_storage(database_url) as (one, _), open_storage(database_url) as (other, _):

@@ -2,8 +2,9 @@
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from tests.support.history import Invocation
@@ -16,6 +17,11 @@ _ENDS = ("claimed", "refused", "expired", "left", "dead")
 _OPEN_KEPT = 4096
 _ENDED_KEPT = 512
 _RECENT = 256
+
+QUEUE: Mapping[str, int] = MappingProxyType(
+    {"rate_per_second": 200, "concurrency": 16, "max_wait_seconds": 3600, "max_length": 500}
+)
+"""A queue from which nobody expires, so that every ticket shows whether it was lost."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,7 +53,9 @@ class Instance:
 
 
 @asynccontextmanager
-async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple[str, ...]) -> AsyncIterator[Instance]:
+async def open_instance(
+    name: StrategyName, database_url: str, redis_urls: tuple[str, ...], *, combines: bool = True
+) -> AsyncIterator[Instance]:
     observed = Observed()
     instance = instance_name()
     async with (
@@ -67,7 +69,7 @@ async def open_instance(name: StrategyName, database_url: str, redis_urls: tuple
             retry_wait_seconds=0.5,
             observer=observed,
             instance=instance,
-            combines=True,
+            combines=combines,
         ) as lock,
     ):
         storage = Repositories.on(Database(pool, 4.0), observer=observed)

@@ -33,7 +33,7 @@ NEVER = datetime.min.replace(tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class TicketRow:
-    """A ticket as it is in the end."""
+    """A ticket as it is in the end; `refusal` is why it was refused, if it was."""
 
     id: str
     coupon: str
@@ -41,6 +41,7 @@ class TicketRow:
     state: str
     tries: int
     claim: str = ""
+    refusal: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +106,8 @@ def read_tickets(database_url: str, clock_offsets: Sequence[float] = ()) -> Tick
     with psycopg.connect(database_url) as connection:
         queues = connection.execute("SELECT coupon_name, queue FROM campaigns WHERE queue IS NOT NULL").fetchall()
         tickets = connection.execute(
-            "SELECT id::text, coupon_name, user_id, state, tries, coalesce(claim_id::text, '') FROM tickets"
+            "SELECT id::text, coupon_name, user_id, state, tries, coalesce(claim_id::text, ''),"
+            " coalesce(refusal ->> 'kind', '') FROM tickets"
         ).fetchall()
         changes = connection.execute(
             "SELECT coupon_name, ticket::text, coalesce(state, ''), coalesce(lease::text, ''), leased_until, ended_at,"

@@ -1,6 +1,7 @@
 """Short words for what is asked of queues, and what must always be true of them."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -15,9 +16,11 @@ from claimsvc.domain import (
     JoinRequest,
     Queue,
     Queued,
+    QueueStatus,
     StartedTicket,
     StrategyName,
     Ticket,
+    TicketState,
 )
 from claimsvc.ports import Dispatched, Joined
 from claimsvc.postgres import Repositories
@@ -112,3 +115,23 @@ def broken_queues(database_url: str) -> list[tuple[object, ...]]:
             AND NOT coalesce((SELECT paused FROM campaigns WHERE coupon_name = queues.coupon_name), false)
         """,
     )
+
+
+class Seen:
+    """`ports.TicketObserver` that remembers."""
+
+    def __init__(self) -> None:
+        self.started: list[str] = []
+        self.ends: Counter[TicketState] = Counter()
+        self.lags: list[float] = []
+
+    def ticket_started(self, coupon_name: str, waited_seconds: float) -> None:
+        self.started.append(coupon_name)
+
+    def ticket_ended(self, coupon_name: str, end: TicketState) -> None:
+        self.ends[end] += 1
+
+    def dispatched(self, lag_seconds: float) -> None:
+        self.lags.append(lag_seconds)
+
+    def queues_sampled(self, statuses: Sequence[QueueStatus]) -> None: ...

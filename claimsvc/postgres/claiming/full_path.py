@@ -36,7 +36,7 @@ from claimsvc.postgres.claiming.fence import LOCK_COUPONS, begin_fenced, handed_
 from claimsvc.postgres.claiming.holds import SETTLE_HOLDS, SETTLE_HOLDS_OF, holds_of, replace_dead_codes
 from claimsvc.postgres.claiming.sale import NotForAllError, Sold, Terms, sell
 from claimsvc.postgres.claiming.ticket_ends import end_tickets, found_tickets, has_tickets, lock_tickets
-from claimsvc.postgres.claiming.waiting_list import serve_waiting_list
+from claimsvc.postgres.claiming.waiting_list import is_to_serve, serve_waiting_list
 from claimsvc.postgres.code_changes import CodesChanged
 from claimsvc.postgres.code_rows import CODE_TERMS, terms_of
 from claimsvc.postgres.connections import Driver
@@ -179,7 +179,8 @@ class FullPath:
             everyone = [*attempts, *(attempt for batch in batches if batch.id in ours for attempt in batch.attempts)]
             facts = await _facts(driver, everyone, locked=True, begun=bool(batches))
             effects = decide(facts, everyone, in_doubt=in_doubt)
-            await _write(driver, effects, sorted(facts.coupons))
+            has_waiting_list = any(each.campaign.waiting_list_seconds is not None for each in facts.coupons.values())
+            await _write(driver, effects, sorted(facts.coupons), has_waiting_list=has_waiting_list)
             self._remember_selling(facts, effects)
             # All types of their codes: codes of others are freed and voided, too.
             with_codes = [coupon for coupon in facts.coupons.values() if coupon.has_codes]
@@ -249,17 +250,24 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, b
             await driver.execute(SETTLE_HOLDS, holds_of(coupons["coupon_names"], claims=len(attempts)))
             await driver.execute(SETTLE_HOLDS_OF, _claimants(attempts))
             await driver.execute(SETTLE_CODES, coupons)
-            await serve_waiting_list(driver, coupons["coupon_names"])
         else:
             await driver.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", prepare=False)
         results = await _ask(driver, attempts, locked=locked)
         if not locked:
             await driver.execute("COMMIT", prepare=False)
+    rows = await results.coupons.fetchall()
+    if locked and any(is_to_serve(remaining_amount, waiting_list) for _, remaining_amount, *_, waiting_list in rows):
+        # Holds have expired here: their units are for those who wait.
+        async with driver.pipeline():
+            await serve_waiting_list(driver, coupons["coupon_names"])
+            results = await _ask(driver, attempts, locked=True)
+        rows = await results.coupons.fetchall()
     held = await results.held.fetchall()
     dead = [(coupon_name, claim_id) for coupon_name, _, claim_id, *_, is_dead in held if is_dead]
     if locked and dead and await replace_dead_codes(driver, dead):
         async with driver.pipeline():
             results = await _ask(driver, attempts, locked=True)
+        rows = await results.coupons.fetchall()
         held = await results.held.fetchall()
     claims: dict[tuple[str, str], list[OwnClaim]] = defaultdict(list)
     for coupon_name, user_id, claim_id, slot, claimed_at, held_until, code, terms, _ in held:
@@ -268,7 +276,7 @@ async def _facts(driver: Driver, attempts: Sequence[Attempt], *, locked: bool, b
     for coupon_name, code, terms in await results.free.fetchall():
         codes[coupon_name][code] = terms_of(terms)
     return Facts(
-        {name: _coupon_facts(codes[name], *row) for name, *row in await results.coupons.fetchall()},
+        {name: _coupon_facts(codes[name], *row) for name, *row in rows},
         claims,
         await found(results.stored),
         {(name, user_id, ListKind(kind)) for name, user_id, kind in await results.listed.fetchall()},
@@ -360,7 +368,7 @@ def _coupon_facts(
     )
 
 
-async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str]) -> None:
+async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str], *, has_waiting_list: bool) -> None:
     """Write the effects of a batch, and commit."""
     try:
         async with driver.pipeline():
@@ -372,7 +380,8 @@ async def _write(driver: Driver, effects: BatchEffects, coupon_names: list[str])
                 await driver.execute(_CONFIRM, _ids(effects.confirmed))
             await store(driver, effects.answers)
             await end_tickets(driver, effects.ticket_ends)
-            await serve_waiting_list(driver, coupon_names)
+            if has_waiting_list:
+                await serve_waiting_list(driver, coupon_names)
             await driver.execute(UPDATE_PLAIN_UNTIL, {"coupon_names": coupon_names})
             await driver.execute("COMMIT", prepare=False)
     except (STORED_BY_ANOTHER, psycopg.errors.DeadlockDetected) as error:

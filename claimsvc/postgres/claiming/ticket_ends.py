@@ -24,7 +24,8 @@ ORDER BY ticket.coupon_name, ticket.place
 FOR NO KEY UPDATE OF ticket
 """
 
-# The lease stays, so that after a commit in doubt the attempt recognizes its own end.
+# Not by its state, so that each is found by its place, not among all that are started. The lease stays, so that after a
+# commit in doubt the attempt recognizes its own end.
 _END = """
 WITH ended AS (
     UPDATE tickets SET state = claimed.state, ended_at = clock_timestamp(), claim_id = claimed.claim_id,
@@ -34,7 +35,7 @@ WITH ended AS (
         %(refusals)s::jsonb[]
     ) AS claimed (coupon_name, place, lease, state, claim_id, refusal)
     WHERE tickets.coupon_name = claimed.coupon_name AND tickets.place = claimed.place
-        AND tickets.lease = claimed.lease AND tickets.state = 'started'
+        AND tickets.lease = claimed.lease AND tickets.ended_at IS NULL
     RETURNING 1
 )
 SELECT 1 / (count(*) = %(count)s)::int FROM ended

@@ -117,6 +117,11 @@ SERVE = _SERVE.format(
 )
 
 
+def is_to_serve(remaining_amount: int, waiting_list_seconds: int | None) -> bool:
+    """Whether units of a coupon may be for those who wait: some are left, and it has a waiting list."""
+    return remaining_amount > 0 and waiting_list_seconds is not None
+
+
 async def serve_waiting_list(driver: Driver, coupon_names: Sequence[str]) -> None:
     """Hold the units that are left of these coupons for those who wait for them, in the current pipeline."""
     which = {"coupon_names": list(coupon_names)}

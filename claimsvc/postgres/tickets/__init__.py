@@ -6,6 +6,7 @@ tickets.
 """
 
 from collections.abc import Collection, Sequence
+from functools import partial
 
 from claimsvc.domain import (
     AuditEntry,
@@ -30,10 +31,12 @@ from claimsvc.domain import (
     UnknownTicket,
 )
 from claimsvc.ports import Joined
-from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.tickets import drawing, joining, operating, reading
 from claimsvc.postgres.tickets.dispatching import TicketDispatching
+
+# Each takes some 0.1 ms, and one query is not to take long.
+_READ_AT_ONCE = 200
 
 
 class PostgresTickets(TicketDispatching):
@@ -64,10 +67,11 @@ class PostgresTickets(TicketDispatching):
     async def read(self, ticket_ids: Sequence[str]) -> list[Ticket]:
         """See `ports.Tickets`."""
 
-        async def query(driver: Driver) -> list[Ticket]:
-            return await reading.read_tickets(driver, ticket_ids)
-
-        return await self._database.read(query)
+        found: list[Ticket] = []
+        for first in range(0, len(ticket_ids), _READ_AT_ONCE):
+            read = partial(reading.read_tickets, ticket_ids=ticket_ids[first : first + _READ_AT_ONCE])
+            found += await self._database.read(read)
+        return found
 
     async def progress(self, coupon_names: Collection[str]) -> dict[str, QueueProgress]:
         """See `ports.Tickets`."""

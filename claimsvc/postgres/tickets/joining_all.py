@@ -15,11 +15,10 @@ from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.tickets.options import stored_options
 from claimsvc.postgres.tickets.reading import BLOCK, STOPPED
 
-# The transaction remembers that it has locked the queue. Otherwise another instance, which creates the queue and joins
-# it between this statement and the next, would not be waited for.
+# A queue that another transaction makes between this and the statement that joins is not locked: the setting tells.
 LOCK_TO_JOIN = """
-SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM queues
-WHERE coupon_name = %(coupon_name)s FOR UPDATE
+WITH locked AS MATERIALIZED (SELECT coupon_name FROM queues WHERE coupon_name = %(coupon_name)s FOR UPDATE)
+SELECT set_config('claimsvc.locked_queue', coupon_name, true) FROM locked
 """
 
 # Places need not be without gaps. A subquery with LIMIT keeps the planner at one index look-up per user; see

@@ -35,7 +35,9 @@ WHERE coupon_name = %(coupon_name)s AND paused <> %(paused)s
 # A user with another ticket meanwhile keeps that one.
 _REQUEUE = """
 UPDATE tickets SET state = 'started', ended_at = NULL, tries = 0, next_try_at = clock_timestamp()
-WHERE id = %(id)s AND coupon_name = %(coupon_name)s AND state = 'dead' AND NOT EXISTS (
+WHERE id = %(id)s AND coupon_name = %(coupon_name)s AND state = 'dead'
+    AND EXISTS (SELECT FROM queues WHERE queues.coupon_name = %(coupon_name)s)
+    AND NOT EXISTS (
     SELECT FROM tickets AS other
     WHERE other.coupon_name = tickets.coupon_name AND other.user_id = tickets.user_id
         AND other.state IN ('waiting', 'started')

@@ -15,6 +15,7 @@ from tests.faults.trial import Trial
 from tests.support.cluster_state import total
 from tests.support.instance import SERVICE, Instance
 from tests.support.load import Plan
+from tests.support.load_tickets import QUEUE, QueuePlan
 
 _UNRELIABLE = ("tests.faults.unreliable_post", "serve")
 _SLACK_SECONDS = 2.5
@@ -36,7 +37,9 @@ class _Combining(Anywhere):
         async with context.trial(self, rng, instances=3, settings=settings, command=self.command) as trial:
             hot = await trial.cluster.create_coupon(PLENTY)
             scarce = await trial.cluster.create_coupon(300)
-            async with trial.load(Plan([hot, scarce], [8, 1], timeout_seconds=_PLAN_SECONDS)):
+            joins = QueuePlan([await trial.cluster.create_coupon(PLENTY, queue=QUEUE)])
+            plan = Plan([hot, scarce], [8, 1], timeout_seconds=_PLAN_SECONDS, queues=joins, waits=0.1)
+            async with trial.load(plan):
                 for _ in range(20 if context.full else 2):
                     await trial.acknowledged(rng.randrange(100, 1000 if context.full else 300))
                     await self.hurt(trial, hot, rng)

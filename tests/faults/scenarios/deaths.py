@@ -12,6 +12,7 @@ from tests.faults.trial import Trial
 from tests.support.history import ALREADY_CLAIMED
 from tests.support.instance import Instance
 from tests.support.load import Client, Plan
+from tests.support.load_tickets import QUEUE, QueuePlan
 
 PLENTY = 10_000_000
 # A waiting instance tries again every 0.5 s; the rest is for a machine that does other things too.
@@ -109,7 +110,8 @@ class Killed(Anywhere):
         async with context.trial(self, rng, instances=3, settings=settings) as trial:
             hot = await trial.cluster.create_coupon(PLENTY)
             others = [await trial.cluster.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
-            async with trial.load(Plan([hot, *others], [6, 1, 1, 1])):
+            queued = await trial.cluster.create_coupon(PLENTY, queue=QUEUE)
+            async with trial.load(Plan([hot, *others], [6, 1, 1, 1], queues=QueuePlan([queued]), waits=0.1)):
                 for _ in range(50 if context.full else 3):
                     await trial.acknowledged(rng.randrange(1, 1500 if context.full else 300))
                     victim = rng.choice(trial.cluster.instances)

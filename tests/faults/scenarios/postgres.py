@@ -4,6 +4,7 @@ import asyncio
 import random
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import replace
 from typing import TypeVar
 
 from tests.faults.scenario import Anywhere, Context, Row, scenario
@@ -11,6 +12,7 @@ from tests.faults.trial import Trial
 from tests.faults.windows import CLAIM_WITHIN_SECONDS, expect_answers_within, expect_recovery, now, window
 from tests.support.injectors import postgres as faults
 from tests.support.load import Plan
+from tests.support.load_tickets import QUEUE, QueuePlan
 
 _T = TypeVar("_T")
 
@@ -63,7 +65,8 @@ class _Hurt(Anywhere):
             durable=self.durable,
         ) as trial:
             names = await coupons(trial)
-            async with trial.load(plan(names)):
+            joins = QueuePlan([await trial.cluster.create_coupon(_PLENTY, queue=QUEUE)])
+            async with trial.load(replace(plan(names), queues=joins, waits=0.1)):
                 await trial.acknowledged(200)
                 begun = now()
                 await self.hurt(trial, names)

@@ -8,6 +8,7 @@ from tests.faults.scenario import Anywhere, Context, Row, scenario
 from tests.faults.scenarios.deaths import PLENTY
 from tests.faults.trial import Trial
 from tests.support.load import Plan
+from tests.support.load_tickets import QUEUE, QueuePlan
 
 # What a client can know of a request without an answer. These were not accepted: nobody listened, or the connection
 # was reset before the request was read, which TCP tells apart from one that was read and then closed.
@@ -22,7 +23,9 @@ class Terminated(Anywhere):
         async with context.trial(self, rng, instances=2) as trial:
             hot = await trial.cluster.create_coupon(PLENTY)
             others = [await trial.cluster.create_coupon(5_000, name) for name in ("redlock", "row_lock", "counter")]
-            async with trial.load(Plan([hot, *others], [3, 1, 1, 1], clients=64, pause_seconds=0.02)):
+            joins = QueuePlan([await trial.cluster.create_coupon(PLENTY, queue=QUEUE)])
+            plan = Plan([hot, *others], [3, 1, 1, 1], clients=64, pause_seconds=0.02, queues=joins, waits=0.1)
+            async with trial.load(plan):
                 for _ in range(10 if context.full else 1):
                     for instance in trial.cluster.instances:
                         await trial.acknowledged(rng.randrange(100, 600))

@@ -15,6 +15,8 @@ from tests.support.proxy import connected, listening
 
 # They come by the clock, not by a claim: the watch over the masters, and the listener for hints.
 _IN_THE_BACKGROUND = {"PING", "BLPOP"}
+# Looking whether a queue is due.
+_LOOK = "SELECT clock_timestamp(), min(due_at)"
 _CHUNK = 65536
 
 
@@ -84,23 +86,24 @@ class Conductor:
         self.fired = False
         self.delayed = 0
         """How many messages are being held up."""
-        self._mode: Mode | None = None
+        self.mode: Mode | None = None
+        """What happens in this run."""
         self._at: Boundary | None = None
         self._ordinals: Counter[tuple[str, str]] = Counter()
         self._recording = False
 
     def begin(self, at: Boundary | None = None, mode: Mode | None = None) -> None:
-        self.counted, self.fired, self._at, self._mode = [], False, at, mode
+        self.counted, self.fired, self._at, self.mode = [], False, at, mode
         self._ordinals.clear()
         self._recording = True
 
     def end(self) -> None:
         self._recording = False
-        self._at = self._mode = None
+        self._at = self.mode = None
 
     def pass_by(self, server: str, kind: str) -> Mode | None:
         """Count a request; returns what is to happen to it."""
-        if not self._recording or kind in _IN_THE_BACKGROUND:
+        if not self._recording or kind in _IN_THE_BACKGROUND or _LOOK in kind:
             return None
         self._ordinals[server, kind] += 1
         boundary = Boundary(server, kind, self._ordinals[server, kind])
@@ -108,7 +111,7 @@ class Conductor:
         if boundary != self._at or self.fired:
             return None
         self.fired = True
-        return self._mode
+        return self.mode
 
 
 class _CutError(OSError):

@@ -16,6 +16,16 @@ class Act(StrEnum):
     CLAIM = "claim"
     CONFIRM = "confirm"
     CANCEL = "cancel"
+    JOIN = "join"
+    """A claim of a coupon with a queue, which is paused."""
+    START = "start"
+    """Nothing: a queue goes on that was paused, and the service starts those who wait."""
+    LEAVE = "leave"
+    """To leave a queue that is paused."""
+
+    @property
+    def is_of_tickets(self) -> bool:
+        return self in {Act.JOIN, Act.START, Act.LEAVE}
 
 
 class Role(StrEnum):
@@ -37,7 +47,7 @@ class Scenario:
         sells: whether the service has just seen each coupon give all that it was asked for, and so expects it again.
         held: the units are held for a time only.
         keyed: everybody asks under an Idempotency-Key, and again under the same.
-        act: what is asked for; all but claims are made before the run.
+        act: what is asked for; all but claims and joins is about what was made before the run.
         partner: what a second instance is; None if there is none.
         partners_claimants: how many users claim each coupon from it.
     """
@@ -61,6 +71,8 @@ class Scenario:
             return Request("POST", f"/api/claims/{claim_id}/confirm", None, key)
         if self.act is Act.CANCEL:
             return Request("DELETE", f"/api/claims/{claim_id}", {"reason": "the sweep"})
+        if self.act is Act.LEAVE:
+            return Request("DELETE", f"/api/tickets/{claim_id}", None)
         return claim_request(claimant, held=self.held, key=key)
 
 
@@ -95,7 +107,14 @@ HANDED = Scenario("batch handed over", coupons=1, claimants=6, units=10, partner
 RECEIVED = Scenario(
     "batch received, too few units", coupons=1, claimants=3, units=7, partner=Role.ORIGIN, partners_claimants=6
 )
-SCENARIOS = (SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED, HANDED, RECEIVED)
+JOINED = Scenario("tickets join", coupons=1, claimants=6, units=10, act=Act.JOIN)
+JOINED_KEYED = Scenario("tickets join by keys", coupons=1, claimants=3, units=10, keyed=True, act=Act.JOIN)
+STARTED = Scenario("tickets start", coupons=2, claimants=3, units=10, act=Act.START)
+LEFT = Scenario("tickets leave", coupons=1, claimants=3, units=10, act=Act.LEAVE)
+SCENARIOS = (
+    *(SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED, HANDED, RECEIVED),
+    *(JOINED, JOINED_KEYED, STARTED, LEFT),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +176,8 @@ async def _ask(
     finally:
         writer.transport.abort()
     seconds = time.monotonic() - started
+    if head.split(b" ", 2)[1:2] == [b"204"]:
+        return Answer(204, "", "", seconds)
     try:
         document: dict[str, Any] = json.loads(told)
     except ValueError:

@@ -8,7 +8,7 @@ counters, I8 a unit comes back once, I11 and I12 nothing held, borrowed or runni
 from collections.abc import Mapping, Sequence
 
 from tests.faults.sweep.claims import Act, Answer, Claimant
-from tests.faults.sweep.records import Stock, users_of
+from tests.faults.sweep.records import Stock, TicketOnRecord, users_of
 
 _UNDECIDED = {(503, "lock-busy"), (503, "unavailable"), (409, "key-in-flight")}
 # 200 is a hold that was made before, and is asked for again.
@@ -97,6 +97,50 @@ def violations_of_transitions(
             wrong.append(f"I8: {who}, and still has {held}")
         elif act is Act.CONFIRM and (held != [answer.claim_id] or answer.claim_id in stock.held):
             wrong.append(f"I4: {who}, and has {held}, of which {sorted(stock.held)} are only held")
+    return wrong
+
+
+def violations_of_tickets(
+    tickets: Sequence[TicketOnRecord], told: Mapping[Claimant, Answer], act: Act, *, in_the_end: bool
+) -> list[str]:
+    """What is wrong with what was told of tickets: I7 whoever was told of one has it, and who has left has left."""
+    wrong: list[str] = []
+    of_user = {(each.coupon, each.user): each for each in tickets}
+    for claimant, answer in told.items():
+        who = f"{claimant.user_id} on {claimant.coupon_name} was told {answer}"
+        ticket = of_user.get((claimant.coupon_name, claimant.user_id))
+        if not is_decided(answer):
+            continue
+        if act is Act.LEAVE:
+            if answer.status != 204 or ticket is None or ticket.state != "left":
+                wrong.append(f"I7: {who}, and has {ticket}")
+        elif in_the_end and answer.problem == "already-claimed":
+            if ticket is None or ticket.claim != answer.claim_id:
+                wrong.append(f"I7: {who} with claim {answer.claim_id}, and has {ticket}")
+        elif answer.status != 202 or ticket is None or ticket.id != answer.claim_id:
+            wrong.append(f"I7: {who} with ticket {answer.claim_id}, and has {ticket}")
+    return wrong
+
+
+def violations_of_ends(
+    tickets: Sequence[TicketOnRecord],
+    stocks: Mapping[str, Stock],
+    claimants: Sequence[Claimant],
+    told: Mapping[Claimant, Answer],
+    act: Act,
+) -> list[str]:
+    """What is wrong with tickets when all have ended: each user has one, and one claim with it, or has left."""
+    wrong = [f"I13: {claimant} was told {answer}" for claimant, answer in told.items() if not is_decided(answer)]
+    for claimant in claimants:
+        mine = [each for each in tickets if (each.coupon, each.user) == (claimant.coupon_name, claimant.user_id)]
+        held = stocks[claimant.coupon_name].claims.get(claimant.user_id, [])
+        if len(mine) != 1:
+            wrong.append(f"I7: {claimant} has {len(mine)} tickets")
+        elif act is Act.LEAVE:
+            if mine[0].state != "left" or held:
+                wrong.append(f"I7: {claimant} wanted to leave, and has {mine[0]} and {held}")
+        elif mine[0].state != "claimed" or [mine[0].claim] != held:
+            wrong.append(f"I7: {claimant} has {mine[0]} and {held}")
     return wrong
 
 

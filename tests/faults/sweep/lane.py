@@ -29,7 +29,9 @@ from tests.faults.sweep.claims import (
 from tests.faults.sweep.invariants import (
     is_decided,
     violations_of_answers_again,
+    violations_of_ends,
     violations_of_first_answers,
+    violations_of_tickets,
     violations_of_transitions,
     violations_on_record,
 )
@@ -188,12 +190,12 @@ class Lane:
         number = next(self._numbers)
         names = [f"{self.strategy}-{id(self):x}-{number}-{i}" for i in range(self.scenario.coupons)]
         run = _Run(names, claimants(self.scenario, names), partners_claimants(self.scenario, names))
-        await self._records.offer(names, self.scenario.units, self.strategy)
+        await self._offer(names)
         if self.scenario.sells:
             first = [claim_request(Claimant(name, "first")) for name in names]
             await ask_all(self._stage.service.port, first, ANSWER_SECONDS)
             await self._records.take_back(names)
-        if self.scenario.act is not Act.CLAIM:
+        if self.scenario.act not in (Act.CLAIM, Act.JOIN):
             run.made = await self._made_before(run.ours)
         if self.scenario.locked_seconds:
             await self._records.lock(names, self.scenario.locked_seconds)
@@ -216,6 +218,9 @@ class Lane:
             stage.conductor.end()
             work.end()
         return run
+
+    async def _offer(self, names: Sequence[str]) -> None:
+        await self._records.offer(names, self.scenario.units, self.strategy)
 
     async def _told(self, run: _Run, client_waits: float) -> list[Answer]:
         """Ask for all of `run.claimants`, and return what they are told."""
@@ -271,8 +276,7 @@ class Lane:
             run.broken += violations_of_first_answers(stocks, run.told, answer_seconds=ANSWER_SECONDS)
         else:
             run.broken += violations_of_transitions(stocks, run.told, act, in_the_end=False)
-        if isinstance(point and point.mode, Mode) and point.mode.kills and self._fired():  # type: ignore[union-attr]
-            await self._stage.start()
+        await self._revive(point)
         run.broken += [f"I12: {each}" for each in await self._what_is_left_behind(run, point)]
         if point is not None:
             again = await self._ask_again(run)
@@ -282,6 +286,15 @@ class Lane:
                 run.broken += violations_of_answers_again(stocks, run.told, again)
             else:
                 run.broken += violations_of_transitions(stocks, again, act, in_the_end=True)
+        await self._conclude(run)
+
+    async def _revive(self, point: Point | None) -> None:
+        """Start the service again if it was killed."""
+        if isinstance(point and point.mode, Mode) and point.mode.kills and self._fired():  # type: ignore[union-attr]
+            await self._stage.start()
+
+    async def _conclude(self, run: _Run) -> None:
+        """Check the counters, and forget the coupons."""
         if self.strategy == "counter":
             # All lanes have the same masters, and so one lock of the job.
             while await self._reconcile() is None:
@@ -336,6 +349,52 @@ class Lane:
         return answers
 
 
+class TicketLane(Lane):
+    """A lane whose coupons have queues, and whose claims wait in them."""
+
+    async def _offer(self, names: Sequence[str]) -> None:
+        await super()._offer(names)
+        await self._records.pause(names)
+
+    async def _told(self, run: _Run, client_waits: float) -> list[Answer]:
+        if self.scenario.act is not Act.START:
+            return await super()._told(run, client_waits)
+        started = time.monotonic()
+        await self._records.resume(run.names)
+        # Whoever is killed starts nobody any more.
+        await comes_about(lambda: self._are_ended(run, or_killed=True), client_waits)
+        seconds = time.monotonic() - started
+        return [Answer(202, "", run.made[claimant], seconds) for claimant in run.claimants]
+
+    async def _are_ended(self, run: _Run, *, or_killed: bool = False) -> bool:
+        mode = self._stage.conductor.mode
+        if or_killed and self._fired() and mode is not None and mode.kills:
+            return True
+        return all(each.state not in ("waiting", "started") for each in await self._records.tickets(run.names))
+
+    async def _check_all(self, run: _Run, point: Point | None) -> None:
+        act = self.scenario.act
+        stocks = await self._settled_stocks(run)
+        run.broken += violations_on_record(stocks, run.claimants)
+        if act is not Act.START:
+            found = await self._records.tickets(run.names)
+            run.broken += violations_of_tickets(found, run.told, act, in_the_end=False)
+        await self._revive(point)
+        run.broken += [f"I12: {each}" for each in await self._what_is_left_behind(run, point)]
+        told = run.told if act is Act.START else await self._ask_again(run)
+        # Whoever waits is started now, and has what is due in the end.
+        await self._records.resume(run.names)
+        if not await comes_about(lambda: self._are_ended(run), _HEALED_SECONDS):
+            run.broken.append("I13: tickets are not ended")
+        await self._settled_stocks(run)
+        run.broken += violations_on_record(await self._records.stocks(run.names), run.claimants)
+        tickets = await self._records.tickets(run.names)
+        for answers in () if act is Act.START else (run.told, told):
+            run.broken += violations_of_tickets(tickets, answers, act, in_the_end=True)
+        run.broken += violations_of_ends(tickets, await self._records.stocks(run.names), run.claimants, told, act)
+        await self._conclude(run)
+
+
 def _metric(metrics: str, series: str) -> float:
     found = re.search(rf"(?m)^{re.escape(series)} (\S+)$", metrics)
     assert found is not None, f"there is no metric {series}"
@@ -359,4 +418,5 @@ async def open_lane(
         open_stage(database_url, tuple(redis_urls), zygote) as stage,
         open_partner(database_url, redis_urls) if scenario.partner is not None else nullcontext() as partner,
     ):
-        yield Lane(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls), partner)
+        kind = TicketLane if scenario.act.is_of_tickets else Lane
+        yield kind(stage, records, jobs.reconcile, strategy, scenario, len(redis_urls), partner)

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import psycopg
+from psycopg.types.json import Jsonb
 from redis.asyncio import Redis
 
 from tests.faults.sweep.claims import Claimant
 
 _POLL_SECONDS = 0.02
+_QUEUE = {"rate_per_second": 1000, "concurrency": 100, "max_wait_seconds": 3600, "max_length": 100, "order": "fifo"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +33,17 @@ class Stock:
         return sum(map(len, self.claims.values()))
 
 
+@dataclass(frozen=True, slots=True)
+class TicketOnRecord:
+    """A ticket; `claim` is the id of its claim, if it has one."""
+
+    id: str
+    coupon: str
+    user: str
+    state: str
+    claim: str
+
+
 class Records:
     """The coupons of one lane of the sweep, in a database of its own and on masters that lanes share."""
 
@@ -45,11 +58,38 @@ class Records:
                 [name, units, units, strategy],
             )
 
+    async def pause(self, names: Sequence[str]) -> None:
+        """Give the coupons queues, in which nobody is started yet."""
+        await self._database.execute(
+            "INSERT INTO campaigns (coupon_name, queue) SELECT unnest(%s::text[]), %s", [list(names), Jsonb(_QUEUE)]
+        )
+        await self._database.execute(
+            "INSERT INTO queues (coupon_name, paused) SELECT unnest(%s::text[]), true", [list(names)]
+        )
+
+    async def resume(self, names: Sequence[str]) -> None:
+        """Let those who wait be started."""
+        await self._database.execute(
+            "UPDATE queues SET paused = false, due_at = clock_timestamp() WHERE coupon_name = ANY (%s) AND paused",
+            [list(names)],
+        )
+
+    async def tickets(self, names: Sequence[str]) -> list[TicketOnRecord]:
+        """All tickets of the coupons."""
+        cursor = await self._database.execute(
+            "SELECT id::text, coupon_name, user_id, state, coalesce(claim_id::text, '') FROM tickets"
+            " WHERE coupon_name = ANY (%s) ORDER BY coupon_name, place",
+            [list(names)],
+        )
+        return [TicketOnRecord(*row) for row in await cursor.fetchall()]
+
     async def withdraw(self, names: Sequence[str]) -> None:
         """Forget the coupons, so that the tables stay as small as they were."""
         for statement in (
             "DELETE FROM user_claims WHERE coupon_name = ANY (%s)",
             "DELETE FROM coupons WHERE name = ANY (%s)",
+            "DELETE FROM tickets WHERE coupon_name = ANY (%s)",
+            "DELETE FROM ticket_blocks WHERE coupon_name = ANY (%s)",
         ):
             await self._database.execute(statement, [list(names)])
         for master in self._masters:

@@ -15,6 +15,7 @@ import structlog
 from claimsvc import bootstrap
 from claimsvc.domain import StrategyName
 from claimsvc.embedded import PostgresServer, embedded_services, temporary_state_dir
+from claimsvc.tickets import dispatching
 from tests.faults.sweep.boundaries import Boundary, Mode
 from tests.faults.sweep.claims import (
     BATCH,
@@ -23,15 +24,20 @@ from tests.faults.sweep.claims import (
     GROUP,
     HANDED,
     HOLDS,
+    JOINED,
+    JOINED_KEYED,
     KEYED,
+    LEFT,
     RECEIVED,
     SALE,
     SHORT_SALE,
     SINGLE,
+    STARTED,
     WAITING,
     Scenario,
 )
 from tests.faults.sweep.lane import Lane, Point, Result, open_lane
+from tests.faults.sweep.leases import SHORT_LEASE_SECONDS
 from tests.faults.sweep.service import Zygote, open_zygote
 from tests.faults.sweep.work import Await, AwaitMode
 
@@ -50,9 +56,10 @@ FAMILIES_OF_A_CHOICE = (LATE + BREAKS + CANCELS + AWAITS, DEATHS)
 SCENARIOS_OF: dict[str, Sequence[Scenario]] = {
     StrategyName.REDLOCK: (
         *(SINGLE, BATCH, GROUP, WAITING, SALE, SHORT_SALE, HOLDS, KEYED, CONFIRMED, CANCELLED, HANDED, RECEIVED),
+        *(JOINED, JOINED_KEYED, STARTED, LEFT),
     ),
-    StrategyName.ROW_LOCK: (SINGLE, BATCH, GROUP, SALE, SHORT_SALE, HOLDS, KEYED),
-    StrategyName.COUNTER: (SINGLE, BATCH, GROUP, HOLDS, KEYED, CONFIRMED, CANCELLED),
+    StrategyName.ROW_LOCK: (SINGLE, BATCH, GROUP, SALE, SHORT_SALE, HOLDS, KEYED, STARTED),
+    StrategyName.COUNTER: (SINGLE, BATCH, GROUP, HOLDS, KEYED, CONFIRMED, CANCELLED, STARTED),
 }
 
 # Each has up to seven connections to PostgreSQL, which takes a hundred.
@@ -112,6 +119,9 @@ async def sweep(
         # As with `sweep_seconds` of the services: what comes by the clock, twice a second, would be in every run. Once
         # for all of them: of patches that overlap, the last one to end puts back what an earlier one had put there.
         stack.enter_context(patch.object(bootstrap, "HEED_SECONDS", 3600.0))
+        # As in the zygote's processes: a lease that nobody ends is no longer than a lock.
+        stack.enter_context(patch.object(dispatching, "LEASE_SECONDS", SHORT_LEASE_SECONDS))
+        stack.enter_context(patch.object(dispatching, "_RENEW_SECONDS", SHORT_LEASE_SECONDS / 3))
         zygote: Zygote | None = None
         if set(plan.modes) & set(DEATHS):
             zygote = await stack.enter_async_context(open_zygote())

@@ -15,12 +15,13 @@ from claimsvc.errors import UnavailableError
 from claimsvc.postgres.claiming.fast_path import FastPath, FastPathOutcome
 from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
-from tests.faults.sweep.claims import BATCH, HANDED, RECEIVED, SALE, SINGLE
+from tests.faults.sweep.claims import BATCH, HANDED, JOINED, LEFT, RECEIVED, SALE, SINGLE, STARTED
 
 pytestmark = pytest.mark.slow
 
 _SHARE = 0.03
 _SHARE_OF_COMBINING = 0.01
+_SHARE_OF_TICKETS = 0.002
 
 
 def broken(results: Sequence[Result]) -> list[str]:
@@ -52,6 +53,17 @@ async def test_whatever_fails_while_instances_combine_nothing_is_lost_and_nothin
 ) -> None:
     seed = random.SystemRandom().randrange(10**6)
     plan = Plan([StrategyName.REDLOCK], [HANDED.name, RECEIVED.name], masters=3, share=_SHARE_OF_COMBINING, seed=seed)
+    results = await sweep(plan, postgres, template_database, redis_urls)
+    assert not broken(results), f"seed {seed}"
+    assert any(result.fired for result in results), f"no fault happened; seed {seed}"
+
+
+async def test_whatever_fails_while_tickets_join_start_and_leave_each_ends_once(
+    postgres: PostgresServer, template_database: str, redis_urls: tuple[str, ...]
+) -> None:
+    seed = random.SystemRandom().randrange(10**6)
+    scenarios = (JOINED.name, STARTED.name, LEFT.name)
+    plan = Plan([StrategyName.REDLOCK], scenarios, masters=3, share=_SHARE_OF_TICKETS, seed=seed)
     results = await sweep(plan, postgres, template_database, redis_urls)
     assert not broken(results), f"seed {seed}"
     assert any(result.fired for result in results), f"no fault happened; seed {seed}"

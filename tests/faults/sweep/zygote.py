@@ -13,12 +13,17 @@ from contextlib import suppress
 
 import claimsvc.cli.serving  # noqa: F401 - forks have it then; the command would import it itself
 from claimsvc.__main__ import app
+from claimsvc.tickets import dispatching
+from tests.faults.sweep.leases import SHORT_LEASE_SECONDS
 
 _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
     """Serve the input until it ends."""
+    # As in the sweep's own process.
+    dispatching.LEASE_SECONDS = SHORT_LEASE_SECONDS
+    dispatching._RENEW_SECONDS = SHORT_LEASE_SECONDS / 3
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
     started: list[int] = []
     for line in sys.stdin:

@@ -41,7 +41,7 @@ class Watchers:
         most_of_address: how many of one address, so that others can watch, too.
     """
 
-    def __init__(self, most: int = 5000, most_of_address: int = 2500) -> None:
+    def __init__(self, most: int = 10_000, most_of_address: int = 5000) -> None:
         self.most = most
         self.most_of_address = most_of_address
         self.is_stopping = False
