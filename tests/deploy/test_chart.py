@@ -288,7 +288,7 @@ def test_the_ingress_shows_users_every_route_but_those_for_operators() -> None:
 def test_without_being_asked_the_ingress_shows_no_page_for_operators() -> None:
     made = render({**values_of("minimal"), "ingress": {"enabled": True}})
     paths = [path["path"] for path in one(made, "Ingress")["spec"]["rules"][0]["http"]["paths"]]
-    assert paths == ["/api", "/problems", "/docs", "/openapi.json"]
+    assert paths == ["/api", "/queue", "/problems", "/docs", "/openapi.json"]
 
 
 def test_the_service_for_operators_stays_in_the_cluster() -> None:
