@@ -199,7 +199,11 @@ class Joining:
                 self._not_all_until[coupon_name] = now + _NOT_ALL_SECONDS
             joined = found or {}
         others = [request for number, request in enumerate(requests) if number not in joined]
-        results = iter(await _join(self._database, coupon_name, others, was_in_doubt) if others else ())
+        found_ = await _join(self._database, coupon_name, others, was_in_doubt) if others else []
+        if others and all(isinstance(each, Queued) for each in found_):
+            # The queue was made just now, or has room again.
+            self._not_all_until.pop(coupon_name, None)
+        results = iter(found_)
         return [joined[number] if number in joined else next(results) for number in range(len(requests))]
 
 
