@@ -9,6 +9,7 @@ from tests.faults.trial import Trial
 from tests.faults.windows import (
     MINORITY_P99_FACTOR,
     P99_SLACK_SECONDS,
+    RECOVERED_WITHIN_SECONDS,
     UNAVAILABLE_WITHIN_SECONDS,
     expect_answers_within,
     expect_recovery,
@@ -106,8 +107,9 @@ class _Minority(_Failing):
         )
 
 
-# Who holds the lock may keep it for as long as it is valid, if nobody asks for it where a master still answers.
-_LOCK_TTL_SECONDS = 2.0
+# Who holds the lock may keep it for as long as it is valid, if nobody asks for it where a master still answers. It is
+# valid for longer than recovery may take, so that a lock which nobody gives back is noticed after healing.
+_LOCK_TTL_SECONDS = RECOVERED_WITHIN_SECONDS + 3.0
 
 
 class _Majority(_Failing):
