@@ -6,6 +6,7 @@ import time
 import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import structlog
@@ -81,7 +82,7 @@ class Master(Client):
         self._observer = observer
         self.found_down = asyncio.Event()
         self._down_since = 0.0
-        self._pending_undos: list[tuple[float, Callable[[], Awaitable[object]]]] = []
+        self._pending_undos: list[_Undo] = []
         self._around_command: AroundCommand | None = None
 
     def surround_commands(self, around_command: AroundCommand) -> None:
@@ -127,25 +128,41 @@ class Master(Client):
         Args:
             undo: sends the undo to the master. Called again later if it raises `RedisError`.
             since: when the command to be undone was sent at the earliest (monotonic seconds).
-            within_seconds: after this the undo is no longer needed.
+            within_seconds: so long after the command was executed the undo is no longer needed.
         """
         if not self.up and self._down_since < since:
             return  # the command was not sent
-        now = time.monotonic()
-        self._pending_undos = [each for each in self._pending_undos if each[0] > now]
         if len(self._pending_undos) < _MOST_PENDING_UNDOS:
-            self._pending_undos.append((now + within_seconds, undo))
+            self._pending_undos.append(_Undo(undo, within_seconds))
 
     async def run_pending_undos(self) -> None:
-        """Run the pending undos, until one fails."""
-        while self._pending_undos:
-            until, undo = self._pending_undos[0]
-            if until > time.monotonic():
-                try:
-                    await undo()
-                except RedisError:
-                    return
-            del self._pending_undos[0]
+        """Run the pending undos, after the master has answered. Those that fail stay, if they are needed later."""
+        undos, self._pending_undos = self._pending_undos, []
+        while undos:
+            undo = undos.pop(0)
+            try:
+                await undo.run()
+            except (RedisConnectionError, RedisTimeoutError):
+                self._pending_undos += [undo, *undos]
+                return
+            except RedisError:  # the master answers, but takes no writes
+                if undo.is_needed(time.monotonic()):
+                    self._pending_undos.append(undo)
+
+
+@dataclass(slots=True)
+class _Undo:
+    """What a master is yet to be asked for; see `Master.undo_later`."""
+
+    run: Callable[[], Awaitable[object]]
+    _within_seconds: float
+    _until: float | None = None
+
+    def is_needed(self, answered: float) -> bool:
+        """Whether it is needed after the master has answered. Its hanging before that does not count."""
+        if self._until is None:
+            self._until = answered + self._within_seconds
+        return answered < self._until
 
 
 class Masters:

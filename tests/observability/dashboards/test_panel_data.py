@@ -136,7 +136,7 @@ async def test_a_lock_that_nobody_known_holds_is_told_from_one_that_is_contended
     # What counted under `other` before the coupon was among the busiest is still in the window on a slow machine.
     assert {each.labels["coupon"] for each in refused.samples} in ({HELD}, {HELD, "other"})
     assert refused.of() > 0.5
-    assert lock["Locks held by no known instance"].of() == 1
+    assert lock["Locks held by no known instance"].of() == len(refused.samples)
 
 
 async def test_a_coupon_that_is_sold_out_is_contended_nowhere(seen: Seen) -> None:

@@ -225,7 +225,14 @@ DRILLS = (
         "(?i)master.*(in time|answer)",
         _NOBODY_IS_READY,
     ),
-    Drill("One of three instances is frozen", _instance_frozen, "ClaimsvcInstanceDown", "(?i)timed out"),
+    Drill(
+        "One of three instances is frozen",
+        _instance_frozen,
+        "ClaimsvcInstanceDown",
+        "(?i)timed out",
+        # Users notice if it holds the lock of a hot coupon just then: until that expires.
+        frozenset({"ClaimsvcBalancerErrors"}),
+    ),
     Drill(
         "The balancer is gone",
         _balancer_gone,

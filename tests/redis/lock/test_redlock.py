@@ -240,6 +240,26 @@ async def test_what_a_master_was_asked_before_it_hung_is_undone_when_it_goes_on(
             assert await undone()
 
 
+async def test_it_is_undone_also_after_the_master_has_hung_for_longer_than_the_lock_lives() -> None:
+    """The key lives from when the master goes on, not from when it was asked for."""
+    with (
+        temporary_state_dir() as state,
+        embedded_services(state, masters=3, durable=False, database_url="postgresql://unused/unused") as services,
+    ):
+        async with open_lock(services.redis_urls, ttl_seconds=3.0) as (lock, _):
+            await enter_and_leave(lock)
+            for master in services.masters[:2]:
+                master.pause()
+            with suppress(UnavailableError):
+                await enter_and_leave(lock)
+            await asyncio.sleep(4.0)
+            for master in services.masters[:2]:
+                master.resume()
+            resumed = time.monotonic()
+            await until(partial(is_available, lock), "the lock can be had", within_seconds=2.0)
+            assert time.monotonic() - resumed < 2.0
+
+
 def test_connections_that_are_reset_at_any_moment_are_only_ever_unavailable_masters(
     redis_urls: tuple[str, ...],
 ) -> None:
