@@ -21,12 +21,16 @@ run: $(VENV)/.installed ## Start everything on 127.0.0.1:$PORT (8080): databases
 test: $(VENV)/.installed-dev ## Run the tests on real, embedded servers, but for the slow ones (all of what ARGS names)
 	@exec $(PYTEST) $(or $(ARGS),-m "not slow")
 
+# What depends on how soon something happens is tried once more: other work on the machine may have kept it waiting. What
+# was tried again is printed. A broken promise is never tried again.
+AGAIN = -raR --reruns 1 --rerun-except '^Broken:'
+
 check: $(VENV)/.installed-check ## Check format, lint, types and architecture, then run every test: what CI does
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(PYTEST)
+	$(PYTEST) $(AGAIN)
 	$(SBOM)
 
 stress: $(VENV)/.installed ## Run the stress test against $URL, or else against a service started for it

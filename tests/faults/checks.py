@@ -39,6 +39,9 @@ NOT_QUIET = "not quiet"
 NOT_RECOVERED = "not recovered"
 UNEXPECTED = "unexpected"
 
+ABOUT_TIME = frozenset({NOT_QUIET, NOT_RECOVERED, UNEXPECTED})
+"""What may also be seen where other work keeps everything waiting."""
+
 _MOST_CLAIMANTS = 1000  # that a read of a coupon shows
 _NEVER = 1 << 62
 # Ends after which nothing can have been written: `lock-busy` promises it, and a request that was not read did nothing.

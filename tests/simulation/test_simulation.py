@@ -17,6 +17,9 @@ from tests.simulation.explore import describe, play, promises, shrink, tally
 from tests.simulation.mutants import MADE_WORSE, MUTANTS, Mutant, a_batch_that_fails_is_not_answered
 from tests.simulation.scenario import ClaimPlan, ClientPlan, CouponPlan, Fault, Kind, Moment, Scenario, scenario_of
 
+# A simulation depends on its seed alone: one that fails is not tried again.
+pytestmark = pytest.mark.flaky(reruns=0)
+
 # `python -m tests.simulation --minutes 60` explores more.
 _SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "500")) // 4
 _MOST_SEEDS_FOR_A_MUTANT = 10_000

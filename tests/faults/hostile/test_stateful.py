@@ -23,7 +23,7 @@ expected-statuses = ["2xx", "401", "403", "404", "409", "410", "422", "429", "5x
 """
 _GUESSED_TOO = '["location-headers", "dependency-analysis"]'
 _DOCUMENTED_ALONE = "[]"
-# Schemathesis ends a run when a sequence that it repeats is answered otherwise than before, which a service with a state
+# Schemathesis ends a run when a sequence that it repeats is answered otherwise than before, which a service with state
 # does sooner or later. Other seeds go other ways.
 _MOST_RUNS = 20
 

@@ -17,7 +17,7 @@ from tests.faults.sweep import Plan, Result, sweep
 from tests.faults.sweep.boundaries import Mode
 from tests.faults.sweep.claims import BATCH, HANDED, JOINED, LEFT, RECEIVED, SALE, SINGLE, STARTED
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.flaky(reruns=0)]
 
 _SHARE = 0.03
 _SHARE_OF_COMBINING = 0.01
