@@ -14,14 +14,11 @@ from psycopg.types.json import Jsonb
 
 from claimsvc.domain import (
     USUAL_QUEUE,
-    IdempotencyKey,
     JoinRequest,
-    KeyReused,
     LeftQueue,
     Queued,
     QueueFull,
     QueueStop,
-    Replayed,
     SoldOut,
     Ticket,
     TicketStarted,
@@ -29,12 +26,12 @@ from claimsvc.domain import (
     UnknownCoupon,
     UnknownTicket,
 )
-from claimsvc.domain.admission import AnswerRecord, replay
 from claimsvc.domain.pacing import eta_seconds
 from claimsvc.ports import Joined
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.database import Database
 from claimsvc.postgres.idempotency import STORED_BY_ANOTHER, found, look_up, store
+from claimsvc.postgres.tickets.joining_again import first_of_each_key, key_of, with_answers
 from claimsvc.postgres.tickets.joining_all import LOCK_TO_JOIN, join_all
 from claimsvc.postgres.tickets.options import stored_options
 from claimsvc.postgres.tickets.reading import BLOCK, STOPPED, read_tickets
@@ -191,7 +188,7 @@ class Joining:
             return {} if in_doubt else await join_all(driver, coupon_name, requests)
 
         now = time.monotonic()
-        if self._not_all_until.get(coupon_name, now) <= now and not any(map(_key, requests)):
+        if self._not_all_until.get(coupon_name, now) <= now and not any(map(key_of, requests)):
             found = await self._database.run_transaction(work)
             if found is None:
                 if len(self._not_all_until) >= _REMEMBERED:
@@ -211,7 +208,7 @@ async def _join(
     database: Database, coupon_name: str, requests: Sequence[JoinRequest], was_in_doubt: bool
 ) -> list[Joined | None]:
     """Let these join, whoever they are; see `Joining.join`. A commit that was in doubt may have let them join."""
-    keys = [key for each in requests if (key := _key(each)) is not None]
+    keys = [key for each in requests if (key := key_of(each)) is not None]
 
     async def work(driver: Driver, in_doubt: bool) -> list[Joined | None]:
         in_doubt = in_doubt or was_in_doubt
@@ -225,11 +222,11 @@ async def _join(
         if not keys:
             return await _results(driver, coupon_name, requests, await rows.fetchall())
         answers = await found(stored)
-        new = _first_of_each_key(requests, answers)
+        new = first_of_each_key(requests, answers)
         rows = await driver.execute(_JOIN, _parameters(coupon_name, new, in_doubt))
         found_ = await _results(driver, coupon_name, new, await rows.fetchall())
         results = {request.ticket_id: result for request, result in zip(new, found_, strict=True)}
-        joined, stored_ = _with_answers(requests, results, answers, in_doubt)
+        joined, stored_ = with_answers(requests, results, answers, in_doubt)
         try:
             async with driver.pipeline():
                 await store(driver, stored_)
@@ -242,57 +239,6 @@ async def _join(
     if any(isinstance(each, UnknownCoupon) for each in joined) and await create_queue(database, coupon_name):
         return await database.run_transaction(work)
     return joined
-
-
-def _first_of_each_key(
-    requests: Sequence[JoinRequest], answers: Mapping[tuple[str, str], AnswerRecord]
-) -> list[JoinRequest]:
-    """Return the requests whose answers are neither stored nor those of an earlier request with the same key."""
-    known = set(answers)
-    new = []
-    for request in requests:
-        key = _key(request)
-        if key is None or (key.caller, key.key) not in known:
-            new.append(request)
-        if key is not None:
-            known.add((key.caller, key.key))
-    return new
-
-
-def _with_answers(
-    requests: Sequence[JoinRequest],
-    results: Mapping[str, Joined | None],
-    answers: Mapping[tuple[str, str], AnswerRecord],
-    in_doubt: bool,
-) -> tuple[list[Joined | None], list[tuple[IdempotencyKey, Queued]]]:
-    """Return what each request results in, and the answers to store.
-
-    Args:
-        requests: all of the batch.
-        results: those of the requests that `_first_of_each_key` returned, by their ids.
-        answers: those that were stored before.
-        in_doubt: see `replay`.
-    """
-    joined: list[Joined | None] = []
-    to_store: list[tuple[IdempotencyKey, Queued]] = []
-    known = dict(answers)
-    unanswered: dict[tuple[str, str], Joined | None] = {}
-    for request in requests:
-        key = _key(request)
-        result = results.get(request.ticket_id)
-        if key is not None:
-            name = key.caller, key.key
-            if (answer := known.get(name)) is not None:
-                replayed: Replayed | KeyReused | Queued = replay(answer, key, in_doubt)
-                result = replayed
-            elif isinstance(result, Queued):
-                to_store.append((key, result))
-                known[name] = AnswerRecord(key.fingerprint, result, key.request_id)
-            else:
-                # What repeats a request that was refused is refused as well.
-                result = unanswered.setdefault(name, result)
-        joined.append(result)
-    return joined, to_store
 
 
 async def create_queue(database: Database, coupon_name: str) -> bool:
@@ -386,7 +332,3 @@ async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted
     if ticket is None:
         return UnknownTicket()
     return LeftQueue(ticket, is_new) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
-
-
-def _key(request: JoinRequest) -> IdempotencyKey | None:
-    return request.options.idempotency_key if request.options is not None else None
