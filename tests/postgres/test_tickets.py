@@ -64,6 +64,18 @@ async def test_who_asks_again_keeps_the_ticket_and_the_place(storage: Repositori
     assert broken_queues(database_url) == []
 
 
+async def test_users_of_any_name_join_together_and_each_with_its_own_options(storage: Repositories) -> None:
+    """A batch is sent as lines."""
+    await create_queued(storage)
+    usual = ["plain", "\\N", "null", "a,b", '"{}"', "\t"]
+    for users in (usual, ["ada\nbob", *usual]):
+        of_user = {f"{len(users)}-{user}": {"name": user} if n % 2 else {} for n, user in enumerate(users)}
+        requests = [wish(user, ClaimOptions(attributes=each) if each else None) for user, each in of_user.items()]
+        found = await storage.tickets.join("spring", requests)
+        assert [each.ticket.user_id for each in found if isinstance(each, Queued)] == list(of_user)
+        assert {each.user_id: each.options.attributes for each in await started(storage)} == of_user
+
+
 async def test_who_asks_on_several_connections_at_once_has_one_ticket(database_url: str) -> None:
     async with open_storage(database_url) as (one, _), open_storage(database_url) as (other, _):
         await create_queued(one)

@@ -188,7 +188,7 @@ class Joining:
             return {} if in_doubt else await join_all(driver, coupon_name, requests)
 
         now = time.monotonic()
-        if self._not_all_until.get(coupon_name, now) <= now and not any(map(key_of, requests)):
+        if self._not_all_until.get(coupon_name, now) <= now and all(map(_is_usual, requests)):
             found = await self._database.run_transaction(work)
             if found is None:
                 if len(self._not_all_until) >= _REMEMBERED:
@@ -332,3 +332,7 @@ async def leave(database: Database, ticket_id: str) -> LeftQueue | TicketStarted
     if ticket is None:
         return UnknownTicket()
     return LeftQueue(ticket, is_new) if ticket.state is TicketState.LEFT else TicketStarted(ticket)
+
+
+def _is_usual(request: JoinRequest) -> bool:
+    return (request.options is None or request.options.idempotency_key is None) and "\n" not in request.user_id

@@ -4,12 +4,11 @@ Who waits already, or has a claim, does not join here, and nobody does if not al
 claimed now: `joining` does all of that.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from psycopg.types.json import Jsonb
-
-from claimsvc.domain import USUAL_QUEUE, JoinRequest, Queued, QueueStop, Ticket, TicketState
+from claimsvc.domain import USUAL_QUEUE, ClaimOptions, JoinRequest, Queued, QueueStop, Ticket, TicketState
 from claimsvc.domain.pacing import eta_seconds
 from claimsvc.postgres.connections import Driver
 from claimsvc.postgres.tickets.options import stored_options
@@ -41,8 +40,10 @@ WITH queue AS MATERIALIZED (
 ), joined AS (
     INSERT INTO tickets (coupon_name, place, id, user_id, options, joined_at)
     SELECT %(coupon_name)s, queue.next_place + nth - 1, id, user_id, options, queue.now
-    FROM queue CROSS JOIN unnest(%(user_ids)s::text[], %(ids)s::uuid[], %(options)s::jsonb[]) WITH ORDINALITY
-        AS request (user_id, id, options, nth)
+    FROM queue CROSS JOIN unnest(
+        string_to_array(%(user_ids)s, E'\\n'), string_to_array(%(ids)s, E'\\n')::uuid[],
+        string_to_array(%(options)s, E'\\n', '')::jsonb[]
+    ) WITH ORDINALITY AS request (user_id, id, options, nth)
     WHERE (
         SELECT true FROM user_claims
         WHERE coupon_name = %(coupon_name)s AND user_id = request.user_id AND state = 'active' LIMIT 1
@@ -78,7 +79,7 @@ async def join_all(driver: Driver, coupon_name: str, requests: Sequence[JoinRequ
     Args:
         driver: a connection outside a transaction.
         coupon_name: the coupon.
-        requests: without idempotency keys.
+        requests: without idempotency keys, of users whose ids have no line breaks.
 
     Returns:
         Of those who joined, what their requests result in, by their number in `requests`. None if nobody joined,
@@ -115,10 +116,16 @@ async def join_all(driver: Driver, coupon_name: str, requests: Sequence[JoinRequ
 
 
 def _parameters(coupon_name: str, requests: Sequence[JoinRequest]) -> Mapping[str, Any]:
+    # Lines cost the driver a fraction of what arrays cost. JSON has no line breaks; an empty line is NULL.
     return {
         "coupon_name": coupon_name,
         "size": len(requests),
-        "user_ids": [each.user_id for each in requests],
-        "ids": [each.ticket_id for each in requests],
-        "options": [None if (written := stored_options(each.options)) is None else Jsonb(written) for each in requests],
+        "user_ids": "\n".join([each.user_id for each in requests]),
+        "ids": "\n".join([each.ticket_id for each in requests]),
+        "options": "\n".join([_json(each.options) for each in requests]),
     }
+
+
+def _json(options: ClaimOptions | None) -> str:
+    written = None if options is None else stored_options(options)
+    return "" if written is None else json.dumps(written)
