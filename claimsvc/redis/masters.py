@@ -4,28 +4,33 @@ import asyncio
 import contextlib
 import time
 import zlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import hiredis
 import structlog
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import BusyLoadingError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from claimsvc.background import in_background
 from claimsvc.errors import Trouble, UnavailableError
 from claimsvc.ports import MasterObserver
 from claimsvc.redis.troubles import trouble_of
+from claimsvc.redis.wire import Wire
 
 _log = structlog.get_logger("claimsvc.masters")
 
 _WATCH_INTERVAL_SECONDS = 1.0
 _RECOVERY_INTERVAL_SECONDS = 0.2
+_SCRIPTS = frozenset({"EVALSHA", "EVAL"})
+# A server that still loads its data is taken for one that is down, as redis-py has it.
+_REFUSALS: Mapping[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "LOADING": BusyLoadingError}
 # More than the commands that can be in flight when a master fails.
 _MOST_PENDING_UNDOS = 1000
 
@@ -79,6 +84,9 @@ class Master(Client):
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
         self.trouble: Trouble | None = None
+        # Scripts go by it while it is open: by redis-py, each costs as much as several claims.
+        self.wire = Wire(self)
+        self._timeout_seconds = timeout_seconds
         self._observer = observer
         self.found_down = asyncio.Event()
         self._down_since = 0.0
@@ -110,9 +118,28 @@ class Master(Client):
         """Send a command even if the master is known to be down."""
         started = time.monotonic()
         try:
+            if args[0] in _SCRIPTS and (reply := self._sent_by_wire(args)) is not None:
+                return await self._reply_of(reply)
             return await super().execute_command(*args, **options)
         finally:
             self._observer.master_called(self.name, time.monotonic() - started)
+
+    def _sent_by_wire(self, words: Sequence[Any]) -> "asyncio.Future[Any] | None":
+        """Send a command by the wire. None if that is not open; then nothing was sent."""
+        try:
+            return self.wire.send(*words) if self.wire.is_open else None
+        except (RedisConnectionError, RuntimeError):
+            return None  # it is lost just now; uvloop has an error of its own for that
+
+    async def _reply_of(self, reply: "asyncio.Future[Any]") -> Any:
+        """Wait for a reply as long as redis-py would, and raise what redis-py would."""
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                return await reply
+        except TimeoutError as error:
+            raise RedisTimeoutError(f"{self.name} did not answer in time") from error
+        except hiredis.ReplyError as error:
+            raise _REFUSALS.get(str(error).partition(" ")[0], ResponseError)(str(error)) from error
 
     def mark(self, *, up: bool) -> None:
         """Record whether the master answers."""
@@ -269,7 +296,8 @@ async def open_masters(
     )
     await asyncio.gather(*(masters.probe(master) for master in masters.all))
     try:
-        async with in_background(*(masters.watch(master) for master in masters.all)):
+        watches = (masters.watch(master) for master in masters.all)
+        async with in_background(*watches, *(master.wire.run() for master in masters.all)):
             yield masters
     finally:
         await asyncio.gather(*(master.aclose(close_connection_pool=True) for master in masters.all))

@@ -8,14 +8,13 @@ import asyncio
 import contextlib
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import hiredis
 import structlog
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from claimsvc.redis.masters import Master
 from claimsvc.redis.scripts import Script
 
 _log = structlog.get_logger("claimsvc.masters")
@@ -30,6 +29,14 @@ _NOTHING = object()
 Word = str | bytes | int
 
 
+class Server(Protocol):
+    """What a connection needs to know of a master."""
+
+    name: str
+    up: bool
+    connection_pool: Any
+
+
 class Wire:
     """A connection to a master, opened again whenever it is lost.
 
@@ -39,7 +46,7 @@ class Wire:
         receive: called with each message.
     """
 
-    def __init__(self, master: Master, channel: str = "", receive: Callable[[bytes], None] | None = None) -> None:
+    def __init__(self, master: Server, channel: str = "", receive: Callable[[bytes], None] | None = None) -> None:
         self._master = master
         self._channel = channel
         self._receive = receive
@@ -99,7 +106,7 @@ class Wire:
 
     async def _serve(self) -> None:
         # redis-py connects and signs in. After that, its reader and writer are used directly.
-        connection = self._master.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        connection = self._master.connection_pool.make_connection()
         try:
             await connection.connect()
             reader, self._writer = connection._reader, connection._writer
