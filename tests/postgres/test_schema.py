@@ -143,12 +143,12 @@ def test_joining_and_the_ends_of_tickets_look_up_the_coupon_whatever_the_tables_
         )
         connection.execute("ANALYZE" if rows else "SELECT 1")
         connection.execute(f"PREPARE join_ (text, text[], uuid[], jsonb[], bool, bool[]) AS {join}")
-        connection.execute(f"PREPARE join_all_ (text, text[], uuid[], jsonb[], int) AS {join_all}")
+        connection.execute(f"PREPARE join_all_ (text, text, text, text, int) AS {join_all}")
         connection.execute(f"PREPARE lock_ (text[], bigint[]) AS {lock}")
         connection.execute(f"PREPARE end_ (text[], bigint[], uuid[], text[], uuid[], jsonb[], int) AS {end}")
         joining, joining_all = (
             "\n".join(row[0] for row in connection.execute(f"EXPLAIN EXECUTE {statement}"))
-            for statement in ("join_ ('', '{}', '{}', '{}', false, '{}')", "join_all_ ('', '{}', '{}', '{}', 1)")
+            for statement in ("join_ ('', '{}', '{}', '{}', false, '{}')", "join_all_ ('', '', '', '', 1)")
         )
         ending = "\n".join(
             row[0]
