@@ -20,12 +20,10 @@ import hiredis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, RedisError
 
-from claimsvc.background import in_background
 from claimsvc.domain import Quota, QuotaStanding
 from claimsvc.ports import PendingStandings, QuotaObserver
 from claimsvc.redis.masters import Master, place_of
 from claimsvc.redis.scripts import Script
-from claimsvc.redis.wire import Wire
 
 _take = Script("quota_take.lua")
 
@@ -59,10 +57,6 @@ class RedisQuotas:
         self._queues = [_MasterQueue(master) for master in masters]
         self._observer = observer
         self._keys: dict[tuple[str, str], tuple[str, _MasterQueue]] = {}
-
-    def wires(self) -> Sequence[Wire]:
-        """Return the connections that must run. While one is not open, the master's client is used."""
-        return [queue.wire for queue in self._queues]
 
     async def take(self, subjects: Mapping[str, str]) -> Sequence[QuotaStanding]:
         return await self.begin(subjects)
@@ -151,7 +145,6 @@ class _MasterQueue:
     """
 
     def __init__(self, master: Master) -> None:
-        self.wire = Wire(master)
         self._master = master
         self._waiting: _Requests = {}
         self._count = 0
@@ -223,8 +216,8 @@ class _MasterQueue:
     def _wired(self, words: Sequence[str | int]) -> "asyncio.Future[Any]":
         """Send a command, by the wire if it is open."""
         try:
-            if self.wire.is_open:
-                return self.wire.send(*words)
+            if self._master.wire.is_open:
+                return self._master.wire.send(*words)
         except (RedisConnectionError, RuntimeError):
             pass  # it is lost just now; uvloop has an error of its own for that
         return asyncio.create_task(self._ask(words))
@@ -312,8 +305,7 @@ async def open_quotas(
 ) -> AsyncIterator[RedisQuotas]:
     """Open `RedisQuotas`. On leaving, wait for the calls in progress."""
     opened = RedisQuotas(masters, quotas, observer)
-    async with in_background(*(wire.run() for wire in opened.wires())):
-        try:
-            yield opened
-        finally:
-            await opened.drain()
+    try:
+        yield opened
+    finally:
+        await opened.drain()
