@@ -28,7 +28,8 @@ _log = structlog.get_logger("claimsvc.masters")
 
 _WATCH_INTERVAL_SECONDS = 1.0
 _RECOVERY_INTERVAL_SECONDS = 0.2
-_SCRIPTS = frozenset({"EVALSHA", "EVAL"})
+# What claims send: scripts, and the command by which pottery takes a lock.
+_BY_WIRE = frozenset({"EVALSHA", "EVAL", "SET"})
 # A server that still loads its data is taken for one that is down, as redis-py has it.
 _REFUSALS: Mapping[str, type[RedisError]] = {"NOSCRIPT": NoScriptError, "LOADING": BusyLoadingError}
 # More than the commands that can be in flight when a master fails.
@@ -84,7 +85,7 @@ class Master(Client):
         self.name = f"{where.get('host', 'localhost')}:{where.get('port', 6379)}"
         self.up = True
         self.trouble: Trouble | None = None
-        # Scripts go by it while it is open: by redis-py, each costs as much as several claims.
+        # What claims send goes by it while it is open: by redis-py, a command costs as much as several claims.
         self.wire = Wire(self)
         self._timeout_seconds = timeout_seconds
         self._observer = observer
@@ -118,8 +119,10 @@ class Master(Client):
         """Send a command even if the master is known to be down."""
         started = time.monotonic()
         try:
-            if args[0] in _SCRIPTS and (reply := self._sent_by_wire(args)) is not None:
-                return await self._reply_of(reply)
+            if args[0] in _BY_WIRE and (reply := self._sent_by_wire(args)) is not None:
+                found = await self._reply_of(reply)
+                read = self.response_callbacks.get(args[0])
+                return found if read is None else read(found, **options)
             return await super().execute_command(*args, **options)
         finally:
             self._observer.master_called(self.name, time.monotonic() - started)
@@ -137,6 +140,7 @@ class Master(Client):
             async with asyncio.timeout(self._timeout_seconds):
                 return await reply
         except TimeoutError as error:
+            self.wire.give_up()
             raise RedisTimeoutError(f"{self.name} did not answer in time") from error
         except hiredis.ReplyError as error:
             raise _REFUSALS.get(str(error).partition(" ")[0], ResponseError)(str(error)) from error

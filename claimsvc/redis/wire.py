@@ -52,6 +52,9 @@ class Wire:
         self._receive = receive
         self._writer: asyncio.StreamWriter | None = None
         self._expected: deque[asyncio.Future[Any] | None] = deque()
+        self._is_given_up = False
+        # Ends the wait for more data.
+        self._quiet: asyncio.Timeout | None = None
 
     @property
     def is_open(self) -> bool:
@@ -87,6 +90,13 @@ class Wire:
                 raise RedisError(str(error)) from error
         return await self.send("EVAL", script.text, len(keys), *keys, *arguments)
 
+    def give_up(self) -> None:
+        """Give the connection up, because a reply is late: what still waits for one fails. It is opened again."""
+        self._is_given_up = True
+        self._writer = None
+        if self._quiet is not None and not self._quiet.expired():
+            self._quiet.reschedule(asyncio.get_running_loop().time())
+
     async def run(self) -> None:
         """Keep the connection open until cancelled."""
         while True:
@@ -109,12 +119,13 @@ class Wire:
         connection = self._master.connection_pool.make_connection()
         try:
             await connection.connect()
+            self._is_given_up = False
             reader, self._writer = connection._reader, connection._writer
             if self._channel:
                 self._writer.write(_packed(("SUBSCRIBE", self._channel)))
             await self._read(reader)
         finally:
-            self._writer = None
+            self._writer = self._quiet = None
             lost, self._expected = self._expected, deque()
             for reply in lost:
                 if reply is not None and not reply.done():
@@ -125,12 +136,12 @@ class Wire:
         """Read until the connection is lost."""
         parser = hiredis.Reader(notEnoughData=_NOTHING)
         is_asked = False
-        while True:
+        while not self._is_given_up:
             try:
-                async with asyncio.timeout(_QUIET_SECONDS):
+                async with asyncio.timeout(_QUIET_SECONDS) as self._quiet:
                     data = await reader.read(_READ_BYTES)
             except TimeoutError:
-                if is_asked:
+                if is_asked or self._is_given_up:
                     return
                 is_asked = True
                 self.send_only("PING")

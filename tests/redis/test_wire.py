@@ -9,11 +9,14 @@ from unittest.mock import patch
 
 import pytest
 from redis.asyncio import Redis
-from redis.asyncio.connection import AbstractConnection
+from redis.asyncio.connection import AbstractConnection, Connection
 from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import NoScriptError, RedisError, ResponseError
+from redis.exceptions import TimeoutError as RedisTimeoutError
 
 from claimsvc.background import in_background
 from claimsvc.redis.masters import Master
+from claimsvc.redis.scripts import Script
 from claimsvc.redis.wire import Wire
 from tests.support.observed import Observed
 from tests.support.waiting import until
@@ -64,6 +67,47 @@ async def test_a_lost_connection_fails_what_is_under_way_and_is_opened_again(mas
             await pending
         await until(lambda: wire.is_open, "another connection")
         assert await wire.send("ECHO", "again") == b"again"
+
+
+async def test_a_late_reply_is_never_taken_for_that_of_a_later_command(master: Master) -> None:
+    """The connection is given up, and what claims send goes by redis-py until there is another."""
+    async with running(master.wire):
+        late = master.wire.send("BLPOP", "nothing", 0)
+        with pytest.raises(RedisTimeoutError):
+            await master.eval("return 'first'", 0)  # it waits behind that
+        assert not master.wire.is_open
+        with pytest.raises(RedisConnectionError):
+            await late
+        assert not master.up
+        master.mark(up=True)
+        assert await master.eval("return 'second'", 0) == b"second"
+        await until(lambda: master.wire.is_open, "another connection")
+        assert await master.eval("return 'third'", 0) == b"third"
+
+
+async def test_what_claims_send_is_answered_by_the_wire_as_by_redis_py(master: Master) -> None:
+    async def answers() -> list[object]:
+        await master.delete("claim:key")
+        outcomes = [
+            await master.set("claim:key", "token", nx=True, px=1000),
+            await master.set("claim:key", "other", nx=True, px=1000),
+            await Script("lock_release.lua")(master, ["claim:key"], "token", 50, 50, ""),
+            await master.eval("return {1, 'two', false}", 0),
+        ]
+        for script in ("return redis.error_reply('READONLY no writes')", "return redis.call('GET')"):
+            with pytest.raises(RedisError) as refusal:
+                await master.eval(script, 0)
+            outcomes.append(isinstance(refusal.value, ResponseError))
+        with pytest.raises(NoScriptError):
+            await master.evalsha("0" * 40, 0)
+        return outcomes
+
+    by_redis_py = await answers()
+    async with running(master.wire):
+        with patch.object(Connection, "send_packed_command", side_effect=AssertionError("not by the wire")):
+            sent = [await master.eval("return 1", 0)]
+        assert sent == [1]
+        assert await answers() == by_redis_py == [True, None, [1], [1, b"two", None], True, True]
 
 
 async def test_without_a_connection_nothing_is_sent(master: Master) -> None:
