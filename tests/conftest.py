@@ -26,6 +26,14 @@ def pytest_configure() -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say why tests were tried again, so that nothing is hidden by a second try that held."""
+    for report in terminalreporter.stats.get("rerun", ()):
+        crash = getattr(report.longrepr, "reprcrash", None)
+        why = str(report.longrepr) if crash is None else crash.message
+        terminalreporter.write_line(f"tried again: {report.nodeid}: {why[:2000]}")
+
+
 @pytest.fixture(scope="session")
 def services() -> Iterator[EmbeddedServices]:
     """PostgreSQL and three masters, shared by the tests of this process: leave them running and answering.
