@@ -42,6 +42,7 @@ def settings_of(database_url: str, redis_urls: Sequence[str], **changes: Any) ->
 
 def variables(settings: Settings) -> dict[str, str]:
     return {
+        "CLAIMSVC_PORT": "0",  # 8080 may be in use, by another of these tests at the latest
         "CLAIMSVC_DATABASE_URL": settings.database_url,
         "CLAIMSVC_REDIS_URLS": ",".join(settings.redis_urls),
         "CLAIMSVC_ADMIN_KEYS": ",".join(settings.admin_keys),

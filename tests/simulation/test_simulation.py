@@ -21,7 +21,7 @@ from tests.simulation.scenario import ClaimPlan, ClientPlan, CouponPlan, Fault, 
 pytestmark = pytest.mark.flaky(reruns=0)
 
 # `python -m tests.simulation --minutes 60` explores more.
-_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "500")) // 4
+_SEEDS_OF_A_PART = int(os.environ.get("SIMULATION_SEEDS", "600")) // 4
 _MOST_SEEDS_FOR_A_MUTANT = 10_000
 
 
